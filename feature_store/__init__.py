@@ -1,0 +1,52 @@
+"""A low-latency online feature store for Python model servers, on Redis.
+
+Names load when they are used, so that a model server which imports `feature_store.online` pays for nothing else.
+"""
+
+from typing import TYPE_CHECKING
+
+from feature_store._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from feature_store.definitions import (
+        Array,
+        Bool,
+        Entity,
+        FeatureService,
+        FeatureView,
+        Field,
+        Float32,
+        Float64,
+        Int32,
+        Int64,
+        OnDemandFeatureView,
+        ParquetSource,
+        RequestSource,
+        String,
+        Timestamp,
+        on_demand_feature_view,
+    )
+    from feature_store.store import FeatureStore
+
+__all__ = [
+    "Array",
+    "Bool",
+    "Entity",
+    "FeatureService",
+    "FeatureStore",
+    "FeatureView",
+    "Field",
+    "Float32",
+    "Float64",
+    "Int32",
+    "Int64",
+    "OnDemandFeatureView",
+    "ParquetSource",
+    "RequestSource",
+    "String",
+    "Timestamp",
+    "on_demand_feature_view",
+]
+
+_homes = dict.fromkeys(__all__, "feature_store.definitions") | {"FeatureStore": "feature_store.store"}
+__getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -1,0 +1,210 @@
+"""All the definitions of a project, checked against each other; read from Python files or from a stored document."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from feature_store.definitions.definition import Definition
+from feature_store.definitions.dtypes import MICROSECOND
+from feature_store.definitions.entity import Entity
+from feature_store.definitions.feature_view import FeatureView, Projection
+from feature_store.definitions.on_demand import OnDemandFeatureView
+from feature_store.definitions.service import FeatureService
+from feature_store.errors import DefinitionError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+D = TypeVar("D", bound=Definition)
+KINDS: dict[str, type[Definition]] = {
+    "entities": Entity,
+    "feature_views": FeatureView,
+    "on_demand_feature_views": OnDemandFeatureView,
+    "feature_services": FeatureService,
+}
+
+
+class DefinitionSet:
+    """The entities, views and services of a project, by kind and name, sorted.
+
+    Args:
+        definitions: any number of them; entities that views mention are taken along.
+
+    Raises:
+        DefinitionError: two differ under one name, or one mentions what is not there.
+    """
+
+    def __init__(self, definitions: Iterable[Definition]) -> None:
+        found: dict[str, Definition] = {}
+        for definition in definitions:
+            members = definition.entities if isinstance(definition, FeatureView) else ()
+            for item in (*members, definition):
+                known = found.setdefault(item.name, item)
+                if known != item:
+                    raise DefinitionError(
+                        f"{type(item).__name__}({item.name!r})",
+                        expected="one definition of a name, of whatever kind",
+                        got=f"another {type(known).__name__} of that name that differs",
+                    )
+        self.entities = _of_kind(found, Entity)
+        self.feature_views = _of_kind(found, FeatureView)
+        self.on_demand_feature_views = _of_kind(found, OnDemandFeatureView)
+        self.feature_services = _of_kind(found, FeatureService)
+        self._check_join_keys()
+        self._check_projections()
+        self._check_requests()
+
+    def __iter__(self) -> Any:
+        return (item for kind in KINDS for item in getattr(self, kind).values())
+
+    def view(self, name: str) -> FeatureView:
+        """The feature view of that name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return find(self.feature_views, name, "feature view")
+
+    def service(self, name: str) -> FeatureService:
+        """The feature service of that name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return find(self.feature_services, name, "feature service")
+
+    def to_document(self) -> dict[str, Any]:
+        """The definitions as JSON types: `{kind: {name: definition}}`."""
+        return {
+            kind: {name: item.model_dump(by_alias=True, exclude={"name"}) for name, item in getattr(self, kind).items()}
+            for kind in KINDS
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Mapping[str, Any]]) -> DefinitionSet:
+        """The inverse of `to_document`; on-demand views come back without their functions."""
+        entities = {name: Entity(name, **about) for name, about in document["entities"].items()}
+        views = [
+            FeatureView(
+                name,
+                **about
+                | {
+                    "entities": [entities[entity] for entity in about["entities"]],
+                    "ttl": None if about["ttl"] is None else about["ttl"] * MICROSECOND,
+                },
+            )
+            for name, about in document["feature_views"].items()
+        ]
+        on_demand = [OnDemandFeatureView(name, **about) for name, about in document["on_demand_feature_views"].items()]
+        services = [FeatureService(name, **about) for name, about in document["feature_services"].items()]
+        return cls([*entities.values(), *views, *on_demand, *services])
+
+    def _check_join_keys(self) -> None:
+        by_key: dict[str, Entity] = {}
+        for entity in self.entities.values():
+            other = by_key.setdefault(entity.join_key, entity)
+            if other.dtype != entity.dtype:
+                raise DefinitionError(
+                    f"Entity({entity.name!r}).dtype",
+                    expected=f"{other.dtype}, as join key {entity.join_key!r} has in Entity({other.name!r})",
+                    got=str(entity.dtype),
+                )
+
+    def _check_projections(self) -> None:
+        for view in self.on_demand_feature_views.values():
+            self._check_columns(f"OnDemandFeatureView({view.name!r}).sources", view.projections, self.feature_views)
+        servable: dict[str, Any] = {**self.feature_views, **self.on_demand_feature_views}
+        for service in self.feature_services.values():
+            self._check_columns(f"FeatureService({service.name!r}).features", service.features, servable)
+
+    @staticmethod
+    def _check_columns(where: str, projections: tuple[Projection, ...], views: dict[str, Any]) -> None:
+        for i, projection in enumerate(projections):
+            if projection.view not in views:
+                raise DefinitionError(
+                    f"{where}[{i}]",
+                    expected="a view that is defined",
+                    got=repr(projection.view),
+                    hint="is the module that defines it among the project's definitions?",
+                )
+            known = {field.name for field in views[projection.view].fields}
+            for feature, _ in projection.columns:
+                if feature not in known:
+                    raise DefinitionError(
+                        f"{where}[{i}]", expected=f"a feature of {projection.view}", got=repr(feature)
+                    )
+
+    def _check_requests(self) -> None:
+        keys = {entity.join_key for entity in self.entities.values()}
+        types: dict[str, tuple[Any, str]] = {}
+        for view in self.on_demand_feature_views.values():
+            for request in view.requests:
+                for field in request.fields:
+                    where = f"RequestSource({request.name!r}).{field.name}"
+                    if field.name in keys:
+                        raise DefinitionError(where, expected="a name that no join key has", got=repr(field.name))
+                    dtype, first = types.setdefault(field.name, (field.dtype, where))
+                    if dtype != field.dtype:
+                        raise DefinitionError(where, expected=f"{dtype}, as in {first}", got=str(field.dtype))
+
+
+def find(items: Mapping[str, D], name: str, kind: str) -> D:
+    """The item of that name.
+
+    Raises:
+        NotFoundError: there is none; it lists those there are.
+    """
+    if name not in items:
+        raise NotFoundError(name, expected=f"a {kind}: {', '.join(items) or 'none is defined'}", got=repr(name))
+    return items[name]
+
+
+def load_definitions(folder: Path, pattern: str = "*.py") -> DefinitionSet:
+    """Import the Python files of a folder and collect the definitions at their top level.
+
+    The files may import each other by name. They leave nothing behind in `sys.modules`, so that two projects with
+    a `features.py` each can be loaded in one process.
+
+    Raises:
+        DefinitionError: there is no file, a file cannot be imported, or the definitions do not fit each other.
+    """
+    files = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(("_", "test_"))]
+    if not files:
+        raise DefinitionError(str(folder), expected=f"Python files with definitions ({pattern})", got="none")
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        modules = [_import(path) for path in files]
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and str(folder) in file:
+                del sys.modules[name]
+    return DefinitionSet(
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Definition) and type(value) in KINDS.values()
+    )
+
+
+def _import(path: Path) -> Any:
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(path.stem)
+    except DefinitionError as error:
+        raise DefinitionError(
+            f"{path.name}: {error.where}", expected=error.expected, got=error.got, hint=error.hint
+        ) from error
+    except Exception as error:  # whatever a user's file raises belongs to that file
+        raise DefinitionError(
+            str(path), expected="a file that imports", got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _of_kind(found: dict[str, Definition], kind: type[D]) -> dict[str, D]:
+    return {name: found[name] for name in sorted(found) if type(found[name]) is kind}  # type: ignore[misc]

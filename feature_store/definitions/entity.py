@@ -1,0 +1,39 @@
+"""Entities: what features are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from feature_store.definitions.definition import Definition, Name
+from feature_store.definitions.dtypes import DType, Int32, Int64, String
+from feature_store.errors import DefinitionError
+
+
+class Entity(Definition):
+    """A thing that features describe, such as a user, and the column that identifies it.
+
+    A view of several entities has a composite key: one value of each entity's join key.
+
+    Args:
+        name: the entity's name.
+        join_key: the column that holds its key; the entity's name unless given.
+        dtype: Int64, Int32 or String.
+        description, owner, tags: for the people who browse the registry.
+
+    Raises:
+        DefinitionError: a name or type is not allowed.
+    """
+
+    join_key: Name
+    dtype: DType
+
+    def __init__(self, name: str, *, join_key: str | None = None, dtype: DType = Int64, **about: Any) -> None:
+        super().__init__(name=name, join_key=name if join_key is None else join_key, dtype=dtype, **about)
+
+    @model_validator(mode="after")
+    def _key_type_is_allowed(self) -> Entity:
+        if self.dtype not in (Int32, Int64, String):
+            raise DefinitionError("dtype", expected="Int64, Int32 or String", got=str(self.dtype))
+        return self

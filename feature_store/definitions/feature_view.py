@@ -1,0 +1,155 @@
+"""Feature views: features of an entity from one source, and projections of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field as Attribute
+from pydantic import field_serializer, field_validator, model_validator
+
+from feature_store.definitions.definition import Definition, Model, Name, refuse_repeats
+from feature_store.definitions.dtypes import MICROSECOND
+from feature_store.definitions.entity import Entity
+from feature_store.definitions.field import Field
+from feature_store.definitions.source import ParquetSource
+from feature_store.errors import DefinitionError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Projection(Model):
+    """Some features of a view, each under the name that it is served by.
+
+    Made by `view[["year", "is_drama"]]`; `.rename({"year": "release_year"})` changes the names served.
+    """
+
+    view: Name
+    columns: tuple[tuple[Name, Name], ...]  # (feature of the view, name it is served by)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Projection:
+        if not self.columns:
+            raise DefinitionError(f"{self.view}[[]]", expected="at least one feature", got="none")
+        refuse_repeats([served for _, served in self.columns], "columns")
+        return self
+
+    def rename(self, names: Mapping[str, str]) -> Projection:
+        """Serve features under other names: `{feature: name served}`.
+
+        Raises:
+            NotFoundError: a feature is not in the projection.
+        """
+        _refuse_unknown(self.view, list(names), [feature for feature, _ in self.columns])
+        columns = tuple((feature, names.get(feature, served)) for feature, served in self.columns)
+        return Projection(view=self.view, columns=columns)
+
+
+class Projectable(Definition):
+    """A view with fields, some or all of which a service can take."""
+
+    fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+    def field(self, name: str) -> Field:
+        """The field of that name.
+
+        Raises:
+            NotFoundError: the view has no such field.
+        """
+        _refuse_unknown(self.name, [name], [field.name for field in self.fields])
+        return next(field for field in self.fields if field.name == name)
+
+    def __getitem__(self, features: str | Sequence[str]) -> Projection:
+        names = [features] if isinstance(features, str) else list(features)
+        return Projection(view=self.name, columns=tuple((self.field(name).name, name) for name in names))
+
+    def project(self) -> Projection:
+        """All of the view's features, under their own names."""
+        return self[[field.name for field in self.fields]]
+
+
+class FeatureView(Projectable):
+    """Features of one entity, or of a combination of entities, that come in batches.
+
+    Args:
+        name: the view's name.
+        entities: what the features describe; several make a composite key.
+        schema: the features.
+        source: where their values come from; None when they are only pushed.
+        ttl: how long after its event time a row counts; None or zero: for ever.
+        description, owner, tags: for the people who browse the registry.
+
+    Raises:
+        DefinitionError: an argument is not allowed; it says which and why.
+    """
+
+    entities: tuple[Entity, ...] = Attribute(min_length=1)
+    source: ParquetSource | None = None
+    ttl: timedelta | None = None
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        entities: Sequence[Entity],
+        schema: Sequence[Field],
+        source: ParquetSource | None = None,
+        ttl: timedelta | None = None,
+        **about: Any,
+    ) -> None:
+        super().__init__(name=name, entities=entities, schema=schema, source=source, ttl=ttl, **about)
+
+    @field_validator("ttl", mode="before")
+    @classmethod
+    def _ttl_is_a_timedelta(cls, ttl: Any) -> Any:
+        if ttl is not None and not isinstance(ttl, timedelta):  # pydantic would take a number as seconds
+            raise ValueError("expected a timedelta")
+        return ttl
+
+    @field_serializer("ttl")
+    def _ttl_as_microseconds(self, ttl: timedelta | None) -> int | None:
+        return None if ttl is None else ttl // MICROSECOND
+
+    @field_serializer("entities")
+    def _entities_by_name(self, entities: tuple[Entity, ...]) -> list[str]:
+        return [entity.name for entity in entities]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> FeatureView:
+        refuse_repeats([entity.name for entity in self.entities], "entities")
+        refuse_repeats(self.join_keys, "entities")
+        refuse_repeats([field.name for field in self.fields], "schema")
+        if self.ttl is not None and self.ttl < timedelta(0):
+            raise DefinitionError("ttl", expected="a timedelta of zero or more", got=str(self.ttl))
+        reserved = dict.fromkeys(self.join_keys, "a join key")
+        if self.source is not None:
+            reserved[self.source.event_timestamp] = "the event timestamp"
+            reserved[self.source.created_timestamp or ""] = "the created timestamp"
+        for i, field in enumerate(self.fields):
+            if field.name in reserved:
+                raise DefinitionError(
+                    f"schema[{i}].name",
+                    expected="a column of its own",
+                    got=f"{field.name!r}, which is {reserved[field.name]}",
+                )
+        return self
+
+    @property
+    def join_keys(self) -> list[str]:
+        """The columns that identify a row of this view, in the order of its entities."""
+        return [entity.join_key for entity in self.entities]
+
+    @property
+    def ttl_us(self) -> int | None:
+        """The ttl in microseconds, or None when rows count for ever."""
+        return self.ttl // MICROSECOND if self.ttl else None
+
+
+def _refuse_unknown(view: str, asked: list[str], known: list[str]) -> None:
+    for name in asked:
+        if name not in known:
+            raise NotFoundError(f"{view}[{name!r}]", expected=f"one of {', '.join(known)}", got=repr(name))

@@ -1,0 +1,55 @@
+"""Feature services: what one model is served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field as Attribute
+from pydantic import field_validator, model_validator
+
+from feature_store.definitions.definition import Definition
+from feature_store.definitions.feature_view import Projectable, Projection
+from feature_store.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FeatureService(Definition):
+    """The features of one model, in the order of its columns.
+
+    Args:
+        name: the service's name.
+        features: views (all their features) and projections of views.
+        description, owner, tags: for the people who browse the registry.
+
+    Raises:
+        DefinitionError: there is no feature, or two are served under one name.
+    """
+
+    features: tuple[Projection, ...] = Attribute(min_length=1)
+
+    def __init__(self, name: str, *, features: Sequence[Projectable | Projection], **about: Any) -> None:
+        super().__init__(name=name, features=features, **about)
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _views_mean_all_their_features(cls, features: Any) -> Any:
+        if not isinstance(features, (list, tuple)):
+            return features
+        return [item.project() if isinstance(item, Projectable) else item for item in features]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> FeatureService:
+        seen: dict[str, str] = {}
+        for projection in self.features:
+            for feature, served in projection.columns:
+                if served in seen:
+                    raise DefinitionError(
+                        "features",
+                        expected="names that differ",
+                        got=f"{served!r} from {seen[served]} and from {projection.view}:{feature}",
+                        hint=f'serve one under another name: {projection.view}[["{feature}"]].rename({{"{feature}": "…"}})',
+                    )
+                seen[served] = f"{projection.view}:{feature}"
+        return self

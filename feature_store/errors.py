@@ -1,0 +1,93 @@
+"""Every error that the library raises on purpose. Each says where, what was expected, what it got and what to do.
+
+Errors of drivers (redis, hiredis, sockets, SQLAlchemy, DuckDB, pydantic) are mapped to these at the seam that
+calls the driver; none escapes.
+"""
+
+from __future__ import annotations
+
+
+class FeatureStoreError(Exception):
+    """Base of all errors of this library.
+
+    Attributes:
+        where: the path of the thing at fault, such as `movie_profile.schema[1].dtype`.
+        expected: what would have been right.
+        got: what was found instead.
+        hint: what to do about it; may be empty.
+    """
+
+    def __init__(self, where: str, *, expected: str = "", got: str = "", hint: str = "") -> None:
+        self.where, self.expected, self.got, self.hint = where, expected, got, hint
+        parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
+        reason = ", ".join(part for part in parts if part)
+        self.reason = f"{where}: {reason}" if reason else where
+        super().__init__(f"{self.reason}. Hint: {hint}" if hint else self.reason)
+
+
+class DefinitionError(FeatureStoreError, ValueError):
+    """A definition is wrong in itself or does not fit the others."""
+
+
+class ConfigError(FeatureStoreError):
+    """feature_store.yaml is missing or wrong."""
+
+
+class NotFoundError(FeatureStoreError, LookupError):
+    """A service, view, feature, entity or project of that name is not known."""
+
+
+class RequestError(FeatureStoreError, ValueError):
+    """What was asked of the online store does not fit: entity keys or request fields missing, null or of a wrong type."""
+
+
+class DataError(FeatureStoreError, ValueError):
+    """Data to be written or read does not fit the declared types."""
+
+
+class RegistryError(FeatureStoreError):
+    """The registry cannot be reached or used."""
+
+
+class ConflictError(RegistryError):
+    """Somebody else applied a version in the meantime. Plan again."""
+
+
+class RefusedError(RegistryError):
+    """The plan holds a change that cannot be carried out on stored data."""
+
+
+class MissingDependencyError(FeatureStoreError, ImportError):
+    """An optional dependency (an extra) is not installed."""
+
+
+class OnlineStoreError(FeatureStoreError):
+    """The online store cannot serve."""
+
+
+class NotPublishedError(OnlineStoreError):
+    """No serving plan is published for the project."""
+
+
+class TransformError(OnlineStoreError):
+    """An on-demand function is missing, differs from the applied one, or returned what it must not."""
+
+
+class StoreConnectionError(OnlineStoreError, ConnectionError):
+    """Redis cannot be reached, or closed the connection."""
+
+
+class StoreTimeoutError(OnlineStoreError, TimeoutError):
+    """Redis did not answer in time."""
+
+
+class CorruptRowError(OnlineStoreError):
+    """A stored row does not have the bytes that its layout demands."""
+
+
+class StaleWriteError(OnlineStoreError):
+    """The serving plan changed while a batch was being written with the old one; load the plan and write again."""
+
+
+class EmbeddedServerError(OnlineStoreError):
+    """The embedded server cannot be found, started or stopped."""

@@ -1,0 +1,107 @@
+"""Definitions → serving plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from feature_store.registry.serving_plan import (
+    ColumnPlan,
+    FieldPlan,
+    InputPlan,
+    RowGroupPlan,
+    SegmentPlan,
+    ServicePlan,
+    ServingPlan,
+    TransformPlan,
+)
+
+if TYPE_CHECKING:
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.field import Field
+    from feature_store.definitions.on_demand import OnDemandFeatureView
+
+
+def compile_plan(
+    definitions: DefinitionSet,
+    *,
+    project: str,
+    version: int,
+    previous: ServingPlan | None = None,
+    buckets: int = 1,
+    expire_keys: bool = False,
+) -> ServingPlan:
+    """The plan that serves these definitions.
+
+    A row group keeps the generation that `previous` gives it as long as its layout stays the same; else its
+    generation is this version, a number that no earlier layout of the project had.
+    """
+    kept = {group.name: group for group in previous.groups} if previous is not None else {}
+    return ServingPlan(
+        project=project,
+        version=version,
+        groups=tuple(_keep_generation(group, kept.get(group.name)) for group in _groups(definitions, version)),
+        transforms=tuple(_transform(view, definitions) for view in definitions.on_demand_feature_views.values()),
+        services=tuple(
+            ServicePlan(
+                service.name,
+                tuple(
+                    ColumnPlan(served, projection.view, feature)
+                    for projection in service.features
+                    for feature, served in projection.columns
+                ),
+            )
+            for service in definitions.feature_services.values()
+        ),
+        buckets=buckets,
+        expire_keys=expire_keys,
+    )
+
+
+def layout_of(group: RowGroupPlan) -> tuple[object, ...]:
+    """What decides the bytes of a group's rows: two groups with equal layouts can share stored rows."""
+    segments = tuple((segment.view, tuple((field.name, field.dtype) for field in segment.fields)) for segment in group.segments)
+    return group.name, group.join_keys, segments
+
+
+def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
+    members: dict[str, list[FeatureView]] = {}
+    for view in definitions.feature_views.values():
+        members.setdefault("+".join(entity.name for entity in view.entities), []).append(view)
+    return [
+        RowGroupPlan(
+            name=name,
+            entities=tuple(entity.name for entity in views[0].entities),
+            join_keys=tuple((entity.join_key, str(entity.dtype)) for entity in views[0].entities),
+            generation=version,
+            segments=tuple(SegmentPlan(view.name, view.ttl_us, _fields(view.fields)) for view in views),
+        )
+        for name, views in sorted(members.items())
+    ]
+
+
+def _keep_generation(group: RowGroupPlan, previous: RowGroupPlan | None) -> RowGroupPlan:
+    if previous is not None and layout_of(previous) == layout_of(group):
+        return replace(group, generation=previous.generation)
+    return group
+
+
+def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:
+    return tuple(FieldPlan(field.name, str(field.dtype), field.dtype.to_json(field.default)) for field in fields)
+
+
+def _transform(view: OnDemandFeatureView, definitions: DefinitionSet) -> TransformPlan:
+    stored = [
+        InputPlan(served, projection.view, feature, *_type_and_default(definitions.view(projection.view).field(feature)))
+        for projection in view.projections
+        for feature, served in projection.columns
+    ]
+    asked = [
+        InputPlan(field.name, "", field.name, *_type_and_default(field)) for request in view.requests for field in request.fields
+    ]
+    return TransformPlan(view.name, view.function, view.digest, (*stored, *asked), _fields(view.fields))
+
+
+def _type_and_default(field: Field) -> tuple[str, object]:
+    return str(field.dtype), field.dtype.to_json(field.default)

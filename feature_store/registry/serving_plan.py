@@ -1,0 +1,185 @@
+"""The serving plan: all that a model server has to know of a project, as one JSON document in Redis.
+
+It is compiled from the definitions at `apply` and read by clients and writers; it holds names, types, layouts and
+times, never code or secrets. This module is plain dataclasses, so that serving loads no SQLAlchemy and, until it
+reads a plan, no pydantic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from feature_store.errors import NotFoundError, NotPublishedError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """A feature as it is stored and served: `dtype` as `str(DType)`, `default` as `DType.to_json`."""
+
+    name: str
+    dtype: str
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """One view's part of a row: its fields in the order of its schema, and its ttl in microseconds (None: for ever)."""
+
+    view: str
+    ttl_us: int | None
+    fields: tuple[FieldPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroupPlan:
+    """The views that share a row because they describe the same entities.
+
+    Attributes:
+        name: the entities' names, joined by `+`.
+        entities: their names.
+        join_keys: `(column, dtype)`, one per entity.
+        generation: which layout its keys carry; the registry version that last changed the layout.
+        segments: the views, in the order of the row.
+    """
+
+    name: str
+    entities: tuple[str, ...]
+    join_keys: tuple[tuple[str, str], ...]
+    generation: int
+    segments: tuple[SegmentPlan, ...]
+
+    def segment(self, view: str) -> SegmentPlan:
+        """The segment of a view that is known to be in the group."""
+        return next(segment for segment in self.segments if segment.view == view)
+
+
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """An input of an on-demand function: a view's feature, or a field of the request when `view` is empty."""
+
+    name: str
+    view: str
+    feature: str
+    dtype: str
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransformPlan:
+    """An on-demand view: `function` is `module:qualname`, `digest` the hash of its code."""
+
+    name: str
+    function: str
+    digest: str
+    inputs: tuple[InputPlan, ...]
+    outputs: tuple[FieldPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """A column of a service: the name it is served by, and the view (or on-demand view) and feature it comes from."""
+
+    name: str
+    view: str
+    feature: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """A service's columns, in order."""
+
+    name: str
+    columns: tuple[ColumnPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPlan:
+    """Everything served of one project, at one version of its registry.
+
+    Attributes:
+        filling: row groups of the next version while they are filled; writers write them too, readers do not read them.
+        buckets: how many hash tags the project's keys are spread over.
+        expire_keys: whether Redis drops a row once every view in it has expired.
+    """
+
+    project: str
+    version: int
+    groups: tuple[RowGroupPlan, ...] = ()
+    transforms: tuple[TransformPlan, ...] = ()
+    services: tuple[ServicePlan, ...] = ()
+    filling: tuple[RowGroupPlan, ...] = ()
+    buckets: int = 1
+    expire_keys: bool = False
+    format: int = field(default=FORMAT)
+
+    def group_of(self, view: str) -> RowGroupPlan:
+        """The row group that holds a view.
+
+        Raises:
+            NotFoundError: no group does.
+        """
+        for group in self.groups:
+            if any(segment.view == view for segment in group.segments):
+                return group
+        known = ", ".join(segment.view for group in self.groups for segment in group.segments)
+        raise NotFoundError(view, expected=f"a feature view: {known or 'none is applied'}", got=repr(view))
+
+    def service(self, name: str) -> ServicePlan:
+        """The service of that name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        for service in self.services:
+            if service.name == name:
+                return service
+        known = ", ".join(service.name for service in self.services)
+        raise NotFoundError(
+            f"project {self.project}", expected=f"a feature service: {known or 'none is applied'}", got=repr(name)
+        )
+
+    def with_filling(self, filling: tuple[RowGroupPlan, ...]) -> ServingPlan:
+        """This plan while `filling` is being filled beside it."""
+        return replace(self, filling=filling)
+
+    def to_json(self) -> bytes:
+        """The document that Redis holds."""
+        return _adapter().dump_json(self)
+
+    @classmethod
+    def from_json(cls, document: bytes) -> ServingPlan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            NotPublishedError: the document is not a plan of this format.
+        """
+        from pydantic import ValidationError
+
+        try:
+            plan = _adapter().validate_json(document)
+        except ValidationError as error:
+            raise NotPublishedError(
+                "serving plan", expected="a plan that this version of the library reads", got=str(error)
+            ) from None
+        if plan.format != FORMAT:
+            raise NotPublishedError(
+                f"serving plan of {plan.project}",
+                expected=f"format {FORMAT}",
+                got=f"format {plan.format}",
+                hint="run the library version that applied it, or apply again with this one",
+            )
+        return plan
+
+
+@cache
+def _adapter() -> TypeAdapter[ServingPlan]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(ServingPlan)
