@@ -38,7 +38,7 @@ class NotFoundError(FeatureStoreError, LookupError):
 
 
 class RequestError(FeatureStoreError, ValueError):
-    """What was asked of the online store does not fit: entity keys or request fields missing, null or of a wrong type."""
+    """What was asked for does not fit: entity keys or request fields missing, null or of a wrong type."""
 
 
 class DataError(FeatureStoreError, ValueError):

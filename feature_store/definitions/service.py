@@ -49,7 +49,7 @@ class FeatureService(Definition):
                         "features",
                         expected="names that differ",
                         got=f"{served!r} from {seen[served]} and from {projection.view}:{feature}",
-                        hint=f'serve one under another name: {projection.view}[["{feature}"]].rename({{"{feature}": "…"}})',
+                        hint=f'rename one: {projection.view}[["{feature}"]].rename({{"{feature}": "…"}})',
                     )
                 seen[served] = f"{projection.view}:{feature}"
         return self

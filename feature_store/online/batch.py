@@ -1,0 +1,56 @@
+"""The unit of writing: rows of one view as columns of numpy arrays. What engines produce and the codec encodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Column = np.ndarray[Any, Any]
+
+
+class Values(NamedTuple):
+    """A column of one field.
+
+    Attributes:
+        values: (n,) of the field's numpy dtype; (n, length) for fixed-size arrays; object (str, list or 1-d array per
+            row) for what has no fixed width. What stands where `nulls` is True does not matter.
+        nulls: (n,) bool, True where there is no value; None when every row has one.
+    """
+
+    values: Column
+    nulls: Column | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """n rows of one view, checked: no null keys or times, every value of its declared type.
+
+    Attributes:
+        keys: per join key (n,): int32/int64, or object of str.
+        event_ts: (n,) int64, microseconds since 1970.
+        created_ts: (n,) int64, microseconds since 1970.
+        columns: per field of the view.
+    """
+
+    keys: dict[str, Column]
+    event_ts: Column
+    created_ts: Column
+    columns: dict[str, Values]
+
+    def __len__(self) -> int:
+        return len(self.event_ts)
+
+    def slice(self, start: int, stop: int) -> RowBatch:
+        """Rows `[start, stop)`, without copying."""
+        cut = slice(start, stop)
+        return RowBatch(
+            keys={name: column[cut] for name, column in self.keys.items()},
+            event_ts=self.event_ts[cut],
+            created_ts=self.created_ts[cut],
+            columns={
+                name: Values(values[cut], None if nulls is None else nulls[cut])
+                for name, (values, nulls) in self.columns.items()
+            },
+        )
