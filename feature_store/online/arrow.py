@@ -1,0 +1,66 @@
+"""Responses as Arrow tables and DataFrames. pyarrow and pandas are loaded here, on use, and nowhere else in serving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from feature_store.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.online.decode import Decoder
+
+
+def arrow_type(dtype: DType) -> pa.DataType:
+    """The Arrow type of a declared type.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+    """
+    arrow = _pyarrow()
+    if dtype.element is not None:
+        element = arrow_type(dtype.element)
+        return arrow.list_(element) if dtype.length is None else arrow.list_(element, dtype.length)
+    return {
+        "Bool": arrow.bool_(),
+        "Int32": arrow.int32(),
+        "Int64": arrow.int64(),
+        "Float32": arrow.float32(),
+        "Float64": arrow.float64(),
+        "String": arrow.string(),
+        "Timestamp": arrow.timestamp("us", tz="UTC"),
+    }[dtype.name]
+
+
+def to_arrow(decoder: Decoder) -> pa.Table:
+    """The response as a table. See OnlineResponse.to_arrow."""
+    arrow = _pyarrow()
+    columns = decoder.service.columns
+    arrays = {
+        name: arrow.array(decoder.python_column(name), arrow_type(column.dtype)) for name, column in columns.items()
+    }
+    return arrow.table(arrays)
+
+
+def to_pandas(decoder: Decoder) -> pd.DataFrame:
+    """The response as a DataFrame. See OnlineResponse.to_pandas."""
+    try:
+        import pandas  # noqa: F401 - pyarrow needs it, and says less when it is not there
+    except ImportError as error:
+        raise MissingDependencyError(
+            "to_pandas()", expected="pandas", hint="pip install 'feature-store[pandas]'"
+        ) from error
+    return to_arrow(decoder).to_pandas()
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError(
+            "to_arrow()", expected="pyarrow", hint="pip install 'feature-store[local]'"
+        ) from error
+    return pyarrow

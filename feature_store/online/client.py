@@ -1,0 +1,103 @@
+"""The blocking client of a model server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from feature_store.online.connection import Pool
+from feature_store.online.conversation import Conversation
+from feature_store.online.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from datetime import datetime
+    from typing import Self
+
+    import redis
+
+    from feature_store.online.conversation import Exchange
+    from feature_store.online.response import OnlineResponse
+    from feature_store.online.transforms import Transform
+    from feature_store.registry.serving_plan import ServingPlan
+
+
+T = TypeVar("T")
+
+
+class OnlineClient:
+    """Reads features from Redis. One per process: threads share it, and it works in forked children.
+
+    It needs Redis and nothing else: the serving plan is published there, and read again whenever another is published.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`; or a redis-py connection pool (a Sentinel's, say).
+        project: whose features.
+        timeout_s: seconds to wait to connect, and for each piece of an answer.
+        transforms: on-demand functions by view name; others are imported by the name that they were applied with.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str | redis.ConnectionPool,
+        project: str,
+        *,
+        timeout_s: float = 1.0,
+        transforms: Mapping[str, Transform] | None = None,
+    ) -> None:
+        self._pool = Pool(Endpoint(url, timeout_s))
+        self._conversation = Conversation(project, transforms)
+
+    def get_online_features(
+        self,
+        service: str | Sequence[str],
+        entity_rows: Mapping[str, Any],
+        *,
+        now: datetime | int | None = None,
+    ) -> OnlineResponse:
+        """Read the features of n entity rows in one round trip.
+
+        Args:
+            service: a service's name, or feature references (`["movie_profile:year", …]`).
+            entity_rows: `{join key or request field: value or n values}`; a scalar stands for every row, each distinct
+                key is read once, and rows come back in the order given. Names not needed are ignored.
+            now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
+
+        Raises:
+            NotFoundError: there is no such service, view or feature.
+            RequestError: an entity key or request field is missing, null, or of a wrong type or length.
+            NotPublishedError: no plan is published for the project.
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+            CorruptRowError: a stored row does not have the bytes that its layout demands.
+            TransformError: an on-demand function is missing or differs from the applied one.
+        """
+        return self._run(self._conversation.get_online_features(service, entity_rows, now))
+
+    def plan(self) -> ServingPlan:
+        """The plan that is published now.
+
+        Raises:
+            NotPublishedError: none is.
+            StoreConnectionError, StoreTimeoutError: as `get_online_features`.
+        """
+        return self._run(self._conversation.load_plan()).plan
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, steps: Generator[Exchange, None, T]) -> T:
+        try:
+            while True:
+                self._pool.exchange(*next(steps))
+        except StopIteration as finished:
+            result: T = finished.value
+            return result

@@ -1,0 +1,147 @@
+"""Values ↔ bytes, for whole columns at once. The bytes are drawn in `layout`."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.definitions.dtypes import from_microseconds
+from feature_store.errors import CorruptRowError, DataError
+from feature_store.online.layout import TIME_BIAS, TIMES_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.online.batch import Column, RowBatch, Values
+    from feature_store.online.layout import FieldLayout, SegmentLayout
+
+_LENGTH = struct.Struct("<I")
+
+
+def encode_segments(layout: SegmentLayout, batch: RowBatch) -> np.ndarray[Any, Any]:
+    """The segments of a batch's rows: (n,) of `layout.record`.
+
+    Raises:
+        DataError: a field has no column, or a column does not have the field's dtype and shape.
+    """
+    segments = np.zeros(len(batch), layout.record)
+    segments["times"][:, 0] = biased(batch.event_ts)
+    segments["times"][:, 1] = biased(batch.created_ts)
+    nulls = np.zeros((len(batch), len(layout.fields)), bool)
+    for field in layout.fields.values():
+        column = _column(layout, field, batch)
+        if column.nulls is not None:
+            nulls[:, field.index] = column.nulls
+        if field.offset >= 0:
+            place = segments[f"field {field.name}"]
+            place[...] = column.values
+            if column.nulls is not None:
+                place[column.nulls] = 0
+    segments["nulls"] = np.packbits(nulls, axis=1, bitorder="little")
+    return segments
+
+
+def encode_variables(layout: SegmentLayout, batch: RowBatch, segments: np.ndarray[Any, Any]) -> list[bytes]:
+    """The variable values of a batch's rows; `segments` are the same rows, encoded."""
+    fields = [(field, _column(layout, field, batch)) for field in layout.variable_fields]
+    times = segments["times"].tobytes()
+    encoded = []
+    for row in range(len(batch)):
+        payload = [
+            b"" if nulls is not None and nulls[row] else _encode(field.dtype, values[row])
+            for field, (values, nulls) in fields
+        ]
+        ends = np.cumsum([len(part) for part in payload], dtype="<u4")
+        encoded.append(times[row * TIMES_BYTES : (row + 1) * TIMES_BYTES] + ends.tobytes() + b"".join(payload))
+    return encoded
+
+
+def decode_variable(value: bytes, slot: int, slots: int, dtype: DType) -> Any:
+    """One field of a variable value: a str or a list.
+
+    Raises:
+        CorruptRowError: the bytes are not such a value.
+    """
+    try:
+        ends = struct.unpack_from(f"<{slots}I", value, TIMES_BYTES)
+        start = TIMES_BYTES + 4 * slots
+        if start + ends[-1] != len(value):
+            raise ValueError(f"{len(value)} bytes where {start + ends[-1]} are announced")
+        return _decode(dtype, value[start + (ends[slot - 1] if slot else 0) : start + ends[slot]])
+    except (struct.error, ValueError) as error:
+        raise CorruptRowError("variable value", expected=f"{slots} fields", got=str(error)) from None
+
+
+def biased(times_us: Column) -> Column:
+    """Times in microseconds as the unsigned numbers that rows hold."""
+    return times_us.astype(np.int64, copy=False).view(np.uint64) ^ TIME_BIAS
+
+
+def unbiased(stored: Column) -> Column:
+    """The inverse of `biased`."""
+    return (stored.astype(np.uint64) ^ TIME_BIAS).view(np.int64)
+
+
+def python_values(dtype: DType, column: Column) -> list[Any]:
+    """A column of a fixed-width type as exact Python values."""
+    values: list[Any] = column.tolist()
+    if (dtype.element or dtype).name != "Timestamp":
+        return values
+    if dtype.element is None:
+        return [from_microseconds(value) for value in values]
+    return [[from_microseconds(item) for item in value] for value in values]
+
+
+def _column(layout: SegmentLayout, field: FieldLayout, batch: RowBatch) -> Values:
+    if field.name not in batch.columns:
+        raise DataError(f"{layout.view}.{field.name}", expected=f"a column of {field.dtype}", got="none")
+    column = batch.columns[field.name]
+    values = column.values
+    fits = values.dtype == (field.dtype.numpy if field.offset >= 0 else object)
+    shape = (len(batch), field.dtype.length) if field.offset >= 0 and field.dtype.length else (len(batch),)
+    if not fits or values.shape != shape:
+        raise DataError(
+            f"{layout.view}.{field.name}",
+            expected=f"{field.dtype}: {shape} of {field.dtype.numpy if field.offset >= 0 else 'object'}",
+            got=f"{values.shape} of {values.dtype}",
+        )
+    return column
+
+
+def _encode(dtype: DType, value: Any) -> bytes:
+    if dtype.element is None:
+        return _utf8(value)
+    if dtype.element.code:
+        return np.asarray(value, dtype=dtype.element.code).tobytes()
+    return b"".join(_LENGTH.pack(len(text)) + text for text in map(_utf8, value))
+
+
+def _utf8(value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError("String", expected="text that UTF-8 can hold", got=f"{value!r}: {error.reason}") from None
+
+
+def _decode(dtype: DType, encoded: bytes) -> Any:
+    if dtype.element is None:
+        return encoded.decode()
+    if dtype.element.code:
+        return python_values(dtype.element, np.frombuffer(encoded, dtype.element.code))
+    texts, at = [], 0
+    while at < len(encoded):
+        (length,) = _LENGTH.unpack_from(encoded, at)
+        at += _LENGTH.size + length
+        texts.append(encoded[at - length : at].decode())
+    return texts
+
+
+def object_column(values: Sequence[Any]) -> Column:
+    """A (n,) object array that holds each value as it is, lists included."""
+    column = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        column[i] = value
+    return column

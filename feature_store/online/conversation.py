@@ -1,0 +1,147 @@
+"""What a client says and hears, without I/O: both clients run these steps and differ in how they exchange bytes.
+
+Every request reads the epoch together with the rows, in one atomic command. If it is not the one that the client's
+plan was read with, another plan has been published: the client reads it and asks again. So a request is answered by one
+plan as a whole, and the rows of an old layout may go as soon as the new plan is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from feature_store.definitions.dtypes import to_microseconds
+from feature_store.errors import NotFoundError, NotPublishedError, OnlineStoreError, RequestError
+from feature_store.online import keys
+from feature_store.online.decode import Decoder
+from feature_store.online.resp import ReplyParser, argument
+from feature_store.online.response import OnlineResponse
+from feature_store.online.service import CompiledService
+from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
+
+if TYPE_CHECKING:
+    from feature_store.online.transforms import Transform
+
+Exchange = tuple[bytes, ReplyParser]
+# Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
+MOST_RELOADS = 10
+
+
+class PublishedPlan:
+    """A serving plan as it was read, with the services compiled from it."""
+
+    def __init__(self, plan: ServingPlan, epoch: bytes, transforms: Mapping[str, Transform]) -> None:
+        self.plan, self.epoch, self._transforms = plan, epoch, transforms
+        self._compiled: dict[str | tuple[str, ...], CompiledService] = {}
+
+    def service(self, asked: str | Sequence[str]) -> CompiledService:
+        """A service by name, or one made of feature references `view:feature`.
+
+        Raises:
+            NotFoundError, RequestError: it is not in the plan.
+            TransformError: an on-demand function is missing or differs from the applied one.
+        """
+        name = asked if isinstance(asked, str) else tuple(asked)
+        compiled = self._compiled.get(name)
+        if compiled is None:
+            service = self.plan.service(name) if isinstance(name, str) else _from_references(name)
+            compiled = self._compiled[name] = CompiledService(self.plan, service, self._transforms)
+        return compiled
+
+
+class Conversation:
+    """The steps of a client of one project.
+
+    Args:
+        project: its name.
+        transforms: on-demand functions by view name; others are imported when a service needs them.
+    """
+
+    def __init__(self, project: str, transforms: Mapping[str, Transform] | None) -> None:
+        self._project, self._transforms = project, dict(transforms or {})
+        self._published: PublishedPlan | None = None
+
+    def get_online_features(
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], now: datetime | int | None
+    ) -> Generator[Exchange, None, OnlineResponse]:
+        """Read the features of entity rows."""
+        for _ in range(MOST_RELOADS):
+            published = self._published
+            if published is None:
+                published = yield from self.load_plan()
+            try:
+                compiled = published.service(service)
+            except NotFoundError:
+                # It may be in a plan published since.
+                fresh = yield from self.load_plan()
+                if fresh.epoch == published.epoch:
+                    raise
+                continue
+            request = compiled.prepare(entity_rows)
+            parser = request.parser
+            yield request.command, parser
+            refuse_errors(parser)
+            if parser.epoch() == published.epoch:
+                return OnlineResponse(Decoder(compiled, request, _microseconds(now)))
+            self._published = None
+        raise OnlineStoreError(
+            f"project {self._project}",
+            expected="one serving plan for the time of a request",
+            got=f"{MOST_RELOADS} in a row",
+        )
+
+    def load_plan(self) -> Generator[Exchange, None, PublishedPlan]:
+        """Read the published plan."""
+        command = b"".join(
+            [
+                b"*3\r\n$4\r\nMGET\r\n",
+                argument(keys.plan_key(self._project)),
+                argument(keys.epoch_key(self._project, 0)),
+            ]
+        )
+        parser = ReplyParser(1, [])
+        yield command, parser
+        refuse_errors(parser)
+        document, epoch = parser.replies[0]
+        if document is None or epoch is None:
+            raise NotPublishedError(
+                f"project {self._project}",
+                expected="a published serving plan",
+                got="none in this Redis",
+                hint="run `feature-store apply`; is it the right URL and project?",
+            )
+        self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._transforms)
+        return self._published
+
+
+def refuse_errors(parser: ReplyParser) -> None:
+    """Raise an OnlineStoreError when Redis answered with an error."""
+    for reply in parser.replies:
+        if isinstance(reply, Exception):
+            raise OnlineStoreError("Redis", expected="values", got=str(reply))
+
+
+def _microseconds(now: datetime | int | None) -> int:
+    if now is None:
+        return time.time_ns() // 1000
+    return to_microseconds(now) if isinstance(now, datetime) else now
+
+
+def _from_references(references: tuple[str, ...]) -> ServicePlan:
+    columns: dict[str, ColumnPlan] = {}
+    for i, reference in enumerate(references):
+        view, separator, feature = reference.partition(":")
+        if not separator or not feature:
+            raise RequestError(f"features[{i}]", expected="a feature reference, view:feature", got=repr(reference))
+        if feature in columns:
+            other = f"{columns[feature].view}:{feature}"
+            hint = "define a service that renames one of them"
+            raise RequestError(
+                f"features[{i}]", expected="names that differ", got=f"{reference} and {other}", hint=hint
+            )
+        columns[feature] = ColumnPlan(feature, view, feature)
+    if not columns:
+        raise RequestError("features", expected="a service's name or at least one feature reference", got="none")
+    return ServicePlan("", tuple(columns.values()))

@@ -1,0 +1,256 @@
+"""Bytes that came back → values: a matrix at once, or columns with the status of each value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.errors import CorruptRowError
+from feature_store.online.codec import decode_variable, object_column, python_values, unbiased
+from feature_store.online.columns import ComputedColumn, StoredColumn
+from feature_store.online.layout import TIMES_BYTES, encode_time
+from feature_store.online.matrix import default_elements, refuse_identifiers
+from feature_store.online.response import Status
+from feature_store.online.rows import StoredRows
+from feature_store.online.transforms import run_transform
+
+if TYPE_CHECKING:
+    from feature_store.online.batch import Column
+    from feature_store.online.columns import TransformInput
+    from feature_store.online.layout import SegmentLayout
+    from feature_store.online.matrix import ViewPlan
+    from feature_store.online.service import CompiledService, CompiledTransform, Request
+
+NO_TIME = np.iinfo(np.int64).min  # the event time of what is missing; no datetime is so early
+
+
+class Decoder:
+    """The values of one answered request.
+
+    Args:
+        service: that was asked.
+        request: as sent; its parser holds the reply.
+        now_us: the time that ttls count from, microseconds since 1970.
+
+    Raises:
+        CorruptRowError: a stored row does not have the bytes that its layout demands.
+    """
+
+    def __init__(self, service: CompiledService, request: Request, now_us: int) -> None:
+        self.service, self.count, self._request, self._now_us = service, request.size, request, now_us
+        self._variables: dict[tuple[int, str], list[bytes | None]] = {}
+        self._results: dict[str, dict[str, Column]] = {}
+        self._rows = self._rows_in_place() if request.parser.fixed else self._rows_of_values()
+
+    # -- the matrix ---------------------------------------------------------------------------------------------
+
+    def matrix(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """(n, f) float32. See OnlineResponse.to_numpy."""
+        plan = self.service.matrix_plan
+        out = np.empty((self.count, plan.width), np.float32)
+        raw = out.view(np.uint8)
+        for view in plan.views:
+            self._fill(view, out, raw)
+        for name, column in plan.computed:
+            out[:, column] = self._computed_for_matrix(name)
+        return out
+
+    def _fill(self, view: ViewPlan, out: np.ndarray[Any, Any], raw: np.ndarray[Any, Any]) -> None:
+        rows = self._rows[view.group]
+        inverse = self._request.asked[view.group].inverse
+        oldest = self._oldest(view.segment)
+        clean = rows.all_present(view.segment, oldest)
+        for block in view.blocks:
+            part = rows.part(block.offset, block.width)
+            if block.raw and inverse is None:
+                raw[:, block.raw_target] = part
+                continue
+            values = np.ascontiguousarray(part).view(block.code)
+            if block.source is not None:
+                values = values[:, block.source]
+            if block.integers:
+                refuse_identifiers(block.names, values)
+            with np.errstate(over="ignore"):  # a float64 beyond float32 is inf
+                out[:, block.target] = values if inverse is None else values[inverse]
+        if not clean:
+            empty = rows.status(view.segment, view.fields, oldest) != Status.PRESENT
+            out[:, view.target] = np.where(
+                empty if inverse is None else empty[inverse], view.defaults, out[:, view.target]
+            )
+
+    def _computed_for_matrix(self, name: str) -> Column:
+        column = self.service.columns[name]
+        assert isinstance(column, ComputedColumn)
+        values = self._computed(column)
+        if values.dtype == np.int64:
+            refuse_identifiers([name], values)
+        with np.errstate(over="ignore"):
+            numbers = values.astype(np.float32)
+        numbers[self.status(name) != Status.PRESENT] = default_elements(column.dtype, column.default)[0]
+        return numbers
+
+    # -- columns ------------------------------------------------------------------------------------------------
+
+    def python_column(self, name: str) -> list[Any]:
+        """n exact Python values; the default, or None, where there is no value."""
+        column = self.service.columns[name]
+        present = (self.status(name) == Status.PRESENT).tolist()
+        if isinstance(column, ComputedColumn):
+            values = self._computed(column)
+            listed = values.tolist() if column.dtype.name == "String" else python_values(column.dtype, values)
+        elif column.field.slot >= 0:
+            listed = self._variable_values(column)
+        else:
+            listed = self._each_row(column, python_values(column.dtype, self._stored(column)))
+        return [value if there else column.default for value, there in zip(listed, present, strict=True)]
+
+    def status(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """(n,) Status codes."""
+        column = self.service.columns[name]
+        if isinstance(column, ComputedColumn):
+            return self._inputs_status(self.service.transforms[column.transform])
+        return self._stored_status(column)
+
+    def event_times(self, name: str) -> Column | None:
+        """(n,) int64 microseconds, NO_TIME where the row is missing; None when nothing stored is involved."""
+        column = self.service.columns[name]
+        if isinstance(column, StoredColumn):
+            return self._stored_times(column)
+        inputs = [item.stored for item in self.service.transforms[column.transform].inputs]
+        times = [self._stored_times(item) for item in inputs if item is not None]
+        return np.min(times, axis=0) if times else None
+
+    def _stored_status(self, column: StoredColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        rows = self._rows[column.group]
+        status = rows.status(column.segment, [column.field], self._oldest(column.segment))[:, 0]
+        return self._per_row(column.group, status)
+
+    def _stored_times(self, column: StoredColumn) -> Column:
+        return self._per_row(column.group, unbiased(self._rows[column.group].event_times(column.segment)))
+
+    def _stored(self, column: StoredColumn) -> Column:
+        return self._rows[column.group].values(column.segment, column.field)
+
+    def _variable_values(self, column: StoredColumn) -> list[Any]:
+        slots = len(column.segment.variable_fields)
+        stored = self._variables[column.group, column.segment.view]
+        status = self._rows[column.group].status(column.segment, [column.field], self._oldest(column.segment))[:, 0]
+        decoded = [
+            self._variable_value(column, i, stored[i], slots) if code == Status.PRESENT else None
+            for i, code in enumerate(status.tolist())
+        ]
+        return self._each_row(column, decoded)
+
+    def _variable_value(self, column: StoredColumn, row: int, value: bytes | None, slots: int) -> Any:
+        times = self._rows[column.group].part(column.segment.offset, TIMES_BYTES)[row].tobytes()
+        if value is None or value[:TIMES_BYTES] != times:
+            raise CorruptRowError(
+                self._key_name(column.group, row, column.segment.view),
+                expected=f"the variable value of the row's times, {times.hex()}",
+                got="none" if value is None else value[:TIMES_BYTES].hex(),
+                hint="delete the entity and materialize it again",
+            )
+        return decode_variable(value, column.field.slot, slots, column.dtype)
+
+    # -- on-demand functions ------------------------------------------------------------------------------------
+
+    def _computed(self, column: ComputedColumn) -> Column:
+        if column.transform not in self._results:
+            compiled = self.service.transforms[column.transform]
+            inputs = {item.name: self._input(item) for item in compiled.inputs}
+            self._results[column.transform] = run_transform(compiled.plan, compiled.function, inputs, self.count)
+        return self._results[column.transform][column.output]
+
+    def _input(self, item: TransformInput) -> Column:
+        if item.stored is None:
+            return self.service.request_column(item, self._request.values, self.count)
+        column = item.stored
+        absent = self._stored_status(column) != Status.PRESENT
+        if column.field.slot >= 0:
+            placeholder = item.default if item.default is not None else "" if column.dtype.name == "String" else []
+            listed = zip(self._variable_values(column), absent.tolist(), strict=True)
+            return object_column([placeholder if gone else value for value, gone in listed])
+        values = self._per_row(column.group, self._stored(column))
+        if absent.any():
+            values = values.copy()
+            values[absent] = _placeholder(item)
+        return values
+
+    def _inputs_status(self, transform: CompiledTransform) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        status = np.zeros(self.count, np.uint8)
+        for item in transform.inputs:
+            if item.stored is not None and item.default is None:
+                np.maximum(status, self._stored_status(item.stored), out=status)
+        return status
+
+    # -- from the reply to rows ---------------------------------------------------------------------------------
+
+    def _rows_in_place(self) -> list[StoredRows]:
+        parser = self._request.parser
+        runs = iter(parser.runs)
+        rows = []
+        for group, asked in zip(self.service.groups, self._request.asked, strict=True):
+            if asked.size:
+                run = next(runs)
+                rows.append(StoredRows(group.layout, parser.reply, run.count, run.at, run.stride))
+            else:
+                rows.append(StoredRows(group.layout, b"", 0, 0, group.layout.size))
+        return rows
+
+    def _rows_of_values(self) -> list[StoredRows]:
+        request, groups = self._request, self.service.groups
+        values: list[list[list[bytes | None]]] = [
+            [[None] * asked.size for _ in range(1 + len(group.variables))]
+            for group, asked in zip(groups, request.asked, strict=True)
+        ]
+        places = request.places or [[list(range(asked.size)) for asked in request.asked]]
+        for reply, chosen in zip(request.parser.replies, places, strict=True):
+            found = iter(reply)
+            for of_group, indexes in zip(values, chosen, strict=True):
+                for of_prefix in of_group:
+                    for i in indexes:
+                        of_prefix[i] = next(found)
+        for i, (group, of_group) in enumerate(zip(groups, values, strict=True)):
+            for view, of_prefix in zip(group.variables, of_group[1:], strict=True):
+                self._variables[i, view] = of_prefix
+        return [
+            StoredRows.from_values(group.layout, of_group[0], lambda row, i=i: self._key_name(i, row))  # type: ignore[misc]
+            for i, (group, of_group) in enumerate(zip(groups, values, strict=True))
+        ]
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _oldest(self, segment: SegmentLayout) -> int:
+        """The oldest event time that has not expired, as stored; at least 1, so that 0, the absent time, is older."""
+        if segment.ttl_us is None:
+            return 1
+        return min(max(encode_time(self._now_us - segment.ttl_us), 1), (1 << 64) - 1)
+
+    def _per_row(self, group: int, values: Column) -> Column:
+        inverse = self._request.asked[group].inverse
+        if inverse is not None:
+            return values[inverse]
+        return values if len(values) == self.count else np.repeat(values, self.count, axis=0)
+
+    def _each_row(self, column: StoredColumn, values: list[Any]) -> list[Any]:
+        inverse = self._request.asked[column.group].inverse
+        if inverse is not None:
+            return [values[i] for i in inverse.tolist()]
+        return values if len(values) == self.count else values * self.count
+
+    def _key_name(self, group: int, row: int, view: str = "") -> str:
+        from feature_store.online.keys import decode
+
+        read = self.service.groups[group]
+        key = decode(read.dtypes, self._request.asked[group].each()[row])
+        named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(read.join_keys, key, strict=True))
+        return f"project {self.service.plan.project}, row of {read.layout.group.name}({named})" + (
+            view and f", view {view}"
+        )
+
+
+def _placeholder(item: TransformInput) -> Any:
+    if item.default is not None:
+        return item.dtype.to_json(item.default) if item.dtype.name == "Timestamp" else item.default
+    return np.nan if item.dtype.numpy.kind == "f" else 0

@@ -1,0 +1,171 @@
+"""The entity rows of a request: checked, each distinct key once, as bytes of Redis keys."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from feature_store.definitions.dtypes import DType
+from feature_store.errors import DataError, RequestError
+from feature_store.online.keys import encode, fixed_width
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.online.batch import Column
+
+_PACK_CODES = {"Int32": "i", "Int64": "q"}
+
+
+class EntityKeys(NamedTuple):
+    """The distinct entity keys that a request asks of one row group.
+
+    Attributes:
+        size: how many.
+        packed: their bytes, one after the other, when all have one width; else empty.
+        listed: their bytes, each, when they vary in width; else None.
+        inverse: (n,) int, the key of each row of the request; None when row i has key i, or all rows have key 0.
+    """
+
+    size: int
+    packed: bytes
+    listed: list[bytes] | None
+    inverse: Column | None
+
+    def each(self) -> list[bytes]:
+        """The bytes of each key."""
+        if self.listed is not None:
+            return self.listed
+        width = len(self.packed) // self.size
+        return [self.packed[i : i + width] for i in range(0, len(self.packed), width)]
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value of a request stands for every row of it."""
+    return (
+        isinstance(value, (int, float, str, bytes))
+        or value is None
+        or not hasattr(value, "__len__")
+        or np.ndim(value) == 0
+    )
+
+
+def row_count(values: Mapping[str, Any]) -> int:
+    """How many rows a request has: the length that its sequences share, or 1 when all are scalars.
+
+    Raises:
+        RequestError: two sequences differ in length.
+    """
+    count, first = 1, ""
+    for name, value in values.items():
+        if is_scalar(value):
+            continue
+        if first and len(value) != count:
+            raise RequestError(name, expected=f"{count} values, as {first} has", got=f"{len(value)}")
+        count, first = len(value), name
+    return count
+
+
+def entity_keys(join_keys: Sequence[tuple[str, DType]], values: Mapping[str, Any], count: int) -> EntityKeys:
+    """The distinct keys among `count` rows, from `{join key: scalar or sequence}`.
+
+    Raises:
+        RequestError: a join key is missing, null or not of its type; it says which, and in which row.
+    """
+    for name, dtype in join_keys:
+        if name not in values:
+            given = ", ".join(values) or "nothing"
+            raise RequestError(name, expected=f"the join key ({dtype}) among the entity rows", got=given)
+    if len(join_keys) == 1:
+        name, dtype = join_keys[0]
+        return _single(name, dtype, values[name])
+    return _composite(join_keys, [values[name] for name, _ in join_keys], count)
+
+
+def _single(name: str, dtype: DType, value: Any) -> EntityKeys:
+    if type(value) is int and dtype.name == "Int64":  # the commonest request of all: one user
+        try:
+            return EntityKeys(1, value.to_bytes(8, "big", signed=True), None, None)
+        except OverflowError:
+            _refuse(name, dtype, [value], scalar=True)
+    scalar = is_scalar(value)
+    column, inverse = _distinct([value] if scalar else _listed(value))
+    return _encoded([dtype], [_checked(name, dtype, column, value, scalar=scalar)], len(column), inverse)
+
+
+def _composite(join_keys: Sequence[tuple[str, DType]], values: list[Any], count: int) -> EntityKeys:
+    dtypes = [dtype for _, dtype in join_keys]
+    if all(is_scalar(value) for value in values):
+        checked = [
+            _checked(name, dtype, [value], value, scalar=True)
+            for (name, dtype), value in zip(join_keys, values, strict=True)
+        ]
+        return _encoded(dtypes, checked, 1, None)
+    columns = [
+        _checked(name, dtype, [value] * count if is_scalar(value) else _listed(value), value, scalar=is_scalar(value))
+        for (name, dtype), value in zip(join_keys, values, strict=True)
+    ]
+    rows, inverse = _distinct(list(zip(*columns, strict=True)))
+    return _encoded(
+        dtypes, [list(column) for column in zip(*rows, strict=True)] or [[] for _ in dtypes], len(rows), inverse
+    )
+
+
+def _encoded(dtypes: list[DType], columns: list[list[Any]], count: int, inverse: Column | None) -> EntityKeys:
+    if len(dtypes) == 1 and dtypes[0].name in _PACK_CODES:
+        return EntityKeys(count, struct.pack(f">{count}{_PACK_CODES[dtypes[0].name]}", *columns[0]), None, inverse)
+    arrays = [np.array(column, dtype=dtype.numpy) for column, dtype in zip(columns, dtypes, strict=True)]
+    keys = encode(dtypes, arrays)
+    if fixed_width(dtypes) is not None:
+        return EntityKeys(count, b"".join(keys), None, inverse)
+    return EntityKeys(count, b"", keys, inverse)
+
+
+def _listed(value: Any) -> list[Any]:
+    if type(value) is list:
+        return value
+    if isinstance(value, tuple):
+        return list(value)
+    return np.asarray(value).tolist()  # type: ignore[no-any-return]
+
+
+def _distinct(rows: list[Any]) -> tuple[list[Any], Column | None]:
+    try:
+        distinct = set(rows)
+    except TypeError:  # something unhashable, which the check of types will name
+        return rows, None
+    # A set takes 1 and True and 1.0 for one value; the check of types comes after and refuses all but one of them,
+    # so they must all still be there.
+    if len(distinct) == len(rows) or len(set(map(type, rows))) > 1:
+        return rows, None
+    places: dict[Any, int] = {}
+    inverse = np.fromiter((places.setdefault(row, len(places)) for row in rows), np.intp, len(rows))
+    return list(places), inverse
+
+
+def _checked(name: str, dtype: DType, column: list[Any], given: Any, *, scalar: bool) -> list[Any]:
+    wanted = str if dtype.name == "String" else int
+    if set(map(type, column)) <= {wanted}:
+        if wanted is str or not column:
+            return column
+        bound = 1 << (31 if dtype.name == "Int32" else 63)
+        if min(column) >= -bound and max(column) < bound:
+            return column
+    try:  # numpy's integers, say; or the value at fault
+        return [dtype.fit(item, name) for item in column]
+    except DataError:
+        _refuse(name, dtype, [given] if scalar else _listed(given), scalar=scalar)
+        raise
+
+
+def _refuse(name: str, dtype: DType, column: list[Any], *, scalar: bool) -> None:
+    for i, item in enumerate(column):
+        where = name if scalar else f"{name}[{i}]"
+        if item is None:
+            raise RequestError(where, expected=f"a join key of {dtype}", got="null")
+        try:
+            dtype.fit(item, where)
+        except DataError as error:
+            raise RequestError(error.where, expected=error.expected, got=error.got) from None

@@ -1,0 +1,115 @@
+"""Redis keys. Every part is unambiguous, so that no project, group or entity key is mistaken for another.
+
+    {<project>:<bucket>}plan                                  the serving plan, in bucket 0
+    {<project>:<bucket>}epoch                                 16 hex digits that change with each publication
+    {<project>:<bucket>}r:<group>:<generation>:<entity key>   a row
+    {<project>:<bucket>}v:<group>:<generation>:<view>:<entity key>   a view's variable value
+
+Names are identifiers (groups join them with `+`), so `:` and `}` end them. The entity key comes last: integers as 4 or
+8 bytes, big-endian, two's complement; a string alone as UTF-8; a string that is one part of several with its length
+before it (uint32, big-endian). The braces are Redis Cluster's hash tag: all of a bucket's keys are on one node, and so
+one MGET, and one script, can name them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.online.batch import Column
+    from feature_store.registry.serving_plan import RowGroupPlan
+
+EPOCH_BYTES = 16
+
+
+def tag(project: str, bucket: int) -> bytes:
+    """What all keys of a bucket start with."""
+    return b"{%s:%d}" % (project.encode(), bucket)
+
+
+def plan_key(project: str) -> bytes:
+    """The key of the serving plan."""
+    return tag(project, 0) + b"plan"
+
+
+def epoch_key(project: str, bucket: int) -> bytes:
+    """The key of a bucket's copy of the epoch."""
+    return tag(project, bucket) + b"epoch"
+
+
+def row_prefix(project: str, bucket: int, group: RowGroupPlan) -> bytes:
+    """What the keys of a group's rows start with; the entity key follows."""
+    return b"%br:%b:%d:" % (tag(project, bucket), group.name.encode(), group.generation)
+
+
+def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
+    """What the keys of a view's variable values start with; the entity key follows."""
+    return b"%bv:%b:%d:%b:" % (tag(project, bucket), group.name.encode(), group.generation, view.encode())
+
+
+def fixed_width(dtypes: Sequence[DType]) -> int | None:
+    """Bytes of an entity key of these types, or None when it varies."""
+    widths = [dtype.width for dtype in dtypes]
+    return None if None in widths else sum(width or 0 for width in widths)
+
+
+def encode_fixed(columns: Sequence[Column]) -> np.ndarray[Any, Any]:
+    """Entity keys of integer columns, (n,) each: (n, width) uint8."""
+    parts = [
+        column.astype(column.dtype.newbyteorder(">")).view(np.uint8).reshape(len(column), -1) for column in columns
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def encode(dtypes: Sequence[DType], columns: Sequence[Column]) -> list[bytes]:
+    """Entity keys of any types; one column per type, all of one length.
+
+    Raises:
+        RequestError: a string cannot be written as UTF-8.
+    """
+    width = fixed_width(dtypes)
+    if width is not None:
+        raw = encode_fixed(columns).tobytes()
+        return [raw[i : i + width] for i in range(0, len(raw), width)]
+    parts = [_parts(dtype, column, alone=len(dtypes) == 1) for dtype, column in zip(dtypes, columns, strict=True)]
+    return parts[0] if len(parts) == 1 else [b"".join(row) for row in zip(*parts, strict=True)]
+
+
+def decode(dtypes: Sequence[DType], key: bytes) -> tuple[int | str, ...]:
+    """The inverse of `encode` for one key."""
+    if len(dtypes) == 1 and dtypes[0].width is None:
+        return (key.decode(),)
+    values: list[int | str] = []
+    at = 0
+    for dtype in dtypes:
+        if dtype.width is not None:
+            values.append(int.from_bytes(key[at : at + dtype.width], "big", signed=True))
+            at += dtype.width
+        else:
+            length = int.from_bytes(key[at : at + 4], "big")
+            values.append(key[at + 4 : at + 4 + length].decode())
+            at += 4 + length
+    return tuple(values)
+
+
+def buckets_of(entity_keys: Sequence[bytes], buckets: int) -> list[int]:
+    """The bucket of each entity key. CRC-32, because its value never changes between versions and machines."""
+    return [zlib.crc32(key) % buckets for key in entity_keys]
+
+
+def _parts(dtype: DType, column: Column, *, alone: bool) -> list[bytes]:
+    if dtype.width is not None:
+        return encode([dtype], [column])
+    try:
+        texts = [value.encode() for value in column]
+    except UnicodeEncodeError as error:
+        raise RequestError("entity key", expected="text that UTF-8 can hold", got=repr(error.object)) from None
+    return texts if alone else [len(text).to_bytes(4, "big") + text for text in texts]

@@ -1,0 +1,179 @@
+"""The layout of a row: where every byte of a row group's value is. This page is the format's document.
+
+A row group's values of one entity are one Redis string, a *row* of fixed width:
+
+    row         fingerprint                           4 bytes   CRC-32 of the layout's text, big-endian
+                segment of view 1                               in the order of the plan
+                segment of view 2 …
+
+    segment     event_ts                              8 bytes   see below; all zero: the view has no row
+                created_ts                            8 bytes   see below
+                null bitmap               ceil(f/8)   bytes     field i of the schema is null: bit i % 8 of byte i // 8
+                values                                          8-byte elements, then 4-byte, then 1-byte ones;
+                                                                within a width in the order of the schema;
+                                                                little-endian; a null value is all zero
+
+    time        microseconds since 1970 + 2**63, unsigned, big-endian: the order of the bytes is the order of time,
+                before 1970 too, and no time that a datetime can hold is all zero
+
+What has no fixed width (String, Array(T), arrays of strings) is not in the row. All such fields of a view are one
+Redis string of their own, the *variable value*:
+
+    variable    event_ts, created_ts                 16 bytes   as in the segment that was written with it
+                ends            4 × (number of fields)          where each field's bytes in the payload end; uint32,
+                                                                little-endian
+                payload                                         in the order of the schema; a null is empty
+
+    in payload  String: UTF-8.   Array(T): its elements, little-endian.
+                Array of String: for each its length, uint32 little-endian, and its UTF-8
+
+The fingerprint tells a row of another layout, and a key that is no row at all, from a row. Rows of one layout have one
+length. A reader that finds another length or fingerprint raises CorruptRowError and names the key.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.definitions.dtypes import DType
+
+if TYPE_CHECKING:
+    from feature_store.registry.serving_plan import FieldPlan, RowGroupPlan, SegmentPlan
+
+FINGERPRINT_BYTES = 4
+TIME_BYTES = 8
+TIMES_BYTES = 2 * TIME_BYTES
+# Added to a time (as unsigned) so that byte order is time order; its own encoding, zero, is no datetime.
+TIME_BIAS = np.uint64(1 << 63)
+ABSENT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FieldLayout:
+    """Where a field's value is.
+
+    Attributes:
+        index: its place in the view's schema, and so its bit in the null bitmap.
+        offset: bytes from the start of the segment to the value; -1 when the value is variable.
+        slot: its place among the variable fields; -1 when the value has a fixed width.
+        default: the canonical Python value served where there is none, or None.
+    """
+
+    name: str
+    dtype: DType
+    index: int
+    offset: int
+    slot: int
+    default: Any
+
+
+class SegmentLayout:
+    """Where a view's bytes are in the row.
+
+    Attributes:
+        view: the view's name.
+        ttl_us: microseconds after which a row counts as expired, or None.
+        offset: bytes from the start of the row.
+        size: bytes.
+        bitmap_bytes: size of the null bitmap, which follows the two times.
+        fields: by name, in the order of the schema.
+    """
+
+    def __init__(self, plan: SegmentPlan, offset: int) -> None:
+        self.view, self.ttl_us, self.offset = plan.view, plan.ttl_us, offset
+        self.bitmap_bytes = -(-len(plan.fields) // 8)
+        self.fields: dict[str, FieldLayout] = {}
+        dtypes = [DType.parse(field.dtype) for field in plan.fields]
+        offsets, self.size = _place(dtypes, TIMES_BYTES + self.bitmap_bytes)
+        slots = iter(range(len(dtypes)))
+        for index, (field, dtype) in enumerate(zip(plan.fields, dtypes, strict=True)):
+            slot = -1 if dtype.width is not None else next(slots)
+            default = dtype.from_json(field.default)
+            self.fields[field.name] = FieldLayout(field.name, dtype, index, offsets.get(index, -1), slot, default)
+
+    @property
+    def variable_fields(self) -> list[FieldLayout]:
+        """The fields that are stored beside the row, in the order of the schema."""
+        return [field for field in self.fields.values() if field.slot >= 0]
+
+    @cached_property
+    def record(self) -> np.dtype[Any]:
+        """A structured dtype with the fields `times` (2 × big-endian uint64), `nulls` and each fixed-width field."""
+        fixed = [field for field in self.fields.values() if field.offset >= 0]
+        return np.dtype(
+            {
+                "names": ["times", "nulls", *(f"field {field.name}" for field in fixed)],
+                "formats": [
+                    (">u8", (2,)),
+                    ("u1", (self.bitmap_bytes,)),
+                    *(
+                        (field.dtype.code, (field.dtype.length,)) if field.dtype.length else field.dtype.code
+                        for field in fixed
+                    ),
+                ],
+                "offsets": [0, TIMES_BYTES, *(field.offset for field in fixed)],
+                "itemsize": self.size,
+            }
+        )
+
+
+class RowLayout:
+    """The layout of a row group's rows.
+
+    Attributes:
+        group: the plan that it follows.
+        segments: by view, in the order of the row.
+        size: bytes of a row.
+        fingerprint: the first four bytes of each of its rows.
+        empty: a row in which no view has a value.
+    """
+
+    def __init__(self, group: RowGroupPlan) -> None:
+        self.group = group
+        self.segments: dict[str, SegmentLayout] = {}
+        self.size = FINGERPRINT_BYTES
+        for plan in group.segments:
+            self.segments[plan.view] = segment = SegmentLayout(plan, self.size)
+            self.size += segment.size
+        self.fingerprint = zlib.crc32(_text(group).encode()).to_bytes(FINGERPRINT_BYTES, "big")
+        self.empty = self.fingerprint + bytes(self.size - FINGERPRINT_BYTES)
+
+    @property
+    def join_keys(self) -> list[tuple[str, DType]]:
+        """The columns of the entity key and their types."""
+        return [(name, DType.parse(dtype)) for name, dtype in self.group.join_keys]
+
+
+def encode_time(microseconds: int) -> int:
+    """A time as the unsigned number whose big-endian bytes a row holds."""
+    return microseconds + int(TIME_BIAS)
+
+
+def decode_time(stored: int) -> int:
+    """The inverse of `encode_time`."""
+    return stored - int(TIME_BIAS)
+
+
+def _place(dtypes: list[DType], start: int) -> tuple[dict[int, int], int]:
+    """Offsets of the fixed-width fields by index, and the end of the segment. Fields of one width are neighbours, so
+    that the columns of one numpy type are one block that is copied at once."""
+    fixed = [(i, dtype) for i, dtype in enumerate(dtypes) if dtype.width is not None]
+    offsets: dict[int, int] = {}
+    for i, dtype in sorted(fixed, key=lambda item: -item[1].numpy.itemsize):
+        offsets[i] = start
+        start += dtype.width or 0
+    return offsets, start
+
+
+def _text(group: RowGroupPlan) -> str:
+    segments = [f"{segment.view}({', '.join(_typed(field) for field in segment.fields)})" for segment in group.segments]
+    return f"{group.name} {group.generation}: {'; '.join(segments)}"
+
+
+def _typed(field: FieldPlan) -> str:
+    return f"{field.name} {field.dtype}"

@@ -1,0 +1,138 @@
+"""Where each column of a float32 matrix comes from: compiled once per service, so that filling it is a few copies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.errors import RequestError
+from feature_store.online.columns import ComputedColumn, StoredColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.online.layout import FieldLayout, SegmentLayout
+
+Index = slice | np.ndarray[Any, Any]
+LARGEST_QUANTITY = 1 << 53
+
+
+class Block:
+    """The columns of one view and one numpy type: one copy from the rows, one into the matrix.
+
+    Attributes:
+        offset, width: the bytes of the row that hold all the wanted columns.
+        code: their numpy type.
+        source: which elements of those bytes; None: all, in order.
+        target: which columns of the matrix.
+        raw: the bytes are the matrix's own: copy them as they are.
+        integers: 64-bit integers, to be checked against the largest quantity.
+    """
+
+    def __init__(self, segment: SegmentLayout, fields: list[tuple[FieldLayout, int]]) -> None:
+        itemsize = fields[0][0].dtype.numpy.itemsize
+        starts = [segment.offset + field.offset for field, _ in fields]
+        self.offset = min(starts)
+        self.width = (
+            max(start + (field.dtype.width or 0) for start, (field, _) in zip(starts, fields, strict=True))
+            - self.offset
+        )
+        source: list[int] = []
+        target: list[int] = []
+        for start, (field, column) in zip(starts, fields, strict=True):
+            source += range((start - self.offset) // itemsize, (start - self.offset) // itemsize + field.dtype.size)
+            target += range(column, column + field.dtype.size)
+        self.names = [field.name for field, _ in fields]
+        self.code = fields[0][0].dtype.numpy
+        self.source = None if source == list(range(self.width // itemsize)) else np.array(source, np.intp)
+        self.target = as_index(target)
+        self.integers = self.code == np.int64
+        self.raw = self.code == np.float32 and self.source is None and isinstance(self.target, slice)
+        self.raw_target = slice(4 * target[0], 4 * target[-1] + 4)
+
+
+class ViewPlan:
+    """The part of the matrix that one view fills.
+
+    Attributes:
+        group: which of the service's row groups.
+        blocks: the copies to make.
+        fields: per column of the part, the field.
+        target: the part's columns.
+        defaults: (len(fields),) float32, NaN where there is no default.
+    """
+
+    def __init__(self, group: int, segment: SegmentLayout, placed: list[tuple[FieldLayout, int]]) -> None:
+        self.group, self.segment = group, segment
+        by_code: dict[Any, list[tuple[FieldLayout, int]]] = {}
+        for field, column in placed:
+            by_code.setdefault(field.dtype.numpy.str, []).append((field, column))
+        self.blocks = [Block(segment, fields) for fields in by_code.values()]
+        self.fields = [field for field, _ in placed for _ in range(field.dtype.size)]
+        self.target = as_index([column + i for field, column in placed for i in range(field.dtype.size)])
+        defaults = [default_elements(field.dtype, field.default) for field, _ in placed]
+        self.defaults = np.array([value for elements in defaults for value in elements], np.float32)
+
+
+class MatrixPlan:
+    """How to fill the matrix of a service.
+
+    Raises:
+        RequestError: a column has no place in a float matrix.
+    """
+
+    def __init__(self, columns: Mapping[str, StoredColumn | ComputedColumn]) -> None:
+        placed: dict[tuple[int, str], list[tuple[FieldLayout, int]]] = {}
+        segments: dict[tuple[int, str], SegmentLayout] = {}
+        self.computed: list[tuple[str, int]] = []
+        self.width = 0
+        for name, column in columns.items():
+            refuse_unless_numeric(name, column.dtype)
+            if isinstance(column, ComputedColumn):
+                self.computed.append((name, self.width))
+            else:
+                place = column.group, column.segment.view
+                segments[place] = column.segment
+                placed.setdefault(place, []).append((column.field, self.width))
+            self.width += column.dtype.size
+        self.views = [ViewPlan(place[0], segments[place], fields) for place, fields in placed.items()]
+
+
+def as_index(columns: list[int]) -> Index:
+    """Columns as a slice when they are neighbours in order, else as an index array."""
+    if columns == list(range(columns[0], columns[0] + len(columns))):
+        return slice(columns[0], columns[0] + len(columns))
+    return np.array(columns, np.intp)
+
+
+def refuse_unless_numeric(name: str, dtype: DType) -> None:
+    """Raise a RequestError for a column that no float32 can stand for."""
+    scalar = dtype.element or dtype
+    if dtype.width is None or scalar.name == "Timestamp":
+        hint = (
+            "compute an age from it in an on-demand view"
+            if scalar.name == "Timestamp"
+            else "encode it as numbers in an on-demand view, or read it with to_dict()"
+        )
+        raise RequestError(f"to_numpy(): column {name}", expected="numbers of fixed width", got=str(dtype), hint=hint)
+
+
+def refuse_identifiers(names: list[str], values: np.ndarray[Any, Any]) -> None:
+    """Raise a RequestError when an integer is so large that it must be an identifier."""
+    if values.size and (values.max() > LARGEST_QUANTITY or values.min() < -LARGEST_QUANTITY):
+        worst = max(values.max(), -values.min())
+        raise RequestError(
+            f"to_numpy(): column {' or '.join(names)}",
+            expected="quantities within ±2**53, which a float can approximate",
+            got=f"an integer of magnitude {worst}",
+            hint="leave identifiers out of the service, or read them with to_dict()",
+        )
+
+
+def default_elements(dtype: DType, default: Any) -> list[float]:
+    """A default as the matrix's elements; NaN where there is none."""
+    if default is None:
+        return [float("nan")] * dtype.size
+    return [float(value) for value in (default if dtype.element is not None else [default])]

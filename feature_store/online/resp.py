@@ -1,0 +1,188 @@
+"""The Redis protocol without I/O: a request's bytes out, a reply's bytes in.
+
+The reply to an MGET of rows has the same bytes at the same places every time, unless a row is missing: each row of a
+layout has one length. So the parser asks for all of it at once, checks that every row starts where it must, and hands
+on the bytes as they came. Only when something is missing does hiredis take the reply apart. Measured on 200 rows of
+248 bytes, Python 3.11, against parsing with hiredis and joining: 15 µs instead of 60.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+import numpy as np
+
+from feature_store.online.keys import EPOCH_BYTES
+
+if TYPE_CHECKING:
+    from feature_store.online.layout import RowLayout
+
+_EPOCH_HEAD = b"$%d\r\n" % EPOCH_BYTES
+_EPOCH_REPLY_BYTES = len(_EPOCH_HEAD) + EPOCH_BYTES + 2
+_NIL = b"$-1\r\n"
+# A reply whose size is not known is read in pieces of this many bytes: what one recv of a socket buffer can return.
+_PIECE_BYTES = 1 << 16
+
+
+class RowRun:
+    """`count` rows of one layout in a row of replies: where they start in the reply, and how to see that they do."""
+
+    __slots__ = ("at", "count", "mark", "size", "stride")
+
+    def __init__(self, layout: RowLayout, count: int, at: int) -> None:
+        head = b"$%d\r\n" % layout.size
+        self.count, self.size = count, layout.size
+        self.at = at + len(head)  # of the first row's first byte
+        self.stride = len(head) + layout.size + 2
+        # The last four bytes of the length's line and the row's fingerprint: eight bytes that say "a row starts here".
+        self.mark = (head + layout.fingerprint)[-8:]
+
+    @property
+    def end(self) -> int:
+        """Where the reply goes on after the run."""
+        return self.at + self.count * self.stride - (self.stride - self.size - 2)
+
+    def found_in(self, reply: bytearray) -> bool:
+        """Whether every row starts where it must."""
+        if self.count == 1:
+            return reply[self.at - 4 : self.at + 4] == self.mark
+        marks: np.ndarray[Any, Any] = np.ndarray((self.count,), "<u8", reply, self.at - 4, (self.stride,))
+        return bool((marks == int.from_bytes(self.mark, "little")).all())
+
+    def rows(self, reply: bytearray) -> np.ndarray[Any, Any]:
+        """The rows: (count, size) uint8, a view of the reply."""
+        return np.ndarray((self.count, self.size), np.uint8, reply, self.at, (self.stride, 1))
+
+
+class ReplyParser:
+    """Takes the replies to one request, from any transport: fill `buffer()`, call `received(n)`, until it says True.
+
+    Args:
+        commands: how many commands the request holds, each an MGET whose last key is an epoch.
+        runs: the runs of rows in the reply when that is all there is in it, else empty.
+
+    Attributes:
+        fixed: whether the reply is `reply`, with the runs in their places; else it is `replies`.
+        reply: the bytes as they came.
+        replies: one list of values per command, or an exception of hiredis.
+    """
+
+    __slots__ = ("_commands", "_got", "_reader", "_view", "fixed", "replies", "reply", "runs")
+
+    def __init__(self, commands: int, runs: list[RowRun]) -> None:
+        self.runs, self._commands = runs, commands
+        size = runs[-1].end + _EPOCH_REPLY_BYTES if runs else _PIECE_BYTES
+        self.reply = bytearray(size)
+        self._view = memoryview(self.reply)
+        self._got = 0
+        self._reader: Any = None
+        self.fixed = False
+        self.replies: list[Any] = []
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes belong; never empty."""
+        return self._view[self._got :]
+
+    def received(self, count: int) -> bool:
+        """Take note of `count` bytes put into `buffer()`. True when the reply is complete.
+
+        Raises:
+            hiredis.ProtocolError: the bytes are not the Redis protocol.
+        """
+        self._got += count
+        if self._reader is None:
+            if not self.runs:
+                self._reader = hiredis.Reader()
+            elif self._got == len(self.reply):
+                if self._is_fixed():
+                    self.fixed = True
+                    return True
+                self._reader = hiredis.Reader()
+            elif self._may_be_complete():
+                self._reader = hiredis.Reader()
+            else:
+                return False
+        return self._parse()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any byte has come."""
+        return self._got > 0 or self._reader is not None
+
+    def epoch(self) -> bytes | None:
+        """The epoch that the (first) command saw."""
+        if self.fixed:
+            end = len(self.reply) - 2
+            return bytes(self._view[end - EPOCH_BYTES : end])
+        value: bytes | None = self.replies[0][-1]
+        return value
+
+    def _is_fixed(self) -> bool:
+        reply = self.reply
+        at = len(reply) - _EPOCH_REPLY_BYTES
+        return reply[at : at + len(_EPOCH_HEAD)] == _EPOCH_HEAD and all(run.found_in(reply) for run in self.runs)
+
+    def _may_be_complete(self) -> bool:
+        """Whether what has come so far can be a whole reply in which something is missing: each ends with an epoch, or
+        with nil in its place, or is an error. A wrong yes only hands the bytes to hiredis early."""
+        reply, got = self.reply, self._got
+        if reply[got - 2 : got] != b"\r\n":
+            return False
+        at = got - _EPOCH_REPLY_BYTES
+        return (
+            reply[max(at, 0) : at + len(_EPOCH_HEAD)] == _EPOCH_HEAD
+            or reply[got - 5 : got] == _NIL
+            or reply[:1] == b"-"
+        )
+
+    def _parse(self) -> bool:
+        self._reader.feed(self._view[: self._got])
+        self._got = 0
+        if len(self.reply) < _PIECE_BYTES:
+            self.reply = bytearray(_PIECE_BYTES)
+            self._view = memoryview(self.reply)
+        while len(self.replies) < self._commands:
+            reply = self._reader.gets()
+            if reply is False:
+                return False
+            self.replies.append(reply)
+        return True
+
+
+class KeyWriter:
+    """Writes the keys of one group as arguments of a command, all at once: `$<length>\\r\\n<prefix><entity key>\\r\\n`.
+
+    Args:
+        prefix: what the keys start with.
+        width: bytes of an entity key.
+    """
+
+    __slots__ = ("_head", "_template", "_width")
+
+    def __init__(self, prefix: bytes, width: int) -> None:
+        self._head = b"$%d\r\n%b" % (len(prefix) + width, prefix)
+        self._width = width
+        self._template = self._rows(256)
+
+    def one(self, key: bytes) -> bytes:
+        """One key as an argument."""
+        return b"%b%b\r\n" % (self._head, key)
+
+    def many(self, keys: np.ndarray[Any, Any]) -> bytes:
+        """Entity keys, (n, width) uint8, as n arguments."""
+        template = self._template
+        if len(keys) > len(template):
+            self._template = template = self._rows(2 * len(keys))
+        arguments = template[: len(keys)].copy()
+        arguments[:, len(self._head) : -2] = keys
+        return arguments.tobytes()
+
+    def _rows(self, count: int) -> np.ndarray[Any, Any]:
+        row = self._head + bytes(self._width) + b"\r\n"
+        return np.tile(np.frombuffer(row, np.uint8), (count, 1))
+
+
+def argument(value: bytes) -> bytes:
+    """One argument of a command."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)

@@ -1,0 +1,140 @@
+"""What a request returns: the values of n rows × the columns of a service, decoded when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.definitions.dtypes import from_microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from feature_store.online.decode import Decoder
+
+
+class Status(IntEnum):
+    """What is known of one value."""
+
+    PRESENT = 0  # there is a value, and it is not older than the view's ttl
+    NULL = 1  # there is a row, and its value is null
+    MISSING = 2  # the view has no row for the entity
+    EXPIRED = 3  # the view's row is older than its ttl
+    PRUNED = 4  # the feature is not served any more
+    SKIPPED = 5  # the feature was not read, to keep a deadline
+
+
+class Lazy(Mapping[str, Any]):
+    """A mapping whose values are computed when they are asked for."""
+
+    def __init__(self, names: list[str], compute: Callable[[str], Any]) -> None:
+        self._names, self._compute = names, compute
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class OnlineResponse:
+    """The features of n entity rows, in the order of the request.
+
+    A value that is null, missing or expired is its field's default; without a default it is None, and NaN in a matrix.
+    """
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def __len__(self) -> int:
+        return self._decoder.count
+
+    @property
+    def names(self) -> list[str]:
+        """The features' names, in the order of the service."""
+        return list(self._decoder.service.names)
+
+    @property
+    def columns(self) -> list[str]:
+        """The matrix's columns: the names, with one per element (`name[0]`, …) of a fixed-size array."""
+        return self._decoder.service.matrix_columns()
+
+    @property
+    def plan_version(self) -> int:
+        """The registry version that served this."""
+        return self._decoder.service.plan.version
+
+    def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A matrix for a model: (n, f) float32, C-contiguous, columns as in `columns`.
+
+        Numbers are rounded to float32 (24 significant bits: whole numbers are exact up to 2**24 = 16,777,216). An
+        integer beyond 2**53 in magnitude is an identifier rather than a quantity and is refused.
+
+        Raises:
+            RequestError: a column has no place in a float matrix (String, Timestamp, ragged Array), or an integer is
+                beyond 2**53.
+            CorruptRowError: a stored row does not have the bytes that its layout demands.
+            TransformError: an on-demand function failed.
+        """
+        return self._decoder.matrix()
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """`{name: n Python values}`, exact: int, float, bool, str, datetime (UTC), list or None.
+
+        Raises:
+            CorruptRowError, TransformError: as `to_numpy`.
+        """
+        return {name: self._decoder.python_column(name) for name in self._decoder.service.names}
+
+    def to_arrow(self) -> pa.Table:
+        """A table with one column per feature, typed as declared, null where there is no value.
+
+        Raises:
+            MissingDependencyError: pyarrow is not installed (`feature-store[local]`).
+            CorruptRowError, TransformError: as `to_numpy`.
+        """
+        from feature_store.online.arrow import to_arrow
+
+        return to_arrow(self._decoder)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """`to_arrow()` as a DataFrame.
+
+        Raises:
+            MissingDependencyError: pandas or pyarrow is not installed (`feature-store[pandas,local]`).
+            CorruptRowError, TransformError: as `to_numpy`.
+        """
+        from feature_store.online.arrow import to_pandas
+
+        return to_pandas(self._decoder)
+
+    @property
+    def status(self) -> Mapping[str, list[Status]]:
+        """Per feature, one Status per row."""
+        return Lazy(self.names, lambda name: [Status(code) for code in self._decoder.status(name).tolist()])
+
+    @property
+    def event_timestamps(self) -> Mapping[str, list[Any]]:
+        """Per feature, the event time (UTC datetime) of each row's value, or None where the row is missing. Of an
+        on-demand feature: the oldest of its inputs'; None when only the request feeds it."""
+        return Lazy(self.names, self._event_timestamps)
+
+    def _event_timestamps(self, name: str) -> list[Any]:
+        times = self._decoder.event_times(name)
+        if times is None:
+            return [None] * len(self)
+        missing = np.iinfo(np.int64).min
+        return [None if time == missing else from_microseconds(time) for time in times.tolist()]

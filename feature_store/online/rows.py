@@ -1,0 +1,88 @@
+"""The stored rows that a request got of one row group, as bytes in place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.errors import CorruptRowError
+from feature_store.online.layout import TIME_BYTES, TIMES_BYTES
+from feature_store.online.response import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from feature_store.online.layout import FieldLayout, RowLayout, SegmentLayout
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class StoredRows:
+    """`count` rows of one layout, at regular distances in a buffer.
+
+    Args:
+        layout: of the rows.
+        buffer: what they are in.
+        at: where the first starts.
+        stride: from the start of one to the start of the next.
+    """
+
+    __slots__ = ("at", "buffer", "count", "layout", "stride")
+
+    def __init__(self, layout: RowLayout, buffer: bytes | bytearray, count: int, at: int, stride: int) -> None:
+        self.layout, self.buffer, self.count, self.at, self.stride = layout, buffer, count, at, stride
+
+    @classmethod
+    def from_values(cls, layout: RowLayout, values: list[bytes | None], key_of: Callable[[int], str]) -> StoredRows:
+        """Rows as single values; None stands for a row that does not exist.
+
+        Raises:
+            CorruptRowError: a value is no row of this layout; `key_of(i)` names it.
+        """
+        for i, value in enumerate(values):
+            if value is not None and (len(value) != layout.size or not value.startswith(layout.fingerprint)):
+                raise CorruptRowError(
+                    key_of(i),
+                    expected=f"{layout.size} bytes that start with {layout.fingerprint.hex()}",
+                    got=f"{len(value)} bytes that start with {value[:4].hex()}",
+                    hint="something else wrote this key: delete the entity and materialize it again",
+                )
+        return cls(layout, b"".join([value or layout.empty for value in values]), len(values), 0, layout.size)
+
+    def part(self, offset: int, width: int) -> Bytes:
+        """`width` bytes of each row from `offset`: (count, width) uint8, a view."""
+        return np.ndarray((self.count, width), np.uint8, self.buffer, self.at + offset, (self.stride, 1))
+
+    def event_times(self, segment: SegmentLayout) -> np.ndarray[Any, Any]:
+        """When each row's segment became true: (count,) uint64, as stored (0: absent)."""
+        return np.ndarray((self.count,), ">u8", self.buffer, self.at + segment.offset, (self.stride,))
+
+    def all_present(self, segment: SegmentLayout, oldest: int) -> bool:
+        """Whether each row's segment is there, not older than `oldest` (as stored, at least 1), and without nulls."""
+        if self.count == 1:  # without numpy: 0.4 µs instead of 5
+            start = self.at + segment.offset
+            head = self.buffer[start : start + TIMES_BYTES + segment.bitmap_bytes]
+            return int.from_bytes(head[:TIME_BYTES], "big") >= oldest and not any(head[TIMES_BYTES:])
+        if (self.event_times(segment) < oldest).any():
+            return False
+        return not self.part(segment.offset + TIMES_BYTES, segment.bitmap_bytes).any()
+
+    def status(
+        self, segment: SegmentLayout, fields: list[FieldLayout], oldest: int
+    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The Status of each row and field: (count, len(fields)) uint8."""
+        bitmap = self.part(segment.offset + TIMES_BYTES, segment.bitmap_bytes)
+        indexes = np.array([field.index for field in fields], np.intp)
+        # NULL is 1, so a bit of the bitmap is a status already.
+        status: np.ndarray[Any, np.dtype[np.uint8]] = np.unpackbits(bitmap, axis=1, bitorder="little")[:, indexes]
+        times = self.event_times(segment)
+        status[times < oldest] = Status.EXPIRED
+        status[times == 0] = Status.MISSING
+        return status
+
+    def values(self, segment: SegmentLayout, field: FieldLayout) -> np.ndarray[Any, Any]:
+        """A fixed-width field: (count,) or, for arrays, (count, length), of its numpy dtype; whatever the status."""
+        width = field.dtype.width or 0
+        block = np.ascontiguousarray(self.part(segment.offset + field.offset, width)).view(field.dtype.numpy)
+        return block if field.dtype.length is not None else block[:, 0]

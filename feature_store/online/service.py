@@ -1,0 +1,254 @@
+"""A service compiled from the serving plan: entity rows → one command, and where each column is in what comes back.
+
+Everything that does not depend on the request is worked out here, once per plan.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from feature_store.definitions.dtypes import DType
+from feature_store.errors import DataError, RequestError
+from feature_store.online import keys
+from feature_store.online.columns import ComputedColumn, StoredColumn, TransformInput
+from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
+from feature_store.online.layout import RowLayout
+from feature_store.online.matrix import MatrixPlan
+from feature_store.online.resp import KeyWriter, ReplyParser, RowRun, argument
+from feature_store.online.transforms import find_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from feature_store.online.batch import Column
+    from feature_store.online.transforms import Transform
+    from feature_store.registry.serving_plan import ColumnPlan, InputPlan, ServicePlan, ServingPlan, TransformPlan
+
+
+class CompiledTransform(NamedTuple):
+    """An on-demand view with its function and inputs."""
+
+    plan: TransformPlan
+    function: Transform
+    inputs: list[TransformInput]
+
+
+class GroupRead:
+    """How a service reads one row group.
+
+    Attributes:
+        layout: of the group's rows.
+        join_keys: the columns of its entity key.
+        variables: the views whose variable values are read too.
+    """
+
+    def __init__(self, plan: ServingPlan, layout: RowLayout, variables: list[str]) -> None:
+        self._plan, self.layout, self.variables = plan, layout, variables
+        self.join_keys = layout.join_keys
+        self.dtypes = [dtype for _, dtype in self.join_keys]
+        width = keys.fixed_width(self.dtypes)
+        self._writer = KeyWriter(keys.row_prefix(plan.project, 0, layout.group), width) if width is not None else None
+        self._width = width or 0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether keys and rows all have one width, so that command and reply are written and read at once."""
+        return self._writer is not None and not self.variables and self._plan.buckets == 1
+
+    def arguments(self, asked: EntityKeys) -> bytes:
+        """The keys as arguments of a command, when the group is fixed."""
+        assert self._writer is not None
+        if asked.size == 1:
+            return self._writer.one(asked.packed)
+        return self._writer.many(np.frombuffer(asked.packed, np.uint8).reshape(asked.size, self._width))
+
+    def prefixes(self, bucket: int) -> list[bytes]:
+        """What the keys of rows, then of each view's variable values, start with."""
+        plan, group = self._plan, self.layout.group
+        views = [keys.variable_prefix(plan.project, bucket, group, view) for view in self.variables]
+        return [keys.row_prefix(plan.project, bucket, group), *views]
+
+
+class Request(NamedTuple):
+    """A request ready to be sent.
+
+    Attributes:
+        size: rows of the result.
+        values: what the caller gave.
+        asked: per group of the service, its distinct entity keys.
+        command: the bytes to send.
+        parser: takes what comes back.
+        places: per command, per group, the indexes of the keys that it asks for; None when one command asks for all.
+    """
+
+    size: int
+    values: Mapping[str, Any]
+    asked: list[EntityKeys]
+    command: bytes
+    parser: ReplyParser
+    places: list[list[list[int]]] | None
+
+
+class CompiledService:
+    """A service of one serving plan.
+
+    Args:
+        plan: the serving plan.
+        service: the service, one of the plan's or made of feature references.
+        transforms: on-demand functions by view name, before they are looked for by import.
+
+    Raises:
+        TransformError: an on-demand function is missing or differs from the applied one.
+    """
+
+    def __init__(self, plan: ServingPlan, service: ServicePlan, transforms: Mapping[str, Transform]) -> None:
+        self.plan, self.name = plan, service.name
+        self._layouts: dict[str, RowLayout] = {}
+        self._group_names: list[str] = []
+        self.transforms: dict[str, CompiledTransform] = {}
+        self._transform_plans = {transform.name: transform for transform in plan.transforms}
+        self._given = transforms
+        self.columns: dict[str, StoredColumn | ComputedColumn] = {
+            column.name: self._column(column) for column in service.columns
+        }
+        self.names = list(self.columns)
+        self.groups = [self._group(index) for index in range(len(self._group_names))]
+        self._is_fixed = all(group.is_fixed for group in self.groups)
+        self._epoch = argument(keys.epoch_key(plan.project, 0))
+
+    def prepare(self, values: Mapping[str, Any]) -> Request:
+        """Check entity rows and write the command that reads them.
+
+        Raises:
+            RequestError: a join key or request field is missing, null, of a wrong type or length.
+        """
+        count = row_count(values)
+        asked = [entity_keys(group.join_keys, values, count) for group in self.groups]
+        if self._is_fixed:
+            return self._prepare_fixed(count, values, asked)
+        return self._prepare_varying(count, values, asked)
+
+    def request_column(self, wanted: TransformInput, values: Mapping[str, Any], count: int) -> Column:
+        """A field of the request as (count,) of its dtype.
+
+        Raises:
+            RequestError: it is missing, null without a default, or of a wrong type.
+        """
+        if wanted.name not in values and wanted.default is None:
+            given = ", ".join(values) or "nothing"
+            raise RequestError(wanted.name, expected=f"the request field ({wanted.dtype})", got=given)
+        value = values.get(wanted.name, wanted.default)
+        scalar = is_scalar(value)
+        items = [value] if scalar else np.asarray(value).tolist() if not isinstance(value, (list, tuple)) else value
+        fitted = [
+            self._request_value(wanted, item, wanted.name if scalar else f"{wanted.name}[{i}]")
+            for i, item in enumerate(items)
+        ]
+        column = (
+            np.array([wanted.dtype.to_json(item) for item in fitted], dtype=wanted.dtype.numpy)
+            if (wanted.dtype.name == "Timestamp")
+            else np.array(fitted, dtype=wanted.dtype.numpy)
+        )
+        return np.repeat(column, count) if scalar else column
+
+    @cached_property
+    def matrix_plan(self) -> MatrixPlan:
+        """How to fill the service's matrix.
+
+        Raises:
+            RequestError: a column has no place in a float matrix.
+        """
+        return MatrixPlan(self.columns)
+
+    def matrix_columns(self) -> list[str]:
+        """The names of the matrix's columns."""
+        names: list[str] = []
+        for name, column in self.columns.items():
+            length = column.dtype.length
+            names += [name] if length is None else [f"{name}[{i}]" for i in range(length)]
+        return names
+
+    def _request_value(self, wanted: TransformInput, item: Any, where: str) -> Any:
+        if item is None:
+            if wanted.default is None:
+                raise RequestError(where, expected=f"a value of {wanted.dtype}", got="null")
+            return wanted.default
+        try:
+            return wanted.dtype.fit(item, where)
+        except DataError as error:
+            raise RequestError(error.where, expected=error.expected, got=error.got) from None
+
+    def _prepare_fixed(self, count: int, values: Mapping[str, Any], asked: list[EntityKeys]) -> Request:
+        head = b"*%d\r\n" % (sum(item.size for item in asked) + 1)
+        runs: list[RowRun] = []
+        at = len(head)
+        for group, item in zip(self.groups, asked, strict=True):
+            if item.size:
+                runs.append(RowRun(group.layout, item.size, at))
+                at = runs[-1].end
+        arguments = [group.arguments(item) for group, item in zip(self.groups, asked, strict=True) if item.size]
+        # MGET itself is one more element of the command than of the reply.
+        total = sum(item.size for item in asked) + 2
+        command = b"".join([b"*%d\r\n$4\r\nMGET\r\n" % total, *arguments, self._epoch])
+        return Request(count, values, asked, command, ReplyParser(1, runs), None)
+
+    def _prepare_varying(self, count: int, values: Mapping[str, Any], asked: list[EntityKeys]) -> Request:
+        commands: list[bytes] = []
+        places: list[list[list[int]]] = []
+        each = [item.each() for item in asked]
+        buckets = [keys.buckets_of(group_keys, self.plan.buckets) for group_keys in each]
+        # The first command is always bucket 0's: a request without keys still learns the epoch.
+        for bucket in sorted({0}.union(*buckets)):
+            chosen = [[i for i, at in enumerate(of_group) if at == bucket] for of_group in buckets]
+            arguments = [
+                argument(prefix + group_keys[i])
+                for group, group_keys, indexes in zip(self.groups, each, chosen, strict=True)
+                for prefix in group.prefixes(bucket)
+                for i in indexes
+            ]
+            epoch = argument(keys.epoch_key(self.plan.project, bucket))
+            commands.append(b"".join([b"*%d\r\n$4\r\nMGET\r\n" % (len(arguments) + 2), *arguments, epoch]))
+            places.append(chosen)
+        return Request(count, values, asked, b"".join(commands), ReplyParser(len(commands), []), places)
+
+    def _column(self, column: ColumnPlan) -> StoredColumn | ComputedColumn:
+        transform = self._transform_plans.get(column.view)
+        if transform is None:
+            return self._stored(column.view, column.feature)
+        if transform.name not in self.transforms:
+            inputs = [self._input(item) for item in transform.inputs]
+            self.transforms[transform.name] = CompiledTransform(
+                transform, find_transform(transform, self._given), inputs
+            )
+        output = next((field for field in transform.outputs if field.name == column.feature), None)
+        if output is None:
+            raise RequestError(
+                f"{column.view}:{column.feature}", expected=f"a feature of {column.view}", got=column.feature
+            )
+        dtype = DType.parse(output.dtype)
+        return ComputedColumn(transform.name, output.name, dtype, dtype.from_json(output.default))
+
+    def _stored(self, view: str, feature: str) -> StoredColumn:
+        group = self.plan.group_of(view)
+        if group.name not in self._layouts:
+            self._layouts[group.name] = RowLayout(group)
+            self._group_names.append(group.name)
+        segment = self._layouts[group.name].segments[view]
+        if feature not in segment.fields:
+            known = ", ".join(segment.fields)
+            raise RequestError(f"{view}:{feature}", expected=f"a feature of {view}: {known}", got=repr(feature))
+        return StoredColumn(self._group_names.index(group.name), segment, segment.fields[feature])
+
+    def _input(self, plan: InputPlan) -> TransformInput:
+        dtype = DType.parse(plan.dtype)
+        stored = self._stored(plan.view, plan.feature) if plan.view else None
+        return TransformInput(plan.name, stored, dtype, dtype.from_json(plan.default))
+
+    def _group(self, index: int) -> GroupRead:
+        inputs = [item.stored for transform in self.transforms.values() for item in transform.inputs]
+        stored = [column for column in (*self.columns.values(), *inputs) if isinstance(column, StoredColumn)]
+        variables = {column.segment.view for column in stored if column.group == index and column.field.slot >= 0}
+        return GroupRead(self.plan, self._layouts[self._group_names[index]], sorted(variables))

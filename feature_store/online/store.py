@@ -1,0 +1,344 @@
+"""The online store as its owners see it: publish plans, write, move rows between layouts, delete, look at it."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.definitions.dtypes import DType
+from feature_store.errors import ConflictError, NotFoundError, NotPublishedError
+from feature_store.online import keys
+from feature_store.online.batch import RowBatch, Values
+from feature_store.online.codec import decode_variable, object_column, unbiased
+from feature_store.online.conversation import PublishedPlan
+from feature_store.online.endpoint import Endpoint
+from feature_store.online.entity_rows import entity_keys
+from feature_store.online.layout import ABSENT, RowLayout
+from feature_store.online.rows import StoredRows
+from feature_store.online.writer import ViewWriter
+from feature_store.registry.serving_plan import ServingPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import redis
+
+    from feature_store.online.layout import FieldLayout, SegmentLayout
+    from feature_store.registry.serving_plan import RowGroupPlan
+
+PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
+# Keys per SCAN and per UNLINK or MGET: what Redis does in well under a millisecond.
+_KEYS_PER_STEP = 1000
+
+
+class OnlineStore:
+    """One project's part of a Redis.
+
+    Args:
+        url: as of `OnlineClient`.
+        project: its name.
+        timeout_s: seconds to wait to connect, and for each answer.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    def __init__(self, url: str | redis.ConnectionPool, project: str, *, timeout_s: float = 5.0) -> None:
+        self._endpoint = Endpoint(url, timeout_s)
+        self._project = project
+        self._redis: Any = self._endpoint.client()
+
+    @property
+    def shown_url(self) -> str:
+        """Where the store is, without a password."""
+        return self._endpoint.shown
+
+    # -- the plan -----------------------------------------------------------------------------------------------
+
+    def published(self) -> PublishedPlan | None:
+        """The plan that is published, or None.
+
+        Raises:
+            NotPublishedError: what is there cannot be read.
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+        """
+        with self._endpoint.errors():
+            document, epoch = self._redis.mget(keys.plan_key(self._project), keys.epoch_key(self._project, 0))
+        if document is None or epoch is None:
+            return None
+        return PublishedPlan(ServingPlan.from_json(document), epoch, {})
+
+    def require_published(self) -> PublishedPlan:
+        """The plan that is published.
+
+        Raises:
+            NotPublishedError: none is.
+        """
+        published = self.published()
+        if published is None:
+            raise NotPublishedError(
+                f"project {self._project}",
+                expected="a published serving plan",
+                got=f"none in Redis at {self.shown_url}",
+                hint="run `feature-store apply`",
+            )
+        return published
+
+    def publish(self, plan: ServingPlan, *, over: PublishedPlan | None) -> PublishedPlan:
+        """Publish a plan in the place of another, at once for all readers and writers.
+
+        Raises:
+            ConflictError: another than `over` is published.
+        """
+        epoch = secrets.token_hex(keys.EPOCH_BYTES // 2).encode()
+        names = [
+            keys.plan_key(self._project),
+            *(keys.epoch_key(self._project, bucket) for bucket in range(plan.buckets)),
+        ]
+        expected = over.epoch if over is not None else b""
+        with self._endpoint.errors():
+            done = self._redis.eval(PUBLISH, len(names), *names, expected, plan.to_json(), epoch)
+        if not done:
+            raise ConflictError(
+                f"serving plan of {self._project}",
+                expected="the plan that was published before",
+                got="another, published meanwhile",
+                hint="plan and apply again",
+            )
+        return PublishedPlan(plan, epoch, {})
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    def writer(self, view: str) -> ViewWriter:
+        """A writer of a view's rows, bound to the plan that is published now.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or no such view in it.
+        """
+        return ViewWriter(self._endpoint, self.require_published(), view)
+
+    def filler(self, view: str, group: RowGroupPlan) -> ViewWriter:
+        """A writer of a view's rows to one row group alone: the next generation, while it is filled.
+
+        Raises:
+            NotPublishedError: there is no plan.
+        """
+        return ViewWriter(self._endpoint, self.require_published(), view, only=(group,))
+
+    def copy_rows(self, old: RowGroupPlan, new: RowGroupPlan) -> int:
+        """Copy all that two layouts of a row group share; what only the new one has is null. Returns the rows copied.
+
+        Rows that are newer in the new layout stay. The old ones stay too.
+        """
+        copied = 0
+        kept = {segment.view for segment in old.segments} & {segment.view for segment in new.segments}
+        writers = {view: self.filler(view, new) for view in sorted(kept)}
+        try:
+            for batches in self._read_all(old):
+                for view, writer in writers.items():
+                    copied += writer.write_adapted(batches[view])
+        finally:
+            for writer in writers.values():
+                writer.close()
+        return copied
+
+    def drop_rows(self, group: RowGroupPlan) -> int:
+        """Delete a row group's rows and variable values. Returns how many keys."""
+        buckets = range(self.require_published().plan.buckets)
+        return sum(
+            self._unlink_all(
+                b"%b%b:%b:%d:*" % (keys.tag(self._project, bucket), kind, group.name.encode(), group.generation)
+            )
+            for bucket in buckets
+            for kind in (b"r", b"v")
+        )
+
+    def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
+        """Delete everything stored of one entity, in composite keys too. Returns how many keys were deleted.
+
+        Args:
+            entity: the entity's name.
+            join_keys: `{join key: value}`.
+
+        Raises:
+            NotFoundError: no stored view is of that entity.
+            RequestError: the join key is missing, null or of a wrong type.
+        """
+        plan = self.require_published().plan
+        groups = [group for group in (*plan.groups, *plan.filling) if entity in group.entities]
+        if not groups:
+            known = sorted({name for group in plan.groups for name in group.entities})
+            raise NotFoundError(
+                f"project {self._project}", expected=f"an entity with features: {', '.join(known)}", got=repr(entity)
+            )
+        return sum(self._delete_in(plan, group, entity, join_keys) for group in groups)
+
+    def teardown(self) -> int:
+        """Delete all that this project has in Redis, and nothing else. Returns how many keys were deleted."""
+        return self._unlink_all(b"{%b:*" % self._project.encode())
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Per row group of the published plan: `rows`, `row_bytes`, and the `bytes` that Redis uses, estimated from a
+        sample of its keys."""
+        plan = self.require_published().plan
+        found: dict[str, dict[str, int]] = {}
+        for group in plan.groups:
+            count, sampled, memory = 0, 0, 0
+            for bucket in range(plan.buckets):
+                for names in self._scan(keys.row_prefix(self._project, bucket, group) + b"*"):
+                    count += len(names)
+                    for name in names[: max(0, 100 - sampled)]:
+                        with self._endpoint.errors():
+                            memory += self._redis.memory_usage(name) or 0
+                        sampled += 1
+            row_bytes = RowLayout(group).size
+            found[group.name] = {"rows": count, "row_bytes": row_bytes, "bytes": memory * count // max(sampled, 1)}
+        return found
+
+    def info(self) -> dict[str, Any]:
+        """What Redis says of itself."""
+        with self._endpoint.errors():
+            answer: dict[str, Any] = self._redis.info()
+        return answer
+
+    def config(self, name: str) -> str | None:
+        """A setting of Redis, or None where the server does not tell."""
+        import redis
+
+        try:
+            with self._endpoint.errors():
+                return next(iter(self._redis.config_get(name).values()), None)
+        except Exception as error:
+            if isinstance(error.__cause__, redis.ResponseError):
+                return None
+            raise
+
+    def ping_us(self) -> float:
+        """The round trip to Redis, in microseconds: the median of 20."""
+        import time
+
+        times = []
+        for _ in range(20):
+            start = time.perf_counter()
+            with self._endpoint.errors():
+                self._redis.ping()
+            times.append((time.perf_counter() - start) * 1e6)
+        return sorted(times)[10]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+        self._endpoint.pool.disconnect()
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _read_all(self, group: RowGroupPlan) -> Iterator[dict[str, RowBatch]]:
+        """All rows of a group, as batches per view, a step of keys at a time."""
+        layout = RowLayout(group)
+        for bucket in range(self.require_published().plan.buckets):
+            prefix = keys.row_prefix(self._project, bucket, group)
+            for names in self._scan(prefix + b"*"):
+                entity = [name[len(prefix) :] for name in names]
+                with self._endpoint.errors():
+                    values = self._redis.mget(names)
+                there = [i for i, value in enumerate(values) if value is not None]
+                rows = StoredRows.from_values(layout, [values[i] for i in there], lambda i, names=names: repr(names[i]))  # type: ignore[misc]
+                chosen = [entity[i] for i in there]
+                yield {
+                    view: self._batch(bucket, layout, segment, rows, chosen)
+                    for view, segment in layout.segments.items()
+                }
+
+    def _batch(
+        self, bucket: int, layout: RowLayout, segment: SegmentLayout, rows: StoredRows, entity: list[bytes]
+    ) -> RowBatch:
+        times = rows.part(segment.offset, 16).copy().view(">u8")
+        there = np.flatnonzero(times[:, 0] != ABSENT)
+        decoded = list(zip(*(keys.decode([d for _, d in layout.join_keys], entity[i]) for i in there), strict=True))
+        prefix = keys.variable_prefix(self._project, bucket, layout.group, segment.view)
+        variables: list[bytes | None] = []
+        if segment.variable_fields and len(there):
+            with self._endpoint.errors():
+                variables = self._redis.mget([prefix + entity[i] for i in there])
+        return RowBatch(
+            keys={
+                name: _key_column(dtype, decoded[i] if decoded else ())
+                for i, (name, dtype) in enumerate(layout.join_keys)
+            },
+            event_ts=unbiased(times[there, 0]),
+            created_ts=unbiased(times[there, 1]),
+            columns={field.name: _values(rows, segment, field, there, variables) for field in segment.fields.values()},
+        )
+
+    def _delete_in(self, plan: ServingPlan, group: RowGroupPlan, entity: str, join_keys: Mapping[str, Any]) -> int:
+        place = group.entities.index(entity)
+        dtypes = [DType.parse(dtype) for _, dtype in group.join_keys]
+        name = group.join_keys[place][0]
+        wanted = entity_keys(
+            [(name, dtypes[place])], {name: join_keys.get(name)} if name in join_keys else {}, 1
+        ).each()[0]
+        if len(dtypes) == 1:
+            bucket = keys.buckets_of([wanted], plan.buckets)[0]
+            return self._unlink(
+                [
+                    keys.row_prefix(self._project, bucket, group) + wanted,
+                    *(
+                        keys.variable_prefix(self._project, bucket, group, segment.view) + wanted
+                        for segment in group.segments
+                    ),
+                ]
+            )
+        value = keys.decode([dtypes[place]], wanted)[0]
+        deleted = 0
+        for bucket in range(plan.buckets):
+            rows = keys.row_prefix(self._project, bucket, group)
+            views = [keys.variable_prefix(self._project, bucket, group, segment.view) for segment in group.segments]
+            for prefix in (rows, *views):
+                for names in self._scan(prefix + b"*"):
+                    deleted += self._unlink([n for n in names if keys.decode(dtypes, n[len(prefix) :])[place] == value])
+        return deleted
+
+    def _scan(self, pattern: bytes) -> Iterator[list[bytes]]:
+        cursor = 0
+        while True:
+            with self._endpoint.errors():
+                cursor, names = self._redis.scan(cursor, match=pattern, count=_KEYS_PER_STEP)
+            if names:
+                yield names
+            if cursor == 0:
+                return
+
+    def _unlink(self, names: list[bytes]) -> int:
+        if not names:
+            return 0
+        with self._endpoint.errors():
+            count: int = self._redis.unlink(*names)
+        return count
+
+    def _unlink_all(self, pattern: bytes) -> int:
+        return sum(self._unlink(names) for names in self._scan(pattern))
+
+
+def _key_column(dtype: DType, values: Any) -> np.ndarray[Any, Any]:
+    return object_column(values) if dtype.width is None else np.array(values, dtype.numpy)
+
+
+def _values(
+    rows: StoredRows,
+    segment: SegmentLayout,
+    field: FieldLayout,
+    there: np.ndarray[Any, Any],
+    variables: list[bytes | None],
+) -> Values:
+    is_null = rows.status(segment, [field], 1)[there, 0] != 0
+    if field.slot < 0:
+        return Values(rows.values(segment, field)[there], is_null)
+    slots = len(segment.variable_fields)
+    listed = [
+        None if null or value is None else decode_variable(value, field.slot, slots, field.dtype)
+        for value, null in zip(variables, is_null.tolist(), strict=True)
+    ]
+    return Values(object_column(listed), is_null)
