@@ -225,7 +225,8 @@ class Decoder:
         """The oldest event time that has not expired, as stored; at least 1, so that 0, the absent time, is older."""
         if segment.ttl_us is None:
             return 1
-        return min(max(encode_time(self._now_us - segment.ttl_us), 1), (1 << 64) - 1)
+        oldest = encode_time(self._now_us - segment.ttl_us)
+        return oldest if 0 < oldest < 1 << 64 else 1 if oldest <= 0 else (1 << 64) - 1
 
     def _per_row(self, group: int, values: Column) -> Column:
         inverse = self._request.asked[group].inverse

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from feature_store.online.batch import Column
 
+# The usual types, told without asking numpy, which would make an array of the value first.
+_SCALARS = frozenset({int, float, str, bytes, bool, type(None), datetime})
 _PACK_CODES = {"Int32": "i", "Int64": "q"}
 
 
@@ -44,12 +48,10 @@ class EntityKeys(NamedTuple):
 
 def is_scalar(value: Any) -> bool:
     """Whether a value of a request stands for every row of it."""
-    return (
-        isinstance(value, (int, float, str, bytes))
-        or value is None
-        or not hasattr(value, "__len__")
-        or np.ndim(value) == 0
-    )
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return False
+    return kind in _SCALARS or np.ndim(value) == 0
 
 
 def row_count(values: Mapping[str, Any]) -> int:
@@ -89,38 +91,52 @@ def _single(name: str, dtype: DType, value: Any) -> EntityKeys:
         try:
             return EntityKeys(1, value.to_bytes(8, "big", signed=True), None, None)
         except OverflowError:
-            _refuse(name, dtype, [value], scalar=True)
+            _refuse(name, dtype, value)
     scalar = is_scalar(value)
     column, inverse = _distinct([value] if scalar else _listed(value))
-    return _encoded([dtype], [_checked(name, dtype, column, value, scalar=scalar)], len(column), inverse)
+    checked = _checked(name, dtype, column, value)
+    return _encoded([(name, dtype)], [checked], [value], len(column), inverse)
 
 
 def _composite(join_keys: Sequence[tuple[str, DType]], values: list[Any], count: int) -> EntityKeys:
-    dtypes = [dtype for _, dtype in join_keys]
     if all(is_scalar(value) for value in values):
-        checked = [
-            _checked(name, dtype, [value], value, scalar=True)
-            for (name, dtype), value in zip(join_keys, values, strict=True)
-        ]
-        return _encoded(dtypes, checked, 1, None)
-    columns = [
-        _checked(name, dtype, [value] * count if is_scalar(value) else _listed(value), value, scalar=is_scalar(value))
-        for (name, dtype), value in zip(join_keys, values, strict=True)
+        count, columns = 1, [[value] for value in values]
+    else:
+        columns = [[value] * count if is_scalar(value) else _listed(value) for value in values]
+    checked = [
+        _checked(name, dtype, column, value)
+        for (name, dtype), column, value in zip(join_keys, columns, values, strict=True)
     ]
-    rows, inverse = _distinct(list(zip(*columns, strict=True)))
-    return _encoded(
-        dtypes, [list(column) for column in zip(*rows, strict=True)] or [[] for _ in dtypes], len(rows), inverse
-    )
+    rows, inverse = _distinct(list(zip(*checked, strict=True)))
+    distinct = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in join_keys]
+    return _encoded(join_keys, distinct, values, len(rows), inverse)
 
 
-def _encoded(dtypes: list[DType], columns: list[list[Any]], count: int, inverse: Column | None) -> EntityKeys:
-    if len(dtypes) == 1 and dtypes[0].name in _PACK_CODES:
-        return EntityKeys(count, struct.pack(f">{count}{_PACK_CODES[dtypes[0].name]}", *columns[0]), None, inverse)
-    arrays = [np.array(column, dtype=dtype.numpy) for column, dtype in zip(columns, dtypes, strict=True)]
+def _encoded(
+    join_keys: Sequence[tuple[str, DType]],
+    columns: list[list[Any]],
+    given: list[Any],
+    size: int,
+    inverse: Column | None,
+) -> EntityKeys:
+    dtypes = [dtype for _, dtype in join_keys]
+    try:
+        if len(dtypes) == 1 and dtypes[0].name in _PACK_CODES:
+            return EntityKeys(size, _packer(size, dtypes[0].name).pack(*columns[0]), None, inverse)
+        arrays = [np.array(column, dtype=dtype.numpy) for column, dtype in zip(columns, dtypes, strict=True)]
+    except (struct.error, OverflowError):
+        for (name, dtype), value in zip(join_keys, given, strict=True):
+            _refuse(name, dtype, value)
+        raise
     keys = encode(dtypes, arrays)
     if fixed_width(dtypes) is not None:
-        return EntityKeys(count, b"".join(keys), None, inverse)
-    return EntityKeys(count, b"", keys, inverse)
+        return EntityKeys(size, b"".join(keys), None, inverse)
+    return EntityKeys(size, b"", keys, inverse)
+
+
+@lru_cache(maxsize=4096)
+def _packer(count: int, dtype: str) -> struct.Struct:
+    return struct.Struct(f">{count}{_PACK_CODES[dtype]}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -145,23 +161,21 @@ def _distinct(rows: list[Any]) -> tuple[list[Any], Column | None]:
     return list(places), inverse
 
 
-def _checked(name: str, dtype: DType, column: list[Any], given: Any, *, scalar: bool) -> list[Any]:
+def _checked(name: str, dtype: DType, column: list[Any], given: Any) -> list[Any]:
     wanted = str if dtype.name == "String" else int
     if set(map(type, column)) <= {wanted}:
-        if wanted is str or not column:
-            return column
-        bound = 1 << (31 if dtype.name == "Int32" else 63)
-        if min(column) >= -bound and max(column) < bound:
-            return column
+        return column  # an int beyond the type is found when it is packed
     try:  # numpy's integers, say; or the value at fault
         return [dtype.fit(item, name) for item in column]
     except DataError:
-        _refuse(name, dtype, [given] if scalar else _listed(given), scalar=scalar)
+        _refuse(name, dtype, given)
         raise
 
 
-def _refuse(name: str, dtype: DType, column: list[Any], *, scalar: bool) -> None:
-    for i, item in enumerate(column):
+def _refuse(name: str, dtype: DType, given: Any) -> None:
+    """Raise a RequestError that names the first value that is no such join key."""
+    scalar = is_scalar(given)
+    for i, item in enumerate([given] if scalar else _listed(given)):
         where = name if scalar else f"{name}[{i}]"
         if item is None:
             raise RequestError(where, expected=f"a join key of {dtype}", got="null")

@@ -36,6 +36,10 @@ class CompiledTransform(NamedTuple):
     inputs: list[TransformInput]
 
 
+# Shapes kept per service; a server that ranks up to a thousand candidates sees a thousand.
+MOST_SHAPES = 4096
+
+
 class GroupRead:
     """How a service reads one row group.
 
@@ -70,6 +74,13 @@ class GroupRead:
         plan, group = self._plan, self.layout.group
         views = [keys.variable_prefix(plan.project, bucket, group, view) for view in self.variables]
         return [keys.row_prefix(plan.project, bucket, group), *views]
+
+
+class FixedShape(NamedTuple):
+    """What requests for the same numbers of keys have in common: how the command starts, where the rows will be."""
+
+    head: bytes
+    runs: list[RowRun]
 
 
 class Request(NamedTuple):
@@ -117,6 +128,7 @@ class CompiledService:
         self.names = list(self.columns)
         self.groups = [self._group(index) for index in range(len(self._group_names))]
         self._is_fixed = all(group.is_fixed for group in self.groups)
+        self._shapes: dict[tuple[int, ...], FixedShape] = {}
         self._epoch = argument(keys.epoch_key(plan.project, 0))
 
     def prepare(self, values: Mapping[str, Any]) -> Request:
@@ -181,19 +193,29 @@ class CompiledService:
         except DataError as error:
             raise RequestError(error.where, expected=error.expected, got=error.got) from None
 
-    def _prepare_fixed(self, count: int, values: Mapping[str, Any], asked: list[EntityKeys]) -> Request:
-        head = b"*%d\r\n" % (sum(item.size for item in asked) + 1)
-        runs: list[RowRun] = []
-        at = len(head)
+    def _prepare_fixed(self, size: int, values: Mapping[str, Any], asked: list[EntityKeys]) -> Request:
+        counts = tuple([item.size for item in asked])
+        shape = self._shapes.get(counts)
+        if shape is None:
+            shape = self._shapes[counts] = self._shape(counts)
+        parts = [shape.head]
         for group, item in zip(self.groups, asked, strict=True):
             if item.size:
-                runs.append(RowRun(group.layout, item.size, at))
+                parts.append(group.arguments(item))
+        parts.append(self._epoch)
+        return Request(size, values, asked, b"".join(parts), ReplyParser(1, shape.runs), None)
+
+    def _shape(self, counts: tuple[int, ...]) -> FixedShape:
+        if len(self._shapes) >= MOST_SHAPES:
+            self._shapes.clear()
+        runs: list[RowRun] = []
+        at = len(b"*%d\r\n" % (sum(counts) + 1))
+        for group, count in zip(self.groups, counts, strict=True):
+            if count:
+                runs.append(RowRun(group.layout, count, at))
                 at = runs[-1].end
-        arguments = [group.arguments(item) for group, item in zip(self.groups, asked, strict=True) if item.size]
         # MGET itself is one more element of the command than of the reply.
-        total = sum(item.size for item in asked) + 2
-        command = b"".join([b"*%d\r\n$4\r\nMGET\r\n" % total, *arguments, self._epoch])
-        return Request(count, values, asked, command, ReplyParser(1, runs), None)
+        return FixedShape(b"*%d\r\n$4\r\nMGET\r\n" % (sum(counts) + 2), runs)
 
     def _prepare_varying(self, count: int, values: Mapping[str, Any], asked: list[EntityKeys]) -> Request:
         commands: list[bytes] = []
