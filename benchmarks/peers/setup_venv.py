@@ -1,4 +1,4 @@
-"""Makes the virtual environment that the peer runs in, once per change of its pins: `python benchmarks/peers/setup_venv.py`.
+"""Makes the environment that the peer runs in, once per change of its pins: `python benchmarks/peers/setup_venv.py`.
 
 Feast pins libraries that this project does not want beside its own, so it lives in a `.venv` here. Prints the path of
 that environment's interpreter.

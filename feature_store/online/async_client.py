@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -142,7 +143,8 @@ class _Connection(asyncio.BufferedProtocol):
     async def close(self) -> None:
         """Close the transport."""
         self._transport.abort()
-        await asyncio.sleep(0)
+        with contextlib.suppress(Exception):  # whatever a broken connection has to say, it is gone now
+            await self._keep.disconnect(nowait=True)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where asyncio puts what it receives."""

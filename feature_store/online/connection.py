@@ -63,7 +63,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self._keep.disconnect()
 
     def _mapped(self, error: OSError) -> OSError:
         if isinstance(error, OnlineStoreError):

@@ -64,7 +64,8 @@ def fixed_width(dtypes: Sequence[DType]) -> int | None:
 def encode_fixed(columns: Sequence[Column]) -> np.ndarray[Any, Any]:
     """Entity keys of integer columns, (n,) each: (n, width) uint8."""
     parts = [
-        column.astype(column.dtype.newbyteorder(">")).view(np.uint8).reshape(len(column), -1) for column in columns
+        column.astype(column.dtype.newbyteorder(">")).view(np.uint8).reshape(len(column), column.dtype.itemsize)
+        for column in columns
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The machines of CI are slow and shared: only the test's own outcome counts, not how fast an example was made.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from servers import RedisServer, redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_process: RedisServer) -> Iterator[str]:
+    """The URL of a real server without any key."""
+    import redis
+
+    with redis.Redis.from_url(redis_process.url) as client:
+        client.flushall()
+    yield redis_process.url

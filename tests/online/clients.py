@@ -1,0 +1,37 @@
+"""Both clients behind one face, so that every test of serving runs on both."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from feature_store.online import AsyncOnlineClient, OnlineClient, OnlineResponse
+
+
+class AsyncInThread:
+    """AsyncOnlineClient with blocking calls, on an event loop of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.client = AsyncOnlineClient(*args, **kwargs)
+
+    def get_online_features(self, *args: Any, **kwargs: Any) -> OnlineResponse:
+        return self.run(self.client.get_online_features(*args, **kwargs))
+
+    def plan(self) -> Any:
+        return self.run(self.client.plan())
+
+    def run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+
+    def close(self) -> None:
+        self.run(self.client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+CLIENTS = {"blocking": OnlineClient, "asyncio": AsyncInThread}
