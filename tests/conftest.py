@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +8,6 @@ from hypothesis import HealthCheck, settings
 # The machines of CI are slow and shared: only the test's own outcome counts, not how fast an example was made.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from servers import RedisServer, redis_server
 

@@ -195,7 +195,7 @@ class Decoder:
                 run = next(runs)
                 rows.append(StoredRows(group.layout, parser.reply, run.count, run.at, run.stride))
             else:
-                rows.append(StoredRows(group.layout, b"", 0, 0, group.layout.size))
+                rows.append(StoredRows(group.layout, group.layout.empty, 0, 0, group.layout.size))
         return rows
 
     def _rows_of_values(self) -> list[StoredRows]:

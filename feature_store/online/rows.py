@@ -48,7 +48,9 @@ class StoredRows:
                     got=f"{len(value)} bytes that start with {value[:4].hex()}",
                     hint="something else wrote this key: delete the entity and materialize it again",
                 )
-        return cls(layout, b"".join([value or layout.empty for value in values]), len(values), 0, layout.size)
+        # Of no values, a row that is not looked at: numpy takes no view of nothing.
+        joined = b"".join([value or layout.empty for value in values]) or layout.empty
+        return cls(layout, joined, len(values), 0, layout.size)
 
     def part(self, offset: int, width: int) -> Bytes:
         """`width` bytes of each row from `offset`: (count, width) uint8, a view."""

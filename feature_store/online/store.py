@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.definitions.dtypes import DType
-from feature_store.errors import ConflictError, NotFoundError, NotPublishedError
+from feature_store.errors import ConflictError, NotFoundError, NotPublishedError, StaleWriteError
 from feature_store.online import keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import decode_variable, object_column, unbiased
@@ -18,7 +18,7 @@ from feature_store.online.endpoint import Endpoint
 from feature_store.online.entity_rows import entity_keys
 from feature_store.online.layout import ABSENT, RowLayout
 from feature_store.online.rows import StoredRows
-from feature_store.online.writer import ViewWriter
+from feature_store.online.writer import ViewWriter, WriteCounts
 from feature_store.registry.serving_plan import ServingPlan
 
 if TYPE_CHECKING:
@@ -119,6 +119,14 @@ class OnlineStore:
             NotPublishedError, NotFoundError: there is no plan, or no such view in it.
         """
         return ViewWriter(self._endpoint, self.require_published(), view)
+
+    def following_writer(self, view: str) -> FollowingWriter:
+        """A writer that goes on under a new plan, as long as the view's layout stays.
+
+        Raises:
+            NotPublishedError, NotFoundError: as `writer`.
+        """
+        return FollowingWriter(self, view)
 
     def filler(self, view: str, group: RowGroupPlan) -> ViewWriter:
         """A writer of a view's rows to one row group alone: the next generation, while it is filled.
@@ -320,6 +328,45 @@ class OnlineStore:
 
     def _unlink_all(self, pattern: bytes) -> int:
         return sum(self._unlink(names) for names in self._scan(pattern))
+
+
+class FollowingWriter:
+    """Writes rows of a view under whatever plan is published, for jobs that outlive one.
+
+    Args:
+        store: the online store.
+        view: whose rows.
+    """
+
+    def __init__(self, store: OnlineStore, view: str) -> None:
+        self._store, self._view = store, view
+        self._writer = store.writer(view)
+
+    def write(self, batch: RowBatch) -> WriteCounts:
+        """As ViewWriter.write.
+
+        Raises:
+            StaleWriteError: another layout of the view was published: the batch is of definitions that are no more.
+        """
+        while True:
+            try:
+                return self._writer.write(batch)
+            except StaleWriteError:
+                layout = self._writer.fields
+                self._writer.close()
+                self._writer = self._store.writer(self._view)
+                if self._writer.fields != layout:
+                    raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
+    def __enter__(self) -> FollowingWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _key_column(dtype: DType, values: Any) -> np.ndarray[Any, Any]:

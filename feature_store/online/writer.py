@@ -164,6 +164,11 @@ class ViewWriter:
         self._connection = Connection(endpoint)
         self._load_script()
 
+    @property
+    def fields(self) -> list[tuple[str, DType]]:
+        """The fields that a batch must have, by name and type."""
+        return [(field.name, field.dtype) for field in self._targets[0].segment.fields.values()]
+
     def write(self, batch: RowBatch) -> WriteCounts:
         """Write a batch. Rows that the store has newer are left as they are; writing again changes nothing.
 
@@ -253,4 +258,4 @@ def _fits(dtype: DType, column: Values) -> bool:
     if dtype.width is None:
         return column.values.dtype == np.dtype(object)
     shape = (dtype.length,) if dtype.length else ()
-    return bool(column.values.dtype == dtype.numpy) and column.values.shape[1:] == shape
+    return column.values.shape[1:] == shape and column.values.dtype.str == dtype.numpy.str

@@ -61,7 +61,9 @@ def compile_plan(
 
 def layout_of(group: RowGroupPlan) -> tuple[object, ...]:
     """What decides the bytes of a group's rows: two groups with equal layouts can share stored rows."""
-    segments = tuple((segment.view, tuple((field.name, field.dtype) for field in segment.fields)) for segment in group.segments)
+    segments = tuple(
+        (segment.view, tuple((field.name, field.dtype) for field in segment.fields)) for segment in group.segments
+    )
     return group.name, group.join_keys, segments
 
 
@@ -93,12 +95,16 @@ def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:
 
 def _transform(view: OnDemandFeatureView, definitions: DefinitionSet) -> TransformPlan:
     stored = [
-        InputPlan(served, projection.view, feature, *_type_and_default(definitions.view(projection.view).field(feature)))
+        InputPlan(
+            served, projection.view, feature, *_type_and_default(definitions.view(projection.view).field(feature))
+        )
         for projection in view.projections
         for feature, served in projection.columns
     ]
     asked = [
-        InputPlan(field.name, "", field.name, *_type_and_default(field)) for request in view.requests for field in request.fields
+        InputPlan(field.name, "", field.name, *_type_and_default(field))
+        for request in view.requests
+        for field in request.fields
     ]
     return TransformPlan(view.name, view.function, view.digest, (*stored, *asked), _fields(view.fields))
 

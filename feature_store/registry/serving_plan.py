@@ -7,7 +7,7 @@ reads a plan, no pydantic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,7 @@ class ServingPlan:
 
     Attributes:
         filling: row groups of the next version while they are filled; writers write them too, readers do not read them.
+        retired: row groups that are served no more and whose rows are being deleted.
         buckets: how many hash tags the project's keys are spread over.
         expire_keys: whether Redis drops a row once every view in it has expired.
     """
@@ -115,6 +116,7 @@ class ServingPlan:
     transforms: tuple[TransformPlan, ...] = ()
     services: tuple[ServicePlan, ...] = ()
     filling: tuple[RowGroupPlan, ...] = ()
+    retired: tuple[RowGroupPlan, ...] = ()
     buckets: int = 1
     expire_keys: bool = False
     format: int = field(default=FORMAT)
@@ -144,10 +146,6 @@ class ServingPlan:
         raise NotFoundError(
             f"project {self.project}", expected=f"a feature service: {known or 'none is applied'}", got=repr(name)
         )
-
-    def with_filling(self, filling: tuple[RowGroupPlan, ...]) -> ServingPlan:
-        """This plan while `filling` is being filled beside it."""
-        return replace(self, filling=filling)
 
     def to_json(self) -> bytes:
         """The document that Redis holds."""

@@ -1,0 +1,212 @@
+"""What applying changed definitions would do: the diff, and for each change whether it is safe.
+
+safe      takes effect at once; stored rows stay as they are
+rewrites  the row layout changes: a new generation is filled beside the old one, then served at once
+refused   stored rows could not be carried over
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from feature_store.definitions.definition_set import KINDS
+from feature_store.registry.compile import compile_plan, layout_of
+
+if TYPE_CHECKING:
+    from feature_store.definitions.definition_set import DefinitionSet
+
+Action = Literal["create", "update", "delete"]
+Effect = Literal["safe", "rewrites", "refused"]
+_SIGNS = {"create": "+", "update": "~", "delete": "-"}
+
+
+@dataclass(frozen=True)
+class AttributeChange:
+    """One attribute that changes: its path, and the values (None where there is none)."""
+
+    path: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_shown(self.before)} -> {_shown(self.after)}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one definition, and what that means for stored data."""
+
+    action: Action
+    kind: str
+    name: str
+    effect: Effect
+    reason: str
+    details: tuple[AttributeChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChangePlan:
+    """All the changes of an apply. `rewritten` names the row groups that get a new generation."""
+
+    changes: tuple[Change, ...]
+    rewritten: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not self.changes
+
+    @property
+    def refused(self) -> list[Change]:
+        """The changes that cannot be applied."""
+        return [change for change in self.changes if change.effect == "refused"]
+
+    def to_document(self) -> dict[str, Any]:
+        """The plan as JSON types."""
+        return {"changes": [asdict(change) for change in self.changes], "rewritten_row_groups": list(self.rewritten)}
+
+    def __str__(self) -> str:
+        if self.is_empty:
+            return "No changes: the registry has these definitions."
+        lines = []
+        for change in self.changes:
+            what = f"{_SIGNS[change.action]} {change.action} {change.kind} {change.name}"
+            lines.append(f"{what}  ({change.effect}: {change.reason})")
+            lines += [f"    ~ {detail}" for detail in change.details]
+        return "\n".join([*lines, "", self.summary()])
+
+    def summary(self) -> str:
+        """One line of counts."""
+        actions = {action: sum(change.action == action for change in self.changes) for action in _SIGNS}
+        rewrites = sum(change.effect == "rewrites" for change in self.changes)
+        return (
+            f"Plan: {actions['create']} to create, {actions['update']} to change, {actions['delete']} to delete; "
+            f"{rewrites} rewrite data, {len(self.refused)} refused."
+        )
+
+
+def plan_changes(old: DefinitionSet | None, new: DefinitionSet) -> ChangePlan:
+    """The difference between what is applied (None: nothing) and new definitions."""
+    before = old.to_document() if old is not None else {kind: {} for kind in KINDS}
+    after = new.to_document()
+    rewritten = _rewritten_groups(old, new)
+    changes = []
+    for kind, model in KINDS.items():
+        for name in sorted(before[kind].keys() | after[kind].keys()):
+            was, becomes = before[kind].get(name), after[kind].get(name)
+            if was == becomes:
+                continue
+            details = tuple(_differences("", was, becomes)) if was is not None and becomes is not None else ()
+            action: Action = "create" if was is None else "delete" if becomes is None else "update"
+            effect, reason = _judge(kind, name, action, details, old, new, rewritten)
+            changes.append(Change(action, model.__name__, name, effect, reason, details))
+    return ChangePlan(tuple(changes), tuple(sorted(rewritten)))
+
+
+def _rewritten_groups(old: DefinitionSet | None, new: DefinitionSet) -> set[str]:
+    """The row groups that exist in both and differ in layout: those to which `compile_plan` gives a new generation."""
+    if old is None:
+        return set()
+    layouts = {group.name: layout_of(group) for group in compile_plan(old, project="p", version=1).groups}
+    groups = compile_plan(new, project="p", version=1).groups
+    return {group.name for group in groups if group.name in layouts and layouts[group.name] != layout_of(group)}
+
+
+def _judge(
+    kind: str,
+    name: str,
+    action: Action,
+    details: tuple[AttributeChange, ...],
+    old: DefinitionSet | None,
+    new: DefinitionSet,
+    rewritten: set[str],
+) -> tuple[Effect, str]:
+    if kind == "entities":
+        return _judge_entity(name, action, details, old)
+    if kind == "feature_views":
+        return _judge_view(name, action, details, old, new, rewritten)
+    if kind == "on_demand_feature_views":
+        code = any(detail.path == "digest" for detail in details)
+        return "safe", "computed when asked for" + ("; model servers need the new code" if code else "")
+    return "safe", "what is served changes with the next request"
+
+
+def _judge_entity(
+    name: str, action: Action, details: tuple[AttributeChange, ...], old: DefinitionSet | None
+) -> tuple[Effect, str]:
+    stored = (
+        [view.name for view in old.feature_views.values() if any(e.name == name for e in view.entities)] if old else []
+    )
+    if stored and action == "update" and any(detail.path in ("dtype", "join_key") for detail in details):
+        return (
+            "refused",
+            f"rows of {', '.join(stored)} are stored under its key; define another entity, or tear down first",
+        )
+    return "safe", "a description of keys"
+
+
+def _judge_view(
+    name: str,
+    action: Action,
+    details: tuple[AttributeChange, ...],
+    old: DefinitionSet | None,
+    new: DefinitionSet,
+    rewritten: set[str],
+) -> tuple[Effect, str]:
+    if any(detail.path.startswith("entities") for detail in details):
+        return "refused", "its rows are stored under other keys; give the view another name"
+    view = new.feature_views.get(name) or (old.feature_views[name] if old else None)
+    assert view is not None
+    group = "+".join(entity.name for entity in view.entities)
+    changes_layout = action != "update" or any(_is_layout(detail) for detail in details)
+    if group in rewritten and changes_layout:
+        return "rewrites", f"new generation of the rows of {group}: copied, filled from the source, then served at once"
+    if action == "create":
+        return "safe", "nothing is stored of it yet; materialize or push fills it"
+    if action == "delete":
+        return "safe", f"the rows of {group} are deleted"
+    paths = {detail.path.split(".")[-1] for detail in details}
+    reasons = {
+        "ttl": "the ttl counts at read",
+        "default": "served where there is no value",
+        "path": "read by the next materialize",
+    }
+    return "safe", "; ".join(
+        reason for path, reason in reasons.items() if path in paths
+    ) or "stored rows stay as they are"
+
+
+def _is_layout(detail: AttributeChange) -> bool:
+    parts = detail.path.split(".")
+    return parts[0] == "schema" and (len(parts) < 3 or parts[-1] == "dtype")
+
+
+def _differences(path: str, before: Any, after: Any) -> list[AttributeChange]:
+    if before == after:
+        return []
+    before, after = _by_name(before), _by_name(after)
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = [
+            difference
+            for key in dict.fromkeys([*before, *after])
+            for difference in _differences(f"{path}.{key}".lstrip("."), before.get(key), after.get(key))
+        ]
+        # The same fields in another order are another layout.
+        return found or [AttributeChange(path, list(before), list(after))]
+    return [AttributeChange(path, before, after)]
+
+
+def _by_name(value: Any) -> Any:
+    """Lists of named things (a schema's fields) compare by name, so that one more field is one change."""
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        return {item["name"]: {key: part for key, part in item.items() if key != "name"} for item in value}
+    return value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "dtype" in value:
+        return str(value["dtype"])
+    if isinstance(value, (dict, list)):
+        return str(list(value))
+    return "none" if value is None else str(value)

@@ -1,0 +1,277 @@
+"""The registry: every applied version of a project's definitions, and how far its data are materialized.
+
+SQLAlchemy's one door in the package: SQLite unless the URL says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.dtypes import from_microseconds
+from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError
+
+try:
+    import sqlalchemy as sa
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+except ImportError as error:
+    raise MissingDependencyError(
+        "registry", expected="SQLAlchemy", hint="pip install 'feature-store[registry]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+_METADATA = sa.MetaData()
+_VERSIONS = sa.Table(
+    "fs_versions",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    # Together with the project the primary key: of two applies at once, one gets the number.
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("author", sa.String(255), nullable=False),
+    sa.Column("applied_at", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("definitions", sa.Text, nullable=False),
+)
+_INTERVALS = sa.Table(
+    "fs_intervals",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("view", sa.String(64), primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("start_us", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("end_us", sa.BigInteger, nullable=False),
+)
+_JOBS = sa.Table(
+    "fs_jobs",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("job", sa.String(255), primary_key=True),
+    sa.Column("chunks_done", sa.Integer, nullable=False),
+    sa.Column("chunks_total", sa.Integer, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+# How long a process waits for another's write to SQLite. A commit takes milliseconds; more means that one hangs.
+_BUSY_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Version:
+    """An applied version of a project's definitions.
+
+    Attributes:
+        version: 1, 2, 3, …
+        author: who applied it.
+        applied_at: when, UTC.
+        digest: a hash of the document.
+        document: the definitions as JSON types, see DefinitionSet.to_document.
+    """
+
+    version: int
+    author: str
+    applied_at: datetime
+    digest: str
+    document: dict[str, Any]
+    digest: str
+
+    def definitions(self) -> DefinitionSet:
+        """The definitions; on-demand views come without their functions."""
+        return DefinitionSet.from_document(self.document)
+
+
+class Registry:
+    """One project's registry.
+
+    Args:
+        url: a SQLAlchemy URL.
+        project: the project's name.
+
+    Raises:
+        RegistryError: the database cannot be opened.
+    """
+
+    def __init__(self, url: str, project: str) -> None:
+        self._project = project
+        try:
+            parsed = sa.make_url(url)
+        except SQLAlchemyError as error:
+            raise RegistryError("registry", expected="a SQLAlchemy URL", got=str(error)) from None
+        self._shown = parsed.render_as_string(hide_password=True)
+        with self._errors():
+            is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+            if is_file:
+                Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+            arguments = {"timeout": _BUSY_SECONDS} if is_file else {}
+            self._engine = sa.create_engine(parsed, connect_args=arguments)
+            _METADATA.create_all(self._engine)
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def latest(self) -> Version | None:
+        """The newest version, or None before the first apply."""
+        newest = self._versions(sa.select(_VERSIONS).order_by(_VERSIONS.c.version.desc()).limit(1))
+        return newest[0] if newest else None
+
+    def version(self, number: int) -> Version:
+        """A version by its number.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        found = self._versions(sa.select(_VERSIONS).where(_VERSIONS.c.version == number))
+        if not found:
+            raise NotFoundError(f"registry of {self._project}", expected="an applied version", got=str(number))
+        return found[0]
+
+    def history(self) -> list[Version]:
+        """All versions, the newest first."""
+        return self._versions(sa.select(_VERSIONS).order_by(_VERSIONS.c.version.desc()))
+
+    def commit(self, definitions: DefinitionSet, *, base: int | None, author: str) -> Version:
+        """Write a new version on top of `base`, the version that it was planned against (None: no version).
+
+        Definitions equal to the base's make no new version.
+
+        Raises:
+            ConflictError: somebody else's version came first; it says whose.
+        """
+        document = orjson.dumps(definitions.to_document(), option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.sha256(document).hexdigest()
+        newest = self.latest()
+        if (newest.version if newest else None) != base:
+            raise self._conflict(base, newest)
+        if newest is not None and newest.digest == digest:
+            return newest
+        values = {
+            "project": self._project,
+            "version": (base or 0) + 1,
+            "author": author,
+            "applied_at": time.time_ns() // 1000,
+            "digest": digest,
+            "definitions": document.decode(),
+        }
+        try:
+            with self._errors(), self._engine.begin() as connection:
+                connection.execute(sa.insert(_VERSIONS).values(**values))
+        except _TakenError:
+            raise self._conflict(base, self.latest()) from None
+        return self.version(values["version"])  # type: ignore[arg-type]
+
+    # -- progress of materialization ----------------------------------------------------------------------------
+
+    def finished_intervals(self, view: str, generation: int) -> list[tuple[int, int]]:
+        """The materialized intervals `[start, end)` of a view, in microseconds, sorted, none touching another."""
+        chosen = sa.select(_INTERVALS.c.start_us, _INTERVALS.c.end_us).where(self._of_view(view, generation))
+        with self._errors(), self._engine.connect() as connection:
+            return merged([(row.start_us, row.end_us) for row in connection.execute(chosen)])
+
+    def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
+        """Note that `[start_us, end_us)` of a view is materialized."""
+        place = {"project": self._project, "view": view, "generation": generation}
+        with self._errors(), self._engine.begin() as connection:
+            # Deleting first takes the write lock, so that two jobs that finish at once do not lose one's interval.
+            chosen = self._of_view(view, generation)
+            known = sa.select(_INTERVALS.c.start_us, _INTERVALS.c.end_us).where(chosen).with_for_update()
+            if self._engine.dialect.name == "sqlite":
+                connection.execute(sa.update(_INTERVALS).where(chosen).values(end_us=_INTERVALS.c.end_us))
+            intervals = [(row.start_us, row.end_us) for row in connection.execute(known)]
+            connection.execute(sa.delete(_INTERVALS).where(chosen))
+            for start, end in merged([*intervals, (start_us, end_us)]):
+                connection.execute(sa.insert(_INTERVALS).values(**place, start_us=start, end_us=end))
+
+    def chunks_done(self, job: str) -> int:
+        """How many chunks of a job are written; 0 for a job that is not known."""
+        with self._errors(), self._engine.connect() as connection:
+            return connection.execute(sa.select(_JOBS.c.chunks_done).where(self._of_job(job))).scalar() or 0
+
+    def record_chunk(self, job: str, done: int, total: int) -> None:
+        """Note how many chunks of a job are written."""
+        values = {"chunks_done": done, "chunks_total": total, "updated_at": time.time_ns() // 1000}
+        with self._errors(), self._engine.begin() as connection:
+            if not connection.execute(sa.update(_JOBS).where(self._of_job(job)).values(**values)).rowcount:
+                connection.execute(sa.insert(_JOBS).values(project=self._project, job=job, **values))
+
+    def forget_job(self, job: str) -> None:
+        """Drop the record of a job."""
+        with self._errors(), self._engine.begin() as connection:
+            connection.execute(sa.delete(_JOBS).where(self._of_job(job)))
+
+    def teardown(self) -> None:
+        """Drop all that the registry holds of this project, and of no other."""
+        with self._errors(), self._engine.begin() as connection:
+            for table in (_VERSIONS, _INTERVALS, _JOBS):
+                connection.execute(sa.delete(table).where(table.c.project == self._project))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._engine.dispose()
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _versions(self, query: sa.Select[Any]) -> list[Version]:
+        with self._errors(), self._engine.connect() as connection:
+            rows = connection.execute(query.where(_VERSIONS.c.project == self._project)).all()
+        return [
+            Version(
+                row.version, row.author, from_microseconds(row.applied_at), row.digest, orjson.loads(row.definitions)
+            )
+            for row in rows
+        ]
+
+    def _of_view(self, view: str, generation: int) -> sa.ColumnElement[bool]:
+        columns = _INTERVALS.c
+        return sa.and_(columns.project == self._project, columns.view == view, columns.generation == generation)
+
+    def _of_job(self, job: str) -> sa.ColumnElement[bool]:
+        return sa.and_(_JOBS.c.project == self._project, _JOBS.c.job == job)
+
+    def _conflict(self, base: int | None, newest: Version | None) -> ConflictError:
+        by = f", by {newest.author} at {newest.applied_at:%Y-%m-%d %H:%M:%S} UTC" if newest else ""
+        return ConflictError(
+            f"registry of {self._project}",
+            expected=f"version {base or 'none'} to be the newest, as when this was planned",
+            got=f"version {newest.version if newest else 'none'}{by}",
+            hint="plan and apply again",
+        )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError as error:
+            raise _TakenError from error
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error)
+            raise RegistryError(f"registry at {self._shown}", expected="a database that answers", got=reason) from error
+
+
+class _TakenError(Exception):
+    """A row with that primary key is there already."""
+
+
+def merged(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open intervals, sorted, with those that touch or overlap made one."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(interval for interval in intervals if interval[0] < interval[1]):
+        if result and start <= result[-1][1]:
+            result[-1] = result[-1][0], max(end, result[-1][1])
+        else:
+            result.append((start, end))
+    return result
+
+
+def current_author() -> str:
+    """Who applies: FEATURE_STORE_AUTHOR, or user@host."""
+    return os.environ.get("FEATURE_STORE_AUTHOR") or f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,0 +1,339 @@
+"""One project, whole: its definitions, registry, online store and jobs behind one object."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feature_store.config import load_config
+from feature_store.definitions.definition_set import load_definitions
+from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
+from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RefusedError
+from feature_store.online.client import OnlineClient
+from feature_store.online.store import OnlineStore
+from feature_store.registry.diff import plan_changes
+from feature_store.registry.store import Registry, current_author
+from feature_store.rollout import roll_out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.materialize.engine import Engine
+    from feature_store.materialize.job import Report, Summary
+    from feature_store.online.response import OnlineResponse
+    from feature_store.registry.diff import ChangePlan
+    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
+    from feature_store.registry.store import Version
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an apply did: the version that is now served, and the changes that led to it."""
+
+    version: Version
+    changes: ChangePlan
+    plan: ServingPlan
+
+
+class FeatureStore:
+    """A project's feature store.
+
+    Args:
+        repo: the folder of feature_store.yaml, with the definitions beside it.
+
+    Raises:
+        ConfigError: feature_store.yaml is missing or wrong.
+    """
+
+    def __init__(self, repo: str | Path = ".") -> None:
+        self.config = load_config(Path(repo))
+        self._exit = contextlib.ExitStack()
+
+    @property
+    def project(self) -> str:
+        """The project's name."""
+        return self.config.project
+
+    @cached_property
+    def definitions(self) -> DefinitionSet:
+        """The definitions in the folder, applied or not.
+
+        Raises:
+            DefinitionError: they cannot be imported, or are wrong.
+        """
+        return load_definitions(self.config.folder, self.config.definitions)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The project's registry.
+
+        Raises:
+            RegistryError: its database cannot be opened.
+        """
+        registry = Registry(self.config.registry_url, self.project)
+        self._exit.callback(registry.close)
+        return registry
+
+    @cached_property
+    def online_url(self) -> str:
+        """Where the online store is; the embedded server is started when no URL is configured.
+
+        Raises:
+            EmbeddedServerError: it cannot be started.
+        """
+        if self.config.online_store.url is not None:
+            return self.config.online_store.url
+        from feature_store.online.embedded import EmbeddedServer
+
+        server = EmbeddedServer(self.config.folder)
+        url = server.ensure()
+        self._exit.callback(server.release)
+        return url
+
+    @cached_property
+    def online(self) -> OnlineStore:
+        """The project's part of the online store."""
+        store = OnlineStore(self.online_url, self.project)
+        self._exit.callback(store.close)
+        return store
+
+    @cached_property
+    def client(self) -> OnlineClient:
+        """A client with the on-demand functions of the folder's definitions."""
+        timeout_s = self.config.online_store.timeout_ms / 1000
+        client = OnlineClient(
+            self.online_url, self.project, timeout_s=timeout_s, transforms=self.definitions.on_demand_feature_views
+        )
+        self._exit.callback(client.close)
+        return client
+
+    # -- definitions --------------------------------------------------------------------------------------------
+
+    def applied(self) -> DefinitionSet:
+        """The definitions that are applied.
+
+        Raises:
+            NotFoundError: nothing is applied yet.
+        """
+        return self._newest().definitions()
+
+    def plan(self) -> ChangePlan:
+        """What `apply` would change.
+
+        Raises:
+            DefinitionError: the definitions in the folder are wrong.
+        """
+        newest = self.registry.latest()
+        return plan_changes(newest.definitions() if newest is not None else None, self.definitions)
+
+    def apply(self, *, author: str | None = None) -> Applied:
+        """Make the folder's definitions a new version of the registry, and serve it.
+
+        Views whose row layout changes are filled in a new generation before any reader sees it.
+
+        Args:
+            author: who applies; FEATURE_STORE_AUTHOR or user@host unless given.
+
+        Raises:
+            RefusedError: a change cannot be carried out on stored data; it says which.
+            ConflictError: somebody else applied in the meantime.
+            DefinitionError, RegistryError, OnlineStoreError: as their names say.
+        """
+        newest = self.registry.latest()
+        changes = plan_changes(newest.definitions() if newest is not None else None, self.definitions)
+        if changes.refused:
+            refused = changes.refused[0]
+            raise RefusedError(f"{refused.kind} {refused.name}", got=str(refused.details[0]), hint=refused.reason)
+        version = self.registry.commit(
+            self.definitions, base=newest.version if newest is not None else None, author=author or current_author()
+        )
+        plan = roll_out(
+            self.definitions,
+            version.version,
+            project=self.project,
+            online=self.online,
+            registry=self.registry,
+            fill=self._fill_generation,
+            buckets=self.config.online_store.buckets,
+            expire_keys=self.config.online_store.expire_keys,
+        )
+        return Applied(version, changes, plan)
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    def materialize(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        views: Sequence[str] | None = None,
+        engine: str | None = None,
+        *,
+        lookback: timedelta = timedelta(0),
+        report: Report | None = None,
+    ) -> list[Summary]:
+        """Write the latest row of every entity, among those with event times in `[start, end)`, to the online store.
+
+        Args:
+            start: None: from where the last materialization ended (or from the beginning), less `lookback`.
+            end: None: now.
+            views: names; None: every view that has a source.
+            engine: `local`; the configured one unless given.
+            lookback: how far before the last end to read again, for rows that came late.
+            report: is told of the progress.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such view.
+            DataError: a source does not fit its view.
+            OnlineStoreError, RegistryError: as their names say.
+        """
+        from feature_store.materialize.job import materialize
+
+        newest, plan = self._served()
+        definitions = newest.definitions()
+        summaries = []
+        for view in self._chosen(definitions, views):
+            with self.online.following_writer(view.name) as sink:
+                summaries.append(
+                    materialize(
+                        view,
+                        source_folder=self.config.folder,
+                        start_us=None if start is None else to_microseconds(start),
+                        end_us=to_microseconds(end or datetime.now(UTC)),
+                        lookback_us=lookback // MICROSECOND,
+                        generation=plan.group_of(view.name).generation,
+                        engine=self._engine(engine),
+                        sink=sink,
+                        progress=self.registry,
+                        workdir=self.config.state_folder / "materialize",
+                        quarantine_dir=self.config.state_folder / "quarantine",
+                        digest=newest.digest,
+                        report=report,
+                    )
+                )
+        return summaries
+
+    def push(self, view: str, table: Any, *, report: Report | None = None) -> Summary:
+        """Write rows of a view: an Arrow table, a DataFrame, or the path of a CSV or Parquet file.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such view.
+            DataError: the table does not fit the view.
+        """
+        from feature_store.materialize.job import push
+
+        definition = self._served()[0].definitions().view(view)
+        with self.online.following_writer(view) as sink:
+            return push(
+                definition,
+                table,
+                engine=self._engine(None),
+                sink=sink,
+                workdir=self.config.state_folder / "materialize",
+                quarantine_dir=self.config.state_folder / "quarantine",
+                report=report,
+            )
+
+    def get_online_features(
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], *, now: datetime | int | None = None
+    ) -> OnlineResponse:
+        """As OnlineClient.get_online_features."""
+        return self.client.get_online_features(service, entity_rows, now=now)
+
+    def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
+        """Delete everything the online store holds of one entity, composite keys included. Returns how many keys.
+
+        Raises:
+            NotFoundError: no view is of that entity.
+            RequestError: the join key is missing, null or of a wrong type.
+        """
+        return self.online.delete(entity, join_keys)
+
+    def teardown(self) -> int:
+        """Delete this project's online data, registry and job files, and nobody else's. Returns how many keys."""
+        import shutil
+
+        deleted = self.online.teardown()
+        self.registry.teardown()
+        shutil.rmtree(self.config.state_folder / "materialize", ignore_errors=True)
+        return deleted
+
+    def close(self) -> None:
+        """Close connections; the embedded server stops when nobody else uses it."""
+        self._exit.close()
+        for name in ("registry", "online_url", "online", "client"):
+            self.__dict__.pop(name, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _newest(self) -> Version:
+        newest = self.registry.latest()
+        if newest is None:
+            raise NotFoundError(
+                f"project {self.project}", expected="applied definitions", hint="run `feature-store apply`"
+            )
+        return newest
+
+    def _served(self) -> tuple[Version, ServingPlan]:
+        newest, plan = self._newest(), self.online.require_published().plan
+        if plan.version != newest.version or plan.filling:
+            raise NotPublishedError(
+                f"project {self.project}",
+                expected=f"version {newest.version}, the registry's newest, to be served",
+                got=f"version {plan.version}",
+                hint="an apply did not finish, or another one is under way: run `feature-store apply`",
+            )
+        return newest, plan
+
+    def _chosen(self, definitions: DefinitionSet, views: Sequence[str] | None) -> list[FeatureView]:
+        if views is None:
+            return [view for view in definitions.feature_views.values() if view.source is not None]
+        chosen = [definitions.view(name) for name in views]
+        for view in chosen:
+            if view.source is None:
+                raise DefinitionError(f"{view.name}.source", expected="a source", got="none", hint="push its rows")
+        return chosen
+
+    def _engine(self, name: str | None) -> Engine:
+        wanted = name or self.config.engine
+        if wanted != "local":
+            raise NotFoundError("engine", expected="local", got=repr(wanted))
+        from feature_store.materialize.local import LocalEngine
+
+        return LocalEngine()
+
+    def _fill_generation(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
+        from feature_store.materialize.job import materialize
+
+        definition = self.definitions.view(view)
+        if definition.source is None:
+            return
+        with self.online.filler(view, group) as sink:
+            for start_us, end_us in intervals:
+                materialize(
+                    definition,
+                    source_folder=self.config.folder,
+                    start_us=start_us,
+                    end_us=end_us,
+                    lookback_us=0,
+                    generation=group.generation,
+                    engine=self._engine(None),
+                    sink=sink,
+                    progress=self.registry,
+                    workdir=self.config.state_folder / "materialize",
+                    quarantine_dir=self.config.state_folder / "quarantine",
+                    digest=str(group.generation),
+                    report=None,
+                )
