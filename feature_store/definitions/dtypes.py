@@ -207,11 +207,10 @@ def _as_float32(value: Any) -> float | None:
 def _as_timestamp(value: Any) -> datetime | None:
     if isinstance(value, np.datetime64):
         value = None if np.isnat(value) else from_microseconds(int(value.astype("datetime64[us]").astype(np.int64)))
-    return (
-        value.astimezone(UTC)
-        if isinstance(value, datetime) and value.tzinfo
-        else (value.replace(tzinfo=UTC) if isinstance(value, datetime) else None)
-    )
+    if not isinstance(value, datetime):
+        return None
+    aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).replace(fold=0)  # UTC has no folds, but repr and pickle would show one
 
 
 _FIT: dict[str, Any] = {

@@ -84,7 +84,6 @@ class Version:
     applied_at: datetime
     digest: str
     document: dict[str, Any]
-    digest: str
 
     def definitions(self) -> DefinitionSet:
         """The definitions; on-demand views come without their functions."""
