@@ -7,7 +7,9 @@ refused   stored rows could not be carried over
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.definition_set import KINDS
@@ -30,7 +32,7 @@ class AttributeChange:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.path}: {_shown(self.before)} -> {_shown(self.after)}"
+        return f"{self.path}: {_shown(self.path, self.before)} -> {_shown(self.path, self.after)}"
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class ChangePlan:
 
 def plan_changes(old: DefinitionSet | None, new: DefinitionSet) -> ChangePlan:
     """The difference between what is applied (None: nothing) and new definitions."""
-    before = old.to_document() if old is not None else {kind: {} for kind in KINDS}
-    after = new.to_document()
+    before = _as_json(old) if old is not None else {kind: {} for kind in KINDS}
+    after = _as_json(new)
     rewritten = _rewritten_groups(old, new)
     changes = []
     for kind, model in KINDS.items():
@@ -102,6 +104,12 @@ def plan_changes(old: DefinitionSet | None, new: DefinitionSet) -> ChangePlan:
             effect, reason = _judge(kind, name, action, details, old, new, rewritten)
             changes.append(Change(action, model.__name__, name, effect, reason, details))
     return ChangePlan(tuple(changes), tuple(sorted(rewritten)))
+
+
+def _as_json(definitions: DefinitionSet) -> dict[str, Any]:
+    # Tuples become lists: what comes from the registry and what was just defined have the same types.
+    document: dict[str, Any] = json.loads(json.dumps(definitions.to_document()))
+    return document
 
 
 def _rewritten_groups(old: DefinitionSet | None, new: DefinitionSet) -> set[str]:
@@ -185,16 +193,18 @@ def _is_layout(detail: AttributeChange) -> bool:
 def _differences(path: str, before: Any, after: Any) -> list[AttributeChange]:
     if before == after:
         return []
-    before, after = _by_name(before), _by_name(after)
-    if isinstance(before, dict) and isinstance(after, dict):
-        found = [
-            difference
-            for key in dict.fromkeys([*before, *after])
-            for difference in _differences(f"{path}.{key}".lstrip("."), before.get(key), after.get(key))
-        ]
-        # The same fields in another order are another layout.
-        return found or [AttributeChange(path, list(before), list(after))]
-    return [AttributeChange(path, before, after)]
+    old, new = _by_name(before), _by_name(after)
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [AttributeChange(path, before, after)]
+    found = [
+        difference
+        for key in dict.fromkeys([*old, *new])
+        for difference in _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
+    ]
+    # The same fields in another order are another layout.
+    if isinstance(before, list) and [key for key in old if key in new] != [key for key in new if key in old]:
+        found.append(AttributeChange(path, list(old), list(new)))
+    return found
 
 
 def _by_name(value: Any) -> Any:
@@ -204,9 +214,11 @@ def _by_name(value: Any) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _shown(path: str, value: Any) -> str:
+    if path == "ttl" and isinstance(value, int):
+        return str(timedelta(microseconds=value))
     if isinstance(value, dict) and "dtype" in value:
         return str(value["dtype"])
     if isinstance(value, (dict, list)):
-        return str(list(value))
+        return json.dumps(value)
     return "none" if value is None else str(value)

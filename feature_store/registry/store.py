@@ -10,6 +10,7 @@ import getpass
 import hashlib
 import os
 import socket
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,20 @@ class Version:
     document: dict[str, Any]
 
     def definitions(self) -> DefinitionSet:
-        """The definitions; on-demand views come without their functions."""
-        return DefinitionSet.from_document(self.document)
+        """The definitions; on-demand views come without their functions.
+
+        Raises:
+            RegistryError: this release of the library cannot read them.
+        """
+        try:
+            return DefinitionSet.from_document(self.document)
+        except (KeyError, TypeError) as error:
+            raise RegistryError(
+                f"version {self.version}",
+                expected="definitions that this release of the library reads",
+                got=f"{type(error).__name__}: {error}",
+                hint="use the release that applied it, or apply again with this one",
+            ) from error
 
 
 class Registry:
@@ -99,22 +112,19 @@ class Registry:
 
     Raises:
         RegistryError: the database cannot be opened.
+        MissingDependencyError: the database's driver is not installed.
     """
 
     def __init__(self, url: str, project: str) -> None:
         self._project = project
         try:
             parsed = sa.make_url(url)
-        except SQLAlchemyError as error:
-            raise RegistryError("registry", expected="a SQLAlchemy URL", got=str(error)) from None
+        except SQLAlchemyError:  # its message repeats the URL, password and all
+            raise RegistryError("registry", expected="a SQLAlchemy URL, such as sqlite:////srv/registry.db") from None
         self._shown = parsed.render_as_string(hide_password=True)
         with self._errors():
-            is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
-            if is_file:
-                Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-            arguments = {"timeout": _BUSY_SECONDS} if is_file else {}
-            self._engine = sa.create_engine(parsed, connect_args=arguments)
-            _METADATA.create_all(self._engine)
+            self._engine = _engine(parsed)
+            _create_tables(self._engine)
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -178,6 +188,12 @@ class Registry:
 
     def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
         """Note that `[start_us, end_us)` of a view is materialized."""
+        try:
+            self._add_interval(view, generation, start_us, end_us)
+        except _TakenError:  # another process was first to insert one of that start: now there is one to merge with
+            self._add_interval(view, generation, start_us, end_us)
+
+    def _add_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
         place = {"project": self._project, "view": view, "generation": generation}
         with self._errors(), self._engine.begin() as connection:
             # Deleting first takes the write lock, so that two jobs that finish at once do not lose one's interval.
@@ -190,6 +206,12 @@ class Registry:
             for start, end in merged([*intervals, (start_us, end_us)]):
                 connection.execute(sa.insert(_INTERVALS).values(**place, start_us=start, end_us=end))
 
+    def forget_view(self, view: str) -> None:
+        """Drop the finished intervals of a view, of all its generations."""
+        own = sa.and_(_INTERVALS.c.project == self._project, _INTERVALS.c.view == view)
+        with self._errors(), self._engine.begin() as connection:
+            connection.execute(sa.delete(_INTERVALS).where(own))
+
     def chunks_done(self, job: str) -> int:
         """How many chunks of a job are written; 0 for a job that is not known."""
         with self._errors(), self._engine.connect() as connection:
@@ -198,6 +220,12 @@ class Registry:
     def record_chunk(self, job: str, done: int, total: int) -> None:
         """Note how many chunks of a job are written."""
         values = {"chunks_done": done, "chunks_total": total, "updated_at": time.time_ns() // 1000}
+        try:
+            self._put_job(job, values)
+        except _TakenError:  # another process was first to insert it: now there is one to update
+            self._put_job(job, values)
+
+    def _put_job(self, job: str, values: dict[str, int]) -> None:
         with self._errors(), self._engine.begin() as connection:
             if not connection.execute(sa.update(_JOBS).where(self._of_job(job)).values(**values)).rowcount:
                 connection.execute(sa.insert(_JOBS).values(project=self._project, job=job, **values))
@@ -250,14 +278,57 @@ class Registry:
         try:
             yield
         except IntegrityError as error:
-            raise _TakenError from error
+            raise _TakenError(f"registry at {self._shown}", got=str(error.orig)) from error
         except (SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error)
             raise RegistryError(f"registry at {self._shown}", expected="a database that answers", got=reason) from error
 
 
-class _TakenError(Exception):
+class _TakenError(RegistryError):
     """A row with that primary key is there already."""
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    is_file = is_sqlite and url.database not in (None, "", ":memory:")
+    if is_file:
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS} if is_file else {})
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"registry at {url.render_as_string(hide_password=True)}",
+            expected="the database's driver",
+            got=str(error),
+            hint="install it with pip",
+        ) from error
+    if is_file:
+        sa.event.listen(engine, "connect", _use_wal)
+    return engine
+
+
+def _use_wal(connection: sqlite3.Connection, _record: object) -> None:
+    """Let readers read while somebody writes."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] == "delete":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "readonly" in str(error):  # somebody else's file: it can be read as it is
+                return
+            # SQLite does not wait for the lock that this takes: processes that make the file together meet here.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _create_tables(engine: sa.Engine) -> None:
+    # Another process may make a table between the look for it and its making: once for each table at worst.
+    for _ in _METADATA.tables:
+        with contextlib.suppress(SQLAlchemyError):
+            _METADATA.create_all(engine)
+            return
+    _METADATA.create_all(engine)
 
 
 def merged(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -273,4 +344,11 @@ def merged(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def current_author() -> str:
     """Who applies: FEATURE_STORE_AUTHOR, or user@host."""
-    return os.environ.get("FEATURE_STORE_AUTHOR") or f"{getpass.getuser()}@{socket.gethostname()}"
+    named = os.environ.get("FEATURE_STORE_AUTHOR")
+    if named:
+        return named
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # the user of a container need not have a name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

