@@ -255,7 +255,7 @@ def nulls(dtype: DType, count: int) -> Values:
 
 
 def _fits(dtype: DType, column: Values) -> bool:
-    if dtype.width is None:
-        return column.values.dtype == np.dtype(object)
-    shape = (dtype.length,) if dtype.length else ()
-    return column.values.shape[1:] == shape and column.values.dtype.str == dtype.numpy.str
+    values: np.ndarray[Any, np.dtype[Any]] = column.values
+    shape = () if dtype.width is None or dtype.length is None else (dtype.length,)
+    wanted = np.dtype(object) if dtype.width is None else dtype.numpy
+    return values.shape[1:] == shape and values.dtype.str == wanted.str

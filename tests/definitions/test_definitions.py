@@ -1,0 +1,236 @@
+"""What users write: what is taken, what is refused and how the error says where."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_store.definitions import (
+    Array,
+    Bool,
+    DefinitionSet,
+    DType,
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    ParquetSource,
+    RequestSource,
+    String,
+    Timestamp,
+    on_demand_feature_view,
+)
+from feature_store.definitions.definition_set import load_definitions
+from feature_store.definitions.dtypes import SCALARS, from_microseconds, to_microseconds
+from feature_store.definitions.on_demand import code_digest
+from feature_store.errors import DataError, DefinitionError, NotFoundError
+
+user = Entity("user", join_key="user_id", description="who asks", owner="growth", tags={"pii": "yes"})
+movie = Entity("movie", join_key="movie_id", dtype=Int64)
+view = FeatureView(
+    "movie_profile",
+    entities=[movie],
+    ttl=timedelta(days=365),
+    source=ParquetSource("data/movies.parquet", event_timestamp="event_timestamp", created_timestamp="created"),
+    schema=[
+        Field("year", Int32, description="of release"),
+        Field("is_drama", Bool),
+        Field("budget", Float32, default=0.0),
+        Field("unknown", Float64, default=float("nan")),
+        Field("seen", Timestamp, default=datetime(2000, 1, 1)),
+        Field("vector", Array(Float32, 2), default=[1, 2.5]),
+        Field("words", Array(String)),
+    ],
+)
+pair = FeatureView("pair", entities=[user, movie], schema=[Field("likes", Float32)])
+context = RequestSource("context", [Field("now_year", Int32)])
+
+
+@on_demand_feature_view(sources=[view[["year"]], context], schema=[Field("age", Float32)], owner="ranking")
+def movie_age(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Years since release."""
+    return {"age": (inputs["now_year"] - inputs["year"]).astype("float32")}
+
+
+service = FeatureService(
+    "ranking", features=[view[["year", "is_drama"]].rename({"year": "release_year"}), pair, movie_age]
+)
+
+
+def test_what_definitions_hold() -> None:
+    assert (user.join_key, user.dtype, user.owner, user.tags) == ("user_id", Int64, "growth", {"pii": "yes"})
+    assert Entity("driver").join_key == "driver"
+    assert pair.join_keys == ["user_id", "movie_id"]
+    assert view.ttl_us == 365 * 86_400 * 1_000_000 and pair.ttl_us is None
+    assert FeatureView("v", entities=[movie], schema=[Field("a", Bool)], ttl=timedelta(0)).ttl_us is None
+    assert view.field("budget").default == 0.0 and view.field("vector").default == [1.0, 2.5]
+    assert service.features[0].columns == (("year", "release_year"), ("is_drama", "is_drama"))
+    assert view["year"].columns == (("year", "year"),)
+    assert movie_age.description == "Years since release." and movie_age.owner == "ranking"
+    assert movie_age({"now_year": np.array([2000]), "year": np.array([1990])})["age"].tolist() == [10.0]
+    with pytest.raises(Exception, match="frozen"):
+        user.name = "x"  # type: ignore[misc]
+
+
+def test_a_document_holds_all_of_it() -> None:
+    definitions = DefinitionSet([service, view, pair, movie_age])
+    document = json.loads(json.dumps(definitions.to_document()))
+    back = DefinitionSet.from_document(document)
+    assert back.to_document() == definitions.to_document() == document
+    assert sorted(back.entities) == ["movie", "user"], "entities come with the views"
+    assert back.view("movie_profile").field("seen").default == datetime(2000, 1, 1, tzinfo=UTC)
+    assert np.isnan(back.view("movie_profile").field("unknown").default)
+    with pytest.raises(DefinitionError, match="expected its function"):
+        back.on_demand_feature_views["movie_age"]({})
+
+
+REFUSED = [
+    (lambda: Field("1a", Int32), r"Field\('1a'\)\.name: expected a name of letters"),
+    (lambda: Field("a b", Int32), r"\.name"),
+    (lambda: Field("a" * 65, Int32), r"\.name"),
+    (lambda: Field("", Int32), r"\.name"),
+    (lambda: Field("a", "Int31"), r"Field\('a'\)\.dtype: expected one of Bool, .*got 'Int31'"),
+    (lambda: Field("a", int), r"Field\('a'\)\.dtype"),
+    (lambda: Field("a", Int32, default=2**31), r"Field\('a'\)\.default: expected a value of Int32, got 2147483648"),
+    (lambda: Field("a", Int32, default=True), r"\.default"),
+    (lambda: Field("a", Float32, default=1e39), r"\.default"),
+    (lambda: Field("a", Array(Float32, 2), default=[1]), r"\.default"),
+    (lambda: Field("a", Int32, colour="red"), r"Field\('a'\)\.colour: expected no such argument"),
+    (lambda: Entity("e", dtype=Float32), r"Entity\('e'\)\.dtype: expected Int64, Int32 or String, got Float32"),
+    (lambda: Array(Array(Int32)), "a scalar element type"),
+    (lambda: Array(Int32, 0), "a length of at least 1"),
+    (lambda: FeatureView("v", entities=[], schema=[Field("a", Bool)]), r"FeatureView\('v'\)\.entities"),
+    (lambda: FeatureView("v", entities=[movie], schema=[]), r"FeatureView\('v'\)\.schema"),
+    (lambda: FeatureView("v", entities=[movie], schema=[Field("a", Bool), 3]), r"FeatureView\('v'\)\.schema\[1\]: expected a Field, got 3"),
+    (lambda: FeatureView("v", entities=[movie], schema=[Field("a", Bool)] * 2), r"schema\[1\]: expected names that differ, got 'a' twice"),
+    (lambda: FeatureView("v", entities=[movie, movie], schema=[Field("a", Bool)]), r"entities\[1\]"),
+    (lambda: FeatureView("v", entities=[movie], schema=[Field("movie_id", Int64)]), r"schema\[0\]\.name: .*which is a join key"),
+    (lambda: FeatureView("v", entities=[movie], schema=[Field("a", Bool)], ttl=3600), r"FeatureView\('v'\)\.ttl: expected a timedelta"),
+    (lambda: FeatureView("v", entities=[movie], schema=[Field("a", Bool)], ttl=timedelta(-1)), r"\.ttl: expected a timedelta of zero or more"),
+    (lambda: ParquetSource("", event_timestamp="ts"), r"ParquetSource\.path"),
+    (lambda: RequestSource("r", [Field("a", Bool), Field("a", Bool)]), r"schema\[1\]"),
+    (lambda: view[["nope"]], r"movie_profile\['nope'\]: expected one of year"),
+    (lambda: view[[]], "at least one feature"),
+    (lambda: view[["year"]].rename({"budget": "b"}), "budget"),
+    (lambda: FeatureService("s", features=[view, view[["year"]]]), r"FeatureService\('s'\)\.features: .*'year' from .*rename one"),
+    (lambda: FeatureService("s", features=[]), r"FeatureService\('s'\)\.features"),
+    (lambda: on_demand_feature_view(sources=[view, view[["year"]]], schema=[Field("a", Float32)])(lambda i: i), "letters"),
+    (lambda: on_demand_feature_view(sources=[view, view[["year"]]], schema=[Field("a", Float32)], name="o")(lambda i: i), "names that differ"),
+    (lambda: on_demand_feature_view(sources=["year"], schema=[Field("a", Float32)], name="o")(lambda i: i), r"sources\[0\]"),
+    (lambda: on_demand_feature_view(sources=[view], schema=[Field("a", Array(Int32, 2))], name="o")(lambda i: i), r"schema\[0\]\.dtype"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED)
+def test_what_is_refused_says_where(make, message) -> None:
+    with pytest.raises((DefinitionError, NotFoundError), match=message):
+        make()
+
+
+CLASHES = [
+    ([Entity("a"), FeatureView("a", entities=[movie], schema=[Field("x", Bool)])], "one definition of a name"),
+    ([Entity("movie", join_key="other"), view], "one definition of a name"),
+    ([Entity("a", join_key="k"), Entity("b", join_key="k", dtype=String)], "as join key 'k' has in"),
+    ([FeatureService("s", features=[view])], r"FeatureService\('s'\)\.features\[0\]: expected a view that is defined"),
+    ([movie_age], r"OnDemandFeatureView\('movie_age'\)\.sources\[0\]"),
+    ([view, pair, on_demand_feature_view(sources=[RequestSource("r", [Field("user_id", Int64)])], schema=[Field("a", Float32)], name="o")(lambda i: i)], "a name that no join key has"),
+    ([view, movie_age, on_demand_feature_view(sources=[RequestSource("r", [Field("now_year", Int64)])], schema=[Field("a", Float32)], name="o")(lambda i: i)], "expected Int32, as in"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("definitions", "message"), CLASHES)
+def test_definitions_must_fit_each_other(definitions, message) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        DefinitionSet(definitions)
+
+
+@given(
+    st.sampled_from(
+        [*SCALARS.values(), *(Array(s) for s in SCALARS.values()), *(Array(s, 3) for s in SCALARS.values())]
+    )
+)
+def test_types_are_read_as_they_are_written(dtype: DType) -> None:
+    assert DType.parse(str(dtype)) == dtype
+
+
+@given(st.datetimes() | st.datetimes(timezones=st.just(timezone(timedelta(hours=-7)))))
+def test_times_are_microseconds_utc(time: datetime) -> None:
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        utc = aware.astimezone(UTC)
+    except OverflowError:
+        return
+    assert from_microseconds(to_microseconds(time)) == utc
+    assert Timestamp.fit(time, "t") == utc
+
+
+def test_values_that_do_not_fit_say_so() -> None:
+    for dtype, value in (
+        (Int32, 1.0),
+        (Int64, 2**63),
+        (Float32, "1"),
+        (Float64, 2**53 + 1),
+        (String, b"x"),
+        (Timestamp, 5),
+        (Bool, 1),
+    ):
+        with pytest.raises(DataError, match=r"here: expected .*, got "):
+            dtype.fit(value, "here")
+    with pytest.raises(DataError, match=r"here\[1\]"):
+        Array(Int32).fit([1, None], "here")
+    assert Int64.fit(np.int32(5), "") == 5 and Float32.fit(0.1, "") == float(np.float32(0.1))
+
+
+def one(inputs):
+    # a comment
+    return {"a": inputs["x"] + 1}
+
+
+def two(inputs):
+    """Words."""
+    return {"a": inputs["x"] + 1}
+
+
+def three(inputs):
+    return {"a": inputs["x"] + 2}
+
+
+def test_the_digest_is_of_the_code_and_not_of_its_looks() -> None:
+    one_as_two = code_digest(one).replace("one", "two")
+    assert code_digest(one) == one_as_two
+    digests = {code_digest(function) for function in (one, two, three)}
+    assert len(digests) == 3, "the name is code: it is how the function is found"
+
+
+def test_files_are_loaded_and_leave_nothing_behind(tmp_path: Path) -> None:
+    import sys
+
+    for project in ("first", "second"):
+        folder = tmp_path / project
+        folder.mkdir()
+        (folder / "entities.py").write_text("from feature_store import Entity\nthing = Entity('thing')\n")
+        (folder / "features.py").write_text(
+            "from entities import thing\nfrom feature_store import FeatureView, Field, Bool\n"
+            f"v = FeatureView('{project}', entities=[thing], schema=[Field('a', Bool)])\n"
+        )
+        assert list(load_definitions(folder).feature_views) == [project]
+        assert "features" not in sys.modules and "entities" not in sys.modules
+    (folder / "features.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(DefinitionError, match=r"features\.py: expected a file that imports, got ModuleNotFoundError"):
+        load_definitions(folder)
+    (folder / "features.py").write_text("from feature_store import Field, Int32\nField('a', Int32, default='x')\n")
+    with pytest.raises(DefinitionError, match=r"features\.py: Field\('a'\)\.default"):
+        load_definitions(folder)
+    with pytest.raises(DefinitionError, match="Python files with definitions"):
+        load_definitions(tmp_path)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("package", ["feature_store", "feature_store.definitions", "feature_store.online"])
+def test_every_public_name_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name if hasattr(getattr(module, name), "__name__") else True
+    with pytest.raises(AttributeError, match="has no attribute 'nope'"):
+        module.nope  # noqa: B018
+
+
+def test_the_contract_of_the_batch_side() -> None:
+    import feature_store
+
+    contract = """Entity Field FeatureView OnDemandFeatureView on_demand_feature_view FeatureService ParquetSource
+        RequestSource Bool Int32 Int64 Float32 Float64 String Timestamp Array FeatureStore""".split()
+    assert sorted(feature_store.__all__) == sorted(contract)
