@@ -146,9 +146,9 @@ class _Connection(asyncio.BufferedProtocol):
         with contextlib.suppress(Exception):  # whatever a broken connection has to say, it is gone now
             await self._keep.disconnect(nowait=True)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
         """Where asyncio puts what it receives."""
-        return self._parser.buffer() if self._parser is not None else memoryview(self._stray)
+        return self._parser.buffer() if self._parser is not None else self._stray
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by asyncio when bytes have come."""

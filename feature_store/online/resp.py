@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _EPOCH_HEAD = b"$%d\r\n" % EPOCH_BYTES
 _EPOCH_REPLY_BYTES = len(_EPOCH_HEAD) + EPOCH_BYTES + 2
 _NIL = b"$-1\r\n"
+# Up to so many keys are joined one by one, which then takes no longer than numpy's four operations, 4 µs.
+_FEW = 40
+_EIGHT_BYTES = np.dtype("V8")
 # A reply whose size is not known is read in pieces of this many bytes: what one recv of a socket buffer can return.
 _PIECE_BYTES = 1 << 16
 
@@ -28,7 +31,7 @@ _PIECE_BYTES = 1 << 16
 class RowRun:
     """`count` rows of one layout in a row of replies: where they start in the reply, and how to see that they do."""
 
-    __slots__ = ("at", "count", "mark", "size", "stride")
+    __slots__ = ("at", "count", "marks", "size", "stride")
 
     def __init__(self, layout: RowLayout, count: int, at: int) -> None:
         head = b"$%d\r\n" % layout.size
@@ -36,7 +39,7 @@ class RowRun:
         self.at = at + len(head)  # of the first row's first byte
         self.stride = len(head) + layout.size + 2
         # The last four bytes of the length's line and the row's fingerprint: eight bytes that say "a row starts here".
-        self.mark = (head + layout.fingerprint)[-8:]
+        self.marks = (head + layout.fingerprint)[-8:] * count
 
     @property
     def end(self) -> int:
@@ -46,9 +49,9 @@ class RowRun:
     def found_in(self, reply: bytearray) -> bool:
         """Whether every row starts where it must."""
         if self.count == 1:
-            return reply[self.at - 4 : self.at + 4] == self.mark
-        marks: np.ndarray[Any, Any] = np.ndarray((self.count,), "<u8", reply, self.at - 4, (self.stride,))
-        return bool((marks == int.from_bytes(self.mark, "little")).all())
+            return reply[self.at - 4 : self.at + 4] == self.marks
+        # Eight bytes of each row, gathered in C and compared at once: 0.4 µs for 200 rows, where == and all() take 1.4.
+        return np.ndarray((self.count,), _EIGHT_BYTES, reply, self.at - 4, (self.stride,)).tobytes() == self.marks
 
     def rows(self, reply: bytearray) -> np.ndarray[Any, Any]:
         """The rows: (count, size) uint8, a view of the reply."""
@@ -61,6 +64,7 @@ class ReplyParser:
     Args:
         commands: how many commands the request holds, each an MGET whose last key is an epoch.
         runs: the runs of rows in the reply when that is all there is in it, else empty.
+        epoch: the epoch expected after the runs; with another, the reply is taken apart.
 
     Attributes:
         fixed: whether the reply is `reply`, with the runs in their places; else it is `replies`.
@@ -68,21 +72,19 @@ class ReplyParser:
         replies: one list of values per command, or an exception of hiredis.
     """
 
-    __slots__ = ("_commands", "_got", "_reader", "_view", "fixed", "replies", "reply", "runs")
+    __slots__ = ("_commands", "_epoch", "_got", "_reader", "fixed", "replies", "reply", "runs")
 
-    def __init__(self, commands: int, runs: list[RowRun]) -> None:
-        self.runs, self._commands = runs, commands
-        size = runs[-1].end + _EPOCH_REPLY_BYTES if runs else _PIECE_BYTES
-        self.reply = bytearray(size)
-        self._view = memoryview(self.reply)
+    def __init__(self, commands: int, runs: list[RowRun], epoch: bytes = b"") -> None:
+        self.runs, self._commands, self._epoch = runs, commands, epoch
+        self.reply = bytearray(runs[-1].end + _EPOCH_REPLY_BYTES if runs else _PIECE_BYTES)
         self._got = 0
         self._reader: Any = None
         self.fixed = False
         self.replies: list[Any] = []
 
-    def buffer(self) -> memoryview:
+    def buffer(self) -> bytearray | memoryview:
         """Where the next bytes belong; never empty."""
-        return self._view[self._got :]
+        return memoryview(self.reply)[self._got :] if self._got else self.reply
 
     def received(self, count: int) -> bool:
         """Take note of `count` bytes put into `buffer()`. True when the reply is complete.
@@ -113,15 +115,18 @@ class ReplyParser:
     def epoch(self) -> bytes | None:
         """The epoch that the (first) command saw."""
         if self.fixed:
-            end = len(self.reply) - 2
-            return bytes(self._view[end - EPOCH_BYTES : end])
+            return self._epoch
         value: bytes | None = self.replies[0][-1]
         return value
 
     def _is_fixed(self) -> bool:
         reply = self.reply
-        at = len(reply) - _EPOCH_REPLY_BYTES
-        return reply[at : at + len(_EPOCH_HEAD)] == _EPOCH_HEAD and all(run.found_in(reply) for run in self.runs)
+        if not reply.endswith(b"%b%b\r\n" % (_EPOCH_HEAD, self._epoch)):
+            return False
+        for run in self.runs:  # noqa: SIM110 - a generator for all() costs as much as the check itself
+            if not run.found_in(reply):
+                return False
+        return True
 
     def _may_be_complete(self) -> bool:
         """Whether what has come so far can be a whole reply in which something is missing: each ends with an epoch, or
@@ -137,11 +142,10 @@ class ReplyParser:
         )
 
     def _parse(self) -> bool:
-        self._reader.feed(self._view[: self._got])
+        self._reader.feed(memoryview(self.reply)[: self._got])
         self._got = 0
         if len(self.reply) < _PIECE_BYTES:
             self.reply = bytearray(_PIECE_BYTES)
-            self._view = memoryview(self.reply)
         while len(self.replies) < self._commands:
             reply = self._reader.gets()
             if reply is False:
@@ -158,24 +162,27 @@ class KeyWriter:
         width: bytes of an entity key.
     """
 
-    __slots__ = ("_head", "_template", "_width")
+    __slots__ = ("_between", "_head", "_template", "_width")
 
     def __init__(self, prefix: bytes, width: int) -> None:
         self._head = b"$%d\r\n%b" % (len(prefix) + width, prefix)
+        self._between = b"\r\n" + self._head
         self._width = width
         self._template = self._rows(256)
 
-    def one(self, key: bytes) -> bytes:
-        """One key as an argument."""
-        return b"%b%b\r\n" % (self._head, key)
-
-    def many(self, keys: np.ndarray[Any, Any]) -> bytes:
-        """Entity keys, (n, width) uint8, as n arguments."""
+    def write(self, count: int, keys: bytes) -> bytes:
+        """`count` entity keys, one after the other, as arguments."""
+        if count == 1:
+            return b"%b%b\r\n" % (self._head, keys)
+        width = self._width
+        if count <= _FEW:
+            each = [keys[i : i + width] for i in range(0, count * width, width)]
+            return b"%b%b\r\n" % (self._head, self._between.join(each))
         template = self._template
-        if len(keys) > len(template):
-            self._template = template = self._rows(2 * len(keys))
-        arguments = template[: len(keys)].copy()
-        arguments[:, len(self._head) : -2] = keys
+        if count > len(template):
+            self._template = template = self._rows(2 * count)
+        arguments = template[:count].copy()
+        arguments[:, len(self._head) : -2] = np.frombuffer(keys, np.uint8).reshape(count, width)
         return arguments.tobytes()
 
     def _rows(self, count: int) -> np.ndarray[Any, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from feature_store.online.layout import FieldLayout, RowLayout, SegmentLayout
 
+_STORED_TIME = np.dtype(">u8")
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -58,7 +59,14 @@ class StoredRows:
 
     def event_times(self, segment: SegmentLayout) -> np.ndarray[Any, Any]:
         """When each row's segment became true: (count,) uint64, as stored (0: absent)."""
-        return np.ndarray((self.count,), ">u8", self.buffer, self.at + segment.offset, (self.stride,))
+        return self._places(_STORED_TIME, segment.offset)
+
+    def bytes_of_first(self, start: int, end: int) -> bytes | bytearray:
+        """Bytes `[start, end)` of the first row."""
+        return self.buffer[self.at + start : self.at + end]
+
+    def _places(self, dtype: np.dtype[Any], offset: int) -> np.ndarray[Any, Any]:
+        return np.ndarray((self.count,), dtype, self.buffer, self.at + offset, (self.stride,))
 
     def all_present(self, segment: SegmentLayout, oldest: int) -> bool:
         """Whether each row's segment is there, not older than `oldest` (as stored, at least 1), and without nulls."""
@@ -66,9 +74,11 @@ class StoredRows:
             start = self.at + segment.offset
             head = self.buffer[start : start + TIMES_BYTES + segment.bitmap_bytes]
             return int.from_bytes(head[:TIME_BYTES], "big") >= oldest and not any(head[TIMES_BYTES:])
-        if (self.event_times(segment) < oldest).any():
-            return False
-        return not self.part(segment.offset + TIMES_BYTES, segment.bitmap_bytes).any()
+        # Each 0.4 to 0.8 µs for 200 rows; comparing all and asking any() takes twice as long.
+        if not self.count or np.minimum.reduce(self.event_times(segment)) < oldest:
+            return not self.count
+        bitmaps = self._places(segment.bitmap_type, segment.offset + TIMES_BYTES)
+        return bitmaps.tobytes().count(0) == self.count * segment.bitmap_bytes
 
     def status(
         self, segment: SegmentLayout, fields: list[FieldLayout], oldest: int

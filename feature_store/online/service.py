@@ -55,7 +55,6 @@ class GroupRead:
         self.dtypes = [dtype for _, dtype in self.join_keys]
         width = keys.fixed_width(self.dtypes)
         self._writer = KeyWriter(keys.row_prefix(plan.project, 0, layout.group), width) if width is not None else None
-        self._width = width or 0
 
     @property
     def is_fixed(self) -> bool:
@@ -65,9 +64,7 @@ class GroupRead:
     def arguments(self, asked: EntityKeys) -> bytes:
         """The keys as arguments of a command, when the group is fixed."""
         assert self._writer is not None
-        if asked.size == 1:
-            return self._writer.one(asked.packed)
-        return self._writer.many(np.frombuffer(asked.packed, np.uint8).reshape(asked.size, self._width))
+        return self._writer.write(asked.size, asked.packed)
 
     def prefixes(self, bucket: int) -> list[bytes]:
         """What the keys of rows, then of each view's variable values, start with."""
@@ -110,13 +107,16 @@ class CompiledService:
         plan: the serving plan.
         service: the service, one of the plan's or made of feature references.
         transforms: on-demand functions by view name, before they are looked for by import.
+        epoch: of the plan's publication.
 
     Raises:
         TransformError: an on-demand function is missing or differs from the applied one.
     """
 
-    def __init__(self, plan: ServingPlan, service: ServicePlan, transforms: Mapping[str, Transform]) -> None:
-        self.plan, self.name = plan, service.name
+    def __init__(
+        self, plan: ServingPlan, service: ServicePlan, transforms: Mapping[str, Transform], epoch: bytes
+    ) -> None:
+        self.plan, self.name, self._epoch = plan, service.name, epoch
         self._layouts: dict[str, RowLayout] = {}
         self._group_names: list[str] = []
         self.transforms: dict[str, CompiledTransform] = {}
@@ -129,7 +129,7 @@ class CompiledService:
         self.groups = [self._group(index) for index in range(len(self._group_names))]
         self._is_fixed = all(group.is_fixed for group in self.groups)
         self._shapes: dict[tuple[int, ...], FixedShape] = {}
-        self._epoch = argument(keys.epoch_key(plan.project, 0))
+        self._epoch_argument = argument(keys.epoch_key(plan.project, 0))
 
     def prepare(self, values: Mapping[str, Any]) -> Request:
         """Check entity rows and write the command that reads them.
@@ -202,8 +202,8 @@ class CompiledService:
         for group, item in zip(self.groups, asked, strict=True):
             if item.size:
                 parts.append(group.arguments(item))
-        parts.append(self._epoch)
-        return Request(size, values, asked, b"".join(parts), ReplyParser(1, shape.runs), None)
+        parts.append(self._epoch_argument)
+        return Request(size, values, asked, b"".join(parts), ReplyParser(1, shape.runs, self._epoch), None)
 
     def _shape(self, counts: tuple[int, ...]) -> FixedShape:
         if len(self._shapes) >= MOST_SHAPES:

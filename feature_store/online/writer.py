@@ -117,8 +117,7 @@ class GroupWriter:
     def _key_arguments(self, prefix: bytes, entity_keys: list[bytes]) -> bytes:
         if self._width is None:
             return b"".join([argument(prefix + key) for key in entity_keys])
-        packed = np.frombuffer(b"".join(entity_keys), np.uint8).reshape(len(entity_keys), self._width)
-        return KeyWriter(prefix, self._width).many(packed)
+        return KeyWriter(prefix, self._width).write(len(entity_keys), b"".join(entity_keys))
 
     def _by_bucket(self, entity_keys: list[bytes]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
         if self._plan.buckets == 1:
