@@ -6,6 +6,12 @@ calls the driver; none escapes.
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class FeatureStoreError(Exception):
     """Base of all errors of this library.
@@ -59,6 +65,20 @@ class RefusedError(RegistryError):
 
 class MissingDependencyError(FeatureStoreError, ImportError):
     """An optional dependency (an extra) is not installed."""
+
+
+@contextlib.contextmanager
+def extra(name: str, needed_by: str) -> Iterator[None]:
+    """Around the import of an optional dependency: says which extra brings it when it is not installed.
+
+    Raises:
+        MissingDependencyError: a module is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        hint = f"pip install 'feature-store[{name}]'"
+        raise MissingDependencyError(needed_by, expected=str(error.name), got="not installed", hint=hint) from error
 
 
 class OnlineStoreError(FeatureStoreError):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from feature_store.config import load_config
 from feature_store.definitions.definition_set import load_definitions
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
-from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RefusedError
+from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RefusedError, extra
+from feature_store.materialize.rollout import roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
 from feature_store.registry.diff import plan_changes
 from feature_store.registry.store import Registry, current_author
-from feature_store.rollout import roll_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.materialize.engine import Engine
-    from feature_store.materialize.job import Report, Summary
+    from feature_store.materialize.job import Folders, Summary
+    from feature_store.materialize.progress import Report
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
@@ -193,7 +194,8 @@ class FeatureStore:
             DataError: a source does not fit its view.
             OnlineStoreError, RegistryError: as their names say.
         """
-        from feature_store.materialize.job import materialize
+        with extra("local", "materialize"):
+            from feature_store.materialize.job import materialize
 
         newest, plan = self._served()
         definitions = newest.definitions()
@@ -211,8 +213,7 @@ class FeatureStore:
                         engine=self._engine(engine),
                         sink=sink,
                         progress=self.registry,
-                        workdir=self.config.state_folder / "materialize",
-                        quarantine_dir=self.config.state_folder / "quarantine",
+                        folders=self._folders,
                         digest=newest.digest,
                         report=report,
                     )
@@ -226,7 +227,8 @@ class FeatureStore:
             NotFoundError: nothing is applied, or there is no such view.
             DataError: the table does not fit the view.
         """
-        from feature_store.materialize.job import push
+        with extra("local", "push"):
+            from feature_store.materialize.job import push
 
         definition = self._served()[0].definitions().view(view)
         with self.online.following_writer(view) as sink:
@@ -235,8 +237,7 @@ class FeatureStore:
                 table,
                 engine=self._engine(None),
                 sink=sink,
-                workdir=self.config.state_folder / "materialize",
-                quarantine_dir=self.config.state_folder / "quarantine",
+                folders=self._folders,
                 report=report,
             )
 
@@ -306,6 +307,12 @@ class FeatureStore:
                 raise DefinitionError(f"{view.name}.source", expected="a source", got="none", hint="push its rows")
         return chosen
 
+    @property
+    def _folders(self) -> Folders:
+        from feature_store.materialize.job import Folders
+
+        return Folders(self.config.state_folder / "materialize", self.config.state_folder / "quarantine")
+
     def _engine(self, name: str | None) -> Engine:
         wanted = name or self.config.engine
         if wanted != "local":
@@ -315,7 +322,8 @@ class FeatureStore:
         return LocalEngine()
 
     def _fill_generation(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
-        from feature_store.materialize.job import materialize
+        with extra("local", "materialize"):
+            from feature_store.materialize.job import materialize
 
         definition = self.definitions.view(view)
         if definition.source is None:
@@ -332,8 +340,7 @@ class FeatureStore:
                     engine=self._engine(None),
                     sink=sink,
                     progress=self.registry,
-                    workdir=self.config.state_folder / "materialize",
-                    quarantine_dir=self.config.state_folder / "quarantine",
+                    folders=self._folders,
                     digest=str(group.generation),
                     report=None,
                 )

@@ -79,7 +79,10 @@ class DefinitionSet:
     def to_document(self) -> dict[str, Any]:
         """The definitions as JSON types: `{kind: {name: definition}}`."""
         return {
-            kind: {name: item.model_dump(mode="json", by_alias=True, exclude={"name"}) for name, item in getattr(self, kind).items()}
+            kind: {
+                name: item.model_dump(mode="json", by_alias=True, exclude={"name"})
+                for name, item in getattr(self, kind).items()
+            }
             for kind in KINDS
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import MissingDependencyError
+from feature_store.errors import extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,20 +47,12 @@ def to_arrow(decoder: Decoder) -> pa.Table:
 
 def to_pandas(decoder: Decoder) -> pd.DataFrame:
     """The response as a DataFrame. See OnlineResponse.to_pandas."""
-    try:
+    with extra("pandas", "to_pandas()"):
         import pandas  # noqa: F401 - pyarrow needs it, and says less when it is not there
-    except ImportError as error:
-        raise MissingDependencyError(
-            "to_pandas()", expected="pandas", hint="pip install 'feature-store[pandas]'"
-        ) from error
     return to_arrow(decoder).to_pandas()
 
 
 def _pyarrow() -> Any:
-    try:
+    with extra("local", "to_arrow()"):
         import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError(
-            "to_arrow()", expected="pyarrow", hint="pip install 'feature-store[local]'"
-        ) from error
     return pyarrow

@@ -20,15 +20,11 @@ import orjson
 
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError
+from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError, extra
 
-try:
+with extra("registry", "registry"):
     import sqlalchemy as sa
     from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-except ImportError as error:
-    raise MissingDependencyError(
-        "registry", expected="SQLAlchemy", hint="pip install 'feature-store[registry]'"
-    ) from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

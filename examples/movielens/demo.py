@@ -1,0 +1,294 @@
+"""The whole way, from definitions to a matrix for a model, over MovieLens-100K. `bin/demo` runs it.
+
+python demo.py [--requests 2000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fetch import STEPS, FetchError, fetch
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from feature_store import FeatureStore
+from feature_store.errors import FeatureStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.progress import Task
+
+    from feature_store.materialize.job import Summary
+    from feature_store.online.response import OnlineResponse
+
+FOLDER = Path(__file__).resolve().parent
+FIRST_RATING, NOW = datetime(1997, 9, 20, tzinfo=UTC), datetime(1998, 4, 22, 12, tzinfo=UTC)
+USERS, MOVIES, CANDIDATES = 943, 1682, 200
+SHOWN_ROWS, SHOWN_USER = 12, 42
+SHORTEST_COLUMN = 5  # characters: a rounded number with its sign
+SEED = 7  # so that two runs ask for the same
+WARM_UP = 20  # requests that are not counted: the first compiles the service
+REQUESTS_PER_REFRESH = 100
+
+NEXT = (
+    "feature-store list",
+    "feature-store describe ranking",
+    "feature-store doctor",
+)
+
+# A pipe has no width; 80 columns would cut the tables.
+console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def main() -> None:
+    requests = _requests()
+    try:
+        steps(requests)
+    except (FeatureStoreError, FetchError) as error:
+        sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell says of an interrupted command; the server is stopped by then
+
+
+def steps(requests: int) -> None:
+    with FeatureStore(FOLDER) as store:
+        heading(1, "Fetch", "MovieLens-100K, made into Parquet under examples/movielens/data")
+        is_new = fetch_data()
+        heading(2, "Plan and apply", "features.py becomes a version of the registry and a serving plan in Redis")
+        apply(store)
+        heading(3, "Materialize", "the latest row of each user and movie, from Parquet into Redis")
+        materialize(store, is_new)
+        heading(4, "Read", f"user {SHOWN_USER} and {CANDIDATES} candidate movies, in one round trip")
+        console.print(f"The ratings are of 1997–98, so the clock of all reads is pinned to {NOW:%Y-%m-%d %H:%M} UTC.")
+        read(store)
+        heading(5, "Measure", "with to_numpy(), one thread, random users and movies, over the embedded server's socket")
+        measure(store, requests)
+        heading(6, "Look into Redis", "one packed row per entity, with a segment for each view")
+        look(store)
+    heading(7, "Next", "the server is stopped, its data stay; what follows starts it again")
+    suggest()
+
+
+# -- 1 to 3: from files to Redis ------------------------------------------------------------------------------------
+
+
+def fetch_data() -> bool:
+    """Returns whether the data are new."""
+    with _progress(TimeElapsedColumn()) as progress:
+        task = progress.add_task("fetch", total=len(STEPS) + 1)
+
+        def report(step: str) -> None:
+            progress.update(task, description=step, advance=1)
+
+        is_new = fetch(FOLDER, report)
+        progress.update(task, description="data made" if is_new else "data already there", completed=len(STEPS) + 1)
+    return is_new
+
+
+def apply(store: FeatureStore) -> None:
+    changes = store.plan()
+    console.print(escape(str(changes)))
+    applied = store.apply()
+    console.print(f"serving version {applied.version.version} from {escape(store.online.shown_url)}")
+
+
+class RowsPerSecond(ProgressColumn):
+    """How fast a phase is."""
+
+    def render(self, task: Task) -> Text:
+        """See ProgressColumn."""
+        # Over the whole phase: rich's own estimate needs several steps, and a small view is done in one.
+        speed = task.completed / task.elapsed if task.elapsed else 0.0
+        return Text(f"{task.completed:>9,.0f} rows {speed:>11,.0f} rows/s")
+
+
+class Bars:
+    """A Report of materialization as one progress bar per phase."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def started(self, view: str, total_rows: int | None) -> None:
+        """See Report."""
+        self._task = self._progress.add_task(view, total=total_rows)
+        self._rows = 0
+
+    def advanced(self, rows: int) -> None:
+        """See Report."""
+        self._rows += rows
+        self._progress.advance(self._task, rows)
+
+    def finished(self) -> None:
+        """See Report."""
+        # Files are skipped by their statistics, so a phase may end before all the rows there are went by.
+        self._progress.update(self._task, total=self._rows, completed=self._rows)
+
+
+def materialize(store: FeatureStore, is_new: bool) -> None:
+    # Without this, intervals that are recorded as done would not be read again from files that were made anew.
+    lookback = NOW - FIRST_RATING if is_new else timedelta(0)
+    with _progress(RowsPerSecond()) as progress:
+        summaries = store.materialize(end=NOW, lookback=lookback, report=Bars(progress))
+    names = ("source rows", "entities", "written", "older", "quarantined", "seconds")
+    table = _table("view", *(_right(name) for name in names))
+    for summary in summaries:
+        table.add_row(summary.view, *_counts(summary))
+    console.print(table)
+    if not any(summary.intervals for summary in summaries):
+        console.print("Nothing to do: all intervals up to then are recorded as materialized.")
+
+
+def _counts(summary: Summary) -> list[str]:
+    counts = (summary.source_rows, summary.latest_rows, summary.written, summary.older, summary.quarantined)
+    return [*(f"{count:,}" for count in counts), f"{summary.seconds:.2f}"]
+
+
+# -- 4 to 6: what is served -----------------------------------------------------------------------------------------
+
+
+def read(store: FeatureStore) -> None:
+    movies = random.Random(SEED).sample(range(1, MOVIES + 1), CANDIDATES)
+    request = {"user_id": SHOWN_USER, "movie_id": movies, "now_year": NOW.year}
+    cards = store.get_online_features("cards", request, now=NOW)
+    matrix = store.get_online_features("ranking", request, now=NOW).to_numpy()
+    show(movies, cards)
+    console.print(f"… and {CANDIDATES - SHOWN_ROWS} more rows. Values: {_status_counts(cards)}.")
+    rows, columns = matrix.shape
+    console.print(
+        f"For the model, the service [bold]ranking[/] returns the same {CANDIDATES} movies as one {rows} × {columns} "
+        f"{matrix.dtype} matrix."
+    )
+
+
+def show(movies: list[int], cards: OnlineResponse) -> None:
+    # Names are broken at underscores, and the title alone is cut, so that 80 columns do.
+    headers = [name.replace("_", "_\n") for name in ("movie_id", *cards.names)]
+    widths = [max(SHORTEST_COLUMN, *map(len, header.split("\n"))) for header in headers]
+    title = headers.index("title")
+    widths[title] = max(12, min(36, console.width - 2 - sum(width + 1 for width in widths) + widths[title]))
+    table = _table()
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="left" if i == title else "right", no_wrap=True, width=widths[i])
+    values = cards.to_dict()
+    for i in range(SHOWN_ROWS):
+        table.add_row(str(movies[i]), *(_cell(column[i]) for column in values.values()))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
+
+
+def _status_counts(response: OnlineResponse) -> str:
+    found = [status.name for name in response.names for status in response.status[name]]
+    return ", ".join(f"{found.count(name):,} {name}" for name in sorted(set(found), key=found.count, reverse=True))
+
+
+def measure(store: FeatureStore, requests: int) -> None:
+    client, choose = store.client, random.Random(SEED)
+
+    def ranking(candidates: int) -> float:
+        movies = choose.sample(range(1, MOVIES + 1), candidates)
+        request = {"user_id": choose.randint(1, USERS), "movie_id": movies, "now_year": NOW.year}
+        return timed(lambda: client.get_online_features("ranking", request, now=NOW).to_numpy())
+
+    def one_movie() -> float:
+        request = {"movie_id": choose.randint(1, MOVIES)}
+        return timed(lambda: client.get_online_features(["movie_stats:movie_rating_mean"], request, now=NOW).to_numpy())
+
+    cases: dict[str, Callable[[], float]] = {
+        f"ranking, 1 user × {CANDIDATES} movies": lambda: ranking(CANDIDATES),
+        "ranking, 1 user × 1 movie": lambda: ranking(1),
+        "1 feature of 1 movie": one_movie,
+    }
+    table = _table("read", _right("requests"), _right("p50"), _right("p99"))
+    # Drawn between the requests rather than by a thread of its own, which would be measured along.
+    with _progress(TimeElapsedColumn(), auto_refresh=False) as progress:
+        for name, case in cases.items():
+            for _ in range(WARM_UP):
+                case()
+            times = [case() for _ in _shown(progress, name, requests)]
+            table.add_row(name, f"{requests:,}", *(f"{np.percentile(times, p) * 1e3:.3f} ms" for p in (50, 99)))
+    console.print(table)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def _shown(progress: Progress, name: str, requests: int) -> Iterator[int]:
+    task = progress.add_task(name, total=requests)
+    for i in range(requests):
+        yield i
+        if (i + 1) % REQUESTS_PER_REFRESH == 0 or i + 1 == requests:
+            progress.update(task, completed=i + 1)
+            progress.refresh()
+
+
+def look(store: FeatureStore) -> None:
+    views = {group.name: [segment.view for segment in group.segments] for group in store.client.plan().groups}
+    table = _table("row group", "views in a row", _right("keys"), _right("bytes per row"), _right("bytes used"))
+    for group, found in store.online.statistics().items():
+        numbers = (found["rows"], found["row_bytes"], found["bytes"])
+        table.add_row(group, ", ".join(views[group]), *(f"{number:,}" for number in numbers))
+    console.print(table)
+    console.print(f"{store.online.info()['used_memory_human']} in all, texts and the server itself included.")
+
+
+def suggest() -> None:
+    console.print("    source .venv/bin/activate && cd examples/movielens", markup=False)
+    for command in NEXT:
+        console.print(f"    {command}", markup=False)
+
+
+# -- small parts ----------------------------------------------------------------------------------------------------
+
+
+def heading(number: int, title: str, about: str) -> None:
+    console.print(f"\n[bold cyan]{number}  {title}[/]  [dim]{about}[/]")
+
+
+def _table(*columns: str | Column) -> Table:
+    return Table(*columns, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+
+
+def _right(name: str) -> Column:
+    return Column(name, justify="right")
+
+
+def _progress(*columns: ProgressColumn, auto_refresh: bool = True) -> Progress:
+    shown = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description:<24}"), BarColumn(bar_width=16), *columns)
+    return Progress(*shown, console=console, auto_refresh=auto_refresh)
+
+
+def _requests() -> int:
+    parser = argparse.ArgumentParser(description="The feature store over MovieLens-100K, step by step.")
+    parser.add_argument("--requests", type=_positive, default=2000, help="how many of each to measure (default: 2000)")
+    return int(parser.parse_args().requests)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+"""A job: rows of a view in an interval, staged, written in chunks, recorded. Killed anywhere, it goes on when rerun.
+
+stage    the engine makes a file of the latest rows; a rename makes it be there whole or not at all
+write    chunk after chunk; the registry notes how many are written
+record   the interval, then the file goes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from feature_store.errors import DataError
+from feature_store.materialize.engine import Stage
+from feature_store.materialize.progress import BEGINNING, Interval, Silent, missing
+from feature_store.materialize.quarantine import Quarantine
+from feature_store.materialize.sources import fingerprint, parquet_rows, pushed_rows
+from feature_store.online.writer import WriteCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.materialize.engine import Engine
+    from feature_store.materialize.progress import Progress, Report
+    from feature_store.materialize.sources import Rows
+    from feature_store.online.batch import RowBatch
+
+
+class Sink(Protocol):
+    """Takes rows: a writer of the online store."""
+
+    def write(self, batch: RowBatch) -> WriteCounts:
+        """Write rows, newest wins."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job did.
+
+    Attributes:
+        view: whose rows.
+        intervals: what was read, `[start, end)` in microseconds.
+        source_rows: rows of the source in the intervals.
+        latest_rows: of them, the latest of each entity.
+        written: of them, those that the store took.
+        older: of them, those that the store had newer.
+        quarantined: rows that do not fit the view.
+        quarantine_file: where they are.
+        resumed_chunks: chunks that an earlier, killed run had written.
+        seconds: how long it took.
+    """
+
+    view: str
+    intervals: tuple[Interval, ...] = ()
+    source_rows: int = 0
+    latest_rows: int = 0
+    written: int = 0
+    older: int = 0
+    quarantined: int = 0
+    quarantine_file: str | None = None
+    resumed_chunks: int = 0
+    seconds: float = 0.0
+
+    def to_document(self) -> dict[str, Any]:
+        """The summary as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where jobs keep their files: `work` staged rows, `quarantine` rows that do not fit."""
+
+    work: Path
+    quarantine: Path
+
+
+def materialize(
+    view: FeatureView,
+    *,
+    source_folder: Path,
+    start_us: int | None,
+    end_us: int,
+    lookback_us: int,
+    generation: int,
+    engine: Engine,
+    sink: Sink,
+    progress: Progress,
+    folders: Folders,
+    digest: str,
+    report: Report | None = None,
+) -> Summary:
+    """Write the latest rows of a view's source to a sink.
+
+    Args:
+        view: a view with a source.
+        source_folder: what the source's path is relative to.
+        start_us: where to begin; None: read what is not recorded, and `lookback_us` before its end again.
+        end_us: where to end.
+        lookback_us: see `start_us`.
+        generation: of the view's row group, under which intervals are recorded.
+        engine: what finds the latest rows.
+        sink: where they go.
+        progress: what is recorded.
+        folders: where files go.
+        digest: of the definitions; rows staged under others are not used.
+        report: is told of the progress.
+
+    Raises:
+        DataError: the source does not fit the view, or cannot be read; or the interval is empty.
+    """
+    begun = time.perf_counter()
+    if view.source is None:
+        raise DataError(f"materialize {view.name}", expected="a view with a source", got="none", hint="push its rows")
+    if start_us is not None and start_us >= end_us:
+        raise DataError(f"materialize {view.name}", expected="a start before the end", got=f"[{start_us}, {end_us})")
+    summary = Summary(view.name)
+    with _locked(folders.work / view.name) as work:
+        rows_digest = json.dumps([view.name, generation, digest, fingerprint(view.source, source_folder)])
+        intervals = _intervals(progress.finished_intervals(view.name, generation), start_us, end_us, lookback_us)
+        intervals = _leftover_first(intervals, work, rows_digest)
+        for interval in intervals:
+            rows = parquet_rows(view.source, view, source_folder)
+            job = _Job(_job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
+            done = _run(job, engine, sink, progress, report or Silent())
+            progress.record_interval(view.name, generation, *interval)
+            progress.forget_job(job.name)
+            _clear(work)
+            summary = _add(summary, done)
+    return replace(summary, intervals=tuple(intervals), seconds=time.perf_counter() - begun)
+
+
+def push(
+    view: FeatureView, table: Any, *, engine: Engine, sink: Sink, folders: Folders, report: Report | None = None
+) -> Summary:
+    """Write the latest rows of a table to a sink.
+
+    Args:
+        view: whose rows.
+        table: an Arrow table, record batch or reader, a DataFrame, or the path of a .csv or .parquet file, with the
+            columns of the view's source; of a view without one: join keys, fields, `event_timestamp` and, if there is
+            one, `created_timestamp`.
+        engine, sink, folders, report: as of `materialize`.
+
+    Raises:
+        DataError: the table does not fit the view, or cannot be read.
+    """
+    begun = time.perf_counter()
+    rows = pushed_rows(table, view)
+    with _locked(folders.work / f"push-{view.name}") as work:
+        _clear(work)
+        job = _Job("push", view, rows, (BEGINNING, -BEGINNING), work, folders.quarantine)
+        done = _run(job, engine, sink, _Unrecorded(), report or Silent())
+        _clear(work)
+    return replace(done, seconds=time.perf_counter() - begun)
+
+
+class _Job(NamedTuple):
+    name: str
+    view: FeatureView
+    rows: Rows
+    interval: Interval
+    work: Path
+    quarantine: Path
+
+    @property
+    def staged(self) -> Path:
+        """The file of the latest rows."""
+        return self.work / f"{self.name}.parquet"
+
+    @property
+    def note(self) -> Path:
+        """The file that says what the staged rows are; made after them, so that with it they are whole."""
+        return self.work / f"{self.name}.json"
+
+
+class _Note(NamedTuple):
+    interval: Interval
+    source_rows: int
+    quarantined: int
+    quarantine_file: str | None
+
+
+def _job_name(rows_digest: str, interval: Interval) -> str:
+    """The same for the same rows and interval, so that a killed job is found again."""
+    return hashlib.sha256(json.dumps([rows_digest, interval]).encode()).hexdigest()[:24]
+
+
+def _read_note(path: Path) -> _Note:
+    interval, *counts = json.loads(path.read_text())
+    return _Note((interval[0], interval[1]), *counts)
+
+
+def _leftover_first(intervals: list[Interval], work: Path, rows_digest: str) -> list[Interval]:
+    """Split off what a killed job has staged: "until now" ends later at each run, and would never find it again."""
+    for path in work.glob("*.json"):
+        start, end = _read_note(path).interval
+        holds = [held for held in intervals if held[0] <= start and end <= held[1]]
+        if holds and path.stem == _job_name(rows_digest, (start, end)):
+            rest = [part for part in intervals if part not in holds]
+            cut = [(holds[0][0], start), (end, holds[0][1])]
+            return [(start, end), *sorted([*rest, *(part for part in cut if part[0] < part[1])])]
+    return intervals
+
+
+def _intervals(finished: list[Interval], start_us: int | None, end_us: int, lookback_us: int) -> list[Interval]:
+    if start_us is not None:
+        return [(start_us, end_us)]
+    last = finished[-1][1] if finished else BEGINNING
+    again = (min(last, end_us) - lookback_us, end_us)
+    fresh = missing((BEGINNING, end_us), finished)
+    if not finished or lookback_us <= 0:
+        return fresh
+    return [*missing((BEGINNING, again[0]), finished), again]
+
+
+def _run(job: _Job, engine: Engine, sink: Sink, progress: Progress, report: Report) -> Summary:
+    done = progress.chunks_done(job.name) if job.note.exists() else 0
+    if not job.note.exists():
+        _clear(job.work)
+        progress.forget_job(job.name)  # of a staged file that is no more
+        _stage(job, engine, report)
+    note = _read_note(job.note)
+    total = engine.chunk_count(job.staged)
+    counts, latest = WriteCounts(), 0
+    report.started(f"{job.view.name}: write", None)
+    for chunk, batch in enumerate(engine.chunks(job.staged, job.view, done), done):
+        counts = counts.plus(sink.write(batch))
+        latest += len(batch)
+        progress.record_chunk(job.name, chunk + 1, total)
+        report.advanced(len(batch))
+    report.finished()
+    return Summary(
+        job.view.name,
+        source_rows=note.source_rows,
+        latest_rows=latest,
+        written=counts.written,
+        older=counts.older,
+        quarantined=note.quarantined,
+        quarantine_file=note.quarantine_file,
+        resumed_chunks=done,
+    )
+
+
+def _stage(job: _Job, engine: Engine, report: Report) -> None:
+    quarantine = Quarantine(job.quarantine, job.work, job.view.name)
+    try:
+        source_rows = engine.stage(Stage(job.view, job.rows, *job.interval, job.staged, quarantine, report))
+    finally:
+        quarantine.close()
+    note = _Note(job.interval, source_rows, quarantine.rows, str(quarantine.path) if quarantine.path else None)
+    unfinished = job.note.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(note))
+    unfinished.rename(job.note)
+
+
+def _add(a: Summary, b: Summary) -> Summary:
+    return replace(
+        a,
+        source_rows=a.source_rows + b.source_rows,
+        latest_rows=a.latest_rows + b.latest_rows,
+        written=a.written + b.written,
+        older=a.older + b.older,
+        quarantined=a.quarantined + b.quarantined,
+        quarantine_file=b.quarantine_file or a.quarantine_file,
+        resumed_chunks=a.resumed_chunks + b.resumed_chunks,
+    )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    """A view's working folder, for one process at a time: the second waits, and then finds the work done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    except OSError as error:
+        if isinstance(error, DataError) or error.filename is None:
+            raise
+        raise DataError(f"working folder {folder}", expected="a folder to write to", got=str(error)) from error
+
+
+def _clear(folder: Path) -> None:
+    """Remove what jobs have left: of this one when it is finished, of killed ones before the next begins."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
+
+
+class _Unrecorded:
+    """The progress of what cannot be resumed, because its rows are nowhere but in the caller's hands."""
+
+    def finished_intervals(self, view: str, generation: int) -> list[Interval]:
+        """See Progress."""
+        return []
+
+    def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
+        """See Progress."""
+
+    def chunks_done(self, job: str) -> int:
+        """See Progress."""
+        return 0
+
+    def record_chunk(self, job: str, done: int, total: int) -> None:
+        """See Progress."""
+
+    def forget_job(self, job: str) -> None:
+        """See Progress."""

@@ -1,0 +1,143 @@
+"""The local engine: pyarrow reads, DuckDB finds the latest rows, spilling to disk when they do not fit in memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_store.errors import DataError, FeatureStoreError
+from feature_store.materialize.rows import (
+    CREATED_TS,
+    EVENT_TS,
+    SEQUENCE,
+    check,
+    checked_schema,
+    source_columns,
+    to_row_batch,
+)
+from feature_store.materialize.sources import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.materialize.engine import Stage
+    from feature_store.materialize.rows import SourceColumns
+    from feature_store.online.batch import RowBatch
+
+# Beside DuckDB's own memory a job holds a few batches: together they stay under 1 GB.
+_MEMORY_LIMIT = "512MB"
+_CHUNK_ROWS = 50_000  # 10 MB of rows of 25 features: a tenth of a second to write, so little is done again after a kill
+# The latest row of each key. Measured on 1M rows × 10 floats → 100k entities, 2 cores, from batches to the staged file:
+# row_number() 0.29 s; arg_max(row, …) GROUP BY 0.55 s; arg_max per column 0.86 s; DISTINCT ON 0.98 s.
+_LATEST = """
+COPY (
+    SELECT * EXCLUDE ("place of row", "{sequence}") FROM (
+        SELECT *, row_number() OVER (
+            PARTITION BY {keys} ORDER BY "{event}" DESC, "{created}" DESC, "{sequence}" DESC
+        ) AS "place of row"
+        FROM fitting_rows
+    ) WHERE "place of row" = 1
+) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE {chunk_rows}, COMPRESSION lz4_raw)
+"""
+
+
+class LocalEngine:
+    """See Engine."""
+
+    def stage(self, asked: Stage) -> int:
+        """See Engine."""
+        rows = asked.rows
+        columns = source_columns(asked.view, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
+        reader = _FittingRows(asked, columns)
+        asked.target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = asked.target.with_suffix(".unfinished")
+        with tempfile.TemporaryDirectory(dir=asked.target.parent, prefix="spill-") as spill:
+            try:
+                _latest(reader.reader(), asked.view, unfinished, spill)
+            except DataError as error:
+                # DuckDB tells of an error in what it reads in its own words; the reader kept the error itself.
+                raise reader.error or error from None
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())
+        unfinished.rename(asked.target)
+        return reader.in_interval
+
+    def chunk_count(self, target: Path) -> int:
+        """See Engine."""
+        with reading(f"staged rows {target}"):
+            count: int = pq.read_metadata(target).num_row_groups
+        return count
+
+    def chunks(self, target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
+        """See Engine."""
+        with reading(f"staged rows {target}"), pq.ParquetFile(target) as file:
+            for chunk in range(first, file.num_row_groups):
+                yield to_row_batch(file.read_row_group(chunk), view)
+
+
+class _FittingRows:
+    """The rows of a source that are in the interval and fit; counts them on the way."""
+
+    def __init__(self, asked: Stage, columns: SourceColumns) -> None:
+        self._asked, self._columns = asked, columns
+        self.in_interval = 0
+        self.error: FeatureStoreError | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        """As a stream that DuckDB reads once."""
+        return pa.RecordBatchReader.from_batches(checked_schema(self._columns), self._guarded())
+
+    def _guarded(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches()
+        except FeatureStoreError as error:
+            self.error = error
+            raise
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        asked, columns = self._asked, self._columns
+        first = 0
+        asked.report.started(asked.view.name, asked.rows.total)
+        for batch in asked.rows.batches(columns.names, columns.event_timestamp, asked.start_us, asked.end_us):
+            good, bad = check(batch, columns, asked.view.join_keys, first)
+            inside = pc.and_(
+                pc.greater_equal(good[EVENT_TS], pa.scalar(asked.start_us, pa.int64())),
+                pc.less(good[EVENT_TS], pa.scalar(asked.end_us, pa.int64())),
+            )
+            good = good.filter(inside)
+            asked.quarantine.add(bad)
+            first += len(batch)
+            self.in_interval += len(good) + len(bad)
+            asked.report.advanced(len(batch))
+            yield good
+        asked.report.finished()
+
+
+def _latest(rows: pa.RecordBatchReader, view: FeatureView, target: Path, spill: str) -> None:
+    query = _LATEST.format(
+        keys=", ".join(f'"{key}"' for key in view.join_keys),
+        event=EVENT_TS,
+        created=CREATED_TS,
+        sequence=SEQUENCE,
+        target=str(target).replace("'", "''"),
+        chunk_rows=_CHUNK_ROWS,
+    )
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": _MEMORY_LIMIT,
+        "temp_directory": spill,
+        "preserve_insertion_order": False,
+    }
+    try:
+        with duckdb.connect(config=settings) as connection:
+            connection.register("fitting_rows", rows)
+            connection.execute(query)
+    except duckdb.Error as error:
+        raise DataError(f"latest rows of {view.name}", expected="to be computed", got=str(error)) from error

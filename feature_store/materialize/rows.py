@@ -1,0 +1,343 @@
+"""Rows as a source has them → rows of the declared types; those that do not fit are set aside with the reason.
+
+A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared, times in the
+years 1 to 9999. Only float64 → float32 rounds, because that is what Float32 says. NaN is a value; null is none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.definitions.dtypes import FLOAT32_MAX, MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
+from feature_store.errors import DataError
+from feature_store.materialize.csv_text import parse
+from feature_store.online.batch import RowBatch, Values
+from feature_store.online.codec import object_column
+
+if TYPE_CHECKING:
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.feature_view import FeatureView
+
+# Names of columns of checked rows that no join key or field can have.
+EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "sequence"
+TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+_DAY_US = 86_400_000_000
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class SourceColumns(NamedTuple):
+    """Which columns of a source a view takes.
+
+    Attributes:
+        types: per join key and field its declared type.
+        event_timestamp: the column of event times.
+        created_timestamp: the column of creation times, or None.
+        text: whether all columns are text that is to be parsed.
+    """
+
+    types: dict[str, DType]
+    event_timestamp: str
+    created_timestamp: str | None
+    text: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        created = [self.created_timestamp] if self.created_timestamp is not None else []
+        return [*self.types, self.event_timestamp, *created]
+
+
+class Checked(NamedTuple):
+    """Rows of a batch: `good` ones of the declared types (`checked_schema`), `bad` ones as they were, with `reason`."""
+
+    good: pa.RecordBatch
+    bad: pa.RecordBatch
+
+
+def storage_type(dtype: DType) -> pa.DataType:
+    """The Arrow type of checked values: times as int64 microseconds, arrays as lists."""
+    if dtype.element is not None:
+        return pa.list_(storage_type(dtype.element))
+    return {
+        "Bool": pa.bool_(),
+        "Int32": pa.int32(),
+        "Int64": pa.int64(),
+        "Float32": pa.float32(),
+        "Float64": pa.float64(),
+        "String": pa.string(),
+        "Timestamp": pa.int64(),
+    }[dtype.name]
+
+
+def source_columns(
+    view: FeatureView, schema: pa.Schema, where: str, *, pushed: bool = False, text: bool = False
+) -> SourceColumns:
+    """The columns that a view takes from data of a schema. What is pushed need not say when it was created.
+
+    Raises:
+        DataError: a column is missing, or of a type that cannot fit; `where` names the data.
+    """
+    types = {entity.join_key: entity.dtype for entity in view.entities} | {
+        field.name: field.dtype for field in view.fields
+    }
+    event = view.source.event_timestamp if view.source is not None else "event_timestamp"
+    created = view.source.created_timestamp if view.source is not None else "created_timestamp"
+    if pushed and created not in schema.names:
+        created = None
+    times = {event: Timestamp} | ({created: Timestamp} if created is not None else {})
+    for name, dtype in (types | times).items():
+        _refuse_column(f"{where}: column {name}", name, dtype, schema, text=text)
+    return SourceColumns(types, event, created, text)
+
+
+def checked_schema(columns: SourceColumns) -> pa.Schema:
+    """The schema of checked rows."""
+    fields = [pa.field(name, storage_type(dtype)) for name, dtype in columns.types.items()]
+    return pa.schema([*fields, *(pa.field(name, pa.int64()) for name in (EVENT_TS, CREATED_TS, SEQUENCE))])
+
+
+def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first: int) -> Checked:
+    """Take the rows that fit and set aside those that do not.
+
+    Args:
+        batch: rows of the source.
+        columns: what to take, from `source_columns`.
+        keys: the join keys, which must not be null.
+        first: the place of the batch's first row in the source.
+    """
+    reasons: dict[int, str] = {}
+    fitted: list[pa.Array] = []
+    for name, dtype in columns.types.items():
+        values, bad = _read(batch.column(name), dtype, columns)
+        if name in keys:
+            bad |= _nulls(values)
+        _explain(reasons, bad, name, dtype, batch)
+        fitted.append(values)
+    events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
+    _explain(reasons, bad | _nulls(events), columns.event_timestamp, Timestamp, batch)
+    created = events
+    if columns.created_timestamp is not None:
+        created, bad = _read(batch.column(columns.created_timestamp), Timestamp, columns)
+        _explain(reasons, bad, columns.created_timestamp, Timestamp, batch)
+        created = pc.coalesce(created, events)
+    sequence = pa.array(np.arange(first, first + len(batch)))
+    good = pa.RecordBatch.from_arrays([*fitted, events, created, sequence], schema=checked_schema(columns))
+    places = sorted(reasons)
+    if places:
+        fits = np.ones(len(batch), bool)
+        fits[places] = False
+        good = good.filter(pa.array(fits))
+    bad_rows = batch.take(pa.array(places, pa.int64()))
+    about = "reason"
+    while about in batch.schema.names:
+        about += "_"
+    return Checked(good, bad_rows.append_column(about, pa.array([reasons[i] for i in places], pa.string())))
+
+
+def to_row_batch(rows: pa.RecordBatch | pa.Table, view: FeatureView) -> RowBatch:
+    """Checked rows as the online store takes them."""
+    column = {name: _one(rows.column(name)) for name in rows.schema.names}
+    return RowBatch(
+        keys={entity.join_key: _values(column[entity.join_key], entity.dtype).values for entity in view.entities},
+        event_ts=column[EVENT_TS].to_numpy(),
+        created_ts=column[CREATED_TS].to_numpy(),
+        columns={field.name: _values(column[field.name], field.dtype) for field in view.fields},
+    )
+
+
+# -- whether a column can fit at all --------------------------------------------------------------------------------
+
+
+def _refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, text: bool) -> None:
+    if name not in schema.names:
+        near = difflib.get_close_matches(name, schema.names, n=3) or schema.names
+        raise DataError(where, expected=f"a column of {dtype}", got="none", hint=f"there are {', '.join(near)}")
+    if schema.names.count(name) > 1:
+        raise DataError(where, expected="one column of that name", got=str(schema.names.count(name)))
+    found = schema.field(name).type
+    if text and dtype.element is not None:
+        raise DataError(where, expected=f"values of {dtype}", got="text", hint="push arrays from a Parquet file")
+    if not text and not _can_fit(found, dtype):
+        raise DataError(where, expected=f"values of {dtype}", got=f"a column of {found}")
+
+
+def _can_fit(found: pa.DataType, dtype: DType) -> bool:
+    if pa.types.is_dictionary(found):
+        return _can_fit(found.value_type, dtype)
+    if pa.types.is_null(found):
+        return True
+    if dtype.element is not None:
+        lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+        return lists and _can_fit(found.value_type, dtype.element)
+    numbers = pa.types.is_integer(found) or pa.types.is_floating(found)
+    fits: dict[str, bool] = {
+        "Bool": pa.types.is_boolean(found),
+        "String": _is_text(found),
+        "Timestamp": pa.types.is_timestamp(found) or pa.types.is_date(found),
+    }
+    return fits.get(dtype.name, bool(numbers or pa.types.is_decimal(found)))
+
+
+def _is_text(found: pa.DataType) -> bool:
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found))
+
+
+# -- one column -----------------------------------------------------------------------------------------------------
+
+
+def _read(values: pa.Array, dtype: DType, columns: SourceColumns) -> tuple[pa.Array, Mask]:
+    if not columns.text:
+        return _fit(_plain(values), dtype)
+    text, not_text = _fit_text(values)
+    parsed, not_parsed = parse(text, dtype)
+    fitted, bad = _fit(parsed, dtype)
+    return fitted, bad | not_parsed | not_text
+
+
+def _fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+    """The values as `storage_type(dtype)`, and which do not fit (what stands there does not matter)."""
+    wanted = storage_type(dtype)
+    if pa.types.is_null(values.type):
+        return values.cast(wanted), np.zeros(len(values), bool)
+    if dtype.element is not None:
+        return _fit_lists(values, dtype)
+    if dtype.name == "Bool":
+        return values, np.zeros(len(values), bool)
+    if dtype.name == "String":
+        return _fit_text(values)
+    if dtype.name == "Timestamp":
+        return _fit_times(values)
+    if values.type == wanted:
+        return values, np.zeros(len(values), bool)
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.float64())
+    raw = values.fill_null(0).to_numpy(zero_copy_only=False)
+    fitted, bad = (_as_integers if dtype.numpy.kind == "i" else _as_floats)(raw, dtype.numpy)
+    return pa.array(fitted, wanted, mask=_nulls(values)), bad & ~_nulls(values)
+
+
+def _as_integers(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
+    limits = np.iinfo(wanted)
+    if raw.dtype.kind == "f":
+        wide = raw.astype(np.float64)
+        # As floats the limits are exact below and one too high above, hence < there. NaN compares false.
+        fits = (wide >= float(limits.min)) & (wide < float(limits.max) + 1 if wanted.itemsize == 4 else wide < 2.0**63)
+        fits &= np.trunc(wide) == wide
+    else:
+        fits = (raw <= limits.max) if raw.dtype.kind == "u" else (raw >= limits.min) & (raw <= limits.max)
+    return np.where(fits, raw, 0).astype(wanted), ~fits
+
+
+def _as_floats(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        fitted = raw.astype(wanted)
+    if raw.dtype.kind == "f":
+        return fitted, np.isfinite(raw) & (np.abs(raw) > FLOAT32_MAX) if wanted.itemsize == 4 else np.zeros(
+            len(raw), bool
+        )
+    top = 2.0**64 if raw.dtype.kind == "u" else 2.0**63
+    back = np.where(fitted.astype(np.float64) < top, fitted, 0).astype(raw.dtype)
+    return fitted, back != raw
+
+
+def _fit_times(values: pa.Array) -> tuple[pa.Array, Mask]:
+    nulls = _nulls(values)
+    if pa.types.is_date(values.type):
+        days = values.cast(pa.date32()).cast(pa.int32())
+        raw, times, parts = days.fill_null(0).to_numpy().astype(np.int64), _DAY_US, 1
+    else:
+        raw = values.cast(pa.int64()).fill_null(0).to_numpy()
+        times, parts = TO_MICROSECONDS[values.type.unit]
+    # Compared before multiplying, which could overflow.
+    fits = (raw // parts >= MIN_TIMESTAMP_US // times) & (raw // parts <= MAX_TIMESTAMP_US // times)
+    microseconds = np.where(fits, raw, 0) * times // parts
+    return pa.array(microseconds, pa.int64(), mask=nulls), ~fits & ~nulls
+
+
+def _fit_text(values: pa.Array) -> tuple[pa.Array, Mask]:
+    try:
+        values.validate(full=True)
+        return values.cast(pa.string()), np.zeros(len(values), bool)
+    except pa.ArrowInvalid:  # Parquet files can hold any bytes as text
+        raw = values.cast(pa.binary()).to_pylist()
+        bad = np.array([value is not None and not _is_utf8(value) for value in raw])
+        listed = [None if value is None or wrong else value.decode() for value, wrong in zip(raw, bad, strict=True)]
+        return pa.array(listed, pa.string()), bad
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _fit_lists(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+    assert dtype.element is not None
+    nulls = _nulls(values)
+    lengths = pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
+    lengths[nulls] = 0
+    elements, bad_elements = _fit(_plain(pc.list_flatten(values)), dtype.element)
+    owner = np.repeat(np.arange(len(values)), lengths)
+    bad = np.zeros(len(values), bool)
+    bad[owner[bad_elements | _nulls(elements)]] = True
+    if dtype.length is not None:
+        bad |= ~nulls & (lengths != dtype.length)
+    lengths[bad] = 0
+    kept = elements.filter(pa.array(~bad[owner]))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), kept, mask=pa.array(nulls)), bad
+
+
+def _explain(reasons: dict[int, str], bad: Mask, name: str, dtype: DType, batch: pa.RecordBatch) -> None:
+    for i in np.flatnonzero(bad).tolist():
+        value = batch.column(name)[i]
+        try:
+            got = repr(value.as_py()) if value.is_valid else "null"
+        except (ValueError, OverflowError):  # a time that no datetime holds, or text that is not UTF-8
+            got = str(value.cast(pa.int64() if pa.types.is_timestamp(value.type) else pa.binary()))
+        reasons.setdefault(i, f"{name}: expected {dtype}, got {got[:200]}")
+
+
+def _values(values: pa.Array, dtype: DType) -> Values:
+    nulls = _nulls(values) if values.null_count else None
+    if dtype.width is None:
+        return Values(_objects(values, dtype), nulls)
+    if dtype.element is None:
+        filled = values.fill_null(False if dtype.name == "Bool" else 0) if values.null_count else values
+        return Values(filled.to_numpy(zero_copy_only=False), nulls)
+    stacked = np.zeros((len(values), dtype.size), dtype.numpy)
+    there = ~nulls if nulls is not None else slice(None)
+    stacked[there] = pc.list_flatten(values).to_numpy(zero_copy_only=False).reshape(-1, dtype.size)
+    return Values(stacked, nulls)
+
+
+def _objects(values: pa.Array, dtype: DType) -> np.ndarray[Any, Any]:
+    if dtype.element is None or dtype.element.name == "String":
+        return object_column(values.to_pylist())
+    return object_column(
+        [None if item.values is None else item.values.to_numpy(zero_copy_only=False) for item in values]
+    )
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _nulls(values: pa.Array) -> Mask:
+    if not values.null_count:
+        return np.zeros(len(values), bool)
+    mask: Mask = values.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _one(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if not isinstance(values, pa.ChunkedArray):
+        return values
+    return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
