@@ -20,17 +20,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
-from rich.text import Text
 
 from feature_store import FeatureStore
+from feature_store.cli.data import show_summaries
+from feature_store.cli.progress import ProgressReport
+from feature_store.cli.project import show_changes
 from feature_store.errors import FeatureStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import Task
-
-    from feature_store.materialize.job import Summary
     from feature_store.online.response import OnlineResponse
 
 FOLDER = Path(__file__).resolve().parent
@@ -98,61 +97,19 @@ def fetch_data() -> bool:
 
 
 def apply(store: FeatureStore) -> None:
-    changes = store.plan()
-    console.print(escape(str(changes)))
+    show_changes(store.plan())
     applied = store.apply()
     console.print(f"serving version {applied.version.version} from {escape(store.online.shown_url)}")
-
-
-class RowsPerSecond(ProgressColumn):
-    """How fast a phase is."""
-
-    def render(self, task: Task) -> Text:
-        """See ProgressColumn."""
-        # Over the whole phase: rich's own estimate needs several steps, and a small view is done in one.
-        speed = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{task.completed:>9,.0f} rows {speed:>11,.0f} rows/s")
-
-
-class Bars:
-    """A Report of materialization as one progress bar per phase."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def started(self, view: str, total_rows: int | None) -> None:
-        """See Report."""
-        self._task = self._progress.add_task(view, total=total_rows)
-        self._rows = 0
-
-    def advanced(self, rows: int) -> None:
-        """See Report."""
-        self._rows += rows
-        self._progress.advance(self._task, rows)
-
-    def finished(self) -> None:
-        """See Report."""
-        # Files are skipped by their statistics, so a phase may end before all the rows there are went by.
-        self._progress.update(self._task, total=self._rows, completed=self._rows)
 
 
 def materialize(store: FeatureStore, is_new: bool) -> None:
     # Without this, intervals that are recorded as done would not be read again from files that were made anew.
     lookback = NOW - FIRST_RATING if is_new else timedelta(0)
-    with _progress(RowsPerSecond()) as progress:
-        summaries = store.materialize(end=NOW, lookback=lookback, report=Bars(progress))
-    names = ("source rows", "entities", "written", "older", "quarantined", "seconds")
-    table = _table("view", *(_right(name) for name in names))
-    for summary in summaries:
-        table.add_row(summary.view, *_counts(summary))
-    console.print(table)
+    with ProgressReport(console) as report:
+        summaries = store.materialize(end=NOW, lookback=lookback, report=report)
+    show_summaries(summaries)
     if not any(summary.intervals for summary in summaries):
         console.print("Nothing to do: all intervals up to then are recorded as materialized.")
-
-
-def _counts(summary: Summary) -> list[str]:
-    counts = (summary.source_rows, summary.latest_rows, summary.written, summary.older, summary.quarantined)
-    return [*(f"{count:,}" for count in counts), f"{summary.seconds:.2f}"]
 
 
 # -- 4 to 6: what is served -----------------------------------------------------------------------------------------

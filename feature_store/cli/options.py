@@ -1,0 +1,106 @@
+"""Options that several commands take, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feature_store.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.dtypes import DType
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_BOOLS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def read_time(text: str) -> datetime:
+    """ISO 8601, UTC unless it says otherwise."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a time such as 2026-01-31 or 2026-01-31T12:00:00Z, got {text!r}") from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def read_duration(text: str) -> timedelta:
+    """A whole number and a unit: 90s, 30m, 36h, 7d, 2w."""
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if found is None:
+        raise typer.BadParameter(f"expected a duration such as 30m, 36h or 7d, got {text!r}")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _time_option(about: str) -> Any:
+    return typer.Option(parser=read_time, metavar="TIME", help=about)
+
+
+Repo = Annotated[
+    Path,
+    typer.Option("--repo", "-C", envvar="FEATURE_STORE_REPO", help="Folder of feature_store.yaml.", show_default="."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Start = Annotated[datetime | None, _time_option("Where to begin; unless given, where the last one ended.")]
+End = Annotated[datetime | None, _time_option("Where to end; now unless given.")]
+Now = Annotated[datetime | None, _time_option("Read as if it were then.")]
+Lookback = Annotated[
+    timedelta | None,
+    typer.Option(
+        parser=read_duration,
+        metavar="36h|7d",
+        help="How far before the last end to read again, for rows that came late.",
+    ),
+]
+
+
+def read_entity_rows(arguments: Sequence[str], definitions: DefinitionSet) -> dict[str, Any]:
+    """`name=value` or `name=value,value`; a list with commas in its texts as JSON: `name=["a,b","c"]`.
+
+    Raises:
+        RequestError: an argument is no such thing, names neither a join key nor a request field, or is of a wrong type.
+    """
+    types = {entity.join_key: entity.dtype for entity in definitions.entities.values()}
+    for view in definitions.on_demand_feature_views.values():
+        types |= {field.name: field.dtype for request in view.requests for field in request.fields}
+    return dict(_read_argument(argument, types) for argument in arguments)
+
+
+def _read_argument(argument: str, types: Mapping[str, DType]) -> tuple[str, Any]:
+    name, _, text = argument.partition("=")
+    if name not in types:
+        known = ", ".join(f"{known}=…" for known in types)
+        raise RequestError(f"argument {argument}", expected=known or "no entity rows", got=repr(name))
+    if text.startswith("["):
+        import orjson
+
+        try:
+            return name, orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"argument {name}", expected="a JSON list", got=f"{text}: {error}") from None
+    values = [_read_value(name, part, types[name]) for part in text.split(",")]
+    return name, values if len(values) > 1 else values[0]
+
+
+def _read_value(name: str, text: str, dtype: DType) -> Any:
+    try:
+        match dtype.name:
+            case "Int32" | "Int64":
+                return int(text)
+            case "Float32" | "Float64":
+                return float(text)
+            case "Bool":
+                return _BOOLS[text.lower()]
+            case "Timestamp":
+                return read_time(text)
+            case _:
+                return text
+    except (ValueError, KeyError):
+        raise RequestError(f"argument {name}", expected=f"a value of {dtype}", got=repr(text)) from None

@@ -1,0 +1,62 @@
+"""What commands print: tables and lines for people on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from feature_store.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# A pipe has no width; 80 columns would cut tables that a program or a log reads later.
+_WIDE = 200
+MISSING = "–"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on what stdout (or stderr) is now."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    import orjson
+
+    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode())
+
+
+def table(title: str, columns: dict[str, str], rows: Iterable[Iterable[Any]]) -> Table:
+    """A table; `columns` are `{header: justify}`."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, justify in columns.items():
+        made.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it; what users wrote is never read as markup."""
+    if value is None:
+        return f"[dim]{MISSING}[/]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return escape(str(value))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone; where nobody can answer, `--yes` is demanded."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise RequestError(question, expected="an answer", got="no terminal to ask on", hint="say --yes")
+    typer.confirm(question, abort=True)

@@ -1,0 +1,66 @@
+"""Commands on the embedded server: status, start, stop."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.output import console, print_json
+from feature_store.config import load_config
+from feature_store.errors import ConfigError
+from feature_store.online.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from feature_store.online.embedded import ServerStatus
+
+app = typer.Typer(help="The embedded server: a real Redis-protocol server of this project's own.", no_args_is_help=True)
+
+
+@app.command()
+def status(repo: Repo = Path(), as_json: AsJson = False) -> None:
+    """Whether it runs, since when it stays, and what it holds."""
+    _show(_server(repo).status(), as_json=as_json)
+
+
+@app.command()
+def start(repo: Repo = Path(), as_json: AsJson = False) -> None:
+    """Start it, and let it stay until it is stopped."""
+    server = _server(repo)
+    server.start(persistent=True)
+    _show(server.status(), as_json=as_json)
+
+
+@app.command()
+def stop(repo: Repo = Path(), as_json: AsJson = False) -> None:
+    """Stop it; its data stay."""
+    server = _server(repo)
+    server.stop()
+    _show(server.status(), as_json=as_json)
+
+
+def _server(repo: Path) -> EmbeddedServer:
+    config = load_config(repo)
+    if config.online_store.url is not None:
+        shown = config.shown()["online_store"]["url"]
+        raise ConfigError(
+            "online_store.url", expected="none, for an embedded server", got=shown, hint="that server is run elsewhere"
+        )
+    return EmbeddedServer(config.folder)
+
+
+def _show(found: ServerStatus, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(found))
+        return
+    out = console()
+    if not found.running:
+        out.print(f"stopped; data in {found.data_dir}", markup=False, soft_wrap=True)
+        return
+    stays = "until it is stopped" if found.persistent else "as long as it is used"
+    out.print(f"running {stays}: {found.version}, process {found.pid}", markup=False)
+    out.print(f"url:     {found.url}\ndata:    {found.data_dir}", markup=False, soft_wrap=True)
+    out.print(f"holds:   {found.keys:,} keys, {found.memory_bytes / 1e6:.1f} MB", markup=False)
