@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_INIT = "import sys; from feature_store.cli import main; sys.argv[1:1] = ['init']; main()"
+
+
+@pytest.fixture
+def project(tmp_path: Path, redis_url: str) -> Path:
+    """What `init` makes, on the tests' own server."""
+    subprocess.run([sys.executable, "-c", _INIT, str(tmp_path / "shop")], check=True, capture_output=True)
+    config = tmp_path / "shop" / "feature_store.yaml"
+    config.write_text(f"project: shop\nonline_store:\n  url: {redis_url}\n")
+    return tmp_path / "shop"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], project: Path) -> Any:
+    """Run the command in a project's folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(project)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["feature-store", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        out, error = capsys.readouterr()
+        return code if isinstance(code, int) else 0, out, error
+
+    return call
+
+
+def _json(answer: tuple[int, str, str]) -> Any:
+    code, out, error = answer
+    assert code == 0, error
+    return json.loads(out)
+
+
+def test_the_way_from_init_to_features(run: Any) -> None:
+    assert _json(run("plan", "--json"))["rewritten_row_groups"] == []
+    assert _json(run("apply", "--json", "--author", "ada"))["version"] == 1
+    written = {summary["view"]: summary["written"] for summary in _json(run("materialize", "--json"))}
+    assert written == {"product_stats": 3, "user_stats": 2}
+    found = _json(run("get", "ranking", "user_id=1", "product_id=3,9", "basket_price=40", "--json"))
+    assert found["features"]["share_of_basket"] == [0.875, None]
+    assert found["status"]["price"] == ["PRESENT", "MISSING"]
+    assert found["event_timestamps"]["price"][1] is None
+    assert found["plan_version"] == 1
+
+
+def test_people_are_shown_tables(run: Any) -> None:
+    run("apply")
+    code, out, bars = run("materialize")
+    assert code == 0
+    assert "product_stats" in out
+    assert "rows/s" in bars
+    _, out, _ = run("get", "ranking", "user_id=1", "product_id=3", "basket_price=40")
+    assert "share_of_basket" in out
+    assert "0.875" in out
+    for command in (
+        ["list"],
+        ["describe", "ranking"],
+        ["describe", "basket"],
+        ["describe", "user"],
+        ["list", "versions"],
+    ):
+        code, out, error = run(*command)
+        assert code == 0, error
+        assert out.strip()
+        assert not error
+
+
+def test_what_is_listed_and_described(run: Any) -> None:
+    run("apply", "--author", "ada")
+    listed = _json(run("list", "--json"))
+    assert {kind: [row["name"] for row in rows] for kind, rows in listed.items()} == {
+        "entities": ["product", "user"],
+        "views": ["product_stats", "user_stats"],
+        "on-demand": ["basket"],
+        "services": ["ranking"],
+    }
+    assert _json(run("list", "versions", "--json"))["versions"][0]["author"] == "ada"
+    described = _json(run("describe", "product_stats", "--json"))
+    assert described["read_by"] == ["basket", "ranking"]
+    clicks = {"name": "clicks_7d", "dtype": "Int32", "default": 0, "description": None, "tags": {}}
+    assert described["fields"][1] == clicks
+    assert "product_stats:price" in _json(run("describe", "basket", "--json"))["inputs"]
+
+
+def test_a_second_apply_changes_nothing(run: Any) -> None:
+    run("apply")
+    assert _json(run("apply", "--json"))["version"] == 1
+    assert "No changes" in run("plan")[1]
+
+
+def test_a_refused_change_is_shown_and_fails(run: Any, project: Path) -> None:
+    run("apply")
+    features = project / "features.py"
+    text = features.read_text()
+    features.write_text(text.replace('join_key="user_id", dtype=Int64', 'join_key="user_id", dtype=Int32'))
+    assert features.read_text() != text
+    code, out, error = run("plan")
+    assert code == 1
+    assert "refused" in out
+    assert "hint:" in error
+    assert run("apply")[0] == 1
+    assert _json(run("list", "versions", "--json"))["versions"][0]["version"] == 1
+
+
+def test_push_delete_and_teardown(run: Any, project: Path) -> None:
+    run("apply")
+    (project / "users.csv").write_text(
+        "user_id,event_timestamp,orders_30d,mean_basket\n1,2026-01-01,5,1.5\n2,2026-01-01,x,1\n"
+    )
+    summary = _json(run("push", "user_stats", "users.csv", "--json"))[0]
+    assert (summary["written"], summary["quarantined"]) == (1, 1)
+    assert pq.read_table(summary["quarantine_file"])["user_id"].to_pylist() == ["2"]
+    get = ("get", "user_stats:orders_30d", "user_id=1", "--now", "2026-01-02T00:00:00Z", "--json")
+    assert _json(run(*get))["features"] == {"orders_30d": [5]}
+
+    code, _, error = run("delete", "user", "user_id=1")
+    assert code == 1
+    assert "--yes" in error
+    assert _json(run(*get))["status"] == {"orders_30d": ["PRESENT"]}
+    assert _json(run("delete", "user", "user_id=1", "--yes", "--json"))["deleted_keys"] == 1
+    assert _json(run(*get))["status"] == {"orders_30d": ["MISSING"]}
+    assert _json(run("teardown", "--yes", "--json"))["deleted_keys"] > 0
+    assert run("list")[0] == 1
+
+
+def test_materialize_takes_an_interval_and_views(run: Any, project: Path) -> None:
+    run("apply")
+    times = pa.array([1_767_225_600_000_000, 1_767_312_000_000_000], pa.timestamp("us", "UTC"))
+    columns = {"user_id": [1, 1], "event_timestamp": times, "orders_30d": [1, 2], "mean_basket": [1.0, 2.0]}
+    pq.write_table(pa.table(columns), project / "data" / "users.parquet")
+    interval = ("--start", "2026-01-01", "--end", "2026-01-02")  # the second row's time is the end, which is not in it
+    (summary,) = _json(run("materialize", "--view", "user_stats", *interval, "--json"))
+    assert (summary["source_rows"], summary["written"]) == (1, 1)
+    (summary,) = _json(run("materialize", "--view", "user_stats", "--end", "2026-01-03", "--lookback", "1d", "--json"))
+    assert summary["written"] == 1
+
+
+def test_doctor_says_what_is_wrong(run: Any, project: Path) -> None:
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    found = {finding["check"]: finding["state"] for finding in json.loads(out)}
+    assert found["registry"] == "warning"
+    assert found["serving plan"] == "failed"
+    run("apply")
+    (project / "data" / "users.parquet").unlink()
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "✗ sources" in out
+    assert "nothing to serve" in out
+
+
+def test_doctor_is_content_when_all_is_well(run: Any) -> None:
+    run("apply")
+    run("materialize")
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    # The tests' server keeps nothing.
+    assert {finding["check"] for finding in json.loads(out) if finding["state"] != "ok"} == {"persistence"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["get", "rankin", "user_id=1"], 1, "feature service"),
+        (["get", "ranking", "user_id=x"], 1, "Int64"),
+        (["get", "ranking", "user=1"], 1, "user_id=…"),
+        (["get", "user_id=1"], 1, "a service"),
+        (["describe", "nothing"], 1, "a definition"),
+        (["push", "user_stats", "nowhere.csv"], 1, "nowhere.csv"),
+        (["push", "user_stats", "features.py"], 1, ".parquet"),
+        (["materialize", "--view", "nothing"], 1, "feature view"),
+        (["materialize", "--engine", "abacus"], 1, "local"),
+        (["materialize", "--start", "soon"], 2, "2026-01-31"),
+        (["materialize", "--lookback", "5x"], 2, "36h"),
+        (["delete", "userr", "user_id=1", "-y"], 1, "userr"),
+        (["apply", "-C", "nowhere"], 1, "feature_store.yaml"),
+        (["nothing"], 2, "nothing"),
+        (["server", "status"], 1, "online_store.url"),
+    ],
+)
+def test_mistakes_get_a_line_and_an_exit_code(run: Any, arguments: list[str], code: int, says: str) -> None:
+    run("apply")
+    ended, out, error = run(*arguments)
+    assert ended == code
+    assert not out
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_init_overwrites_nothing(run: Any, project: Path) -> None:
+    before = (project / "features.py").read_text()
+    code, _, error = run("init", ".")
+    assert code == 1
+    assert "no such file yet" in error
+    assert (project / "features.py").read_text() == before
+
+
+def test_a_secret_is_not_shown(run: Any, project: Path) -> None:
+    (project / "feature_store.yaml").write_text("project: shop\nonline_store:\n  url: redis://:hunter2@localhost:1\n")
+    for command in (["doctor"], ["apply"], ["server", "status"], ["get", "ranking", "user_id=1"]):
+        code, out, error = run(*command)
+        assert code == 1
+        assert "hunter2" not in out + error
+
+
+def test_the_embedded_server_stays_until_it_is_stopped(run: Any, project: Path) -> None:
+    (project / "feature_store.yaml").write_text("project: shop\n")
+    assert _json(run("server", "status", "--json"))["running"] is False
+    try:
+        started = _json(run("server", "start", "--json"))
+        assert started["running"]
+        run("apply")
+        again = _json(run("server", "status", "--json"))
+        assert (again["pid"], again["keys"]) == (started["pid"], 2)
+    finally:
+        stopped = _json(run("server", "stop", "--json"))
+    assert stopped["running"] is False
+    assert run("get", "ranking", "user_id=1", "product_id=1", "basket_price=1")[0] == 0  # started again, data kept
