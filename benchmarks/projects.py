@@ -1,0 +1,72 @@
+"""The projects that are measured, made as a user makes them: definitions in a folder, applied, then pushed to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+STORED = 10_000  # entities, of which requests choose at random
+_HEAD = "from datetime import timedelta\nfrom feature_store import *\n"
+# 50 features in 2 views of one entity.
+READ = f"""{_HEAD}
+user = Entity("user", join_key="user_id")
+views = [FeatureView(name, entities=[user], ttl=timedelta(days=7),
+                     schema=[Field(f"{{name}}_{{i}}", Float32) for i in range(25)])
+         for name in ("left", "right")]
+left, right = views
+both = FeatureService("both", features=views)
+"""
+# 5 views of 20 features of a user, and as many of an item.
+MIXED = f"""{_HEAD}
+user, item = Entity("user", join_key="user_id"), Entity("item", join_key="item_id")
+views = [FeatureView(f"{{side.name}}{{i}}", entities=[side], ttl=timedelta(days=7),
+                     schema=[Field(f"{{side.name}}{{i}}_{{j}}", Float32) for j in range(20)])
+         for side in (user, item) for i in range(5)]
+globals().update({{view.name: view for view in views}})
+mixed = FeatureService("mixed", features=views)
+"""
+WRITE = f"""{_HEAD}
+user = Entity("user", join_key="user_id")
+left = FeatureView("left", entities=[user], schema=[Field(f"left_{{i}}", Float32) for i in range(25)])
+"""
+MATERIALIZE = f"""{_HEAD}
+entity = Entity("entity", join_key="entity_id")
+batch = FeatureView("batch", entities=[entity], schema=[Field(f"f{{i}}", Float32) for i in range(10)],
+    source=ParquetSource("source.parquet", event_timestamp="event_timestamp", created_timestamp="created"))
+"""
+
+
+def project(folder: Path, name: str, definitions: str, url: str) -> FeatureStore:
+    """A project that is applied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "feature_store.yaml").write_text(f"project: {name}\nonline_store:\n  url: {url}\n")
+    (folder / "features.py").write_text(definitions)
+    store = FeatureStore(folder)
+    store.apply()
+    return store
+
+
+def fill(store: FeatureStore) -> None:
+    """Push `STORED` random rows of every view."""
+    for view in store.definitions.feature_views.values():
+        names = [field.name for field in view.fields]
+        store.push(view.name, table(view.entities[0].join_key, np.arange(STORED), names))
+
+
+def table(join_key: str, ids: NDArray[np.int64], names: Sequence[str], at: datetime | None = None) -> pa.Table:
+    """Random rows of now, or of the given time."""
+    values = np.random.default_rng(0).random((len(names), len(ids)), np.float32)
+    times = pa.array([at or datetime.now(UTC) - timedelta(minutes=1)] * len(ids), pa.timestamp("us", "UTC"))
+    columns = {name: pa.array(column) for name, column in zip(names, values, strict=True)}
+    return pa.table({join_key: ids, "event_timestamp": times} | columns)
