@@ -106,7 +106,7 @@ def test_an_apply_that_is_killed_leaves_the_old_version_served_and_the_next_appl
         store.apply()
         store.materialize(end=NOW)
     texts = [MORE, FEATURES]
-    for i, delay in enumerate((0.45, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9)):
+    for i, delay in enumerate((0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1)):
         (folder / "features.py").write_text(texts[i % 2])
         process = subprocess.Popen([sys.executable, "-c", _APPLY, str(folder)], stderr=subprocess.DEVNULL)
         time.sleep(delay)
