@@ -1,0 +1,624 @@
+"""Jobs: what they read, what they write, what they record, and how they go on where another was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from offline_worlds import (
+    NOW_US,
+    SECOND_US,
+    Latest,
+    MemoryProgress,
+    MemorySink,
+    Row,
+    oracle,
+    slot,
+    table_of,
+    user,
+    view_of,
+    write_files,
+)
+
+from feature_store.definitions import Float64
+from feature_store.errors import DataError
+from feature_store.materialize import job as jobs
+from feature_store.materialize import local
+from feature_store.materialize.job import Folders, Summary
+from feature_store.materialize.local import LocalEngine
+from feature_store.materialize.progress import BEGINNING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feature_store.definitions import FeatureView
+    from feature_store.materialize.engine import Stage
+    from feature_store.online.batch import RowBatch
+    from feature_store.online.writer import WriteCounts
+
+VIEW = view_of(user)
+MANY = 40_000  # of about 17,000 users: at least 5 chunks of 2,048 to 4,096 rows
+
+
+class World:
+    """A folder with a source, and jobs on it."""
+
+    def __init__(self, folder: Path, view: FeatureView = VIEW) -> None:
+        self.folder, self.view = folder, view
+        self.sink, self.progress = MemorySink(view), MemoryProgress()
+        self.folders = Folders(folder / "work", folder / "quarantine")
+        self.rows: list[Row] = []
+
+    def write(self, rows: list[Row], name: str = "rows") -> None:
+        self.rows = [*self.rows, *rows]
+        folder = self.folder / "rows"
+        folder.mkdir(exist_ok=True)
+        pq.write_table(table_of(self.view, rows, pa.timestamp("us")), folder / f"{name}.parquet")
+
+    def run(self, end: int, start: int | None = None, *, lookback: int = 0, **other: Any) -> Summary:
+        """A job; times in seconds after now."""
+        given_: dict[str, Any] = {
+            "source_folder": self.folder,
+            "start_us": None if start is None else at(start),
+            "end_us": at(end),
+            "lookback_us": lookback * SECOND_US,
+            "generation": 1,
+            "engine": LocalEngine(),
+            "sink": self.sink,
+            "progress": self.progress,
+            "folders": self.folders,
+            "digest": "d",
+        }
+        return jobs.materialize(self.view, **(given_ | other))
+
+    def finished(self, generation: int = 1) -> list[tuple[int, int]]:
+        return self.progress.finished_intervals(self.view.name, generation)
+
+    def left(self) -> set[str]:
+        """The names of what stands in the working folder."""
+        return {str(path.relative_to(self.folders.work / self.view.name)) for path in self._work().rglob("*")}
+
+    def _work(self) -> Path:
+        return self.folders.work / self.view.name
+
+
+def at(seconds: int) -> int:
+    return NOW_US + seconds * SECOND_US
+
+
+def row(key: int, seconds: int, value: float = 0.5) -> Row:
+    return Row((key,), at(seconds), None, (value, f"t{value}"))
+
+
+def many(seconds: int = 0, seed: int = 1) -> list[Row]:
+    chance = random.Random(seed)
+    return [row(chance.randrange(MANY // 2), seconds + chance.randrange(10), chance.random()) for _ in range(MANY)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+
+
+# -- which rows -----------------------------------------------------------------------------------------------------
+
+
+def test_the_latest_rows_of_an_interval_are_written_and_counted(world: World) -> None:
+    world.write([row(1, 0), row(1, 1, 1.5), row(2, 2), row(3, 9)])
+    summary = world.run(3, 0)
+    assert world.sink.rows == oracle(world.rows, at(0), at(3))[0]
+    assert (summary.view, summary.intervals) == ("stats", ((at(0), at(3)),))
+    assert (summary.source_rows, summary.latest_rows, summary.written, summary.older) == (3, 2, 2, 0)
+    assert (summary.quarantined, summary.quarantine_file, summary.resumed_chunks) == (0, None, 0)
+    assert world.finished() == [(at(0), at(3))]
+    assert world.progress.jobs == {}
+    assert world.left() == {"lock"}
+
+
+def test_rows_that_the_store_has_newer_are_counted_as_older(world: World) -> None:
+    world.write([row(1, 0), row(2, 1)])
+    world.run(5)
+    world.write([row(1, -1), row(2, 2)], "rows")
+    assert world.run(5, -5).older == 1
+
+
+def test_a_given_start_is_read_again_each_time(world: World) -> None:
+    world.write([row(1, 0)])
+    assert [world.run(5, 0).source_rows for _ in range(3)] == [1, 1, 1]
+    assert world.finished() == [(at(0), at(5))]
+
+
+def test_without_a_start_only_what_is_missing_is_read(world: World) -> None:
+    world.write([row(i, i) for i in range(-50, 10)])
+    assert world.run(0).intervals == ((BEGINNING, at(0)),)
+    assert world.run(5).intervals == ((at(0), at(5)),)
+    assert world.run(5).intervals == ()
+    world.run(9, 7)
+    assert world.run(10).intervals == ((at(5), at(7)), (at(9), at(10)))
+    assert world.finished() == [(BEGINNING, at(10))]
+    assert world.sink.rows == oracle(world.rows, BEGINNING, at(10))[0]
+
+
+def test_an_earlier_end_than_the_last_reads_nothing(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    assert world.run(3).intervals == ()
+
+
+def test_lookback_reads_what_came_late(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    world.write([row(2, 4), row(3, 1)], "late")
+    assert world.run(6, lookback=2).intervals == ((at(3), at(6)),)
+    assert set(world.sink.rows) == {(1,), (2,)}
+    assert world.run(6, lookback=5).intervals == ((at(1), at(6)),)
+    assert set(world.sink.rows) == {(1,), (2,), (3,)}
+
+
+def test_lookback_counts_from_the_last_end_and_leaves_no_gap(world: World) -> None:
+    world.write([row(i, i) for i in range(20)])
+    world.run(4, 2)
+    world.run(10, 8)
+    summary = world.run(12, lookback=1)
+    assert summary.intervals == ((BEGINNING, at(2)), (at(4), at(8)), (at(9), at(12)))
+    assert world.finished() == [(BEGINNING, at(12))]
+    assert world.sink.rows == oracle(world.rows, BEGINNING, at(12))[0]
+
+
+SECONDS = st.integers(0, 12)
+
+
+@given(st.lists(st.tuples(st.none() | SECONDS, SECONDS, st.integers(0, 4)), max_size=6))
+def test_intervals_without_a_start_are_the_missing_ones_and_the_lookback(
+    runs: list[tuple[int | None, int, int]],
+) -> None:
+    progress, done = MemoryProgress(), set[int]()
+    for start, end, lookback in runs:
+        finished = progress.finished_intervals("v", 1)
+        intervals = jobs._intervals(finished, start, end, lookback)
+        beginning = -3  # stands for all before
+        read = [second for low, high in intervals for second in range(max(low, beginning), high)]
+        assert len(read) == len(set(read)), "a second is read twice"
+        if start is not None:
+            assert read == list(range(start, end))
+        else:
+            last = max(done) + 1 if done else beginning
+            again = set(range(max(min(last, end) - lookback, beginning), end)) if done and lookback else set()
+            assert set(read) == (set(range(beginning, end)) - done) | again
+        for interval in intervals:
+            if interval[0] < interval[1]:
+                progress.record_interval("v", 1, *interval)
+        done |= set(read)
+
+
+def test_generations_are_materialized_apart(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    assert world.run(5, generation=2).source_rows == 1
+    assert world.finished(1) == world.finished(2) == [(BEGINNING, at(5))]
+
+
+@pytest.mark.parametrize("start", [5, 6])
+def test_an_empty_interval_is_refused(world: World, start: int) -> None:
+    world.write([row(1, 0)])
+    with pytest.raises(DataError, match="materialize stats: expected a start before the end"):
+        world.run(5, start)
+    assert world.finished() == []
+
+
+def test_a_view_without_a_source_is_pushed_and_not_materialized(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"materialize stats: expected a view with a source, got none.*push"):
+        World(tmp_path, view_of(user, source=None)).run(5)
+
+
+def test_without_a_file_nothing_is_recorded(world: World) -> None:
+    with pytest.raises(DataError, match="source rows"):
+        world.run(5)
+    assert world.finished() == []
+
+
+def test_a_working_folder_that_cannot_be_made_is_told(world: World) -> None:
+    world.write([row(1, 0)])
+    (world.folder / "work").write_text("a file")
+    with pytest.raises(DataError, match="working folder"):
+        world.run(5)
+
+
+# -- rows that do not fit -------------------------------------------------------------------------------------------
+
+
+def bad_table() -> pa.Table:
+    times = pa.array([at(0), at(1), at(2), None], pa.timestamp("us"))
+    return pa.table({"slot_id": [1, 2**31, None, 4], "at": times, "made": times, "score": [0.5, 1.5, 2.5, 3.5]})
+
+
+def test_bad_rows_are_set_aside_with_the_reason_and_counted(tmp_path: Path) -> None:
+    world = World(tmp_path, view_of(slot, fields={"score": Float64}))
+    write_files(tmp_path / "rows", bad_table(), files=2)
+    summary = world.run(5, 0)
+    assert summary.quarantine_file is not None
+    quarantined = pq.read_table(summary.quarantine_file)
+    assert quarantined["score"].to_pylist() == [1.5, 2.5, 3.5]
+    assert quarantined["reason"].to_pylist() == [
+        "slot_id: expected Int32, got 2147483648",
+        "slot_id: expected Int32, got null",
+        "at: expected Timestamp, got null",
+    ]
+    assert (summary.source_rows, summary.latest_rows, summary.quarantined) == (4, 1, 3)
+    assert [path.name for path in world.folders.quarantine.iterdir()] == [summary.quarantine_file.rpartition("/")[2]]
+    assert world.left() == {"lock"}
+    assert world.sink.rows == {(1,): Latest(at(0), at(0), (0.5,))}
+
+
+def test_each_job_has_a_quarantine_file_of_its_own(tmp_path: Path) -> None:
+    world = World(tmp_path, view_of(slot, fields={"score": Float64}))
+    write_files(tmp_path / "rows", bad_table())
+    files = {world.run(5, 0).quarantine_file for _ in range(3)}
+    assert len(files) == len(list(world.folders.quarantine.iterdir())) == 3
+
+
+def test_without_bad_rows_there_is_no_quarantine(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    assert not world.folders.quarantine.exists()
+
+
+def test_a_job_that_resumes_still_tells_of_the_bad_rows(tmp_path: Path) -> None:
+    world = World(tmp_path, view_of(slot, fields={"score": Float64}))
+    write_files(tmp_path / "rows", bad_table())
+    world.sink.fails_at = 0
+    with pytest.raises(ConnectionError):
+        world.run(5, 0)
+    world.sink.fails_at = None
+    summary = world.run(5, 0)
+    assert (summary.source_rows, summary.quarantined, summary.resumed_chunks) == (4, 3, 0)
+    assert summary.quarantine_file is not None
+    assert len(pq.read_table(summary.quarantine_file)) == 3
+    assert len(list(world.folders.quarantine.iterdir())) == 1
+
+
+# -- jobs that are stopped ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("chunk", range(4))
+@pytest.mark.parametrize("start", [None, 0])
+def test_a_stopped_job_goes_on_at_the_chunk_where_it_stopped(world: World, chunk: int, start: int | None) -> None:
+    world.write(many())
+    world.write([row(10**6, 15), row(1, 18)], "later")
+    world.sink.fails_at = chunk
+    with pytest.raises(ConnectionError):
+        world.run(10, start)
+    assert world.finished() == []
+    world.sink.fails_at = None
+    summary = world.run(20, start)
+    assert world.sink.rows == oracle(world.rows, at(0), at(20))[0]
+    assert summary.resumed_chunks == chunk
+    assert world.finished() == [(BEGINNING if start is None else at(0), at(20))]
+    assert world.left() == {"lock"}
+    assert world.progress.jobs == {}
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("chunk", range(1, 4))
+def test_the_same_job_run_again_writes_no_chunk_twice(world: World, chunk: int) -> None:
+    world.write(many())
+    world.sink.fails_at = chunk
+    with pytest.raises(ConnectionError):
+        world.run(20, 0)
+    world.sink.fails_at = None
+    summary = world.run(20, 0)
+    assert summary.resumed_chunks == chunk
+    assert sum(world.sink.writes) == len(world.sink.rows)
+    assert world.sink.rows == oracle(world.rows, at(0), at(20))[0]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_job_for_less_than_what_is_staged_reads_the_source(world: World) -> None:
+    world.write(many())
+    world.sink.fails_at = 2
+    with pytest.raises(ConnectionError):
+        world.run(20, 0)
+    world.sink = MemorySink(VIEW)
+    assert world.run(5, 0).resumed_chunks == 0
+    assert world.sink.rows == oracle(world.rows, at(0), at(5))[0]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("changed", ["source", "digest", "generation"])
+def test_what_was_staged_for_something_else_is_staged_anew(world: World, changed: str) -> None:
+    world.write(many())
+    world.sink.fails_at = 3
+    with pytest.raises(ConnectionError):
+        world.run(20, 0)
+    world.sink = MemorySink(VIEW)
+    if changed == "source":
+        world.rows = []
+        world.write(many(seed=2))
+    changes: dict[str, dict[str, Any]] = {"digest": {"digest": "e"}, "generation": {"generation": 2}}
+    summary = world.run(20, 0, **changes.get(changed, {}))
+    assert summary.resumed_chunks == 0
+    assert world.sink.rows == oracle(world.rows, at(0), at(20))[0]
+    assert world.left() == {"lock"}
+    assert world.progress.jobs == {}, "nobody will ask for the chunks of the other job again"
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_job_that_is_stopped_again_and_again_ends_as_one_that_was_not(world: World) -> None:
+    world.write(many())
+    chance, stops = random.Random(3), 0
+    for end in range(10, 100):
+        world.sink.fails_at = len(world.sink.writes) + chance.randrange(2)
+        with contextlib.suppress(ConnectionError):
+            world.run(end)
+            break
+        stops += 1
+    assert stops >= 4
+    world.sink.fails_at = None
+    world.run(100)
+    assert world.sink.rows == oracle(world.rows, at(0), at(100))[0]
+    assert world.finished() == [(BEGINNING, at(100))]
+    assert world.left() == {"lock"}
+
+
+class Sliced(LocalEngine):
+    """Chunks of three rows, which LocalEngine's files cannot have."""
+
+    def chunk_count(self, target: Path) -> int:
+        return -(-int(pq.read_metadata(target).num_rows) // 3)
+
+    def chunks(self, target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
+        for whole in super().chunks(target, view, 0):
+            for chunk in range(first, self.chunk_count(target)):
+                yield whole.slice(chunk * 3, chunk * 3 + 3)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.builds(row, st.integers(0, 15), SECONDS, st.floats(0, 1)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.none() | SECONDS, SECONDS, st.integers(0, 4), st.none() | st.integers(0, 4)), max_size=8),
+)
+def test_whatever_runs_and_stops_each_finished_interval_is_written(
+    rows: list[Row], runs: list[tuple[int | None, int, int, int | None]]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name))
+        world.write(rows)
+        for start, end, lookback, chunks in runs:
+            if start is not None and start >= end:
+                continue
+            world.sink.fails_at = None if chunks is None else len(world.sink.writes) + chunks
+            with contextlib.suppress(ConnectionError):
+                world.run(end, start, lookback=lookback, engine=Sliced())
+                assert world.left() == {"lock"}
+            for low, high in world.finished():
+                for key, latest in oracle(rows, low, high)[0].items():
+                    assert (latest.at_us, latest.made_us) <= world.sink.rows[key][:2]
+        world.sink.fails_at = None
+        world.run(20, engine=Sliced())
+        for key, latest in oracle(rows, BEGINNING, at(20))[0].items():
+            assert (latest.at_us, latest.made_us) == world.sink.rows[key][:2]
+        assert world.finished() == [(BEGINNING, at(20))]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_job_stopped_between_its_last_chunk_and_its_record_is_only_recorded(world: World) -> None:
+    class Unrecording(MemoryProgress):
+        def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
+            raise ConnectionError("the registry is gone")
+
+    world.write(many())
+    world.progress = Unrecording()
+    with pytest.raises(ConnectionError):
+        world.run(20)
+    chunks = len(world.sink.writes)
+    progress = MemoryProgress()
+    progress.jobs, world.progress = world.progress.jobs, progress
+    assert world.run(30).resumed_chunks == chunks
+    assert world.finished() == [(BEGINNING, at(30))]
+
+
+class Stopped(LocalEngine):
+    """An engine that is killed in the middle: what it had begun is left."""
+
+    def stage(self, asked: Stage) -> int:
+        asked.target.with_suffix(".unfinished").write_text("half")
+        spill = asked.target.parent / "spill-x"
+        spill.mkdir()
+        (spill / "block").write_text("spilled")
+        asked.target.write_text("staged, but no note says so")
+        raise ConnectionError("the engine is gone")
+
+
+@pytest.mark.parametrize("end", [10, 20])
+def test_half_files_of_a_killed_job_are_cleared_and_never_used(world: World, end: int) -> None:
+    world.write([row(1, 0)])
+    with pytest.raises(ConnectionError):
+        world.run(10, engine=Stopped())
+    assert len(world.left()) > 3
+    (world.folders.work / "stats" / "quarantine.unfinished").write_text("half")
+    world.run(end)
+    assert world.left() == {"lock"}
+    assert world.sink.rows == oracle(world.rows, at(0), at(end))[0]
+
+
+def test_half_a_note_is_no_note(world: World) -> None:
+    world.write([row(1, 0)])
+    (world.folders.work / "stats").mkdir(parents=True)
+    (world.folders.work / "stats" / "x.unfinished").write_text("[[1")
+    world.run(10)
+    assert world.left() == {"lock"}
+
+
+def test_a_chunk_count_of_another_job_of_that_name_does_not_count(world: World) -> None:
+    """The registry says that chunks are written, but the staged file is gone: everything is written again."""
+    world.write([row(1, 0)])
+    world.sink.fails_at = 0
+    with pytest.raises(ConnectionError):
+        world.run(10)
+    (note,) = (world.folders.work / "stats").glob("*.json")
+    world.progress.record_chunk(note.stem, 1, 1)
+    note.unlink()
+    world.sink.fails_at = None
+    assert world.run(10).written == 1
+
+
+# -- several at once ------------------------------------------------------------------------------------------------
+
+
+class Meeting(MemorySink):
+    """A sink that notices when two write at once."""
+
+    def __init__(self, view: FeatureView) -> None:
+        super().__init__(view)
+        self.inside, self.met = threading.Semaphore(1), False
+
+    def write(self, batch: RowBatch) -> WriteCounts:
+        if not self.inside.acquire(blocking=False):
+            self.met = True
+            self.inside.acquire()
+        try:
+            return super().write(batch)
+        finally:
+            self.inside.release()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_jobs_of_one_view_wait_for_one_another_and_find_the_work_done(world: World) -> None:
+    world.write(many())
+    world.sink = Meeting(VIEW)
+    summaries: list[Summary] = []
+    threads = [threading.Thread(target=lambda: summaries.append(world.run(20))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(summary.source_rows for summary in summaries) == [0, 0, 0, MANY]
+    assert not world.sink.met
+    assert world.sink.rows == oracle(world.rows, at(0), at(20))[0]
+    assert world.left() == {"lock"}
+
+
+def test_pushes_and_jobs_of_one_view_do_not_disturb_one_another(world: World) -> None:
+    world.write(many())
+    pushed = [row(-1 - i, 0) for i in range(8)]
+    table = [table_of(VIEW, [each], pa.timestamp("us")) for each in pushed]
+    errors: list[BaseException] = []
+
+    def run(work: Any) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    works = [lambda each=each: push(world, each) for each in table] + [lambda: world.run(20)] * 2
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert world.sink.rows == oracle([*world.rows, *pushed], at(0), at(20))[0]
+
+
+# -- what is pushed -------------------------------------------------------------------------------------------------
+
+
+def push(world: World, table: Any) -> Summary:
+    return jobs.push(world.view, table, engine=LocalEngine(), sink=world.sink, folders=world.folders)
+
+
+def test_the_latest_of_what_is_pushed_is_written(world: World) -> None:
+    rows = [row(1, 1), row(1, 0), row(2, 5), Row((2,), at(5), at(6), (None, None))]
+    summary = push(world, table_of(VIEW, rows, pa.timestamp("us")))
+    assert world.sink.rows == oracle(rows, BEGINNING, -BEGINNING)[0]
+    assert (summary.intervals, summary.source_rows, summary.latest_rows, summary.written) == ((), 4, 2, 2)
+    assert [path.name for path in (world.folders.work / "push-stats").iterdir()] == ["lock"]
+
+
+def test_what_is_pushed_is_not_recorded_and_staged_rows_of_a_job_stay(world: World) -> None:
+    world.write([row(1, 0)])
+    world.sink.fails_at = 0
+    with pytest.raises(ConnectionError):
+        world.run(10)
+    staged = world.left()
+    world.sink.fails_at = None
+    push(world, table_of(VIEW, [row(2, 0)], pa.timestamp("us")))
+    assert world.left() == staged
+    assert world.finished() == []
+
+
+def test_a_push_that_fails_leaves_nothing_for_the_next(world: World) -> None:
+    world.sink.fails_at = 0
+    with pytest.raises(ConnectionError):
+        push(world, table_of(VIEW, [row(1, 0)], pa.timestamp("us")))
+    world.sink.fails_at = None
+    push(world, table_of(VIEW, [row(2, 0)], pa.timestamp("us")))
+    assert set(world.sink.rows) == {(2,)}
+
+
+def test_bad_rows_of_a_push_are_set_aside(tmp_path: Path) -> None:
+    world = World(tmp_path, view_of(slot, fields={"score": Float64}))
+    summary = push(world, bad_table())
+    assert (summary.source_rows, summary.written, summary.quarantined) == (4, 1, 3)
+    assert summary.quarantine_file is not None
+    assert pq.read_table(summary.quarantine_file)["score"].to_pylist() == [1.5, 2.5, 3.5]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_any_time_that_is_bad_can_be_set_aside(tmp_path: Path, unit: str) -> None:
+    world = World(tmp_path, view_of(slot, fields={"score": Float64}))
+    far = pa.array([2**62, None, -(2**62), 0], pa.int64()).cast(pa.timestamp(unit))
+    summary = push(world, pa.table({"slot_id": [1, 2, 3, 2**31], "at": far, "score": [0.5] * 4}))
+    assert summary.quarantined == (2 if unit == "ns" else 4)
+    assert summary.quarantine_file is not None
+    assert len(pq.read_table(summary.quarantine_file)) == summary.quarantined
+
+
+# -- what is reported -----------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A report that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[list[Any]] = []
+        self.open = False
+
+    def started(self, view: str, total_rows: int | None) -> None:
+        assert not self.open
+        self.open = True
+        self.phases.append([view, total_rows, 0])
+
+    def advanced(self, rows: int) -> None:
+        self.phases[-1][2] += rows
+
+    def finished(self) -> None:
+        self.open = False
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_report_is_told_of_every_row_read_and_written(world: World) -> None:
+    world.write(many())
+    told = Told()
+    summary = world.run(20, report=told)
+    assert told.phases == [["stats", MANY, MANY], ["stats: write", None, summary.latest_rows]]
+    assert not told.open
+
+
+def test_a_summary_is_a_document() -> None:
+    assert Summary("stats", ((1, 2),), 3).to_document()["source_rows"] == 3
