@@ -1,0 +1,232 @@
+"""A real Kafka broker for the tests: one KRaft node, from jars that Maven fetches once and whose hashes are pinned.
+
+python tests/kafka_server.py fetch    # the jars, if they are not there
+python tests/kafka_server.py pin      # after a change of tests/kafka/pom.xml: fetches them and writes jars.sha256
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent / "kafka"
+PINS = HERE / "jars.sha256"
+JAVA = 17
+FETCH_TIMEOUT_S, START_TIMEOUT_S, STOP_TIMEOUT_S = 300, 60, 30
+
+# A small heap, and a compiler and collector that start fast.
+JVM = (
+    "-Xms128m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
+    "-Djava.awt.headless=true",
+)
+# One node cannot replicate; few partitions of the internal topics and few threads start faster. A broker that was killed
+# is let in again when its last session has expired.
+SETTINGS = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
+log.dirs={data}
+auto.create.topics.enable=false
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=2
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+log.cleaner.dedupe.buffer.size=4194304
+num.network.threads=2
+num.io.threads=2
+"""
+
+
+class KafkaServer:
+    """A broker on a port of its own, which it keeps, as its data, over a restart. `settings` are lines of its file."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder, self.log = folder, folder / "log"
+        self._java, self._jars = java(), fetch()
+        port, controller_port = free_ports(2)
+        self.bootstrap = f"127.0.0.1:{port}"
+        self._settings = folder / "server.properties"
+        text = SETTINGS.format(port=port, controller_port=controller_port, data=folder / "data")
+        self._settings.write_text(text + "".join(f"{line}\n" for line in settings))
+        self._format()
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it serves."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._command("kafka.Kafka", self._settings), stdout=log, stderr=log)
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 100})
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                if admin.list_topics(timeout=0.5).brokers:  # none as long as the controller has not let it in
+                    return
+            time.sleep(0.05)
+        self.kill()
+        raise RuntimeError(f"Kafka does not serve; the end of its log: {self.log.read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """Stop it as an operator does: it hands over and closes its files."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        self._process.kill()
+        self._process.wait()
+
+    def _format(self) -> None:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        options = ("format", "--standalone", f"--cluster-id={cluster}", "--config", self._settings)
+        done = subprocess.run(
+            self._command("kafka.tools.StorageTool", *options), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"Kafka's storage cannot be formatted: {done.stdout}{done.stderr}")
+
+    def _command(self, *command: str | Path) -> list[str | Path]:
+        return [
+            self._java,
+            *JVM,
+            f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
+            "-cp",
+            f"{self._jars}/*",
+            *command,
+        ]
+
+
+@contextlib.contextmanager
+def kafka_server(*settings: str) -> Iterator[KafkaServer]:
+    """A broker without topics, for as long as the block runs."""
+    folder = Path(tempfile.mkdtemp(prefix="fs-kafka-"))
+    try:
+        server = KafkaServer(folder, *settings)
+        try:
+            yield server
+        finally:
+            server.kill()
+    finally:
+        shutil.rmtree(folder)
+
+
+def java() -> str:
+    """The `java` of JAVA_HOME, else of the PATH."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which(f"{home}/bin/java" if home else "java")
+    said = subprocess.run([found, "-version"], capture_output=True, text=True, check=False).stderr if found else ""
+    version = re.search(r'version "(\d+)', said)
+    if found is None or version is None or int(version[1]) < JAVA:
+        got = f"{found}, of version {version[1]}" if version else "none"
+        raise RuntimeError(f"Kafka needs Java {JAVA} or newer, in JAVA_HOME or on the PATH; found {got}")
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports below those that systems give to clients, so that one is still free when its server starts again."""
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        for port in random.Random(os.urandom(8)).sample(range(15_000, 30_000), 200):
+            taken = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                ports.append(port)
+                if len(ports) == count:
+                    return ports
+    raise RuntimeError("no free port")
+
+
+# -- jars -----------------------------------------------------------------------------------------------------------
+
+
+def fetch() -> Path:
+    """The folder of the jars: .cache/kafka/<version>/ at the root, filled if they are not all there as pinned."""
+    version = ET.parse(HERE / "pom.xml").getroot().findtext("properties/kafka.version")
+    folder = HERE.parents[1] / ".cache" / "kafka" / str(version)
+    if _hashes(folder) == PINS.read_text():
+        return folder
+    with _fetched(folder.parent) as fetched:
+        if (got := _hashes(fetched)) != PINS.read_text():
+            wrong = sorted(set(got.splitlines()) ^ set(PINS.read_text().splitlines()))
+            raise RuntimeError(f"Kafka's jars are not those of {PINS.name}; these lines differ: {wrong}")
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        fetched.rename(folder)
+    return folder
+
+
+def pin() -> None:
+    """Write the hashes of what pom.xml names."""
+    with _fetched(None) as fetched:
+        PINS.write_text(_hashes(fetched))
+
+
+@contextlib.contextmanager
+def _fetched(beside: Path | None) -> Iterator[Path]:
+    """The jars in a temporary folder, from whichever repository Maven is configured to use."""
+    mvn = shutil.which("mvn")
+    if mvn is None:
+        raise RuntimeError("Kafka's jars are fetched with Maven, once; put `mvn` on the PATH (Debian's package: maven)")
+    if beside:
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix="fetch-") as temporary:
+        target = Path(temporary) / "jars"
+        options = ["--quiet", "--batch-mode", "--strict-checksums", "--file", str(HERE / "pom.xml")]
+        goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
+        done = subprocess.run(
+            [mvn, *options, *goal], capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"Maven could not fetch Kafka's jars: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        yield target
+
+
+def _hashes(folder: Path) -> str:
+    """What `sha256sum *.jar` prints in a folder."""
+    jars = sorted(folder.glob("*.jar"), key=lambda jar: jar.name)
+    return "".join(f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}\n" for jar in jars)
+
+
+if __name__ == "__main__":
+    commands = {"fetch": lambda: print(f"{fetch().name} is there"), "pin": pin}
+    if len(sys.argv) != 2 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]]()
