@@ -9,6 +9,7 @@ from feature_store._lazy import lazy_names
 
 if TYPE_CHECKING:
     from feature_store.definitions import (
+        Aggregation,
         Array,
         Bool,
         Entity,
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
         Float64,
         Int32,
         Int64,
+        KafkaSource,
         OnDemandFeatureView,
         ParquetSource,
         RequestSource,
+        StreamFeatureView,
         String,
         Timestamp,
         on_demand_feature_view,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from feature_store.store import FeatureStore
 
 __all__ = [
+    "Aggregation",
     "Array",
     "Bool",
     "Entity",
@@ -40,9 +44,11 @@ __all__ = [
     "Float64",
     "Int32",
     "Int64",
+    "KafkaSource",
     "OnDemandFeatureView",
     "ParquetSource",
     "RequestSource",
+    "StreamFeatureView",
     "String",
     "Timestamp",
     "on_demand_feature_view",

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.materialize.engine import Engine
+    from feature_store.engines.engine import Engine
+    from feature_store.engines.report import Report
     from feature_store.materialize.job import Folders, Summary
-    from feature_store.materialize.progress import Report
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
@@ -317,7 +317,7 @@ class FeatureStore:
         wanted = name or self.config.engine
         if wanted != "local":
             raise NotFoundError("engine", expected="local", got=repr(wanted))
-        from feature_store.materialize.local import LocalEngine
+        from feature_store.engines.local import LocalEngine
 
         return LocalEngine()
 

@@ -92,7 +92,7 @@ def _registry(store: FeatureStore) -> Iterator[Finding]:
 
 
 def _sources(store: FeatureStore) -> Iterator[Finding]:
-    from feature_store.materialize.sources import parquet_rows
+    from feature_store.engines.sources import parquet_rows
 
     views = [view for view in store.definitions.feature_views.values() if view.source is not None]
     for view in views:

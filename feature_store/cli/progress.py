@@ -25,7 +25,7 @@ class RowsPerSecond(ProgressColumn):
 
 
 class ProgressReport:
-    """See materialize.progress.Report. One bar per phase; a context manager."""
+    """See engines.report.Report. One bar per phase; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(

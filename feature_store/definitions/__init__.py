@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from feature_store._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from feature_store.definitions.aggregation import Aggregation
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.dtypes import (
         Array,
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from feature_store.definitions.field import Field
     from feature_store.definitions.on_demand import OnDemandFeatureView, on_demand_feature_view
     from feature_store.definitions.service import FeatureService
-    from feature_store.definitions.source import ParquetSource, RequestSource
+    from feature_store.definitions.source import KafkaSource, ParquetSource, RequestSource
+    from feature_store.definitions.stream_view import StreamFeatureView
 
 __all__ = [
+    "Aggregation",
     "Array",
     "Bool",
     "DType",
@@ -37,16 +40,19 @@ __all__ = [
     "Float64",
     "Int32",
     "Int64",
+    "KafkaSource",
     "OnDemandFeatureView",
     "ParquetSource",
     "Projection",
     "RequestSource",
+    "StreamFeatureView",
     "String",
     "Timestamp",
     "on_demand_feature_view",
 ]
 
 _home_of = {
+    "aggregation": ["Aggregation"],
     "definition_set": ["DefinitionSet"],
     "dtypes": ["Array", "Bool", "DType", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
     "entity": ["Entity"],
@@ -54,7 +60,8 @@ _home_of = {
     "field": ["Field"],
     "on_demand": ["OnDemandFeatureView", "on_demand_feature_view"],
     "service": ["FeatureService"],
-    "source": ["ParquetSource", "RequestSource"],
+    "source": ["KafkaSource", "ParquetSource", "RequestSource"],
+    "stream_view": ["StreamFeatureView"],
 }
 __getattr__, __dir__ = lazy_names(
     __name__, {name: f"{__name__}.{module}" for module, names in _home_of.items() for name in names}

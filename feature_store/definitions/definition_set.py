@@ -6,12 +6,15 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView, Projection
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.service import FeatureService
+from feature_store.definitions.source import KafkaSource, ParquetSource
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DefinitionError, NotFoundError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ D = TypeVar("D", bound=Definition)
 KINDS: dict[str, type[Definition]] = {
     "entities": Entity,
     "feature_views": FeatureView,
+    "stream_feature_views": StreamFeatureView,
     "on_demand_feature_views": OnDemandFeatureView,
     "feature_services": FeatureService,
 }
@@ -40,7 +44,7 @@ class DefinitionSet:
     def __init__(self, definitions: Iterable[Definition]) -> None:
         found: dict[str, Definition] = {}
         for definition in definitions:
-            members = definition.entities if isinstance(definition, FeatureView) else ()
+            members = definition.entities if isinstance(definition, (FeatureView, StreamFeatureView)) else ()
             for item in (*members, definition):
                 known = found.setdefault(item.name, item)
                 if known != item:
@@ -51,6 +55,7 @@ class DefinitionSet:
                     )
         self.entities = _of_kind(found, Entity)
         self.feature_views = _of_kind(found, FeatureView)
+        self.stream_feature_views = _of_kind(found, StreamFeatureView)
         self.on_demand_feature_views = _of_kind(found, OnDemandFeatureView)
         self.feature_services = _of_kind(found, FeatureService)
         self._check_join_keys()
@@ -67,6 +72,15 @@ class DefinitionSet:
             NotFoundError: there is none.
         """
         return find(self.feature_views, name, "feature view")
+
+    def stored_view(self, name: str) -> FeatureView | StreamFeatureView:
+        """The view of that name whose values the online store holds.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        views: dict[str, FeatureView | StreamFeatureView] = {**self.feature_views, **self.stream_feature_views}
+        return find(views, name, "feature view")
 
     def service(self, name: str) -> FeatureService:
         """The feature service of that name.
@@ -101,9 +115,21 @@ class DefinitionSet:
             )
             for name, about in document["feature_views"].items()
         ]
+        streams = [
+            StreamFeatureView(
+                name,
+                **about
+                | {
+                    "entities": [entities[entity] for entity in about["entities"]],
+                    "source": KafkaSource(**_with_history(about["source"])),
+                    "aggregations": [Aggregation(**aggregation) for aggregation in about["aggregations"]],
+                },
+            )
+            for name, about in document.get("stream_feature_views", {}).items()
+        ]
         on_demand = [OnDemandFeatureView(name, **about) for name, about in document["on_demand_feature_views"].items()]
         services = [FeatureService(name, **about) for name, about in document["feature_services"].items()]
-        return cls([*entities.values(), *views, *on_demand, *services])
+        return cls([*entities.values(), *views, *streams, *on_demand, *services])
 
     def _check_join_keys(self) -> None:
         by_key: dict[str, Entity] = {}
@@ -117,9 +143,10 @@ class DefinitionSet:
                 )
 
     def _check_projections(self) -> None:
+        stored: dict[str, Any] = {**self.feature_views, **self.stream_feature_views}
         for view in self.on_demand_feature_views.values():
-            self._check_columns(f"OnDemandFeatureView({view.name!r}).sources", view.projections, self.feature_views)
-        servable: dict[str, Any] = {**self.feature_views, **self.on_demand_feature_views}
+            self._check_columns(f"OnDemandFeatureView({view.name!r}).sources", view.projections, stored)
+        servable = {**stored, **self.on_demand_feature_views}
         for service in self.feature_services.values():
             self._check_columns(f"FeatureService({service.name!r}).features", service.features, servable)
 
@@ -207,6 +234,11 @@ def _import(path: Path) -> Any:
         raise DefinitionError(
             str(path), expected="a file that imports", got=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _with_history(source: dict[str, Any]) -> dict[str, Any]:
+    history = source.get("history")
+    return source | {"history": None if history is None else ParquetSource(**history)}
 
 
 def _of_kind(found: dict[str, Definition], kind: type[D]) -> dict[str, D]:

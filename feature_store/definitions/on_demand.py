@@ -15,6 +15,7 @@ from pydantic import PrivateAttr, field_validator, model_validator
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.feature_view import FeatureView, Projectable, Projection
 from feature_store.definitions.source import RequestSource
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class OnDemandFeatureView(Projectable):
         *,
         schema: Sequence[Field],
         function: Transform | str,
-        sources: Sequence[FeatureView | Projection | RequestSource] = (),
+        sources: Sequence[FeatureView | StreamFeatureView | Projection | RequestSource] = (),
         **stored: Any,
     ) -> None:
         if callable(function):
@@ -102,7 +103,7 @@ class OnDemandFeatureView(Projectable):
 
 def on_demand_feature_view(
     *,
-    sources: Sequence[FeatureView | Projection | RequestSource],
+    sources: Sequence[FeatureView | StreamFeatureView | Projection | RequestSource],
     schema: Sequence[Field],
     name: str | None = None,
     **about: Any,
@@ -143,7 +144,7 @@ def _split(name: str, sources: Sequence[Any]) -> dict[str, Any]:
     projections, requests = [], []
     for i, source in enumerate(sources):
         match source:
-            case FeatureView():
+            case FeatureView() | StreamFeatureView():
                 projections.append(source.project())
             case Projection():
                 projections.append(source)
@@ -152,7 +153,7 @@ def _split(name: str, sources: Sequence[Any]) -> dict[str, Any]:
             case _:
                 raise DefinitionError(
                     f"OnDemandFeatureView({name!r}).sources[{i}]",
-                    expected="a FeatureView, a projection of one, or a RequestSource",
+                    expected="a view, a projection of one, or a RequestSource",
                     got=repr(source),
                 )
     return {"projections": projections, "requests": requests}

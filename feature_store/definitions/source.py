@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field as Attribute
 from pydantic import model_validator
 
 from feature_store.definitions.definition import Definition, Model, refuse_repeats
 from feature_store.definitions.field import Field
+from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,66 @@ class ParquetSource(Model):
 
     def __init__(self, path: str, *, event_timestamp: str, created_timestamp: str | None = None) -> None:
         super().__init__(path=path, event_timestamp=event_timestamp, created_timestamp=created_timestamp)
+
+
+class KafkaSource(Definition):
+    """Events on a Kafka topic: one JSON object a message.
+
+    Args:
+        name: the source's name.
+        topic: the topic.
+        event_timestamp: the member that says when the event happened: ISO 8601, or a number in `timestamp_unit`.
+        schema: the members that aggregations and entity keys take; others are passed over.
+        timestamp_unit: of numeric event times, since 1970.
+        history: the same events on disk, for backfills and training sets.
+        description, owner, tags: for the people who browse the registry.
+
+    Raises:
+        DefinitionError: an argument is not allowed; it says which and why.
+    """
+
+    topic: str = Attribute(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")
+    event_timestamp: str = Attribute(min_length=1)
+    timestamp_unit: Literal["s", "ms", "us"] = "ms"
+    history: ParquetSource | None = None
+    fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        topic: str,
+        event_timestamp: str,
+        schema: Sequence[Field],
+        timestamp_unit: str = "ms",
+        history: ParquetSource | None = None,
+        **about: Any,
+    ) -> None:
+        super().__init__(
+            name=name,
+            topic=topic,
+            event_timestamp=event_timestamp,
+            schema=schema,
+            timestamp_unit=timestamp_unit,
+            history=history,
+            **about,
+        )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> KafkaSource:
+        names = [field.name for field in self.fields]
+        refuse_repeats(names, "schema")
+        if self.event_timestamp in names:
+            got = f"{self.event_timestamp!r}, which is the event timestamp"
+            raise DefinitionError("schema", expected="columns of their own", got=got)
+        for i, field in enumerate(self.fields):
+            if field.dtype.element is not None:
+                raise DefinitionError(f"schema[{i}].dtype", expected="a scalar type", got=str(field.dtype))
+        return self
+
+    def field(self, name: str) -> Field | None:
+        """The field of that name, or None."""
+        return next((field for field in self.fields if field.name == name), None)
 
 
 class RequestSource(Definition):

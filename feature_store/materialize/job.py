@@ -17,20 +17,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from feature_store.engines.engine import Stage
+from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.report import Silent
+from feature_store.engines.sources import fingerprint, parquet_rows, pushed_rows
 from feature_store.errors import DataError
-from feature_store.materialize.engine import Stage
-from feature_store.materialize.progress import BEGINNING, Interval, Silent, missing
-from feature_store.materialize.quarantine import Quarantine
-from feature_store.materialize.sources import fingerprint, parquet_rows, pushed_rows
+from feature_store.materialize.progress import BEGINNING, Interval, missing
 from feature_store.online.writer import WriteCounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.materialize.engine import Engine
-    from feature_store.materialize.progress import Progress, Report
-    from feature_store.materialize.sources import Rows
+    from feature_store.engines.engine import Engine
+    from feature_store.engines.report import Report
+    from feature_store.engines.sources import Rows
+    from feature_store.materialize.progress import Progress
     from feature_store.online.batch import RowBatch
 
 

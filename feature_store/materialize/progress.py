@@ -1,4 +1,4 @@
-"""How far jobs are: what is recorded of them, and what they tell while they run."""
+"""How far jobs are: what is recorded of them."""
 
 from __future__ import annotations
 
@@ -31,35 +31,6 @@ class Progress(Protocol):
     def forget_job(self, job: str) -> None:
         """Drop the record of a job."""
         ...
-
-
-class Report(Protocol):
-    """Is told how a job goes, to show it to people."""
-
-    def started(self, view: str, total_rows: int | None) -> None:
-        """A phase begins: reading the source's rows (the name alone), then `view: write`. None: not known how many."""
-        ...
-
-    def advanced(self, rows: int) -> None:
-        """That many more rows are done."""
-        ...
-
-    def finished(self) -> None:
-        """The phase is over."""
-        ...
-
-
-class Silent:
-    """A report that nobody reads."""
-
-    def started(self, view: str, total_rows: int | None) -> None:
-        """See Report."""
-
-    def advanced(self, rows: int) -> None:
-        """See Report."""
-
-    def finished(self) -> None:
-        """See Report."""
 
 
 def missing(wanted: Interval, finished: list[Interval]) -> list[Interval]:

@@ -30,18 +30,18 @@ from offline_worlds import (
 )
 
 from feature_store.definitions import Float64
+from feature_store.engines import local
+from feature_store.engines.local import LocalEngine
 from feature_store.errors import DataError
 from feature_store.materialize import job as jobs
-from feature_store.materialize import local
 from feature_store.materialize.job import Folders, Summary
-from feature_store.materialize.local import LocalEngine
 from feature_store.materialize.progress import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions import FeatureView
-    from feature_store.materialize.engine import Stage
+    from feature_store.engines.engine import Stage
     from feature_store.online.batch import RowBatch
     from feature_store.online.writer import WriteCounts
 

@@ -16,7 +16,7 @@ from offline_worlds import NOW_US, SECOND_US
 
 from feature_store import FeatureStore
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.materialize import local
+from feature_store.engines import local
 from feature_store.materialize.progress import BEGINNING
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ stats = FeatureView("stats", entities=[user], schema=[Field("visits", Int32), Fi
 RUN = f"""
 import sys
 from feature_store import FeatureStore
-from feature_store.materialize import local
+from feature_store.engines import local
 
 class Answered:
     def started(self, view, total_rows): self.tell("started " + view)

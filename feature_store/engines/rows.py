@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.definitions.dtypes import FLOAT32_MAX, MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
+from feature_store.engines.csv_text import parse
 from feature_store.errors import DataError
-from feature_store.materialize.csv_text import parse
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column
 

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.errors import DataError, FeatureStoreError
-from feature_store.materialize.rows import (
+from feature_store.engines.rows import (
     CREATED_TS,
     EVENT_TS,
     SEQUENCE,
@@ -21,15 +20,16 @@ from feature_store.materialize.rows import (
     source_columns,
     to_row_batch,
 )
-from feature_store.materialize.sources import reading
+from feature_store.engines.sources import reading
+from feature_store.errors import DataError, FeatureStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.materialize.engine import Stage
-    from feature_store.materialize.rows import SourceColumns
+    from feature_store.engines.engine import Stage
+    from feature_store.engines.rows import SourceColumns
     from feature_store.online.batch import RowBatch
 
 # Beside DuckDB's own memory a job holds a few batches: together they stay under 1 GB.

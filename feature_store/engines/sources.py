@@ -13,9 +13,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
+from feature_store.engines.csv_text import csv_batches
+from feature_store.engines.rows import TO_MICROSECONDS, source_columns
 from feature_store.errors import DataError
-from feature_store.materialize.csv_text import csv_batches
-from feature_store.materialize.rows import TO_MICROSECONDS, source_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

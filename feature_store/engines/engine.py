@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.materialize.progress import Report
-    from feature_store.materialize.quarantine import Quarantine
-    from feature_store.materialize.sources import Rows
+    from feature_store.engines.quarantine import Quarantine
+    from feature_store.engines.report import Report
+    from feature_store.engines.sources import Rows
     from feature_store.online.batch import RowBatch
 
 

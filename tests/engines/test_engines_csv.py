@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from offline_worlds import MemorySink, shop, slot, user, view_of
 
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
+from feature_store.engines.local import LocalEngine
+from feature_store.engines.rows import SEQUENCE, SourceColumns, check
 from feature_store.errors import DataError
 from feature_store.materialize.job import Folders, push
-from feature_store.materialize.local import LocalEngine
-from feature_store.materialize.rows import SEQUENCE, SourceColumns, check
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,10 +24,10 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
+from feature_store.engines.rows import source_columns
+from feature_store.engines.sources import Rows, fingerprint, parquet_rows, pushed_rows, source_files
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING
-from feature_store.materialize.rows import source_columns
-from feature_store.materialize.sources import Rows, fingerprint, parquet_rows, pushed_rows, source_files
 
 ALWAYS = (BEGINNING, -BEGINNING)
 

@@ -30,13 +30,14 @@ from offline_worlds import (
 )
 
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, ParquetSource, String, Timestamp
+from feature_store.engines import local
+from feature_store.engines.engine import Engine, Stage
+from feature_store.engines.local import LocalEngine
+from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.report import Silent
+from feature_store.engines.sources import Rows, parquet_rows, pushed_rows
 from feature_store.errors import DataError
-from feature_store.materialize import local
-from feature_store.materialize.engine import Engine, Stage
-from feature_store.materialize.local import LocalEngine
-from feature_store.materialize.progress import BEGINNING, Silent
-from feature_store.materialize.quarantine import Quarantine
-from feature_store.materialize.sources import Rows, parquet_rows, pushed_rows
+from feature_store.materialize.progress import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

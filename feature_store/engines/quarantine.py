@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from feature_store.materialize.sources import reading
+from feature_store.engines.sources import reading
 
 if TYPE_CHECKING:
     from pathlib import Path

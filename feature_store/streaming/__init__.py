@@ -1,0 +1,1 @@
+"""Kafka → tiles → online store: workers that can be killed anywhere, exactly once."""
