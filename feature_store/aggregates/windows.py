@@ -1,0 +1,155 @@
+"""What a stream view keeps and serves, compiled from its aggregations: parts in rings of tiles, and windows over them.
+
+    event time  ────────┬────────┬────────┬────────┬──── ▶
+    tiles           t-3      t-2      t-1       t          tile number: event time // hop
+                        └── a window's tiles at now ──┘    from (now - window) // hop to now // hop
+
+A *part* is a state that can be merged (a count, a sum, …); a function is finalized from one or two of them. A *tile* holds
+the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the newest, and the
+`slots` before it. Windows that share a hop share a ring, functions that need the same part share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from feature_store.definitions.dtypes import MICROSECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from feature_store.definitions.aggregation import Aggregation
+    from feature_store.definitions.dtypes import DType
+
+PartKind = Literal["count", "sum", "min", "max", "moments", "first", "last", "last_n", "sketch"]
+# What each function is finalized from. A minimum of nothing is told from an infinite one by the count.
+PARTS: dict[str, tuple[PartKind, ...]] = {
+    "count": ("count",),
+    "sum": ("sum",),
+    "mean": ("count", "sum"),
+    "min": ("count", "min"),
+    "max": ("count", "max"),
+    "stddev": ("moments",),
+    "first": ("first",),
+    "last": ("last",),
+    "last_n": ("last_n",),
+    "distinct": ("sketch",),
+}
+# How far ahead of the clock an event may be: clocks differ by some seconds. A ring keeps so much more than its windows,
+# so that an event from a fast clock pushes nothing out that a window still holds. What is further ahead is refused.
+CLOCK_SKEW_US = 10_000_000
+# Tile numbers, of hops of at least a second, fit in 32 bits, and times in a double's 53.
+EARLIEST_EVENT_US = 86_400_000_000
+LATEST_EVENT_US = (2**32 - 2) * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A state that a tile keeps.
+
+    Attributes:
+        kind: which algebra.
+        column: of whose values.
+        dtype: the column's type, as `str(DType)`.
+        filter: which events count; empty: all.
+        n: how many values last_n keeps; else 1.
+    """
+
+    kind: PartKind
+    column: str
+    dtype: str
+    filter: str = ""
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Tiles of one hop size: `hop_us` microseconds each; `slots` of them beside the head; in each, `parts`."""
+
+    hop_us: int
+    slots: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A feature: a function over a sliding window.
+
+    Attributes:
+        name: the feature's.
+        function: of `PARTS`.
+        window_us: its length in microseconds.
+        ring: the index of its ring.
+        parts: the indexes, in the ring, of what the function is finalized from.
+        dtype: of the feature, as `str(DType)`.
+        default: served where there is no value, as `DType.to_json`.
+    """
+
+    name: str
+    function: str
+    window_us: int
+    ring: int
+    parts: tuple[int, ...]
+    dtype: str
+    default: Any = None
+
+    def tiles(self, hop_us: int, now_us: int) -> tuple[int, int]:
+        """The numbers of the first and the last tile that the window holds at a time."""
+        return (now_us - self.window_us) // hop_us, now_us // hop_us
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All that a view keeps and serves."""
+
+    rings: tuple[Ring, ...]
+    features: tuple[Window, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns whose values are aggregated, each once."""
+        return tuple(dict.fromkeys(part.column for ring in self.rings for part in ring.parts))
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The filters, each once."""
+        return tuple(dict.fromkeys(part.filter for ring in self.rings for part in ring.parts if part.filter))
+
+    @property
+    def longest_us(self) -> int:
+        """How long an event counts at most, in microseconds: the longest window and its hop."""
+        return max(window.window_us + self.rings[window.ring].hop_us for window in self.features)
+
+
+def compile_windows(aggregations: Iterable[Aggregation], columns: Mapping[str, DType]) -> Windows:
+    """The rings and windows of a view; `columns` are the types of its source's columns."""
+    asked = [(aggregation, window) for aggregation in aggregations for window in aggregation.windows]
+    hops = sorted({aggregation.hop_us(window) for aggregation, window in asked})
+    parts: list[dict[Part, int]] = [{} for _ in hops]
+    slots = [0] * len(hops)
+    features = []
+    for aggregation, window in asked:
+        hop_us, window_us = aggregation.hop_us(window), window // MICROSECOND
+        ring = hops.index(hop_us)
+        column = columns[aggregation.column]
+        wanted = [
+            Part(kind, aggregation.column, str(column), aggregation.filter or "", aggregation.n or 1)
+            for kind in PARTS[aggregation.function]
+        ]
+        places = tuple(parts[ring].setdefault(part, len(parts[ring])) for part in wanted)
+        slots[ring] = max(slots[ring], window_us // hop_us + -(-CLOCK_SKEW_US // hop_us))
+        dtype = aggregation.dtype(column)
+        features.append(
+            Window(
+                aggregation.feature_name(window),
+                aggregation.function,
+                window_us,
+                ring,
+                places,
+                str(dtype),
+                dtype.to_json(aggregation.default),
+            )
+        )
+    rings = tuple(Ring(hop, count, tuple(of_ring)) for hop, count, of_ring in zip(hops, slots, parts, strict=True))
+    return Windows(rings, tuple(features))
