@@ -1,12 +1,12 @@
-"""What a stream view keeps and serves, compiled from its aggregations: parts in rings of tiles, and windows over them.
+"""What a stream view keeps and serves, compiled from its aggregations.
 
     event time  ────────┬────────┬────────┬────────┬──── ▶
     tiles           t-3      t-2      t-1       t          tile number: event time // hop
                         └── a window's tiles at now ──┘    from (now - window) // hop to now // hop
 
-A *part* is a state that can be merged (a count, a sum, …); a function is finalized from one or two of them. A *tile* holds
-the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the newest, and the
-`slots` before it. Windows that share a hop share a ring, functions that need the same part share it.
+A *part* is a state that can be merged (a count, a sum, …); a function is finalized from one or two of them. A *tile*
+holds the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the newest, and
+the `slots` before it. Windows that share a hop share a ring, functions that need the same part share it.
 """
 
 from __future__ import annotations
