@@ -5,6 +5,8 @@ An empty value is null, a quoted empty one an empty string. Times are ISO 8601, 
 
 from __future__ import annotations
 
+import math
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
 
 _TIME = pa.timestamp("us")
+# Decimal and float also take `1_000` and the digits of every script.
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _PARSED = {
     "Bool": pa.bool_(),
     "Int32": pa.int64(),
@@ -37,9 +42,11 @@ def csv_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
     Raises:
         pa.ArrowException: a row has more or fewer values than the header.
+        UnicodeDecodeError: the header is not UTF-8.
         OSError: the file cannot be read.
     """
-    with pyarrow.csv.open_csv(path) as opened:
+    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(path, parse_options=lines) as opened:
         names = opened.schema.names
     options = pyarrow.csv.ConvertOptions(
         check_utf8=False,  # a value that is not UTF-8 is a bad row, not a bad file
@@ -48,7 +55,7 @@ def csv_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    reader = pyarrow.csv.open_csv(path, convert_options=options)
+    reader = pyarrow.csv.open_csv(path, parse_options=lines, convert_options=options)
     return reader.schema, iter(reader)
 
 
@@ -65,7 +72,7 @@ def parse(values: pa.StringArray, dtype: DType) -> tuple[pa.Array, np.ndarray[An
     # Arrow parses a million values in the time that Python takes for ten thousand, but all or nothing.
     with suppress(pa.ArrowInvalid):
         parsed = trimmed.cast(_PARSED[dtype.name])
-        if dtype.name not in ("Float32", "Float64") or not pc.any(pc.is_inf(parsed)).as_py():
+        if not _taken_too_easily(trimmed, parsed):
             return parsed, np.zeros(len(values), bool)
     listed = [None if text is None else _ONE[dtype.name](text) for text in trimmed.to_pylist()]
     bad = np.array(
@@ -74,24 +81,31 @@ def parse(values: pa.StringArray, dtype: DType) -> tuple[pa.Array, np.ndarray[An
     return pa.array(listed, _PARSED[dtype.name]), bad
 
 
+def _taken_too_easily(texts: pa.StringArray, parsed: pa.Array) -> bool:
+    """Whether Arrow may have taken what is no number here: `0x10`, `nan(1)`, and `1e400` as infinity."""
+    if pa.types.is_floating(parsed.type):
+        return bool(pc.any(pc.is_inf(parsed)).as_py() or pc.any(pc.match_substring(texts, "(")).as_py())
+    return bool(pa.types.is_integer(parsed.type) and pc.any(pc.match_substring(texts, "x", ignore_case=True)).as_py())
+
+
 def _integer(text: str) -> int | None:
+    if not _NUMBER.fullmatch(text):
+        return None
     try:
         number = Decimal(text)
-        # Compared as they are: an integral value of 1e1000000 would be a million digits.
-        whole = number.is_finite() and abs(number) < 1 << 64 and number == number.to_integral_value()
-        value = int(number) if whole else None
-    except InvalidOperation:
+    except InvalidOperation:  # an exponent of 19 digits
         return None
-    return value if value is not None and -(1 << 63) <= value < 1 << 63 else None
+    # Compared before it is made an int: 1e1000000 would have a million digits.
+    if not -(1 << 63) <= number < 1 << 63 or number != number.to_integral_value():
+        return None
+    return int(number)
 
 
 def _float(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    overflowed = value in (float("inf"), float("-inf")) and any(character.isdigit() for character in text)
-    return None if overflowed else value
+    if _NO_NUMBER.fullmatch(text):
+        return float(text)
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
 
 
 def _time(text: str) -> datetime | None:
