@@ -129,6 +129,8 @@ def materialize(
         rows_digest = json.dumps([view.name, generation, digest, fingerprint(view.source, source_folder)])
         intervals = _intervals(progress.finished_intervals(view.name, generation), start_us, end_us, lookback_us)
         intervals = _leftover_first(intervals, work, rows_digest)
+        if not intervals or not (work / f"{_job_name(rows_digest, intervals[0])}.json").exists():
+            _drop(work, progress)
         for interval in intervals:
             rows = parquet_rows(view.source, view, source_folder)
             job = _Job(_job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
@@ -227,7 +229,6 @@ def _intervals(finished: list[Interval], start_us: int | None, end_us: int, look
 def _run(job: _Job, engine: Engine, sink: Sink, progress: Progress, report: Report) -> Summary:
     done = progress.chunks_done(job.name) if job.note.exists() else 0
     if not job.note.exists():
-        _clear(job.work)
         progress.forget_job(job.name)  # of a staged file that is no more
         _stage(job, engine, report)
     note = _read_note(job.note)
@@ -291,8 +292,15 @@ def _locked(folder: Path) -> Iterator[Path]:
         raise DataError(f"working folder {folder}", expected="a folder to write to", got=str(error)) from error
 
 
+def _drop(work: Path, progress: Progress) -> None:
+    """Give up what a killed job has staged, because nobody will ask for it again."""
+    for note in work.glob("*.json"):
+        progress.forget_job(note.stem)
+    _clear(work)
+
+
 def _clear(folder: Path) -> None:
-    """Remove what jobs have left: of this one when it is finished, of killed ones before the next begins."""
+    """Remove what jobs have left."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
