@@ -1,7 +1,8 @@
 """Rows as a source has them → rows of the declared types; those that do not fit are set aside with the reason.
 
 A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared, times in the
-years 1 to 9999. Only float64 → float32 rounds, because that is what Float32 says. NaN is a value; null is none.
+years 1 to 9999. Only float64 → float32 and decimal → float round, because that is what the declared types say. NaN is a
+value; null is none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.definitions.dtypes import FLOAT32_MAX, MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
 from feature_store.engines.csv_text import parse
 from feature_store.errors import DataError
 from feature_store.online.batch import RowBatch, Values
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
 
 # Names of columns of checked rows that no join key or field can have.
-EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "sequence"
+EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
 TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+_SHOWN = 200  # characters of a value: enough to know it by
 _DAY_US = 86_400_000_000
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -110,6 +112,7 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
         keys: the join keys, which must not be null.
         first: the place of the batch's first row in the source.
     """
+    batch = _without_text_views(batch)
     reasons: dict[int, str] = {}
     fitted: list[pa.Array] = []
     for name, dtype in columns.types.items():
@@ -137,6 +140,16 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
     while about in batch.schema.names:
         about += "_"
     return Checked(good, bad_rows.append_column(about, pa.array([reasons[i] for i in places], pa.string())))
+
+
+def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us: int) -> pa.RecordBatch:
+    """The rows with an event time in `[start_us, end_us)`, and those whose event time does not fit, to be told of."""
+    if start_us <= MIN_TIMESTAMP_US and end_us > MAX_TIMESTAMP_US:
+        return batch
+    events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
+    times = events.fill_null(start_us).to_numpy()
+    inside = bad | _nulls(events) | (times >= start_us) & (times < end_us)
+    return batch if inside.all() else batch.filter(pa.array(inside))
 
 
 def to_row_batch(rows: pa.RecordBatch | pa.Table, view: FeatureView) -> RowBatch:
@@ -215,6 +228,8 @@ def _fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
     if values.type == wanted:
         return values, np.zeros(len(values), bool)
     if pa.types.is_decimal(values.type):
+        if dtype.numpy.kind == "i":
+            return _fit_decimals(values, wanted)
         values = values.cast(pa.float64())
     raw = values.fill_null(0).to_numpy(zero_copy_only=False)
     fitted, bad = (_as_integers if dtype.numpy.kind == "i" else _as_floats)(raw, dtype.numpy)
@@ -237,22 +252,30 @@ def _as_floats(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.nda
     with np.errstate(over="ignore", invalid="ignore"):
         fitted = raw.astype(wanted)
     if raw.dtype.kind == "f":
-        return fitted, np.isfinite(raw) & (np.abs(raw) > FLOAT32_MAX) if wanted.itemsize == 4 else np.zeros(
-            len(raw), bool
-        )
-    top = 2.0**64 if raw.dtype.kind == "u" else 2.0**63
-    back = np.where(fitted.astype(np.float64) < top, fitted, 0).astype(raw.dtype)
+        return fitted, np.isfinite(raw) & (np.abs(raw.astype(np.float64)) > float(np.finfo(wanted).max))
+    # One more than the greatest integer is a power of two and so a float. What rounding lifted to it changed.
+    back = np.where(fitted < float(np.iinfo(raw.dtype).max + 1), fitted, 0).astype(raw.dtype)
     return fitted, back != raw
+
+
+def _fit_decimals(values: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, Mask]:
+    limits = np.iinfo(wanted.to_pandas_dtype())
+    values = values.cast(pa.decimal256(76, values.type.scale))  # comparing needs digits for both sides
+    whole = pc.trunc(values)
+    integers = whole.cast(pa.decimal256(76, 0))
+    inside = pc.and_(pc.greater_equal(integers, int(limits.min)), pc.less_equal(integers, int(limits.max)))
+    fits = pc.and_(pc.equal(whole, values), inside)
+    bad: Mask = ~fits.fill_null(True).to_numpy(zero_copy_only=False)
+    return pc.if_else(fits, integers, None).cast(wanted), bad
 
 
 def _fit_times(values: pa.Array) -> tuple[pa.Array, Mask]:
     nulls = _nulls(values)
-    if pa.types.is_date(values.type):
-        days = values.cast(pa.date32()).cast(pa.int32())
-        raw, times, parts = days.fill_null(0).to_numpy().astype(np.int64), _DAY_US, 1
+    if pa.types.is_date32(values.type):
+        raw, (times, parts) = values.cast(pa.int32()).fill_null(0).to_numpy().astype(np.int64), (_DAY_US, 1)
     else:
         raw = values.cast(pa.int64()).fill_null(0).to_numpy()
-        times, parts = TO_MICROSECONDS[values.type.unit]
+        times, parts = TO_MICROSECONDS["ms" if pa.types.is_date64(values.type) else values.type.unit]
     # Compared before multiplying, which could overflow.
     fits = (raw // parts >= MIN_TIMESTAMP_US // times) & (raw // parts <= MAX_TIMESTAMP_US // times)
     microseconds = np.where(fits, raw, 0) * times // parts
@@ -297,12 +320,22 @@ def _fit_lists(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
 
 def _explain(reasons: dict[int, str], bad: Mask, name: str, dtype: DType, batch: pa.RecordBatch) -> None:
     for i in np.flatnonzero(bad).tolist():
-        value = batch.column(name)[i]
-        try:
-            got = repr(value.as_py()) if value.is_valid else "null"
-        except (ValueError, OverflowError):  # a time that no datetime holds, or text that is not UTF-8
-            got = str(value.cast(pa.int64() if pa.types.is_timestamp(value.type) else pa.binary()))
-        reasons.setdefault(i, f"{name}: expected {dtype}, got {got[:200]}")
+        if i not in reasons:
+            reasons[i] = f"{name}: expected {dtype}, got {shown(batch.column(name)[i])[:_SHOWN]}"
+
+
+def shown(value: pa.Scalar) -> str:
+    """Any value as people read it, also one that Python has no object for."""
+    if not value.is_valid:
+        return "null"
+    try:
+        return repr(value.as_py())
+    except (ValueError, OverflowError):  # a time that no datetime holds, or text that is not UTF-8
+        if isinstance(value, pa.ListScalar):  # fixed and large lists too
+            return f"[{', '.join(shown(item) for item in value.values[:_SHOWN])}]"
+        if pa.types.is_date32(value.type):
+            return str(value.cast(pa.int32()))
+        return str(value.cast(pa.binary() if _is_text(value.type) else pa.int64()))
 
 
 def _values(values: pa.Array, dtype: DType) -> Values:
@@ -328,6 +361,19 @@ def _objects(values: pa.Array, dtype: DType) -> np.ndarray[Any, Any]:
 
 def _plain(values: pa.Array) -> pa.Array:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _without_text_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Arrow cannot yet take rows of columns of its newest types of text."""
+    wanted = [(field.name, _without_text_view(field.type)) for field in batch.schema]
+    arrays = [array.cast(kind) for array, (_, kind) in zip(batch.columns, wanted, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(wanted))
+
+
+def _without_text_view(found: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(found):
+        return pa.list_(_without_text_view(found.value_type))
+    return pa.string() if pa.types.is_string_view(found) else found
 
 
 def _nulls(values: pa.Array) -> Mask:

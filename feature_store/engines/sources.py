@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +34,7 @@ class Rows(NamedTuple):
 
     Attributes:
         where: what they are, for errors.
-        schema: of all their columns.
+        schema: of all their columns; of files that differ, the first one's.
         total: how many, before any filter; None when not known.
         dataset: files that hold them, or None.
         stream: else their batches.
@@ -64,14 +65,18 @@ class Rows(NamedTuple):
                 for batch in self.stream:
                     yield batch.select(names)
                 return
-            scanner = self.dataset.scanner(
-                columns=names,
-                filter=_between(self.schema.field(event_timestamp), start_us, end_us),
-                batch_size=_batch_rows(pa.schema([self.schema.field(name) for name in names])),
-                batch_readahead=_READ_AHEAD,
-                fragment_readahead=1,
-            )
-            yield from scanner.to_batches()
+            # One file after the other, each with its own types: casting all to one type could round, and rows are
+            # checked against the declared types anyway.
+            for file in self.dataset.get_fragments():
+                found = file.physical_schema
+                scanner = file.scanner(
+                    schema=found,
+                    columns=names,
+                    filter=_between(found.field(event_timestamp), start_us, end_us),
+                    batch_size=_batch_rows(pa.schema([found.field(name) for name in names])),
+                    batch_readahead=_READ_AHEAD,
+                )
+                yield from scanner.to_batches()
 
 
 def parquet_rows(source: ParquetSource, view: FeatureView, folder: Path) -> Rows:
@@ -89,13 +94,11 @@ def parquet_rows(source: ParquetSource, view: FeatureView, folder: Path) -> Rows
         read = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
         parquet = ds.ParquetFileFormat(default_fragment_scan_options=streamed, read_options=read)
         dataset = ds.dataset([str(file) for file in files], format=parquet)
-        schemas = []
-        for fragment in dataset.get_fragments():
-            found = fragment.physical_schema
-            columns = source_columns(view, found, f"source {Path(fragment.path).name}")
-            schemas.append(pa.schema([found.field(name) for name in dict.fromkeys(columns.names)]))
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
-        return Rows(where, schema, dataset.count_rows(), dataset=dataset.replace_schema(schema))
+        total = 0
+        for file in dataset.get_fragments():
+            source_columns(view, file.physical_schema, f"source {Path(file.path).name}")
+            total += file.metadata.num_rows
+        return Rows(where, dataset.schema, total, dataset=dataset)
 
 
 def source_files(source: ParquetSource, folder: Path) -> list[Path]:
@@ -105,14 +108,25 @@ def source_files(source: ParquetSource, folder: Path) -> list[Path]:
         DataError: there is none.
     """
     path = folder / source.path
+    if path.is_file():
+        return [path]
     if path.is_dir():
-        inside = [(file, file.relative_to(path).parts) for file in path.rglob("*.parquet") if file.is_file()]
-        files = [file for file, parts in inside if not any(part.startswith(("_", ".")) for part in parts)]
+        root, inside = path, list(path.rglob("*.parquet"))
     else:
-        files = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - Path.glob takes no absolute pattern
+        parts = Path(source.path).parts
+        fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+        root = folder.joinpath(*fixed)
+        pattern = str(Path(*parts[len(fixed) :]))
+        inside = [root / name for name in glob.glob(pattern, root_dir=root, recursive=True)]  # noqa: PTH207 - Path.glob finds hidden files
+    files = sorted(file for file in inside if file.is_file() and not _is_unfinished(file.relative_to(root)))
     if not files:
-        raise DataError(f"source {source.path}", expected=f"Parquet files under {folder}", got="none")
-    return sorted(files)
+        hint = "names that start with _ or . are passed over" if inside else ""
+        raise DataError(f"source {source.path}", expected=f"Parquet files under {folder}", got="none", hint=hint)
+    return files
+
+
+def _is_unfinished(file: Path) -> bool:
+    return any(part.startswith(("_", ".")) for part in file.parts)
 
 
 def fingerprint(source: ParquetSource, folder: Path) -> str:
@@ -148,7 +162,7 @@ def reading(where: str) -> Iterator[None]:
     """Map what pyarrow and the file system raise."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataError(where, expected="readable data", got=str(error)) from error
 
 

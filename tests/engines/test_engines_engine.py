@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -324,3 +325,18 @@ def test_folders_may_have_any_name(engine: Engine, tmp_path: Path) -> None:
     assert Staged(engine, view, _on_disk(table, view, folder), folder).rows() == {
         (1,): Latest(NOW_US, NOW_US, (1.0, "a"))
     }
+
+
+def test_bad_rows_of_files_with_other_types_are_in_one_file(engine: Engine, tmp_path: Path) -> None:
+    view = view_of(slot, fields={"score": Float64})
+    at = pa.array([NOW_US, NOW_US], pa.timestamp("us"))
+    for name, score in (("a", [0.5, 1.5]), ("b", pa.array([1, 2], pa.int8())), ("c", pa.array([None, 3.5]))):
+        table = pa.table({"slot_id": [1, 2**31], "at": at, "made": at, "score": score})
+        write_files(tmp_path / "rows" / name, table)
+    staged = Staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path)
+    assert staged.rows() == {(1,): Latest(NOW_US, NOW_US, (None,))}
+    (file,) = (tmp_path / "quarantine").iterdir()
+    bad = pq.read_table(file)
+    assert bad["score"].to_pylist() == ["1.5", "2", "3.5"]
+    assert bad["slot_id"].to_pylist() == [2**31] * 3
+    assert set(bad["reason"].to_pylist()) == {"slot_id: expected Int32, got 2147483648"}

@@ -126,6 +126,12 @@ def test_a_date_outside_the_years_1_to_9999_is_bad(kind: pa.DataType) -> None:
     assert [reason.partition(", got ")[0] for reason in reasons] == ["value: expected Timestamp"] * 2
 
 
+def test_a_date_that_overflows_is_bad() -> None:
+    good, reasons = one(pa.array([2**62, -(2**62), 0], pa.int64()).cast(pa.date64()), Timestamp)
+    assert good == [0]
+    assert reasons == [f"value: expected Timestamp, got {raw}" for raw in (2**62, -(2**62))]
+
+
 # -- numbers --------------------------------------------------------------------------------------------------------
 
 INTEGERS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64}
