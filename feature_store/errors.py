@@ -109,5 +109,9 @@ class StaleWriteError(OnlineStoreError):
     """The serving plan changed while a batch was being written with the old one; load the plan and write again."""
 
 
+class FenceError(OnlineStoreError):
+    """A fence is not where the caller expects it: somebody else merged these events, or Redis went back in time."""
+
+
 class EmbeddedServerError(OnlineStoreError):
     """The embedded server cannot be found, started or stopped."""

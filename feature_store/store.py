@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.engine import Engine
     from feature_store.engines.report import Report
     from feature_store.materialize.job import Folders, Summary
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
-    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Version
 
 
@@ -162,6 +163,7 @@ class FeatureStore:
             online=self.online,
             registry=self.registry,
             fill=self._fill_generation,
+            fill_tiles=_TilesFill(self),
             buckets=self.config.online_store.buckets,
             expire_keys=self.config.online_store.expire_keys,
         )
@@ -344,3 +346,26 @@ class FeatureStore:
                     digest=str(group.generation),
                     report=None,
                 )
+
+
+class _TilesFill:
+    """See rollout.FillTiles: an applied change of a stream view is filled as `backfill` fills one."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def start_us(self, tiles: TilesPlan) -> int | None:
+        """See FillTiles."""
+        with extra("kafka", "filling a changed stream view"):
+            from feature_store.streaming.backfill import history_end_us
+        return history_end_us(self._view(tiles).source, self._store.config.folder)
+
+    def fill(self, tiles: TilesPlan) -> None:
+        """See FillTiles."""
+        with extra("kafka", "filling a changed stream view"):
+            from feature_store.streaming.backfill import fill
+        store = self._store
+        fill(self._view(tiles), tiles, online=store.online, source_folder=store.config.folder, kafka=store.config.kafka)
+
+    def _view(self, tiles: TilesPlan) -> StreamFeatureView:
+        return self._store.definitions.stream_feature_views[tiles.view]

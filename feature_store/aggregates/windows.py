@@ -121,6 +121,11 @@ class Windows:
         """How long an event counts at most, in microseconds: the longest window and its hop."""
         return max(window.window_us + self.rings[window.ring].hop_us for window in self.features)
 
+    @property
+    def longest_ring(self) -> int:
+        """The index of the ring with the longest reach: what is too late for it is too late for all."""
+        return max(range(len(self.rings)), key=lambda i: self.rings[i].hop_us * self.rings[i].slots)
+
 
 def compile_windows(aggregations: Iterable[Aggregation], columns: Mapping[str, DType]) -> Windows:
     """The rings and windows of a view; `columns` are the types of its source's columns."""

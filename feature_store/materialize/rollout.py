@@ -1,7 +1,7 @@
 """From an applied version to what readers see, with never a moment of half-new rows.
 
     publish the old plan, "filling" the new generations beside it   writers write both from now on
-    copy what both layouts have; fill changed views from their sources
+    copy what both layouts have; fill changed views from their sources, stream views from history and stream
     publish the new plan, with the old generations "retired"        readers change over, each request whole
     delete the retired rows; publish the plan without them
 
@@ -11,7 +11,7 @@ Every step can be repeated: an apply that was killed is finished by the next one
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from feature_store.errors import ConfigError, ConflictError
 from feature_store.registry.compile import compile_plan
@@ -22,11 +22,23 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.online.conversation import PublishedPlan
     from feature_store.online.store import OnlineStore
-    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Registry
 
     # Fills one view's segment of a new generation from its source, over intervals in microseconds.
     Fill = Callable[[str, RowGroupPlan, list[tuple[int, int]]], None]
+
+
+class FillTiles(Protocol):
+    """Fills a new generation of a stream view."""
+
+    def start_us(self, tiles: TilesPlan) -> int | None:
+        """Where its history ends and the stream goes on, microseconds since 1970; None: it has no history."""
+        ...
+
+    def fill(self, tiles: TilesPlan) -> None:
+        """Fill it up to what the stream holds now. Called again after a kill, it goes on."""
+        ...
 
 
 def roll_out(
@@ -37,6 +49,7 @@ def roll_out(
     online: OnlineStore,
     registry: Registry,
     fill: Fill,
+    fill_tiles: FillTiles,
     buckets: int,
     expire_keys: bool,
 ) -> ServingPlan:
@@ -54,20 +67,43 @@ def roll_out(
     if published is None or old is None:
         return online.publish(target, over=None).plan
     _refuse_to_go_back(old, target)
+    target = _with_starts(target, old, fill_tiles)
     kept = {(group.name, group.generation) for group in target.groups}
     retired = [group for group in (*old.groups, *old.retired) if (group.name, group.generation) not in kept]
-    if replace(old, filling=(), retired=()) != target:
-        published = _fill(target, published, online, registry, fill)
-        published = online.publish(replace(target, retired=tuple(retired)), over=published)
+    kept_tiles = {(tiles.view, tiles.generation) for tiles in target.tiles}
+    known_tiles = (*old.tiles, *old.filling_tiles, *old.retired_tiles)
+    retired_tiles = [tiles for tiles in known_tiles if (tiles.view, tiles.generation) not in kept_tiles]
+    if replace(old, filling=(), retired=(), filling_tiles=(), retired_tiles=()) != target:
+        published = _fill(target, published, online, registry, fill, fill_tiles)
+        published = online.publish(
+            replace(target, retired=tuple(retired), retired_tiles=tuple(retired_tiles)), over=published
+        )
     for group in retired:
         online.drop_rows(group)
+    for tiles in retired_tiles:
+        online.drop_tiles(tiles)
     if published.plan != target:
         published = online.publish(target, over=published)
     return published.plan
 
 
+def _with_starts(target: ServingPlan, old: ServingPlan, fill_tiles: FillTiles) -> ServingPlan:
+    """The plan with the starts of new generations of stream views; one that a killed apply began keeps its own."""
+    tiles = []
+    for item in target.tiles:
+        begun = next((one for one in old.filling_tiles if replace(one, start_us=None) == item), None)
+        is_new = any(one.view == item.view and one.generation != item.generation for one in old.tiles)
+        tiles.append(begun or (replace(item, start_us=fill_tiles.start_us(item)) if is_new else item))
+    return replace(target, tiles=tuple(tiles))
+
+
 def _fill(
-    target: ServingPlan, published: PublishedPlan, online: OnlineStore, registry: Registry, fill: Fill
+    target: ServingPlan,
+    published: PublishedPlan,
+    online: OnlineStore,
+    registry: Registry,
+    fill: Fill,
+    fill_tiles: FillTiles,
 ) -> PublishedPlan:
     served = {group.name: group for group in published.plan.groups}
     pairs = [
@@ -75,21 +111,29 @@ def _fill(
         for group in target.groups
         if group.name in served and served[group.name].generation != group.generation
     ]
-    if not pairs:
+    streams = {tiles.view: tiles.generation for tiles in published.plan.tiles}
+    new_tiles = tuple(tiles for tiles in target.tiles if streams.get(tiles.view, tiles.generation) != tiles.generation)
+    if not pairs and not new_tiles:
         return published
-    filling = tuple(new for _, new in pairs)
-    if published.plan.filling != filling:
-        published = online.publish(replace(published.plan, filling=filling), over=published)
+    filling = replace(published.plan, filling=tuple(new for _, new in pairs), filling_tiles=new_tiles)
+    if published.plan != filling:
+        published = online.publish(filling, over=published)
     for old, new in pairs:
-        online.copy_rows(old, new)
-        for segment in new.segments:
-            intervals = registry.finished_intervals(segment.view, old.generation)
-            was = next((other for other in old.segments if other.view == segment.view), None)
-            if was is not None and was.fields != segment.fields:
-                fill(segment.view, new, intervals)
-            for start, end in intervals:
-                registry.record_interval(segment.view, new.generation, start, end)
+        _fill_group(old, new, online, registry, fill)
+    for tiles in new_tiles:
+        fill_tiles.fill(tiles)
     return published
+
+
+def _fill_group(old: RowGroupPlan, new: RowGroupPlan, online: OnlineStore, registry: Registry, fill: Fill) -> None:
+    online.copy_rows(old, new)
+    for segment in new.segments:
+        intervals = registry.finished_intervals(segment.view, old.generation)
+        was = next((other for other in old.segments if other.view == segment.view), None)
+        if was is not None and was.fields != segment.fields:
+            fill(segment.view, new, intervals)
+        for start, end in intervals:
+            registry.record_interval(segment.view, new.generation, start, end)
 
 
 def _refuse_to_go_back(old: ServingPlan, target: ServingPlan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from feature_store.aggregates.windows import Window
     from feature_store.definitions.dtypes import DType
     from feature_store.online.layout import FieldLayout, SegmentLayout
 
@@ -27,6 +28,15 @@ class StoredColumn(NamedTuple):
         return self.field.default
 
 
+class WindowColumn(NamedTuple):
+    """A column that is finalized from tiles when it is read: which group, and the window."""
+
+    group: int
+    window: Window
+    dtype: DType
+    default: Any
+
+
 class ComputedColumn(NamedTuple):
     """A column that an on-demand function returns."""
 
@@ -37,9 +47,12 @@ class ComputedColumn(NamedTuple):
 
 
 class TransformInput(NamedTuple):
-    """An input of an on-demand function: a stored column, or (None) a field of the request."""
+    """An input of an on-demand function: a column that is read, or (None) a field of the request."""
 
     name: str
-    stored: StoredColumn | None
+    stored: StoredColumn | WindowColumn | None
     dtype: DType
     default: Any
+
+
+Column = StoredColumn | WindowColumn | ComputedColumn

@@ -8,11 +8,13 @@ import numpy as np
 
 from feature_store.errors import CorruptRowError
 from feature_store.online.codec import decode_variable, object_column, python_values, unbiased
-from feature_store.online.columns import ComputedColumn, StoredColumn
+from feature_store.online.columns import ComputedColumn, StoredColumn, WindowColumn
 from feature_store.online.layout import TIMES_BYTES, encode_time
 from feature_store.online.matrix import default_elements, refuse_identifiers
 from feature_store.online.response import Status
 from feature_store.online.rows import StoredRows
+from feature_store.online.stored_tiles import StoredTiles
+from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.transforms import run_transform
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Decoder:
         self.service, self.count, self._request, self._now_us = service, request.size, request, now_us
         self._variables: dict[tuple[int, str], list[bytes | None]] = {}
         self._results: dict[str, dict[str, Column]] = {}
+        self._tiles: dict[int, StoredTiles] = {}
         self._rows = self._rows_in_place() if request.parser.fixed else self._rows_of_values()
 
     # -- the matrix ---------------------------------------------------------------------------------------------
@@ -91,8 +94,10 @@ class Decoder:
 
     def _computed_for_matrix(self, name: str) -> Column:
         column = self.service.columns[name]
-        assert isinstance(column, ComputedColumn)
-        values = self._computed(column)
+        if isinstance(column, ComputedColumn):
+            values = self._computed(column)
+        else:
+            values = self._per_row(column.group, self._stored(column))
         if values.dtype == np.int64:
             refuse_identifiers([name], values)
         with np.errstate(over="ignore"):
@@ -109,10 +114,10 @@ class Decoder:
         if isinstance(column, ComputedColumn):
             values = self._computed(column)
             listed = values.tolist() if column.dtype.name == "String" else python_values(column.dtype, values)
-        elif column.field.slot >= 0:
-            listed = self._variable_values(column)
+        elif column.dtype.width is None:
+            listed = self._listed(column)
         else:
-            listed = self._each_row(column, python_values(column.dtype, self._stored(column)))
+            listed = self._each_row(column.group, python_values(column.dtype, self._stored(column)))
         return [value if there else column.default for value, there in zip(listed, present, strict=True)]
 
     def status(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -125,21 +130,44 @@ class Decoder:
     def event_times(self, name: str) -> Column | None:
         """(n,) int64 microseconds, NO_TIME where the row is missing; None when nothing stored is involved."""
         column = self.service.columns[name]
-        if isinstance(column, StoredColumn):
+        if not isinstance(column, ComputedColumn):
             return self._stored_times(column)
         inputs = [item.stored for item in self.service.transforms[column.transform].inputs]
         times = [self._stored_times(item) for item in inputs if item is not None]
         return np.min(times, axis=0) if times else None
 
-    def _stored_status(self, column: StoredColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _stored_status(self, column: StoredColumn | WindowColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        if isinstance(column, WindowColumn):
+            return self._per_row(column.group, self._stored_tiles(column).status(column))
         rows = self._rows[column.group]
         status = rows.status(column.segment, [column.field], self._oldest(column.segment))[:, 0]
         return self._per_row(column.group, status)
 
-    def _stored_times(self, column: StoredColumn) -> Column:
+    def _stored_times(self, column: StoredColumn | WindowColumn) -> Column:
+        if isinstance(column, WindowColumn):
+            times = self._stored_tiles(column).event_times
+            return self._per_row(column.group, np.where(times == 0, NO_TIME, times))
         return self._per_row(column.group, unbiased(self._rows[column.group].event_times(column.segment)))
 
-    def _stored(self, column: StoredColumn) -> Column:
+    def _stored_tiles(self, column: WindowColumn) -> StoredTiles:
+        tiles = self._tiles.get(column.group)
+        if tiles is None:
+            layout = self.service.groups[column.group].layout
+            assert isinstance(layout, TileValueLayout)
+            tiles = self._tiles[column.group] = StoredTiles(
+                layout, self._rows[column.group], self.service.windows_of(column.group), self._now_us
+            )
+        return tiles
+
+    def _listed(self, column: StoredColumn | WindowColumn) -> list[Any]:
+        """What has no fixed width, a Python value per row."""
+        if isinstance(column, WindowColumn):
+            return self._each_row(column.group, self._stored_tiles(column).python_values(column))
+        return self._variable_values(column)
+
+    def _stored(self, column: StoredColumn | WindowColumn) -> Column:
+        if isinstance(column, WindowColumn):
+            return self._stored_tiles(column).values(column)
         return self._rows[column.group].values(column.segment, column.field)
 
     def _variable_values(self, column: StoredColumn) -> list[Any]:
@@ -150,7 +178,7 @@ class Decoder:
             self._variable_value(column, i, stored[i], slots) if code == Status.PRESENT else None
             for i, code in enumerate(status.tolist())
         ]
-        return self._each_row(column, decoded)
+        return self._each_row(column.group, decoded)
 
     def _variable_value(self, column: StoredColumn, row: int, value: bytes | None, slots: int) -> Any:
         times = self._rows[column.group].part(column.segment.offset, TIMES_BYTES)[row].tobytes()
@@ -177,9 +205,9 @@ class Decoder:
             return self.service.request_column(item, self._request.values, self.count)
         column = item.stored
         absent = self._stored_status(column) != Status.PRESENT
-        if column.field.slot >= 0:
+        if column.dtype.width is None:
             placeholder = item.default if item.default is not None else "" if column.dtype.name == "String" else []
-            listed = zip(self._variable_values(column), absent.tolist(), strict=True)
+            listed = zip(self._listed(column), absent.tolist(), strict=True)
             return object_column([placeholder if gone else value for value, gone in listed])
         values = self._per_row(column.group, self._stored(column))
         if absent.any():
@@ -244,8 +272,8 @@ class Decoder:
             return values[inverse]
         return values if len(values) == self.count else np.repeat(values, self.count, axis=0)
 
-    def _each_row(self, column: StoredColumn, values: list[Any]) -> list[Any]:
-        inverse = self._request.asked[column.group].inverse
+    def _each_row(self, group: int, values: list[Any]) -> list[Any]:
+        inverse = self._request.asked[group].inverse
         if inverse is not None:
             return [values[i] for i in inverse.tolist()]
         return values if len(values) == self.count else values * self.count
@@ -256,9 +284,7 @@ class Decoder:
         read = self.service.groups[group]
         key = decode(read.dtypes, self._request.asked[group].each()[row])
         named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(read.join_keys, key, strict=True))
-        return f"project {self.service.plan.project}, row of {read.layout.group.name}({named})" + (
-            view and f", view {view}"
-        )
+        return f"project {self.service.plan.project}, row of {read.layout.name}({named})" + (view and f", view {view}")
 
 
 def _placeholder(item: TransformInput) -> Any:

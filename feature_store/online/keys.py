@@ -4,6 +4,8 @@
     {<project>:<bucket>}epoch                                 16 hex digits that change with each publication
     {<project>:<bucket>}r:<group>:<generation>:<entity key>   a row
     {<project>:<bucket>}v:<group>:<generation>:<view>:<entity key>   a view's variable value
+    {<project>:<bucket>}t:<view>:<generation>:<entity key>   a stream view's tiles
+    {<project>:<bucket>}f:<view>:<generation>                a stream view's fences: which events its tiles hold
 
 Names are identifiers (groups join them with `+`), so `:` and `}` end them. The entity key comes last: integers as 4 or
 8 bytes, big-endian, two's complement; a string alone as UTF-8; a string that is one part of several with its length
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.dtypes import DType
     from feature_store.online.batch import Column
-    from feature_store.registry.serving_plan import RowGroupPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 EPOCH_BYTES = 16
 
@@ -53,6 +55,16 @@ def row_prefix(project: str, bucket: int, group: RowGroupPlan) -> bytes:
 def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
     """What the keys of a view's variable values start with; the entity key follows."""
     return b"%bv:%b:%d:%b:" % (tag(project, bucket), group.name.encode(), group.generation, view.encode())
+
+
+def tiles_prefix(project: str, bucket: int, tiles: TilesPlan) -> bytes:
+    """What the keys of a stream view's tiles start with; the entity key follows."""
+    return b"%bt:%b:%d:" % (tag(project, bucket), tiles.view.encode(), tiles.generation)
+
+
+def fences_key(project: str, bucket: int, tiles: TilesPlan) -> bytes:
+    """The key of a stream view's fences in a bucket."""
+    return b"%bf:%b:%d" % (tag(project, bucket), tiles.view.encode(), tiles.generation)
 
 
 def fixed_width(dtypes: Sequence[DType]) -> int | None:

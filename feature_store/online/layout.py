@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.definitions.dtypes import DType
+from feature_store.online import keys
 
 if TYPE_CHECKING:
     from feature_store.registry.serving_plan import FieldPlan, RowGroupPlan, SegmentPlan
@@ -146,9 +147,18 @@ class RowLayout:
         self.empty = self.fingerprint + bytes(self.size - FINGERPRINT_BYTES)
 
     @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.group.name
+
+    @property
     def join_keys(self) -> list[tuple[str, DType]]:
         """The columns of the entity key and their types."""
         return [(name, DType.parse(dtype)) for name, dtype in self.group.join_keys]
+
+    def prefix(self, project: str, bucket: int) -> bytes:
+        """What the keys of its rows start with; the entity key follows."""
+        return keys.row_prefix(project, bucket, self.group)
 
 
 def encode_time(microseconds: int) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.errors import RequestError
-from feature_store.online.columns import ComputedColumn, StoredColumn
+from feature_store.online.columns import StoredColumn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from feature_store.definitions.dtypes import DType
+    from feature_store.online.columns import Column
     from feature_store.online.layout import FieldLayout, SegmentLayout
 
 Index = slice | np.ndarray[Any, Any]
@@ -79,23 +80,29 @@ class ViewPlan:
 class MatrixPlan:
     """How to fill the matrix of a service.
 
+    Attributes:
+        views: the parts that are copied from rows.
+        computed: the columns that are computed at read, windows and on-demand features: name and place.
+        width: columns of the matrix.
+        pieces: see `_pieces`.
+
     Raises:
         RequestError: a column has no place in a float matrix.
     """
 
-    def __init__(self, columns: Mapping[str, StoredColumn | ComputedColumn]) -> None:
+    def __init__(self, columns: Mapping[str, Column]) -> None:
         placed: dict[tuple[int, str], list[tuple[FieldLayout, int]]] = {}
         segments: dict[tuple[int, str], SegmentLayout] = {}
         self.computed: list[tuple[str, int]] = []
         self.width = 0
         for name, column in columns.items():
             refuse_unless_numeric(name, column.dtype)
-            if isinstance(column, ComputedColumn):
-                self.computed.append((name, self.width))
-            else:
+            if isinstance(column, StoredColumn):
                 place = column.group, column.segment.view
                 segments[place] = column.segment
                 placed.setdefault(place, []).append((column.field, self.width))
+            else:
+                self.computed.append((name, self.width))
             self.width += column.dtype.size
         self.views = [ViewPlan(place[0], segments[place], fields) for place, fields in placed.items()]
         self.pieces = self._pieces()

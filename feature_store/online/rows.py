@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from feature_store.online.layout import FieldLayout, RowLayout, SegmentLayout
+    from feature_store.online.tile_layout import TileValueLayout
 
 _STORED_TIME = np.dtype(">u8")
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -31,11 +32,15 @@ class StoredRows:
 
     __slots__ = ("at", "buffer", "count", "layout", "stride")
 
-    def __init__(self, layout: RowLayout, buffer: bytes | bytearray, count: int, at: int, stride: int) -> None:
+    def __init__(
+        self, layout: RowLayout | TileValueLayout, buffer: bytes | bytearray, count: int, at: int, stride: int
+    ) -> None:
         self.layout, self.buffer, self.count, self.at, self.stride = layout, buffer, count, at, stride
 
     @classmethod
-    def from_values(cls, layout: RowLayout, values: list[bytes | None], key_of: Callable[[int], str]) -> StoredRows:
+    def from_values(
+        cls, layout: RowLayout | TileValueLayout, values: list[bytes | None], key_of: Callable[[int], str]
+    ) -> StoredRows:
         """Rows as single values; None stands for a row that does not exist.
 
         Raises:

@@ -6,24 +6,26 @@ Everything that does not depend on the request is worked out here, once per plan
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, RequestError
 from feature_store.online import keys
-from feature_store.online.columns import ComputedColumn, StoredColumn, TransformInput
+from feature_store.online.columns import ComputedColumn, StoredColumn, TransformInput, WindowColumn
 from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
 from feature_store.online.layout import RowLayout
 from feature_store.online.matrix import MatrixPlan
 from feature_store.online.resp import KeyWriter, ReplyParser, RowRun, argument
+from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.transforms import find_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from feature_store.online.batch import Column
+    from feature_store.online.columns import Column as ServedColumn
     from feature_store.online.transforms import Transform
     from feature_store.registry.serving_plan import ColumnPlan, InputPlan, ServicePlan, ServingPlan, TransformPlan
 
@@ -36,25 +38,26 @@ class CompiledTransform(NamedTuple):
     inputs: list[TransformInput]
 
 
+Layout = TypeVar("Layout", RowLayout, TileValueLayout)
 # Shapes kept per service; a server that ranks up to a thousand candidates sees a thousand.
 MOST_SHAPES = 4096
 
 
 class GroupRead:
-    """How a service reads one row group.
+    """How a service reads one row group, or one stream view.
 
     Attributes:
-        layout: of the group's rows.
+        layout: of the group's rows, or of the stream view's values.
         join_keys: the columns of its entity key.
         variables: the views whose variable values are read too.
     """
 
-    def __init__(self, plan: ServingPlan, layout: RowLayout, variables: list[str]) -> None:
+    def __init__(self, plan: ServingPlan, layout: RowLayout | TileValueLayout, variables: list[str]) -> None:
         self._plan, self.layout, self.variables = plan, layout, variables
         self.join_keys = layout.join_keys
         self.dtypes = [dtype for _, dtype in self.join_keys]
         width = keys.fixed_width(self.dtypes)
-        self._writer = KeyWriter(keys.row_prefix(plan.project, 0, layout.group), width) if width is not None else None
+        self._writer = KeyWriter(layout.prefix(plan.project, 0), width) if width is not None else None
 
     @property
     def is_fixed(self) -> bool:
@@ -68,9 +71,10 @@ class GroupRead:
 
     def prefixes(self, bucket: int) -> list[bytes]:
         """What the keys of rows, then of each view's variable values, start with."""
-        plan, group = self._plan, self.layout.group
-        views = [keys.variable_prefix(plan.project, bucket, group, view) for view in self.variables]
-        return [keys.row_prefix(plan.project, bucket, group), *views]
+        project, own = self._plan.project, self.layout.prefix(self._plan.project, bucket)
+        if isinstance(self.layout, TileValueLayout):
+            return [own]
+        return [own, *(keys.variable_prefix(project, bucket, self.layout.group, view) for view in self.variables)]
 
 
 class FixedShape(NamedTuple):
@@ -117,16 +121,14 @@ class CompiledService:
         self, plan: ServingPlan, service: ServicePlan, transforms: Mapping[str, Transform], epoch: bytes
     ) -> None:
         self.plan, self.name, self._epoch = plan, service.name, epoch
-        self._layouts: dict[str, RowLayout] = {}
-        self._group_names: list[str] = []
+        # By the name of a row group, or of a stream view after a colon, which no group's name has.
+        self._layouts: dict[str, RowLayout | TileValueLayout] = {}
         self.transforms: dict[str, CompiledTransform] = {}
         self._transform_plans = {transform.name: transform for transform in plan.transforms}
         self._given = transforms
-        self.columns: dict[str, StoredColumn | ComputedColumn] = {
-            column.name: self._column(column) for column in service.columns
-        }
+        self.columns: dict[str, ServedColumn] = {column.name: self._column(column) for column in service.columns}
         self.names = list(self.columns)
-        self.groups = [self._group(index) for index in range(len(self._group_names))]
+        self.groups = [self._group(index) for index in range(len(self._layouts))]
         self._is_fixed = all(group.is_fixed for group in self.groups)
         self._shapes: dict[tuple[int, ...], FixedShape] = {}
         self._epoch_argument = argument(keys.epoch_key(plan.project, 0))
@@ -236,7 +238,7 @@ class CompiledService:
             places.append(chosen)
         return Request(count, values, asked, b"".join(commands), ReplyParser(len(commands), []), places)
 
-    def _column(self, column: ColumnPlan) -> StoredColumn | ComputedColumn:
+    def _column(self, column: ColumnPlan) -> ServedColumn:
         transform = self._transform_plans.get(column.view)
         if transform is None:
             return self._stored(column.view, column.feature)
@@ -253,24 +255,53 @@ class CompiledService:
         dtype = DType.parse(output.dtype)
         return ComputedColumn(transform.name, output.name, dtype, dtype.from_json(output.default))
 
-    def _stored(self, view: str, feature: str) -> StoredColumn:
+    def _stored(self, view: str, feature: str) -> StoredColumn | WindowColumn:
+        tiles = self.plan.tiles_of(view)
+        if tiles is not None:
+            place, _ = self._place(f":{view}", lambda: TileValueLayout(tiles))
+            windows = {window.name: window for window in tiles.windows.features}
+            window = windows[_known(view, feature, windows)]
+            dtype = DType.parse(window.dtype)
+            return WindowColumn(place, window, dtype, dtype.from_json(window.default))
         group = self.plan.group_of(view)
-        if group.name not in self._layouts:
-            self._layouts[group.name] = RowLayout(group)
-            self._group_names.append(group.name)
-        segment = self._layouts[group.name].segments[view]
-        if feature not in segment.fields:
-            known = ", ".join(segment.fields)
-            raise RequestError(f"{view}:{feature}", expected=f"a feature of {view}: {known}", got=repr(feature))
-        return StoredColumn(self._group_names.index(group.name), segment, segment.fields[feature])
+        place, layout = self._place(group.name, lambda: RowLayout(group))
+        segment = layout.segments[view]
+        return StoredColumn(place, segment, segment.fields[_known(view, feature, segment.fields)])
+
+    def _place(self, name: str, make: Callable[[], Layout]) -> tuple[int, Layout]:
+        """The index of a group among those that the service reads, and its layout."""
+        if name not in self._layouts:
+            self._layouts[name] = make()
+        return list(self._layouts).index(name), self._layouts[name]  # type: ignore[return-value]
 
     def _input(self, plan: InputPlan) -> TransformInput:
         dtype = DType.parse(plan.dtype)
         stored = self._stored(plan.view, plan.feature) if plan.view else None
         return TransformInput(plan.name, stored, dtype, dtype.from_json(plan.default))
 
+    def windows_of(self, group: int) -> list[str]:
+        """The features that the service takes of a stream view, by the index of its group."""
+        read = [*self.columns.values(), *(item.stored for item in self._transform_inputs())]
+        names = [column.window.name for column in read if isinstance(column, WindowColumn) and column.group == group]
+        return list(dict.fromkeys(names))
+
+    def _transform_inputs(self) -> list[TransformInput]:
+        return [item for transform in self.transforms.values() for item in transform.inputs]
+
     def _group(self, index: int) -> GroupRead:
-        inputs = [item.stored for transform in self.transforms.values() for item in transform.inputs]
-        stored = [column for column in (*self.columns.values(), *inputs) if isinstance(column, StoredColumn)]
+        read = [*self.columns.values(), *(item.stored for item in self._transform_inputs())]
+        stored = [column for column in read if isinstance(column, StoredColumn)]
         variables = {column.segment.view for column in stored if column.group == index and column.field.slot >= 0}
-        return GroupRead(self.plan, self._layouts[self._group_names[index]], sorted(variables))
+        return GroupRead(self.plan, list(self._layouts.values())[index], sorted(variables))
+
+
+def _known(view: str, feature: str, features: Mapping[str, object]) -> str:
+    """Return `feature` when the view has it.
+
+    Raises:
+        RequestError: it has not.
+    """
+    if feature not in features:
+        expected = f"a feature of {view}: {', '.join(features)}"
+        raise RequestError(f"{view}:{feature}", expected=expected, got=repr(feature))
+    return feature

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,16 +18,18 @@ from feature_store.online.endpoint import Endpoint
 from feature_store.online.entity_rows import entity_keys
 from feature_store.online.layout import ABSENT, RowLayout
 from feature_store.online.rows import StoredRows
+from feature_store.online.tile_layout import TileValueLayout
+from feature_store.online.tile_writer import TileWriter
 from feature_store.online.writer import ViewWriter, WriteCounts
 from feature_store.registry.serving_plan import ServingPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import redis
 
     from feature_store.online.layout import FieldLayout, SegmentLayout
-    from feature_store.registry.serving_plan import RowGroupPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
 # Keys per SCAN and per UNLINK or MGET: what Redis does in well under a millisecond.
@@ -136,6 +138,32 @@ class OnlineStore:
         """
         return ViewWriter(self._endpoint, self.require_published(), view, only=(group,))
 
+    def tile_writer(self, view: str) -> TileWriter:
+        """A writer of a stream view's tiles, bound to the plan that is published now.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or no such stream view in it.
+        """
+        published = self.require_published()
+        tiles = published.plan.tiles_of(view)
+        if tiles is None:
+            known = ", ".join(tiles.view for tiles in published.plan.tiles)
+            raise NotFoundError(view, expected=f"a stream view: {known or 'none is applied'}", got=repr(view))
+        return TileWriter(self._endpoint, published, tiles)
+
+    def tile_filler(self, tiles: TilesPlan) -> TileWriter:
+        """A writer of a generation of a stream view that is being filled.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or it is not being filled.
+        """
+        published = self.require_published()
+        if tiles not in published.plan.filling_tiles:
+            raise NotFoundError(
+                tiles.view, expected="a generation that is being filled", got=f"generation {tiles.generation}"
+            )
+        return TileWriter(self._endpoint, published, tiles)
+
     def copy_rows(self, old: RowGroupPlan, new: RowGroupPlan) -> int:
         """Copy all that two layouts of a row group share; what only the new one has is null. Returns the rows copied.
 
@@ -164,6 +192,15 @@ class OnlineStore:
             for kind in (b"r", b"v")
         )
 
+    def drop_tiles(self, tiles: TilesPlan) -> int:
+        """Delete a generation of a stream view: its fences first, so that what is left of it is never gone on with.
+        Returns how many keys."""
+        deleted = 0
+        for bucket in range(self.require_published().plan.buckets):
+            deleted += self._unlink([keys.fences_key(self._project, bucket, tiles)])
+            deleted += self._unlink_all(keys.tiles_prefix(self._project, bucket, tiles) + b"*")
+        return deleted
+
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything stored of one entity, in composite keys too. Returns how many keys were deleted.
 
@@ -176,35 +213,42 @@ class OnlineStore:
             RequestError: the join key is missing, null or of a wrong type.
         """
         plan = self.require_published().plan
-        groups = [group for group in (*plan.groups, *plan.filling) if entity in group.entities]
-        if not groups:
-            known = sorted({name for group in plan.groups for name in group.entities})
+        stored = [
+            *(self._stored_rows(group) for group in (*plan.groups, *plan.filling)),
+            *(self._stored_tiles(tiles) for tiles in (*plan.tiles, *plan.filling_tiles)),
+        ]
+        chosen = [item for item in stored if entity in item.entities]
+        if not chosen:
+            known = sorted({name for item in stored for name in item.entities})
             raise NotFoundError(
                 f"project {self._project}", expected=f"an entity with features: {', '.join(known)}", got=repr(entity)
             )
-        return sum(self._delete_in(plan, group, entity, join_keys) for group in groups)
+        return sum(self._delete_in(plan.buckets, item, entity, join_keys) for item in chosen)
 
     def teardown(self) -> int:
         """Delete all that this project has in Redis, and nothing else. Returns how many keys were deleted."""
         return self._unlink_all(b"{%b:*" % self._project.encode())
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """Per row group of the published plan: `rows`, `row_bytes`, and the `bytes` that Redis uses, estimated from a
-        sample of its keys."""
+        """Per row group and stream view of the published plan: `rows`, `row_bytes`, and the `bytes` that Redis uses,
+        estimated from a sample of its keys."""
         plan = self.require_published().plan
-        found: dict[str, dict[str, int]] = {}
-        for group in plan.groups:
-            count, sampled, memory = 0, 0, 0
-            for bucket in range(plan.buckets):
-                for names in self._scan(keys.row_prefix(self._project, bucket, group) + b"*"):
-                    count += len(names)
-                    for name in names[: max(0, 100 - sampled)]:
-                        with self._endpoint.errors():
-                            memory += self._redis.memory_usage(name) or 0
-                        sampled += 1
-            row_bytes = RowLayout(group).size
-            found[group.name] = {"rows": count, "row_bytes": row_bytes, "bytes": memory * count // max(sampled, 1)}
-        return found
+        layouts: list[RowLayout | TileValueLayout] = [
+            *(RowLayout(group) for group in plan.groups),
+            *(TileValueLayout(tiles) for tiles in plan.tiles),
+        ]
+        return {layout.name: self._statistics(layout, plan.buckets) for layout in layouts}
+
+    def _statistics(self, layout: RowLayout | TileValueLayout, buckets: int) -> dict[str, int]:
+        count, sampled, memory = 0, 0, 0
+        for bucket in range(buckets):
+            for names in self._scan(layout.prefix(self._project, bucket) + b"*"):
+                count += len(names)
+                for name in names[: max(0, 100 - sampled)]:
+                    with self._endpoint.errors():
+                        memory += self._redis.memory_usage(name) or 0
+                    sampled += 1
+        return {"rows": count, "row_bytes": layout.size, "bytes": memory * count // max(sampled, 1)}
 
     def info(self) -> dict[str, Any]:
         """What Redis says of itself."""
@@ -281,30 +325,32 @@ class OnlineStore:
             columns={field.name: _values(rows, segment, field, there, variables) for field in segment.fields.values()},
         )
 
-    def _delete_in(self, plan: ServingPlan, group: RowGroupPlan, entity: str, join_keys: Mapping[str, Any]) -> int:
-        place = group.entities.index(entity)
-        dtypes = [DType.parse(dtype) for _, dtype in group.join_keys]
-        name = group.join_keys[place][0]
+    def _stored_rows(self, group: RowGroupPlan) -> _Stored:
+        def prefixes(bucket: int) -> list[bytes]:
+            views = [keys.variable_prefix(self._project, bucket, group, segment.view) for segment in group.segments]
+            return [keys.row_prefix(self._project, bucket, group), *views]
+
+        return _Stored(group.entities, group.join_keys, prefixes)
+
+    def _stored_tiles(self, tiles: TilesPlan) -> _Stored:
+        return _Stored(
+            tiles.entities, tiles.join_keys, lambda bucket: [keys.tiles_prefix(self._project, bucket, tiles)]
+        )
+
+    def _delete_in(self, buckets: int, stored: _Stored, entity: str, join_keys: Mapping[str, Any]) -> int:
+        place = stored.entities.index(entity)
+        dtypes = [DType.parse(dtype) for _, dtype in stored.join_keys]
+        name = stored.join_keys[place][0]
         wanted = entity_keys(
             [(name, dtypes[place])], {name: join_keys.get(name)} if name in join_keys else {}, 1
         ).each()[0]
         if len(dtypes) == 1:
-            bucket = keys.buckets_of([wanted], plan.buckets)[0]
-            return self._unlink(
-                [
-                    keys.row_prefix(self._project, bucket, group) + wanted,
-                    *(
-                        keys.variable_prefix(self._project, bucket, group, segment.view) + wanted
-                        for segment in group.segments
-                    ),
-                ]
-            )
+            bucket = keys.buckets_of([wanted], buckets)[0]
+            return self._unlink([prefix + wanted for prefix in stored.prefixes(bucket)])
         value = keys.decode([dtypes[place]], wanted)[0]
         deleted = 0
-        for bucket in range(plan.buckets):
-            rows = keys.row_prefix(self._project, bucket, group)
-            views = [keys.variable_prefix(self._project, bucket, group, segment.view) for segment in group.segments]
-            for prefix in (rows, *views):
+        for bucket in range(buckets):
+            for prefix in stored.prefixes(bucket):
                 for names in self._scan(prefix + b"*"):
                     deleted += self._unlink([n for n in names if keys.decode(dtypes, n[len(prefix) :])[place] == value])
         return deleted
@@ -328,6 +374,14 @@ class OnlineStore:
 
     def _unlink_all(self, pattern: bytes) -> int:
         return sum(self._unlink(names) for names in self._scan(pattern))
+
+
+class _Stored(NamedTuple):
+    """What is stored under entity keys: a row group, or a stream view; `prefixes` of a bucket start its keys."""
+
+    entities: tuple[str, ...]
+    join_keys: tuple[tuple[str, str], ...]
+    prefixes: Callable[[int], list[bytes]]
 
 
 class FollowingWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from feature_store.aggregates.windows import compile_windows
 from feature_store.registry.serving_plan import (
     ColumnPlan,
     FieldPlan,
@@ -13,6 +14,7 @@ from feature_store.registry.serving_plan import (
     SegmentPlan,
     ServicePlan,
     ServingPlan,
+    TilesPlan,
     TransformPlan,
 )
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.field import Field
     from feature_store.definitions.on_demand import OnDemandFeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
 
 
 def compile_plan(
@@ -35,13 +38,18 @@ def compile_plan(
     """The plan that serves these definitions.
 
     A row group keeps the generation that `previous` gives it as long as its layout stays the same; else its
-    generation is this version, a number that no earlier layout of the project had.
+    generation is this version, a number that no earlier layout of the project had. A stream view keeps its generation
+    as long as its windows and entities stay the same; else it gets the next.
     """
     kept = {group.name: group for group in previous.groups} if previous is not None else {}
+    kept_tiles = {tiles.view: tiles for tiles in previous.tiles} if previous is not None else {}
     return ServingPlan(
         project=project,
         version=version,
         groups=tuple(_keep_generation(group, kept.get(group.name)) for group in _groups(definitions, version)),
+        tiles=tuple(
+            _tiles(view, version, kept_tiles.get(view.name)) for view in definitions.stream_feature_views.values()
+        ),
         transforms=tuple(_transform(view, definitions) for view in definitions.on_demand_feature_views.values()),
         services=tuple(
             ServicePlan(
@@ -89,6 +97,28 @@ def _keep_generation(group: RowGroupPlan, previous: RowGroupPlan | None) -> RowG
     return group
 
 
+def tiles_layout_of(tiles: TilesPlan) -> tuple[object, ...]:
+    """What decides the bytes of a stream view's values, and of which events they are made."""
+    return tiles.join_keys, tiles.topic, tiles.windows.rings
+
+
+def _tiles(view: StreamFeatureView, version: int, previous: TilesPlan | None) -> TilesPlan:
+    tiles = TilesPlan(
+        view=view.name,
+        entities=tuple(entity.name for entity in view.entities),
+        join_keys=tuple((entity.join_key, str(entity.dtype)) for entity in view.entities),
+        generation=version,
+        topic=view.source.topic,
+        windows=compile_windows(view.aggregations, {field.name: field.dtype for field in view.source.fields}),
+    )
+    if previous is None:
+        return tiles
+    if tiles_layout_of(tiles) == tiles_layout_of(previous):
+        return replace(tiles, generation=previous.generation, start_us=previous.start_us)
+    # Backfills number generations too, so this version's number may be taken.
+    return replace(tiles, generation=max(version, previous.generation + 1))
+
+
 def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:
     return tuple(FieldPlan(field.name, str(field.dtype), field.dtype.to_json(field.default)) for field in fields)
 
@@ -96,7 +126,10 @@ def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:
 def _transform(view: OnDemandFeatureView, definitions: DefinitionSet) -> TransformPlan:
     stored = [
         InputPlan(
-            served, projection.view, feature, *_type_and_default(definitions.view(projection.view).field(feature))
+            served,
+            projection.view,
+            feature,
+            *_type_and_default(definitions.stored_view(projection.view).field(feature)),
         )
         for projection in view.projections
         for feature, served in projection.columns

@@ -13,10 +13,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.definition_set import KINDS
-from feature_store.registry.compile import compile_plan, layout_of
+from feature_store.registry.compile import compile_plan, layout_of, tiles_layout_of
 
 if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
 
 Action = Literal["create", "update", "delete"]
 Effect = Literal["safe", "rewrites", "refused"]
@@ -134,6 +136,8 @@ def _judge(
         return _judge_entity(name, action, details, old)
     if kind == "feature_views":
         return _judge_view(name, action, details, old, new, rewritten)
+    if kind == "stream_feature_views":
+        return _judge_stream_view(name, action, details, old, new)
     if kind == "on_demand_feature_views":
         code = any(detail.path == "digest" for detail in details)
         return "safe", "computed when asked for" + ("; model servers need the new code" if code else "")
@@ -143,9 +147,10 @@ def _judge(
 def _judge_entity(
     name: str, action: Action, details: tuple[AttributeChange, ...], old: DefinitionSet | None
 ) -> tuple[Effect, str]:
-    stored = (
-        [view.name for view in old.feature_views.values() if any(e.name == name for e in view.entities)] if old else []
-    )
+    views: list[FeatureView | StreamFeatureView] = []
+    if old is not None:
+        views = [*old.feature_views.values(), *old.stream_feature_views.values()]
+    stored = [view.name for view in views if any(entity.name == name for entity in view.entities)]
     if stored and action == "update" and any(detail.path in ("dtype", "join_key") for detail in details):
         return (
             "refused",
@@ -183,6 +188,28 @@ def _judge_view(
     return "safe", "; ".join(
         reason for path, reason in reasons.items() if path in paths
     ) or "stored rows stay as they are"
+
+
+def _judge_stream_view(
+    name: str,
+    action: Action,
+    details: tuple[AttributeChange, ...],
+    old: DefinitionSet | None,
+    new: DefinitionSet,
+) -> tuple[Effect, str]:
+    if any(detail.path.startswith("entities") for detail in details):
+        return "refused", "its tiles are stored under other keys; give the view another name"
+    if action == "create" or old is None:
+        return "safe", "nothing is stored of it yet; stream and backfill fill it"
+    if action == "delete":
+        return "safe", "its tiles are deleted"
+    before, after = (
+        next(tiles for tiles in compile_plan(definitions, project="p", version=1).tiles if tiles.view == name)
+        for definitions in (old, new)
+    )
+    if tiles_layout_of(before) != tiles_layout_of(after):
+        return "rewrites", "new generation of its tiles: filled from the history and the topic, then served at once"
+    return "safe", "stored tiles stay as they are"
 
 
 def _is_layout(detail: AttributeChange) -> bool:

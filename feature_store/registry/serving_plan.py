@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from feature_store.aggregates.windows import Windows
 from feature_store.errors import NotFoundError, NotPublishedError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,29 @@ class RowGroupPlan:
     def segment(self, view: str) -> SegmentPlan:
         """The segment of a view that is known to be in the group."""
         return next(segment for segment in self.segments if segment.view == view)
+
+
+@dataclass(frozen=True, slots=True)
+class TilesPlan:
+    """A stream view, whose tiles of one entity are one value.
+
+    Attributes:
+        view: its name.
+        entities: the names of the entities that it is of.
+        join_keys: `(column, dtype)`, one per entity.
+        generation: which layout its keys carry; another when the windows change, or when the tiles are filled again.
+        topic: what events they are made of.
+        windows: what is kept and served.
+        start_us: events before are not merged from the stream: a backfill has filled them from the history.
+    """
+
+    view: str
+    entities: tuple[str, ...]
+    join_keys: tuple[tuple[str, str], ...]
+    generation: int
+    topic: str
+    windows: Windows
+    start_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +128,12 @@ class ServingPlan:
     """Everything served of one project, at one version of its registry.
 
     Attributes:
+        groups: the row groups of batch views.
+        tiles: the stream views.
         filling: row groups of the next version while they are filled; writers write them too, readers do not read them.
+        filling_tiles: generations of stream views that are being filled, by whoever fills them alone.
         retired: row groups that are served no more and whose rows are being deleted.
+        retired_tiles: the same of stream views.
         buckets: how many hash tags the project's keys are spread over.
         expire_keys: whether Redis drops a row once every view in it has expired.
     """
@@ -113,10 +141,13 @@ class ServingPlan:
     project: str
     version: int
     groups: tuple[RowGroupPlan, ...] = ()
+    tiles: tuple[TilesPlan, ...] = ()
     transforms: tuple[TransformPlan, ...] = ()
     services: tuple[ServicePlan, ...] = ()
     filling: tuple[RowGroupPlan, ...] = ()
+    filling_tiles: tuple[TilesPlan, ...] = ()
     retired: tuple[RowGroupPlan, ...] = ()
+    retired_tiles: tuple[TilesPlan, ...] = ()
     buckets: int = 1
     expire_keys: bool = False
     format: int = field(default=FORMAT)
@@ -130,8 +161,13 @@ class ServingPlan:
         for group in self.groups:
             if any(segment.view == view for segment in group.segments):
                 return group
-        known = ", ".join(segment.view for group in self.groups for segment in group.segments)
+        views = [segment.view for group in self.groups for segment in group.segments]
+        known = ", ".join([*views, *(tiles.view for tiles in self.tiles)])
         raise NotFoundError(view, expected=f"a feature view: {known or 'none is applied'}", got=repr(view))
+
+    def tiles_of(self, view: str) -> TilesPlan | None:
+        """The tiles of a stream view; None when no stream view has that name."""
+        return next((tiles for tiles in self.tiles if tiles.view == view), None)
 
     def service(self, name: str) -> ServicePlan:
         """The service of that name.

@@ -1,0 +1,259 @@
+-- Merges deltas into the tiles of many entities and moves the fences on, at once: no crash lies between the two.
+--
+-- KEYS  epoch, fences, one key per entity
+-- ARGV  epoch expected
+--       fences: `field expected next …`, separated by spaces; expected `-`: none yet
+--       fingerprint of the layout
+--       slots of an empty value, all zero
+--       format of a record, as struct reads it (see aggregates/tiles.py)
+--       rings, each `slots part:size part:size …|format of a tile;`, size being how many values the part unpacks to
+--       the number (from 1) of the ring with the longest reach
+--       per entity how many of the records are its own, separated by spaces
+--       the records, one after the other
+--       milliseconds after an entity's newest event at which its key may go (0: never)
+-- Returns the numbers (from 1) of the records that came too late for the ring with the longest reach; or, with nothing
+-- merged, -1: another serving plan is published; -2: a fence is not where the caller expects it; -2 - i: the value of
+-- entity i is not of this layout. All that can fail is checked before the first write, since what a script wrote before it
+-- failed stays.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return -1
+end
+local unpack_bytes, pack_bytes = struct.unpack, struct.pack
+local sub, floor = string.sub, math.floor
+
+local moves = {}
+for field, expected, next_offset in string.gmatch(ARGV[2], '(%S+) (%S+) (%S+)') do
+  if (redis.call('HGET', KEYS[2], field) or '-') ~= expected then
+    return -2
+  end
+  moves[#moves + 1], moves[#moves + 2] = field, next_offset
+end
+
+local fingerprint, empty_slots, format = ARGV[3], ARGV[4], ARGV[5]
+local record_size = struct.size(format)
+local prefix = #fingerprint
+local head_end = prefix + record_size - 1
+
+-- What a value's own merges are: the second of two states into the first, `a[i]` and `b[i]` being where the part begins.
+local function is_less(x, y) -- raw bytes of a value, as an unsigned little-endian number
+  for i = #x, 1, -1 do
+    local p, q = string.byte(x, i), string.byte(y, i)
+    if p ~= q then
+      return p < q
+    end
+  end
+  return false
+end
+
+local function is_later(at, value, other_at, other_value)
+  if at ~= other_at then
+    return at > other_at
+  end
+  return is_less(other_value, value)
+end
+
+local merge_of = {}
+
+function merge_of.count(a, i, b)
+  local sum = a[i] + b[i]
+  a[i] = sum < 4294967295 and sum or 4294967295
+end
+
+function merge_of.sum(a, i, b)
+  a[i] = a[i] + b[i]
+end
+
+function merge_of.min(a, i, b)
+  if b[i] < a[i] then
+    a[i] = b[i]
+  end
+end
+
+function merge_of.max(a, i, b)
+  if b[i] > a[i] then
+    a[i] = b[i]
+  end
+end
+
+function merge_of.moments(a, i, b)
+  local n, m = a[i], b[i]
+  if m == 0 then
+    return
+  end
+  if n == 0 then
+    a[i], a[i + 1], a[i + 2] = m, b[i + 1], b[i + 2]
+    return
+  end
+  local total, difference = n + m, b[i + 1] - a[i + 1]
+  a[i] = total < 4294967295 and total or 4294967295
+  a[i + 1] = a[i + 1] + difference * m / total
+  a[i + 2] = a[i + 2] + b[i + 2] + difference * difference * n * m / total
+end
+
+function merge_of.first(a, i, b)
+  if b[i] ~= 0 and (a[i] == 0 or is_later(a[i], a[i + 1], b[i], b[i + 1])) then
+    a[i], a[i + 1] = b[i], b[i + 1]
+  end
+end
+
+function merge_of.last(a, i, b)
+  if b[i] ~= 0 and (a[i] == 0 or is_later(b[i], b[i + 1], a[i], a[i + 1])) then
+    a[i], a[i + 1] = b[i], b[i + 1]
+  end
+end
+
+function merge_of.last_n(a, i, b, size)
+  local merged, x, y = {}, i, i
+  for k = 1, size, 2 do
+    if b[y] ~= 0 and (a[x] == 0 or is_later(b[y], b[y + 1], a[x], a[x + 1])) then
+      merged[k], merged[k + 1] = b[y], b[y + 1]
+      y = y + 2
+    else
+      merged[k], merged[k + 1] = a[x], a[x + 1]
+      x = x + 2
+    end
+  end
+  for k = 1, size do
+    a[i + k - 1] = merged[k]
+  end
+end
+
+function merge_of.sketch(a, i, b)
+  local x, y = a[i], b[i]
+  if x == y then
+    return
+  end
+  local merged = { string.byte(x, 1, -1) }
+  local other = { string.byte(y, 1, -1) }
+  for k = 1, #merged do
+    if other[k] > merged[k] then
+      merged[k] = other[k]
+    end
+  end
+  a[i] = string.char(unpack(merged))
+end
+
+-- The rings: where each begins in an unpacked record, how its slots lie in the value, what merges its parts.
+local rings = {}
+local value_at, slot_at = 2, prefix + record_size
+for ring, tile_format in string.gmatch(ARGV[6], '([^;|]+)|([^;]+)') do
+  local slots, parts = string.match(ring, '^(%d+)(.*)$')
+  local merges, at = {}, value_at + 1
+  for op, size in string.gmatch(parts, '(%S+):(%d+)') do
+    merges[#merges + 1] = { merge_of[op], at, tonumber(size) }
+    at = at + tonumber(size)
+  end
+  local size = struct.size(tile_format)
+  rings[#rings + 1] = {
+    at = value_at, last = at - 1, slots = tonumber(slots), merges = merges, slot_at = slot_at, size = size, format = tile_format,
+  }
+  value_at, slot_at = at, slot_at + tonumber(slots) * size
+end
+local longest = tonumber(ARGV[7])
+
+-- First all that can fail.
+local heads = {}
+for i = 3, #KEYS do
+  local head = redis.call('GETRANGE', KEYS[i], 0, head_end)
+  if #head > 0 and (#head ~= record_size + prefix or sub(head, 1, prefix) ~= fingerprint) then
+    return -i
+  end
+  heads[i - 2] = head
+end
+
+local refused = {}
+local records, record, at = ARGV[9], 0, 1
+
+local function store_tile(key, ring, values, i, j)
+  local slot = (values[i] - 1) % ring.slots
+  redis.call('SETRANGE', key, ring.slot_at + slot * ring.size, pack_bytes(ring.format, unpack(values, i, j)))
+end
+
+local function merge_parts(ring, a, b)
+  local merges = ring.merges
+  for k = 1, #merges do
+    local part = merges[k]
+    part[1](a, part[2], b, part[3])
+  end
+end
+
+-- Into a tile before the head's.
+local function merge_late(key, ring, delta)
+  local number, i = delta[ring.at], ring.at
+  local slot = ring.slot_at + (number - 1) % ring.slots * ring.size
+  local stored = { unpack_bytes(ring.format, redis.call('GETRANGE', key, slot, slot + ring.size - 1)) }
+  if stored[1] ~= number then
+    store_tile(key, ring, delta, i, ring.last)
+    return
+  end
+  -- The stored tile begins at 1, the delta's at `i`: shift it into a table that both share.
+  local shifted = {}
+  for k = i, ring.last do
+    shifted[k] = stored[k - i + 1]
+  end
+  merge_parts(ring, shifted, delta)
+  store_tile(key, ring, shifted, i, ring.last)
+end
+
+local function merge_ring(key, ring, head, delta, r)
+  local i = ring.at
+  local number, newest = delta[i], head[i]
+  if number == newest then
+    if number ~= 0 then
+      merge_parts(ring, head, delta)
+    end
+  elseif number > newest then
+    if newest ~= 0 and number - newest <= ring.slots then
+      store_tile(key, ring, head, i, ring.last)
+    end
+    for k = i, ring.last do
+      head[k] = delta[k]
+    end
+  elseif number ~= 0 then
+    if newest - number <= ring.slots then
+      merge_late(key, ring, delta)
+    elseif r == longest then
+      refused[#refused + 1] = record
+    end
+  end
+end
+
+local keep_ms = tonumber(ARGV[10])
+local entity = 0
+for count in string.gmatch(ARGV[8], '%d+') do
+  entity = entity + 1
+  local key, stored = KEYS[entity + 2], heads[entity]
+  local first, head = 1, nil
+  if #stored > 0 then
+    head = { unpack_bytes(format, stored, prefix + 1) }
+  else
+    redis.call('SET', key, fingerprint .. sub(records, at, at + record_size - 1) .. empty_slots)
+    head = { unpack_bytes(format, records, at) }
+    first, record, at = 2, record + 1, at + record_size
+  end
+  for _ = first, tonumber(count) do
+    record = record + 1
+    local delta = { unpack_bytes(format, records, at) }
+    at = at + record_size
+    if delta[1] > head[1] then
+      head[1] = delta[1]
+    end
+    for r = 1, #rings do
+      merge_ring(key, rings[r], head, delta, r)
+    end
+  end
+  if first <= tonumber(count) then
+    redis.call('SETRANGE', key, prefix, pack_bytes(format, unpack(head, 1, value_at - 1)))
+  end
+  if keep_ms > 0 then
+    redis.call('PEXPIREAT', key, string.format('%.0f', floor(head[1] / 1000) + keep_ms))
+  end
+end
+
+if #refused > 0 then
+  redis.call('HINCRBY', KEYS[2], 'late', #refused)
+end
+if #moves > 0 then
+  redis.call('HSET', KEYS[2], unpack(moves))
+end
+return refused

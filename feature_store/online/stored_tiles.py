@@ -1,0 +1,66 @@
+"""The tiles that a request got of one stream view, and the windows that they make at the time of the request."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.aggregates.read import read
+from feature_store.online.codec import python_values
+from feature_store.online.layout import FINGERPRINT_BYTES
+from feature_store.online.response import Status
+
+if TYPE_CHECKING:
+    from feature_store.online.batch import Column
+    from feature_store.online.columns import WindowColumn
+    from feature_store.online.rows import StoredRows
+    from feature_store.online.tile_layout import TileValueLayout
+
+
+class StoredTiles:
+    """The values of `rows.count` entities.
+
+    Args:
+        layout: of the values.
+        rows: where they are.
+        features: which will be asked for: all are read at once.
+        now_us: the time that windows end at, microseconds since 1970.
+    """
+
+    def __init__(self, layout: TileValueLayout, rows: StoredRows, features: list[str], now_us: int) -> None:
+        self._layout, self._rows, self._features, self._now_us = layout, rows, features, now_us
+
+    @cached_property
+    def _bytes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """(n, size) uint8, C-contiguous: numpy is fast on what lies as it expects."""
+        return np.ascontiguousarray(self._rows.part(FINGERPRINT_BYTES, self._layout.size - FINGERPRINT_BYTES))
+
+    @cached_property
+    def _windows(self) -> dict[str, tuple[Column, Column]]:
+        return read(self._layout.tiles, self._bytes, self._now_us, self._features)
+
+    @cached_property
+    def event_times(self) -> Column:
+        """When each entity's newest event was: (n,) int64 microseconds; 0: it has none."""
+        newest: Column = self._bytes[:, :8].copy().view("<f8")[:, 0].astype(np.int64)
+        return newest
+
+    def values(self, column: WindowColumn) -> Column:
+        """(n,) of the feature's numpy dtype, objects for lists; whatever the status."""
+        return self._windows[column.window.name][0]
+
+    def python_values(self, column: WindowColumn) -> list[Any]:
+        """The same as exact Python values."""
+        values = self.values(column)
+        if column.dtype.element is None:
+            return python_values(column.dtype, values)
+        return [python_values(column.dtype.element, np.asarray(value)) for value in values]
+
+    def status(self, column: WindowColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """(n,) Status codes: an entity without any event is MISSING; a mean of nothing is NULL."""
+        status = np.zeros(len(self._bytes), np.uint8)
+        status[self._windows[column.window.name][1]] = Status.NULL
+        status[self.event_times == 0] = Status.MISSING
+        return status

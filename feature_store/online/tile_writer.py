@@ -1,0 +1,240 @@
+"""Merges deltas of stream views into their tiles, and moves the fences on in the same call.
+
+A fence is, per bucket and source of events (`<topic>:<partition>`), the offset of the next event to merge. A call names
+the fences that it expects and those that it leaves; when one is elsewhere, nothing happens. So every event is merged
+once, whoever sends it and however often: tiles and fences are written, lost and restored together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from feature_store.errors import CorruptRowError, FenceError, OnlineStoreError, StaleWriteError
+from feature_store.online import keys
+from feature_store.online.connection import Connection
+from feature_store.online.resp import KeyWriter, argument
+from feature_store.online.tile_layout import TileValueLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.online.conversation import PublishedPlan
+    from feature_store.online.endpoint import Endpoint
+    from feature_store.registry.serving_plan import TilesPlan
+
+MERGE = files("feature_store.online").joinpath("lua/merge.lua").read_bytes()
+_SHA = hashlib.sha1(MERGE, usedforsecurity=False).hexdigest().encode()
+_STALE, _FENCED = -1, -2
+# Fields of the fences' hash that are no fences; a fence has a colon.
+LATE = b"late"
+
+# By source of events: the offset that its fence is expected at (None: it is not there yet), and the one it moves to.
+Advances = dict[str, tuple[int | None, int]]
+
+
+class Merge(NamedTuple):
+    """What one call merges, in one bucket.
+
+    Attributes:
+        bucket: which.
+        entity_keys: the distinct entities, as `keys.encode` writes them; all of the bucket.
+        counts: (len(entity_keys),) int, how many of the records are each one's own.
+        records: (sum of counts,) of the layout's record: the deltas, those of one entity behind one another, in order.
+        advances: the fences.
+    """
+
+    bucket: int
+    entity_keys: Sequence[bytes]
+    counts: np.ndarray[Any, Any]
+    records: np.ndarray[Any, Any]
+    advances: Advances
+
+
+class TileWriter:
+    """Merges into one generation of one stream view.
+
+    Args:
+        endpoint: the Redis server.
+        published: the plan that is published; a merge is refused as soon as it is not any more.
+        tiles: one of its stream views, or one that is being filled.
+
+    Raises:
+        StoreConnectionError, StoreTimeoutError: the server cannot be reached.
+    """
+
+    def __init__(self, endpoint: Endpoint, published: PublishedPlan, tiles: TilesPlan) -> None:
+        self._project, self._epoch = published.plan.project, published.epoch
+        self.buckets = published.plan.buckets
+        self.plan, self.layout = tiles, TileValueLayout(tiles)
+        self.dtypes: list[DType] = [dtype for _, dtype in self.layout.join_keys]
+        self._keep_ms = -(-tiles.windows.longest_us // 1000) if published.plan.expire_keys else 0
+        width = keys.fixed_width(self.dtypes)
+        self._key_writers = (
+            [KeyWriter(self.layout.prefix(self._project, bucket), width) for bucket in range(self.buckets)]
+            if width is not None
+            else None
+        )
+        layout = self.layout
+        self._before = [
+            argument(layout.fingerprint),
+            argument(bytes(layout.size - len(layout.fingerprint) - layout.tiles.record.itemsize)),
+            argument(layout.record_format.encode()),
+            argument(layout.rings_text.encode()),
+            argument(b"%d" % (layout.longest_ring + 1)),
+        ]
+        self._under_way: deque[Merge] = deque()
+        self._connection = Connection(endpoint)
+        self._load_script()
+
+    def fences(self) -> list[dict[str, int]]:
+        """Per bucket, per source of events, the offset of the next event to merge.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+        """
+        return [
+            {field.decode(): int(value) for field, value in found.items() if b":" in field} for found in self._hashes()
+        ]
+
+    def late(self) -> int:
+        """How many deltas came too late for every window, over the generation's whole life.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as `fences`.
+        """
+        return sum(int(found.get(LATE, 0)) for found in self._hashes())
+
+    def merge(self, merge: Merge) -> list[int]:
+        """Merge, and wait. Returns the indexes of the records that came too late for every window.
+
+        Raises:
+            StaleWriteError: another plan was published meanwhile; nothing was merged.
+            FenceError: a fence is elsewhere; nothing was merged.
+            CorruptRowError: a stored value is not of this layout; nothing was merged.
+            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time: whether it merged, the
+                fences say.
+        """
+        self.send(merge)
+        return self.answer()
+
+    def send(self, merge: Merge) -> None:
+        """Send a merge, whose answer `answer()` will take, in the order of sending.
+
+        A merge that is sent before the answer to another is taken must not expect what the other may not have done:
+        once one is refused, all those after it are refused by their fences.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as `merge`.
+        """
+        self._connection.send(self._command(merge))
+        self._under_way.append(merge)
+
+    def answer(self) -> list[int]:
+        """The answer to the first merge that has none yet; see `merge`."""
+        merge = self._under_way.popleft()
+        reply = self._connection.reply()
+        if isinstance(reply, list):
+            return [number - 1 for number in reply]
+        if isinstance(reply, Exception):
+            raise OnlineStoreError(f"merge into {self.plan.view}", expected="deltas to be merged", got=str(reply))
+        if reply == _STALE:
+            raise StaleWriteError(
+                f"merge into {self.plan.view}",
+                expected="the serving plan that the writer was made with",
+                got="another, published meanwhile",
+                hint="make a writer of the new plan and go on at its fences",
+            )
+        if reply == _FENCED:
+            raise FenceError(
+                f"merge into {self.plan.view}",
+                expected=f"fences at {_expected(merge.advances)}",
+                got="others",
+                hint="go on at the stored fences",
+            )
+        key = keys.decode(self.dtypes, merge.entity_keys[-reply - 3])
+        raise CorruptRowError(
+            f"project {self._project}, tiles of {self.plan.view}({key})",
+            expected=f"a value that starts with {self.layout.fingerprint.hex()}",
+            got="another",
+            hint="something else wrote this key: delete the entity and backfill the view",
+        )
+
+    @property
+    def under_way(self) -> int:
+        """How many merges wait for their answer."""
+        return len(self._under_way)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> TileWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _command(self, merge: Merge) -> bytes:
+        count = len(merge.entity_keys)
+        return b"".join(
+            [
+                b"*%d\r\n$7\r\nEVALSHA\r\n" % (count + 15),
+                argument(_SHA),
+                argument(b"%d" % (count + 2)),
+                argument(keys.epoch_key(self._project, merge.bucket)),
+                argument(keys.fences_key(self._project, merge.bucket, self.plan)),
+                self._key_arguments(merge),
+                argument(self._epoch),
+                argument(_moves(merge.advances)),
+                *self._before,
+                argument(" ".join(map(str, merge.counts.tolist())).encode()),
+                argument(merge.records.tobytes()),
+                argument(b"%d" % self._keep_ms),
+            ]
+        )
+
+    def _key_arguments(self, merge: Merge) -> bytes:
+        if self._key_writers is None:
+            prefix = self.layout.prefix(self._project, merge.bucket)
+            return b"".join([argument(prefix + key) for key in merge.entity_keys])
+        if not merge.entity_keys:
+            return b""
+        return self._key_writers[merge.bucket].write(len(merge.entity_keys), b"".join(merge.entity_keys))
+
+    def _hashes(self) -> list[dict[bytes, bytes]]:
+        found = []
+        for bucket in range(self.buckets):
+            self._connection.send(
+                b"*2\r\n$7\r\nHGETALL\r\n" + argument(keys.fences_key(self._project, bucket, self.plan))
+            )
+        for _ in range(self.buckets):
+            listed = self._connection.reply()
+            if isinstance(listed, Exception):
+                raise OnlineStoreError(f"fences of {self.plan.view}", expected="to be read", got=str(listed))
+            found.append(dict(zip(listed[::2], listed[1::2], strict=True)))
+        return found
+
+    def _load_script(self) -> None:
+        self._connection.send(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n" + argument(MERGE))
+        reply = self._connection.reply()
+        if isinstance(reply, Exception):
+            self.close()
+            raise OnlineStoreError("Redis", expected="to load the merge script", got=str(reply))
+
+
+def _moves(advances: Mapping[str, tuple[int | None, int]]) -> bytes:
+    return " ".join(f"{source} {_shown(at)} {to}" for source, (at, to) in advances.items()).encode()
+
+
+def _expected(advances: Advances) -> str:
+    return ", ".join(f"{source} {_shown(at)}" for source, (at, _) in advances.items())
+
+
+def _shown(offset: int | None) -> str:
+    return "-" if offset is None else str(offset)
