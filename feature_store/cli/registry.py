@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json, table
-from feature_store.definitions import Entity, FeatureService, FeatureView, OnDemandFeatureView
+from feature_store.definitions import Entity, FeatureService, FeatureView, OnDemandFeatureView, StreamFeatureView
 from feature_store.definitions.definition_set import find
 from feature_store.store import FeatureStore
 
@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
     ENTITIES = "entities"
     VIEWS = "views"
+    STREAMS = "streams"
     ON_DEMAND = "on-demand"
     SERVICES = "services"
     VERSIONS = "versions"
@@ -39,7 +40,7 @@ def list_definitions(
 ) -> None:
     """List what is applied."""
     with FeatureStore(repo) as store:
-        kinds = [kind] if kind is not None else [Kind.ENTITIES, Kind.VIEWS, Kind.ON_DEMAND, Kind.SERVICES]
+        kinds = [kind] if kind is not None else [each for each in Kind if each is not Kind.VERSIONS]
         listed = {kind: _versions(store) if kind is Kind.VERSIONS else _rows(store.applied(), kind) for kind in kinds}
     if as_json:
         print_json({kind.value: rows for kind, rows in listed.items()})
@@ -91,6 +92,18 @@ def _rows(definitions: DefinitionSet, kind: Kind) -> list[dict[str, Any]]:
                 | _about(view)
                 for view in definitions.feature_views.values()
             ]
+        case Kind.STREAMS:
+            return [
+                {
+                    "name": view.name,
+                    "entities": [entity.name for entity in view.entities],
+                    "features": len(view.fields),
+                    "topic": view.source.topic,
+                    "history": view.source.history.path if view.source.history is not None else None,
+                }
+                | _about(view)
+                for view in definitions.stream_feature_views.values()
+            ]
         case Kind.ON_DEMAND:
             return [
                 {
@@ -125,11 +138,16 @@ def _document(definition: Definition, definitions: DefinitionSet) -> dict[str, A
     document |= _about(definition) | {"tags": dict(definition.tags)}
     match definition:
         case Entity():
-            users = [view.name for view in definitions.feature_views.values() if definition in view.entities]
+            views = [*definitions.feature_views.values(), *definitions.stream_feature_views.values()]
+            users = [view.name for view in views if definition in view.entities]
             return document | {"join_key": definition.join_key, "dtype": str(definition.dtype), "views": users}
         case FeatureView():
             row = next(row for row in _rows(definitions, Kind.VIEWS) if row["name"] == definition.name)
             document |= {name: row[name] for name in ("entities", "ttl", "source")}
+            return document | {"fields": _fields(definition), "read_by": _readers(definition.name, definitions)}
+        case StreamFeatureView():
+            row = next(row for row in _rows(definitions, Kind.STREAMS) if row["name"] == definition.name)
+            document |= {name: row[name] for name in ("entities", "topic", "history")}
             return document | {"fields": _fields(definition), "read_by": _readers(definition.name, definitions)}
         case OnDemandFeatureView():
             inputs = [
@@ -149,7 +167,7 @@ def _document(definition: Definition, definitions: DefinitionSet) -> dict[str, A
             return document
 
 
-def _fields(view: FeatureView | OnDemandFeatureView) -> list[dict[str, Any]]:
+def _fields(view: FeatureView | StreamFeatureView | OnDemandFeatureView) -> list[dict[str, Any]]:
     return [
         {
             "name": field.name,
