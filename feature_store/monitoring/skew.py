@@ -1,0 +1,113 @@
+"""Online values against offline values of the same entity rows at the same time, feature by feature.
+
+Two values are equal when both are absent, or both are NaN, or they are the same; floats to a relative 1e-9, since sums
+may be added up in another order. Anything else differs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# What adding floats up in another order may change, and no more.
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class FeatureSkew:
+    """How one feature compares.
+
+    Attributes:
+        feature: its name in the service.
+        equal: entity rows whose values are equal.
+        differing: the others.
+        worst: the largest absolute difference of two numbers; None when no two numbers differ.
+        example: an entity row that differs (the worst, where values are numbers), or None.
+        online, offline: its two values.
+    """
+
+    feature: str
+    equal: int
+    differing: int
+    worst: float | None = None
+    example: dict[str, Any] | None = None
+    online: Any = None
+    offline: Any = None
+
+
+@dataclass(frozen=True)
+class SkewReport:
+    """How a service compares at one time, microseconds since 1970."""
+
+    service: str
+    at_us: int
+    rows: int
+    features: tuple[FeatureSkew, ...]
+
+    @property
+    def differing(self) -> int:
+        """How many values differ."""
+        return sum(feature.differing for feature in self.features)
+
+    def to_document(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return asdict(self)
+
+
+def compare(
+    service: str,
+    at_us: int,
+    entity_rows: Sequence[Mapping[str, Any]],
+    online: Mapping[str, Sequence[Any]],
+    offline: Mapping[str, Sequence[Any]],
+) -> SkewReport:
+    """Compare columns of Python values.
+
+    Args:
+        service: whose features.
+        at_us: the time that both are of.
+        entity_rows: n of them.
+        online, offline: per feature n values, None where there is none.
+    """
+    features = [_compare(name, entity_rows, online[name], offline[name]) for name in online]
+    return SkewReport(service, at_us, len(entity_rows), tuple(features))
+
+
+def is_equal(one: Any, other: Any) -> bool:
+    """Whether two values count as the same."""
+    if one is None or other is None:
+        return one is other
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(is_equal, one, other))
+    if isinstance(one, float) or isinstance(other, float):
+        return (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=TOLERANCE)
+    return bool(one == other)
+
+
+def _compare(
+    name: str, entity_rows: Sequence[Mapping[str, Any]], online: Sequence[Any], offline: Sequence[Any]
+) -> FeatureSkew:
+    places = [i for i, (one, other) in enumerate(zip(online, offline, strict=True)) if not is_equal(one, other)]
+    if not places:
+        return FeatureSkew(name, len(entity_rows), 0)
+    worst = max(places, key=lambda i: _distance(online[i], offline[i]))
+    distance = _distance(online[worst], offline[worst])
+    return FeatureSkew(
+        name,
+        len(entity_rows) - len(places),
+        len(places),
+        distance if distance >= 0 else None,
+        dict(entity_rows[worst]),
+        online[worst],
+        offline[worst],
+    )
+
+
+def _distance(one: Any, other: Any) -> float:
+    """How far two numbers are from each other; -1 when they are no numbers."""
+    numbers = all(isinstance(value, (int, float)) for value in (one, other))
+    return abs(float(one) - float(other)) if numbers and not math.isnan(one) and not math.isnan(other) else -1.0
