@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from feature_store.engines.engine import Engine
     from feature_store.engines.report import Report
     from feature_store.materialize.job import Folders, Summary
+    from feature_store.monitoring.skew import SkewReport
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
@@ -249,6 +251,39 @@ class FeatureStore:
         """As OnlineClient.get_online_features."""
         return self.client.get_online_features(service, entity_rows, now=now)
 
+    def skew(
+        self, service: str, at: datetime, entity_rows: Mapping[str, Any] | None = None, *, sample: int = 1000
+    ) -> SkewReport:
+        """Compare what is served with what the offline data say, at one time.
+
+        The online store keeps the newest values, so `at` should be a time that it stands at: not before the end of the
+        last materialization, nor before the newest streamed event.
+
+        Args:
+            service: whose features.
+            at: the time, UTC unless it says otherwise.
+            entity_rows: as of `get_online_features`; entities that the online store holds, combined at random, unless
+                given. Request fields must be given, and can be given alone.
+            sample: how many entity rows to make unless they are given.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such service, or no entity to compare.
+            RequestError, DataError, OnlineStoreError: as their names say.
+        """
+        from feature_store.monitoring.skew import compare
+
+        rows = self._sampled_rows(service, sample) | dict(entity_rows or {})
+        columns = {name: value if isinstance(value, list) else [value] for name, value in rows.items()}
+        count = max(map(len, columns.values()))
+        columns = {name: values * count if len(values) == 1 else values for name, values in columns.items()}
+        online = self.get_online_features(service, columns, now=at).to_dict()
+        with extra("local", "skew"):
+            import pyarrow as pa
+        labels = pa.table(columns | {"event_timestamp": pa.array([at] * count, pa.timestamp("us", "UTC"))})
+        offline = self.get_historical_features(labels, service).to_arrow().select(list(online)).to_pydict()
+        listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return compare(service, to_microseconds(at), listed, online, offline)
+
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything the online store holds of one entity, composite keys included. Returns how many keys.
 
@@ -280,6 +315,21 @@ class FeatureStore:
         self.close()
 
     # -- small parts --------------------------------------------------------------------------------------------
+
+    def _sampled_rows(self, service: str, count: int) -> dict[str, Any]:
+        """Entity rows of entities that are stored, each join key's values in an order of their own."""
+        definitions = self.applied()
+        rows: dict[str, list[Any]] = {}
+        for view in definitions.stored_views_of(service):
+            if not set(view.join_keys) <= rows.keys():
+                found = self.online.sample_keys(view.name, count)
+                rows |= {
+                    key: list(values) for key, values in zip(view.join_keys, zip(*found, strict=True), strict=False)
+                }
+        if not rows:
+            raise NotFoundError(f"skew of {service}", expected="entities in the online store", got="none")
+        choose = random.Random(0)  # the same rows in every run
+        return {key: [choose.choice(values) for _ in range(count)] for key, values in rows.items()}
 
     def _newest(self) -> Version:
         newest = self.registry.latest()

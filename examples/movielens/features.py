@@ -1,4 +1,4 @@
-"""MovieLens-100K as features: who a user is, what a movie is, and how both have been rated day by day.
+"""MovieLens-100K as features: who a user is, what a movie is, how both have been rated day by day, and what goes on now.
 
 `python fetch.py` makes the Parquet files that the sources name, with the types declared here.
 """
@@ -8,6 +8,7 @@ from datetime import timedelta
 import numpy as np
 
 from feature_store import (
+    Aggregation,
     Array,
     Bool,
     Entity,
@@ -17,8 +18,10 @@ from feature_store import (
     Float32,
     Int32,
     Int64,
+    KafkaSource,
     ParquetSource,
     RequestSource,
+    StreamFeatureView,
     String,
     on_demand_feature_view,
 )
@@ -125,6 +128,46 @@ user_stats = FeatureView(
     tags={"domain": "ratings", "cadence": "daily"},
 )
 
+HOUR, DAY, WEEK, MONTH = timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)
+
+ratings = KafkaSource(
+    "ratings",
+    topic="ratings",
+    event_timestamp="ts",
+    timestamp_unit="s",
+    history=ParquetSource("data/ratings.parquet", event_timestamp="ts"),
+    schema=[Field("user_id", Int64), Field("movie_id", Int64), Field("rating", Float32, description="1 to 5.")],
+    description="Ratings as they are given.",
+    owner=OWNER,
+)
+
+user_activity = StreamFeatureView(
+    "user_activity",
+    entities=[user],
+    source=ratings,
+    aggregations=[
+        Aggregation("rating", "mean", windows=[HOUR, DAY, WEEK], name="user_mean"),
+        Aggregation("rating", "count", windows=[HOUR, DAY, WEEK], name="user_count"),
+        Aggregation("rating", "count", windows=[HOUR], name="user_likes", filter="rating >= 4"),
+    ],
+    description="What a user has rated in the last hour, day and week, within a second.",
+    owner=OWNER,
+    tags={"domain": "ratings", "cadence": "live"},
+)
+
+movie_activity = StreamFeatureView(
+    "movie_activity",
+    entities=[movie],
+    source=ratings,
+    aggregations=[
+        Aggregation("rating", "mean", windows=[DAY, MONTH], name="movie_mean"),
+        Aggregation("rating", "count", windows=[DAY, MONTH], name="movie_count"),
+    ],
+    description="How a movie has been rated in the last day and month, within a second.",
+    owner=OWNER,
+    tags={"domain": "ratings", "cadence": "live"},
+)
+
 context = RequestSource("context", [Field("now_year", Int32, description="The year in which the user is looking.")])
 
 
@@ -174,6 +217,8 @@ ranking = FeatureService(
         movie_stats,
         user_profile[_numbers(user_profile)],
         user_stats,
+        user_activity,
+        movie_activity,
         movie_age,
         rating_match,
     ],

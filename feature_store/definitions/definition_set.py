@@ -82,6 +82,18 @@ class DefinitionSet:
         views: dict[str, FeatureView | StreamFeatureView] = {**self.feature_views, **self.stream_feature_views}
         return find(views, name, "feature view")
 
+    def stored_views_of(self, service: str) -> list[FeatureView | StreamFeatureView]:
+        """The stored views that a service reads, for its on-demand features too, each once.
+
+        Raises:
+            NotFoundError: there is no such service.
+        """
+        names: dict[str, None] = {}
+        for projection in self.service(service).features:
+            computed = self.on_demand_feature_views.get(projection.view)
+            names |= dict.fromkeys([one.view for one in computed.projections] if computed else [projection.view])
+        return [self.stored_view(name) for name in names]
+
     def service(self, name: str) -> FeatureService:
         """The feature service of that name.
 

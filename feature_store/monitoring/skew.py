@@ -1,4 +1,4 @@
-"""Online values against offline values of the same entity rows at the same time, feature by feature.
+"""Skew: online values against offline values of the same entity rows at the same time, feature by feature.
 
 Two values are equal when both are absent, or both are NaN, or they are the same; floats to a relative 1e-9, since sums
 may be added up in another order. Anything else differs.

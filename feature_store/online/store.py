@@ -250,6 +250,24 @@ class OnlineStore:
                     sampled += 1
         return {"rows": count, "row_bytes": layout.size, "bytes": memory * count // max(sampled, 1)}
 
+    def sample_keys(self, view: str, count: int) -> list[tuple[int | str, ...]]:
+        """The entity keys of up to `count` entities that the store holds of a view, some of the first it finds.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or no such view in it.
+        """
+        plan = self.require_published().plan
+        tiles = plan.tiles_of(view)
+        layout = TileValueLayout(tiles) if tiles is not None else RowLayout(plan.group_of(view))
+        dtypes, found = [dtype for _, dtype in layout.join_keys], []
+        for bucket in range(plan.buckets):
+            prefix = layout.prefix(self._project, bucket)
+            for names in self._scan(prefix + b"*"):
+                found += [keys.decode(dtypes, name[len(prefix) :]) for name in names[: count - len(found)]]
+                if len(found) == count:
+                    return found
+        return found
+
     def info(self) -> dict[str, Any]:
         """What Redis says of itself."""
         with self._endpoint.errors():
