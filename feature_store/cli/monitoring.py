@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_store.cli.options import AsJson, Repo, read_entity_rows, read_time
-from feature_store.cli.output import cell, console, print_json, table
+from feature_store.cli.output import console, print_json, table
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _row(feature: FeatureSkew) -> list[str | None]:
     example = None
     if feature.example is not None:
         named = ", ".join(f"{key}={value}" for key, value in feature.example.items())
-        example = f"{named}: online {cell(feature.online)}, offline {cell(feature.offline)}"
+        example = f"{named}: online {feature.online}, offline {feature.offline}"
     worst = None if feature.worst is None else f"{feature.worst:.6g}"
     return [feature.feature, f"{feature.equal:,}", f"{feature.differing:,}", worst, example]
 

@@ -138,8 +138,7 @@ def _document(definition: Definition, definitions: DefinitionSet) -> dict[str, A
     document |= _about(definition) | {"tags": dict(definition.tags)}
     match definition:
         case Entity():
-            views = [*definitions.feature_views.values(), *definitions.stream_feature_views.values()]
-            users = [view.name for view in views if definition in view.entities]
+            users = [view.name for view in definitions.stored_views if definition in view.entities]
             return document | {"join_key": definition.join_key, "dtype": str(definition.dtype), "views": users}
         case FeatureView():
             row = next(row for row in _rows(definitions, Kind.VIEWS) if row["name"] == definition.name)

@@ -73,14 +73,18 @@ class DefinitionSet:
         """
         return find(self.feature_views, name, "feature view")
 
+    @property
+    def stored_views(self) -> list[FeatureView | StreamFeatureView]:
+        """The views whose values the online store holds."""
+        return [*self.feature_views.values(), *self.stream_feature_views.values()]
+
     def stored_view(self, name: str) -> FeatureView | StreamFeatureView:
         """The view of that name whose values the online store holds.
 
         Raises:
             NotFoundError: there is none.
         """
-        views: dict[str, FeatureView | StreamFeatureView] = {**self.feature_views, **self.stream_feature_views}
-        return find(views, name, "feature view")
+        return find({view.name: view for view in self.stored_views}, name, "feature view")
 
     def stored_views_of(self, service: str) -> list[FeatureView | StreamFeatureView]:
         """The stored views that a service reads, for its on-demand features too, each once.

@@ -259,7 +259,8 @@ class OnlineStore:
         plan = self.require_published().plan
         tiles = plan.tiles_of(view)
         layout = TileValueLayout(tiles) if tiles is not None else RowLayout(plan.group_of(view))
-        dtypes, found = [dtype for _, dtype in layout.join_keys], []
+        dtypes = [dtype for _, dtype in layout.join_keys]
+        found: list[tuple[int | str, ...]] = []
         for bucket in range(plan.buckets):
             prefix = layout.prefix(self._project, bucket)
             for names in self._scan(prefix + b"*"):

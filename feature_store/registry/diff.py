@@ -17,8 +17,6 @@ from feature_store.registry.compile import compile_plan, layout_of, tiles_layout
 
 if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
 
 Action = Literal["create", "update", "delete"]
 Effect = Literal["safe", "rewrites", "refused"]
@@ -147,9 +145,7 @@ def _judge(
 def _judge_entity(
     name: str, action: Action, details: tuple[AttributeChange, ...], old: DefinitionSet | None
 ) -> tuple[Effect, str]:
-    views: list[FeatureView | StreamFeatureView] = []
-    if old is not None:
-        views = [*old.feature_views.values(), *old.stream_feature_views.values()]
+    views = old.stored_views if old is not None else []
     stored = [view.name for view in views if any(entity.name == name for entity in view.entities)]
     if stored and action == "update" and any(detail.path in ("dtype", "join_key") for detail in details):
         return (
