@@ -1,4 +1,4 @@
-"""MovieLens-100K as features: who a user is, what a movie is, how both have been rated day by day, and what goes on now.
+"""MovieLens-100K as features: who a user is, what a movie is, how both have been rated, day by day and just now.
 
 `python fetch.py` makes the Parquet files that the sources name, with the types declared here.
 """
