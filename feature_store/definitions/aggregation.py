@@ -22,7 +22,7 @@ HOPS_PER_WINDOW = 48
 SECOND_US = 1_000_000
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _MOST_HOPS = 1_000
-_MOST_LISTED = 1_000
+_MOST_LISTED = 100  # of each hop's newest; they are stored in every tile
 _ZERO_WHEN_EMPTY = ("count", "sum", "distinct")
 
 
@@ -136,7 +136,10 @@ class Aggregation(Model):
 
     @property
     def default(self) -> Any:
-        """What is served of an entity without events: nothing was counted, so 0; a mean of nothing is null."""
+        """What is served of an entity without events: nothing was counted, so 0, or no values; a mean of nothing is
+        null."""
+        if self.function == "last_n":
+            return []
         return 0 if self.function in _ZERO_WHEN_EMPTY else None
 
 
