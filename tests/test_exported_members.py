@@ -14,9 +14,9 @@ def test_every_public_name_is_there(package: str) -> None:
         module.nope  # noqa: B018
 
 
-def test_the_contract_of_the_batch_side() -> None:
+def test_the_contract() -> None:
     import feature_store
 
-    contract = """Entity Field FeatureView OnDemandFeatureView on_demand_feature_view FeatureService ParquetSource
-        RequestSource Bool Int32 Int64 Float32 Float64 String Timestamp Array FeatureStore""".split()
+    contract = """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
+        FeatureService Aggregation ParquetSource KafkaSource RequestSource Bool Int32 Int64 Float32 Float64 String Timestamp Array FeatureStore""".split()
     assert sorted(feature_store.__all__) == sorted(contract)

@@ -42,7 +42,7 @@ class Deltas(NamedTuple):
 
 
 class _Groups(NamedTuple):
-    """The events of one ring by entity and tile: `order` sorts them, groups begin at `starts`, each with its two keys."""
+    """The events of one ring by entity and tile: `order` sorts them, groups begin at `starts`, each has two keys."""
 
     order: Column
     starts: Column

@@ -38,7 +38,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 State = dict[str, Column]
 
 MOST_COUNTED = 2**32 - 1
-# A sketch has 2**7 registers of a byte. Standard error 1.04 / sqrt(128) = 9 %; 256 would take twice the bytes for 6.5 %.
+# A sketch has 2**7 registers of a byte. Standard error 1.04 / sqrt(128) = 9 %; 256 take twice the bytes for 6.5 %.
 SKETCH_BITS = 7
 REGISTERS = 1 << SKETCH_BITS
 _BIAS = 0.7213 / (1 + 1.079 / REGISTERS)
