@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.engines.local_join import join, read_labels
 from feature_store.engines.rows import (
     CREATED_TS,
     EVENT_TS,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Stage
+    from feature_store.engines.join import Join, Joined, Labels, Query
     from feature_store.engines.rows import SourceColumns
     from feature_store.online.batch import RowBatch
 
@@ -51,7 +53,7 @@ COPY (
 
 
 class LocalEngine:
-    """See Engine."""
+    """See Engine and JoinEngine."""
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
@@ -83,6 +85,14 @@ class LocalEngine:
             for chunk in range(first, file.num_row_groups):
                 rows = file.read_row_group(chunk)
                 yield to_row_batch(rows.rename_columns([*_columns(view), EVENT_TS, CREATED_TS]), view)
+
+    def labels(self, given: pa.Table | Path | Query) -> Labels:
+        """See JoinEngine."""
+        return read_labels(given)
+
+    def join(self, asked: Join) -> Joined:
+        """See JoinEngine."""
+        return join(asked)
 
 
 class _FittingRows:

@@ -72,8 +72,8 @@ class Rows(NamedTuple):
                 scanner = file.scanner(
                     schema=found,
                     columns=names,
-                    filter=_between(found.field(event_timestamp), start_us, end_us),
-                    batch_size=_batch_rows(pa.schema([found.field(name) for name in names])),
+                    filter=between(found.field(event_timestamp), start_us, end_us),
+                    batch_size=batch_rows(pa.schema([found.field(name) for name in names])),
                     batch_readahead=_READ_AHEAD,
                 )
                 yield from scanner.to_batches()
@@ -152,7 +152,7 @@ def pushed_rows(table: Any, view: FeatureView) -> Rows:
         if type(table).__name__ == "DataFrame" and hasattr(table, "columns"):
             table = pa.Table.from_pandas(table, preserve_index=False)
         if isinstance(table, pa.Table):
-            rows = _batch_rows(table.schema)
+            rows = batch_rows(table.schema)
             return Rows(where, table.schema, len(table), stream=table.to_batches(max_chunksize=rows))
     raise DataError(where, expected="an Arrow table, a DataFrame or a .csv or .parquet file", got=type(table).__name__)
 
@@ -169,7 +169,7 @@ def reading(where: str) -> Iterator[None]:
 def _file_rows(path: Path, where: str) -> Rows:
     if path.suffix == ".parquet":
         file = pq.ParquetFile(path)
-        rows = _batch_rows(file.schema_arrow)
+        rows = batch_rows(file.schema_arrow)
         return Rows(where, file.schema_arrow, file.metadata.num_rows, stream=file.iter_batches(batch_size=rows))
     if path.suffix == ".csv":
         schema, batches = csv_batches(path)
@@ -177,7 +177,7 @@ def _file_rows(path: Path, where: str) -> Rows:
     raise DataError(where, expected="a .csv or .parquet file", got=str(path))
 
 
-def _batch_rows(schema: pa.Schema) -> int:
+def batch_rows(schema: pa.Schema) -> int:
     """Rows of a batch of about 16 MB: enough to keep the reader busy, little enough that a few can be held."""
     width = sum(_width(field.type) for field in schema)
     return max(1024, min(_MOST_BATCH_ROWS, _BATCH_BYTES // max(width, 1)))
@@ -190,7 +190,7 @@ def _width(found: pa.DataType) -> int:
     return found.bit_width // 8 or 1 if pa.types.is_primitive(found) else 512 if pa.types.is_nested(found) else 32
 
 
-def _between(field: pa.Field, start_us: int, end_us: int) -> Any:
+def between(field: pa.Field, start_us: int, end_us: int) -> Any:
     """Rows in the interval, and those without a time, which are to be set aside rather than passed over."""
     column = ds.field(field.name)
     if not (pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)):

@@ -1,0 +1,152 @@
+"""The seam of point-in-time joins: label rows and what is wanted of each view go in, label rows with features come out.
+
+    labels(given)    a table, a Parquet path or a query becomes rows that the engine holds
+    join(asked)      per view the row that each label sees (`as_of`), the wanted fields of it, `finish` over batches
+
+Every label row comes back once, in order. What a label sees is decided by `as_of` alone, what the columns are called
+and filled with by `finish` alone; engines read, sort, partition and gather.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.engines.quarantine import Quarantine
+    from feature_store.engines.report import Report
+    from feature_store.engines.sources import Rows
+
+
+class Query(NamedTuple):
+    """SQL whose result are the label rows; files are relative to the folder."""
+
+    text: str
+    folder: Path
+
+
+class Labels(NamedTuple):
+    """Label rows as an engine holds them.
+
+    Attributes:
+        where: what they are, for errors.
+        schema: of all their columns.
+        rows: the engine's own.
+    """
+
+    where: str
+    schema: pa.Schema
+    rows: Any
+
+
+class ViewJoin(NamedTuple):
+    """What is wanted of one view.
+
+    Attributes:
+        view: whose features.
+        rows: its source.
+        fields: the names of the wanted fields, in the order in which `finish` takes them.
+        quarantine: takes the rows that do not fit the view, wanted fields or not.
+    """
+
+    view: FeatureView
+    rows: Rows
+    fields: tuple[str, ...]
+    quarantine: Quarantine
+
+
+class Finished(NamedTuple):
+    """A batch of the training set, and per feature how many of its rows have no value."""
+
+    batch: pa.RecordBatch
+    missing: Sequence[int]
+
+
+class Finish(Protocol):
+    """Makes batches of the training set from batches of joined rows; may be called anywhere, in any order.
+
+    Attributes:
+        schema: of the training set.
+        features: the names that `Finished.missing` is about.
+    """
+
+    schema: pa.Schema
+    features: Sequence[str]
+
+    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array]) -> Finished:
+        """Label rows with all their columns, and per wanted field, view after view, its values as
+        `rows.storage_type`, null where there is none."""
+        ...
+
+
+class Join(NamedTuple):
+    """What an engine is asked for.
+
+    Attributes:
+        labels: from the same engine.
+        timestamp: the column of the labels' times.
+        views: what is joined.
+        finish: see Finish.
+        report: is told of the progress.
+    """
+
+    labels: Labels
+    timestamp: str
+    views: tuple[ViewJoin, ...]
+    finish: Finish
+    report: Report
+
+
+class Joined(Protocol):
+    """A training set as an engine holds it.
+
+    Attributes:
+        schema: as of `Finish`.
+        rows: how many.
+        missing: per feature, how many rows have no value.
+    """
+
+    schema: pa.Schema
+    rows: int
+    missing: Mapping[str, int]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, in the order of the labels."""
+        ...
+
+    def write(self, path: Path) -> None:
+        """Write them to a Parquet file, which is there whole or not at all.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        ...
+
+
+class JoinEngine(Protocol):
+    """Joins as of the labels' times. All engines pass one conformance suite."""
+
+    def labels(self, given: pa.Table | Path | Query) -> Labels:
+        """Label rows.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        ...
+
+    def join(self, asked: Join) -> Joined:
+        """The training set.
+
+        A label whose entity key is null sees no row. A row of a source that does not fit its view is set aside and
+        seen by no label. Rows that no label could see, by their event times and the view's ttl, need not be read.
+
+        Raises:
+            DataError: a label has no time, or a key that is not of the entity's type; or a source cannot be read.
+            TransformError: from `finish`.
+        """
+        ...

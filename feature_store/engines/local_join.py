@@ -1,0 +1,291 @@
+"""The local engine's join: keys and times are read and sorted, then the wanted fields are streamed and gathered.
+
+    labels ─ entity keys ─▶ codes ┐
+    source ─ keys, times ─▶ codes ┴▶ sort_rows ─▶ as_of ─▶ a place in the source per label
+    source ─ fields, of row groups with such places ─▶ the rows that are seen ─▶ batches of labels take theirs
+
+At once in memory are the labels, some 50 bytes per row whose entity is among them, and the wanted fields of the rows
+that are seen.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.engines.as_of import NONE, as_of, sort_rows
+from feature_store.engines.entity_codes import EntityCodes
+from feature_store.engines.join import Labels, Query
+from feature_store.engines.labels import label_times, label_values
+from feature_store.engines.row_groups import RowGroups
+from feature_store.engines.rows import (
+    CREATED_TS,
+    EVENT_TS,
+    SEQUENCE,
+    SourceColumns,
+    check,
+    checked_schema,
+    fit,
+    one_array,
+    source_columns,
+    storage_type,
+    within,
+)
+from feature_store.engines.sources import reading
+from feature_store.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from feature_store.engines.join import Join, ViewJoin
+    from feature_store.engines.report import Report
+
+    Numbers = NDArray[np.int64]
+
+# Of label rows: what a batch of them takes is small beside what all of them see.
+_BATCH_ROWS = 128 * 1024
+# Rows of a source whose keys are looked up together, if there are not more keys: hashing begins anew each time.
+_CHUNK_ROWS = 1 << 20
+# Rows to be sorted at once, 50 bytes each: 2.4 GB. Of more, the entities are done one part after the other.
+_MOST_SORTED = 48 << 20
+# A training set of this size is kept in memory; of a larger one a file is mapped.
+_MOST_BYTES = 1 << 30
+
+
+def read_labels(given: pa.Table | Path | Query) -> Labels:
+    """See join.JoinEngine."""
+    if isinstance(given, Query):
+        return _queried(given)
+    if isinstance(given, Path):
+        with reading(f"labels {given}"):
+            given_rows = pq.read_table(given)
+        return Labels(f"labels {given}", given_rows.schema, given_rows)
+    return Labels("labels", given.schema, given)
+
+
+def join(asked: Join) -> LocalJoined:
+    """See join.JoinEngine."""
+    table, where = asked.labels.rows, asked.labels.where
+    times = label_times(table[asked.timestamp], f"{where}: column {asked.timestamp}")
+    entities: dict[tuple[str, ...], EntityCodes] = {}
+    seen = []
+    for view in asked.views:
+        keys = tuple(view.view.join_keys)
+        if keys not in entities:
+            entities[keys] = EntityCodes(
+                [
+                    label_values(table[entity.join_key], entity.dtype, f"{where}: column {entity.join_key}")
+                    for entity in view.view.entities
+                ]
+            )
+        seen.append(_seen(view, entities[keys], times, asked.report))
+    return _finished(asked, seen)
+
+
+class LocalJoined:
+    """See join.Joined."""
+
+    def __init__(self, table: pa.Table, missing: Mapping[str, int]) -> None:
+        self._table, self.schema, self.rows, self.missing = table, table.schema, len(table), missing
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See join.Joined."""
+        yield from self._table.to_batches()
+
+    def write(self, path: Path) -> None:
+        """See join.Joined."""
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        text = [field.name for field in self._table.schema if not pa.types.is_primitive(field.type)]
+        with reading(f"training set {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Dictionaries of numbers that hardly repeat cost four times the rest of the writing.
+            pq.write_table(self._table, unfinished, row_group_size=_BATCH_ROWS, use_dictionary=text)
+            unfinished.rename(path)
+
+
+# -- labels ---------------------------------------------------------------------------------------------------------
+
+
+def _queried(query: Query) -> Labels:
+    try:
+        with duckdb.connect(config={"file_search_path": str(query.folder)}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")  # else times without a zone would be the machine's
+            rows = connection.sql(query.text).to_arrow_table()
+    except duckdb.Error as error:
+        raise DataError("labels of a query", expected="SQL that DuckDB runs", got=str(error)) from error
+    return Labels("labels of a query", rows.schema, rows)
+
+
+# -- which row each label sees --------------------------------------------------------------------------------------
+
+
+class _Source:
+    """One view's source, for labels of certain entities and times."""
+
+    def __init__(self, asked: ViewJoin, entities: EntityCodes, times: Numbers, report: Report) -> None:
+        self.asked, self._entities, self._times, self._report = asked, entities, times, report
+        view, rows = asked.view, asked.rows
+        columns = source_columns(view, rows.schema, rows.where)
+        # No label can see what comes after the last of them, nor what has expired for the first.
+        self._end_us = int(times.max()) + 1
+        self._start_us = int(times.min()) - (view.ttl_us if view.ttl_us is not None else 1 << 62)
+        self.groups = RowGroups(rows, columns.event_timestamp, self._start_us, self._end_us)
+        checked = {
+            name: dtype
+            for name, dtype in columns.types.items()
+            if name in view.join_keys or not self.groups.fits(name, dtype)
+        }
+        self._columns = SourceColumns(checked, columns.event_timestamp, columns.created_timestamp)
+
+    def places(self) -> Numbers:
+        """Per label the place of the row that it sees, or NONE."""
+        found = np.full(len(self._times), NONE, np.int64)
+        first, count, codes = 0, self._entities.count, self._entities.of_labels
+        while first < count:
+            (of_rows, places, event_ts, *created_ts), until = self._read(first, count)
+            order, rows = sort_rows(of_rows, event_ts, created_ts[0] if created_ts else None, count)
+            labels = np.flatnonzero((codes >= first) & (codes < until))
+            seen = as_of(rows, codes[labels], self._times[labels], self.asked.view.ttl_us)
+            there = seen != NONE
+            found[labels[there]] = places[order[seen[there]]]
+            first = until
+        return found
+
+    def _read(self, first: int, until: int) -> tuple[list[NDArray[Any]], int]:
+        """Rows of entities from `first` on, as many as can be sorted at once, and the entity before which they end.
+
+        They are columns: codes, places in the row groups, event times and, if the source has them, creation times.
+        """
+        parts: list[list[NDArray[Any]]] = []
+        for chunk in self._chunks(is_again=first > 0):
+            codes = self._entities.of([chunk[key] for key in self.asked.view.join_keys])
+            event_ts = chunk[EVENT_TS].to_numpy()
+            kept = np.flatnonzero((codes >= first) & (codes < until) & (event_ts < self._end_us))
+            names = [SEQUENCE, EVENT_TS, *([CREATED_TS] if self._columns.created_timestamp is not None else [])]
+            parts.append([codes[kept], *(chunk[name].to_numpy()[kept] for name in names)])
+            while sum(len(part[0]) for part in parts) > _MOST_SORTED and until > first + 1:
+                until = max(first + 1, int(np.median(np.concatenate([part[0] for part in parts]))))
+                parts = [[column[part[0] < until] for column in part] for part in parts]
+        return [np.concatenate(columns) for columns in zip(*parts, strict=True)], until
+
+    def _chunks(self, *, is_again: bool) -> Iterator[pa.Table]:
+        """The rows that fit, many at once; the others are set aside the first time."""
+        waiting: list[pa.RecordBatch] = []
+        first = rows = 0
+        self._report.started(self.asked.view.name, self.groups.total)
+        for batch in self.groups.batches(self._columns.names):
+            good, bad = check(batch, self._columns, self.asked.view.join_keys, first)
+            if len(bad) and not is_again:
+                self.asked.quarantine.add(within(bad, self._columns, self._start_us, self._end_us))
+            waiting.append(good)
+            first, rows = first + len(batch), rows + len(good)
+            self._report.advanced(len(batch))
+            if rows >= max(_CHUNK_ROWS, self._entities.count):
+                yield pa.Table.from_batches(waiting)
+                waiting, rows = [], 0
+        yield pa.Table.from_batches(waiting, checked_schema(self._columns))
+        self._report.finished()
+
+
+# -- what each label sees -------------------------------------------------------------------------------------------
+
+
+class _Seen(NamedTuple):
+    """The wanted fields of the rows of a view that labels see, and per label which of these rows, or NONE."""
+
+    columns: list[pa.ChunkedArray]
+    row_of_label: Numbers
+
+    def of(self, start: int, stop: int) -> list[pa.Array]:
+        """What labels `[start, stop)` see."""
+        rows = self.row_of_label[start:stop]
+        taken = pa.array(rows, mask=rows == NONE)
+        return [one_array(column.take(taken)) for column in self.columns]
+
+
+def _seen(asked: ViewJoin, entities: EntityCodes, times: Numbers, report: Report) -> _Seen:
+    types = [asked.view.field(name).dtype for name in asked.fields]
+    if not len(times):
+        return _Seen([pa.chunked_array([], storage_type(dtype)) for dtype in types], np.array([], np.int64))
+    source = _Source(asked, entities, times, report)
+    places = source.places()
+    there = places != NONE
+    distinct, row_of_label = np.unique(places[there], return_inverse=True)
+    chunks: list[list[pa.Array]] = [[] for _ in types]
+    report.started(f"{asked.view.name}: gather", len(distinct))
+    for batch in source.groups.gather(asked.fields, distinct):
+        for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
+            fitted, bad = fit(batch.column(name), dtype)
+            if bad.any():
+                raise DataError(f"{asked.rows.where}: column {name}", expected=f"{dtype}, as its statistics say")
+            into.append(fitted)
+        report.advanced(len(batch))
+    report.finished()
+    found = np.full(len(times), NONE, np.int64)
+    found[there] = row_of_label
+    return _Seen(
+        [pa.chunked_array(into, storage_type(dtype)) for into, dtype in zip(chunks, types, strict=True)], found
+    )
+
+
+# -- the training set -----------------------------------------------------------------------------------------------
+
+
+def _finished(asked: Join, seen: list[_Seen]) -> LocalJoined:
+    table, finish = asked.labels.rows, asked.finish
+    kept = _Kept(finish.schema)
+    missing = np.zeros(len(finish.features), np.int64)
+    asked.report.started("training set", len(table))
+    for start in range(0, len(table), _BATCH_ROWS):
+        labels = table.slice(start, _BATCH_ROWS).combine_chunks().to_batches()[0]
+        joined = [column for view in seen for column in view.of(start, start + len(labels))]
+        done = finish(labels, joined)
+        kept.add(done.batch)
+        missing += done.missing
+        asked.report.advanced(len(labels))
+    asked.report.finished()
+    return LocalJoined(kept.table(), dict(zip(finish.features, missing.tolist(), strict=True)))
+
+
+class _Kept:
+    """Batches in memory; once they are many, in a mapped file without a name, which goes with them."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._bytes = 0
+        self._writer: Any = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Keep one more."""
+        self._bytes += batch.nbytes
+        if self._writer is None and self._bytes > _MOST_BYTES:
+            with reading("training set in a temporary file"):
+                self._file = tempfile.NamedTemporaryFile(suffix=".arrow")  # noqa: SIM115 - closed by table()
+                self._writer = pa.ipc.new_file(self._file, self._schema)
+            for earlier in self._batches:
+                self._writer.write_batch(earlier)
+            self._batches = []
+        if self._writer is None:
+            self._batches.append(batch)
+        else:
+            self._writer.write_batch(batch)
+
+    def table(self) -> pa.Table:
+        """All of them."""
+        if self._writer is None:
+            return pa.Table.from_batches(self._batches, self._schema)
+        with reading("training set in a temporary file"):
+            self._writer.close()
+            self._file.flush()
+            mapped = pa.ipc.open_file(pa.memory_map(self._file.name)).read_all()
+            self._file.close()
+            return mapped
