@@ -20,8 +20,9 @@ STORED = 10_000  # entities, of which requests choose at random
 _HEAD = "from datetime import timedelta\nfrom feature_store import *\n"
 # 50 features in 2 views of one entity.
 READ = f"""{_HEAD}
+source = ParquetSource("source.parquet", event_timestamp="event_timestamp")
 user = Entity("user", join_key="user_id")
-views = [FeatureView(name, entities=[user], ttl=timedelta(days=7),
+views = [FeatureView(name, entities=[user], ttl=timedelta(days=7), source=source,
                      schema=[Field(f"{{name}}_{{i}}", Float32) for i in range(25)])
          for name in ("left", "right")]
 left, right = views

@@ -52,4 +52,4 @@ def test_decode_strings(benchmark: Any) -> None:
     benchmark.group = f"codec, {ROWS:,} rows"
     layout, batch = _segment(_TEXTS), _texts()
     stored = encode_variables(layout, batch, encode_segments(layout, batch))
-    benchmark(lambda: [decode_variable(value, 0, 1, String) for value in stored])
+    benchmark(lambda: [decode_variable(value, layout, layout.fields["title"]) for value in stored])

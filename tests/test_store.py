@@ -44,10 +44,11 @@ def folder(tmp_path: Path, redis_url: str) -> Path:
     return tmp_path
 
 
-def _write_source(folder: Path, day: int = 1) -> None:
+def _write_source(folder: Path, day: int = 1, made: datetime = NOW) -> None:
     ids = list(range(USERS))
     at = pa.array([NOW - timedelta(days=9 - day)] * USERS, pa.timestamp("us", "UTC"))
     columns = {"user_id": ids, "at": at, "visits": [i * day for i in ids], "spent": [i / 2 for i in ids]}
+    columns["made"] = pa.array([made] * USERS, pa.timestamp("us", "UTC"))
     pq.write_table(pa.table(columns), folder / "stats.parquet")
 
 
@@ -72,6 +73,25 @@ def test_a_new_field_is_filled_from_the_source_and_what_was_pushed_stays(folder:
         found = _served(store, ["stats:visits", "stats:spent", "pushed:score"], [7, 19_999, 20_000])
         assert found == {"visits": [7, 19_999, None], "spent": [3.5, 9999.5, -1.0], "score": [0.5, None, None]}
         assert store.materialize(end=NOW)[0].source_rows == 0  # the interval counts for the new generation too
+
+
+def test_creation_times_that_begin_to_count_are_those_of_the_source(folder: Path) -> None:
+    with FeatureStore(folder) as store:
+        store.apply()
+        store.materialize(end=NOW)
+    made = NOW - timedelta(days=20)  # before the rows became true, as of forecasts
+    _write_source(folder, made=made)
+    (folder / "features.py").write_text(
+        FEATURES.replace('event_timestamp="at"', 'event_timestamp="at", created_timestamp="made"')
+    )
+    with FeatureStore(folder) as store:
+        assert "rewrites" in str(store.plan())
+        store.apply()
+        at = NOW - timedelta(days=8)
+        for days, visits in ((1, 70), (-1, 71)):
+            rows = {"user_id": [7], "at": [at], "made": [made + timedelta(days=days)], "visits": [visits]}
+            store.push("stats", pa.table(rows))
+        assert _served(store, ["stats:visits"], [7, 8]) == {"visits": [70, 8]}
 
 
 def test_readers_are_served_whole_answers_while_layouts_change(folder: Path) -> None:

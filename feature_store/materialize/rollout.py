@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from feature_store.errors import ConfigError, ConflictError
 from feature_store.registry.compile import compile_plan
+from feature_store.registry.serving_plan import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +116,7 @@ def _fill(
     new_tiles = tuple(tiles for tiles in target.tiles if streams.get(tiles.view, tiles.generation) != tiles.generation)
     if not pairs and not new_tiles:
         return published
-    filling = replace(published.plan, filling=tuple(new for _, new in pairs), filling_tiles=new_tiles)
+    filling = replace(published.plan, filling=tuple(new for _, new in pairs), filling_tiles=new_tiles, format=FORMAT)
     if published.plan != filling:
         published = online.publish(filling, over=published)
     for old, new in pairs:
@@ -130,7 +131,7 @@ def _fill_group(old: RowGroupPlan, new: RowGroupPlan, online: OnlineStore, regis
     for segment in new.segments:
         intervals = registry.finished_intervals(segment.view, old.generation)
         was = next((other for other in old.segments if other.view == segment.view), None)
-        if was is not None and was.fields != segment.fields:
+        if was is not None and (was.fields != segment.fields or segment.created > was.created):
             fill(segment.view, new, intervals)
         for start, end in intervals:
             registry.record_interval(segment.view, new.generation, start, end)

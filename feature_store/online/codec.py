@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import CorruptRowError, DataError
-from feature_store.online.layout import TIME_BIAS, TIMES_BYTES
+from feature_store.online.layout import TIME_BIAS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,8 @@ def encode_segments(layout: SegmentLayout, batch: RowBatch) -> np.ndarray[Any, A
     """
     segments = np.zeros(len(batch), layout.record)
     segments["times"][:, 0] = biased(batch.event_ts)
-    segments["times"][:, 1] = biased(batch.created_ts)
+    if layout.created:
+        segments["times"][:, 1] = biased(batch.created_ts)
     nulls = np.zeros((len(batch), len(layout.fields)), bool)
     for field in layout.fields.values():
         column = _column(layout, field, batch)
@@ -47,7 +48,7 @@ def encode_segments(layout: SegmentLayout, batch: RowBatch) -> np.ndarray[Any, A
 def encode_variables(layout: SegmentLayout, batch: RowBatch, segments: np.ndarray[Any, Any]) -> list[bytes]:
     """The variable values of a batch's rows; `segments` are the same rows, encoded."""
     fields = [(field, _column(layout, field, batch)) for field in layout.variable_fields]
-    times = segments["times"].tobytes()
+    times, width = segments["times"].tobytes(), layout.times_bytes
     encoded = []
     for row in range(len(batch)):
         payload = [
@@ -55,22 +56,23 @@ def encode_variables(layout: SegmentLayout, batch: RowBatch, segments: np.ndarra
             for field, (values, nulls) in fields
         ]
         ends = np.cumsum([len(part) for part in payload], dtype="<u4")
-        encoded.append(times[row * TIMES_BYTES : (row + 1) * TIMES_BYTES] + ends.tobytes() + b"".join(payload))
+        encoded.append(times[row * width : (row + 1) * width] + ends.tobytes() + b"".join(payload))
     return encoded
 
 
-def decode_variable(value: bytes, slot: int, slots: int, dtype: DType) -> Any:
-    """One field of a variable value: a str or a list.
+def decode_variable(value: bytes, layout: SegmentLayout, field: FieldLayout) -> Any:
+    """A field of a variable value: a str or a list.
 
     Raises:
         CorruptRowError: the bytes are not such a value.
     """
+    slot, slots = field.slot, len(layout.variable_fields)
     try:
-        ends = struct.unpack_from(f"<{slots}I", value, TIMES_BYTES)
-        start = TIMES_BYTES + 4 * slots
+        ends = struct.unpack_from(f"<{slots}I", value, layout.times_bytes)
+        start = layout.times_bytes + 4 * slots
         if start + ends[-1] != len(value):
             raise ValueError(f"{len(value)} bytes where {start + ends[-1]} are announced")
-        return _decode(dtype, value[start + (ends[slot - 1] if slot else 0) : start + ends[slot]])
+        return _decode(field.dtype, value[start + (ends[slot - 1] if slot else 0) : start + ends[slot]])
     except (struct.error, ValueError) as error:
         raise CorruptRowError("variable value", expected=f"{slots} fields", got=str(error)) from None
 

@@ -9,7 +9,7 @@ import numpy as np
 from feature_store.errors import CorruptRowError
 from feature_store.online.codec import decode_variable, object_column, python_values, unbiased
 from feature_store.online.columns import ComputedColumn, StoredColumn, WindowColumn
-from feature_store.online.layout import TIMES_BYTES, encode_time
+from feature_store.online.layout import encode_time
 from feature_store.online.matrix import default_elements, refuse_identifiers
 from feature_store.online.response import Status
 from feature_store.online.rows import StoredRows
@@ -171,25 +171,25 @@ class Decoder:
         return self._rows[column.group].values(column.segment, column.field)
 
     def _variable_values(self, column: StoredColumn) -> list[Any]:
-        slots = len(column.segment.variable_fields)
         stored = self._variables[column.group, column.segment.view]
         status = self._rows[column.group].status(column.segment, [column.field], self._oldest(column.segment))[:, 0]
         decoded = [
-            self._variable_value(column, i, stored[i], slots) if code == Status.PRESENT else None
+            self._variable_value(column, i, stored[i]) if code == Status.PRESENT else None
             for i, code in enumerate(status.tolist())
         ]
         return self._each_row(column.group, decoded)
 
-    def _variable_value(self, column: StoredColumn, row: int, value: bytes | None, slots: int) -> Any:
-        times = self._rows[column.group].part(column.segment.offset, TIMES_BYTES)[row].tobytes()
-        if value is None or value[:TIMES_BYTES] != times:
+    def _variable_value(self, column: StoredColumn, row: int, value: bytes | None) -> Any:
+        width = column.segment.times_bytes
+        times = self._rows[column.group].part(column.segment.offset, width)[row].tobytes()
+        if value is None or value[:width] != times:
             raise CorruptRowError(
                 self._key_name(column.group, row, column.segment.view),
                 expected=f"the variable value of the row's times, {times.hex()}",
-                got="none" if value is None else value[:TIMES_BYTES].hex(),
+                got="none" if value is None else value[:width].hex(),
                 hint="delete the entity and materialize it again",
             )
-        return decode_variable(value, column.field.slot, slots, column.dtype)
+        return decode_variable(value, column.segment, column.field)
 
     # -- on-demand functions ------------------------------------------------------------------------------------
 

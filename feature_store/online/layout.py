@@ -7,7 +7,7 @@ A row group's values of one entity are one Redis string, a *row* of fixed width:
                 segment of view 2 …
 
     segment     event_ts                              8 bytes   see below; all zero: the view has no row
-                created_ts                            8 bytes   see below
+                created_ts                            8 bytes   see below; only if the plan says `created`
                 null bitmap               ceil(f/8)   bytes     field i of the schema is null: bit i % 8 of byte i // 8
                 values                                          8-byte elements, then 4-byte, then 1-byte ones;
                                                                 within a width in the order of the schema;
@@ -19,7 +19,7 @@ A row group's values of one entity are one Redis string, a *row* of fixed width:
 What has no fixed width (String, Array(T), arrays of strings) is not in the row. All such fields of a view are one
 Redis string of their own, the *variable value*:
 
-    variable    event_ts, created_ts                 16 bytes   as in the segment that was written with it
+    variable    event_ts, created_ts            8 or 16 bytes   as in the segment that was written with it
                 ends            4 × (number of fields)          where each field's bytes in the payload end; uint32,
                                                                 little-endian
                 payload                                         in the order of the schema; a null is empty
@@ -44,11 +44,10 @@ from feature_store.definitions.dtypes import DType
 from feature_store.online import keys
 
 if TYPE_CHECKING:
-    from feature_store.registry.serving_plan import FieldPlan, RowGroupPlan, SegmentPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan
 
 FINGERPRINT_BYTES = 4
 TIME_BYTES = 8
-TIMES_BYTES = 2 * TIME_BYTES
 # Added to a time (as unsigned) so that byte order is time order; its own encoding, zero, is no datetime.
 TIME_BIAS = np.uint64(1 << 63)
 ABSENT = 0
@@ -81,18 +80,20 @@ class SegmentLayout:
         ttl_us: microseconds after which a row counts as expired, or None.
         offset: bytes from the start of the row.
         size: bytes.
-        bitmap_bytes: size of the null bitmap, which follows the two times.
+        times_bytes: size of the times at its start: one, or two if it says when rows were created.
+        bitmap_bytes: size of the null bitmap, which follows them.
         bitmap_type: a numpy type of that size.
         fields: by name, in the order of the schema.
     """
 
     def __init__(self, plan: SegmentPlan, offset: int) -> None:
         self.view, self.ttl_us, self.offset = plan.view, plan.ttl_us, offset
+        self.times_bytes = TIME_BYTES * (2 if plan.created else 1)
         self.bitmap_bytes = -(-len(plan.fields) // 8)
         self.bitmap_type = np.dtype(f"V{self.bitmap_bytes}")
         self.fields: dict[str, FieldLayout] = {}
         dtypes = [DType.parse(field.dtype) for field in plan.fields]
-        offsets, self.size = _place(dtypes, TIMES_BYTES + self.bitmap_bytes)
+        offsets, self.size = _place(dtypes, self.times_bytes + self.bitmap_bytes)
         slots = iter(range(len(dtypes)))
         for index, (field, dtype) in enumerate(zip(plan.fields, dtypes, strict=True)):
             slot = -1 if dtype.width is not None else next(slots)
@@ -100,26 +101,31 @@ class SegmentLayout:
             self.fields[field.name] = FieldLayout(field.name, dtype, index, offsets.get(index, -1), slot, default)
 
     @property
+    def created(self) -> bool:
+        """Whether it says when rows were created."""
+        return self.times_bytes > TIME_BYTES
+
+    @cached_property
     def variable_fields(self) -> list[FieldLayout]:
         """The fields that are stored beside the row, in the order of the schema."""
         return [field for field in self.fields.values() if field.slot >= 0]
 
     @cached_property
     def record(self) -> np.dtype[Any]:
-        """A structured dtype with the fields `times` (2 × big-endian uint64), `nulls` and each fixed-width field."""
+        """A structured dtype with the fields `times` (big-endian uint64), `nulls` and each fixed-width field."""
         fixed = [field for field in self.fields.values() if field.offset >= 0]
         return np.dtype(
             {
                 "names": ["times", "nulls", *(f"field {field.name}" for field in fixed)],
                 "formats": [
-                    (">u8", (2,)),
+                    (">u8", (self.times_bytes // TIME_BYTES,)),
                     ("u1", (self.bitmap_bytes,)),
                     *(
                         (field.dtype.code, (field.dtype.length,)) if field.dtype.length else field.dtype.code
                         for field in fixed
                     ),
                 ],
-                "offsets": [0, TIMES_BYTES, *(field.offset for field in fixed)],
+                "offsets": [0, self.times_bytes, *(field.offset for field in fixed)],
                 "itemsize": self.size,
             }
         )
@@ -183,9 +189,9 @@ def _place(dtypes: list[DType], start: int) -> tuple[dict[int, int], int]:
 
 
 def _text(group: RowGroupPlan) -> str:
-    segments = [f"{segment.view}({', '.join(_typed(field) for field in segment.fields)})" for segment in group.segments]
-    return f"{group.name} {group.generation}: {'; '.join(segments)}"
+    return f"{group.name} {group.generation}: {'; '.join(_segment_text(segment) for segment in group.segments)}"
 
 
-def _typed(field: FieldPlan) -> str:
-    return f"{field.name} {field.dtype}"
+def _segment_text(segment: SegmentPlan) -> str:
+    fields = ", ".join(f"{field.name} {field.dtype}" for field in segment.fields)
+    return f"{segment.view}{'' if segment.created else ' by event time'}({fields})"

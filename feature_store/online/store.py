@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from feature_store.definitions.dtypes import DType
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, DType
 from feature_store.errors import ConflictError, NotFoundError, NotPublishedError, StaleWriteError
 from feature_store.online import keys
 from feature_store.online.batch import RowBatch, Values
@@ -326,8 +326,10 @@ class OnlineStore:
     def _batch(
         self, bucket: int, layout: RowLayout, segment: SegmentLayout, rows: StoredRows, entity: list[bytes]
     ) -> RowBatch:
-        times = rows.part(segment.offset, 16).copy().view(">u8")
+        times = rows.part(segment.offset, segment.times_bytes).copy().view(">u8")
         there = np.flatnonzero(times[:, 0] != ABSENT)
+        # Where it is not known when rows were created, whatever knows it is newer.
+        created = unbiased(times[there, 1]) if segment.created else np.full(len(there), MIN_TIMESTAMP_US)
         decoded = list(zip(*(keys.decode([d for _, d in layout.join_keys], entity[i]) for i in there), strict=True))
         prefix = keys.variable_prefix(self._project, bucket, layout.group, segment.view)
         variables: list[bytes | None] = []
@@ -340,7 +342,7 @@ class OnlineStore:
                 for i, (name, dtype) in enumerate(layout.join_keys)
             },
             event_ts=unbiased(times[there, 0]),
-            created_ts=unbiased(times[there, 1]),
+            created_ts=created,
             columns={field.name: _values(rows, segment, field, there, variables) for field in segment.fields.values()},
         )
 
@@ -425,10 +427,10 @@ class FollowingWriter:
             try:
                 return self._writer.write(batch)
             except StaleWriteError:
-                layout = self._writer.fields
+                layout = self._writer.layout
                 self._writer.close()
                 self._writer = self._store.writer(self._view)
-                if self._writer.fields != layout:
+                if self._writer.layout != layout:
                     raise
 
     def close(self) -> None:
@@ -456,9 +458,8 @@ def _values(
     is_null = rows.status(segment, [field], 1)[there, 0] != 0
     if field.slot < 0:
         return Values(rows.values(segment, field)[there], is_null)
-    slots = len(segment.variable_fields)
     listed = [
-        None if null or value is None else decode_variable(value, field.slot, slots, field.dtype)
+        None if null or value is None else decode_variable(value, segment, field)
         for value, null in zip(variables, is_null.tolist(), strict=True)
     ]
     return Values(object_column(listed), is_null)

@@ -92,7 +92,7 @@ class GroupWriter:
         asked = [entity_keys[i] for i in chosen.tolist()]
         key_count = 1 + count * (1 if variables is None else 2)
         parts = [
-            b"*%d\r\n" % (9 + key_count + (0 if variables is None else count)),
+            b"*%d\r\n" % (10 + key_count + (0 if variables is None else count)),
             b"$7\r\nEVALSHA\r\n",
             argument(_SHA),
             argument(b"%d" % key_count),
@@ -109,6 +109,7 @@ class GroupWriter:
             argument(segments[chosen].tobytes()),
             argument(b"%d" % count),
             argument(b"%d" % self._keep_us()),
+            argument(b"%d" % self.segment.times_bytes),
         ]
         if variables is not None:
             parts += [argument(variables[i]) for i in chosen.tolist()]
@@ -164,9 +165,10 @@ class ViewWriter:
         self._load_script()
 
     @property
-    def fields(self) -> list[tuple[str, DType]]:
-        """The fields that a batch must have, by name and type."""
-        return [(field.name, field.dtype) for field in self._targets[0].segment.fields.values()]
+    def layout(self) -> tuple[bool, list[tuple[str, DType]]]:
+        """What a batch must have: whether creation times count, and the fields by name and type."""
+        segment = self._targets[0].segment
+        return segment.created, [(field.name, field.dtype) for field in segment.fields.values()]
 
     def write(self, batch: RowBatch) -> WriteCounts:
         """Write a batch. Rows that the store has newer are left as they are; writing again changes nothing.

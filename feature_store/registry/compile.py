@@ -69,10 +69,18 @@ def compile_plan(
 
 def layout_of(group: RowGroupPlan) -> tuple[object, ...]:
     """What decides the bytes of a group's rows: two groups with equal layouts can share stored rows."""
-    segments = tuple(
-        (segment.view, tuple((field.name, field.dtype) for field in segment.fields)) for segment in group.segments
-    )
-    return group.name, group.join_keys, segments
+    return group.name, group.join_keys, tuple(segment_layout(segment) for segment in group.segments)
+
+
+def segment_layout(segment: SegmentPlan) -> tuple[object, ...]:
+    """What decides the bytes of a view's segments."""
+    return segment.view, segment.created, tuple((field.name, field.dtype) for field in segment.fields)
+
+
+def segment_plan(view: FeatureView) -> SegmentPlan:
+    """A view's part of a row. What is pushed to a view without a source may say when it was created."""
+    created = view.source is None or view.source.created_timestamp is not None
+    return SegmentPlan(view.name, view.ttl_us, _fields(view.fields), created)
 
 
 def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
@@ -85,7 +93,7 @@ def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
             entities=tuple(entity.name for entity in views[0].entities),
             join_keys=tuple((entity.join_key, str(entity.dtype)) for entity in views[0].entities),
             generation=version,
-            segments=tuple(SegmentPlan(view.name, view.ttl_us, _fields(view.fields)) for view in views),
+            segments=tuple(segment_plan(view) for view in views),
         )
         for name, views in sorted(members.items())
     ]

@@ -13,10 +13,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.definition_set import KINDS
-from feature_store.registry.compile import compile_plan, layout_of, tiles_layout_of
+from feature_store.registry.compile import (
+    compile_plan,
+    layout_of,
+    segment_layout,
+    segment_plan,
+    tiles_layout_of,
+)
 
 if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.feature_view import FeatureView
 
 Action = Literal["create", "update", "delete"]
 Effect = Literal["safe", "rewrites", "refused"]
@@ -168,7 +175,7 @@ def _judge_view(
     view = new.feature_views.get(name) or (old.feature_views[name] if old else None)
     assert view is not None
     group = "+".join(entity.name for entity in view.entities)
-    changes_layout = action != "update" or any(_is_layout(detail) for detail in details)
+    changes_layout = action != "update" or old is None or _layout(old.feature_views[name]) != _layout(view)
     if group in rewritten and changes_layout:
         return "rewrites", f"new generation of the rows of {group}: copied, filled from the source, then served at once"
     if action == "create":
@@ -208,9 +215,8 @@ def _judge_stream_view(
     return "safe", "stored tiles stay as they are"
 
 
-def _is_layout(detail: AttributeChange) -> bool:
-    parts = detail.path.split(".")
-    return parts[0] == "schema" and (len(parts) < 3 or parts[-1] == "dtype")
+def _layout(view: FeatureView) -> tuple[object, ...]:
+    return segment_layout(segment_plan(view))
 
 
 def _differences(path: str, before: Any, after: Any) -> list[AttributeChange]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 FORMAT = 2
+# A plan of format 1 says of no segment that it has no creation times, and is read as it was meant.
+_READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,20 @@ class FieldPlan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:
-    """One view's part of a row: its fields in the order of its schema, and its ttl in microseconds (None: for ever)."""
+    """One view's part of a row.
+
+    Attributes:
+        view: its name.
+        ttl_us: its ttl in microseconds, or None: for ever.
+        fields: in the order of its schema.
+        created: whether rows keep when they were created. Where a source does not say it, rows count as created when
+            they became true, so that nothing is lost.
+    """
 
     view: str
     ttl_us: int | None
     fields: tuple[FieldPlan, ...]
+    created: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +213,12 @@ class ServingPlan:
             raise NotPublishedError(
                 "serving plan", expected="a plan that this version of the library reads", got=str(error)
             ) from None
-        if plan.format != FORMAT:
+        if plan.format not in _READABLE:
             raise NotPublishedError(
                 f"serving plan of {plan.project}",
                 expected=f"format {FORMAT}",
                 got=f"format {plan.format}",
-                hint="run the library version that applied it, or apply again with this one",
+                hint="run the library version that applied it; or tear down, apply and materialize with this one",
             )
         return plan
 

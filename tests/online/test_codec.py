@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import NOW_US, batch, every_type, numbers, plan_of
 
-from feature_store.definitions import Array, Entity, FeatureView, Field
+from feature_store.definitions import Array, Entity, FeatureView, Field, ParquetSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, SCALARS, from_microseconds
 from feature_store.errors import CorruptRowError, DataError
 from feature_store.online.batch import RowBatch, Values
@@ -26,6 +26,8 @@ VALUES = {
     "Timestamp": TIMES.map(from_microseconds),
 }
 MOVIE = Entity("movie", join_key="movie_id")
+WITHOUT_CREATED = ParquetSource("v.parquet", event_timestamp="at")
+SOURCES = [None, WITHOUT_CREATED, ParquetSource("v.parquet", event_timestamp="at", created_timestamp="made")]
 
 
 def layout(*views: FeatureView) -> RowLayout:
@@ -76,6 +78,18 @@ def test_golden_bytes_of_a_row() -> None:
     assert layout(view).fingerprint.hex() == "1db04d64"
 
 
+def test_golden_bytes_of_a_row_without_a_creation_time() -> None:
+    schema = [Field("year", SCALARS["Int32"]), Field("title", SCALARS["String"])]
+    view = FeatureView("v", entities=[MOVIE], source=WITHOUT_CREATED, schema=schema)
+    of_v = layout(view).segments["v"]
+    rows = batch(view, [{"movie_id": 1, "event_ts": 1, "created_ts": -1, "year": None, "title": "é"}])
+    segments = encode_segments(of_v, rows)
+    assert segments.tobytes().hex(" ") == "80 00 00 00 00 00 00 01 01 00 00 00 00"
+    (variable,) = encode_variables(of_v, rows, segments)
+    assert variable.hex(" ") == "80 00 00 00 00 00 00 01 02 00 00 00 c3 a9"
+    assert layout(view).fingerprint.hex() == "fa6ecaf8"
+
+
 @given(times=st.lists(TIMES, min_size=1))
 def test_the_order_of_encoded_times_is_the_order_of_times(times: list[int]) -> None:
     stored = biased(np.array(times))
@@ -104,7 +118,9 @@ def views_with_rows(draw: st.DrawFn) -> tuple[FeatureView, list[dict[str, object
         {"event_ts": TIMES, "created_ts": TIMES, "movie_id": INT64}
         | {name: st.none() | s for name, s in strategies.items()}
     )
-    return FeatureView("v", entities=[MOVIE], schema=fields), draw(st.lists(row, min_size=1, max_size=5))
+    return FeatureView("v", entities=[MOVIE], schema=fields, source=draw(st.sampled_from(SOURCES))), draw(
+        st.lists(row, min_size=1, max_size=5)
+    )
 
 
 @given(views_with_rows())
@@ -122,14 +138,13 @@ def test_what_is_encoded_is_decoded(world: tuple[FeatureView, list[dict[str, obj
     ]
     stored = StoredRows.from_values(row_layout, values, str)
     assert unbiased(stored.event_times(of_v)).tolist() == [row["event_ts"] for row in rows]
-    slots = len(of_v.variable_fields)
     for field in of_v.fields.values():
         status = stored.status(of_v, [field], 1)[:, 0].tolist()
         assert status == [int(row[field.name] is None) for row in rows]
         if field.slot < 0:
             decoded = python_values(field.dtype, stored.values(of_v, field))
         else:
-            decoded = [decode_variable(value, field.slot, slots, field.dtype) for value in variables]
+            decoded = [decode_variable(value, of_v, field) for value in variables]
         for row, value in zip(rows, decoded, strict=True):
             if row[field.name] is not None:
                 assert repr(value) == repr(field.dtype.fit(row[field.name], "")), "bit for bit: NaN and -0.0 too"
@@ -162,9 +177,9 @@ def test_a_damaged_variable_value_is_found(cut: int) -> None:
         [{"movie_id": 1, "event_ts": NOW_US, "title": "x", "ragged": [1], "words": ["a"], "vector": [1, 2, 3]}],
     )
     (value,) = encode_variables(of_all, rows, encode_segments(of_all, rows))
-    assert decode_variable(value, 2, 3, of_all.fields["words"].dtype) == ["a"]
+    assert decode_variable(value, of_all, of_all.fields["words"]) == ["a"]
     with pytest.raises(CorruptRowError):
-        decode_variable(value[:cut], 2, 3, of_all.fields["words"].dtype)
+        decode_variable(value[:cut], of_all, of_all.fields["words"])
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:

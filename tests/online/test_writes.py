@@ -16,7 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worlds import NOW_US, VIEWS, Oracle, affinity, batch, by_name, every_type, numbers, plan_of, profile, write
 
-from feature_store.definitions import DefinitionSet, FeatureService, FeatureView, Field, Float32, Float64, Int32, String
+from feature_store.definitions import (
+    DefinitionSet,
+    FeatureService,
+    FeatureView,
+    Field,
+    Float32,
+    Float64,
+    Int32,
+    ParquetSource,
+    String,
+)
 from feature_store.errors import ConflictError, NotFoundError, RequestError, StaleWriteError
 from feature_store.online import OnlineClient, OnlineStore
 from feature_store.registry.compile import compile_plan
@@ -63,6 +73,9 @@ def test_newest_wins_whatever_the_order(redis_url, store, writes, buckets) -> No
         for view in (numbers, every_type):
             write(store, view, [row])
             oracle.write(view, [row])
+        row = {"user_id": movie, "event_ts": event_ts, "created_ts": created_ts, "age": i}
+        write(store, profile, [row])
+        oracle.write(profile, [row])
     for movie in range(3):
         wanted = [oracle.read(numbers, "c", (movie,), NOW_US)[0]]
         assert read(redis_url, ["numbers:c"], {"movie_id": movie})["c"] == wanted
@@ -70,9 +83,11 @@ def test_newest_wins_whatever_the_order(redis_url, store, writes, buckets) -> No
             titles = client.get_online_features(["every_type:title"], {"movie_id": movie}, now=-(10**18)).to_dict()[
                 "title"
             ]
+            ages = client.get_online_features(["profile:age"], {"user_id": movie}, now=-(10**18)).to_dict()["age"]
         assert titles == [oracle.read(every_type, "title", (movie,), -(10**18))[0]], (
             "row and variable value are of one write"
         )
+        assert ages == [oracle.read(profile, "age", (movie,), -(10**18))[0]]
 
 
 WRITER = """
@@ -291,6 +306,26 @@ def test_rows_are_copied_to_a_new_layout(redis_url, store) -> None:
     }
     assert store.drop_rows(old_group) == 100
     assert read(redis_url, references, {"movie_id": [0, 1, 2, 50]}) == got
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_rows_are_copied_when_creation_times_begin_or_cease_to_count(redis_url, store, learns: bool) -> None:
+    made = ParquetSource("profile.parquet", event_timestamp="at", created_timestamp="made")
+    knowing = FeatureView("profile", entities=profile.entities, ttl=profile.ttl, source=made, schema=profile.fields)
+    before, after = (profile, knowing) if learns else (knowing, profile)
+    store.teardown()
+    old = store.publish(plan_of(views=[before]), over=None)
+    rows = [{"user_id": i, "event_ts": NOW_US, "created_ts": NOW_US - 5, "age": i} for i in range(3)]
+    write(store, before, rows)
+    new = plan_of(views=[after], version=2, previous=old.plan)
+    assert new.groups[0].generation == 2
+    filling = store.publish(replace(old.plan, filling=new.groups), over=old)
+    assert store.copy_rows(old.plan.groups[0], new.groups[0]) == 3
+    store.publish(new, over=filling)
+    assert read(redis_url, ["profile:age"], {"user_id": [0, 1, 2]})["age"] == [0, 1, 2]
+    correction = [{"user_id": 1, "event_ts": NOW_US, "created_ts": NOW_US - 4, "age": 11}]
+    assert write(store, after, correction) == (1, 0)
+    assert write(store, after, [correction[0] | {"created_ts": NOW_US - 6}]) == ((0, 1) if learns else (1, 0))
 
 
 def test_redis_expires_rows_only_when_asked_and_only_after_the_ttl(redis_url, store) -> None:

@@ -20,6 +20,7 @@ from feature_store.definitions import (
     Float64,
     Int32,
     Int64,
+    ParquetSource,
     String,
     Timestamp,
 )
@@ -56,8 +57,13 @@ every_type = FeatureView(
 numbers = FeatureView(
     "numbers", entities=[movie], schema=[Field("a", Float32), Field("b", Float32, default=7.0), Field("c", Int32)]
 )
+# A source that does not say when rows were created: of rows of one event time the one written last counts.
 profile = FeatureView(
-    "profile", entities=[user], ttl=timedelta(hours=1), schema=[Field("age", Int32), Field("score", Float32)]
+    "profile",
+    entities=[user],
+    ttl=timedelta(hours=1),
+    source=ParquetSource("profile.parquet", event_timestamp="at"),
+    schema=[Field("age", Int32), Field("score", Float32)],
 )
 affinity = FeatureView("affinity", entities=[user, movie], schema=[Field("likes", Float32)])
 by_name = FeatureView("by_name", entities=[shop, user], schema=[Field("visits", Int32)])
@@ -106,6 +112,12 @@ def write(store: OnlineStore, view: FeatureView, rows: list[dict[str, Any]]) -> 
         return writer.write(batch(view, rows))
 
 
+def _order(view: FeatureView, row: dict[str, Any]) -> tuple[int, ...]:
+    if view.source is not None and view.source.created_timestamp is None:
+        return (row["event_ts"],)
+    return row["event_ts"], row.get("created_ts", row["event_ts"])
+
+
 @dataclass
 class Oracle:
     """What the store must serve, kept in dicts."""
@@ -116,8 +128,7 @@ class Oracle:
         for row in rows:
             place = view.name, tuple(row[key] for key in view.join_keys)
             stored = self.rows.get(place)
-            order = row["event_ts"], row.get("created_ts", row["event_ts"])
-            if stored is None or order >= (stored["event_ts"], stored.get("created_ts", stored["event_ts"])):
+            if stored is None or _order(view, row) >= _order(view, stored):
                 self.rows[place] = row
 
     def read(self, view: FeatureView, feature: str, key: tuple[Any, ...], now_us: int) -> tuple[Any, str, Any]:

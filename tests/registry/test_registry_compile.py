@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -93,6 +95,15 @@ def test_definitions_from_a_document_compile_to_the_same_plan() -> None:
 def test_what_is_not_a_plan_of_this_format_is_refused(document: bytes) -> None:
     with pytest.raises(NotPublishedError):
         ServingPlan.from_json(document)
+
+
+def test_a_plan_of_the_first_format_is_read_as_it_was_meant() -> None:
+    plan = compiled(profile, taste, affinity, born, ranking)
+    document = json.loads(plan.to_json()) | {"format": 1}
+    for group in document["groups"]:
+        for segment in group["segments"]:
+            assert segment.pop("created")
+    assert ServingPlan.from_json(json.dumps(document).encode()) == replace(plan, format=1)
 
 
 def test_what_is_not_in_the_plan_is_an_error_that_lists_what_is() -> None:

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 user, movie = Entity("user", join_key="user_id"), Entity("movie", join_key="movie_id")
 DAY = timedelta(days=1)
+SOURCES = [
+    None,
+    ParquetSource("a", event_timestamp="at"),
+    ParquetSource("b", event_timestamp="at"),
+    ParquetSource("a", event_timestamp="at", created_timestamp="made"),
+]
 
 
 def view(name: str = "profile", *, entities: Any = (user,), schema: Any = None, **about: Any) -> FeatureView:
@@ -105,6 +111,20 @@ def test_what_changes_the_row_rewrites_it_and_is_told_by_the_fields_name(schema:
     change = changes([view()], [view(schema=schema)])["profile"]
     assert change.effect == "rewrites"
     assert list(paths(change)) == [path]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "effect"),
+    [
+        (SOURCES[1], SOURCES[3], "rewrites"),
+        (SOURCES[3], SOURCES[1], "rewrites"),
+        (SOURCES[0], SOURCES[1], "rewrites"),
+        (SOURCES[0], SOURCES[3], "safe"),
+        (SOURCES[1], SOURCES[2], "safe"),
+    ],
+)
+def test_a_row_is_rewritten_when_creation_times_begin_or_cease_to_be_kept(old: Any, new: Any, effect: str) -> None:
+    assert changes([view(source=old)], [view(source=new)])["profile"].effect == effect
 
 
 def test_an_order_that_changes_together_with_a_default_is_still_seen() -> None:
@@ -204,6 +224,7 @@ def projects(draw: st.DrawFn) -> DefinitionSet:
             entities=draw(st.sampled_from([[who], [who], [what], [who, what]])),
             schema=draw(fields),
             ttl=draw(st.sampled_from([None, DAY])),
+            source=draw(st.sampled_from(SOURCES)),
         )
         for name in draw(st.sets(st.sampled_from(["a", "b", "c"]), min_size=1))
     ]

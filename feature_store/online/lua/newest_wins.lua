@@ -2,13 +2,15 @@
 --
 -- KEYS  epoch, n row keys[, n keys of variable values]
 -- ARGV  epoch expected, empty row, offset of the segment, n segments in one string, n,
---       microseconds after the event time at which a key may go (0: never)[, n variable values]
+--       microseconds after the event time at which a key may go (0: never), bytes of the times at the start of a segment:
+--       8 or, with a creation time, 16[, n variable values]
 -- Returns how many rows were older than the stored ones, or -1 when the epoch is another: the serving plan has changed
 -- since the caller read it, and nothing was written.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -1
 end
 local empty, offset, segments, n, keep_us = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local times = tonumber(ARGV[7])
 local size = #segments / n
 local with_variables = #KEYS > n + 1
 local before, after = string.sub(empty, 1, offset), string.sub(empty, offset + size + 1)
@@ -16,16 +18,19 @@ local unpack = struct.unpack
 
 -- Lua's < on strings follows the server's locale, and its numbers hold 53 bits: times are compared by halves.
 local function is_older(new, stored)
-  local a, b, c, d = unpack('>I4I4I4I4', new)
-  local e, f, g, h = unpack('>I4I4I4I4', stored)
+  local a, b = unpack('>I4I4', new)
+  local e, f = unpack('>I4I4', stored)
   if a ~= e then return a < e end
   if b ~= f then return b < f end
+  if times == 8 then return false end
+  local c, d = unpack('>I4I4', new, 9)
+  local g, h = unpack('>I4I4', stored, 9)
   if c ~= g then return c < g end
   return d < h
 end
 
-local function keep(key, times)
-  local high, low = unpack('>I4I4', times)
+local function keep(key, segment)
+  local high, low = unpack('>I4I4', segment)
   local milliseconds = ((high - 2147483648) * 4294967296 + low + keep_us) / 1000
   local at = string.format('%.0f', milliseconds)
   if redis.call('PTTL', key) == -1 then
@@ -39,9 +44,9 @@ local older = 0
 for i = 1, n do
   local key = KEYS[i + 1]
   local segment = string.sub(segments, (i - 1) * size + 1, i * size)
-  local stored = redis.call('GETRANGE', key, offset, offset + 15)
+  local stored = redis.call('GETRANGE', key, offset, offset + times - 1)
   local written = true
-  if #stored ~= 16 then
+  if #stored ~= times then
     redis.call('SET', key, before .. segment .. after)
   elseif is_older(segment, stored) then
     older = older + 1
@@ -51,7 +56,7 @@ for i = 1, n do
   end
   if written then
     if with_variables then
-      redis.call('SET', KEYS[n + 1 + i], ARGV[6 + i], 'KEEPTTL')
+      redis.call('SET', KEYS[n + 1 + i], ARGV[7 + i], 'KEEPTTL')
     end
     if keep_us > 0 then
       keep(key, segment)
