@@ -1,0 +1,293 @@
+"""The values of windows at given times, straight from events: what reading tiles at each of those times would say.
+
+The same hop rule as online: a window of length W at time t holds the events from `(t - W) // hop * hop` to t.
+
+Events are sorted once by (entity, time), so that each window of each label is a range of them. Ranges are reduced one
+by one where they are short in all; where they overlap much (few entities, long windows), a segment tree of states
+answers each in O(log n), for all labels at once. Differences of prefix sums would be faster, but cancel digits and
+spread NaN.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from feature_store.aggregates.parts import ALGEBRA, finalize, taken
+from feature_store.definitions.dtypes import DType
+from feature_store.definitions.expression import expression
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from feature_store.aggregates.parts import Column, Mask, State
+    from feature_store.aggregates.windows import Part, Windows
+
+# Reducing a range takes about 1 ns an event, a step in the tree about 20 ns a label: ranges of more events than so many
+# times (events + labels) in all go through the tree.
+_REDUCED_PER_ROW = 64
+# Pairs of labels and late events that are looked at together: some 100 MB.
+_PAIRS = 1 << 21
+_REDUCED = ("count", "sum", "min", "max", "first", "last", "last_n")
+
+
+class Events(NamedTuple):
+    """n events.
+
+    Attributes:
+        entities: (n,) intp, each one's entity, from 0.
+        event_us: (n,) int64, microseconds since 1970.
+        columns: the columns that the view's parts and filters name: (values, nulls), (n,) each; texts as objects.
+        created_us: (n,) int64, when each could be known; None: when it happened.
+    """
+
+    entities: Column
+    event_us: Column
+    columns: Mapping[str, tuple[Column, Mask]]
+    created_us: Column | None = None
+
+
+def windows_at(
+    windows: Windows, events: Events, label_entities: Column, label_us: Column, features: Sequence[str]
+) -> dict[str, tuple[Column, Mask]]:
+    """The values of features of m labels, each of an entity at a time.
+
+    Args:
+        windows: of the view.
+        events: in any order. Those that were created after a label's time do not count for it.
+        label_entities: (m,) intp; -1 or another number that no event has: an entity without events.
+        label_us: (m,) int64, microseconds since 1970.
+        features: names of windows.
+
+    Returns:
+        Per feature (m,) values of its numpy dtype, objects (1-d arrays) for last_n, and (m,) bool: which are null.
+    """
+    late = np.zeros(len(events.event_us), bool) if events.created_us is None else events.created_us > events.event_us
+    on_time = _Timeline(_chosen(events, ~late), label_entities, label_us)
+    afterwards = _Timeline(_chosen(events, late), label_entities, label_us) if late.any() else None
+    wanted, found = set(features), {}
+    states: dict[tuple[Part, int, int], State] = {}
+    for window in windows.features:
+        if window.name not in wanted:
+            continue
+        ring = windows.rings[window.ring]
+        for part in (ring.parts[place] for place in window.parts):
+            key = part, ring.hop_us, window.window_us
+            if key not in states:
+                states[key] = on_time.state(part, ring.hop_us, window.window_us)
+                if afterwards is not None:
+                    other = afterwards.state_of_late(part, ring.hop_us, window.window_us)
+                    states[key] = ALGEBRA[part.kind].merge(part, states[key], other)
+        of_window = [states[ring.parts[place], ring.hop_us, window.window_us] for place in window.parts]
+        found[window.name] = finalize(window.function, DType.parse(window.dtype), of_window)
+    return found
+
+
+def _chosen(events: Events, chosen: Mask) -> Events:
+    if chosen.all():
+        return events
+    columns = {name: (values[chosen], nulls[chosen]) for name, (values, nulls) in events.columns.items()}
+    created = None if events.created_us is None else events.created_us[chosen]
+    return Events(events.entities[chosen], events.event_us[chosen], columns, created)
+
+
+class _Timeline:
+    """Events by entity and time, and where labels are among them."""
+
+    def __init__(self, events: Events, label_entities: Column, label_us: Column) -> None:
+        self._label_entities, self._label_us = label_entities, label_us
+        self._place = _Places(events, label_entities, label_us)
+        order = self._place.order
+        self._at = events.event_us[order]
+        self._created = None if events.created_us is None else events.created_us[order]
+        self._columns = {name: (values[order], nulls[order]) for name, (values, nulls) in events.columns.items()}
+        self._held: dict[tuple[str, str], _Held] = {}
+        self._ranges: dict[tuple[int, int], tuple[Column, Column]] = {}
+
+    def state(self, part: Part, hop_us: int, window_us: int) -> State:
+        """A part's states over a window of each label: (m,)."""
+        held = self._held_by(part)
+        starts, ends = held.bounds(*self._range(hop_us, window_us))
+        return held.reduced(part, starts, ends)
+
+    def state_of_late(self, part: Part, hop_us: int, window_us: int) -> State:
+        """The same of events that were created after they happened: only those count that a label could know."""
+        assert self._created is not None
+        held = self._held_by(part)
+        starts, ends = held.bounds(*self._range(hop_us, window_us))
+        created = self._created[held.places]
+        state = ALGEBRA[part.kind].zero(part, len(starts))
+        for labels, events in _pairs(starts, ends):
+            known = created[events] <= self._label_us[labels]
+            labels, events = labels[known], events[known]
+            if len(labels):
+                first = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
+                some = ALGEBRA[part.kind].update(part, held.values[events], held.at[events], first)
+                for name, values in some.items():
+                    state[name][labels[first]] = values
+        return state
+
+    def _range(self, hop_us: int, window_us: int) -> tuple[Column, Column]:
+        key = hop_us, window_us
+        if key not in self._ranges:
+            start = (self._label_us - window_us) // hop_us * hop_us
+            self._ranges[key] = self._place.before(start), self._ends
+        return self._ranges[key]
+
+    @cached_property
+    def _ends(self) -> Column:
+        return self._place.before(self._label_us + 1)
+
+    def _held_by(self, part: Part) -> _Held:
+        key = part.column, part.filter
+        if key not in self._held:
+            values, are_values = taken(*self._columns[part.column])
+            if part.filter:
+                are_values &= expression(part.filter).mask(self._columns, len(self._at))
+            self._held[key] = _Held(values, self._at, are_values, self._place.keys)
+        return self._held[key]
+
+
+class _Places:
+    """Where times of labels' entities are among events that are sorted by (entity, time)."""
+
+    def __init__(self, events: Events, label_entities: Column, label_us: Column) -> None:
+        self._entities = label_entities.astype(np.int64)
+        times = [column for column in (events.event_us, label_us) if len(column)]
+        self._first = min((int(column.min()) for column in times), default=0)
+        span = max((int(column.max()) for column in times), default=0) - self._first + 2
+        most = max((int(column.max()) for column in (events.entities, label_entities) if len(column)), default=0) + 2
+        self._span, self._ranks = span, None
+        if span * most >= 1 << 63:  # entity and time do not fit in one number: times become ranks
+            self._ranks = np.unique(events.event_us)
+            self._span = len(self._ranks) + 1
+        keys = events.entities.astype(np.int64) * self._span + self._rank(events.event_us)
+        self.order = np.argsort(keys, kind="stable")
+        self.keys = keys[self.order]
+
+    def before(self, time_us: Column) -> Column:
+        """How many events sort before a time of each label's entity."""
+        rank = np.clip(self._rank(time_us), 0, self._span)
+        found: Column = np.searchsorted(self.keys, self._entities * self._span + rank)
+        return found
+
+    def _rank(self, time_us: Column) -> Column:
+        if self._ranks is None:
+            return time_us - self._first
+        return np.searchsorted(self._ranks, time_us)
+
+
+class _Held:
+    """The events, in order, whose value counts for parts of one column and filter."""
+
+    def __init__(self, values: Column, at: Column, held: Mask, keys: Column) -> None:
+        self.places = np.flatnonzero(held)
+        self.values, self.at, self._keys = values[self.places], at[self.places], keys[self.places]
+        self._before = np.concatenate([[0], np.cumsum(held)]) if len(self.places) < len(held) else None
+        self._trees: dict[Part, _Tree] = {}
+
+    def bounds(self, starts: Column, ends: Column) -> tuple[Column, Column]:
+        """Ranges of all events as ranges of these."""
+        return (starts, ends) if self._before is None else (self._before[starts], self._before[ends])
+
+    def reduced(self, part: Part, starts: Column, ends: Column) -> State:
+        """A part's states of ranges."""
+        if part.kind == "count":
+            return {"": ends - starts}
+        if part.kind in ("first", "last", "last_n"):
+            return self._by_place(part, starts, ends)
+        total = int((ends - starts).sum())
+        if part.kind in _REDUCED and total <= _REDUCED_PER_ROW * (len(self.at) + len(starts)):
+            return self._one_by_one(part, starts, ends)
+        if part not in self._trees:
+            self._trees[part] = _Tree(part, self.values, self.at)
+        return self._trees[part].states(starts, ends)
+
+    def _one_by_one(self, part: Part, starts: Column, ends: Column) -> State:
+        state = ALGEBRA[part.kind].zero(part, len(starts))
+        filled = starts < ends
+        # reduceat takes the ends as starts of ranges of their own, which are passed over; the last may be the very end.
+        bounds = np.stack([starts[filled], ends[filled]], axis=1).ravel()
+        numbers = np.append(self.values.astype(np.float64), 0.0)
+        reduce = {"sum": np.add, "min": np.minimum, "max": np.maximum}[part.kind]
+        if len(bounds):
+            with np.errstate(over="ignore", invalid="ignore"):
+                state[""][filled] = reduce.reduceat(numbers, bounds)[::2]
+        return state
+
+    def _by_place(self, part: Part, starts: Column, ends: Column) -> State:
+        order = self._with_ties
+        values, at = self.values[order], self.at[order]
+        state = ALGEBRA[part.kind].zero(part, len(starts))
+        if part.kind == "last_n":
+            for i in range(part.n):
+                filled = ends - 1 - i >= starts
+                state[""]["at"][filled, i] = at[ends[filled] - 1 - i]
+                state[""]["value"][filled, i] = values[ends[filled] - 1 - i]
+            return state
+        filled = starts < ends
+        places = starts[filled] if part.kind == "first" else ends[filled] - 1
+        state["at"][filled], state["value"][filled] = at[places], values[places]
+        return state
+
+    @cached_property
+    def _with_ties(self) -> Column:
+        """The order in which equal times are sorted by the values' bytes."""
+        bits = np.ascontiguousarray(self.values).view(f"<u{self.values.dtype.itemsize}")
+        return np.lexsort((bits, self._keys))
+
+
+class _Tree:
+    """A segment tree over events: node i of a level is the state of 2**level of them."""
+
+    def __init__(self, part: Part, values: Column, at: Column) -> None:
+        self._part, self._algebra = part, ALGEBRA[part.kind]
+        leaves = self._algebra.update(part, values, at, np.arange(len(values))) if len(values) else None
+        self._levels = [leaves or self._algebra.zero(part, 0)]
+        while _length(self._levels[-1]) > 1:
+            below = self._levels[-1]
+            even = {name: column[: len(column) // 2 * 2 : 2] for name, column in below.items()}
+            odd = {name: column[1::2] for name, column in below.items()}
+            self._levels.append(self._algebra.merge(part, even, odd))
+
+    def states(self, starts: Column, ends: Column) -> State:
+        """The states of ranges."""
+        state = self._algebra.zero(self._part, len(starts))
+        low, high = starts.copy(), ends.copy()
+        for level in self._levels:
+            for chosen, node in (
+                ((low < high) & (low & 1 == 1), low),
+                ((low < high) & (high & 1 == 1), high - 1),
+            ):
+                self._add(state, np.flatnonzero(chosen), level, node)
+            low, high = (low + 1) >> 1, high >> 1
+        return state
+
+    def _add(self, state: State, labels: Column, level: State, nodes: Column) -> None:
+        if not len(labels):
+            return
+        own = {name: column[labels] for name, column in state.items()}
+        other = {name: column[nodes[labels]] for name, column in level.items()}
+        for name, merged in self._algebra.merge(self._part, own, other).items():
+            state[name][labels] = merged
+
+
+def _length(state: State) -> int:
+    return len(next(iter(state.values())))
+
+
+def _pairs(starts: Column, ends: Column) -> Iterator[tuple[Column, Column]]:
+    """Every label with every event of its range, some labels at a time: (labels, events)."""
+    sizes = ends - starts
+    total = np.cumsum(sizes)
+    first = 0
+    while first < len(starts):
+        reached = total[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(total, reached + _PAIRS, side="right")))
+        some = sizes[first:last]
+        labels = np.repeat(np.arange(first, last), some)
+        offsets = np.arange(len(labels)) - np.repeat(np.cumsum(some) - some, some)
+        yield labels, np.repeat(starts[first:last], some) + offsets
+        first = last
