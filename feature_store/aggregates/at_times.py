@@ -2,10 +2,9 @@
 
 The same hop rule as online: a window of length W at time t holds the events from `(t - W) // hop * hop` to t.
 
-Events are sorted once by (entity, time), so that each window of each label is a range of them. Ranges are reduced one
-by one where they are short in all; where they overlap much (few entities, long windows), a segment tree of states
-answers each in O(log n), for all labels at once. Differences of prefix sums would be faster, but cancel digits and
-spread NaN.
+Events are sorted once by (entity, time), so that each window of each label is a range of them. A segment tree of states
+(de Berg et al., Computational Geometry, 10.3) answers ranges in O(log length), for all labels at once and for whatever
+can be merged. Differences of prefix sums would be faster, but cancel digits and spread NaN.
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
     from feature_store.aggregates.parts import Column, Mask, State
     from feature_store.aggregates.windows import Part, Windows
 
-# Reducing a range takes about 1 ns an event, a step in the tree about 20 ns a label: ranges of more events than so many
-# times (events + labels) in all go through the tree.
-_REDUCED_PER_ROW = 64
+# numpy sorts 16-bit numbers by radix: 1M events that are in the order of time in 8 ms instead of 90.
+_RADIX = 1 << 16
 # Pairs of labels and late events that are looked at together: some 100 MB.
 _PAIRS = 1 << 21
-_REDUCED = ("count", "sum", "min", "max", "first", "last", "last_n")
 
 
 class Events(NamedTuple):
@@ -64,6 +61,12 @@ def windows_at(
     Returns:
         Per feature (m,) values of its numpy dtype, objects (1-d arrays) for last_n, and (m,) bool: which are null.
     """
+    # In the order of the events, labels find theirs where the last one did: 0.33 s became 0.2 for 6 windows of 100k labels
+    # among 1M events.
+    by_place = np.lexsort((label_us, label_entities))
+    back = np.empty_like(by_place)
+    back[by_place] = np.arange(len(by_place))
+    label_entities, label_us = label_entities[by_place], label_us[by_place]
     late = np.zeros(len(events.event_us), bool) if events.created_us is None else events.created_us > events.event_us
     on_time = _Timeline(_chosen(events, ~late), label_entities, label_us)
     afterwards = _Timeline(_chosen(events, late), label_entities, label_us) if late.any() else None
@@ -81,7 +84,8 @@ def windows_at(
                     other = afterwards.state_of_late(part, ring.hop_us, window.window_us)
                     states[key] = ALGEBRA[part.kind].merge(part, states[key], other)
         of_window = [states[ring.parts[place], ring.hop_us, window.window_us] for place in window.parts]
-        found[window.name] = finalize(window.function, DType.parse(window.dtype), of_window)
+        values, nulls = finalize(window.function, DType.parse(window.dtype), of_window)
+        found[window.name] = values[back], nulls[back]
     return found
 
 
@@ -164,7 +168,10 @@ class _Places:
             self._ranks = np.unique(events.event_us)
             self._span = len(self._ranks) + 1
         keys = events.entities.astype(np.int64) * self._span + self._rank(events.event_us)
-        self.order = np.argsort(keys, kind="stable")
+        if most <= _RADIX and bool((events.event_us[1:] >= events.event_us[:-1]).all()):
+            self.order = np.argsort(events.entities.astype(np.uint16), kind="stable")
+        else:
+            self.order = np.argsort(keys, kind="stable")
         self.keys = keys[self.order]
 
     def before(self, time_us: Column) -> Column:
@@ -198,24 +205,9 @@ class _Held:
             return {"": ends - starts}
         if part.kind in ("first", "last", "last_n"):
             return self._by_place(part, starts, ends)
-        total = int((ends - starts).sum())
-        if part.kind in _REDUCED and total <= _REDUCED_PER_ROW * (len(self.at) + len(starts)):
-            return self._one_by_one(part, starts, ends)
         if part not in self._trees:
             self._trees[part] = _Tree(part, self.values, self.at)
         return self._trees[part].states(starts, ends)
-
-    def _one_by_one(self, part: Part, starts: Column, ends: Column) -> State:
-        state = ALGEBRA[part.kind].zero(part, len(starts))
-        filled = starts < ends
-        # reduceat takes the ends as starts of ranges of their own, which are passed over; the last may be the very end.
-        bounds = np.stack([starts[filled], ends[filled]], axis=1).ravel()
-        numbers = np.append(self.values.astype(np.float64), 0.0)
-        reduce = {"sum": np.add, "min": np.minimum, "max": np.maximum}[part.kind]
-        if len(bounds):
-            with np.errstate(over="ignore", invalid="ignore"):
-                state[""][filled] = reduce.reduceat(numbers, bounds)[::2]
-        return state
 
     def _by_place(self, part: Part, starts: Column, ends: Column) -> State:
         order = self._with_ties
@@ -255,21 +247,24 @@ class _Tree:
     def states(self, starts: Column, ends: Column) -> State:
         """The states of ranges."""
         state = self._algebra.zero(self._part, len(starts))
-        low, high = starts.copy(), ends.copy()
+        open_ = np.flatnonzero(starts < ends)
+        low, high = starts[open_], ends[open_]
         for level in self._levels:
-            for chosen, node in (
-                ((low < high) & (low & 1 == 1), low),
-                ((low < high) & (high & 1 == 1), high - 1),
-            ):
-                self._add(state, np.flatnonzero(chosen), level, node)
+            # A node that ends a range and has no partner in it is taken; what is left are whole nodes one level up.
+            for is_taken, nodes in ((low & 1 == 1, low), ((high & 1 == 1) & (high - (low & 1) > low), high - 1)):
+                self._add(state, open_[is_taken], level, nodes[is_taken])
             low, high = (low + 1) >> 1, high >> 1
+            going_on = low < high
+            open_, low, high = open_[going_on], low[going_on], high[going_on]
+            if not len(open_):
+                break
         return state
 
     def _add(self, state: State, labels: Column, level: State, nodes: Column) -> None:
         if not len(labels):
             return
         own = {name: column[labels] for name, column in state.items()}
-        other = {name: column[nodes[labels]] for name, column in level.items()}
+        other = {name: column[nodes] for name, column in level.items()}
         for name, merged in self._algebra.merge(self._part, own, other).items():
             state[name][labels] = merged
 
