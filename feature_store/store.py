@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.engine import Engine
+    from feature_store.engines.join import JoinEngine
     from feature_store.engines.report import Report
     from feature_store.materialize.job import Folders, Summary
     from feature_store.monitoring.skew import SkewReport
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Version
+    from feature_store.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,61 @@ class FeatureStore:
         """As OnlineClient.get_online_features."""
         return self.client.get_online_features(service, entity_rows, now=now)
 
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        service: str | Sequence[str],
+        engine: str | None = None,
+        *,
+        timestamp_column: str = "event_timestamp",
+        report: Report | None = None,
+    ) -> TrainingSet:
+        """Label rows with the features that serving would have given at each label's time.
+
+        Every label row comes back once, in order, with all its columns; then the service's features. A row of a source
+        counts for a label when both its event time and its creation time are not after the label's; its view's ttl
+        counts from the label's time. Where there is no value is what `get_online_features(...).to_dict()` gives: the
+        field's default, or null. A label whose entity key is null has no values of that entity.
+
+        Args:
+            entity_df: label rows with a time, the entity keys, and the fields that requests carry: a DataFrame, an
+                Arrow table, the path of a Parquet file, or a query (`SELECT …`, `WITH …`) on the engine; of DuckDB,
+                files in it may be relative to the project's folder.
+            service: the name of an applied service, or feature references `view:feature`.
+            engine: what joins; the configured one unless given.
+            timestamp_column: the column of the labels' times; UTC unless its type says otherwise.
+            report: is told of the progress.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such service.
+            RequestError: a view keeps no history.
+            DataError: the label rows lack something, or have a feature's name, or a value that does not fit; or a
+                source cannot be read.
+            TransformError: an on-demand function is missing, differs from the applied one, or failed.
+        """
+        with extra("local", "get_historical_features"):
+            from feature_store.training.training_set import Project, historical_features
+
+        newest = self._newest()
+        has_functions = bool(newest.document["on_demand_feature_views"])
+        project = Project(
+            self.project,
+            self.config.folder,
+            newest,
+            self.definitions.on_demand_feature_views if has_functions else {},
+            self.config.state_folder / "training",
+            self.config.state_folder / "quarantine",
+        )
+        return historical_features(
+            entity_df,
+            service,
+            project=project,
+            engine=self._join_engine(engine),
+            engine_name=engine or self.config.engine,
+            timestamp_column=timestamp_column,
+            report=report,
+        )
+
     def skew(
         self, service: str, at: datetime, entity_rows: Mapping[str, Any] | None = None, *, sample: int = 1000
     ) -> SkewReport:
@@ -366,6 +423,14 @@ class FeatureStore:
         return Folders(self.config.state_folder / "materialize", self.config.state_folder / "quarantine")
 
     def _engine(self, name: str | None) -> Engine:
+        wanted = name or self.config.engine
+        if wanted != "local":
+            raise NotFoundError("engine", expected="local", got=repr(wanted))
+        from feature_store.engines.local import LocalEngine
+
+        return LocalEngine()
+
+    def _join_engine(self, name: str | None) -> JoinEngine:
         wanted = name or self.config.engine
         if wanted != "local":
             raise NotFoundError("engine", expected="local", got=repr(wanted))

@@ -78,9 +78,14 @@ class Finish(Protocol):
     schema: pa.Schema
     features: Sequence[str]
 
-    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array]) -> Finished:
-        """Label rows with all their columns, and per wanted field, view after view, its values as
-        `rows.storage_type`, null where there is none."""
+    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
+        """A batch.
+
+        Args:
+            labels: label rows, with all their columns.
+            joined: per wanted field, view after view, its values as `rows.storage_type`, null where there is none.
+            first: the number of the first label, for errors.
+        """
         ...
 
 

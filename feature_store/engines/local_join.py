@@ -120,7 +120,8 @@ def _queried(query: Query) -> Labels:
             connection.execute("SET TimeZone = 'UTC'")  # else times without a zone would be the machine's
             rows = connection.sql(query.text).to_arrow_table()
     except duckdb.Error as error:
-        raise DataError("labels of a query", expected="SQL that DuckDB runs", got=str(error)) from error
+        got = str(error).partition("\n")[0]  # after it comes the query again
+        raise DataError("labels of a query", expected="SQL that DuckDB runs", got=got) from error
     return Labels("labels of a query", rows.schema, rows)
 
 
@@ -247,7 +248,7 @@ def _finished(asked: Join, seen: list[_Seen]) -> LocalJoined:
     for start in range(0, len(table), _BATCH_ROWS):
         labels = table.slice(start, _BATCH_ROWS).combine_chunks().to_batches()[0]
         joined = [column for view in seen for column in view.of(start, start + len(labels))]
-        done = finish(labels, joined)
+        done = finish(labels, joined, start)
         kept.add(done.batch)
         missing += done.missing
         asked.report.advanced(len(labels))

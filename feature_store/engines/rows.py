@@ -156,10 +156,10 @@ def to_row_batch(rows: pa.RecordBatch | pa.Table, view: FeatureView) -> RowBatch
     """Checked rows as the online store takes them."""
     column = {name: one_array(rows.column(name)) for name in rows.schema.names}
     return RowBatch(
-        keys={entity.join_key: _values(column[entity.join_key], entity.dtype).values for entity in view.entities},
+        keys={entity.join_key: numpy_values(column[entity.join_key], entity.dtype).values for entity in view.entities},
         event_ts=column[EVENT_TS].to_numpy(),
         created_ts=column[CREATED_TS].to_numpy(),
-        columns={field.name: _values(column[field.name], field.dtype) for field in view.fields},
+        columns={field.name: numpy_values(column[field.name], field.dtype) for field in view.fields},
     )
 
 
@@ -352,7 +352,8 @@ def shown(value: pa.Scalar) -> str:
         return str(value.cast(pa.binary() if _is_text(value.type) else pa.int64()))
 
 
-def _values(values: pa.Array, dtype: DType) -> Values:
+def numpy_values(values: pa.Array, dtype: DType) -> Values:
+    """Checked values as the online store takes them."""
     nulls = _nulls(values) if values.null_count else None
     if dtype.width is None:
         return Values(_objects(values, dtype), nulls)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.errors import CorruptRowError
-from feature_store.online.codec import decode_variable, object_column, python_values, unbiased
+from feature_store.online.codec import decode_variable, python_values, unbiased
 from feature_store.online.columns import ComputedColumn, StoredColumn, WindowColumn
 from feature_store.online.layout import encode_time
 from feature_store.online.matrix import default_elements, refuse_identifiers
@@ -15,7 +15,7 @@ from feature_store.online.response import Status
 from feature_store.online.rows import StoredRows
 from feature_store.online.stored_tiles import StoredTiles
 from feature_store.online.tile_layout import TileValueLayout
-from feature_store.online.transforms import run_transform
+from feature_store.online.transforms import decides_absence, run_transform, shown_input
 
 if TYPE_CHECKING:
     from feature_store.online.batch import Column
@@ -204,21 +204,15 @@ class Decoder:
         if item.stored is None:
             return self.service.request_column(item, self._request.values, self.count)
         column = item.stored
-        absent = self._stored_status(column) != Status.PRESENT
-        if column.dtype.width is None:
-            placeholder = item.default if item.default is not None else "" if column.dtype.name == "String" else []
-            listed = zip(self._listed(column), absent.tolist(), strict=True)
-            return object_column([placeholder if gone else value for value, gone in listed])
-        values = self._per_row(column.group, self._stored(column))
-        if absent.any():
-            values = values.copy()
-            values[absent] = _placeholder(item)
-        return values
+        values = (
+            self._listed(column) if column.dtype.width is None else self._per_row(column.group, self._stored(column))
+        )
+        return shown_input(item, values, self._stored_status(column) != Status.PRESENT)
 
     def _inputs_status(self, transform: CompiledTransform) -> np.ndarray[Any, np.dtype[np.uint8]]:
         status = np.zeros(self.count, np.uint8)
         for item in transform.inputs:
-            if item.stored is not None and item.default is None:
+            if item.stored is not None and decides_absence(item):
                 np.maximum(status, self._stored_status(item.stored), out=status)
         return status
 
@@ -285,9 +279,3 @@ class Decoder:
         key = decode(read.dtypes, self._request.asked[group].each()[row])
         named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(read.join_keys, key, strict=True))
         return f"project {self.service.plan.project}, row of {read.layout.name}({named})" + (view and f", view {view}")
-
-
-def _placeholder(item: TransformInput) -> Any:
-    if item.default is not None:
-        return item.dtype.to_json(item.default) if item.dtype.name == "Timestamp" else item.default
-    return np.nan if item.dtype.numpy.kind == "f" else 0

@@ -128,6 +128,7 @@ class CompiledService:
         self._given = transforms
         self.columns: dict[str, ServedColumn] = {column.name: self._column(column) for column in service.columns}
         self.names = list(self.columns)
+        self.origins = {column.name: (column.view, column.feature) for column in service.columns}
         self.groups = [self._group(index) for index in range(len(self._layouts))]
         self._is_fixed = all(group.is_fixed for group in self.groups)
         self._shapes: dict[tuple[int, ...], FixedShape] = {}

@@ -1,4 +1,4 @@
-"""On-demand functions at serving time: found by name, run on columns, their results checked."""
+"""On-demand functions, at serving time and in training: found by name, shown columns, run, their results checked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import TransformError
+from feature_store.online.codec import object_column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from feature_store.online.columns import TransformInput
     from feature_store.registry.serving_plan import TransformPlan
 
     Columns = dict[str, np.ndarray[Any, Any]]
@@ -39,6 +41,33 @@ def find_transform(plan: TransformPlan, given: Mapping[str, Transform]) -> Trans
     return function  # type: ignore[no-any-return]
 
 
+def shown_input(
+    item: TransformInput, values: np.ndarray[Any, Any] | Sequence[Any], absent: np.ndarray[Any, np.dtype[np.bool_]]
+) -> np.ndarray[Any, Any]:
+    """An input as its function is shown it: where there is no value its default, else a placeholder.
+
+    Args:
+        item: the input.
+        values: (n,) of its numpy dtype, (n, length) of fixed-size arrays; Python values of what has no fixed width.
+        absent: (n,) where there is no value.
+    """
+    if item.dtype.width is None:
+        placeholder = item.default if item.default is not None else "" if item.dtype.name == "String" else []
+        return object_column(
+            [placeholder if gone else value for value, gone in zip(values, absent.tolist(), strict=True)]
+        )
+    shown = np.asarray(values)
+    if absent.any():
+        shown = shown.copy()
+        shown[absent] = _placeholder(item)
+    return shown
+
+
+def decides_absence(item: TransformInput) -> bool:
+    """Whether a function's results are no values where this input is none: it is strict in what has no default."""
+    return item.stored is not None and item.default is None
+
+
 def run_transform(plan: TransformPlan, function: Transform, inputs: Columns, count: int) -> Columns:
     """Call the function on `{input: (n,) array}`; returns `{output: (n,) array of its declared dtype}`.
 
@@ -57,6 +86,13 @@ def run_transform(plan: TransformPlan, function: Transform, inputs: Columns, cou
         field.name: _fitted(f"{plan.name}.{field.name}", DType.parse(field.dtype), outputs[field.name], count)
         for field in plan.outputs
     }
+
+
+def _placeholder(item: TransformInput) -> Any:
+    if item.default is not None:
+        is_time = (item.dtype.element or item.dtype).name == "Timestamp"
+        return item.dtype.to_json(item.default) if is_time else item.default
+    return np.nan if item.dtype.numpy.kind == "f" else 0
 
 
 def _imported(plan: TransformPlan) -> Any:

@@ -68,7 +68,8 @@ class Plain:
         self.schema = pa.schema([*self._labels, *fields])
         return self
 
-    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array]) -> Finished:
+    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
+        assert labels["number"][0].as_py() == first if "number" in labels.schema.names else first == 0
         batch = pa.RecordBatch.from_arrays([*labels.columns, *joined], schema=self.schema)
         return Finished(batch, [column.null_count for column in joined])
 

@@ -1,0 +1,72 @@
+"""The command training-set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.output import console, print_json, table
+from feature_store.cli.progress import ProgressReport
+from feature_store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from feature_store.training.manifest import Manifest, SourceSnapshot
+
+_SOURCES = {"view": "left", "files": "right", "source rows": "right", "quarantined": "right"}
+_FEATURES = {"feature": "left", "missing": "right", "rate": "right"}
+
+
+def training_set(
+    entities: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|QUERY",
+            help="Label rows: a Parquet file, or SQL (`SELECT …`, `WITH …`) that the engine runs.",
+        ),
+    ],
+    service: Annotated[str, typer.Option(help="Whose features.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write; its manifest goes beside it.")],
+    timestamp_column: Annotated[str, typer.Option(help="The column of the labels' times.")] = "event_timestamp",
+    engine: Annotated[str | None, typer.Option(help="What joins; the configured one unless given.")] = None,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Join label rows with the features that serving would have given at each label's time."""
+    with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
+        made = store.get_historical_features(
+            entities, service, engine, timestamp_column=timestamp_column, report=report
+        )
+        made.write_parquet(out)
+    if as_json:
+        print_json(made.manifest.to_document() | {"out": str(out)})
+    else:
+        _show(made.manifest, out)
+
+
+def _show(manifest: Manifest, out: Path) -> None:
+    shown = console()
+    shown.print(table("", _SOURCES, [_source(source) for source in manifest.sources]))
+    rates = manifest.missing_rates
+    features = [[name, f"{manifest.missing[name]:,}", f"{rates[name]:.1%}"] for name in manifest.features]
+    shown.print(table("", _FEATURES, features))
+    made = f"{manifest.rows:,} rows × {len(manifest.features)} features in {manifest.seconds:.2f} s"
+    shown.print(f"{made}, definitions version {manifest.definitions_version}: {out}", markup=False, soft_wrap=True)
+    for source in manifest.sources:
+        if source.quarantined:
+            shown.print(
+                f"[yellow]{source.quarantined:,} rows of {escape(source.view)} do not fit and are seen by no label; "
+                f"they are, with the reasons, in {escape(str(source.quarantine_file))}[/]",
+                soft_wrap=True,
+            )
+
+
+def _source(source: SourceSnapshot) -> list[str]:
+    rows = "–" if source.rows is None else f"{source.rows:,}"
+    return [source.view, f"{len(source.files):,}", rows, f"{source.quarantined:,}"]
+
+
+COMMANDS = (training_set,)

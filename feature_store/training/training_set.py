@@ -1,0 +1,206 @@
+"""Training sets: label rows with the features that serving would have given at each label's time.
+
+A batch view's features are those of the row that a label sees (`engines/as_of.py`), with the view's ttl counted from
+the label's time. On-demand features come from the functions that serving runs. Where there is no value stands what
+serving gives: the field's default, or null.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.join import Join, Query, ViewJoin
+from feature_store.engines.labels import refuse_labels
+from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.report import Silent
+from feature_store.engines.sources import parquet_rows, reading
+from feature_store.errors import DataError, RequestError, extra
+from feature_store.online.conversation import PublishedPlan
+from feature_store.registry.compile import compile_plan
+from feature_store.training.finish import ServedColumns
+from feature_store.training.manifest import Manifest, SourceSnapshot, source_files_now
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.dtypes import DType
+    from feature_store.engines.join import Joined, JoinEngine
+    from feature_store.engines.report import Report
+    from feature_store.online.transforms import Transform
+    from feature_store.registry.store import Version
+    from feature_store.training.manifest import SourceFile
+
+# Comments, then a word that only a query begins with; paths hardly have a space after it.
+_SQL = re.compile(r"(?is)\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\(\s*)*(?:select|with)\s")
+
+
+class Project(NamedTuple):
+    """What a training set is made for.
+
+    Attributes:
+        name: the project's.
+        folder: what sources' paths and files in queries are relative to.
+        version: the applied definitions.
+        transforms: on-demand functions by view name; others are imported.
+        work: a folder for what is there only meanwhile.
+        quarantine: a folder for rows that do not fit.
+    """
+
+    name: str
+    folder: Path
+    version: Version
+    transforms: Mapping[str, Transform]
+    work: Path
+    quarantine: Path
+
+
+class TrainingSet:
+    """Label rows with features: every label row once, in order, all its columns first, then the features.
+
+    Attributes:
+        manifest: what it was made of.
+    """
+
+    def __init__(self, joined: Joined, manifest: Manifest) -> None:
+        self._joined, self.manifest = joined, manifest
+
+    def __len__(self) -> int:
+        return self._joined.rows
+
+    def to_arrow(self) -> pa.Table:
+        """A table; the features typed as declared, with the field's default or null where there is no value."""
+        return pa.Table.from_batches(self._joined.batches(), self._joined.schema)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """`to_arrow()` as a DataFrame.
+
+        Raises:
+            MissingDependencyError: pandas is not installed (`feature-store[pandas]`).
+        """
+        with extra("pandas", "to_pandas()"):
+            import pandas  # noqa: F401 - pyarrow needs it, and says less when it is not there
+        return self.to_arrow().to_pandas()
+
+    def write_parquet(self, path: str | Path) -> None:
+        """Write it to a Parquet file, and the manifest beside it: `train.parquet`, `train.manifest.json`.
+
+        Raises:
+            DataError: they cannot be written.
+        """
+        self._joined.write(Path(path))
+        self.manifest.write(manifest_path(Path(path)))
+
+
+def manifest_path(path: Path) -> Path:
+    """Where the manifest of a training set's file is."""
+    return path.with_suffix(".manifest.json")
+
+
+def historical_features(
+    entity_df: Any,
+    service: str | Sequence[str],
+    *,
+    project: Project,
+    engine: JoinEngine,
+    engine_name: str,
+    timestamp_column: str,
+    report: Report | None = None,
+) -> TrainingSet:
+    """See FeatureStore.get_historical_features."""
+    begun = time.perf_counter()
+    definitions = project.version.definitions()
+    plan = compile_plan(definitions, project=project.name, version=project.version.version)
+    compiled = PublishedPlan(plan, b"", project.transforms).service(service)
+    labels = engine.labels(label_rows(entity_df, project.folder))
+    columns = ServedColumns(compiled, labels.schema, labels.where)
+    refuse_labels(labels.schema, labels.where, _needed(columns, definitions), timestamp_column)
+    project.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=project.work) as work:
+        views = [
+            _view_join(definitions, name, tuple(fields), project, Path(work)) for name, fields in columns.wanted.items()
+        ]
+        before = [source_files_now(view.rows) for view in views]
+        try:
+            joined = engine.join(Join(labels, timestamp_column, tuple(views), columns, report or Silent()))
+        finally:
+            for view in views:
+                view.quarantine.close()
+    manifest = Manifest(
+        project=project.name,
+        definitions_version=project.version.version,
+        definitions_digest=project.version.digest,
+        service=service if isinstance(service, str) else tuple(service),
+        features=tuple(columns.features),
+        engine=engine_name,
+        labels=labels.where,
+        timestamp_column=timestamp_column,
+        sources=tuple(_snapshot(view, files) for view, files in zip(views, before, strict=True)),
+        made_at=datetime.now(UTC),
+        seconds=time.perf_counter() - begun,
+        rows=joined.rows,
+        missing=dict(joined.missing),
+    )
+    return TrainingSet(joined, manifest)
+
+
+def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:
+    """Label rows as engines take them, from what users give.
+
+    Raises:
+        DataError: it is no such thing.
+    """
+    if isinstance(given, str) and _SQL.match(given):
+        return Query(given, folder)
+    if isinstance(given, (str, Path)):
+        return Path(given)
+    with reading("labels"):
+        if type(given).__name__ == "DataFrame" and hasattr(given, "iloc"):  # Arrow would keep pandas's index
+            return pa.Table.from_pandas(given, preserve_index=False)
+        if hasattr(given, "__arrow_c_stream__"):
+            return pa.table(given)
+    expected = "a DataFrame, an Arrow table, the path of a Parquet file, or a query"
+    raise DataError("labels", expected=expected, got=type(given).__name__)
+
+
+def _needed(columns: ServedColumns, definitions: DefinitionSet) -> dict[str, DType]:
+    """What the label rows must have: the entity keys of the views, and the fields that a request would carry."""
+    keys = {
+        entity.join_key: entity.dtype for name in columns.wanted for entity in definitions.stored_view(name).entities
+    }
+    return keys | {name: item.dtype for name, item in columns.requests.items()}
+
+
+def _view_join(
+    definitions: DefinitionSet, name: str, fields: tuple[str, ...], project: Project, work: Path
+) -> ViewJoin:
+    view = definitions.stored_view(name)
+    if not isinstance(view, FeatureView):
+        raise RequestError(f"view {name}", expected="a batch view", got="a stream view")
+    if view.source is None:
+        hint = "serving has its newest rows alone; keep what is pushed, and make it the view's source"
+        raise RequestError(f"view {name}", expected="a source, which knows its history", got="none", hint=hint)
+    folder = work / name
+    folder.mkdir()
+    quarantine = Quarantine(project.quarantine, folder, name)
+    return ViewJoin(view, parquet_rows(view.source, view, project.folder), fields, quarantine)
+
+
+def _snapshot(view: ViewJoin, files: tuple[SourceFile, ...]) -> SourceSnapshot:
+    if source_files_now(view.rows) != files:
+        hint = "make the training set again when nothing writes to it"
+        raise DataError(view.rows.where, expected="files that stay", got="others while they were read", hint=hint)
+    kept = view.quarantine.path
+    return SourceSnapshot(
+        view.view.name, files, view.rows.total, view.quarantine.rows, None if kept is None else str(kept)
+    )
