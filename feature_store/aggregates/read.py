@@ -27,40 +27,45 @@ def read(layout: TilesLayout, values: Column, now_us: int, features: Sequence[st
 
     Args:
         layout: of the state.
-        values: (n, layout.value.itemsize) uint8, C-contiguous.
+        values: (n, layout.value.itemsize) uint8; a view of a larger buffer will do.
         now_us: microseconds since 1970.
         features: names of windows of the layout.
 
     Returns:
         Per feature (n,) values of its numpy dtype, objects (1-d arrays) for last_n, and (n,) bool: which are null.
     """
-    stored = values.view(layout.value)[:, 0]
-    wanted = set(features)
-    folded: dict[tuple[int, int, int], State] = {}  # by ring, window and part: a mean and a count share theirs
-    found = {}
-    for window in layout.windows.features:
-        if window.name not in wanted:
-            continue
-        states = []
-        for place in window.parts:
-            key = (window.ring, window.window_us, place)
-            if key not in folded:
-                folded[key] = _folded(layout, stored, window, place, now_us)
-            states.append(folded[key])
-        found[window.name] = finalize(window.function, DType.parse(window.dtype), states)
+    wanted, found = set(features), {}
+    spans: dict[tuple[int, int], _Span] = {}  # functions of one window share what they are finalized from
+    with np.errstate(all="ignore"):  # of stale tiles anything can come; it is left out
+        for window in layout.windows.features:
+            if window.name in wanted:
+                key = window.ring, window.window_us
+                span = spans.get(key) or spans.setdefault(key, _Span(layout, values, window, now_us))
+                states = [span.state(place) for place in window.parts]
+                found[window.name] = finalize(window.function, DType.parse(window.dtype), states)
     return found
 
 
-def _folded(layout: TilesLayout, stored: Column, window: Window, place: int, now_us: int) -> State:
-    """A part over a window: its slots folded, then the head merged in."""
-    ring = layout.windows.rings[window.ring]
-    part: Part = ring.parts[place]
-    algebra = ALGEBRA[part.kind]
-    slots, head = stored[f"slots{window.ring}"], stored["record"][f"ring{window.ring}"][:, None]
-    first, last = window.tiles(ring.hop_us, now_us)
-    past = algebra.fold(part, state_of(slots, place, part), _within(slots["number"], first, last))
-    newest = algebra.fold(part, state_of(head, place, part), _within(head["number"], first, last))
-    return algebra.merge(part, past, newest)
+class _Span:
+    """The tiles of one ring that one window holds at a time."""
+
+    def __init__(self, layout: TilesLayout, values: Column, window: Window, now_us: int) -> None:
+        self._parts = layout.windows.rings[window.ring].parts
+        first, last = window.tiles(layout.windows.rings[window.ring].hop_us, now_us)
+        self._slots, self._head = layout.slots_in(values, window.ring), layout.head_in(values, window.ring)
+        self._held_slots = _within(self._slots["number"], first, last)
+        self._held_head = _within(self._head["number"], first, last)
+        self._states: dict[int, State] = {}
+
+    def state(self, place: int) -> State:
+        """A part's states: its slots folded, then the head merged in."""
+        if place not in self._states:
+            part: Part = self._parts[place]
+            algebra = ALGEBRA[part.kind]
+            past = algebra.fold(part, state_of(self._slots, place, part), self._held_slots)
+            newest = algebra.fold(part, state_of(self._head, place, part), self._held_head)
+            self._states[place] = algebra.merge(part, past, newest)
+        return self._states[place]
 
 
 def _within(numbers: Column, first: int, last: int) -> Mask:

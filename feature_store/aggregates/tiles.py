@@ -51,6 +51,28 @@ class TilesLayout:
         ]
         self.value: np.dtype[Any] = np.dtype([("record", self.record), *slots])
 
+    def head_in(self, values: Column, ring: int) -> Column:
+        """The heads of a ring in (n, value) uint8: (n, 1) tiles."""
+        place = self.record.fields[f"ring{ring}"][1]  # type: ignore[index]
+        return self._tiles_in(values, ring, place, 1)
+
+    def slots_in(self, values: Column, ring: int) -> Column:
+        """The slots of a ring in (n, value) uint8: (n, slots) tiles."""
+        place = self.value.fields[f"slots{ring}"][1]  # type: ignore[index]
+        return self._tiles_in(values, ring, place, self.windows.rings[ring].slots)
+
+    def newest_in(self, values: Column) -> Column:
+        """The greatest event times in (n, value) uint8: (n,) float64."""
+        newest: Column = np.ascontiguousarray(values[:, :8]).view("<f8")[:, 0]
+        return newest
+
+    def _tiles_in(self, values: Column, ring: int, place: int, count: int) -> Column:
+        # numpy is slow on what lies askew. Ring by ring, since blocks of half a megabyte and more cost page faults each
+        # time: 200 entities of 4 kB were 0.5 ms to copy at once, 0.15 in three parts.
+        tile = self.tiles[ring]
+        tiles: Column = np.ascontiguousarray(values[:, place : place + count * tile.itemsize]).view(tile)
+        return tiles
+
 
 def field_name(index: int, name: str) -> str:
     """The name that an array of part `index` has in a tile."""

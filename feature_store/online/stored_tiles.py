@@ -32,10 +32,10 @@ class StoredTiles:
     def __init__(self, layout: TileValueLayout, rows: StoredRows, features: list[str], now_us: int) -> None:
         self._layout, self._rows, self._features, self._now_us = layout, rows, features, now_us
 
-    @cached_property
+    @property
     def _bytes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """(n, size) uint8, C-contiguous: numpy is fast on what lies as it expects."""
-        return np.ascontiguousarray(self._rows.part(FINGERPRINT_BYTES, self._layout.size - FINGERPRINT_BYTES))
+        """(n, size) uint8, a view of the reply."""
+        return self._rows.part(FINGERPRINT_BYTES, self._layout.size - FINGERPRINT_BYTES)
 
     @cached_property
     def _windows(self) -> dict[str, tuple[Column, Column]]:
@@ -44,7 +44,7 @@ class StoredTiles:
     @cached_property
     def event_times(self) -> Column:
         """When each entity's newest event was: (n,) int64 microseconds; 0: it has none."""
-        newest: Column = self._bytes[:, :8].copy().view("<f8")[:, 0].astype(np.int64)
+        newest: Column = self._layout.tiles.newest_in(self._bytes).astype(np.int64)
         return newest
 
     def values(self, column: WindowColumn) -> Column:
@@ -60,7 +60,7 @@ class StoredTiles:
 
     def status(self, column: WindowColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(n,) Status codes: an entity without any event is MISSING; a mean of nothing is NULL."""
-        status = np.zeros(len(self._bytes), np.uint8)
+        status = np.zeros(self._rows.count, np.uint8)
         status[self._windows[column.window.name][1]] = Status.NULL
         status[self.event_times == 0] = Status.MISSING
         return status
