@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +14,6 @@ from kafka_server import KafkaServer, fetch, java, kafka_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from confluent_kafka import KafkaError, Message
 
@@ -116,6 +118,20 @@ def test_an_old_java_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         (tmp_path / "bin" / "java").chmod(0o755)
     with pytest.raises(RuntimeError, match="Kafka needs Java 17 or newer"):
         java()
+
+
+@pytest.mark.parametrize(("java", "found"), [(None, "none"), ('openjdk version "11.0.2"', "11")])
+def test_the_tests_say_that_they_need_java(tmp_path: Path, java: str | None, found: str):
+    for tool in ("bash", "basename", "dirname", "sed"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    if java is not None:
+        (tmp_path / "java").write_text(f"#!{shutil.which('bash')}\necho '{java}' >&2\n")
+        (tmp_path / "java").chmod(0o755)
+    command = Path(__file__).parents[1] / "bin" / "test"
+    done = subprocess.run([command], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    wanted = "needs Java 17 or newer in JAVA_HOME or on the PATH, for the tests' Kafka"
+    assert done.stderr == f"bin/test: {wanted}; found {found}\n"
 
 
 def test_the_jars_are_those_pinned():
