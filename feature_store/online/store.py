@@ -214,8 +214,8 @@ class OnlineStore:
         """
         plan = self.require_published().plan
         stored = [
-            *(self._stored_rows(group) for group in (*plan.groups, *plan.filling)),
-            *(self._stored_tiles(tiles) for tiles in (*plan.tiles, *plan.filling_tiles)),
+            *(self._stored_rows(group) for group in (*plan.groups, *plan.filling, *plan.retired)),
+            *(self._stored_tiles(tiles) for tiles in (*plan.tiles, *plan.filling_tiles, *plan.retired_tiles)),
         ]
         chosen = [item for item in stored if entity in item.entities]
         if not chosen:

@@ -210,6 +210,18 @@ def test_delete_takes_all_of_one_entity_and_nothing_else(redis_url, store, bucke
         store.delete("user", {"user_id": None})
 
 
+def test_delete_takes_what_an_unfinished_apply_has_left_too(redis_url, store) -> None:
+    write(store, profile, [{"user_id": user, "event_ts": NOW_US, "age": 1} for user in (1, 2)])
+    old = store.published()
+    more = FeatureView("profile", entities=profile.entities, source=profile.source, schema=[Field("height", Int32)])
+    new = plan_of(views=[more], version=2, previous=old.plan)
+    store.publish(replace(new, retired=old.plan.groups), over=old)
+    write(store, more, [{"user_id": user, "event_ts": NOW_US, "height": 1} for user in (1, 2)])
+    assert store.delete("user", {"user_id": 1}) == 2
+    with redis.Redis.from_url(redis_url) as client:
+        assert len(client.keys("*r:user:*")) == 2
+
+
 def test_a_writer_of_an_old_plan_is_refused(store) -> None:
     with store.writer("numbers") as writer:
         assert writer.write(batch(numbers, [{"movie_id": 1, "event_ts": 1, "c": 1}])) == (1, 0)
