@@ -1,7 +1,7 @@
 """Rows as a source has them → rows of the declared types; those that do not fit are set aside with the reason.
 
-A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared, times in the
-years 1 to 9999. Only float64 → float32 and decimal → float round, because that is what the declared types say. NaN is a
+A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (up to 2**53:
+a larger one stands for several integers, as when pandas has made floats of identifiers), times in the years 1 to 9999. Only float64 → float32 and decimal → float round, because that is what the declared types say. NaN is a
 value; null is none.
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
 TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+_LARGEST_WHOLE = 1 << 53  # up to which each integer is a float64 of its own
 _SHOWN = 200  # characters of a value: enough to know it by
 _DAY_US = 86_400_000_000
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -245,8 +246,8 @@ def _as_integers(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.n
     limits = np.iinfo(wanted)
     if raw.dtype.kind == "f":
         wide = raw.astype(np.float64)
-        # As floats the limits are exact below and one too high above, hence < there. NaN compares false.
-        fits = (wide >= float(limits.min)) & (wide < float(limits.max) + 1 if wanted.itemsize == 4 else wide < 2.0**63)
+        # NaN compares false.
+        fits = (wide >= max(limits.min, -_LARGEST_WHOLE)) & (wide <= min(limits.max, _LARGEST_WHOLE))
         fits &= np.trunc(wide) == wide
     else:
         fits = (raw <= limits.max) if raw.dtype.kind == "u" else (raw >= limits.min) & (raw <= limits.max)

@@ -24,7 +24,7 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.engines.rows import source_columns
+from feature_store.engines.rows import check, source_columns
 from feature_store.engines.sources import Rows, fingerprint, parquet_rows, pushed_rows, source_files
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING
@@ -286,6 +286,17 @@ def test_a_data_frame_is_pushed() -> None:
     rows = pushed_rows(frame, PUSHED)
     assert "__index_level_0__" not in rows.schema.names
     assert len(read(rows, PUSHED)) == 2
+
+
+def test_identifiers_that_pandas_has_made_floats_of_are_never_rounded() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"user_id": [2**53 + 1, 2**53 + 3], "event_timestamp": [pd.Timestamp(0)] * 2, "v": [0.5, 1.5]})
+    missing = pd.DataFrame({"user_id": [None], "event_timestamp": [pd.Timestamp(0)], "v": [2.5]})
+    for table, good in ((frame, [2**53 + 1, 2**53 + 3]), (pd.concat([frame, missing.astype({"user_id": float})]), [])):
+        (batch,) = pushed_rows(table, PUSHED).batches(["user_id", "v", "event_timestamp"], "event_timestamp", *ALWAYS)
+        columns = source_columns(PUSHED, batch.schema, "push", pushed=True)
+        assert check(batch, columns, PUSHED.join_keys, 0).good["user_id"].to_pylist() == good
 
 
 def test_a_data_frame_that_arrow_cannot_hold_is_refused() -> None:
