@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.definitions.aggregation import Aggregation
@@ -244,12 +245,18 @@ def _import(path: Path) -> Any:
         return importlib.import_module(path.stem)
     except DefinitionError as error:
         raise DefinitionError(
-            f"{path.name}: {error.where}", expected=error.expected, got=error.got, hint=error.hint
+            f"{_place(path, error)}: {error.where}", expected=error.expected, got=error.got, hint=error.hint
         ) from error
     except Exception as error:  # whatever a user's file raises belongs to that file
         raise DefinitionError(
-            str(path), expected="a file that imports", got=f"{type(error).__name__}: {error}"
+            _place(path, error), expected="a file that imports", got=f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _place(path: Path, error: Exception) -> str:
+    """The file, and the line of it where the error came from; a SyntaxError says its line itself."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    return f"{path.name}, line {lines[-1]}" if lines else path.name
 
 
 def _with_history(source: dict[str, Any]) -> dict[str, Any]:

@@ -227,10 +227,12 @@ def test_files_are_loaded_and_leave_nothing_behind(tmp_path: Path) -> None:
         assert list(load_definitions(folder).feature_views) == [project]
         assert "features" not in sys.modules and "entities" not in sys.modules
     (folder / "features.py").write_text("import nothing_of_that_name\n")
-    with pytest.raises(DefinitionError, match=r"features\.py: expected a file that imports, got ModuleNotFoundError"):
+    with pytest.raises(
+        DefinitionError, match=r"features\.py, line 1: expected a file that imports, got ModuleNotFoundError"
+    ):
         load_definitions(folder)
     (folder / "features.py").write_text("from feature_store import Field, Int32\nField('a', Int32, default='x')\n")
-    with pytest.raises(DefinitionError, match=r"features\.py: Field\('a'\)\.default"):
+    with pytest.raises(DefinitionError, match=r"features\.py, line 2: Field\('a'\)\.default"):
         load_definitions(folder)
     with pytest.raises(DefinitionError, match="Python files with definitions"):
         load_definitions(tmp_path)
