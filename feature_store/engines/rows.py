@@ -1,8 +1,9 @@
 """Rows as a source has them → rows of the declared types; those that do not fit are set aside with the reason.
 
-A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (up to 2**53:
-a larger one stands for several integers, as when pandas has made floats of identifiers), times in the years 1 to 9999. Only float64 → float32 and decimal → float round, because that is what the declared types say. NaN is a
-value; null is none.
+A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (below 2**53:
+beyond, a float stands for several integers, as when pandas has made floats of identifiers), times in the years 1 to
+9999. Only float64 → float32 and decimal → float round, because that is what the declared types say. NaN is a value;
+null is none.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
 TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
-_LARGEST_WHOLE = 1 << 53  # up to which each integer is a float64 of its own
+_LARGEST_WHOLE = (1 << 53) - 1  # the next one is what 2**53 + 1 is rounded to
 _SHOWN = 200  # characters of a value: enough to know it by
 _DAY_US = 86_400_000_000
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

@@ -175,7 +175,7 @@ def _fits(value: Any, dtype: DType) -> bool:
         return True
     if dtype in (Int32, Int64):
         bits = 32 if dtype == Int32 else 64
-        whole = isinstance(value, int) or (abs(value) <= 2**53 and value == int(value))
+        whole = isinstance(value, int) or (abs(value) < 2**53 and value == int(value))
         return whole and -(2 ** (bits - 1)) <= int(value) < 2 ** (bits - 1)
     if isinstance(value, int):
         return int(_as(value, dtype)) == value
@@ -209,7 +209,7 @@ def test_numbers_fit_when_python_says_that_nothing_is_lost(values: pa.Array, dty
         (pa.array([-(2**31) - 1]), Int32, "-2147483649"),
         (pa.array([2**63], pa.uint64()), Int64, "9223372036854775808"),
         (pa.array([2.0**63]), Int64, "9.223372036854776e+18"),
-        (pa.array([float(2**53 + 2)]), Int64, "9007199254740994.0"),
+        (pa.array([float(2**53 + 1)]), Int64, "9007199254740992.0"),
         (pa.array([0.5]), Int64, "0.5"),
         (pa.array([math.nan]), Int32, "nan"),
         (pa.array([math.inf]), Int64, "inf"),
