@@ -234,3 +234,32 @@ def test_the_embedded_server_stays_until_it_is_stopped(run: Any, project: Path) 
         stopped = _json(run("server", "stop", "--json"))
     assert stopped["running"] is False
     assert run("get", "ranking", "user_id=1", "product_id=1", "basket_price=1")[0] == 0  # started again, data kept
+
+
+def test_skew_compares_what_is_served_with_the_files(run: Any, project: Path) -> None:
+    run("apply")
+    run("materialize")
+    report = _json(run("skew", "--service", "ranking", "basket_price=40", "--json", "--sample", "20"))
+    assert report["rows"] == 20
+    assert {feature["differing"] for feature in report["features"]} == {0}
+    stats = pq.read_table(project / "data" / "products.parquet")
+    one = stats.slice(2, 1).to_pylist()[0]  # the only row of its product
+    pushed = pa.Table.from_pylist([one | {"price": one["price"] + 2.5}], stats.schema)
+    pq.write_table(pushed, project / "pushed.parquet")
+    assert run("push", "product_stats", "pushed.parquet")[0] == 0
+    asked = f"product_id={one['product_id']}"
+    code, out, _ = run("skew", "--service", "ranking", asked, "user_id=1", "basket_price=40", "--json")
+    assert code == 1
+    found = {feature["feature"]: feature for feature in json.loads(out)["features"]}
+    assert found["price"]["worst"] == pytest.approx(2.5)
+    assert found["price"]["example"]["product_id"] == one["product_id"]
+    code, out, _ = run("skew", "--service", "ranking", asked, "user_id=1", "basket_price=40")
+    assert code == 1
+    assert "are equal" in out
+
+
+def test_skew_of_an_empty_store_says_so(run: Any) -> None:
+    run("apply")
+    code, _, error = run("skew", "--service", "ranking", "basket_price=40")
+    assert code == 1
+    assert "entities in the online store" in error
