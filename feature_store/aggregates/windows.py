@@ -94,10 +94,6 @@ class Window:
     dtype: str
     default: Any = None
 
-    def tiles(self, hop_us: int, now_us: int) -> tuple[int, int]:
-        """The numbers of the first and the last tile that the window holds at a time."""
-        return (now_us - self.window_us) // hop_us, now_us // hop_us
-
 
 @dataclass(frozen=True, slots=True)
 class Windows:

@@ -102,7 +102,9 @@ class Decoder:
             refuse_identifiers([name], values)
         with np.errstate(over="ignore"):
             numbers = values.astype(np.float32)
-        numbers[self.status(name) != Status.PRESENT] = default_elements(column.dtype, column.default)[0]
+        absent = self.status(name) != Status.PRESENT
+        if absent.any():
+            numbers[absent] = default_elements(column.dtype, column.default)[0]
         return numbers
 
     # -- columns ------------------------------------------------------------------------------------------------
