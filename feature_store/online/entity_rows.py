@@ -42,7 +42,7 @@ class EntityKeys(NamedTuple):
         """The bytes of each key."""
         if self.listed is not None:
             return self.listed
-        width = len(self.packed) // self.size
+        width = len(self.packed) // self.size if self.size else 1
         return [self.packed[i : i + width] for i in range(0, len(self.packed), width)]
 
 

@@ -191,6 +191,16 @@ def test_the_shapes_of_requests(make_client, store) -> None:
         assert matrix[:, 0].tolist() == list(range(size))
 
 
+@pytest.mark.parametrize("buckets", [1, 3])
+@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def test_a_request_of_no_rows_has_no_values(make_client, store, service, buckets) -> None:
+    publish(store, service, buckets=buckets)
+    keys = {"mixed": ["movie_id"], "typed": ["movie_id"], "named": ["shop_id", "user_id"]}[service.name]
+    response = make_client().get_online_features(service.name, {"user_id": 1} | {key: [] for key in keys})
+    assert response.to_dict() == {name: [] for name in response.names}
+    assert all(list(found) == [] for found in (*response.status.values(), *response.event_timestamps.values()))
+
+
 BAD_REQUESTS = [
     ({"user_id": 1}, "movie_id: expected the join key"),
     ({"user_id": None, "movie_id": 1}, "user_id: expected a join key of Int64, got null"),
