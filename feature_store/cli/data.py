@@ -10,17 +10,16 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, End, Lookback, Now, Repo, Start, Yes, read_entity_rows
-from feature_store.cli.output import cell, confirm, console, print_json, table
+from feature_store.cli.output import confirm, console, counted, print_json, shown_time, table
 from feature_store.cli.progress import ProgressReport
+from feature_store.cli.response import response_document, show_response
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.errors import RequestError
-from feature_store.online.response import Status
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
-    from typing import Any
-
+    from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.materialize.job import Summary
-    from feature_store.online.response import OnlineResponse
 
 _COUNTS = ("source rows", "entities", "written", "older", "quarantined")
 
@@ -67,18 +66,23 @@ def get(
     now: Now = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read features as a model server does."""
+    """Read features as a model server does.
+
+    In JSON, integers are exact beyond 2**53 too, and floats that it has no number for are "nan", "inf", "-inf".
+    """
     names = [argument for argument in asked if "=" not in argument]
     if not names:
         raise RequestError("get", expected="a service or features, then entity keys", got=" ".join(asked))
     with FeatureStore(repo) as store:
-        rows = read_entity_rows([argument for argument in asked if "=" in argument], store.applied())
+        applied = store.applied()
+        rows = read_entity_rows([argument for argument in asked if "=" in argument], applied)
         service = names[0] if len(names) == 1 and ":" not in names[0] else names
+        _refuse_a_view(names[0], applied)
         response = store.get_online_features(service, rows, now=now)
     if as_json:
-        print_json(_response_document(response))
+        print_json(response_document(response))
     else:
-        _show_response(rows, response)
+        show_response(rows, response)
 
 
 def delete(
@@ -88,7 +92,10 @@ def delete(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete everything that the online store holds of one entity, in composite keys too."""
+    """Delete everything that the online store holds of one entity, in composite keys too.
+
+    Sources are left alone: what is materialized from them again comes back.
+    """
     with FeatureStore(repo) as store:
         join_keys = read_entity_rows([key], store.applied())
         confirm(f"Delete all of {entity} {key} from {store.online.shown_url}?", yes=yes)
@@ -96,7 +103,7 @@ def delete(
     if as_json:
         print_json({"entity": entity, "join_keys": join_keys, "deleted_keys": deleted})
     else:
-        console().print(f"Deleted {deleted:,} keys of {escape(entity)} {escape(key)}.")
+        console().print(f"Deleted {counted(deleted, 'key')} of {escape(entity)} {escape(key)}.")
 
 
 def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
@@ -105,48 +112,39 @@ def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
         print_json([summary.to_document() for summary in summaries])
         return
     out = console()
-    columns = {"view": "left"} | dict.fromkeys((*_COUNTS, "seconds"), "right")
-    out.print(table("", columns, [_counts(summary) for summary in summaries]))
+    times = ("from", "to") if any(summary.intervals for summary in summaries) else ()
+    columns = dict.fromkeys(("view", *times), "left") | dict.fromkeys((*_COUNTS, "seconds"), "right")
+    rows = [[summary.view, *(_interval(summary) if times else ()), *_counts(summary)] for summary in summaries]
+    out.print(table("", columns, rows))
     for summary in summaries:
         if summary.resumed_chunks:
-            out.print(f"{summary.view}: went on after {summary.resumed_chunks} chunks of an earlier run.", markup=False)
+            chunks = counted(summary.resumed_chunks, "chunk")
+            out.print(f"{summary.view}: went on after {chunks} of an earlier run.", markup=False)
         if summary.quarantined:
-            out.print(
-                f"[yellow]{summary.quarantined:,} rows of {escape(summary.view)} do not fit; "
-                f"they are, with the reasons, in {escape(str(summary.quarantine_file))}[/]",
-                soft_wrap=True,
-            )
+            told = f"{counted(summary.quarantined, 'row')} of {summary.view} set aside, with the reasons"
+            out.print(f"[yellow]{escape(told)}: {escape(str(summary.quarantine_file))}[/]", soft_wrap=True)
+
+
+def _interval(summary: Summary) -> tuple[str | None, str | None]:
+    """From where to where rows were read; None: from the beginning, or nothing was left to read."""
+    if not summary.intervals:
+        return None, None
+    start, end = min(summary.intervals)[0], max(summary.intervals)[1]
+    return None if start < MIN_TIMESTAMP_US else shown_time(from_microseconds(start)), shown_time(
+        from_microseconds(end)
+    )
 
 
 def _counts(summary: Summary) -> list[str]:
     counts = (summary.source_rows, summary.latest_rows, summary.written, summary.older, summary.quarantined)
-    return [summary.view, *(f"{count:,}" for count in counts), f"{summary.seconds:.2f}"]
+    return [*(f"{count:,}" for count in counts), f"{summary.seconds:.2f}"]
 
 
-def _response_document(response: OnlineResponse) -> dict[str, Any]:
-    return {
-        "plan_version": response.plan_version,
-        "features": response.to_dict(),
-        "status": {name: [status.name for status in found] for name, found in response.status.items()},
-        "event_timestamps": {name: list(times) for name, times in response.event_timestamps.items()},
-    }
-
-
-def _show_response(rows: dict[str, Any], response: OnlineResponse) -> None:
-    features, statuses, count = response.to_dict(), response.status, len(response)
-    found = {name: statuses[name] for name in response.names}
-    keys = {name: value if isinstance(value, list) else [value] * count for name, value in rows.items()}
-    out = console()
-    columns = dict.fromkeys([*keys, *features], "right")
-    shown = table("", columns, [])
-    for i in range(count):
-        cells = [cell(values[i]) for values in keys.values()]
-        for name, values in features.items():
-            status = found[name][i]
-            cells.append(cell(values[i]) if status == Status.PRESENT else f"{cell(values[i])} [dim]{status.name}[/]")
-        shown.add_row(*cells)
-    out.print(shown)
-    out.print(f"[dim]plan version {response.plan_version}[/]")
+def _refuse_a_view(name: str, definitions: DefinitionSet) -> None:
+    views = {view.name: view for view in (*definitions.stored_views, *definitions.on_demand_feature_views.values())}
+    if name in views and name not in definitions.feature_services:
+        hint = f"ask for features of it: {name}:{views[name].fields[0].name}"
+        raise RequestError("get", expected="a service, or VIEW:FEATURE", got=f"the view {name!r}", hint=hint)
 
 
 COMMANDS = (materialize, push, get, delete)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import console, print_json
-from feature_store.errors import FeatureStoreError
+from feature_store.cli.output import console, counted, print_json
+from feature_store.errors import EmbeddedServerError, FeatureStoreError, StoreConnectionError, StoreTimeoutError
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def doctor(repo: Repo = Path(), as_json: AsJson = False) -> None:
 
 
 def diagnose(store: FeatureStore) -> Iterator[Finding]:
-    """Check after check; one that fails does not keep the others from being made."""
+    """Check after check. One that fails does not keep the others from being made, unless Redis cannot be reached: then
+    the rest, which needs it, would say the same."""
     yield Finding("library", "ok", f"feature-store {version('feature-store')}, Python {platform.python_version()}")
     checks: dict[str, Callable[[FeatureStore], Iterator[Finding]]] = {
         "definitions": _definitions,
@@ -68,12 +69,20 @@ def diagnose(store: FeatureStore) -> Iterator[Finding]:
             yield from check(store)
         except FeatureStoreError as error:
             yield Finding(name, "failed", error.reason, error.hint)
+            if isinstance(error, (StoreConnectionError, StoreTimeoutError, EmbeddedServerError)):
+                return
 
 
 def _definitions(store: FeatureStore) -> Iterator[Finding]:
     found = store.definitions
-    counts = f"{len(found.feature_views)} views, {len(found.feature_services)} services in {store.config.folder}"
-    yield Finding("definitions", "ok", counts)
+    counts = {
+        "view": len(found.feature_views),
+        "stream view": len(found.stream_feature_views),
+        "on-demand view": len(found.on_demand_feature_views),
+        "service": len(found.feature_services),
+    }
+    defined = ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
+    yield Finding("definitions", "ok", f"{defined} in {store.config.folder}")
 
 
 def _registry(store: FeatureStore) -> Iterator[Finding]:
@@ -102,7 +111,7 @@ def _sources(store: FeatureStore) -> Iterator[Finding]:
         except FeatureStoreError as error:
             yield Finding("sources", "failed", f"{view.name}: {error.reason}", error.hint)
         else:
-            yield Finding("sources", "ok", f"{view.name}: {rows.total:,} rows in {view.source.path}")
+            yield Finding("sources", "ok", f"{view.name}: {counted(rows.total or 0, 'row')} in {view.source.path}")
 
 
 def _online_store(store: FeatureStore) -> Iterator[Finding]:
@@ -154,10 +163,16 @@ def _serving_plan(store: FeatureStore) -> Iterator[Finding]:
 
 
 def _rows(store: FeatureStore) -> Iterator[Finding]:
-    found: dict[str, dict[str, Any]] = dict(store.online.statistics())
-    for group, counts in found.items():
-        about = f"{group}: {counts['rows']:,} rows of {counts['row_bytes']} bytes, {counts['bytes'] / 1e6:.1f} MB"
-        if counts["rows"]:
+    published = store.online.published()
+    if published is None:
+        return
+    streams = {tiles.view for tiles in published.plan.tiles}
+    for name, found in store.online.statistics().items():
+        about = (
+            f"{name}: {counted(found['rows'], 'row')} of {found['row_bytes']:,} bytes, {found['bytes'] / 1e6:.1f} MB"
+        )
+        if found["rows"]:
             yield Finding("rows", "ok", about)
         else:
-            yield Finding("rows", "warning", about, "nothing to serve: run `feature-store materialize`")
+            command = "backfill` or `feature-store stream" if name in streams else "materialize"
+            yield Finding("rows", "warning", about, f"nothing to serve: run `feature-store {command}`")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_INTEGER = re.compile(r"[+-]?[0-9]+")  # int() also takes 1_000 and the digits of every script
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -36,6 +37,15 @@ def read_duration(text: str) -> timedelta:
     if found is None:
         raise typer.BadParameter(f"expected a duration such as 30m, 36h or 7d, got {text!r}")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def show_duration(duration: timedelta) -> str:
+    """A duration as `read_duration` reads it, in the largest unit that it is whole in."""
+    seconds = duration / timedelta(seconds=1)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:g}s"
 
 
 def _time_option(about: str) -> Any:
@@ -92,8 +102,10 @@ def _read_argument(argument: str, types: Mapping[str, DType]) -> tuple[str, Any]
 def _read_value(name: str, text: str, dtype: DType) -> Any:
     try:
         match dtype.name:
-            case "Int32" | "Int64":
+            case "Int32" | "Int64" if _INTEGER.fullmatch(text):
                 return int(text)
+            case "Int32" | "Int64":
+                raise ValueError
             case "Float32" | "Float64":
                 return float(text)
             case "Bool":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -36,11 +37,25 @@ def print_json(document: Any) -> None:
 
 def table(title: str, columns: dict[str, str], rows: Iterable[Iterable[Any]]) -> Table:
     """A table; `columns` are `{header: justify}`."""
-    made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    return marked_table(columns, ([cell(value) for value in row] for row in rows), title=title)
+
+
+def marked_table(
+    columns: dict[str, str], rows: Iterable[Iterable[str]], *, title: str = "", show_header: bool = True
+) -> Table:
+    """As `table`, of cells that are rich's markup."""
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD if show_header else box.SIMPLE,
+        pad_edge=False,
+        show_header=show_header,
+    )
     for name, justify in columns.items():
         made.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
-        made.add_row(*(cell(value) for value in row))
+        made.add_row(*row)
     return made
 
 
@@ -48,9 +63,25 @@ def cell(value: Any) -> str:
     """A value as a table shows it; what users wrote is never read as markup."""
     if value is None:
         return f"[dim]{MISSING}[/]"
+    return escape(_plain(value))
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 row`, `1,682 rows`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def shown_time(time: datetime) -> str:
+    """A time in UTC, to the second."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return escape(str(value))
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return shown_time(value) if isinstance(value, datetime) else str(value)
 
 
 def confirm(question: str, *, yes: bool) -> None:

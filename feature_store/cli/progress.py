@@ -39,6 +39,8 @@ class ProgressReport:
 
     def started(self, view: str, total_rows: int | None) -> None:
         """See Report."""
+        if not self._progress.live.is_started:  # not before: an error that comes first stands alone
+            self._progress.start()
         self._task = self._progress.add_task(view, total=total_rows)
         self._rows = 0
 
@@ -50,11 +52,11 @@ class ProgressReport:
     def finished(self) -> None:
         """See Report."""
         # Files are skipped by their statistics, so a phase may end before all the rows there are went by.
-        self._progress.update(self._task, total=self._rows, completed=self._rows)
+        self._progress.update(self._task, total=self._rows, completed=self._rows, visible=self._rows > 0)
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()

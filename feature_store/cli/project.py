@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo, Yes
-from feature_store.cli.output import confirm, console, print_json
+from feature_store.cli.output import confirm, console, counted, print_json
 from feature_store.errors import ConfigError, RefusedError, extra
 from feature_store.store import FeatureStore
 
@@ -90,7 +90,7 @@ def teardown(repo: Repo = Path(), yes: Yes = False, as_json: AsJson = False) -> 
     if as_json:
         print_json({"project": store.project, "deleted_keys": deleted})
     else:
-        console().print(f"Deleted {deleted:,} keys of {escape(store.project)}, and its registry.")
+        console().print(f"Deleted {counted(deleted, 'key')} of {escape(store.project)}, and its registry.")
 
 
 def show_changes(changes: ChangePlan) -> None:

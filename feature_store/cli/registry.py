@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.options import AsJson, Repo, show_duration
 from feature_store.cli.output import console, print_json, table
 from feature_store.definitions import Entity, FeatureService, FeatureView, OnDemandFeatureView, StreamFeatureView
 from feature_store.definitions.definition_set import find
@@ -46,7 +46,10 @@ def list_definitions(
         print_json({kind.value: rows for kind, rows in listed.items()})
         return
     for kind, rows in listed.items():
-        columns = dict.fromkeys(rows[0] if rows else {"nothing": ""}, "left")
+        if not rows:
+            console().print(f"[bold]{kind.value}[/]\n[dim]none[/]\n")
+            continue
+        columns = {name: "right" if isinstance(value, int) else "left" for name, value in rows[0].items()}
         console().print(table(kind.value, columns, [[_shown(value) for value in row.values()] for row in rows]))
 
 
@@ -68,7 +71,7 @@ def describe(
 
 def _versions(store: FeatureStore) -> list[dict[str, Any]]:
     return [
-        {"version": version.version, "applied_at": version.applied_at.isoformat(), "author": version.author}
+        {"version": version.version, "applied_at": version.applied_at, "author": version.author}
         for version in store.registry.history()
     ]
 
@@ -86,7 +89,7 @@ def _rows(definitions: DefinitionSet, kind: Kind) -> list[dict[str, Any]]:
                     "name": view.name,
                     "entities": [entity.name for entity in view.entities],
                     "features": len(view.fields),
-                    "ttl": str(view.ttl) if view.ttl is not None else None,
+                    "ttl": show_duration(view.ttl) if view.ttl is not None else None,
                     "source": view.source.path if view.source is not None else None,
                 }
                 | _about(view)

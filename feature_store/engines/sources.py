@@ -167,6 +167,8 @@ def reading(where: str) -> Iterator[None]:
 
 
 def _file_rows(path: Path, where: str) -> Rows:
+    if not path.exists():
+        raise DataError(where, expected="readable data", got=f"no file {path}")
     if path.suffix == ".parquet":
         file = pq.ParquetFile(path)
         rows = batch_rows(file.schema_arrow)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.engine import Stage
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
@@ -73,8 +74,13 @@ class Summary:
     seconds: float = 0.0
 
     def to_document(self) -> dict[str, Any]:
-        """The summary as JSON types."""
-        return asdict(self)
+        """The summary as JSON types: times as ISO 8601, a start at the beginning of all as None."""
+        intervals = [[_iso(start), _iso(end)] for start, end in self.intervals]
+        return asdict(self) | {"intervals": intervals}
+
+
+def _iso(time_us: int) -> str | None:
+    return None if time_us == BEGINNING else from_microseconds(time_us).isoformat()
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ def materialize(
     if view.source is None:
         raise DataError(f"materialize {view.name}", expected="a view with a source", got="none", hint="push its rows")
     if start_us is not None and start_us >= end_us:
-        raise DataError(f"materialize {view.name}", expected="a start before the end", got=f"[{start_us}, {end_us})")
+        got = f"{from_microseconds(start_us)} and {from_microseconds(end_us)}"
+        raise DataError(f"materialize {view.name}", expected="a start before the end", got=got)
     summary = Summary(view.name)
     with _locked(folders.work / view.name) as work:
         rows_digest = json.dumps([view.name, generation, digest, fingerprint(view.source, source_folder)])

@@ -146,7 +146,8 @@ def _judge(
     if kind == "on_demand_feature_views":
         code = any(detail.path == "digest" for detail in details)
         return "safe", "computed when asked for" + ("; model servers need the new code" if code else "")
-    return "safe", "what is served changes with the next request"
+    served = {"create": "can be asked for at once", "delete": "can be asked for no more"}
+    return "safe", served.get(action, "what is served changes with the next request")
 
 
 def _judge_entity(

@@ -83,12 +83,68 @@ def test_people_are_shown_tables(run: Any) -> None:
         assert not error
 
 
+ODD = """
+from feature_store import *
+thing = Entity("thing", join_key="thing_id")
+odd = FeatureView("odd", entities=[thing], schema=[
+    Field("ratio", Float64), Field("huge", Int64), Field("ratios", Array(Float32)), Field("note", String)])
+wide = FeatureView("wide", entities=[thing], schema=[Field(f"a_feature_with_a_long_name_{i}", Int32) for i in range(40)])
+both = FeatureService("both", features=[odd, wide])
+"""
+
+
+@pytest.fixture
+def odd(run: Any, project: Path) -> Any:
+    """A project of values that are hard to print."""
+    (project / "features.py").write_text(ODD)
+    run("apply")
+    columns = {
+        "thing_id": pa.array([2**53 + 1, 2**53 + 2]),
+        "event_timestamp": pa.array([1_767_225_600_000_000] * 2, pa.timestamp("us", "UTC")),
+        "ratio": pa.array([float("nan"), None]),
+        "huge": pa.array([2**63 - 1, -(2**63)]),
+        "ratios": pa.array([[float("inf"), 0.5], None], pa.list_(pa.float32())),
+        "note": pa.array(["[bold]x[/]", None]),
+    }
+    pq.write_table(pa.table(columns), project / "odd.parquet")
+    assert _json(run("push", "odd", "odd.parquet", "--json"))[0]["written"] == 2
+    return run
+
+
+def test_json_is_exact_and_tells_nan_from_null(odd: Any) -> None:
+    asked = ("odd:ratio", "odd:huge", "odd:ratios", "odd:note", f"thing_id={2**53 + 1},{2**53 + 2},{2**53}")
+    found = _json(odd("get", *asked, "--json"))
+    assert found["features"] == {
+        "ratio": ["nan", None, None],
+        "huge": [2**63 - 1, -(2**63), None],
+        "ratios": [["inf", 0.5], None, None],
+        "note": ["[bold]x[/]", None, None],
+    }
+    assert found["status"]["ratio"] == ["PRESENT", "NULL", "MISSING"]
+
+
+def test_many_features_are_shown_downwards(odd: Any) -> None:
+    code, out, _ = odd("get", "both", f"thing_id={2**53 + 1},{2**53}")
+    assert code == 0
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    assert lines["thing_id"] == [str(2**53 + 1), str(2**53)]
+    assert lines["huge"] == [str(2**63 - 1), "–", "MISSING"]
+    assert lines["note"] == ["[bold]x[/]", "–", "MISSING"]
+    assert lines["a_feature_with_a_long_name_39"] == ["–", "MISSING"] * 2
+    code, out, _ = odd("get", "both", f"thing_id={','.join(str(2**53 + i) for i in range(30))}")
+    shown = [key for line in out.splitlines() if line.startswith(" thing_id") for key in line.split()[1:]]
+    assert shown == [str(2**53 + i) for i in range(30)], "in blocks, each entity once"
+    assert max(map(len, out.splitlines())) <= 200
+    assert odd("get", "both", "thing_id=[]")[0] == 0
+
+
 def test_what_is_listed_and_described(run: Any) -> None:
     run("apply", "--author", "ada")
     listed = _json(run("list", "--json"))
     assert {kind: [row["name"] for row in rows] for kind, rows in listed.items()} == {
         "entities": ["product", "user"],
         "views": ["product_stats", "user_stats"],
+        "streams": [],
         "on-demand": ["basket"],
         "services": ["ranking"],
     }
@@ -149,8 +205,12 @@ def test_materialize_takes_an_interval_and_views(run: Any, project: Path) -> Non
     interval = ("--start", "2026-01-01", "--end", "2026-01-02")  # the second row's time is the end, which is not in it
     (summary,) = _json(run("materialize", "--view", "user_stats", *interval, "--json"))
     assert (summary["source_rows"], summary["written"]) == (1, 1)
+    assert summary["intervals"] == [["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]]
     (summary,) = _json(run("materialize", "--view", "user_stats", "--end", "2026-01-03", "--lookback", "1d", "--json"))
     assert summary["written"] == 1
+    assert summary["intervals"][0][0] is None
+    _, out, _ = run("materialize", "--view", "user_stats", *interval)
+    assert "2026-01-01 00:00:00   2026-01-02 00:00:00" in out
 
 
 def test_doctor_says_what_is_wrong(run: Any, project: Path) -> None:
@@ -165,6 +225,13 @@ def test_doctor_says_what_is_wrong(run: Any, project: Path) -> None:
     assert code == 1
     assert "✗ sources" in out
     assert "nothing to serve" in out
+
+
+def test_doctor_says_once_that_redis_is_away(run: Any, project: Path) -> None:
+    (project / "feature_store.yaml").write_text("project: shop\nonline_store:\n  url: redis://localhost:1\n")
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    assert [finding["check"] for finding in json.loads(out) if finding["state"] == "failed"] == ["online store"]
 
 
 def test_doctor_is_content_when_all_is_well(run: Any) -> None:
@@ -183,6 +250,9 @@ def test_doctor_is_content_when_all_is_well(run: Any) -> None:
         (["get", "ranking", "user_id=x"], 1, "Int64"),
         (["get", "ranking", "user=1"], 1, "user_id=…"),
         (["get", "user_id=1"], 1, "a service"),
+        (["get", "user_stats", "user_id=1"], 1, "user_stats:orders_30d"),
+        (["get", "ranking", "user_id=1_0"], 1, "Int64"),
+        (["materialize", "--start", "2026-01-02", "--end", "2026-01-01"], 1, "got 2026-01-02 00:00:00"),
         (["describe", "nothing"], 1, "a definition"),
         (["push", "user_stats", "nowhere.csv"], 1, "nowhere.csv"),
         (["push", "user_stats", "features.py"], 1, ".parquet"),
@@ -203,6 +273,7 @@ def test_mistakes_get_a_line_and_an_exit_code(run: Any, arguments: list[str], co
     assert not out
     assert says in error
     assert "Traceback" not in error
+    assert code == 2 or error.startswith("error: "), "no bars before it"
 
 
 def test_init_overwrites_nothing(run: Any, project: Path) -> None:

@@ -1,0 +1,86 @@
+"""What `get` prints of a response: JSON for programs, a table for people."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.text import Text
+
+from feature_store.cli.output import cell, console, marked_table
+from feature_store.online.response import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from feature_store.online.response import OnlineResponse
+
+_UNBOUND = 100_000
+_GAP = 3  # characters between the columns of a table
+
+
+def response_document(response: OnlineResponse) -> dict[str, Any]:
+    """The response as JSON types: floats that JSON has no number for as text."""
+    features = {name: [_json_value(value) for value in values] for name, values in response.to_dict().items()}
+    return {
+        "plan_version": response.plan_version,
+        "features": features,
+        "status": {name: [status.name for status in found] for name, found in response.status.items()},
+        "event_timestamps": {name: list(times) for name, times in response.event_timestamps.items()},
+    }
+
+
+def _json_value(value: Any) -> Any:
+    """JSON would make null of NaN."""
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_response(rows: dict[str, Any], response: OnlineResponse) -> None:
+    """Entities as rows, or, when the features are too many for that, as columns."""
+    count, features, statuses = len(response), response.to_dict(), response.status
+    keys = {name: value if isinstance(value, list) else [value] * count for name, value in rows.items()}
+    cells = {name: [cell(value) for value in values] for name, values in keys.items()}
+    for name, values in features.items():
+        found = zip(values, statuses[name], strict=True)
+        cells[name] = [_with_status(value, status) for value, status in found]
+    out = console()
+    across = marked_table(dict.fromkeys(cells, "right"), zip(*cells.values(), strict=True))
+    unbound = out.options.update(max_width=_UNBOUND)
+    if out.measure(across, options=unbound).maximum <= out.width:
+        out.print(across)
+    else:
+        _show_down(out, cells, len(keys))
+    out.print(f"[dim]plan version {response.plan_version}[/]")
+
+
+def _show_down(out: Console, cells: dict[str, list[str]], keys: int) -> None:
+    names = [escape(name) for name in cells]
+    for entities in _blocks(list(zip(*cells.values(), strict=True)), out.width - max(map(len, cells)) - _GAP):
+        columns = {"": "left"} | {str(i): "right" for i in range(len(entities))}
+        down = marked_table(columns, [], show_header=False)
+        for line, row in enumerate(zip(names, *entities, strict=True), 1):
+            down.add_row(*row, end_section=line == keys)
+        out.print(down)
+
+
+def _blocks(entities: list[tuple[str, ...]], width: int) -> Iterator[list[tuple[str, ...]]]:
+    """As many entities, one column each, as fit beside each other; at least one."""
+    block: list[tuple[str, ...]] = []
+    left = width
+    for entity in entities:
+        needed = max(Text.from_markup(each).cell_len for each in entity) + _GAP
+        if block and needed > left:
+            yield block
+            block, left = [], width
+        block.append(entity)
+        left -= needed
+    yield block
+
+
+def _with_status(value: Any, status: Status) -> str:
+    return cell(value) if status == Status.PRESENT else f"{cell(value)} [dim]{status.name}[/]"
