@@ -128,6 +128,8 @@ class DefinitionSet:
                 | {
                     "entities": [entities[entity] for entity in about["entities"]],
                     "ttl": None if about["ttl"] is None else about["ttl"] * MICROSECOND,
+                    "source": None if about["source"] is None else ParquetSource(**about["source"]),
+                    "aggregations": [Aggregation(**aggregation) for aggregation in about.get("aggregations", ())],
                 },
             )
             for name, about in document["feature_views"].items()

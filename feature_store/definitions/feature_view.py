@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field as Attribute
 from pydantic import field_serializer, field_validator, model_validator
 
+from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
+from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.definition import Definition, Model, Name, refuse_repeats
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
@@ -17,6 +19,8 @@ from feature_store.errors import DefinitionError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from feature_store.definitions.dtypes import DType
 
 
 class Projection(Model):
@@ -75,12 +79,28 @@ class Projectable(Definition):
 class FeatureView(Projectable):
     """Features of one entity, or of a combination of entities, that come in batches.
 
+    Three kinds of sources make three kinds of views:
+
+    - a table of features, a row when they change: `schema` lists the columns that are features;
+    - a table from which SQL makes such rows: `sql` selects them from `source`, as a table of that name. It is DuckDB's
+      SQL, which is translated for Spark;
+    - a table of events: `aggregations` compute windows of them; the features are named as those of stream views, and
+      the source's `schema` lists the columns that are taken. `sql` may make the events.
+
+    Windows of events, in batch: `materialize` computes, for every entity whose events can have changed it, one row as
+    of the interval's end; that is the row's event time. A window of length W then holds the events that happened in
+    `[floor(end - W, hop), end)` and were created by the end. Serving gives this row until the next is computed, so the
+    windows slide with each `materialize` and not with the clock, and `ttl` says for how long that is good enough. A
+    training set has the windows as of each label's time, as if it had been computed at that very moment.
+
     Args:
         name: the view's name.
         entities: what the features describe; several make a composite key.
-        schema: the features.
+        schema: the features; of a view with aggregations they follow from these.
         source: where their values come from; None when they are only pushed.
         ttl: how long after its event time a row counts; None or zero: for ever.
+        aggregations: what is computed of events.
+        sql: one SELECT from `source`; it must return the columns that are taken from the source without it.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -90,18 +110,31 @@ class FeatureView(Projectable):
     entities: tuple[Entity, ...] = Attribute(min_length=1)
     source: ParquetSource | None = None
     ttl: timedelta | None = None
+    aggregations: tuple[Aggregation, ...] = ()
+    sql: str | None = Attribute(default=None, min_length=1)
 
     def __init__(
         self,
         name: str,
         *,
         entities: Sequence[Entity],
-        schema: Sequence[Field],
+        schema: Sequence[Field] = (),
         source: ParquetSource | None = None,
         ttl: timedelta | None = None,
+        aggregations: Sequence[Aggregation] = (),
+        sql: str | None = None,
         **about: Any,
     ) -> None:
-        super().__init__(name=name, entities=entities, schema=schema, source=source, ttl=ttl, **about)
+        super().__init__(
+            name=name,
+            entities=entities,
+            schema=_features(name, source, aggregations, schema) if aggregations else schema,
+            source=source,
+            ttl=ttl,
+            aggregations=aggregations,
+            sql=sql,
+            **about,
+        )
 
     @field_validator("ttl", mode="before")
     @classmethod
@@ -125,6 +158,11 @@ class FeatureView(Projectable):
         refuse_repeats([field.name for field in self.fields], "schema")
         if self.ttl is not None and self.ttl < timedelta(0):
             raise DefinitionError("ttl", expected="a timedelta of zero or more", got=str(self.ttl))
+        if self.sql is not None and self.source is None:
+            raise DefinitionError("sql", expected="a source to select from", got="none")
+        if self.aggregations and self.source is not None:
+            check_keys(self.entities, self.source.path, self.source.fields)
+            check_names(self.aggregations)
         reserved = dict.fromkeys(self.join_keys, "a join key")
         if self.source is not None:
             reserved[self.source.event_timestamp] = "the event timestamp"
@@ -144,6 +182,16 @@ class FeatureView(Projectable):
         return [entity.join_key for entity in self.entities]
 
     @property
+    def history(self) -> ParquetSource | None:
+        """The source: all rows or events that there were."""
+        return self.source
+
+    @property
+    def event_columns(self) -> dict[str, DType]:
+        """The columns of the events that the aggregations take."""
+        return aggregated_columns(self.source.fields, self.aggregations) if self.source is not None else {}
+
+    @property
     def ttl_us(self) -> int | None:
         """The ttl in microseconds, or None when rows count for ever."""
         return self.ttl // MICROSECOND if self.ttl else None
@@ -153,3 +201,13 @@ def _refuse_unknown(view: str, asked: list[str], known: list[str]) -> None:
     for name in asked:
         if name not in known:
             raise NotFoundError(f"{view}[{name!r}]", expected=f"one of {', '.join(known)}", got=repr(name))
+
+
+def _features(name: str, source: Any, aggregations: Any, schema: Any) -> list[Field]:
+    where = f"FeatureView({name!r})"
+    if not isinstance(source, ParquetSource):
+        raise DefinitionError(f"{where}.source", expected="a ParquetSource of events", got=repr(source))
+    if any(isinstance(field, Field) for field in schema):  # a document lists what follows from the aggregations
+        hint = "the columns of the events go into the source's schema"
+        raise DefinitionError(f"{where}.schema", expected="none beside aggregations", got="fields", hint=hint)
+    return aggregated_features(f"{where}.aggregations", source.path, source.fields, aggregations)

@@ -13,6 +13,7 @@ from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
 
 class ParquetSource(Model):
@@ -23,6 +24,7 @@ class ParquetSource(Model):
         event_timestamp: the column that says when a row became true.
         created_timestamp: the column that says when a row was written; of two rows with the same event time the
             one created later wins. Without it, a row counts as created when it became true.
+        schema: of a table of events that a view aggregates: the columns that its aggregations and entity keys take.
 
     Raises:
         DefinitionError: an argument is empty or of a wrong type.
@@ -31,9 +33,22 @@ class ParquetSource(Model):
     path: str = Attribute(min_length=1)
     event_timestamp: str = Attribute(min_length=1)
     created_timestamp: str | None = Attribute(default=None, min_length=1)
+    fields: tuple[Field, ...] = Attribute(default=(), alias="schema")
 
-    def __init__(self, path: str, *, event_timestamp: str, created_timestamp: str | None = None) -> None:
-        super().__init__(path=path, event_timestamp=event_timestamp, created_timestamp=created_timestamp)
+    def __init__(
+        self,
+        path: str,
+        *,
+        event_timestamp: str,
+        created_timestamp: str | None = None,
+        schema: Sequence[Field] = (),
+    ) -> None:
+        super().__init__(path=path, event_timestamp=event_timestamp, created_timestamp=created_timestamp, schema=schema)
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> ParquetSource:
+        check_event_columns(self.fields, {self.event_timestamp, self.created_timestamp})
+        return self
 
 
 class KafkaSource(Definition):
@@ -81,14 +96,7 @@ class KafkaSource(Definition):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> KafkaSource:
-        names = [field.name for field in self.fields]
-        refuse_repeats(names, "schema")
-        if self.event_timestamp in names:
-            got = f"{self.event_timestamp!r}, which is the event timestamp"
-            raise DefinitionError("schema", expected="columns of their own", got=got)
-        for i, field in enumerate(self.fields):
-            if field.dtype.element is not None:
-                raise DefinitionError(f"schema[{i}].dtype", expected="a scalar type", got=str(field.dtype))
+        check_event_columns(self.fields, {self.event_timestamp})
         return self
 
     def field(self, name: str) -> Field | None:
@@ -117,3 +125,14 @@ class RequestSource(Definition):
     def _names_are_unique(self) -> RequestSource:
         refuse_repeats([field.name for field in self.fields], "schema")
         return self
+
+
+def check_event_columns(fields: Sequence[Field], times: AbstractSet[str | None]) -> None:
+    """Raise a DefinitionError when columns of events are repeated, are their times, or hold no scalars."""
+    refuse_repeats([field.name for field in fields], "schema")
+    for i, field in enumerate(fields):
+        if field.name in times:
+            got = f"{field.name!r}, which is a timestamp of the source"
+            raise DefinitionError("schema", expected="columns of their own", got=got)
+        if field.dtype.element is not None:
+            raise DefinitionError(f"schema[{i}].dtype", expected="a scalar type", got=str(field.dtype))

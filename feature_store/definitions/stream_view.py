@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field as Attribute
 from pydantic import field_serializer, model_validator
 
+from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.entity import Entity
-from feature_store.definitions.expression import expression
 from feature_store.definitions.feature_view import Projectable
-from feature_store.definitions.field import Field
 from feature_store.definitions.source import KafkaSource
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NUMERIC = ("Bool", "Int32", "Int64", "Float32", "Float64")
-_KEPT_AS_THEY_ARE = ("first", "last", "last_n")
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.field import Field
+    from feature_store.definitions.source import ParquetSource
 
 
 class StreamFeatureView(Projectable):
@@ -70,21 +70,8 @@ class StreamFeatureView(Projectable):
     def _parts_fit(self) -> StreamFeatureView:
         refuse_repeats([entity.name for entity in self.entities], "entities")
         refuse_repeats(self.join_keys, "entities")
-        for i, entity in enumerate(self.entities):
-            field = self.source.field(entity.join_key)
-            if field is None or field.dtype != entity.dtype:
-                raise DefinitionError(
-                    f"entities[{i}]",
-                    expected=f"{entity.join_key!r} ({entity.dtype}) in the schema of {self.source.name}",
-                    got="none" if field is None else str(field.dtype),
-                )
-        names: dict[str, int] = {}
-        for i, aggregation in enumerate(self.aggregations):
-            for window in aggregation.windows:
-                name = aggregation.feature_name(window)
-                if names.setdefault(name, i) != i:
-                    hint = "give one of the aggregations a name"
-                    raise DefinitionError(f"aggregations[{i}]", expected="names that differ", got=name, hint=hint)
+        check_keys(self.entities, self.source.name, self.source.fields)
+        check_names(self.aggregations)
         return self
 
     @property
@@ -92,44 +79,23 @@ class StreamFeatureView(Projectable):
         """The columns that identify an entity, in the order of the entities."""
         return [entity.join_key for entity in self.entities]
 
+    @property
+    def history(self) -> ParquetSource | None:
+        """The events on disk, if they are kept."""
+        return self.source.history
+
+    @property
+    def event_columns(self) -> dict[str, DType]:
+        """The columns of the events that the aggregations take."""
+        return aggregated_columns(self.source.fields, self.aggregations)
+
+    @property
+    def ttl_us(self) -> None:
+        """Windows say themselves how long an event counts."""
+        return None
+
 
 def _features(name: str, source: Any, aggregations: Any) -> list[Field]:
-    where = f"StreamFeatureView({name!r}).aggregations"
     if not isinstance(source, KafkaSource):
         raise DefinitionError(f"StreamFeatureView({name!r}).source", expected="a KafkaSource", got=repr(source))
-    features = []
-    for i, aggregation in enumerate(aggregations):
-        if not isinstance(aggregation, Aggregation):
-            raise DefinitionError(f"{where}[{i}]", expected="an Aggregation", got=repr(aggregation))
-        _check_columns(f"{where}[{i}]", source, aggregation)
-        column = source.field(aggregation.column)
-        assert column is not None
-        dtype = aggregation.dtype(column.dtype)
-        features += [
-            Field(aggregation.feature_name(window), dtype, default=dtype.from_json(aggregation.default))
-            for window in aggregation.windows
-        ]
-    return features
-
-
-def _check_columns(where: str, source: KafkaSource, aggregation: Aggregation) -> None:
-    known = {field.name: field.dtype for field in source.fields}
-    wanted = [aggregation.column, *(expression(aggregation.filter).names if aggregation.filter else [])]
-    for name in wanted:
-        if name not in known:
-            raise DefinitionError(where, expected=f"a column of {source.name}: {', '.join(known)}", got=repr(name))
-    dtype = known[aggregation.column]
-    if aggregation.function in ("sum", "mean", "min", "max", "stddev") and dtype.name not in _NUMERIC:
-        raise DefinitionError(f"{where}.column", expected=f"numbers for {aggregation.function}", got=str(dtype))
-    if aggregation.function in _KEPT_AS_THEY_ARE and dtype.width is None:
-        raise DefinitionError(f"{where}.column", expected=f"a fixed width for {aggregation.function}", got=str(dtype))
-    if aggregation.filter:
-        for name in expression(aggregation.filter).names:
-            _check_constants(f"{where}.filter", name, known[name], expression(aggregation.filter).constants_of(name))
-
-
-def _check_constants(where: str, name: str, dtype: Any, constants: list[Any]) -> None:
-    for constant in constants:
-        is_text = isinstance(constant, str)
-        if dtype.name == "Timestamp" or is_text != (dtype.name == "String"):
-            raise DefinitionError(where, expected=f"{name} compared with a value of {dtype}", got=repr(constant))
+    return aggregated_features(f"StreamFeatureView({name!r}).aggregations", source.name, source.fields, aggregations)

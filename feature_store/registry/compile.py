@@ -79,7 +79,7 @@ def segment_layout(segment: SegmentPlan) -> tuple[object, ...]:
 
 def segment_plan(view: FeatureView) -> SegmentPlan:
     """A view's part of a row. What is pushed to a view without a source may say when it was created."""
-    created = view.source is None or view.source.created_timestamp is not None
+    created = view.source is None or (view.source.created_timestamp is not None and not view.aggregations)
     return SegmentPlan(view.name, view.ttl_us, _fields(view.fields), created)
 
 

@@ -183,11 +183,13 @@ def _judge_view(
         return "safe", "nothing is stored of it yet; materialize or push fills it"
     if action == "delete":
         return "safe", f"the rows of {group} are deleted"
-    paths = {detail.path.split(".")[-1] for detail in details}
+    paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
     reasons = {
         "ttl": "the ttl counts at read",
         "default": "served where there is no value",
         "path": "read by the next materialize",
+        "sql": "selected by the next materialize",
+        "aggregations": "computed by the next materialize",
     }
     return "safe", "; ".join(
         reason for path, reason in reasons.items() if path in paths

@@ -1,0 +1,100 @@
+"""What aggregations make of the columns of events: the features of stream views, and of batch views over event tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from feature_store.definitions.aggregation import Aggregation
+from feature_store.definitions.expression import expression
+from feature_store.definitions.field import Field
+from feature_store.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.entity import Entity
+
+_NUMERIC = ("Bool", "Int32", "Int64", "Float32", "Float64")
+_KEPT_AS_THEY_ARE = ("first", "last", "last_n")
+
+
+def aggregated_features(where: str, events: str, columns: Sequence[Field], aggregations: Any) -> list[Field]:
+    """The features of aggregations, one per window, named `{column}_{function}_{window}`.
+
+    Args:
+        where: the aggregations, for errors.
+        events: what the events are, for errors.
+        columns: of the events.
+        aggregations: what is computed of them.
+
+    Raises:
+        DefinitionError: an aggregation takes a column that there is not, or of a type that it cannot take.
+    """
+    known = {field.name: field.dtype for field in columns}
+    features = []
+    for i, aggregation in enumerate(aggregations):
+        if not isinstance(aggregation, Aggregation):
+            raise DefinitionError(f"{where}[{i}]", expected="an Aggregation", got=repr(aggregation))
+        _check_columns(f"{where}[{i}]", events, known, aggregation)
+        dtype = aggregation.dtype(known[aggregation.column])
+        features += [
+            Field(aggregation.feature_name(window), dtype, default=dtype.from_json(aggregation.default))
+            for window in aggregation.windows
+        ]
+    return features
+
+
+def aggregated_columns(columns: Iterable[Field], aggregations: Iterable[Aggregation]) -> dict[str, DType]:
+    """The columns that aggregations and their filters take, with their types."""
+    wanted = {
+        name
+        for aggregation in aggregations
+        for name in (aggregation.column, *(expression(aggregation.filter).names if aggregation.filter else []))
+    }
+    return {field.name: field.dtype for field in columns if field.name in wanted}
+
+
+def check_keys(entities: Sequence[Entity], events: str, columns: Sequence[Field]) -> None:
+    """Raise a DefinitionError unless the events have the entities' keys."""
+    known = {field.name: field.dtype for field in columns}
+    for i, entity in enumerate(entities):
+        if known.get(entity.join_key) != entity.dtype:
+            found = known.get(entity.join_key)
+            raise DefinitionError(
+                f"entities[{i}]",
+                expected=f"{entity.join_key!r} ({entity.dtype}) in the schema of {events}",
+                got="none" if found is None else str(found),
+            )
+
+
+def check_names(aggregations: Iterable[Aggregation]) -> None:
+    """Raise a DefinitionError when two aggregations make features of one name."""
+    names: dict[str, int] = {}
+    for i, aggregation in enumerate(aggregations):
+        for window in aggregation.windows:
+            name = aggregation.feature_name(window)
+            if names.setdefault(name, i) != i:
+                hint = "give one of the aggregations a name"
+                raise DefinitionError(f"aggregations[{i}]", expected="names that differ", got=name, hint=hint)
+
+
+def _check_columns(where: str, events: str, known: dict[str, DType], aggregation: Aggregation) -> None:
+    filtered = expression(aggregation.filter) if aggregation.filter else None
+    for name in (aggregation.column, *(filtered.names if filtered else [])):
+        if name not in known:
+            raise DefinitionError(where, expected=f"a column of {events}: {', '.join(known)}", got=repr(name))
+    dtype = known[aggregation.column]
+    if aggregation.function in ("sum", "mean", "min", "max", "stddev") and dtype.name not in _NUMERIC:
+        raise DefinitionError(f"{where}.column", expected=f"numbers for {aggregation.function}", got=str(dtype))
+    if aggregation.function in _KEPT_AS_THEY_ARE and dtype.width is None:
+        raise DefinitionError(f"{where}.column", expected=f"a fixed width for {aggregation.function}", got=str(dtype))
+    for name in filtered.names if filtered else []:
+        _check_constants(f"{where}.filter", name, known[name], filtered.constants_of(name) if filtered else [])
+
+
+def _check_constants(where: str, name: str, dtype: Any, constants: list[Any]) -> None:
+    for constant in constants:
+        is_text = isinstance(constant, str)
+        if dtype.name == "Timestamp" or is_text != (dtype.name == "String"):
+            raise DefinitionError(where, expected=f"{name} compared with a value of {dtype}", got=repr(constant))
