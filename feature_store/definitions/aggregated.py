@@ -1,4 +1,4 @@
-"""What aggregations make of the columns of events: the features of stream views, and of batch views over event tables."""
+"""What aggregations make of the columns of events: the features of stream views and of batch views over events."""
 
 from __future__ import annotations
 

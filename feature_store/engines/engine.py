@@ -43,6 +43,11 @@ class Engine(Protocol):
         """Write to `asked.target`, for each entity key, the row with the greatest (event time, creation time) among the
         rows that fit; of equal ones the last in the source. Returns how many rows of the source were in the interval.
 
+        Of a view with SQL, the rows are what it selects from the source. Of a view with aggregations, the row of an
+        entity is what `windows_at` says of its events at the interval's end (see FeatureView); entities that may have
+        had such a row at the interval's start get one too, whatever has left their windows. Events that no such window
+        can hold need not be read nor counted.
+
         Raises:
             DataError: the source does not fit the view, or cannot be read.
         """

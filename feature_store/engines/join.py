@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.quarantine import Quarantine
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
@@ -48,13 +49,14 @@ class ViewJoin(NamedTuple):
     """What is wanted of one view.
 
     Attributes:
-        view: whose features.
-        rows: its source.
+        view: whose features. Of one with aggregations they are `aggregates.at_times.windows_at` of its events, as of
+            the label's time; of others, those of the row that `as_of` finds.
+        rows: its source, or its history; `transformation.sql_of` it, when the view has SQL.
         fields: the names of the wanted fields, in the order in which `finish` takes them.
         quarantine: takes the rows that do not fit the view, wanted fields or not.
     """
 
-    view: FeatureView
+    view: FeatureView | StreamFeatureView
     rows: Rows
     fields: tuple[str, ...]
     quarantine: Quarantine
@@ -97,6 +99,7 @@ class Join(NamedTuple):
         timestamp: the column of the labels' times.
         views: what is joined.
         finish: see Finish.
+        work: a folder for what is needed until the join is done.
         report: is told of the progress.
     """
 
@@ -104,6 +107,7 @@ class Join(NamedTuple):
     timestamp: str
     views: tuple[ViewJoin, ...]
     finish: Finish
+    work: Path
     report: Report
 
 

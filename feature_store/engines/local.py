@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.local_join import join, read_labels
+from feature_store.engines.local_sql import selected
+from feature_store.engines.local_windows import stage_windows
 from feature_store.engines.rows import (
     CREATED_TS,
     EVENT_TS,
@@ -26,7 +30,6 @@ from feature_store.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Stage
@@ -57,21 +60,22 @@ class LocalEngine:
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
-        rows = asked.rows
-        columns = source_columns(asked.view, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
-        reader = _FittingRows(asked, columns)
         asked.target.parent.mkdir(parents=True, exist_ok=True)
         unfinished = asked.target.with_suffix(".unfinished")
         with tempfile.TemporaryDirectory(dir=asked.target.parent, prefix="spill-") as spill:
-            try:
-                _latest(reader.reader(), asked.view, unfinished, spill)
-            except DataError as error:
-                # DuckDB tells of an error in what it reads with a traceback; the reader kept the error itself.
-                raise reader.error or error from None
+            if asked.view.sql is not None and not asked.rows.pushed:
+                # What the windows at the end hold, and those at the start could, happened before the interval.
+                start_us = asked.start_us if not asked.view.aggregations else MIN_TIMESTAMP_US
+                rows = selected(asked.view, asked.rows, Path(spill), start_us, asked.end_us)
+                asked = asked._replace(rows=rows)
+            if asked.view.aggregations:
+                in_interval = stage_windows(asked, unfinished, spill, _CHUNK_ROWS)
+            else:
+                in_interval = _stage_latest(asked, unfinished, spill)
         with unfinished.open("rb") as written:
             os.fsync(written.fileno())
         unfinished.rename(asked.target)
-        return reader.in_interval
+        return in_interval
 
     def chunk_count(self, target: Path) -> int:
         """See Engine."""
@@ -93,6 +97,18 @@ class LocalEngine:
     def join(self, asked: Join) -> Joined:
         """See JoinEngine."""
         return join(asked)
+
+
+def _stage_latest(asked: Stage, unfinished: Path, spill: str) -> int:
+    rows = asked.rows
+    columns = source_columns(asked.view, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
+    reader = _FittingRows(asked, columns)
+    try:
+        _latest(reader.reader(), asked.view, unfinished, spill)
+    except DataError as error:
+        # DuckDB tells of an error in what it reads with a traceback; the reader kept the error itself.
+        raise reader.error or error from None
+    return reader.in_interval
 
 
 class _FittingRows:

@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.join import Labels, Query
 from feature_store.engines.labels import label_times, label_values
+from feature_store.engines.local_sql import selected
+from feature_store.engines.local_windows import as_storage, values_at, windows_of
 from feature_store.engines.row_groups import RowGroups
 from feature_store.engines.rows import (
     CREATED_TS,
@@ -30,6 +34,7 @@ from feature_store.engines.rows import (
     SEQUENCE,
     SourceColumns,
     check,
+    check_events,
     checked_schema,
     fit,
     one_array,
@@ -41,10 +46,12 @@ from feature_store.engines.sources import reading
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.join import Join, ViewJoin
     from feature_store.engines.report import Report
 
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
 
 # Of label rows: what a batch of them takes is small beside what all of them see.
 _BATCH_ROWS = 128 * 1024
+_CODE = "entity code"  # a column's name that no field has
 # Rows of a source whose keys are looked up together, if there are not more keys: hashing begins anew each time.
 _CHUNK_ROWS = 1 << 20
 # Rows to be sorted at once, 50 bytes each: 2.4 GB. Of more, the entities are done one part after the other.
@@ -86,7 +94,7 @@ def join(asked: Join) -> LocalJoined:
                     for entity in view.view.entities
                 ]
             )
-        seen.append(_seen(view, entities[keys], times, asked.report))
+        seen.append(_seen(view, _Labels(entities[keys], times), asked.work, asked.report))
     return _finished(asked, seen)
 
 
@@ -128,54 +136,84 @@ def _queried(query: Query) -> Labels:
 # -- which row each label sees --------------------------------------------------------------------------------------
 
 
+class _Labels(NamedTuple):
+    """Labels of one kind of entity, and their times in microseconds."""
+
+    entities: EntityCodes
+    times: Numbers
+
+
+class _Part(NamedTuple):
+    """Rows of some entities, and the labels of these entities.
+
+    Attributes:
+        rows: checked.
+        codes: their entities.
+        labels: which labels.
+        label_codes, label_times: of them.
+    """
+
+    rows: pa.Table
+    codes: NDArray[np.int32]
+    labels: Numbers
+    label_codes: NDArray[np.int32]
+    label_times: Numbers
+
+
 class _Source:
     """One view's source, for labels of certain entities and times."""
 
-    def __init__(self, asked: ViewJoin, entities: EntityCodes, times: Numbers, report: Report) -> None:
-        self.asked, self._entities, self._times, self._report = asked, entities, times, report
+    def __init__(self, asked: ViewJoin, labels: _Labels, work: Path, report: Report) -> None:
+        self.asked, self.labels, self._report = asked, labels, report
         view, rows = asked.view, asked.rows
+        # No label can see what comes after the last of them, nor what has expired, or left all windows, for the first.
+        self._end_us = int(labels.times.max()) + 1
+        self._start_us = int(labels.times.min()) - _reach_us(view)
+        if isinstance(view, FeatureView) and view.sql is not None:
+            rows = selected(view, rows, work, self._start_us, self._end_us)
         columns = source_columns(view, rows.schema, rows.where)
-        # No label can see what comes after the last of them, nor what has expired for the first.
-        self._end_us = int(times.max()) + 1
-        self._start_us = int(times.min()) - (view.ttl_us if view.ttl_us is not None else 1 << 62)
+        self.where = rows.where
         self.groups = RowGroups(rows, columns.event_timestamp, self._start_us, self._end_us)
         checked = {
             name: dtype
             for name, dtype in columns.types.items()
-            if name in view.join_keys or not self.groups.fits(name, dtype)
+            if view.aggregations or name in view.join_keys or not self.groups.fits(name, dtype)
         }
         self._columns = SourceColumns(checked, columns.event_timestamp, columns.created_timestamp)
+        self._check = check_events if view.aggregations else check
 
-    def places(self) -> Numbers:
-        """Per label the place of the row that it sees, or NONE."""
-        found = np.full(len(self._times), NONE, np.int64)
-        first, count, codes = 0, self._entities.count, self._entities.of_labels
+    def parts(self, names: Sequence[str]) -> Iterator[_Part]:
+        """The rows that labels may see, entities after entities, as many as can be sorted at once."""
+        entities = self.labels.entities
+        first, count = 0, entities.count
         while first < count:
-            (of_rows, places, event_ts, *created_ts), until = self._read(first, count)
-            order, rows = sort_rows(of_rows, event_ts, created_ts[0] if created_ts else None, count)
-            labels = np.flatnonzero((codes >= first) & (codes < until))
-            seen = as_of(rows, codes[labels], self._times[labels], self.asked.view.ttl_us)
-            there = seen != NONE
-            found[labels[there]] = places[order[seen[there]]]
+            rows, until = self._read([*names, EVENT_TS, CREATED_TS], first, count)
+            concerned = np.flatnonzero((entities.of_labels >= first) & (entities.of_labels < until))
+            codes = rows[_CODE].to_numpy()
+            yield _Part(rows, codes, concerned, entities.of_labels[concerned], self.labels.times[concerned])
             first = until
-        return found
 
-    def _read(self, first: int, until: int) -> tuple[list[NDArray[Any]], int]:
-        """Rows of entities from `first` on, as many as can be sorted at once, and the entity before which they end.
+    def none(self) -> pa.Table:
+        """No rows, with all columns."""
+        return checked_schema(self._columns).empty_table()
 
-        They are columns: codes, places in the row groups, event times and, if the source has them, creation times.
-        """
-        parts: list[list[NDArray[Any]]] = []
+    def has_created(self) -> bool:
+        """Whether rows say when they were created."""
+        return self._columns.created_timestamp is not None
+
+    def _read(self, names: Sequence[str], first: int, until: int) -> tuple[pa.Table, int]:
+        """Rows of entities from `first` on, and the entity before which they end."""
+        parts: list[pa.Table] = []
         for chunk in self._chunks(is_again=first > 0):
-            codes = self._entities.of([chunk[key] for key in self.asked.view.join_keys])
-            event_ts = chunk[EVENT_TS].to_numpy()
-            kept = np.flatnonzero((codes >= first) & (codes < until) & (event_ts < self._end_us))
-            names = [SEQUENCE, EVENT_TS, *([CREATED_TS] if self._columns.created_timestamp is not None else [])]
-            parts.append([codes[kept], *(chunk[name].to_numpy()[kept] for name in names)])
-            while sum(len(part[0]) for part in parts) > _MOST_SORTED and until > first + 1:
-                until = max(first + 1, int(np.median(np.concatenate([part[0] for part in parts]))))
-                parts = [[column[part[0] < until] for column in part] for part in parts]
-        return [np.concatenate(columns) for columns in zip(*parts, strict=True)], until
+            codes = self.labels.entities.of([chunk[key] for key in self.asked.view.join_keys])
+            kept = (codes >= first) & (codes < until) & (chunk[EVENT_TS].to_numpy() < self._end_us)
+            rows = chunk.select(list(dict.fromkeys(names))).append_column(_CODE, pa.array(codes))
+            parts.append(rows if kept.all() else rows.filter(pa.array(kept)))
+            while sum(map(len, parts)) > _MOST_SORTED and until > first + 1:
+                middle = np.median(np.concatenate([part[_CODE].to_numpy() for part in parts]))
+                until = max(first + 1, int(middle))
+                parts = [part.filter(pc.less(part[_CODE], until)) for part in parts]
+        return pa.concat_tables(parts), until
 
     def _chunks(self, *, is_again: bool) -> Iterator[pa.Table]:
         """The rows that fit, many at once; the others are set aside the first time."""
@@ -183,17 +221,24 @@ class _Source:
         first = rows = 0
         self._report.started(self.asked.view.name, self.groups.total)
         for batch in self.groups.batches(self._columns.names):
-            good, bad = check(batch, self._columns, self.asked.view.join_keys, first)
+            good, bad = self._check(batch, self._columns, self.asked.view.join_keys, first)
             if len(bad) and not is_again:
                 self.asked.quarantine.add(within(bad, self._columns, self._start_us, self._end_us))
             waiting.append(good)
             first, rows = first + len(batch), rows + len(good)
             self._report.advanced(len(batch))
-            if rows >= max(_CHUNK_ROWS, self._entities.count):
+            if rows >= max(_CHUNK_ROWS, self.labels.entities.count):
                 yield pa.Table.from_batches(waiting)
                 waiting, rows = [], 0
         yield pa.Table.from_batches(waiting, checked_schema(self._columns))
         self._report.finished()
+
+
+def _reach_us(view: FeatureView | StreamFeatureView) -> int:
+    """How long before a label's time what it sees may have happened."""
+    if view.aggregations:
+        return windows_of(view).longest_us
+    return view.ttl_us if view.ttl_us is not None else 1 << 62
 
 
 # -- what each label sees -------------------------------------------------------------------------------------------
@@ -212,12 +257,25 @@ class _Seen(NamedTuple):
         return [one_array(column.take(taken)) for column in self.columns]
 
 
-def _seen(asked: ViewJoin, entities: EntityCodes, times: Numbers, report: Report) -> _Seen:
+def _seen(asked: ViewJoin, labels: _Labels, work: Path, report: Report) -> _Seen:
     types = [asked.view.field(name).dtype for name in asked.fields]
-    if not len(times):
+    if not len(labels.times):
         return _Seen([pa.chunked_array([], storage_type(dtype)) for dtype in types], np.array([], np.int64))
-    source = _Source(asked, entities, times, report)
-    places = source.places()
+    source = _Source(asked, labels, work, report)
+    return _windows(source, types) if asked.view.aggregations else _rows(source, types, report)
+
+
+def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
+    """Of rows of features: those that labels see."""
+    asked = source.asked
+    places = np.full(len(source.labels.times), NONE, np.int64)
+    for part in source.parts([SEQUENCE]):
+        event_ts = part.rows[EVENT_TS].to_numpy()
+        created_ts = part.rows[CREATED_TS].to_numpy() if source.has_created() else None
+        order, rows = sort_rows(part.codes, event_ts, created_ts, source.labels.entities.count)
+        seen = as_of(rows, part.label_codes, part.label_times, asked.view.ttl_us)
+        there = seen != NONE
+        places[part.labels[there]] = part.rows[SEQUENCE].to_numpy()[order[seen[there]]]
     there = places != NONE
     distinct, row_of_label = np.unique(places[there], return_inverse=True)
     chunks: list[list[pa.Array]] = [[] for _ in types]
@@ -226,12 +284,31 @@ def _seen(asked: ViewJoin, entities: EntityCodes, times: Numbers, report: Report
         for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
             fitted, bad = fit(batch.column(name), dtype)
             if bad.any():
-                raise DataError(f"{asked.rows.where}: column {name}", expected=f"{dtype}, as its statistics say")
+                raise DataError(f"{source.where}: column {name}", expected=f"{dtype}, as its statistics say")
             into.append(fitted)
         report.advanced(len(batch))
     report.finished()
-    found = np.full(len(times), NONE, np.int64)
+    found = np.full(len(places), NONE, np.int64)
     found[there] = row_of_label
+    return _Seen(
+        [pa.chunked_array(into, storage_type(dtype)) for into, dtype in zip(chunks, types, strict=True)], found
+    )
+
+
+def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
+    """Of events: the windows at the labels' times. A label without an entity has none of the events."""
+    asked, labels = source.asked, source.labels
+    chunks: list[list[pa.Array]] = [[] for _ in types]
+    found = np.full(len(labels.times), NONE, np.int64)
+    done = 0
+    alone = np.flatnonzero(labels.entities.of_labels < 0)
+    nobody = _Part(source.none(), np.array([], np.int32), alone, labels.entities.of_labels[alone], labels.times[alone])
+    for part in (nobody, *source.parts(list(asked.view.event_columns))):
+        values = values_at(asked.view, part.rows, part.codes, part.label_codes, part.label_times, asked.fields)
+        for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
+            into.append(as_storage(values[name], dtype))
+        found[part.labels] = np.arange(done, done + len(part.labels))
+        done += len(part.labels)
     return _Seen(
         [pa.chunked_array(into, storage_type(dtype)) for into, dtype in zip(chunks, types, strict=True)], found
     )

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
 from feature_store.engines.csv_text import parse
 from feature_store.errors import DataError
@@ -24,6 +25,7 @@ from feature_store.online.codec import object_column
 if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
 
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
@@ -79,18 +81,19 @@ def storage_type(dtype: DType) -> pa.DataType:
 
 
 def source_columns(
-    view: FeatureView, schema: pa.Schema, where: str, *, pushed: bool = False, text: bool = False
+    view: FeatureView | StreamFeatureView, schema: pa.Schema, where: str, *, pushed: bool = False, text: bool = False
 ) -> SourceColumns:
-    """The columns that a view takes from data of a schema. What is pushed need not say when it was created.
+    """The columns that a view takes from data of a schema: its fields, or the columns of events that it aggregates.
+
+    What is pushed need not say when it was created.
 
     Raises:
         DataError: a column is missing, or of a type that cannot fit; `where` names the data.
     """
-    types = {entity.join_key: entity.dtype for entity in view.entities} | {
-        field.name: field.dtype for field in view.fields
-    }
-    event = view.source.event_timestamp if view.source is not None else "event_timestamp"
-    created = view.source.created_timestamp if view.source is not None else "created_timestamp"
+    fields = view.event_columns if view.aggregations else {field.name: field.dtype for field in view.fields}
+    types = {entity.join_key: entity.dtype for entity in view.entities} | fields
+    event = view.history.event_timestamp if view.history is not None else "event_timestamp"
+    created = view.history.created_timestamp if view.history is not None else "created_timestamp"
     if pushed and created not in schema.names:
         created = None
     times = {event: Timestamp} | ({created: Timestamp} if created is not None else {})
@@ -142,6 +145,20 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
     while about in batch.schema.names:
         about += "_"
     return Checked(good, bad_rows.append_column(about, pa.array([reasons[i] for i in places], pa.string())))
+
+
+def check_events(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first: int) -> Checked:
+    """`check`, of events: those that no window can hold, by their times, are set aside too."""
+    good, bad = check(batch, columns, keys, first)
+    times = good[EVENT_TS].to_numpy()
+    outside = (times < EARLIEST_EVENT_US) | (times > LATEST_EVENT_US)
+    if not outside.any():
+        return Checked(good, bad)
+    rows = without_text_views(batch).take(pa.array(good[SEQUENCE].to_numpy()[outside] - first))
+    reason = f"{columns.event_timestamp}: expected an event between 1970-01-02 and 2106-02-07"
+    more = rows.append_column(bad.schema.names[-1], pa.array([reason] * len(rows)))
+    together = pa.Table.from_batches([bad, more]).combine_chunks().to_batches()[0]
+    return Checked(good.filter(pa.array(~outside)), together)
 
 
 def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us: int) -> pa.RecordBatch:

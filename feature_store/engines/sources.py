@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.csv_text import csv_batches
 from feature_store.engines.rows import TO_MICROSECONDS, source_columns
 from feature_store.errors import DataError
@@ -21,8 +22,8 @@ from feature_store.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.source import ParquetSource
+    from feature_store.definitions.stream_view import StreamFeatureView
 
 _BATCH_BYTES, _MOST_BATCH_ROWS = 16 << 20, 128 * 1024
 _READ_AHEAD = 2
@@ -79,12 +80,14 @@ class Rows(NamedTuple):
                 yield from scanner.to_batches()
 
 
-def parquet_rows(source: ParquetSource, view: FeatureView, folder: Path) -> Rows:
+def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, folder: Path) -> Rows:
     """The rows of a source: a file, a folder of files or a glob, relative to `folder`.
 
     Raises:
-        DataError: there is no file, one is not Parquet, or one has not the columns that the view takes.
+        DataError: there is no file, one is not Parquet, or one has not the columns that the view takes; what the SQL of
+            a view takes of them is not known here.
     """
+    takes_columns = not isinstance(view, FeatureView) or view.sql is None
     where = f"source {source.path}"
     files = source_files(source, folder)
     with reading(where):
@@ -96,7 +99,8 @@ def parquet_rows(source: ParquetSource, view: FeatureView, folder: Path) -> Rows
         dataset = ds.dataset([str(file) for file in files], format=parquet)
         total = 0
         for file in dataset.get_fragments():
-            source_columns(view, file.physical_schema, f"source {Path(file.path).name}")
+            if takes_columns:
+                source_columns(view, file.physical_schema, f"source {Path(file.path).name}")
             total += file.metadata.num_rows
         return Rows(where, dataset.schema, total, dataset=dataset)
 

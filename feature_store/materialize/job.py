@@ -162,9 +162,12 @@ def push(
         engine, sink, folders, report: as of `materialize`.
 
     Raises:
-        DataError: the table does not fit the view, or cannot be read.
+        DataError: the table does not fit the view, or cannot be read; or the view is computed from events.
     """
     begun = time.perf_counter()
+    if view.aggregations:
+        got, hint = "aggregations of events", "put the events into its source, and materialize"
+        raise DataError(f"push to {view.name}", expected="a view whose rows are given", got=got, hint=hint)
     rows = pushed_rows(table, view)
     with _locked(folders.work / f"push-{view.name}") as work:
         _clear(work)

@@ -241,7 +241,7 @@ def _differences(path: str, before: Any, after: Any) -> list[AttributeChange]:
 
 def _by_name(value: Any) -> Any:
     """Lists of named things (a schema's fields) compare by name, so that one more field is one change."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+    if isinstance(value, list) and value and all(isinstance(item, dict) and item.get("name") for item in value):
         return {item["name"]: {key: part for key, part in item.items() if key != "name"} for item in value}
     return value
 

@@ -1,7 +1,8 @@
 """Training sets: label rows with the features that serving would have given at each label's time.
 
 A batch view's features are those of the row that a label sees (`engines/as_of.py`), with the view's ttl counted from
-the label's time. On-demand features come from the functions that serving runs. Where there is no value stands what
+the label's time; those of a view with aggregations, streamed or not, are its windows at that time, from all the events
+that there were. On-demand features come from the functions that serving runs. Where there is no value stands what
 serving gives: the field's default, or null.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.engines.join import Join, Query, ViewJoin
 from feature_store.engines.labels import refuse_labels
 from feature_store.engines.quarantine import Quarantine
@@ -132,7 +133,7 @@ def historical_features(
         ]
         before = [source_files_now(view.rows) for view in views]
         try:
-            joined = engine.join(Join(labels, timestamp_column, tuple(views), columns, report or Silent()))
+            joined = engine.join(Join(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent()))
         finally:
             for view in views:
                 view.quarantine.close()
@@ -185,15 +186,16 @@ def _view_join(
     definitions: DefinitionSet, name: str, fields: tuple[str, ...], project: Project, work: Path
 ) -> ViewJoin:
     view = definitions.stored_view(name)
-    if not isinstance(view, FeatureView):
-        raise RequestError(f"view {name}", expected="a batch view", got="a stream view")
-    if view.source is None:
+    if view.history is None:
+        where, expected = f"view {name}", "a source, which knows its history"
         hint = "serving has its newest rows alone; keep what is pushed, and make it the view's source"
-        raise RequestError(f"view {name}", expected="a source, which knows its history", got="none", hint=hint)
+        if isinstance(view, StreamFeatureView):
+            expected, hint = "a history of its events", f"give {view.source.name} one: history=ParquetSource(…)"
+        raise RequestError(where, expected=expected, got="none", hint=hint)
     folder = work / name
     folder.mkdir()
     quarantine = Quarantine(project.quarantine, folder, name)
-    return ViewJoin(view, parquet_rows(view.source, view, project.folder), fields, quarantine)
+    return ViewJoin(view, parquet_rows(view.history, view, project.folder), fields, quarantine)
 
 
 def _snapshot(view: ViewJoin, files: tuple[SourceFile, ...]) -> SourceSnapshot:

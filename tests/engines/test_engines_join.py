@@ -69,7 +69,7 @@ class Plain:
         return self
 
     def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
-        assert labels["number"][0].as_py() == first if "number" in labels.schema.names else first == 0
+        assert "number" not in labels.schema.names or labels["number"][0].as_py() == first
         batch = pa.RecordBatch.from_arrays([*labels.columns, *joined], schema=self.schema)
         return Finished(batch, [column.null_count for column in joined])
 
@@ -89,12 +89,12 @@ class World:
         for view in views:
             fields = tuple((wanted or {}).get(view.name, [field.name for field in view.fields]))
             self.quarantines[view.name] = Quarantine(self.folder / "quarantine", self.folder, view.name)
-            rows = parquet_rows(view.source, view, self.folder)
+            rows = parquet_rows(view.history, view, self.folder)
             joins.append(ViewJoin(view, rows, fields, self.quarantines[view.name]))
             names += [f"{view.name} {name}" for name in fields]
             types += [local_join.storage_type(view.field(name).dtype) for name in fields]
         finish = Plain(held.schema, *names).typed(*types)
-        joined = self.engine.join(Join(held, timestamp, tuple(joins), finish, Silent()))
+        joined = self.engine.join(Join(held, timestamp, tuple(joins), finish, self.folder, Silent()))
         for quarantine in self.quarantines.values():
             quarantine.close()
         return joined

@@ -1,0 +1,199 @@
+"""Windows of events on the local engine: at the times of labels, and of all entities as of the end of an interval."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_store.aggregates.at_times import Events, windows_at
+from feature_store.aggregates.windows import compile_windows
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
+from feature_store.engines.rows import (
+    CREATED_TS,
+    EVENT_TS,
+    SEQUENCE,
+    check_events,
+    checked_schema,
+    numpy_values,
+    one_array,
+    source_columns,
+    storage_type,
+    within,
+)
+from feature_store.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from feature_store.aggregates.windows import Windows
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.engines.engine import Stage
+
+    Values = tuple[NDArray[Any], NDArray[np.bool_]]
+
+_MEMORY_LIMIT = "512MB"
+# Events whose windows are computed together, with all others of their entities: some 100 MB.
+_EVENTS = 1 << 20
+
+
+def windows_of(view: FeatureView | StreamFeatureView) -> Windows:
+    """A view's aggregations, compiled."""
+    return compile_windows(view.aggregations, view.event_columns)
+
+
+def values_at(
+    view: FeatureView | StreamFeatureView,
+    rows: pa.Table,
+    entities: NDArray[np.int32],
+    label_entities: NDArray[np.int32],
+    label_us: NDArray[np.int64],
+    fields: Sequence[str],
+) -> dict[str, Values]:
+    """The windows of labels.
+
+    Args:
+        view: whose windows.
+        rows: events, checked.
+        entities: (n,) their entities' numbers.
+        label_entities, label_us: (m,) the labels.
+        fields: names of windows.
+    """
+    columns = {}
+    for name, dtype in view.event_columns.items():
+        values, nulls = numpy_values(one_array(rows[name]), dtype)
+        columns[name] = values, np.zeros(len(values), bool) if nulls is None else nulls
+    created = rows[CREATED_TS].to_numpy() if view.history is not None and view.history.created_timestamp else None
+    events = Events(entities.astype(np.intp), rows[EVENT_TS].to_numpy(), columns, created)
+    return windows_at(windows_of(view), events, label_entities.astype(np.intp), label_us, fields)
+
+
+def as_storage(values: Values, dtype: DType) -> pa.Array:
+    """Values of a window as `rows.storage_type`."""
+    found, nulls = values
+    if dtype.element is None:
+        return pa.array(found, storage_type(dtype), mask=nulls)
+    lengths = np.fromiter(map(len, found), np.int64, len(found))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    flat = np.concatenate(found.tolist()) if len(found) else np.array([], dtype.numpy)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, storage_type(dtype.element)))
+
+
+def stage_windows(asked: Stage, target: Path, spill: str, chunk_rows: int) -> int:
+    """Write the windows of every entity that has events, or had some when the interval began, as of its end.
+
+    The stored row of an entity whose last event has left all windows would else say for ever that it is in them.
+    Entities of which nothing was stored before are passed over unless they have events in a window.
+
+    Args:
+        asked: see Stage.
+        target: the file to make.
+        spill: a folder for events that do not fit in memory while they are sorted.
+        chunk_rows: entities of a row group.
+
+    Returns:
+        how many events were in the interval.
+    """
+    view = asked.view
+    reader = _EventReader(asked)
+    types = [view.field(field.name).dtype for field in view.fields]
+    keys = [pa.field(f"c{i}", storage_type(entity.dtype)) for i, entity in enumerate(view.entities)]
+    features = [pa.field(f"c{i}", storage_type(dtype)) for i, dtype in enumerate(types, len(keys))]
+    schema = pa.schema([*keys, *features, *(pa.field(name, pa.int64()) for name in (EVENT_TS, CREATED_TS))])
+    fields = [field.name for field in view.fields]
+    with pq.ParquetWriter(target, schema, compression="lz4") as writer:
+        for rows in _by_entity(reader, spill):
+            entities, firsts = _numbered(rows, view.join_keys)
+            ends = np.full(len(firsts), asked.end_us)
+            found = values_at(view, rows, entities, np.arange(len(firsts), dtype=np.int32), ends, fields)
+            columns = [one_array(rows[key].take(pa.array(firsts))) for key in view.join_keys]
+            columns += [as_storage(found[name], dtype) for name, dtype in zip(fields, types, strict=True)]
+            times = pa.array(ends)
+            writer.write_table(pa.table([*columns, times, times], schema=schema), row_group_size=chunk_rows)
+    return reader.in_interval
+
+
+class _EventReader:
+    """The events that windows at an interval's end can hold, or could at its start; counts those of the interval."""
+
+    def __init__(self, asked: Stage) -> None:
+        self._asked, self.name, self.join_keys = asked, asked.view.name, asked.view.join_keys
+        self.columns = source_columns(asked.view, asked.rows.schema, asked.rows.where)
+        self.in_interval = 0
+        self.error: Exception | None = None
+        since = asked.end_us if asked.start_us <= MIN_TIMESTAMP_US else asked.start_us
+        self._first_us = since - windows_of(asked.view).longest_us
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The events that fit; the others are set aside if they are of the interval."""
+        try:
+            yield from self._batches()
+        except Exception as error:  # DuckDB would tell of it with a traceback
+            self.error = error
+            raise
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        asked, columns = self._asked, self.columns
+        first = 0
+        asked.report.started(asked.view.name, asked.rows.total)
+        for batch in asked.rows.batches(columns.names, columns.event_timestamp, self._first_us, asked.end_us):
+            self.in_interval += len(within(batch, columns, asked.start_us, asked.end_us))
+            reached = within(batch, columns, self._first_us, asked.end_us)
+            good, bad = check_events(reached, columns, asked.view.join_keys, first)
+            asked.quarantine.add(within(bad, columns, asked.start_us, asked.end_us))
+            first += len(reached)
+            asked.report.advanced(len(batch))
+            yield good
+        asked.report.finished()
+
+
+def _by_entity(reader: _EventReader, spill: str) -> Iterator[pa.Table]:
+    """Events sorted by entity, many at once and never some of an entity without the others."""
+    schema = checked_schema(reader.columns)
+    names = [f"c{i}" for i, _ in enumerate(schema)]  # DuckDB takes `likes` and `Likes` for one name
+    events = pa.RecordBatchReader.from_batches(
+        pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)]),
+        (batch.rename_columns(names) for batch in reader.batches()),
+    )
+    keys = [name for name, field in zip(names, schema, strict=True) if field.name in reader.join_keys]
+    order = ", ".join([*keys, names[schema.get_field_index(EVENT_TS)], names[schema.get_field_index(SEQUENCE)]])
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": _MEMORY_LIMIT,
+        "temp_directory": spill,
+    }
+    try:
+        with duckdb.connect(config=settings) as connection:
+            connection.register("events", events)
+            waiting = schema.empty_table()
+            for batch in connection.sql(f"SELECT * FROM events ORDER BY {order}").to_arrow_reader(_EVENTS):
+                sorted_events = pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
+                waiting = pa.concat_tables([waiting, sorted_events])
+                _, firsts = _numbered(waiting, reader.join_keys)
+                if len(firsts) > 1:
+                    yield waiting.slice(0, int(firsts[-1])).combine_chunks()
+                    waiting = waiting.slice(int(firsts[-1]))
+            if len(waiting):
+                yield waiting.combine_chunks()
+    except duckdb.Error as error:
+        if reader.error is not None:
+            raise reader.error from None
+        raise DataError(f"windows of {reader.name}", expected="to be computed", got=str(error)) from error
+
+
+def _numbered(rows: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Rows sorted by keys: each one's entity, from 0, and where each entity begins."""
+    begins = np.zeros(len(rows), bool)
+    begins[:1] = True
+    for key in keys:
+        column = one_array(rows[key])
+        begins[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return (np.cumsum(begins) - 1).astype(np.int32), np.flatnonzero(begins)
