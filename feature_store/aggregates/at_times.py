@@ -5,15 +5,20 @@ The same hop rule as online: a window of length W at time t holds the events fro
 Events are sorted once by (entity, time), so that each window of each label is a range of them. A segment tree of states
 (de Berg et al., Computational Geometry, 10.3) answers ranges in O(log length), for all labels at once and for whatever
 can be merged. Differences of prefix sums would be faster, but cancel digits and spread NaN.
+
+Events that were created after they happened are sorted into classes by how late they were, each up to four times as
+late as the one before. Of a class, events older than its latest was late are known, those younger than its least late
+was are not, and the few between are looked at one by one.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from feature_store.aggregates.order import by_entity_and_time, starts_of, with_ties
 from feature_store.aggregates.parts import ALGEBRA, finalize, taken
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.expression import expression
@@ -24,10 +29,10 @@ if TYPE_CHECKING:
     from feature_store.aggregates.parts import Column, Mask, State
     from feature_store.aggregates.windows import Part, Windows
 
-# numpy sorts 16-bit numbers by radix: 1M events that are in the order of time in 8 ms instead of 90.
-_RADIX = 1 << 16
 # Pairs of labels and late events that are looked at together: some 100 MB.
 _PAIRS = 1 << 21
+# How late the first class of late events is, microseconds: few events lie between it and a label.
+_LITTLE_US = 1_000_000
 
 
 class Events(NamedTuple):
@@ -67,9 +72,7 @@ def windows_at(
     back = np.empty_like(by_place)
     back[by_place] = np.arange(len(by_place))
     label_entities, label_us = label_entities[by_place], label_us[by_place]
-    late = np.zeros(len(events.event_us), bool) if events.created_us is None else events.created_us > events.event_us
-    on_time = _Timeline(_chosen(events, ~late), label_entities, label_us)
-    afterwards = _Timeline(_chosen(events, late), label_entities, label_us) if late.any() else None
+    timelines = [_Timeline(some, label_entities, label_us) for some in _by_lateness(events)]
     wanted, found = set(features), {}
     states: dict[tuple[Part, int, int], State] = {}
     for window in windows.features:
@@ -79,14 +82,21 @@ def windows_at(
         for part in (ring.parts[place] for place in window.parts):
             key = part, ring.hop_us, window.window_us
             if key not in states:
-                states[key] = on_time.state(part, ring.hop_us, window.window_us)
-                if afterwards is not None:
-                    other = afterwards.state_of_late(part, ring.hop_us, window.window_us)
-                    states[key] = ALGEBRA[part.kind].merge(part, states[key], other)
+                merge = partial(ALGEBRA[part.kind].merge, part)
+                states[key] = reduce(merge, (timeline.state(*key) for timeline in timelines))
         of_window = [states[ring.parts[place], ring.hop_us, window.window_us] for place in window.parts]
         values, nulls = finalize(window.function, DType.parse(window.dtype), of_window)
         found[window.name] = values[back], nulls[back]
     return found
+
+
+def _by_lateness(events: Events) -> list[Events]:
+    if events.created_us is None or not len(events.event_us):
+        return [events]
+    late = np.maximum(events.created_us - events.event_us, 0)
+    _, exponents = np.frexp(late / _LITTLE_US)
+    classes = np.where(late > 0, 1 + np.maximum(exponents, 0) // 2, 0)
+    return [_chosen(events, classes == one) for one in np.flatnonzero(np.bincount(classes))]
 
 
 def _chosen(events: Events, chosen: Mask) -> Events:
@@ -98,51 +108,58 @@ def _chosen(events: Events, chosen: Mask) -> Events:
 
 
 class _Timeline:
-    """Events by entity and time, and where labels are among them."""
+    """Events by entity and time, late by similar times, and where labels are among them."""
 
     def __init__(self, events: Events, label_entities: Column, label_us: Column) -> None:
-        self._label_entities, self._label_us = label_entities, label_us
+        self._label_us = label_us
         self._place = _Places(events, label_entities, label_us)
         order = self._place.order
         self._at = events.event_us[order]
-        self._created = None if events.created_us is None else events.created_us[order]
+        # When each is known.
+        self._from = self._at if events.created_us is None else np.maximum(events.created_us[order], self._at)
+        late = self._from - self._at
+        self._least, self._most = (int(late.min()), int(late.max())) if len(late) else (0, 0)
         self._columns = {name: (values[order], nulls[order]) for name, (values, nulls) in events.columns.items()}
         self._held: dict[tuple[str, str], _Held] = {}
-        self._ranges: dict[tuple[int, int], tuple[Column, Column]] = {}
+        self._ranges: dict[tuple[int, int], tuple[Column, Column, Column]] = {}
 
     def state(self, part: Part, hop_us: int, window_us: int) -> State:
         """A part's states over a window of each label: (m,)."""
         held = self._held_by(part)
-        starts, ends = held.bounds(*self._range(hop_us, window_us))
-        return held.reduced(part, starts, ends)
+        starts, known, ends = (held.bound(bound) for bound in self._range(hop_us, window_us))
+        state = held.reduced(part, starts, known)
+        if self._least == self._most:
+            return state
+        return ALGEBRA[part.kind].merge(part, state, self._looked_at(part, held, known, ends))
 
-    def state_of_late(self, part: Part, hop_us: int, window_us: int) -> State:
-        """The same of events that were created after they happened: only those count that a label could know."""
-        assert self._created is not None
-        held = self._held_by(part)
-        starts, ends = held.bounds(*self._range(hop_us, window_us))
-        created = self._created[held.places]
+    def _looked_at(self, part: Part, held: _Held, starts: Column, ends: Column) -> State:
+        """The states of those events of ranges that were known."""
+        known_from = self._from[held.places]
         state = ALGEBRA[part.kind].zero(part, len(starts))
         for labels, events in _pairs(starts, ends):
-            known = created[events] <= self._label_us[labels]
+            known = known_from[events] <= self._label_us[labels]
             labels, events = labels[known], events[known]
-            if len(labels):
-                first = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
+            first = starts_of(labels)
+            if len(first):
                 some = ALGEBRA[part.kind].update(part, held.values[events], held.at[events], first)
                 for name, values in some.items():
                     state[name][labels[first]] = values
         return state
 
-    def _range(self, hop_us: int, window_us: int) -> tuple[Column, Column]:
+    def _range(self, hop_us: int, window_us: int) -> tuple[Column, Column, Column]:
+        """Per label where its window's events start, which were known up to where, and where those end that may be."""
         key = hop_us, window_us
         if key not in self._ranges:
-            start = (self._label_us - window_us) // hop_us * hop_us
-            self._ranges[key] = self._place.before(start), self._ends
+            starts = self._place.before((self._label_us - window_us) // hop_us * hop_us)
+            known, ends = self._bounds
+            known = np.maximum(known, starts)
+            self._ranges[key] = starts, known, np.maximum(ends, known)
         return self._ranges[key]
 
     @cached_property
-    def _ends(self) -> Column:
-        return self._place.before(self._label_us + 1)
+    def _bounds(self) -> tuple[Column, Column]:
+        known = self._place.before(self._label_us - self._most + 1)
+        return known, known if self._least == self._most else self._place.before(self._label_us - self._least + 1)
 
     def _held_by(self, part: Part) -> _Held:
         key = part.column, part.filter
@@ -168,10 +185,7 @@ class _Places:
             self._ranks = np.unique(events.event_us)
             self._span = len(self._ranks) + 1
         keys = events.entities.astype(np.int64) * self._span + self._rank(events.event_us)
-        if most <= _RADIX and bool((events.event_us[1:] >= events.event_us[:-1]).all()):
-            self.order = np.argsort(events.entities.astype(np.uint16), kind="stable")
-        else:
-            self.order = np.argsort(keys, kind="stable")
+        self.order = by_entity_and_time(events.entities, events.event_us)
         self.keys = keys[self.order]
 
     def before(self, time_us: Column) -> Column:
@@ -195,9 +209,9 @@ class _Held:
         self._before = np.concatenate([[0], np.cumsum(held)]) if len(self.places) < len(held) else None
         self._trees: dict[Part, _Tree] = {}
 
-    def bounds(self, starts: Column, ends: Column) -> tuple[Column, Column]:
-        """Ranges of all events as ranges of these."""
-        return (starts, ends) if self._before is None else (self._before[starts], self._before[ends])
+    def bound(self, places: Column) -> Column:
+        """Places among all events as places among these."""
+        return places if self._before is None else self._before[places]
 
     def reduced(self, part: Part, starts: Column, ends: Column) -> State:
         """A part's states of ranges."""
@@ -210,8 +224,7 @@ class _Held:
         return self._trees[part].states(starts, ends)
 
     def _by_place(self, part: Part, starts: Column, ends: Column) -> State:
-        order = self._with_ties
-        values, at = self.values[order], self.at[order]
+        values, at = self._in_order
         state = ALGEBRA[part.kind].zero(part, len(starts))
         if part.kind == "last_n":
             for i in range(part.n):
@@ -225,10 +238,10 @@ class _Held:
         return state
 
     @cached_property
-    def _with_ties(self) -> Column:
-        """The order in which equal times are sorted by the values' bytes."""
-        bits = np.ascontiguousarray(self.values).view(f"<u{self.values.dtype.itemsize}")
-        return np.lexsort((bits, self._keys))
+    def _in_order(self) -> tuple[Column, Column]:
+        """Values and times, of equal times by the values' bytes."""
+        order = with_ties(self.values, self._keys, starts_of(self._keys)[:1])
+        return self.values[order], self.at[order]
 
 
 class _Tree:

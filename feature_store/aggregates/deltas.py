@@ -1,7 +1,7 @@
 """Events → what they add to each entity: the deltas that are merged into the stored tiles.
 
-A batch is sorted once per ring by (entity, tile) and reduced, whatever its number of entities. Most entities get one
-delta; one that has several new tiles in a ring gets as many, in the order of time.
+A batch is sorted once by (entity, time), an order in which the tiles of every ring are ranges, and reduced range by
+range. Most entities get one delta; one that has several new tiles in a ring gets as many, in the order of time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from feature_store.aggregates.order import by_entity_and_time, starts_of
 from feature_store.aggregates.parts import ALGEBRA, taken
 from feature_store.aggregates.tiles import put_state
 from feature_store.definitions.expression import expression
@@ -19,11 +20,9 @@ if TYPE_CHECKING:
 
     from feature_store.aggregates.parts import Column, Mask
     from feature_store.aggregates.tiles import TilesLayout
-    from feature_store.aggregates.windows import Part, Ring
+    from feature_store.aggregates.windows import Part, Ring, Windows
 
     Columns = Mapping[str, tuple[Column, Mask]]
-
-_TILE_BITS = 32
 
 
 class Deltas(NamedTuple):
@@ -33,7 +32,7 @@ class Deltas(NamedTuple):
         records: (k,) of the layout's record; those of one entity behind one another, in the order of time.
         entities: (k,) intp, whose each is.
         record_of_event: (n,) intp, the record that holds an event's tile of the ring with the longest reach; -1 when no
-            part takes the event.
+            part of that ring takes the event.
     """
 
     records: Column
@@ -41,11 +40,26 @@ class Deltas(NamedTuple):
     record_of_event: Column
 
 
-class _Groups(NamedTuple):
-    """The events of one ring by entity and tile: `order` sorts them, groups begin at `starts`, each has two keys."""
+class _Events(NamedTuple):
+    """Events in order, and what each part takes of them."""
 
-    order: Column
+    entities: Column
+    event_us: Column
+    values: Mapping[str, Column]
+    held: Mapping[Part, Mask]
+
+    def chosen(self, ring: Ring) -> Column | slice:
+        """Where the events are that some part of a ring takes."""
+        chosen = np.logical_or.reduce([self.held[part] for part in ring.parts])
+        return slice(None) if chosen.all() else np.flatnonzero(chosen)  # a slice copies nothing
+
+
+class _Groups(NamedTuple):
+    """The tiles of a ring: `chosen` are its events, group i `sizes[i]` of them from `starts[i]`."""
+
+    chosen: Column | slice
     starts: Column
+    sizes: Column
     entities: Column
     tiles: Column
 
@@ -60,10 +74,9 @@ def deltas(layout: TilesLayout, entities: Column, event_us: Column, columns: Col
         columns: the columns that the view's parts and filters name: (values, nulls), (n,) each; texts as objects.
     """
     windows = layout.windows
-    values = {name: taken(*columns[name]) for name in windows.columns}
-    passing = {text: expression(text).mask(columns, len(event_us)) for text in windows.filters}
-    held = {part: _held(part, values, passing) for ring in windows.rings for part in ring.parts}
-    groups = [_grouped(ring, held, entities, event_us) for ring in windows.rings]
+    order = by_entity_and_time(entities, event_us)
+    events = _events(windows, entities[order], event_us[order], columns, order)
+    groups = [_grouped(ring, events) for ring in windows.rings]
 
     most = int(entities.max()) + 1 if len(entities) else 0
     per_entity = np.zeros(most, np.intp)
@@ -72,72 +85,68 @@ def deltas(layout: TilesLayout, entities: Column, event_us: Column, columns: Col
     first = np.cumsum(per_entity) - per_entity
     owners = np.repeat(np.arange(most), per_entity)
     records = np.zeros(len(owners), layout.record)
-    records["newest"] = _newest(most, groups, entities, event_us)[owners]
+    records["newest"] = _newest(most, groups, events.event_us)[owners]
     record_of_event = np.full(len(event_us), -1, np.intp)
     for r, (ring, of_ring) in enumerate(zip(windows.rings, groups, strict=True)):
-        if not len(of_ring.order):
-            continue
         places = first[of_ring.entities] + _ranks(of_ring.entities)
         tiles = np.zeros(len(of_ring.starts), layout.tiles[r])
         tiles["number"] = of_ring.tiles + 1
-        _fill(tiles, ring, of_ring, values, held, event_us)
-        records[f"ring{r}"][places] = tiles
+        _fill(tiles, ring, of_ring, events)
+        raw = np.dtype((np.void, tiles.itemsize))  # as bytes, not field by field: 0.05 instead of 0.25 ms for 5,000
+        records[f"ring{r}"].view(raw)[places] = tiles.view(raw)
         if r == windows.longest_ring:
-            sizes = np.diff(of_ring.starts, append=len(of_ring.order))
-            record_of_event[of_ring.order] = np.repeat(places, sizes)
+            record_of_event[order[of_ring.chosen]] = np.repeat(places, of_ring.sizes)
     return Deltas(records, owners, record_of_event)
 
 
-def _held(part: Part, values: Mapping[str, tuple[Column, Mask]], passing: Mapping[str, Mask]) -> Mask:
-    held = values[part.column][1]
-    return held & passing[part.filter] if part.filter else held
+def _events(windows: Windows, entities: Column, event_us: Column, columns: Columns, order: Column) -> _Events:
+    columns = {name: (values[order], nulls[order]) for name, (values, nulls) in columns.items()}
+    found = {name: taken(*columns[name]) for name in windows.columns}
+    passing = {text: expression(text).mask(columns, len(order)) for text in windows.filters}
+    held = {
+        part: found[part.column][1] & passing[part.filter] if part.filter else found[part.column][1]
+        for ring in windows.rings
+        for part in ring.parts
+    }
+    return _Events(entities, event_us, {name: values for name, (values, _) in found.items()}, held)
 
 
-def _grouped(ring: Ring, held: Mapping[Part, Mask], entities: Column, event_us: Column) -> _Groups:
-    any_part = np.logical_or.reduce([held[part] for part in ring.parts])
-    chosen = np.flatnonzero(any_part)
-    # One number of entity and tile, so that one sort does.
-    key = (entities[chosen].astype(np.int64) << _TILE_BITS) | (event_us[chosen] // ring.hop_us)
-    by_key = np.argsort(key, kind="stable")
-    key = key[by_key]
-    starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.zeros(0, np.intp)
-    return _Groups(chosen[by_key], starts, key[starts] >> _TILE_BITS, key[starts] & ((1 << _TILE_BITS) - 1))
+def _grouped(ring: Ring, events: _Events) -> _Groups:
+    chosen = events.chosen(ring)
+    entities, tiles = events.entities[chosen], events.event_us[chosen] // ring.hop_us
+    starts = starts_of(entities, tiles)
+    return _Groups(chosen, starts, np.diff(starts, append=len(tiles)), entities[starts], tiles[starts])
 
 
 def _ranks(entities: Column) -> Column:
     """The place of each group among its entity's; groups are sorted by entity."""
-    is_first = np.concatenate([[True], entities[1:] != entities[:-1]])
-    return np.arange(len(entities)) - np.maximum.accumulate(np.where(is_first, np.arange(len(entities)), 0))
+    starts = starts_of(entities)
+    ranks: Column = np.arange(len(entities)) - np.repeat(starts, np.diff(starts, append=len(entities)))
+    return ranks
 
 
-def _newest(most: int, groups: list[_Groups], entities: Column, event_us: Column) -> Column:
+def _newest(most: int, groups: list[_Groups], event_us: Column) -> Column:
     newest = np.zeros(most, np.int64)
     for of_ring in groups:
-        if len(of_ring.order):
-            latest = np.maximum.reduceat(event_us[of_ring.order], of_ring.starts)
-            np.maximum.at(newest, of_ring.entities, latest)
+        latest = np.zeros(most, np.int64)
+        # Of an entity's groups the last is written last.
+        latest[of_ring.entities] = event_us[of_ring.chosen][of_ring.starts + of_ring.sizes - 1]
+        np.maximum(newest, latest, out=newest)
     return newest
 
 
-def _fill(
-    tiles: Column,
-    ring: Ring,
-    groups: _Groups,
-    values: Mapping[str, tuple[Column, Mask]],
-    held: Mapping[Part, Mask],
-    event_us: Column,
-) -> None:
-    group_of = np.repeat(np.arange(len(tiles)), np.diff(groups.starts, append=len(groups.order)))
+def _fill(tiles: Column, ring: Ring, groups: _Groups, events: _Events) -> None:
+    at = events.event_us[groups.chosen]
+    values = {name: events.values[name][groups.chosen] for name in {part.column for part in ring.parts}}
     for i, part in enumerate(ring.parts):
-        algebra = ALGEBRA[part.kind]
-        own = held[part][groups.order]
-        column, at = values[part.column][0], event_us
+        algebra, column = ALGEBRA[part.kind], values[part.column]
+        own = events.held[part][groups.chosen]
         if own.all():
-            order, starts = groups.order, groups.starts
-            put_state(tiles, i, algebra.update(part, column[order], at[order], starts))
+            if len(own):
+                put_state(tiles, i, algebra.update(part, column, at, groups.starts))
             continue
         put_state(tiles, i, algebra.zero(part, len(tiles)))
-        order, owner = groups.order[own], group_of[own]
-        if len(order):
-            starts = np.flatnonzero(np.concatenate([[True], owner[1:] != owner[:-1]]))
-            put_state(tiles, i, algebra.update(part, column[order], at[order], starts), owner[starts])
+        owner = np.repeat(np.arange(len(tiles)), groups.sizes)[own]
+        starts = starts_of(owner)
+        if len(starts):
+            put_state(tiles, i, algebra.update(part, column[own], at[own], starts), owner[starts])

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store.aggregates.order import bits_of, with_ties
 from feature_store.definitions.dtypes import DType
 
 if TYPE_CHECKING:
@@ -42,10 +43,23 @@ MOST_COUNTED = 2**32 - 1
 SKETCH_BITS = 7
 REGISTERS = 1 << SKETCH_BITS
 _BIAS = 0.7213 / (1 + 1.079 / REGISTERS)
+_POWERS = np.ldexp(1.0, -np.arange(256))  # of what a register's byte may hold
+
+
+class Held:
+    """Which of (n, k) tiles a window holds.
+
+    Attributes:
+        mask: as bools.
+        weights: as 1.0 and 0.0, for sums. A product with bools takes a third longer.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask, self.weights = mask, mask.astype(np.float64)
 
 
 class Algebra(ABC):
-    """What one kind of part does. Values are those that count, in any order; `at` are their times in microseconds."""
+    """What one kind of part does. Values are those that count; `at` are their times in microseconds."""
 
     @abstractmethod
     def fields(self, part: Part) -> dict[str, Any]:
@@ -57,15 +71,15 @@ class Algebra(ABC):
 
     @abstractmethod
     def update(self, part: Part, values: Column, at: Column, starts: Column) -> State:
-        """States of groups of values: group i is `values[starts[i]:starts[i + 1]]`, never empty."""
+        """States of groups of values: group i is `values[starts[i]:starts[i + 1]]`, never empty, sorted by time."""
 
     @abstractmethod
     def merge(self, part: Part, a: State, b: State) -> State:
         """States of `a` and `b` together, one by one."""
 
     @abstractmethod
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        """(n, k) states, of tiles that follow one another in time, merged along k where `held`."""
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        """(n, k) states, of tiles that have no time in common, merged along k where held."""
 
 
 class _Count(Algebra):
@@ -78,8 +92,8 @@ class _Count(Algebra):
     def merge(self, part: Part, a: State, b: State) -> State:
         return {"": np.minimum(a[""].astype(np.int64) + b[""], MOST_COUNTED)}
 
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        return {"": np.einsum("ij,ij->i", states[""], held, dtype=np.int64, casting="unsafe")}
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        return {"": np.vecdot(states[""], held.weights)}
 
 
 class _Sum(Algebra):
@@ -94,12 +108,8 @@ class _Sum(Algebra):
         with np.errstate(over="ignore", invalid="ignore"):
             return {"": a[""] + b[""]}
 
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        # 200 entities × 49 tiles: 20 µs; where() and sum() take 30.
-        total = np.einsum("ij,ij->i", states[""], held, dtype=np.float64, casting="unsafe")
-        if not np.isfinite(total).all():  # what a stale tile holds may be infinite, and 0 × inf is NaN
-            total = np.where(held, states[""], 0.0).sum(axis=1)
-        return {"": total}
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        return {"": _sum(states[""], held)}
 
 
 class _Extreme(Algebra):
@@ -118,8 +128,8 @@ class _Extreme(Algebra):
     def merge(self, part: Part, a: State, b: State) -> State:
         return {"": self._choose(a[""], b[""])}
 
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        return {"": self._choose.reduce(np.where(held, states[""], self._nothing), axis=1)}
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        return {"": self._choose.reduce(np.where(held.mask, states[""], self._nothing), axis=1)}
 
 
 class _Moments(Algebra):
@@ -146,15 +156,14 @@ class _Moments(Algebra):
             "m2": np.where(m == 0, a["m2"], np.where(n == 0, b["m2"], m2)),
         }
 
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        n = np.where(held, states["count"], 0).astype(np.float64)
-        held = n > 0
-        mean, m2 = np.where(held, states["mean"], 0.0), np.where(held, states["m2"], 0.0)
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        n = states["count"] * held.weights
+        mean = np.where(n > 0, states["mean"], 0.0)
         total = n.sum(axis=1)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            overall = (n * mean).sum(axis=1) / total
-            spread = np.where(held, n * np.square(mean - overall[:, None]), 0.0)
-            return {"count": total, "mean": overall, "m2": m2.sum(axis=1) + spread.sum(axis=1)}
+            overall = np.vecdot(n, mean) / total
+            away = mean - overall[:, None]
+            return {"count": total, "mean": overall, "m2": _sum(states["m2"], held) + np.vecdot(n * away, away)}
 
 
 class _Extremum(Algebra):
@@ -167,27 +176,26 @@ class _Extremum(Algebra):
         return {"at": "<f8", "value": DType.parse(part.dtype).numpy}
 
     def update(self, part: Part, values: Column, at: Column, starts: Column) -> State:
-        sizes = _sizes(starts, len(values))
-        order = np.lexsort((_bits(values), at, np.repeat(np.arange(len(starts)), sizes)))
-        chosen = order[starts + sizes - 1] if self._is_last else order[starts]
+        order = with_ties(values, at, starts)
+        chosen = order[starts + _sizes(starts, len(values)) - 1] if self._is_last else order[starts]
         return {"at": at[chosen].astype(np.float64), "value": values[chosen]}
 
     def merge(self, part: Part, a: State, b: State) -> State:
-        later = (b["at"] > a["at"]) | ((b["at"] == a["at"]) & (_bits(b["value"]) > _bits(a["value"])))
+        later = (b["at"] > a["at"]) | ((b["at"] == a["at"]) & (bits_of(b["value"]) > bits_of(a["value"])))
         takes_b = (b["at"] != 0) & ((a["at"] == 0) | (later if self._is_last else ~later))
         return {name: np.where(takes_b, b[name], a[name]) for name in ("at", "value")}
 
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        held = held & (states["at"] != 0)
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        some = held.mask & (states["at"] != 0)
         # Two tiles never hold one time, so times alone decide.
         places = (
-            np.where(held, states["at"], -1.0).argmax(axis=1)
+            np.where(some, states["at"], -1.0).argmax(axis=1)
             if self._is_last
-            else np.where(held, states["at"], np.inf).argmin(axis=1)
+            else np.where(some, states["at"], np.inf).argmin(axis=1)
         )
         rows = np.arange(len(places))
         return {
-            "at": np.where(held[rows, places], states["at"][rows, places], 0.0),
+            "at": np.where(some[rows, places], states["at"][rows, places], 0.0),
             "value": states["value"][rows, places],
         }
 
@@ -200,27 +208,29 @@ class _LastN(Algebra):
     def update(self, part: Part, values: Column, at: Column, starts: Column) -> State:
         sizes = _sizes(starts, len(values))
         group = np.repeat(np.arange(len(starts)), sizes)
-        order = np.lexsort((_bits(values), at, group))[::-1]
-        # Reversed, the groups come last first, each newest first: its i-th value is so far from the group's start.
-        place = np.arange(len(values)) - np.repeat((len(values) - starts - sizes)[::-1], sizes[::-1])
+        place = np.repeat(starts + sizes, sizes) - 1 - np.arange(len(values))  # from the group's end
         kept = place < part.n
+        chosen = with_ties(values, at, starts)[kept]
         listed = self.zero(part, len(starts))
-        chosen, at_group, at_place = order[kept], group[order][kept], place[kept]
-        listed[""]["at"][at_group, at_place] = at[chosen]
-        listed[""]["value"][at_group, at_place] = values[chosen]
+        listed[""]["at"][group[kept], place[kept]] = at[chosen]
+        listed[""]["value"][group[kept], place[kept]] = values[chosen]
         return listed
 
     def merge(self, part: Part, a: State, b: State) -> State:
-        return self._newest(part, np.concatenate([a[""], b[""]], axis=1))
-
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        listed = states[""].copy()
-        listed["at"][~held] = 0
-        return self._newest(part, listed.reshape(len(listed), -1))
-
-    def _newest(self, part: Part, listed: Column) -> State:
-        order = np.lexsort((_bits(listed["value"]), listed["at"]), axis=1)[:, ::-1][:, : part.n]
+        listed = np.concatenate([a[""], b[""]], axis=1)
+        order = np.lexsort((bits_of(listed["value"]), listed["at"]), axis=1)[:, ::-1][:, : part.n]
         return {"": np.take_along_axis(listed, order, axis=1)}
+
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        # Tiles have no time in common: in the order of their newest values all are in order, and n tiles suffice.
+        newest = states[""]["at"][..., 0] * held.weights
+        rows = np.arange(len(newest))[:, None]
+        tiles = np.argsort(newest, axis=1)[:, ::-1][:, : part.n]
+        listed = states[""][rows, tiles]
+        listed["at"][newest[rows, tiles] == 0] = 0
+        listed = listed.reshape(len(listed), -1)
+        unused_last = np.argsort(listed["at"] == 0, axis=1, kind="stable")[:, : part.n]
+        return {"": listed[rows, unused_last]}
 
 
 class _Sketch(Algebra):
@@ -231,14 +241,19 @@ class _Sketch(Algebra):
         registers = self.zero(part, len(starts))
         group = np.repeat(np.arange(len(starts)), _sizes(starts, len(values)))
         place, rank = register_of(values)
-        np.maximum.at(registers[""], (group, place), rank)
+        np.maximum.at(registers[""].reshape(-1), group * REGISTERS + place, rank)
         return registers
 
     def merge(self, part: Part, a: State, b: State) -> State:
         return {"": np.maximum(a[""], b[""])}
 
-    def fold(self, part: Part, states: State, held: Mask) -> State:
-        return {"": np.where(held[..., None], states[""], np.uint8(0)).max(axis=1)}
+    def fold(self, part: Part, states: State, held: Held) -> State:
+        # Tile by tile: 0.35 ms for 200 entities × 50 tiles; all at once, 1.2.
+        kept = held.mask.view(np.uint8)
+        greatest = np.zeros((len(kept), REGISTERS), np.uint8)
+        for i in range(kept.shape[1]):
+            np.maximum(greatest, states[""][:, i] * kept[:, i, None], out=greatest)
+        return {"": greatest}
 
 
 ALGEBRA: dict[PartKind, Algebra] = {
@@ -303,8 +318,9 @@ def register_of(values: Column) -> tuple[Column, Column]:
 
 def _hashes(values: Column) -> Column:
     if values.dtype == object:
-        digests = b"".join([hashlib.blake2b(value.encode(), digest_size=8).digest() for value in values.tolist()])
-        return np.frombuffer(digests, "<u8")
+        listed = values.tolist()
+        digests = {text: hashlib.blake2b(text.encode(), digest_size=8).digest() for text in set(listed)}
+        return np.frombuffer(b"".join([digests[text] for text in listed]), "<u8")
     wide = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
     # splitmix64's finalizer (Steele, Lea and Flood 2014).
     x = wide.view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
@@ -316,12 +332,20 @@ def _hashes(values: Column) -> Column:
 
 def _estimate(registers: Column) -> Column:
     """HyperLogLog's estimate, by linear counting while registers are empty enough; (n, REGISTERS) -> (n,) int64."""
-    raw = _BIAS * REGISTERS**2 / np.ldexp(1.0, -registers.astype(np.int32)).sum(axis=1)
-    empty = (registers == 0).sum(axis=1)
+    raw = _BIAS * REGISTERS**2 / _POWERS.take(registers).sum(axis=1)
+    empty = REGISTERS - np.count_nonzero(registers, axis=1)
     linear = REGISTERS * np.log(REGISTERS / np.maximum(empty, 1))
     estimate = np.where((raw <= 2.5 * REGISTERS) & (empty > 0), linear, raw)
     whole: Column = np.rint(estimate).astype(np.int64)
     return whole
+
+
+def _sum(values: Column, held: Held) -> Column:
+    # 200 entities × 50 tiles: 17 µs; where() and sum() take 40.
+    total: Column = np.vecdot(values, held.weights)
+    if not np.isfinite(total).all():  # what a stale tile holds may be infinite, and 0 × inf is NaN
+        total = np.where(held.mask, values, 0.0).sum(axis=1)
+    return total
 
 
 def _listed(entries: Column) -> Column:
@@ -334,8 +358,3 @@ def _listed(entries: Column) -> Column:
 
 def _sizes(starts: Column, total: int) -> Column:
     return np.diff(starts, append=total)
-
-
-def _bits(values: Column) -> Column:
-    """The bytes of values as unsigned numbers: an order that is total and the same everywhere."""
-    return np.ascontiguousarray(values).view(f"<u{values.dtype.itemsize}")

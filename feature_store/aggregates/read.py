@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_store.aggregates.parts import ALGEBRA, finalize
+from feature_store.aggregates.parts import ALGEBRA, Held, finalize
 from feature_store.aggregates.tiles import state_of
 from feature_store.definitions.dtypes import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from feature_store.aggregates.parts import Column, Mask, State
     from feature_store.aggregates.tiles import TilesLayout
@@ -33,13 +33,22 @@ def read(layout: TilesLayout, values: Column, now_us: int, features: Sequence[st
     Returns:
         Per feature (n,) values of its numpy dtype, objects (1-d arrays) for last_n, and (n,) bool: which are null.
     """
-    windows = [window for window in layout.windows.features if window.name in set(features)]
-    parts: dict[tuple[int, int], set[int]] = {}  # functions of one window share what they are finalized from
+    wanted = set(features)
+    windows = [window for window in layout.windows.features if window.name in wanted]
+    # Functions of one window share what they are finalized from, windows of one ring its tiles.
+    parts: dict[int, dict[int, set[int]]] = {}
     for window in windows:
-        parts.setdefault((window.ring, window.window_us), set()).update(window.parts)
+        parts.setdefault(window.ring, {}).setdefault(window.window_us, set()).update(window.parts)
+    # All rings are copied to one place, one after the other. In places of their own they would be so large that the C
+    # library gives their memory back each time: 0.3 ms of page faults for 200 entities × 3 rings.
+    scratch = np.empty(len(values) * max((layout.ring_size(ring) for ring in parts), default=0), np.uint8)
     found = {}
     with np.errstate(all="ignore"):  # of stale tiles anything can come; it is left out
-        states = {key: _states(layout, values, *key, now_us, wanted) for key, wanted in parts.items()}
+        states = {
+            (ring, window_us): of_window
+            for ring, wanted_parts in parts.items()
+            for window_us, of_window in _states(layout, values, ring, wanted_parts, now_us, scratch)
+        }
         for window in windows:
             of_window = [states[window.ring, window.window_us][place] for place in window.parts]
             found[window.name] = finalize(window.function, DType.parse(window.dtype), of_window)
@@ -47,24 +56,27 @@ def read(layout: TilesLayout, values: Column, now_us: int, features: Sequence[st
 
 
 def _states(
-    layout: TilesLayout, values: Column, ring: int, window_us: int, now_us: int, parts: set[int]
-) -> dict[int, State]:
-    """The states of parts over a window of a ring.
-
-    The copy of the tiles is given up before the next ring's is made: together they would be so large that the C library
-    gives their memory back each time, at 0.4 ms of page faults.
-    """
+    layout: TilesLayout, values: Column, ring: int, parts: Mapping[int, set[int]], now_us: int, scratch: Column
+) -> Iterator[tuple[int, dict[int, State]]]:
+    """Per window of a ring, the states of the parts that are wanted of it."""
     plan = layout.windows.rings[ring]
-    tiles = layout.tiles_in(values, ring)
-    held = _within(tiles["number"], (now_us - window_us) // plan.hop_us, now_us // plan.hop_us)
-    return {
-        place: ALGEBRA[plan.parts[place].kind].fold(plan.parts[place], state_of(tiles, place, plan.parts[place]), held)
-        for place in parts
-    }
+    tiles = layout.tiles_in(values, ring, scratch)
+    for window_us, places in parts.items():
+        held = Held(_within(tiles["number"], (now_us - window_us) // plan.hop_us, now_us // plan.hop_us))
+        yield (
+            window_us,
+            {
+                place: ALGEBRA[part.kind].fold(part, state_of(tiles, place, part), held)
+                for place, part in ((place, plan.parts[place]) for place in places)
+            },
+        )
 
 
 def _within(numbers: Column, first: int, last: int) -> Mask:
     """Which tiles are in `[first, last]`; stored numbers are one greater, and 0 is no tile."""
+    first = max(first, 0)
+    if last < first:  # before 1970
+        return np.zeros(numbers.shape, bool)
     # Unsigned, what is below the first wraps around to far above: one comparison instead of two.
-    within: Mask = numbers - np.uint32((max(first, 0) + 1) & 0xFFFFFFFF) <= np.uint32(max(last - max(first, 0), 0))
+    within: Mask = numbers - np.uint32(first + 1) <= np.uint32(last - first)
     return within

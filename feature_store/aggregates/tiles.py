@@ -53,12 +53,19 @@ class TilesLayout:
         # The record is what a value starts with, so that a place in it is one in the value.
         self._places = [(_place(self.record, f"ring{i}"), _place(self.value, f"slots{i}")) for i in range(len(rings))]
 
-    def tiles_in(self, values: Column, ring: int) -> Column:
-        """The tiles of a ring in (n, value) uint8, its head first: (n, 1 + slots)."""
+    def ring_size(self, ring: int) -> int:
+        """Bytes of all the tiles of a ring in one value."""
+        return (1 + self.windows.rings[ring].slots) * self.tiles[ring].itemsize
+
+    def tiles_in(self, values: Column, ring: int, scratch: Column) -> Column:
+        """The tiles of a ring in (n, value) uint8, its head first: (n, 1 + slots).
+
+        They lie in `scratch`, uint8, of at least n times `ring_size(ring)`.
+        """
         tile, slots = self.tiles[ring], self.windows.rings[ring].slots
         head, after = self._places[ring]
         # numpy is slow on what lies askew, as in a reply.
-        tiles = np.empty((len(values), (1 + slots) * tile.itemsize), np.uint8)
+        tiles = scratch[: len(values) * self.ring_size(ring)].reshape(len(values), -1)
         tiles[:, : tile.itemsize] = values[:, head : head + tile.itemsize]
         tiles[:, tile.itemsize :] = values[:, after : after + slots * tile.itemsize]
         found: Column = tiles.view(tile)

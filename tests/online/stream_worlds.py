@@ -1,13 +1,12 @@
-"""A stream view of every function, a way to merge events into it, and an oracle that computes windows the slow way."""
+"""A stream view of every function, a way to merge events into it, and what its windows must be (see naive.py)."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from naive import naive
 
 from feature_store.aggregates.deltas import deltas
 from feature_store.definitions import (
@@ -22,7 +21,6 @@ from feature_store.definitions import (
     StreamFeatureView,
     String,
 )
-from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.online import keys
 from feature_store.online.codec import object_column
 from feature_store.online.tile_writer import Advances, Merge, TileWriter
@@ -100,41 +98,9 @@ def merge_events(writer: TileWriter, events: list[Event], advances: Advances) ->
 
 def expected(view: StreamFeatureView, events: list[Event], key: tuple[Any, ...], now_us: int) -> dict[str, Any]:
     """What every feature of an entity must be, straight from its events."""
-    own = [event for event in events if tuple(event[name] for name in view.join_keys) == key]
-    values = {}
-    for aggregation in view.aggregations:
-        for window in aggregation.windows:
-            hop = aggregation.hop_us(window)
-            start = (now_us - window // MICROSECOND) // hop * hop
-            held = [
-                (event["ts"], event[aggregation.column])
-                for event in own
-                if start <= event["ts"] <= now_us
-                and event[aggregation.column] is not None
-                and not math.isnan(event[aggregation.column])
-                and (aggregation.filter is None or event["action"] == "buy")
-            ]
-            values[aggregation.feature_name(window)] = _function(aggregation, held)
-    return values
-
-
-def _function(aggregation: Aggregation, held: list[tuple[int, float]]) -> Any:
-    numbers = [value for _, value in held]
-    in_order = [value for _, value in sorted(held, key=lambda item: (item[0], np.float64(item[1]).view(np.uint64)))]
-    match aggregation.function:
-        case "count" | "distinct":  # exact for the few of these tests, give or take the sketch's collisions
-            return len(numbers) if aggregation.function == "count" else len(set(numbers))
-        case "sum":
-            return math.fsum(numbers)
-        case "last_n":
-            return in_order[::-1][: aggregation.n]
-        case _ if not numbers:
-            return None
-        case "mean":
-            return math.fsum(numbers) / len(numbers)
-        case "stddev":
-            return statistics.pstdev(numbers)
-        case "first" | "last":
-            return in_order[0 if aggregation.function == "first" else -1]
-        case _:
-            return min(numbers) if aggregation.function == "min" else max(numbers)
+    keyed = [event | {"entity": tuple(event[name] for name in view.join_keys)} for event in events]
+    return {
+        aggregation.feature_name(window): naive(aggregation, window, keyed, key, now_us)
+        for aggregation in view.aggregations
+        for window in aggregation.windows
+    }

@@ -1,0 +1,57 @@
+"""Events in the order that all else here relies on: by entity, by time, and of equal times by the bytes of a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from feature_store.aggregates.parts import Column
+
+# numpy sorts 16-bit numbers by radix: 20,000 of them in 0.09 ms, where int64 take 1.3.
+_DIGIT_BITS = 16
+_DIGIT = (1 << _DIGIT_BITS) - 1
+
+
+def by_entity_and_time(entities: Column, event_us: Column) -> Column:
+    """The places of events, sorted by entity and then by time.
+
+    Args:
+        entities: (n,) intp, from 0.
+        event_us: (n,) int64. Logs are nearly sorted by time, which costs a stable sort next to nothing.
+    """
+    order = np.argsort(event_us, kind="stable")
+    most = int(entities.max()) if len(entities) else 0
+    for shift in range(0, max(most.bit_length(), 1), _DIGIT_BITS):
+        digit = (entities[order] >> shift & _DIGIT).astype(np.uint16)
+        order = order[np.argsort(digit, kind="stable")]
+    return order
+
+
+def starts_of(*keys: Column) -> Column:
+    """Where sorted rows begin a new group: some key differs from the row before."""
+    if not len(keys[0]):
+        return np.zeros(0, np.intp)
+    differs = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    starts: Column = np.concatenate([[0], np.flatnonzero(differs) + 1])
+    return starts
+
+
+def with_ties(values: Column, at: Column, starts: Column) -> Column:
+    """The order of values by group, time and bytes; they come by group and time. Groups begin at `starts`."""
+    order = np.arange(len(values))
+    tied = at[1:] == at[:-1]  # with the one before
+    tied[starts[1:] - 1] = False
+    if tied.any():
+        with_one_before = np.concatenate([[False], tied])
+        places = np.flatnonzero(with_one_before | np.concatenate([tied, [False]]))
+        run = np.cumsum(~with_one_before)[places]
+        order[places] = places[np.lexsort((bits_of(values[places]), run))]
+    return order
+
+
+def bits_of(values: Column) -> Column:
+    """The bytes of values as unsigned numbers: an order that is total and the same everywhere."""
+    bits: Column = np.ascontiguousarray(values).view(f"<u{values.dtype.itemsize}")
+    return bits
