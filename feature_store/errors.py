@@ -51,6 +51,10 @@ class DataError(FeatureStoreError, ValueError):
     """Data to be written or read does not fit the declared types."""
 
 
+class EngineError(FeatureStoreError):
+    """What computes failed: it cannot be started, lost its machines, or has too little of something."""
+
+
 class RegistryError(FeatureStoreError):
     """The registry cannot be reached or used."""
 

@@ -191,7 +191,7 @@ class FeatureStore:
             start: None: from where the last materialization ended (or from the beginning), less `lookback`.
             end: None: now.
             views: names; None: every view that has a source.
-            engine: `local`; the configured one unless given.
+            engine: `local` or `spark`; the configured one unless given.
             lookback: how far before the last end to read again, for rows that came late.
             report: is told of the progress.
 
@@ -205,26 +205,23 @@ class FeatureStore:
 
         newest, plan = self._served()
         definitions = newest.definitions()
-        summaries = []
-        for view in self._chosen(definitions, views):
-            with self.online.following_writer(view.name) as sink:
-                summaries.append(
-                    materialize(
-                        view,
-                        source_folder=self.config.folder,
-                        start_us=None if start is None else to_microseconds(start),
-                        end_us=to_microseconds(end or datetime.now(UTC)),
-                        lookback_us=lookback // MICROSECOND,
-                        generation=plan.group_of(view.name).generation,
-                        engine=self._engine(engine),
-                        sink=sink,
-                        progress=self.registry,
-                        folders=self._folders,
-                        digest=newest.digest,
-                        report=report,
-                    )
-                )
-        return summaries
+        return [
+            materialize(
+                view,
+                source_folder=self.config.folder,
+                start_us=None if start is None else to_microseconds(start),
+                end_us=to_microseconds(end or datetime.now(UTC)),
+                lookback_us=lookback // MICROSECOND,
+                generation=plan.group_of(view.name).generation,
+                engine=self._engine(engine or self.config.engine),
+                destination=self.online.destination(view.name),
+                progress=self.registry,
+                folders=self._folders,
+                digest=newest.digest,
+                report=report,
+            )
+            for view in self._chosen(definitions, views)
+        ]
 
     def push(self, view: str, table: Any, *, report: Report | None = None) -> Summary:
         """Write rows of a view: an Arrow table, a DataFrame, or the path of a CSV or Parquet file.
@@ -237,15 +234,14 @@ class FeatureStore:
             from feature_store.materialize.job import push
 
         definition = self._served()[0].definitions().view(view)
-        with self.online.following_writer(view) as sink:
-            return push(
-                definition,
-                table,
-                engine=self._engine(None),
-                sink=sink,
-                folders=self._folders,
-                report=report,
-            )
+        return push(
+            definition,
+            table,
+            engine=self._engine("local"),  # the rows are here
+            destination=self.online.destination(view),
+            folders=self._folders,
+            report=report,
+        )
 
     def get_online_features(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], *, now: datetime | int | None = None
@@ -362,7 +358,7 @@ class FeatureStore:
     def close(self) -> None:
         """Close connections; the embedded server stops when nobody else uses it."""
         self._exit.close()
-        for name in ("registry", "online_url", "online", "client"):
+        for name in ("registry", "online_url", "online", "client", "_spark"):
             self.__dict__.pop(name, None)
 
     def __enter__(self) -> Self:
@@ -422,13 +418,22 @@ class FeatureStore:
 
         return Folders(self.config.state_folder / "materialize", self.config.state_folder / "quarantine")
 
-    def _engine(self, name: str | None) -> Engine:
-        wanted = name or self.config.engine
-        if wanted != "local":
-            raise NotFoundError("engine", expected="local", got=repr(wanted))
-        from feature_store.engines.local import LocalEngine
+    def _engine(self, name: str) -> Engine:
+        if name == "local":
+            from feature_store.engines.local import LocalEngine
 
-        return LocalEngine()
+            return LocalEngine()
+        if name == "spark":
+            return self._spark
+        raise NotFoundError("engine", expected="local or spark", got=repr(name))
+
+    @cached_property
+    def _spark(self) -> Engine:
+        from feature_store.engines.spark.engine import SparkEngine
+
+        engine = SparkEngine(self.config.spark)
+        self._exit.callback(engine.close)
+        return engine
 
     def _join_engine(self, name: str | None) -> JoinEngine:
         wanted = name or self.config.engine
@@ -445,22 +450,21 @@ class FeatureStore:
         definition = self.definitions.view(view)
         if definition.source is None:
             return
-        with self.online.filler(view, group) as sink:
-            for start_us, end_us in intervals:
-                materialize(
-                    definition,
-                    source_folder=self.config.folder,
-                    start_us=start_us,
-                    end_us=end_us,
-                    lookback_us=0,
-                    generation=group.generation,
-                    engine=self._engine(None),
-                    sink=sink,
-                    progress=self.registry,
-                    folders=self._folders,
-                    digest=str(group.generation),
-                    report=None,
-                )
+        for start_us, end_us in intervals:
+            materialize(
+                definition,
+                source_folder=self.config.folder,
+                start_us=start_us,
+                end_us=end_us,
+                lookback_us=0,
+                generation=group.generation,
+                engine=self._engine(self.config.engine),
+                destination=self.online.filling(view, group),
+                progress=self.registry,
+                folders=self._folders,
+                digest=str(group.generation),
+                report=None,
+            )
 
 
 class _TilesFill:

@@ -10,9 +10,12 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.load_profile("project")
 
 from servers import RedisServer, redis_server
+from spark_settings import SPARK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from feature_store.engines.spark.engine import SparkEngine
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +32,14 @@ def redis_url(redis_process: RedisServer) -> Iterator[str]:
     with redis.Redis.from_url(redis_process.url) as client:
         client.flushall()
     yield redis_process.url
+
+
+@pytest.fixture(scope="session")
+def spark_engine() -> Iterator[SparkEngine]:
+    """An engine on a Spark that all tests share, because it takes seconds to start."""
+    from feature_store.engines.spark.engine import SparkEngine
+
+    engine = SparkEngine(SPARK)
+    assert engine._session.spark is not None  # started: a project's own engine finds it
+    yield engine
+    engine.close()

@@ -1,4 +1,8 @@
-"""The seam between jobs and what computes: an engine turns a source's rows into the latest row of each entity."""
+"""The seam between jobs and what computes: an engine turns a source's rows into the latest row of each entity, and
+writes them where a job says.
+
+Both steps may run in other processes, on other machines: what crosses the seam is plain data, and counts come back.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from feature_store.definitions.feature_view import FeatureView
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
     from feature_store.online.batch import RowBatch
+    from feature_store.online.writer import WriteCounts
 
 
 class Stage(NamedTuple):
@@ -22,7 +28,7 @@ class Stage(NamedTuple):
         view: whose rows.
         rows: the source.
         start_us, end_us: event times in `[start_us, end_us)` count.
-        target: the file to make; it must be there whole or not at all.
+        target: the file or folder to make; it must be there whole or not at all.
         quarantine: takes the rows that do not fit.
         report: is told of the progress.
     """
@@ -36,8 +42,37 @@ class Stage(NamedTuple):
     report: Report
 
 
+class Sink(Protocol):
+    """Takes rows: a writer of the online store."""
+
+    def write(self, batch: RowBatch) -> WriteCounts:
+        """Write rows, newest wins."""
+        ...
+
+
+class Destination(Protocol):
+    """Where rows go. Plain data: a copy in another process opens a sink to the same place."""
+
+    def open(self) -> AbstractContextManager[Sink]:
+        """A sink, for one process."""
+        ...
+
+
+class Written(NamedTuple):
+    """What became of a chunk: how many rows it had, and what the sink said of them."""
+
+    rows: int
+    counts: WriteCounts
+
+
 class Engine(Protocol):
-    """Computes the latest rows of a view. All engines pass one conformance suite."""
+    """Computes the latest rows of a view. All engines pass one conformance suite.
+
+    Attributes:
+        name: what it is called in feature_store.yaml. What one engine has staged, another does not read.
+    """
+
+    name: str
 
     def stage(self, asked: Stage) -> int:
         """Write to `asked.target`, for each entity key, the row with the greatest (event time, creation time) among the
@@ -54,9 +89,12 @@ class Engine(Protocol):
         ...
 
     def chunk_count(self, target: Path) -> int:
-        """How many chunks a staged file has; each time the same."""
+        """How many chunks a staged target has; each time the same. Every entity key occurs in one chunk, once."""
         ...
 
-    def chunks(self, target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
-        """The chunks from the `first` on; in each, every entity key occurs once."""
+    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
+        """Write the chunks from the `first` on, one after the other, and tell of each when it is written.
+
+        Writing what is partly written already changes nothing.
+        """
         ...

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
+from feature_store.engines.engine import Written
 from feature_store.engines.local_join import join, read_labels
 from feature_store.engines.local_sql import selected
 from feature_store.engines.local_windows import stage_windows
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Stage
+    from feature_store.engines.engine import Destination, Stage
     from feature_store.engines.join import Join, Joined, Labels, Query
     from feature_store.engines.rows import SourceColumns
     from feature_store.online.batch import RowBatch
@@ -57,6 +58,8 @@ COPY (
 
 class LocalEngine:
     """See Engine and JoinEngine."""
+
+    name = "local"
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
@@ -83,12 +86,11 @@ class LocalEngine:
             count: int = pq.read_metadata(target).num_row_groups
         return count
 
-    def chunks(self, target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
+    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
         """See Engine."""
-        with reading(f"staged rows {target}"), pq.ParquetFile(target) as file:
-            for chunk in range(first, file.num_row_groups):
-                rows = file.read_row_group(chunk)
-                yield to_row_batch(rows.rename_columns([*_columns(view), EVENT_TS, CREATED_TS]), view)
+        with destination.open() as sink:
+            for batch in _chunks(target, view, first):
+                yield Written(len(batch), sink.write(batch))
 
     def labels(self, given: pa.Table | Path | Query) -> Labels:
         """See JoinEngine."""
@@ -147,6 +149,13 @@ class _FittingRows:
             asked.report.advanced(len(batch))
             yield good
         asked.report.finished()
+
+
+def _chunks(target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
+    with reading(f"staged rows {target}"), pq.ParquetFile(target) as file:
+        for chunk in range(first, file.num_row_groups):
+            rows = file.read_row_group(chunk)
+            yield to_row_batch(rows.rename_columns([*_columns(view), EVENT_TS, CREATED_TS]), view)
 
 
 def _columns(view: FeatureView) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,32 +14,25 @@ from feature_store.engines.rows import shown
 from feature_store.engines.sources import reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
-class Quarantine:
-    """A file for one job's bad rows: their columns as they were, and why. Made with the first of them.
+class QuarantineFile:
+    """A file of bad rows: their columns as they were, and why. Made with the first of them.
 
     A column becomes text when the files of a source have it in different types, or Parquet does not have its values.
 
     Args:
-        folder: where it goes when it is whole.
-        work: where it is written, so that a killed job leaves no half file among the whole ones.
-        view: whose rows.
+        path: where it goes when it is whole.
+        unfinished: where it is written.
+        schema: from `joint_schema`, if others write to files beside it; else that of the first rows.
     """
 
-    def __init__(self, folder: Path, work: Path, view: str) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"-{time.time_ns() % 1_000_000_000:09d}"
-        self._path = folder / f"{view}-{stamp}.parquet"
-        self._unfinished = work / "quarantine.unfinished"
+    def __init__(self, path: Path, unfinished: Path, schema: pa.Schema | None = None) -> None:
+        self._path, self._unfinished, self._schema = path, unfinished, schema
         self._writer: Any = None
-        self._schema: pa.Schema = pa.schema([])
         self.rows = 0
-
-    @property
-    def path(self) -> Path | None:
-        """The file, or None when no row was bad."""
-        return self._path if self.rows else None
 
     def add(self, bad: pa.RecordBatch) -> None:
         """Set rows aside.
@@ -50,11 +44,13 @@ class Quarantine:
             return
         bad = _storable(bad)
         with reading(f"quarantine file {self._unfinished}"):
+            schema = _joined(self._schema or bad.schema, bad.schema)
             if self._writer is None:
-                self._open(bad.schema)
-            elif bad.schema != self._schema:
-                self._widen(bad.schema)
-            self._writer.write_batch(_as(bad, self._schema))
+                self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+                self._open(schema)
+            elif schema != self._schema:
+                self._widen(schema)
+            self._writer.write_batch(_as(bad, schema))
         self.rows += len(bad)
 
     def close(self) -> None:
@@ -63,27 +59,64 @@ class Quarantine:
         Raises:
             DataError: it cannot be written.
         """
-        if self._writer is None:
+        if not self.rows:
             return
         with reading(f"quarantine file {self._path}"):
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             self._path.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self._unfinished, self._path)
 
     def _open(self, schema: pa.Schema) -> None:
         self._writer, self._schema = pq.ParquetWriter(self._unfinished, schema), schema
 
-    def _widen(self, other: pa.Schema) -> None:
-        """Write what is there again, with text where the types differ: at most once for each column."""
+    def _widen(self, schema: pa.Schema) -> None:
+        """Write what is there again: at most once for each column."""
         self._writer.close()
-        earlier = self._unfinished.rename(self._unfinished.with_suffix(".earlier"))
-        self._open(
-            pa.schema([mine if mine == its else _text(mine) for mine, its in zip(self._schema, other, strict=True)])
-        )
+        earlier = self._unfinished.rename(self._unfinished.with_name(f"{self._unfinished.name}.earlier"))
+        self._open(schema)
         with pq.ParquetFile(earlier) as file:
             for batch in file.iter_batches():
-                self._writer.write_batch(_as(batch, self._schema))
+                self._writer.write_batch(_as(batch, schema))
         earlier.unlink()
+
+
+class Quarantine(QuarantineFile):
+    """One job's bad rows: a file, or a folder of files when many tasks set rows aside.
+
+    Args:
+        folder: where it goes when it is whole.
+        work: where it is written, so that a killed job leaves no half file among the whole ones.
+        view: whose rows.
+    """
+
+    def __init__(self, folder: Path, work: Path, view: str) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"-{time.time_ns() % 1_000_000_000:09d}"
+        super().__init__(folder / f"{view}-{stamp}.parquet", work / "quarantine.unfinished")
+
+    @property
+    def path(self) -> Path | None:
+        """Where the rows are, or None when none was bad."""
+        return self._path if self.rows else None
+
+    @property
+    def parts(self) -> Path:
+        """The folder for the files of tasks, which do not call `add`."""
+        return self._unfinished
+
+    def count_parts(self, rows: int) -> None:
+        """Take the rows into account that tasks have put into `parts`."""
+        self.rows += rows
+
+
+def joint_schema(examples: Iterable[pa.RecordBatch]) -> pa.Schema:
+    """The schema in which rows like any of the examples can be put aside; these need not have rows."""
+    return reduce(_joined, (_storable(example).schema for example in examples))
+
+
+def _joined(a: pa.Schema, b: pa.Schema) -> pa.Schema:
+    """With text where the types differ."""
+    return pa.schema([mine if mine.type == its.type else _text(mine) for mine, its in zip(a, b, strict=True)])
 
 
 def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:

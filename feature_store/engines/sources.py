@@ -30,6 +30,22 @@ _READ_AHEAD = 2
 _DAY_US = 86_400_000_000
 
 
+class Piece(NamedTuple):
+    """Some neighbouring row groups of a file, as plain data: what one of several readers takes.
+
+    Attributes:
+        file: its path.
+        row_groups: their numbers.
+        rows: how many there are.
+        first: the place of the first of them in the source.
+    """
+
+    file: str
+    row_groups: tuple[int, ...]
+    rows: int
+    first: int
+
+
 class Rows(NamedTuple):
     """Rows to be read once.
 
@@ -79,6 +95,46 @@ class Rows(NamedTuple):
                 )
                 yield from scanner.to_batches()
 
+    def pieces(
+        self, columns: list[str], event_timestamp: str, start_us: int, end_us: int, *, most_bytes: int
+    ) -> list[Piece]:
+        """The files cut into pieces of at most so many bytes of these columns in memory, or of one row group.
+
+        Row groups that cannot be in `[start_us, end_us)` are left out.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        found: list[Piece] = []
+        place = 0
+        with reading(self.where):
+            for file, schema in zip(self.dataset.get_fragments(), self.schemas(columns), strict=True):
+                wanted = between(file.physical_schema.field(event_timestamp), start_us, end_us)
+                found += _pieces_of(file, most_bytes // _row_bytes(schema), wanted, place)
+                place += file.metadata.num_rows
+        return found
+
+    def schemas(self, columns: list[str]) -> list[pa.Schema]:
+        """Of these columns in each file."""
+        names = dict.fromkeys(columns)
+        found = [file.physical_schema for file in self.dataset.get_fragments()]
+        return [pa.schema([schema.field(name) for name in names]) for schema in found]
+
+
+def piece_rows(piece: Piece, where: str) -> Rows:
+    """The rows of a piece, wherever it was cut.
+
+    Raises:
+        DataError: the file is not there, or is another.
+    """
+    with reading(where):
+        whole = _parquet([piece.file])
+        (file,) = whole.get_fragments()
+        part = ds.FileSystemDataset(
+            [file.subset(row_group_ids=list(piece.row_groups))], whole.schema, whole.format, whole.filesystem
+        )
+        return Rows(where, whole.schema, piece.rows, dataset=part)
+
 
 def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, folder: Path) -> Rows:
     """The rows of a source: a file, a folder of files or a glob, relative to `folder`.
@@ -91,12 +147,7 @@ def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, f
     where = f"source {source.path}"
     files = source_files(source, folder)
     with reading(where):
-        # By default pyarrow fetches whole row groups ahead: 2.3 GB for 20M rows of 10 floats in groups of a million.
-        streamed = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20)
-        # Spark's old timestamps count nanoseconds since 4713 BC: as nanoseconds since 1970 they would wrap.
-        read = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
-        parquet = ds.ParquetFileFormat(default_fragment_scan_options=streamed, read_options=read)
-        dataset = ds.dataset([str(file) for file in files], format=parquet)
+        dataset = _parquet([str(file) for file in files])
         total = 0
         for file in dataset.get_fragments():
             if takes_columns:
@@ -170,6 +221,34 @@ def reading(where: str) -> Iterator[None]:
         raise DataError(where, expected="readable data", got=str(error)) from error
 
 
+def _parquet(files: list[str]) -> Any:
+    # By default pyarrow fetches whole row groups ahead: 2.3 GB for 20M rows of 10 floats in groups of a million.
+    streamed = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20)
+    # Spark's old timestamps count nanoseconds since 4713 BC: as nanoseconds since 1970 they would wrap.
+    read = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
+    parquet = ds.ParquetFileFormat(default_fragment_scan_options=streamed, read_options=read)
+    return ds.dataset(files, format=parquet)
+
+
+def _pieces_of(file: Any, most_rows: int, wanted: Any, place: int) -> Iterator[Piece]:
+    """Pieces of one file, whose first row has that place in the source."""
+    groups = file.row_groups
+    chosen = file if wanted is None else file.subset(filter=wanted, schema=file.physical_schema)
+    inside = {group.id for group in chosen.row_groups}
+    taken: list[int] = []
+    rows = 0
+    for group in groups:
+        if taken and (group.id not in inside or rows + group.num_rows > most_rows):
+            yield Piece(file.path, tuple(taken), rows, place - rows)
+            taken, rows = [], 0
+        if group.id in inside:
+            taken.append(group.id)
+            rows += group.num_rows
+        place += group.num_rows
+    if taken:
+        yield Piece(file.path, tuple(taken), rows, place - rows)
+
+
 def _file_rows(path: Path, where: str) -> Rows:
     if not path.exists():
         raise DataError(where, expected="readable data", got=f"no file {path}")
@@ -185,8 +264,11 @@ def _file_rows(path: Path, where: str) -> Rows:
 
 def batch_rows(schema: pa.Schema) -> int:
     """Rows of a batch of about 16 MB: enough to keep the reader busy, little enough that a few can be held."""
-    width = sum(_width(field.type) for field in schema)
-    return max(1024, min(_MOST_BATCH_ROWS, _BATCH_BYTES // max(width, 1)))
+    return max(1024, min(_MOST_BATCH_ROWS, _BATCH_BYTES // _row_bytes(schema)))
+
+
+def _row_bytes(schema: pa.Schema) -> int:
+    return max(1, sum(_width(field.type) for field in schema))
 
 
 def _width(found: pa.DataType) -> int:

@@ -1,8 +1,8 @@
 """A job: rows of a view in an interval, staged, written in chunks, recorded. Killed anywhere, it goes on when rerun.
 
-stage    the engine makes a file of the latest rows; a rename makes it be there whole or not at all
-write    chunk after chunk; the registry notes how many are written
-record   the interval, then the file goes
+stage    the engine puts the latest rows on disk; a rename makes them be there whole or not at all
+write    the engine writes chunk after chunk; the registry notes how many are written
+record   the interval, then the staged rows go
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.engine import Stage
@@ -30,19 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Engine
+    from feature_store.engines.engine import Destination, Engine
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
     from feature_store.materialize.progress import Progress
-    from feature_store.online.batch import RowBatch
-
-
-class Sink(Protocol):
-    """Takes rows: a writer of the online store."""
-
-    def write(self, batch: RowBatch) -> WriteCounts:
-        """Write rows, newest wins."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,13 +91,13 @@ def materialize(
     lookback_us: int,
     generation: int,
     engine: Engine,
-    sink: Sink,
+    destination: Destination,
     progress: Progress,
     folders: Folders,
     digest: str,
     report: Report | None = None,
 ) -> Summary:
-    """Write the latest rows of a view's source to a sink.
+    """Write the latest rows of a view's source to the online store.
 
     Args:
         view: a view with a source.
@@ -115,8 +106,8 @@ def materialize(
         end_us: where to end.
         lookback_us: see `start_us`.
         generation: of the view's row group, under which intervals are recorded.
-        engine: what finds the latest rows.
-        sink: where they go.
+        engine: what finds the latest rows, and writes them.
+        destination: where they go.
         progress: what is recorded.
         folders: where files go.
         digest: of the definitions; rows staged under others are not used.
@@ -133,7 +124,8 @@ def materialize(
         raise DataError(f"materialize {view.name}", expected="a start before the end", got=got)
     summary = Summary(view.name)
     with _locked(folders.work / view.name) as work:
-        rows_digest = json.dumps([view.name, generation, digest, fingerprint(view.source, source_folder)])
+        source = fingerprint(view.source, source_folder)
+        rows_digest = json.dumps([engine.name, view.name, generation, digest, source])
         intervals = _intervals(progress.finished_intervals(view.name, generation), start_us, end_us, lookback_us)
         intervals = _leftover_first(intervals, work, rows_digest)
         if not intervals or not (work / f"{_job_name(rows_digest, intervals[0])}.json").exists():
@@ -141,7 +133,7 @@ def materialize(
         for interval in intervals:
             rows = parquet_rows(view.source, view, source_folder)
             job = _Job(_job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
-            done = _run(job, engine, sink, progress, report or Silent())
+            done = _run(job, engine, destination, progress, report or Silent())
             progress.record_interval(view.name, generation, *interval)
             progress.forget_job(job.name)
             _clear(work)
@@ -150,16 +142,22 @@ def materialize(
 
 
 def push(
-    view: FeatureView, table: Any, *, engine: Engine, sink: Sink, folders: Folders, report: Report | None = None
+    view: FeatureView,
+    table: Any,
+    *,
+    engine: Engine,
+    destination: Destination,
+    folders: Folders,
+    report: Report | None = None,
 ) -> Summary:
-    """Write the latest rows of a table to a sink.
+    """Write the latest rows of a table to the online store.
 
     Args:
         view: whose rows.
         table: an Arrow table, record batch or reader, a DataFrame, or the path of a .csv or .parquet file, with the
             columns of the view's source; of a view without one: join keys, fields, `event_timestamp` and, if there is
             one, `created_timestamp`.
-        engine, sink, folders, report: as of `materialize`.
+        engine, destination, folders, report: as of `materialize`.
 
     Raises:
         DataError: the table does not fit the view, or cannot be read; or the view is computed from events.
@@ -172,7 +170,7 @@ def push(
     with _locked(folders.work / f"push-{view.name}") as work:
         _clear(work)
         job = _Job("push", view, rows, (BEGINNING, -BEGINNING), work, folders.quarantine)
-        done = _run(job, engine, sink, _Unrecorded(), report or Silent())
+        done = _run(job, engine, destination, _Unrecorded(), report or Silent())
         _clear(work)
     return replace(done, seconds=time.perf_counter() - begun)
 
@@ -187,7 +185,7 @@ class _Job(NamedTuple):
 
     @property
     def staged(self) -> Path:
-        """The file of the latest rows."""
+        """The latest rows."""
         return self.work / f"{self.name}.parquet"
 
     @property
@@ -236,7 +234,7 @@ def _intervals(finished: list[Interval], start_us: int | None, end_us: int, look
     return [*missing((BEGINNING, again[0]), finished), again]
 
 
-def _run(job: _Job, engine: Engine, sink: Sink, progress: Progress, report: Report) -> Summary:
+def _run(job: _Job, engine: Engine, destination: Destination, progress: Progress, report: Report) -> Summary:
     done = progress.chunks_done(job.name) if job.note.exists() else 0
     if not job.note.exists():
         progress.forget_job(job.name)  # of a staged file that is no more
@@ -245,11 +243,11 @@ def _run(job: _Job, engine: Engine, sink: Sink, progress: Progress, report: Repo
     total = engine.chunk_count(job.staged)
     counts, latest = WriteCounts(), 0
     report.started(f"{job.view.name}: write", None)
-    for chunk, batch in enumerate(engine.chunks(job.staged, job.view, done), done):
-        counts = counts.plus(sink.write(batch))
-        latest += len(batch)
+    for chunk, written in enumerate(engine.write(job.staged, job.view, done, destination), done):
+        counts = counts.plus(written.counts)
+        latest += written.rows
         progress.record_chunk(job.name, chunk + 1, total)
-        report.advanced(len(batch))
+        report.advanced(written.rows)
     report.finished()
     return Summary(
         job.view.name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +22,7 @@ from feature_store.online.layout import ABSENT, RowLayout
 from feature_store.online.rows import StoredRows
 from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.tile_writer import TileWriter
-from feature_store.online.writer import ViewWriter, WriteCounts
+from feature_store.online.writer import ViewWriter, WriteCounts, layout_of
 from feature_store.registry.serving_plan import ServingPlan
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.online.layout import FieldLayout, SegmentLayout
-    from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, TilesPlan
 
 PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
 # Keys per SCAN and per UNLINK or MGET: what Redis does in well under a millisecond.
@@ -49,6 +51,7 @@ class OnlineStore:
     """
 
     def __init__(self, url: str | redis.ConnectionPool, project: str, *, timeout_s: float = 5.0) -> None:
+        self._url, self._timeout_s = url, timeout_s
         self._endpoint = Endpoint(url, timeout_s)
         self._project = project
         self._redis: Any = self._endpoint.client()
@@ -122,13 +125,23 @@ class OnlineStore:
         """
         return ViewWriter(self._endpoint, self.require_published(), view)
 
-    def following_writer(self, view: str) -> FollowingWriter:
-        """A writer that goes on under a new plan, as long as the view's layout stays.
+    def destination(self, view: str) -> Destination:
+        """Where a job writes a view's rows, now under the plan that is published.
 
         Raises:
             NotPublishedError, NotFoundError: as `writer`.
         """
-        return FollowingWriter(self, view)
+        segment = self.require_published().plan.group_of(view).segment(view)
+        return Destination(self._url, self._project, segment, timeout_s=self._timeout_s)
+
+    def filling(self, view: str, group: RowGroupPlan) -> Destination:
+        """Where a job writes a view's rows of one row group alone: the next generation, while it is filled.
+
+        Raises:
+            NotPublishedError: there is no plan.
+        """
+        epoch = self.require_published().epoch
+        return Destination(self._url, self._project, group.segment(view), group, epoch, timeout_s=self._timeout_s)
 
     def filler(self, view: str, group: RowGroupPlan) -> ViewWriter:
         """A writer of a view's rows to one row group alone: the next generation, while it is filled.
@@ -405,17 +418,61 @@ class _Stored(NamedTuple):
     prefixes: Callable[[int], list[bytes]]
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where a job's rows go, as plain data that other processes can be given; each opens a writer of its own.
+
+    Attributes:
+        url: of Redis; never shown, since it may hold a password.
+        project: the project's name.
+        segment: the layout of the view's rows when the job began.
+        group: the row group that is filled; None: all that hold the view, under whatever plan is published.
+        epoch: of the plan that says that `group` is filled.
+        timeout_s: seconds to wait to connect, and for each answer.
+    """
+
+    url: str | redis.ConnectionPool = field(repr=False)
+    project: str
+    segment: SegmentPlan
+    group: RowGroupPlan | None = None
+    epoch: bytes = b""
+    timeout_s: float = 5.0
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[ViewWriter | FollowingWriter]:
+        """A writer, on a connection of its own.
+
+        Raises:
+            StaleWriteError: another layout is published by now, or nobody fills the row group any more.
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+        """
+        store = OnlineStore(self.url, self.project, timeout_s=self.timeout_s)
+        with contextlib.closing(store), contextlib.closing(self._writer(store)) as writer:
+            yield writer
+
+    def _writer(self, store: OnlineStore) -> ViewWriter | FollowingWriter:
+        if self.group is None:
+            return FollowingWriter(store, self.segment)
+        published = store.require_published()
+        if published.epoch != self.epoch:
+            raise _stale(self.segment)
+        return store.filler(self.segment.view, self.group)
+
+
 class FollowingWriter:
-    """Writes rows of a view under whatever plan is published, for jobs that outlive one.
+    """Writes rows of a view under whatever plan is published, for jobs that outlive one, as long as its layout stays.
 
     Args:
         store: the online store.
-        view: whose rows.
+        segment: the layout of the view's rows.
+
+    Raises:
+        StaleWriteError: another layout is published.
     """
 
-    def __init__(self, store: OnlineStore, view: str) -> None:
-        self._store, self._view = store, view
-        self._writer = store.writer(view)
+    def __init__(self, store: OnlineStore, segment: SegmentPlan) -> None:
+        self._store, self._segment = store, segment
+        self._writer = self._opened()
 
     def write(self, batch: RowBatch) -> WriteCounts:
         """As ViewWriter.write.
@@ -427,21 +484,28 @@ class FollowingWriter:
             try:
                 return self._writer.write(batch)
             except StaleWriteError:
-                layout = self._writer.layout
                 self._writer.close()
-                self._writer = self._store.writer(self._view)
-                if self._writer.layout != layout:
-                    raise
+                self._writer = self._opened()
 
     def close(self) -> None:
         """Close the connection."""
         self._writer.close()
 
-    def __enter__(self) -> FollowingWriter:
-        return self
+    def _opened(self) -> ViewWriter:
+        writer = self._store.writer(self._segment.view)
+        if writer.layout != layout_of(self._segment):
+            writer.close()
+            raise _stale(self._segment)
+        return writer
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+
+def _stale(segment: SegmentPlan) -> StaleWriteError:
+    return StaleWriteError(
+        f"write {segment.view}",
+        expected="the layout that the job began with",
+        got="another, published meanwhile",
+        hint="run the job again",
+    )
 
 
 def _key_column(dtype: DType, values: Any) -> np.ndarray[Any, Any]:

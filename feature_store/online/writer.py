@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feature_store.online.conversation import PublishedPlan
     from feature_store.online.endpoint import Endpoint
     from feature_store.online.layout import SegmentLayout
-    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan
 
 # A call keeps Redis from all else for about 5 µs a row: 1 ms here, so that readers hardly notice.
 ROWS_PER_CALL = 200
@@ -166,7 +166,7 @@ class ViewWriter:
 
     @property
     def layout(self) -> tuple[bool, list[tuple[str, DType]]]:
-        """What a batch must have: whether creation times count, and the fields by name and type."""
+        """What a batch must have: see `layout_of`."""
         segment = self._targets[0].segment
         return segment.created, [(field.name, field.dtype) for field in segment.fields.values()]
 
@@ -234,6 +234,11 @@ class ViewWriter:
         if isinstance(reply, Exception):
             self.close()
             raise OnlineStoreError("Redis", expected="to load the write script", got=str(reply))
+
+
+def layout_of(segment: SegmentPlan) -> tuple[bool, list[tuple[str, DType]]]:
+    """What batches of a segment must have: whether creation times count, and the fields by name and type."""
+    return segment.created, [(field.name, DType.parse(field.dtype)) for field in segment.fields]
 
 
 def adapted(batch: RowBatch, segment: SegmentLayout) -> RowBatch:

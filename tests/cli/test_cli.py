@@ -61,6 +61,14 @@ def test_the_way_from_init_to_features(run: Any) -> None:
     assert found["plan_version"] == 1
 
 
+@pytest.mark.usefixtures("spark_engine")
+def test_another_engine_is_chosen_by_an_option(run: Any) -> None:
+    run("apply")
+    code, out, _ = run("materialize", "--engine", "spark", "--json")
+    assert code == 0
+    assert {summary["view"]: summary["written"] for summary in json.loads(out)} == {"product_stats": 3, "user_stats": 2}
+
+
 def test_people_are_shown_tables(run: Any) -> None:
     run("apply")
     code, out, bars = run("materialize")
@@ -257,7 +265,7 @@ def test_doctor_is_content_when_all_is_well(run: Any) -> None:
         (["push", "user_stats", "nowhere.csv"], 1, "nowhere.csv"),
         (["push", "user_stats", "features.py"], 1, ".parquet"),
         (["materialize", "--view", "nothing"], 1, "feature view"),
-        (["materialize", "--engine", "abacus"], 1, "local"),
+        (["materialize", "--engine", "abacus"], 1, "local or spark"),
         (["materialize", "--start", "soon"], 2, "2026-01-31"),
         (["materialize", "--lookback", "5x"], 2, "36h"),
         (["delete", "userr", "user_id=1", "-y"], 1, "userr"),

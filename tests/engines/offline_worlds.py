@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ from feature_store.online.batch import RowBatch
 from feature_store.online.writer import WriteCounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from feature_store.definitions.dtypes import DType
@@ -107,12 +111,17 @@ def _listed(batch: RowBatch, field: str) -> list[Any]:
 
 
 class MemorySink:
-    """Takes rows as the online store does: newest wins. Raises instead of the `fails_at`-th write of its life."""
+    """A destination and its sink. Takes rows as the online store does: newest wins. Raises instead of the
+    `fails_at`-th write of its life."""
 
     def __init__(self, view: FeatureView, fails_at: int | None = None) -> None:
         self.view, self.fails_at = view, fails_at
         self.rows: Served = {}
         self.writes: list[int] = []
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[MemorySink]:
+        yield self
 
     def write(self, batch: RowBatch) -> WriteCounts:
         if len(self.writes) == self.fails_at:
@@ -126,6 +135,32 @@ class MemorySink:
             else:
                 older += 1
         return WriteCounts(len(batch) - older, older)
+
+
+class FolderSink:
+    """A destination and its sink that all processes of this machine share. Takes every row."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[FolderSink]:
+        yield self
+
+    def write(self, batch: RowBatch) -> WriteCounts:
+        path = self._folder / secrets.token_hex(8)
+        path.with_suffix(".unfinished").write_bytes(pickle.dumps(batch))
+        path.with_suffix(".unfinished").rename(path.with_suffix(".batch"))
+        return WriteCounts(len(batch), 0)
+
+    def taken(self) -> list[RowBatch]:
+        """What was written since this was last asked for."""
+        paths = list(self._folder.glob("*.batch"))
+        batches = [pickle.loads(path.read_bytes()) for path in paths]
+        for path in paths:
+            path.unlink()
+        return batches
 
 
 class MemoryProgress:

@@ -240,7 +240,9 @@ def pushed(folder: Path, text: str | bytes, *entities: Entity, **fields: DType) 
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     view = view_of(*(entities or (user,)), source=None, fields=fields)
     sink = MemorySink(view)
-    return sink, push(view, path, engine=LocalEngine(), sink=sink, folders=Folders(folder / "work", folder / "bad"))
+    return sink, push(
+        view, path, engine=LocalEngine(), destination=sink, folders=Folders(folder / "work", folder / "bad")
+    )
 
 
 def values_of(sink: MemorySink) -> dict[Any, tuple[Any, ...]]:
@@ -374,4 +376,4 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     view = view_of(user, source=None, fields={"v": Int32})
     folders = Folders(tmp_path / "work", tmp_path / "bad")
     with pytest.raises(DataError, match="push to stats"):
-        push(view, tmp_path / "none.csv", engine=LocalEngine(), sink=MemorySink(view), folders=folders)
+        push(view, tmp_path / "none.csv", engine=LocalEngine(), destination=MemorySink(view), folders=folders)

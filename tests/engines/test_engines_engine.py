@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import tempfile
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from offline_worlds import (
     NOW_US,
     SECOND_US,
+    FolderSink,
     Latest,
     Row,
     in_microseconds,
@@ -37,6 +39,7 @@ from feature_store.engines.local import LocalEngine
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import Rows, parquet_rows, pushed_rows
+from feature_store.engines.spark import engine as spark
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING
 
@@ -44,15 +47,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions import FeatureView
+    from feature_store.engines.spark.engine import SparkEngine
+    from feature_store.online.batch import RowBatch
 
-ENGINES = [LocalEngine]
 ALWAYS = (BEGINNING, -BEGINNING)
 VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop, slot)}
 
 
-@pytest.fixture(params=ENGINES, ids=lambda engine: engine.__name__)
+@pytest.fixture(params=["local", "spark"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return request.param()
+    return LocalEngine() if request.param == "local" else request.getfixturevalue("spark_engine")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+    monkeypatch.setattr(spark, "_TASK_BYTES", 512 << 10)  # 8,000 rows of VIEWS["int"]
+    monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)
 
 
 class Staged:
@@ -67,13 +78,31 @@ class Staged:
         quarantine.close()
         self.quarantined = quarantine.rows
 
+    def batches(self, first: int = 0) -> Iterator[list[RowBatch]]:
+        """What is written of each chunk."""
+        with tempfile.TemporaryDirectory() as name:
+            sink = FolderSink(Path(name) / "sink")
+            for written in self.engine.write(self.target, self.view, first, sink):
+                batches = sink.taken()
+                assert written == (sum(map(len, batches)), (written.rows, 0))
+                yield batches
+
     def chunks(self, first: int = 0) -> list[list[tuple[tuple[Any, ...], Latest]]]:
-        return [rows_of(batch, self.view) for batch in self.engine.chunks(self.target, self.view, first)]
+        """The rows of each chunk, in the order of their keys."""
+        return [
+            sorted((row for batch in batches for row in rows_of(batch, self.view)), key=itemgetter(0))
+            for batches in self.batches(first)
+        ]
 
     def rows(self) -> dict[tuple[Any, ...], Latest]:
         listed = [row for chunk in self.chunks() for row in chunk]
         assert len({key for key, _ in listed}) == len(listed), "a key comes twice"
         return dict(listed)
+
+
+def given_rows(engine: Engine, table: pa.Table, view: FeatureView, folder: Path) -> Rows:
+    """Rows as they are pushed; Spark takes files alone."""
+    return pushed_rows(table, view) if engine.name == "local" else _on_disk(table, view, folder)
 
 
 def _keys(view: FeatureView) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -102,26 +131,51 @@ UNITS = st.sampled_from(["s", "ms", "us", "ns"])
 ZONES = st.sampled_from([None, "UTC", "Asia/Kathmandu"])
 
 
-@pytest.mark.parametrize("kind", VIEWS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), UNITS, ZONES, st.integers(0, 4), st.tuples(st.integers(-4, 4), st.integers(-4, 4)))
-def test_the_latest_row_of_each_key_is_staged(
-    engine: Engine, kind: str, data: st.DataObject, unit: str, zone: str | None, files: int, bounds: tuple[int, int]
-) -> None:
-    view = VIEWS[kind]
-    rows = data.draw(_rows(view, unit))
+@st.composite
+def _worlds(draw: st.DrawFn, kind: str) -> tuple[list[Row], str, tuple[int, int]]:
+    """Rows, the unit of their times, and an interval in microseconds."""
+    unit = draw(UNITS)
     step = in_microseconds(1, unit) or 1
-    start_us, end_us = (NOW_US + bound * step for bound in sorted(bounds))
-    expected, count = oracle(rows, start_us, end_us, unit)
+    bounds = sorted(draw(st.tuples(st.integers(-4, 4), st.integers(-4, 4))))
+    start_us, end_us = (NOW_US + bound * step for bound in bounds)
+    return draw(_rows(VIEWS[kind], unit)), unit, (start_us, end_us)
+
+
+def check_latest(engine: Engine, kind: str, world: Any, zone: str | None, files: int, group_rows: int) -> None:
+    """`files` 0: as they are pushed."""
+    view, (rows, unit, interval) = VIEWS[kind], world
+    expected, count = oracle(rows, *interval, unit)
     table = table_of(view, rows, pa.timestamp(unit, zone))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if files:
-            write_files(folder / "rows", table, files, row_group_size=3)
+            write_files(folder / "rows", table, files, row_group_size=group_rows)
         source_rows = parquet_rows(view.source, view, folder) if files else pushed_rows(table, view)
-        staged = Staged(engine, view, source_rows, folder, (start_us, end_us))
+        staged = Staged(engine, view, source_rows, folder, interval)
         assert staged.rows() == expected
         assert (staged.in_interval, staged.quarantined) == (count, 0)
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+@given(st.data(), ZONES, st.integers(0, 4))
+def test_the_latest_row_of_each_key_is_staged(kind: str, data: st.DataObject, zone: str | None, files: int) -> None:
+    check_latest(LocalEngine(), kind, data.draw(_worlds(kind)), zone, files, 3)
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), ZONES, st.integers(1, 3))
+def test_spark_stages_the_latest_row_of_each_key(
+    spark_engine: SparkEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    data: st.DataObject,
+    zone: str | None,
+    files: int,
+) -> None:
+    monkeypatch.setattr(spark, "_TASK_BYTES", 256)  # a few rows
+    world = data.draw(_worlds(kind).filter(lambda world: len(world[0]) > 9))
+    check_latest(spark_engine, kind, world, zone, files, 5)
 
 
 def test_all_times_count_when_the_interval_has_no_ends(engine: Engine, tmp_path: Path) -> None:
@@ -139,7 +193,7 @@ def test_a_source_without_rows_has_no_chunks(engine: Engine, tmp_path: Path, fil
     table = table_of(view, [], pa.timestamp("us"))
     if files:
         write_files(tmp_path / "rows", table, files)
-    rows = parquet_rows(view.source, view, tmp_path) if files else pushed_rows(table, view)
+    rows = parquet_rows(view.source, view, tmp_path) if files else given_rows(engine, table, view, tmp_path)
     staged = Staged(engine, view, rows, tmp_path)
     assert (staged.in_interval, staged.rows()) == (0, {})
     assert engine.chunk_count(staged.target) == len(staged.chunks())
@@ -158,8 +212,8 @@ def _many(count: int, keys: int) -> list[Row]:
     ]
 
 
-def test_each_key_comes_once_over_all_chunks(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+@pytest.mark.usefixtures("small_chunks")
+def test_each_key_comes_once_over_all_chunks(engine: Engine, tmp_path: Path) -> None:
     view, rows = VIEWS["int"], _many(60_000, 12_000)
     write_files(tmp_path / "rows", table_of(view, rows, pa.timestamp("us")), files=3, row_group_size=1000)
     staged = Staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path)
@@ -170,12 +224,11 @@ def test_each_key_comes_once_over_all_chunks(engine: Engine, tmp_path: Path, mon
     assert all(chunk for chunk in staged.chunks())
 
 
-def test_chunks_are_the_same_at_each_reading_from_wherever_it_begins(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+@pytest.mark.usefixtures("small_chunks")
+def test_chunks_are_the_same_at_each_reading_from_wherever_it_begins(engine: Engine, tmp_path: Path) -> None:
     view = VIEWS["int"]
-    staged = Staged(engine, view, pushed_rows(table_of(view, _many(20_000, 9_000), pa.timestamp("us")), view), tmp_path)
+    table = table_of(view, _many(20_000, 9_000), pa.timestamp("us"))
+    staged = Staged(engine, view, given_rows(engine, table, view, tmp_path), tmp_path)
     every = staged.chunks()
     for first in range(len(every) + 1):
         assert staged.chunks(first) == every[first:]
@@ -198,8 +251,8 @@ def test_every_type_comes_through(engine: Engine, tmp_path: Path) -> None:
     view = view_of(user, fields={name: dtype for name, (dtype, _) in columns.items()})
     at = pa.array([NOW_US] * 3, pa.timestamp("us"))
     data = {"user_id": [1, 2, 3], "at": at, "made": at} | {name: array for name, (_, array) in columns.items()}
-    staged = Staged(engine, view, pushed_rows(pa.table(data), view), tmp_path)
-    (batch,) = engine.chunks(staged.target, view, 0)
+    staged = Staged(engine, view, given_rows(engine, pa.table(data), view, tmp_path), tmp_path)
+    ((batch,),) = staged.batches()
     place = {key: i for i, key in enumerate(batch.keys["user_id"].tolist())}
     found = {
         name: [
@@ -219,7 +272,7 @@ def test_every_type_comes_through(engine: Engine, tmp_path: Path) -> None:
 def test_nan_is_kept_and_is_not_null(engine: Engine, tmp_path: Path) -> None:
     view = view_of(user, fields={"score": Float64})
     table = table_of(view, [Row((1,), NOW_US, None, (math.nan,)), Row((2,), NOW_US, None, (None,))], pa.timestamp("us"))
-    rows = Staged(engine, view, pushed_rows(table, view), tmp_path).rows()
+    rows = Staged(engine, view, given_rows(engine, table, view, tmp_path), tmp_path).rows()
     assert math.isnan(rows[1,].values[0])
     assert rows[2,].values == (None,)
 
@@ -227,7 +280,8 @@ def test_nan_is_kept_and_is_not_null(engine: Engine, tmp_path: Path) -> None:
 def test_a_null_in_the_latest_row_hides_an_older_value(engine: Engine, tmp_path: Path) -> None:
     view = VIEWS["int"]
     rows = [Row((1,), NOW_US + 1, None, (None, None)), Row((1,), NOW_US, None, (1.0, "a"))]
-    staged = Staged(engine, view, pushed_rows(table_of(view, rows, pa.timestamp("us")), view), tmp_path)
+    table = table_of(view, rows, pa.timestamp("us"))
+    staged = Staged(engine, view, given_rows(engine, table, view, tmp_path), tmp_path)
     assert staged.rows()[1,].values == (None, None)
 
 
@@ -243,7 +297,8 @@ def test_any_name_that_a_field_may_have_is_a_field(engine: Engine, tmp_path: Pat
         for key in (1, 2)
         for time in (1, 0)
     ]
-    staged = Staged(engine, view, pushed_rows(table_of(view, rows, pa.timestamp("us")), view), tmp_path)
+    table = table_of(view, rows, pa.timestamp("us"))
+    staged = Staged(engine, view, given_rows(engine, table, view, tmp_path), tmp_path)
     assert staged.rows() == oracle(rows, *ALWAYS)[0]
 
 
@@ -259,7 +314,7 @@ def test_a_field_may_be_named_reason(engine: Engine, tmp_path: Path) -> None:
     view = view_of(slot, fields={"reason": String})
     at = pa.array([NOW_US, NOW_US], pa.timestamp("us"))
     table = pa.table({"slot_id": [1, 2**31], "at": at, "made": at, "reason": ["a", "b"]})
-    staged = Staged(engine, view, pushed_rows(table, view), tmp_path)
+    staged = Staged(engine, view, given_rows(engine, table, view, tmp_path), tmp_path)
     assert (staged.rows(), staged.quarantined) == ({(1,): Latest(NOW_US, NOW_US, ("a",))}, 1)
 
 
@@ -303,8 +358,8 @@ def test_an_error_of_the_source_leaves_nothing_staged(engine: Engine, tmp_path: 
     assert not (tmp_path / "staged.parquet").exists()
 
 
-def test_an_error_of_a_pushed_reader_is_told_in_its_own_words(engine: Engine, tmp_path: Path) -> None:
-    view = VIEWS["int"]
+def test_an_error_of_a_pushed_reader_is_told_in_its_own_words(tmp_path: Path) -> None:
+    view, engine = VIEWS["int"], LocalEngine()
     table = table_of(view, [Row((1,), NOW_US, None, (1.0, "a"))], pa.timestamp("us"))
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -337,6 +392,6 @@ def test_bad_rows_of_files_with_other_types_are_in_one_file(engine: Engine, tmp_
     assert staged.rows() == {(1,): Latest(NOW_US, NOW_US, (None,))}
     (file,) = (tmp_path / "quarantine").iterdir()
     bad = pq.read_table(file)
-    assert bad["score"].to_pylist() == ["1.5", "2", "3.5"]
+    assert sorted(bad["score"].to_pylist()) == ["1.5", "2", "3.5"]
     assert bad["slot_id"].to_pylist() == [2**31] * 3
     assert set(bad["reason"].to_pylist()) == {"slot_id: expected Int32, got 2147483648"}

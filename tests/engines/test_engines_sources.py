@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from offline_worlds import NOW_US, user, view_of
 
 from feature_store.definitions import (
@@ -25,9 +28,12 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.engines.rows import check, source_columns
-from feature_store.engines.sources import Rows, fingerprint, parquet_rows, pushed_rows, source_files
+from feature_store.engines.sources import Piece, Rows, fingerprint, parquet_rows, piece_rows, pushed_rows, source_files
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ALWAYS = (BEGINNING, -BEGINNING)
 
@@ -36,7 +42,7 @@ def source(path: str) -> ParquetSource:
     return ParquetSource(path, event_timestamp="at")
 
 
-def write(path: Path, values: pa.Array | list[Any], at: pa.Array | None = None, **more: Any) -> None:
+def write(path: Path, values: pa.Array | Sequence[Any], at: pa.Array | None = None, **more: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     times = pa.array([NOW_US] * len(values), pa.timestamp("us")) if at is None else at
     pq.write_table(pa.table({"user_id": list(range(len(values))), "at": times, "v": values}), path, **more)
@@ -243,6 +249,40 @@ def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     write(tmp_path / "rows" / "_other.parquet", [1])
     assert fingerprint(source("rows"), tmp_path) == prints[-1]
     assert len(set(prints)) == 4
+
+
+# -- pieces ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=4),
+    st.integers(1, 5),
+    st.integers(1, 300),
+    st.tuples(st.integers(-1, 10), st.integers(-1, 10)),
+)
+def test_the_rows_of_all_pieces_are_those_of_the_source(
+    files: list[list[int]], group_rows: int, most_bytes: int, bounds: tuple[int, int]
+) -> None:
+    """`files`: the seconds of their rows; `v` is each row's place in the source."""
+    interval = (NOW_US + min(bounds) * 10**6, NOW_US + max(bounds) * 10**6)
+    with tempfile.TemporaryDirectory() as name:
+        place = 0
+        for i, seconds in enumerate(files):
+            at = pa.array([NOW_US + second * 10**6 for second in seconds], pa.timestamp("us"))
+            write(Path(name) / "rows" / f"{i}.parquet", range(place, place + len(at)), at, row_group_size=group_rows)
+            place += len(at)
+        rows = parquet_rows(view("rows").source, view("rows"), Path(name))
+        pieces = rows.pieces(["user_id", "v", "at"], "at", *interval, most_bytes=most_bytes)
+        found = [read(piece_rows(piece, rows.where), view("rows"), interval) for piece in pieces]
+        assert [v for piece in found for v in piece] == read(rows, view("rows"), interval)
+        for piece, places in zip(pieces, found, strict=True):
+            assert all(piece.first <= v < piece.first + piece.rows for v in places)
+            assert piece.rows * 24 <= most_bytes or len(piece.row_groups) == 1
+
+
+def test_a_piece_of_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"source rows: expected readable data"):
+        piece_rows(Piece(str(tmp_path / "gone.parquet"), (0,), 1, 0), "source rows")
 
 
 # -- what is pushed -------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from offline_worlds import (
 
 from feature_store.definitions import Float64
 from feature_store.engines import local
+from feature_store.engines.engine import Written
 from feature_store.engines.local import LocalEngine
 from feature_store.errors import DataError
 from feature_store.materialize import job as jobs
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions import FeatureView
-    from feature_store.engines.engine import Stage
+    from feature_store.engines.engine import Destination, Stage
     from feature_store.online.batch import RowBatch
     from feature_store.online.writer import WriteCounts
 
@@ -73,7 +74,7 @@ class World:
             "lookback_us": lookback * SECOND_US,
             "generation": 1,
             "engine": LocalEngine(),
-            "sink": self.sink,
+            "destination": self.sink,
             "progress": self.progress,
             "folders": self.folders,
             "digest": "d",
@@ -381,10 +382,12 @@ class Sliced(LocalEngine):
     def chunk_count(self, target: Path) -> int:
         return -(-int(pq.read_metadata(target).num_rows) // 3)
 
-    def chunks(self, target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
-        for whole in super().chunks(target, view, 0):
-            for chunk in range(first, self.chunk_count(target)):
-                yield whole.slice(chunk * 3, chunk * 3 + 3)
+    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
+        with destination.open() as sink:
+            for whole in local._chunks(target, view, 0):
+                for chunk in range(first, self.chunk_count(target)):
+                    batch = whole.slice(chunk * 3, chunk * 3 + 3)
+                    yield Written(len(batch), sink.write(batch))
 
 
 @settings(max_examples=50)
@@ -539,7 +542,7 @@ def test_pushes_and_jobs_of_one_view_do_not_disturb_one_another(world: World) ->
 
 
 def push(world: World, table: Any) -> Summary:
-    return jobs.push(world.view, table, engine=LocalEngine(), sink=world.sink, folders=world.folders)
+    return jobs.push(world.view, table, engine=LocalEngine(), destination=world.sink, folders=world.folders)
 
 
 def test_the_latest_of_what_is_pushed_is_written(world: World) -> None:

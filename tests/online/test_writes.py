@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from feature_store.definitions import (
 )
 from feature_store.errors import ConflictError, NotFoundError, RequestError, StaleWriteError
 from feature_store.online import OnlineClient, OnlineStore
+from feature_store.online.store import Destination
 from feature_store.registry.compile import compile_plan
 
 everything = FeatureService("everything", features=[numbers, profile])
@@ -232,7 +234,7 @@ def test_a_writer_of_an_old_plan_is_refused(store) -> None:
 
 
 def test_a_following_writer_goes_on_as_long_as_its_layout_stays(store) -> None:
-    with store.following_writer("numbers") as writer:
+    with store.destination("numbers").open() as writer:
         same = plan_of(everything, version=2, previous=store.published().plan)
         store.publish(same, over=store.published())
         assert writer.write(batch(numbers, [{"movie_id": 1, "event_ts": 1, "c": 1}])) == (1, 0)
@@ -241,6 +243,38 @@ def test_a_following_writer_goes_on_as_long_as_its_layout_stays(store) -> None:
         store.publish(plan_of(views=[*others, changed], version=3), over=store.published())
         with pytest.raises(StaleWriteError):
             writer.write(batch(numbers, [{"movie_id": 2, "event_ts": 1, "c": 1}]))
+
+
+def test_a_destination_is_plain_data_that_any_process_can_open(store) -> None:
+    destination = pickle.loads(pickle.dumps(store.destination("numbers")))
+    with destination.open() as writer:
+        assert writer.write(batch(numbers, [{"movie_id": 1, "event_ts": 1, "c": 1}])) == (1, 0)
+    assert store.statistics()["movie"]["rows"] == 1
+
+
+def test_a_destination_shows_no_password() -> None:
+    store = OnlineStore("redis://:secret@localhost:1/0", "test")
+    segment = plan_of(everything).group_of("numbers").segment("numbers")
+    assert "secret" not in repr(Destination(store._url, "test", segment))
+
+
+def test_a_destination_of_a_layout_that_is_no_more_is_refused_when_it_is_opened(store) -> None:
+    destination = store.destination("numbers")
+    changed = FeatureView("numbers", entities=numbers.entities, schema=[Field("a", Float32)])
+    others = [view for view in VIEWS.values() if view is not numbers]
+    store.publish(plan_of(views=[*others, changed], version=3), over=store.published())
+    with pytest.raises(StaleWriteError, match="the layout that the job began with"), destination.open():
+        pass
+
+
+def test_a_destination_that_fills_is_refused_under_another_plan(store) -> None:
+    plan = store.published().plan
+    destination = store.filling("numbers", plan.group_of("numbers"))
+    with destination.open() as writer:
+        assert writer.write(batch(numbers, [{"movie_id": 1, "event_ts": 1, "c": 1}])) == (1, 0)
+    store.publish(replace(plan, version=2), over=store.published())
+    with pytest.raises(StaleWriteError), destination.open():
+        pass
 
 
 def test_only_one_of_two_publishes_wins(store) -> None:

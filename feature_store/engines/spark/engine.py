@@ -1,0 +1,106 @@
+"""Materialization on Spark. Executors do all the work on rows (`tasks.py`); the driver plans, and sees counts."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from feature_store.engines.engine import Written
+from feature_store.engines.quarantine import joint_schema
+from feature_store.engines.rows import check, source_columns
+from feature_store.engines.spark import packed
+from feature_store.engines.spark.session import Session
+from feature_store.engines.spark.tasks import BadRows, KeepLatest, Read, ReadCounts, Write, staged_files
+from feature_store.errors import DataError
+from feature_store.online.writer import WriteCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.engines.engine import Destination, Stage
+    from feature_store.engines.rows import SourceColumns
+    from feature_store.engines.sources import Rows
+
+_TASK_BYTES = 32 << 20  # of rows in memory; a task costs some 50 ms on top of them
+_MOST_PARTS = 4096  # so that a batch of 16 MB is not packed into crumbs
+_FILES_PER_CHUNK = 8
+# One Redis takes no more rows from many writers than from a few, and its readers wait behind all that are under way.
+_WRITERS = 4
+
+
+class SparkEngine:
+    """See Engine.
+
+    Args:
+        settings: Spark's own, by name.
+    """
+
+    name = "spark"
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._session = Session(settings)
+
+    def stage(self, asked: Stage) -> int:
+        """See Engine."""
+        if asked.view.sql is not None or asked.view.aggregations:
+            hint = "materialize it with the local engine"
+            raise DataError(
+                asked.view.name, expected="a view of rows as they are", got="sql or aggregations", hint=hint
+            )
+        columns = source_columns(asked.view, asked.rows.schema, asked.rows.where)
+        interval = (asked.start_us, asked.end_us)
+        pieces = asked.rows.pieces(columns.names, columns.event_timestamp, *interval, most_bytes=_TASK_BYTES)
+        parts = min(len(pieces), _MOST_PARTS)
+        unfinished = asked.target.with_suffix(".unfinished")
+        for left in (unfinished, asked.quarantine.parts):
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        asked.report.started(asked.view.name, asked.rows.total)
+        counts = ReadCounts()
+        if pieces:
+            bad = BadRows(asked.quarantine.parts, _bad_schema(asked.rows, columns))
+            read = Read(asked.view, columns, tuple(pieces), asked.rows.where, interval, parts, bad)
+            counts = self._staged(read, KeepLatest(asked.view, columns, unfinished), asked)
+        asked.report.finished()
+        asked.quarantine.count_parts(counts.quarantined)
+        unfinished.rename(asked.target)
+        return counts.inside
+
+    def chunk_count(self, target: Path) -> int:
+        """See Engine."""
+        return -(-len(staged_files(target)) // _FILES_PER_CHUNK)
+
+    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
+        """See Engine."""
+        files = staged_files(target)
+        for start in range(first * _FILES_PER_CHUNK, len(files), _FILES_PER_CHUNK):
+            chunk = files[start : start + _FILES_PER_CHUNK]
+            tasks = min(_WRITERS, len(chunk))
+            write = Write(view, tuple(tuple(chunk[i::tasks]) for i in range(tasks)), destination)
+            done = self._session.collect(self._session.tasks(tasks, write.run, Write.RESULT))
+            counts = WriteCounts(sum(row.written for row in done), sum(row.older for row in done))
+            yield Written(sum(row.rows for row in done), counts)
+
+    def close(self) -> None:
+        """Stop the session if it was started here."""
+        self._session.close()
+
+    def _staged(self, read: Read, keep: KeepLatest, asked: Stage) -> ReadCounts:
+        session = self._session
+        sent = session.tasks(len(read.pieces), read.run, packed.SCHEMA)
+        kept = session.then(session.exchanged(sent, read.parts), keep.run, KeepLatest.RESULT)
+        with session.watched(len(read.pieces), sum(piece.rows for piece in read.pieces), asked.report) as tell:
+            found = session.collect(kept)
+            counts = ReadCounts(*(sum(getattr(row, name) for row in found) for name in ReadCounts._fields))
+            tell(counts.read)
+        return counts
+
+
+def _bad_schema(rows: Rows, columns: SourceColumns) -> pa.Schema:
+    """Of all files' bad rows, so that what many tasks put aside can be read as one."""
+    files = (pa.RecordBatch.from_pylist([], schema=schema) for schema in rows.schemas(columns.names))
+    return joint_schema(check(file, columns, [], 0).bad for file in files)

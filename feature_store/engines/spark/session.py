@@ -1,0 +1,201 @@
+"""Spark's one door: the session, what it raises, how far its jobs are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from feature_store.engines.spark.told import Told, raised_by_a_task
+from feature_store.errors import EngineError, extra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pyarrow as pa
+
+    from feature_store.engines.report import Report
+
+    Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without pyspark's warning of pandas 3, of which nothing is used here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+        yield
+
+
+with extra("spark", "engine spark"), _quiet():
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+    from pyspark.sql import DataFrame, SparkSession
+
+# What a session that this engine starts is given unless the settings or spark-submit say otherwise.
+_DEFAULTS = {"spark.app.name": "feature-store", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+_POLL_SECONDS = 0.2
+_PYTHON = "PYSPARK_PYTHON"
+
+
+class Session:
+    """A Spark session: the one that is running, else one that is started at first use and stopped by `close`.
+
+    Args:
+        settings: Spark's own, by name.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = {name: _text(value) for name, value in settings.items()}
+        self._session: SparkSession | None = None
+        self._started = False
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session.
+
+        Raises:
+            EngineError: it cannot be started.
+        """
+        if self._session is None:
+            with spark_errors():
+                self._session = SparkSession.getActiveSession()
+                if self._session is None:
+                    self._session, self._started = self._start(), True
+        return self._session
+
+    def tasks(self, count: int, task: Task, schema: str) -> DataFrame:
+        """Run a task so many times, each with its number in the column `id`."""
+        with spark_errors():
+            return self.then(self.spark.range(0, count, 1, count), task, schema)
+
+    def then(self, frame: DataFrame, task: Task, schema: str) -> DataFrame:
+        """Run a task on each partition of a frame."""
+        with spark_errors(), _quiet():
+            return frame.mapInArrow(Told(task).run, schema)
+
+    def exchanged(self, frame: DataFrame, parts: int) -> DataFrame:
+        """Packed batches (see `packed`), each in the partition of its part's number."""
+        with spark_errors():
+            return frame.repartitionById(parts, "part")
+
+    def collect(self, frame: DataFrame) -> list[Any]:
+        """The rows of a frame, which are few."""
+        with spark_errors():
+            return frame.collect()
+
+    @contextlib.contextmanager
+    def watched(self, tasks: int, rows: int, report: Report) -> Iterator[Callable[[int], None]]:
+        """Tell how far what runs inside is: how many of its first `tasks` tasks are done, of `rows` rows in all.
+
+        What is yielded is to be called with how many rows there were in truth.
+        """
+        told = 0
+
+        def tell(now: int) -> None:
+            nonlocal told
+            if now > told:
+                report.advanced(now - told)
+                told = now
+
+        def watch() -> None:
+            while not done.wait(_POLL_SECONDS):
+                with contextlib.suppress(Py4JError):
+                    tell(_tasks_done(self.spark.sparkContext, group) * rows // tasks)
+
+        done = threading.Event()
+        with self._group() as group:
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            try:
+                yield tell
+            finally:
+                done.set()
+                watcher.join()
+
+    @contextlib.contextmanager
+    def _group(self) -> Iterator[str]:
+        """A name by which the jobs that run inside are found."""
+        context = self.spark.sparkContext
+        name, group = "spark.jobGroup.id", f"feature-store-{secrets.token_hex(8)}"
+        with spark_errors():
+            before = context.getLocalProperty(name)
+            context.setLocalProperty(name, group)
+        try:
+            yield group
+        finally:
+            with spark_errors():
+                context.setLocalProperty(name, before)  # type: ignore[arg-type]  # None: it was not set
+
+    def close(self) -> None:
+        """Stop the session if it was started here."""
+        if self._started and self._session is not None:
+            self._session.stop()
+        self._session, self._started = None, False
+
+    def _start(self) -> SparkSession:
+        builder = SparkSession.builder
+        submitted = {} if "SPARK_ENV_LOADED" in os.environ else _DEFAULTS
+        for name, value in (submitted | self._settings).items():
+            builder = builder.config(name, value)
+        with _quiet(), _python(self._settings):
+            return builder.getOrCreate()
+
+
+@contextlib.contextmanager
+def spark_errors() -> Iterator[None]:
+    """Map what Spark raises; an error of this library that a task raised is raised again as it was."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise raised_by_a_task(str(error)) or EngineError(
+            "Spark", expected="the job to succeed", got=_reason(str(error)), hint=_hint(str(error))
+        ) from error
+
+
+def _reason(text: str) -> str:
+    """The line that says what went wrong: the last of a Python traceback, else the first."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return (raised or lines or ["no reason"])[-1 if raised else 0]
+
+
+def _hint(text: str) -> str:
+    if "No module named" in text:
+        return "executors need this library and its extra `spark`: see docs/spark.md"
+    return ""
+
+
+def _tasks_done(context: Any, group: str) -> int:
+    """Completed tasks of the first stage of a group of jobs."""
+    tracker = context.statusTracker()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+    stages = [stage for job in jobs if job is not None for stage in job.stageIds]
+    info = tracker.getStageInfo(min(stages)) if stages else None
+    return 0 if info is None else int(info.numCompletedTasks)
+
+
+@contextlib.contextmanager
+def _python(settings: Mapping[str, str]) -> Iterator[None]:
+    """Tasks on this machine run in this interpreter, unless somebody chose one; pyspark would take `python3`."""
+    chosen = settings.get("spark.pyspark.python") or os.environ.get(_PYTHON)
+    before = os.environ.get(_PYTHON)
+    is_local = settings.get("spark.master", "local").startswith("local")
+    if chosen or is_local:
+        os.environ[_PYTHON] = chosen or sys.executable
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_PYTHON, None)
+        else:
+            os.environ[_PYTHON] = before
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
