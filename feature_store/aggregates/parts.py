@@ -11,9 +11,10 @@
 | sketch | 128 HyperLogLog registers (Flajolet et al. 2007) | the greater of each | yes, and idempotent |
 
 What is decided about values: null and NaN are no values and are not counted; -0.0 counts as 0.0; infinite values count
-(the sum of inf and -inf is NaN); a sum of nothing is 0; a mean, minimum, maximum, deviation, first or last of nothing
-is null; the last n of nothing are none. Of equal times the value whose bytes, read as an unsigned little-endian number,
-are greater is the later, so that the order of arrival never matters.
+(the sum of inf and -inf is NaN); sum, mean, min, max and stddev are of float64s, so that integers beyond 2**53 are
+rounded; a sum of nothing is 0; a mean, minimum, maximum, deviation, first or last of nothing is null; the last n of
+nothing are none. Of equal times the value whose bytes, read as an unsigned little-endian number, are greater is the
+later, so that the order of arrival never matters. A tile counts up to 2**32 - 1, a window the sum of its tiles.
 
 A state is a dict of arrays that share their first axis. lua/merge.lua does the same merges in Redis.
 """
@@ -228,7 +229,7 @@ class _LastN(Algebra):
         tiles = np.argsort(newest, axis=1)[:, ::-1][:, : part.n]
         listed = states[""][rows, tiles]
         listed["at"][newest[rows, tiles] == 0] = 0
-        listed = listed.reshape(len(listed), -1)
+        listed = listed.reshape(len(listed), listed.shape[1] * part.n)
         unused_last = np.argsort(listed["at"] == 0, axis=1, kind="stable")[:, : part.n]
         return {"": listed[rows, unused_last]}
 

@@ -65,7 +65,8 @@ class TilesLayout:
         tile, slots = self.tiles[ring], self.windows.rings[ring].slots
         head, after = self._places[ring]
         # numpy is slow on what lies askew, as in a reply.
-        tiles = scratch[: len(values) * self.ring_size(ring)].reshape(len(values), -1)
+        size = self.ring_size(ring)
+        tiles = scratch[: len(values) * size].reshape(len(values), size)
         tiles[:, : tile.itemsize] = values[:, head : head + tile.itemsize]
         tiles[:, tile.itemsize :] = values[:, after : after + slots * tile.itemsize]
         found: Column = tiles.view(tile)
@@ -91,14 +92,6 @@ def put_state(tiles: Column, index: int, state: State, places: Any = ...) -> Non
     """Write a part's state into an array of tiles."""
     for name, values in state.items():
         tiles[field_name(index, name)][places] = values
-
-
-def merge_tiles(ring: Ring, a: Column, b: Column) -> Column:
-    """Tiles of the same numbers together, one by one: what lua/merge.lua does, in numpy."""
-    merged = a.copy()
-    for i, part in enumerate(ring.parts):
-        put_state(merged, i, ALGEBRA[part.kind].merge(part, state_of(a, i, part), state_of(b, i, part)))
-    return merged
 
 
 def _place(record: np.dtype[Any], name: str) -> int:

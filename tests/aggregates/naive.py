@@ -52,5 +52,5 @@ def _of_some(function: str, values: list[float]) -> float:
     return {"first": values[0], "last": values[-1], "min": min(values), "max": max(values)}[function]
 
 
-def _by_time(item: tuple[int, float]) -> tuple[int, int]:
-    return item[0], int(np.float64(item[1] + 0.0).view(np.uint64))
+def _by_time(item: tuple[int, Any]) -> tuple[int, int]:
+    return item[0], 0 if isinstance(item[1], str) else int(np.float64(item[1] + 0.0).view(np.uint64))

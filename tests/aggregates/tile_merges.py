@@ -1,0 +1,53 @@
+"""Deltas into a stored value the slow and obvious way, one tile after the other: what lua/merge.lua must do in Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from feature_store.aggregates.parts import ALGEBRA
+from feature_store.aggregates.tiles import TilesLayout, put_state, state_of
+
+
+def empty(layout: TilesLayout) -> Any:
+    """The value of an entity without events, as it is made for the first delta: all heads 0."""
+    return np.zeros(1, layout.value)
+
+
+def merge(layout: TilesLayout, value: Any, records: Any) -> list[int]:
+    """Merge an entity's records into its value, in place. Returns those that came too late for every window."""
+    return [j for j, record in enumerate(records) if _comes_late(layout, value, record)]
+
+
+def _comes_late(layout: TilesLayout, value: Any, record: Any) -> bool:
+    value["record"]["newest"] = max(value["record"]["newest"][0], record["newest"])
+    refused = [_refuses(layout, r, value, record[f"ring{r}"]) for r in range(len(layout.tiles))]
+    return refused[layout.windows.longest_ring]
+
+
+def _refuses(layout: TilesLayout, r: int, value: Any, tile: Any) -> bool:
+    ring, head, slots = layout.windows.rings[r], value["record"][f"ring{r}"], value[f"slots{r}"][0]
+    number, newest = int(tile["number"]), int(head["number"][0])
+    if number == 0:
+        return False
+    if newest == 0 or number > newest:
+        if newest and number - newest <= ring.slots:
+            slots[(newest - 1) % ring.slots] = head[0]
+        head[0] = tile
+    elif number == newest:
+        head[0] = _merged(layout, r, head[0], tile)
+    elif newest - number <= ring.slots:
+        i = (number - 1) % ring.slots
+        slots[i] = _merged(layout, r, slots[i], tile) if slots["number"][i] == number else tile
+    else:
+        return True
+    return False
+
+
+def _merged(layout: TilesLayout, r: int, a: Any, b: Any) -> Any:
+    a, b = np.array([a], layout.tiles[r]), np.array([b], layout.tiles[r])
+    merged = a.copy()
+    for i, part in enumerate(layout.windows.rings[r].parts):
+        put_state(merged, i, ALGEBRA[part.kind].merge(part, state_of(a, i, part), state_of(b, i, part)))
+    return merged[0]
