@@ -26,7 +26,6 @@ from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.join import Labels, Query
 from feature_store.engines.labels import label_times, label_values
 from feature_store.engines.local_sql import selected
-from feature_store.engines.local_windows import as_storage, values_at, windows_of
 from feature_store.engines.row_groups import RowGroups
 from feature_store.engines.rows import (
     CREATED_TS,
@@ -43,6 +42,7 @@ from feature_store.engines.rows import (
     within,
 )
 from feature_store.engines.sources import reading
+from feature_store.engines.windows import as_storage, values_at, windows_of
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Windows of events on the local engine: at the times of labels, and of all entities as of the end of an interval."""
+"""Windows of all entities as of the end of an interval, on the local engine: DuckDB sorts the events by entity."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -10,21 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.aggregates.at_times import Events, windows_at
-from feature_store.aggregates.windows import compile_windows
-from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.rows import (
-    CREATED_TS,
     EVENT_TS,
     SEQUENCE,
     check_events,
     checked_schema,
-    numpy_values,
     one_array,
     source_columns,
-    storage_type,
     within,
 )
+from feature_store.engines.windows import reached_us, windows_of_entities, windows_schema
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,66 +28,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from feature_store.aggregates.windows import Windows
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.engine import Stage
-
-    Values = tuple[NDArray[Any], NDArray[np.bool_]]
 
 _MEMORY_LIMIT = "512MB"
 # Events whose windows are computed together, with all others of their entities: some 100 MB.
 _EVENTS = 1 << 20
 
 
-def windows_of(view: FeatureView | StreamFeatureView) -> Windows:
-    """A view's aggregations, compiled."""
-    return compile_windows(view.aggregations, view.event_columns)
-
-
-def values_at(
-    view: FeatureView | StreamFeatureView,
-    rows: pa.Table,
-    entities: NDArray[np.int32],
-    label_entities: NDArray[np.int32],
-    label_us: NDArray[np.int64],
-    fields: Sequence[str],
-) -> dict[str, Values]:
-    """The windows of labels.
-
-    Args:
-        view: whose windows.
-        rows: events, checked.
-        entities: (n,) their entities' numbers.
-        label_entities, label_us: (m,) the labels.
-        fields: names of windows.
-    """
-    columns = {}
-    for name, dtype in view.event_columns.items():
-        values, nulls = numpy_values(one_array(rows[name]), dtype)
-        columns[name] = values, np.zeros(len(values), bool) if nulls is None else nulls
-    created = rows[CREATED_TS].to_numpy() if view.history is not None and view.history.created_timestamp else None
-    events = Events(entities.astype(np.intp), rows[EVENT_TS].to_numpy(), columns, created)
-    return windows_at(windows_of(view), events, label_entities.astype(np.intp), label_us, fields)
-
-
-def as_storage(values: Values, dtype: DType) -> pa.Array:
-    """Values of a window as `rows.storage_type`."""
-    found, nulls = values
-    if dtype.element is None:
-        return pa.array(found, storage_type(dtype), mask=nulls)
-    lengths = np.fromiter(map(len, found), np.int64, len(found))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = np.concatenate(found.tolist()) if len(found) else np.array([], dtype.numpy)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, storage_type(dtype.element)))
-
-
 def stage_windows(asked: Stage, target: Path, spill: str, chunk_rows: int) -> int:
     """Write the windows of every entity that has events, or had some when the interval began, as of its end.
-
-    The stored row of an entity whose last event has left all windows would else say for ever that it is in them.
-    Entities of which nothing was stored before are passed over unless they have events in a window.
 
     Args:
         asked: see Stage.
@@ -105,20 +49,10 @@ def stage_windows(asked: Stage, target: Path, spill: str, chunk_rows: int) -> in
     """
     view = asked.view
     reader = _EventReader(asked)
-    types = [view.field(field.name).dtype for field in view.fields]
-    keys = [pa.field(f"c{i}", storage_type(entity.dtype)) for i, entity in enumerate(view.entities)]
-    features = [pa.field(f"c{i}", storage_type(dtype)) for i, dtype in enumerate(types, len(keys))]
-    schema = pa.schema([*keys, *features, *(pa.field(name, pa.int64()) for name in (EVENT_TS, CREATED_TS))])
-    fields = [field.name for field in view.fields]
-    with pq.ParquetWriter(target, schema, compression="lz4") as writer:
+    with pq.ParquetWriter(target, windows_schema(view), compression="lz4") as writer:
         for rows in _by_entity(reader, spill):
             entities, firsts = _numbered(rows, view.join_keys)
-            ends = np.full(len(firsts), asked.end_us)
-            found = values_at(view, rows, entities, np.arange(len(firsts), dtype=np.int32), ends, fields)
-            columns = [one_array(rows[key].take(pa.array(firsts))) for key in view.join_keys]
-            columns += [as_storage(found[name], dtype) for name, dtype in zip(fields, types, strict=True)]
-            times = pa.array(ends)
-            writer.write_table(pa.table([*columns, times, times], schema=schema), row_group_size=chunk_rows)
+            writer.write_table(windows_of_entities(view, rows, entities, firsts, asked.end_us), chunk_rows)
     return reader.in_interval
 
 
@@ -130,8 +64,7 @@ class _EventReader:
         self.columns = source_columns(asked.view, asked.rows.schema, asked.rows.where)
         self.in_interval = 0
         self.error: Exception | None = None
-        since = asked.end_us if asked.start_us <= MIN_TIMESTAMP_US else asked.start_us
-        self._first_us = since - windows_of(asked.view).longest_us
+        self._first_us = reached_us(asked.view, asked.start_us, asked.end_us)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The events that fit; the others are set aside if they are of the interval."""

@@ -32,8 +32,8 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.engines import local, local_join, local_windows
-from feature_store.engines.local_windows import windows_of
 from feature_store.engines.sources import parquet_rows
+from feature_store.engines.windows import windows_of
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING
 
