@@ -1,4 +1,4 @@
-"""The whole way, from definitions to a matrix for a model, over MovieLens-100K. `bin/demo` runs it.
+"""The whole way, from definitions to a model that ranks, over MovieLens-100K. `bin/demo` runs it.
 
 python demo.py [--requests 2000]
 """
@@ -6,6 +6,7 @@ python demo.py [--requests 2000]
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import time
@@ -13,7 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import live
+import model
 import numpy as np
+from broker import BrokerError, broker
 from fetch import STEPS, FetchError, fetch
 from rich import box
 from rich.console import Console
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 FIRST_RATING, NOW = datetime(1997, 9, 20, tzinfo=UTC), datetime(1998, 4, 22, 12, tzinfo=UTC)
+# The history holds the ratings before HISTORY_END; those up to LIVE come over Kafka at once, those up to NOW one by one.
+HISTORY_END, LIVE = datetime(1998, 4, 15, tzinfo=UTC), datetime(1998, 4, 22, 3, tzinfo=UTC)
+MOVING_USER, MOST_MOVES = 796, 10
 USERS, MOVIES, CANDIDATES = 943, 1682, 200
-SHOWN_ROWS, SHOWN_USER = 12, 42
+SHOWN_ROWS, SHOWN_USER, RANKED_ROWS = 12, 42, 8
 SHORTEST_COLUMN = 5  # characters: a rounded number with its sign
 SEED = 7  # so that two runs ask for the same
 WARM_UP = 20  # requests that are not counted: the first compiles the service
@@ -55,29 +62,39 @@ def main() -> None:
     requests = _requests()
     try:
         steps(requests)
-    except (FeatureStoreError, FetchError) as error:
+    except (FeatureStoreError, FetchError, BrokerError) as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell says of an interrupted command; the server is stopped by then
 
 
 def steps(requests: int) -> None:
-    with FeatureStore(FOLDER) as store:
-        heading(1, "Fetch", "MovieLens-100K, made into Parquet under examples/movielens/data")
-        is_new = fetch_data()
-        heading(2, "Plan and apply", "features.py becomes a version of the registry and a serving plan in Redis")
-        apply(store)
-        heading(3, "Materialize", "the latest row of each user and movie, from Parquet into Redis")
-        materialize(store, is_new)
-        heading(4, "Read", f"user {SHOWN_USER} and {CANDIDATES} candidate movies, in one round trip")
-        console.print(f"The ratings are of 1997–98, so the clock of all reads is pinned to {NOW:%Y-%m-%d %H:%M} UTC.")
-        read(store)
-        heading(5, "Measure", "with to_numpy(), one thread, random users and movies, over the embedded server's socket")
-        measure(store, requests)
-        heading(6, "Look into Redis", "one packed row per entity, with a segment for each view")
-        look(store)
-    heading(7, "Next", "the server is stopped, its data stay; what follows starts it again")
+    with broker(FOLDER / ".feature_store" / "broker") as address:
+        os.environ["MOVIELENS_KAFKA"] = address  # which feature_store.yaml names
+        with FeatureStore(FOLDER) as store:
+            steps_of(store, address, requests)
+    heading(9, "Next", "the servers are stopped, their data stay; what follows starts the store again")
     suggest()
+
+
+def steps_of(store: FeatureStore, address: str, requests: int) -> None:
+    heading(1, "Fetch", "MovieLens-100K, made into Parquet under examples/movielens/data")
+    is_new = fetch_data()
+    heading(2, "Plan and apply", "features.py becomes a version of the registry and a serving plan in Redis")
+    apply(store)
+    heading(3, "Materialize", "the latest row of each user and movie, from Parquet into Redis")
+    materialize(store, is_new)
+    heading(4, "Stream", "ratings over Kafka into sliding windows, after a backfill from the history")
+    stream(store, address)
+    heading(5, "Read", f"user {SHOWN_USER} and {CANDIDATES} candidate movies, in one round trip")
+    console.print(f"The ratings are of 1997–98, so the clock of all reads is pinned to {NOW:%Y-%m-%d %H:%M} UTC.")
+    read(store)
+    heading(6, "Measure", "with to_numpy(), one thread, random users and movies, over the embedded server's socket")
+    measure(store, requests)
+    heading(7, "Train and rank", "a model on what serving would have said just before each rating, then served")
+    train_and_rank(store)
+    heading(8, "Look into Redis", "one packed row per entity, with a segment for each view; one value per window set")
+    look(store)
 
 
 # -- 1 to 3: from files to Redis ------------------------------------------------------------------------------------
@@ -112,7 +129,50 @@ def materialize(store: FeatureStore, is_new: bool) -> None:
         console.print("Nothing to do: all intervals up to then are recorded as materialized.")
 
 
-# -- 4 to 6: what is served -----------------------------------------------------------------------------------------
+# -- 4: the stream ---------------------------------------------------------------------------------------------------
+
+
+def stream(store: FeatureStore, address: str) -> None:
+    live.make_topic(address)
+    with ProgressReport(console) as report:
+        for view in live.STREAMED:
+            store.backfill(view, HISTORY_END, report=report)
+    log = live.ratings_between(FOLDER, HISTORY_END, NOW)
+    at_once = [rating for rating in log if rating["ts"] < LIVE]
+    one_by_one = log[len(at_once) :]
+    with live.streaming(store):
+        show_moves(store, address, at_once)
+        with _progress(TimeElapsedColumn(), auto_refresh=False) as progress:
+            task = progress.add_task("one by one", total=len(one_by_one))
+
+            def advanced() -> None:
+                progress.update(task, advance=1)
+                progress.refresh()
+
+            seconds = live.delays(store, address, one_by_one, advanced)
+    p50, p99 = (f"{np.percentile(seconds, p) * 1e3:.1f} ms" for p in (50, 99))
+    console.print(f"From sending a rating until a client reads it, {len(seconds)} ratings: p50 {p50}, p99 {p99}.")
+
+
+def show_moves(store: FeatureStore, address: str, ratings: list[live.Rating]) -> None:
+    columns = [_right(name.removeprefix("user_").replace("_", " ")) for name in live.SHOWN]
+    table = _table("ratings up to", *columns)
+    moves = []
+    begun = time.perf_counter()
+    with _progress(TimeElapsedColumn()) as progress:
+        task = progress.add_task("replay", total=len(ratings))
+        for moved in live.replay(store, address, ratings, MOVING_USER, lambda: progress.advance(task)):
+            moves.append(moved)
+    seconds = time.perf_counter() - begun
+    for at, windows in moves[:: max(1, -(-len(moves) // MOST_MOVES))]:
+        table.add_row(f"{at:%m-%d %H:%M:%S}", *map(_cell, windows.values()))
+    console.print(
+        f"{len(ratings):,} ratings of a week in {seconds:.1f} s; the windows of user {MOVING_USER} meanwhile:"
+    )
+    console.print(table)
+
+
+# -- 5, 6: what is served -----------------------------------------------------------------------------------------
 
 
 def read(store: FeatureStore) -> None:
@@ -199,12 +259,37 @@ def _shown(progress: Progress, name: str, requests: int) -> Iterator[int]:
             progress.refresh()
 
 
+# -- 7: the model -----------------------------------------------------------------------------------------------------
+
+
+def train_and_rank(store: FeatureStore) -> None:
+    begun = time.perf_counter()
+    with console.status("joining the features of every rating, as they were just before it, and training"):
+        trained = model.train(store, FOLDER, NOW)
+    console.print(
+        f"Trained on the first {trained.trained_rows:,} ratings × {trained.features} features, tested on the "
+        f"{trained.tested_rows:,} after them, in {time.perf_counter() - begun:.1f} s. Whether a rating is 4 or 5: "
+        f"[bold]AUC {trained.auc:.3f}[/] (by the movie's mean rating alone: {trained.auc_of_means:.3f})."
+    )
+    movies = random.Random(SEED).sample(range(1, MOVIES + 1), CANDIDATES)
+    request = {"user_id": SHOWN_USER, "movie_id": movies, "now_year": NOW.year}
+    titles = store.get_online_features("cards", request, now=NOW).to_dict()["title"]
+    table = _table(f"best of {CANDIDATES} for user {SHOWN_USER}", _right("score"))
+    for place, score in model.rank(store, trained, request, NOW)[:RANKED_ROWS]:
+        table.add_row(_cell(titles[place]), f"{score:.3f}")
+    console.print(table)
+
+
+# -- 8: what Redis holds ----------------------------------------------------------------------------------------------
+
+
 def look(store: FeatureStore) -> None:
-    views = {group.name: [segment.view for segment in group.segments] for group in store.client.plan().groups}
+    plan = store.client.plan()
+    views = {group.name: [segment.view for segment in group.segments] for group in plan.groups}
     table = _table("row group", "views in a row", _right("keys"), _right("bytes per row"), _right("bytes used"))
     for group, found in store.online.statistics().items():
         numbers = (found["rows"], found["row_bytes"], found["bytes"])
-        table.add_row(group, ", ".join(views[group]), *(f"{number:,}" for number in numbers))
+        table.add_row(group, ", ".join(views.get(group, ["windows"])), *(f"{number:,}" for number in numbers))
     console.print(table)
     console.print(f"{store.online.info()['used_memory_human']} in all, texts and the server itself included.")
 
