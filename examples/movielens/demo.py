@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 FIRST_RATING, NOW = datetime(1997, 9, 20, tzinfo=UTC), datetime(1998, 4, 22, 12, tzinfo=UTC)
-# The history holds the ratings before HISTORY_END; those up to LIVE come over Kafka at once, those up to NOW one by one.
+# The history holds the ratings before HISTORY_END; those before LIVE come over Kafka at once, those since one by one.
 HISTORY_END, LIVE = datetime(1998, 4, 15, tzinfo=UTC), datetime(1998, 4, 22, 3, tzinfo=UTC)
 MOVING_USER, MOST_MOVES = 796, 10
 USERS, MOVIES, CANDIDATES = 943, 1682, 200

@@ -121,7 +121,7 @@ class Windows:
 def replay(
     store: FeatureStore, address: str, ratings: list[Rating], user_id: int, advanced: Callable[[], None]
 ) -> Iterator[tuple[datetime, dict[str, Any]]]:
-    """Send ratings as fast as they go; after each run of one user's, wait for it and yield when it was, and the windows."""
+    """Send ratings as fast as they go; after each run of one user's, wait for it and yield its time and the windows."""
     out, windows = Ratings(address), Windows(store, user_id)
     seen = 0
     for i, rating in enumerate(ratings):
