@@ -28,16 +28,19 @@ from feature_store.online.conversation import PublishedPlan
 from feature_store.registry.compile import compile_plan
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceSnapshot, source_files_now
+from feature_store.training.matrix import to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.dtypes import DType
     from feature_store.engines.join import Joined, JoinEngine
     from feature_store.engines.report import Report
+    from feature_store.online.service import CompiledService
     from feature_store.online.transforms import Transform
     from feature_store.registry.store import Version
     from feature_store.training.manifest import SourceFile
@@ -71,10 +74,13 @@ class TrainingSet:
 
     Attributes:
         manifest: what it was made of.
+        columns: the columns of `to_numpy()`, as OnlineResponse.columns.
     """
 
-    def __init__(self, joined: Joined, manifest: Manifest) -> None:
+    def __init__(self, joined: Joined, manifest: Manifest, service: CompiledService) -> None:
         self._joined, self.manifest = joined, manifest
+        self._types = {name: column.dtype for name, column in service.columns.items()}
+        self.columns = service.matrix_columns()
 
     def __len__(self) -> int:
         return self._joined.rows
@@ -92,6 +98,16 @@ class TrainingSet:
         with extra("pandas", "to_pandas()"):
             import pandas  # noqa: F401 - pyarrow needs it, and says less when it is not there
         return self.to_arrow().to_pandas()
+
+    def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The features as a model is served them: (n, f) float32, C-contiguous, the columns and numbers of
+        OnlineResponse.to_numpy().
+
+        Raises:
+            RequestError: a column has no place in a float matrix (String, Timestamp, ragged Array), or an integer is
+                beyond 2**53.
+        """
+        return to_matrix(self.to_arrow(), self._types)
 
     def write_parquet(self, path: str | Path) -> None:
         """Write it to a Parquet file, and the manifest beside it: `train.parquet`, `train.manifest.json`.
@@ -152,7 +168,7 @@ def historical_features(
         rows=joined.rows,
         missing=dict(joined.missing),
     )
-    return TrainingSet(joined, manifest)
+    return TrainingSet(joined, manifest, compiled)
 
 
 def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:
