@@ -151,4 +151,5 @@ def delays(
         windows.wait(rating["ts"], lambda now, before=before: now["user_count_7d"] > before)  # type: ignore[misc]
         found.append(time.perf_counter() - sent)
         advanced()
+    out.flush()
     return np.array(found)
