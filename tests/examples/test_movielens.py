@@ -43,14 +43,6 @@ def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.fixture(scope="module")
-def data() -> Path:
-    """The repository's own copy of the data, fetched unless it is there."""
-    done = run("fetch.py", EXAMPLE)
-    assert done.returncode == 0, done.stderr
-    return EXAMPLE / "data"
-
-
 @pytest.fixture
 def example(data: Path, tmp_path: Path) -> Path:
     """A copy of the example with the raw files alone, as a fresh clone has after the download."""
