@@ -156,6 +156,19 @@ def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, f
         return Rows(where, dataset.schema, total, dataset=dataset)
 
 
+def written_rows(where: str, folder: Path) -> Rows:
+    """The rows of the Parquet files that an engine has written to a folder.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    with reading(where):
+        dataset = _parquet([str(file) for file in sorted(folder.glob("*.parquet"))])
+        return Rows(
+            where, dataset.schema, sum(file.metadata.num_rows for file in dataset.get_fragments()), dataset=dataset
+        )
+
+
 def source_files(source: ParquetSource, folder: Path) -> list[Path]:
     """The files of a source, sorted; names that start with `_` or `.` are other programs' unfinished work.
 

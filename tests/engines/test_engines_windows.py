@@ -32,7 +32,9 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.engines import local, local_join, local_windows
+from feature_store.engines.local import LocalEngine
 from feature_store.engines.sources import parquet_rows
+from feature_store.engines.spark import engine as spark
 from feature_store.engines.windows import windows_of
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING
@@ -184,6 +186,11 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
+@pytest.fixture(params=["local", "spark"])
+def stager(request: pytest.FixtureRequest) -> Any:
+    return LocalEngine() if request.param == "local" else request.getfixturevalue("spark_engine")
+
+
 def staged(engine: Any, view: FeatureView, folder: Path, interval: tuple[int, int]) -> Staged:
     return Staged(engine, view, parquet_rows(view.source, view, folder), folder, interval)
 
@@ -215,25 +222,27 @@ def test_windows_are_computed_as_of_the_end_of_the_interval(
         assert found.in_interval == sum(max(start_us, since) <= one["ts"] < end_us for one in events)
 
 
-def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tmp_path: Path) -> None:
+def test_an_entity_whose_events_have_left_the_windows_is_told_so(stager: Any, tmp_path: Path) -> None:
     """What was stored at the start of the interval would else be served as if it were of its end."""
     write_events(tmp_path, [event(1, 3700), event(2, 3600 * 3), event(3, 10)])
-    early = staged(engine, BATCH, tmp_path, (BEGINNING, NOW_US - 3600 * SECOND_US)).rows()
+    early = staged(stager, BATCH, tmp_path, (BEGINNING, NOW_US - 3600 * SECOND_US)).rows()
     count = [field.name for field in BATCH.fields].index("price_count_1h")
     assert {key[0]: row.values[count] for key, row in early.items()} == {1: 1}
-    later = staged(engine, BATCH, tmp_path, (NOW_US - 3600 * SECOND_US, NOW_US)).rows()
+    later = staged(stager, BATCH, tmp_path, (NOW_US - 3600 * SECOND_US, NOW_US)).rows()
     assert {key[0]: row.values[count] for key, row in later.items()} == {1: 0, 3: 1}
 
 
-def test_many_entities_make_many_chunks(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_entities_make_many_chunks(stager: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_CHUNK_ROWS", 100)
     monkeypatch.setattr(local_windows, "_EVENTS", 500)
+    monkeypatch.setattr(spark, "_TASK_BYTES", 1000 * 60)
+    monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)
     events = _many(5000, 700)
     write_events(tmp_path, events)
-    found = staged(engine, BATCH, tmp_path, (BEGINNING, NOW_US + 1))
+    found = staged(stager, BATCH, tmp_path, (BEGINNING, NOW_US + 1))
     since = NOW_US + 1 - windows_of(BATCH).longest_us
     assert_staged(BATCH, found.rows(), events, NOW_US + 1, {one["user_id"] for one in events if one["ts"] >= since})
-    assert engine.chunk_count(found.target) == len(found.chunks()) >= 5
+    assert stager.chunk_count(found.target) == len(found.chunks()) >= 5
 
 
 def test_events_that_do_not_fit_are_set_aside(engine: Any, tmp_path: Path) -> None:
@@ -378,8 +387,8 @@ def test_sql_that_is_wrong_is_told(engine: Any, tmp_path: Path, sql: str, messag
         staged(engine, view, tmp_path, (BEGINNING, NOW_US))
 
 
-def test_shops_are_entities_too(engine: Any, tmp_path: Path) -> None:
+def test_shops_are_entities_too(stager: Any, tmp_path: Path) -> None:
     view = FeatureView("of_shop", entities=[shop], source=BATCH.source, aggregations=BATCH.aggregations[:1])
     write_events(tmp_path, [event(1, 1), event(3, 2), event(2, 3)])
-    rows = staged(engine, view, tmp_path, (BEGINNING, NOW_US + 1)).rows()
+    rows = staged(stager, view, tmp_path, (BEGINNING, NOW_US + 1)).rows()
     assert {key: row.values for key, row in rows.items()} == {("s1",): (2, 2), ("s0",): (1, 1)}

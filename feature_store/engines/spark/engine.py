@@ -12,8 +12,9 @@ from feature_store.engines.quarantine import joint_schema
 from feature_store.engines.rows import check, source_columns
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.session import Session
-from feature_store.engines.spark.tasks import BadRows, KeepLatest, Read, ReadCounts, Write, staged_files
-from feature_store.errors import DataError
+from feature_store.engines.spark.sql import selected
+from feature_store.engines.spark.tasks import BadRows, Keep, Read, ReadCounts, Write, staged_files
+from feature_store.engines.windows import reached_us
 from feature_store.online.writer import WriteCounts
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Stage
+    from feature_store.engines.report import Report
     from feature_store.engines.rows import SourceColumns
     from feature_store.engines.sources import Rows
 
@@ -46,27 +48,35 @@ class SparkEngine:
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
-        if asked.view.sql is not None or asked.view.aggregations:
-            hint = "materialize it with the local engine"
-            raise DataError(
-                asked.view.name, expected="a view of rows as they are", got="sql or aggregations", hint=hint
-            )
-        columns = source_columns(asked.view, asked.rows.schema, asked.rows.where)
-        interval = (asked.start_us, asked.end_us)
-        pieces = asked.rows.pieces(columns.names, columns.event_timestamp, *interval, most_bytes=_TASK_BYTES)
-        parts = min(len(pieces), _MOST_PARTS)
+        view, selection = asked.view, asked.target.with_suffix(".selected")
         unfinished = asked.target.with_suffix(".unfinished")
-        for left in (unfinished, asked.quarantine.parts):
+        for left in (asked.target, unfinished, selection, asked.quarantine.parts):
             shutil.rmtree(left, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        asked.report.started(asked.view.name, asked.rows.total)
+        start_us = reached_us(view, asked.start_us, asked.end_us) if view.aggregations else asked.start_us
+        if view.sql is not None:
+            asked = asked._replace(rows=selected(self._session, view, asked.rows, selection, start_us, asked.end_us))
+        columns = source_columns(view, asked.rows.schema, asked.rows.where)
+        pieces = asked.rows.pieces(
+            columns.names, columns.event_timestamp, start_us, asked.end_us, most_bytes=_TASK_BYTES
+        )
         counts = ReadCounts()
+        asked.report.started(view.name, asked.rows.total)
         if pieces:
-            bad = BadRows(asked.quarantine.parts, _bad_schema(asked.rows, columns))
-            read = Read(asked.view, columns, tuple(pieces), asked.rows.where, interval, parts, bad)
-            counts = self._staged(read, KeepLatest(asked.view, columns, unfinished), asked)
+            read = Read(
+                view=view,
+                columns=columns,
+                pieces=tuple(pieces),
+                where=asked.rows.where,
+                interval=(asked.start_us, asked.end_us),
+                reach=(start_us, asked.end_us),
+                parts=min(len(pieces), _MOST_PARTS),
+                bad=BadRows(asked.quarantine.parts, _bad_schema(asked.rows, columns)),
+            )
+            counts = self._staged(read, Keep(view, columns, asked.end_us, unfinished), asked.report)
         asked.report.finished()
         asked.quarantine.count_parts(counts.quarantined)
+        shutil.rmtree(selection, ignore_errors=True)
         unfinished.rename(asked.target)
         return counts.inside
 
@@ -86,14 +96,14 @@ class SparkEngine:
             yield Written(sum(row.rows for row in done), counts)
 
     def close(self) -> None:
-        """Stop the session if it was started here."""
+        """Stop Spark if it was started here."""
         self._session.close()
 
-    def _staged(self, read: Read, keep: KeepLatest, asked: Stage) -> ReadCounts:
+    def _staged(self, read: Read, keep: Keep, report: Report) -> ReadCounts:
         session = self._session
         sent = session.tasks(len(read.pieces), read.run, packed.SCHEMA)
-        kept = session.then(session.exchanged(sent, read.parts), keep.run, KeepLatest.RESULT)
-        with session.watched(len(read.pieces), sum(piece.rows for piece in read.pieces), asked.report) as tell:
+        kept = session.then(session.exchanged(sent, read.parts), keep.run, Keep.RESULT)
+        with session.watched(len(read.pieces), sum(piece.rows for piece in read.pieces), report) as tell:
             found = session.collect(kept)
             counts = ReadCounts(*(sum(getattr(row, name) for row in found) for name in ReadCounts._fields))
             tell(counts.read)

@@ -9,15 +9,17 @@ import secrets
 import sys
 import threading
 import warnings
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from feature_store.engines.spark.told import Told, raised_by_a_task
-from feature_store.errors import EngineError, extra
+from feature_store.errors import DataError, EngineError, extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    import pyarrow as pa
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from feature_store.engines.report import Report
 
@@ -36,15 +38,23 @@ with extra("spark", "engine spark"), _quiet():
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.pandas.types import to_arrow_schema
 
 # What a session that this engine starts is given unless the settings or spark-submit say otherwise.
 _DEFAULTS = {"spark.app.name": "feature-store", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+# Of this engine's queries and files alone: others of the same Spark keep theirs.
+_OWN = {
+    "spark.sql.session.timeZone": "UTC",  # else times without a zone would be the machine's
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",  # as which `parquet` makes times of them; Spark has none so fine
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # of what is packed, some thousand are too many
+}
 _POLL_SECONDS = 0.2
 _PYTHON = "PYSPARK_PYTHON"
 
 
 class Session:
-    """A Spark session: the one that is running, else one that is started at first use and stopped by `close`.
+    """A Spark session of its own in the Spark that is running; else in one that is started at first use.
 
     Args:
         settings: Spark's own, by name.
@@ -64,9 +74,11 @@ class Session:
         """
         if self._session is None:
             with spark_errors():
-                self._session = SparkSession.getActiveSession()
-                if self._session is None:
-                    self._session, self._started = self._start(), True
+                running = SparkSession.getActiveSession()
+                self._started = running is None
+                self._session = (running or self._start()).newSession()
+                for name, value in _OWN.items():
+                    self._session.conf.set(name, value)
         return self._session
 
     def tasks(self, count: int, task: Task, schema: str) -> DataFrame:
@@ -88,6 +100,27 @@ class Session:
         """The rows of a frame, which are few."""
         with spark_errors():
             return frame.collect()
+
+    def query(self, text: str, tables: Mapping[str, Sequence[str]]) -> DataFrame:
+        """What SQL selects from tables of Parquet files.
+
+        Args:
+            text: in Spark's words.
+            tables: the files of each table.
+        """
+        for name, files in tables.items():
+            self._parquet(files).createOrReplaceTempView(name)
+        return self.spark.sql(text)
+
+    def _parquet(self, files: Sequence[str]) -> DataFrame:
+        """Files, by the names of their columns; where types differ, as the wider ones."""
+        of_schema: dict[pa.Schema, list[str]] = {}
+        for file in files:
+            of_schema.setdefault(pq.read_schema(file).remove_metadata(), []).append(file)
+        frames = [
+            self.spark.read.parquet(*alike).selectExpr(*map(_column, schema)) for schema, alike in of_schema.items()
+        ]
+        return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
 
     @contextlib.contextmanager
     def watched(self, tasks: int, rows: int, report: Report) -> Iterator[Callable[[int], None]]:
@@ -133,7 +166,7 @@ class Session:
                 context.setLocalProperty(name, before)  # type: ignore[arg-type]  # None: it was not set
 
     def close(self) -> None:
-        """Stop the session if it was started here."""
+        """Stop Spark if it was started here."""
         if self._started and self._session is not None:
             self._session.stop()
         self._session, self._started = None, False
@@ -156,6 +189,29 @@ def spark_errors() -> Iterator[None]:
         raise raised_by_a_task(str(error)) or EngineError(
             "Spark", expected="the job to succeed", got=_reason(str(error)), hint=_hint(str(error))
         ) from error
+
+
+@contextlib.contextmanager
+def sql_errors(where: str, expected: str) -> Iterator[None]:
+    """Around SQL of users: what Spark raises is about it."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise DataError(where, expected=expected, got=_reason(str(error))) from error
+
+
+def arrow_schema(frame: DataFrame) -> pa.Schema:
+    """The types that a frame's rows have in Parquet files."""
+    schema: pa.Schema = to_arrow_schema(frame.schema, timezone="UTC")
+    return schema
+
+
+def _column(field: pa.Field) -> str:
+    name: str = "`" + field.name.replace("`", "``") + "`"
+    if not pa.types.is_timestamp(field.type) or field.type.unit != "ns":
+        return name
+    microseconds = f"timestamp_micros(({name} - pmod({name}, 1000)) DIV 1000)"  # DIV alone would round up before 1970
+    return f"{microseconds if field.type.tz else f'CAST({microseconds} AS TIMESTAMP_NTZ)'} AS {name}"
 
 
 def _reason(text: str) -> str:

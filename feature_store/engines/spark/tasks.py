@@ -2,7 +2,8 @@
 
     Read         takes a piece of the source, checks its rows as the local engine does, keeps the latest of each batch
                  (so that a hot key crosses the network once a batch), and packs them for the parts of their keys
-    KeepLatest   takes a part, keeps the latest rows, and puts them into a file by a rename
+    Keep         takes a part, and keeps the latest row of each entity; or of events, which are not reduced before,
+                 computes the windows of each entity. Puts them into a file by a rename
     Write        takes some of these files, and writes them to the online store on a connection of its own
 
 A task that is killed, retried, or run twice at once does no harm: files are renamed over their equals, and the online
@@ -21,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.engines.quarantine import QuarantineFile
-from feature_store.engines.rows import SEQUENCE, check, checked_schema, to_row_batch, within
+from feature_store.engines.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
 from feature_store.engines.sources import piece_rows, reading
-from feature_store.engines.spark.latest import latest_rows, parts_of
+from feature_store.engines.spark.entities import entities_of, latest_rows, parts_of
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
+from feature_store.engines.windows import windows_of_entities, windows_schema
 from feature_store.online.writer import WriteCounts
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _HELD_BYTES = 64 << 20  # of rows that are not yet reduced to the latest ones
 _BATCH_ROWS = 50_000
+_EVENTS = 1 << 20  # whose windows are computed together, with all others of their entities: some 100 MB
 _ROWS, _COUNTS = 0, 1  # tags
 
 
@@ -70,6 +73,7 @@ class Read:
         pieces: a task reads the one of its number.
         where: what the source is, for errors.
         interval: event times that count, in microseconds.
+        reach: event times that are read: of events, also those before the interval that windows can hold.
         parts: how many parts there are.
         bad: takes the rows that do not fit.
     """
@@ -79,6 +83,7 @@ class Read:
     pieces: tuple[Piece, ...]
     where: str
     interval: tuple[int, int]
+    reach: tuple[int, int]
     parts: int
     bad: BadRows
 
@@ -92,31 +97,34 @@ class Read:
         bad_rows = self.bad.file(number)
         read = inside = 0
         place = piece.first
-        for batch in piece_rows(piece, self.where).batches(columns.names, columns.event_timestamp, *self.interval):
-            wanted = within(batch, columns, *self.interval)
-            good, bad = check(wanted, columns, keys, place)
-            bad_rows.add(bad)
-            read, inside, place = read + len(batch), inside + len(wanted), place + len(wanted)
+        for batch in piece_rows(piece, self.where).batches(columns.names, columns.event_timestamp, *self.reach):
+            reached = within(batch, columns, *self.reach)
+            good, bad = (check_events if self.view.aggregations else check)(reached, columns, keys, place)
+            bad_rows.add(within(bad, columns, *self.interval))
+            read, place = read + len(batch), place + len(reached)
+            inside += len(within(reached, columns, *self.interval))
             if len(good):
-                latest = latest_rows(good, keys)
-                yield to_arrow(list(split(latest, parts_of(latest, keys, self.parts), _ROWS)))
+                sent = good if self.view.aggregations else latest_rows(good, keys)
+                yield to_arrow(list(split(sent, parts_of(sent, keys, self.parts), _ROWS)))
         bad_rows.close()
         counts = np.array(ReadCounts(read, inside, bad_rows.rows), np.int64)
         yield to_arrow([Packed(number % self.parts, _COUNTS, counts.tobytes())])
 
 
 @dataclass(frozen=True)
-class KeepLatest:
-    """Keeps the latest rows of parts; see the module.
+class Keep:
+    """Keeps of each entity of a part what is to be stored; see the module.
 
     Attributes:
         view: whose rows.
         columns: what they have.
-        folder: where their files go.
+        end_us: the end of the interval, as of which windows are computed.
+        folder: where the files go.
     """
 
     view: FeatureView
     columns: SourceColumns
+    end_us: int
     folder: Path
 
     RESULT = "read long, inside long, quarantined long"
@@ -135,23 +143,42 @@ class KeepLatest:
             name = f"part-{part:05d}.arrow"
             held.append(unpack(value, schema))
             held_bytes += value.size
-            if held_bytes > kept_bytes + _HELD_BYTES:
+            if held_bytes > kept_bytes + _HELD_BYTES and not self.view.aggregations:
                 held = [self._latest(held)]
                 held_bytes = kept_bytes = held[0].nbytes
-        if held:
-            self._put(self.folder / name, self._latest(held))
+        if held and self.view.aggregations:
+            self._put(self.folder / name, windows_schema(self.view), self._windows(pa.concat_batches(held)))
+        elif held:
+            rows = self._latest(held).drop_columns([SEQUENCE])
+            self._put(self.folder / name, rows.schema, iter([pa.Table.from_batches([rows])]))
         yield _one_row(dict(zip(ReadCounts._fields, counts.tolist(), strict=True)))
 
     def _latest(self, batches: list[pa.RecordBatch]) -> pa.RecordBatch:
         return latest_rows(pa.concat_batches(batches), self.view.join_keys)
 
-    def _put(self, path: Path, rows: pa.RecordBatch) -> None:
+    def _windows(self, events: pa.RecordBatch) -> Iterator[pa.Table]:
+        """Of some entities at a time."""
+        entities, count = entities_of(events, self.view.join_keys)
+        order = np.argsort(entities, kind="stable")
+        events = pa.Table.from_batches([events])
+        ends = np.cumsum(np.bincount(entities, minlength=count))
+        first = 0
+        while first < count:
+            before = int(ends[first - 1]) if first else 0
+            until = max(first + 1, int(np.searchsorted(ends, before + _EVENTS, side="right")))
+            chosen = order[before : ends[until - 1]]
+            of_entities = (entities[chosen] - first).astype(np.int32)
+            begins = np.concatenate([[0], ends[first : until - 1] - before])
+            yield windows_of_entities(self.view, events.take(pa.array(chosen)), of_entities, begins, self.end_us)
+            first = until
+
+    def _put(self, path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         unfinished = _hidden(path)
-        rows = rows.drop_columns([SEQUENCE])
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with reading(f"staged rows {path}"), unfinished.open("wb") as file:
-            with pa.ipc.new_file(file, rows.schema, options=options) as writer:
-                writer.write_table(pa.Table.from_batches([rows]), max_chunksize=_BATCH_ROWS)
+            with pa.ipc.new_file(file, schema, options=options) as writer:
+                for table in tables:
+                    writer.write_table(table, max_chunksize=_BATCH_ROWS)
             file.flush()
             os.fsync(file.fileno())
             unfinished.rename(path)
@@ -186,7 +213,7 @@ class Write:
 
 
 def staged_files(folder: Path) -> list[Path]:
-    """The files that KeepLatest has made, in order."""
+    """The files that Keep has made, in order."""
     with reading(f"staged rows {folder}"):
         return sorted(folder.glob("part-*.arrow"))
 

@@ -22,7 +22,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 ÷ the golden ratio: spreads neigh
 
 def latest_rows(rows: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
     """Of each entity the row with the greatest (event time, creation time, place in the source)."""
-    entities, count = _entities(rows, keys)
+    entities, count = entities_of(rows, keys)
     if count == len(rows):
         return rows
     # `sort_rows` takes the rows in the order of the source, in which the batches of one task are, those of several not.
@@ -48,7 +48,7 @@ def parts_of(rows: pa.RecordBatch, keys: Sequence[str], parts: int) -> NDArray[n
     return (mixed % np.uint64(parts)).astype(np.int64)
 
 
-def _entities(rows: pa.RecordBatch, keys: Sequence[str]) -> tuple[NDArray[np.int64], int]:
+def entities_of(rows: pa.RecordBatch, keys: Sequence[str]) -> tuple[NDArray[np.int64], int]:
     """A number for each row, the same for the same key, from 0 to how many there are."""
     first, *others = keys
     numbers, count = _numbered(rows.column(first))
