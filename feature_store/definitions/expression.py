@@ -1,7 +1,8 @@
 """Filters of aggregations: `action == 'click' and price > 10`, read into a tree and computed on columns; never eval'd.
 
 Names are columns; constants are numbers, texts, True and False; operators are == != < <= > >= `in (…)` `not in (…)`
-and or not. A comparison with a null is false, as in SQL's WHERE; `not` of it is true.
+and or not. A comparison of a null or of NaN is false, `!=` and `not in` too, as in SQL's WHERE; `not` of it is true.
+A constant is taken as the column holds it: `x == 0.1` finds what a Float32 keeps of 0.1.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ class Expression:
         self.text = text
         try:
             self._tree = ast.parse(text, mode="eval").body
-        except SyntaxError as error:
-            raise DefinitionError("filter", expected=_EXPECTED, got=f"{text!r}: {error.msg}") from None
+            self._check(self._tree)
+        except DefinitionError:
+            raise
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
+            reason = error.msg if isinstance(error, SyntaxError) else str(error)
+            raise DefinitionError("filter", expected=_EXPECTED, got=f"{_shown(text)}: {reason}") from None
         self.names = sorted({node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)})
-        self._check(self._tree)
 
     def mask(self, columns: Columns, count: int) -> Mask:
         """Which of `count` rows pass: (count,) bool."""
@@ -101,28 +105,36 @@ def _mask(node: ast.expr, columns: Columns, count: int) -> Mask:
             return ~_mask(operand, columns, count)
         case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
             column, nulls = columns[name]
-            return _compared(op, column, _listed(right)) & ~nulls
+            some = ~nulls
+            # Texts cannot be compared with what stands for none.
+            some[some] = _compared(op, column[some], _listed(right))
+            return some
         case _:
             raise AssertionError(ast.dump(node))
 
 
 def _compared(op: ast.cmpop, column: np.ndarray[Any, Any], constants: list[Any]) -> Mask:
-    if not isinstance(op, (ast.In, ast.NotIn)):
-        return np.asarray(_COMPARISONS[type(op)](column, constants[0]), bool)
-    found = np.isin(column, constants) if column.dtype != object else _any_equal(column, constants)
-    return ~found if isinstance(op, ast.NotIn) else found
-
-
-def _any_equal(values: np.ndarray[Any, Any], wanted: list[Any]) -> Mask:
-    return np.fromiter((value in wanted for value in values), bool, len(values))
+    with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
+        if type(op) in _COMPARISONS:
+            found = np.asarray(_COMPARISONS[type(op)](column, constants[0]), bool)
+        else:
+            found = np.logical_or.reduce([np.asarray(column == constant, bool) for constant in constants])
+    if isinstance(op, ast.NotIn):
+        found = ~found
+    return found & ~np.isnan(column) if column.dtype.kind == "f" else found
 
 
 def _is_constant(node: ast.expr) -> bool:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        node = node.operand
+        return isinstance(node.operand, ast.Constant) and type(node.operand.value) in (int, float)
     return isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str))
 
 
 def _listed(node: ast.expr) -> list[Any]:
     found = ast.literal_eval(node)
     return list(found) if isinstance(found, (tuple, list)) else [found]
+
+
+def _shown(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

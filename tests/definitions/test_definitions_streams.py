@@ -1,0 +1,277 @@
+"""Stream views, their sources and aggregations: what is taken, what is refused, what a document holds of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_store.definitions import (
+    Aggregation,
+    Array,
+    Bool,
+    DefinitionSet,
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    KafkaSource,
+    ParquetSource,
+    StreamFeatureView,
+    String,
+    Timestamp,
+    on_demand_feature_view,
+)
+from feature_store.definitions.aggregation import shown_window
+from feature_store.errors import DefinitionError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+COLUMNS = {
+    "user_id": Int64, "movie_id": Int64, "rating": Float32, "seen": Bool, "stars": Int32, "action": String, "at": Timestamp
+}  # fmt: skip
+user, movie = Entity("user", join_key="user_id"), Entity("movie", join_key="movie_id")
+
+
+def source(**options: Any) -> KafkaSource:
+    given: dict[str, Any] = {
+        "topic": "ratings",
+        "event_timestamp": "ts",
+        "schema": [Field(name, dtype) for name, dtype in COLUMNS.items()],
+    }
+    return KafkaSource("ratings", **(given | options))
+
+
+def view(*aggregations: Any, **options: Any) -> StreamFeatureView:
+    chosen = aggregations or (Aggregation("rating", "mean", windows=[HOUR, 7 * DAY]),)
+    return StreamFeatureView("activity", **({"entities": [user], "source": source(), "aggregations": chosen} | options))
+
+
+# -- what is taken ------------------------------------------------------------------------------------------------------
+
+
+def test_features_follow_from_the_aggregations() -> None:
+    found = view(
+        Aggregation("rating", "mean", windows=[HOUR, DAY, 7 * DAY]),
+        Aggregation("rating", "count", windows=[90 * SECOND]),
+        Aggregation("action", "distinct", windows=[2 * DAY]),
+        Aggregation("stars", "sum", windows=[HOUR], filter="action == 'rate'", name="rated"),
+        Aggregation("stars", "last", windows=[HOUR]),
+        Aggregation("at", "first", windows=[HOUR]),
+        Aggregation("seen", "last_n", windows=[HOUR], n=3),
+        Aggregation("rating", "stddev", windows=[MINUTE]),
+        description="what users do",
+        owner="growth",
+        tags={"pii": "no"},
+    )
+    assert [(field.name, field.dtype, field.default) for field in found.fields] == [
+        ("rating_mean_1h", Float64, None),
+        ("rating_mean_1d", Float64, None),
+        ("rating_mean_7d", Float64, None),
+        ("rating_count_90s", Int64, 0),
+        ("action_distinct_2d", Int64, 0),
+        ("rated_1h", Float64, 0.0),
+        ("stars_last_1h", Int32, None),
+        ("at_first_1h", Timestamp, None),
+        ("seen_last3_1h", Array(Bool), []),
+        ("rating_stddev_1m", Float64, None),
+    ]
+    assert found.join_keys == ["user_id"]
+    assert found.event_columns == {name: COLUMNS[name] for name in ("rating", "seen", "stars", "action", "at")}
+    assert (found.history, found.ttl_us, found.owner, found.tags) == (None, None, "growth", {"pii": "no"})
+    assert found[["rated_1h"]].rename({"rated_1h": "stars"}).columns == (("rated_1h", "stars"),)
+    with pytest.raises(Exception, match="frozen"):
+        found.aggregations[0].n = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("window", "shown"),
+    [(SECOND, "1s"), (90 * SECOND, "90s"), (60 * SECOND, "1m"), (HOUR, "1h"), (36 * HOUR, "36h"), (DAY, "1d"), (7 * DAY, "7d"), (61 * MINUTE, "61m")],
+)  # fmt: skip
+def test_windows_are_shown_in_the_largest_unit_that_divides_them(window: timedelta, shown: str) -> None:
+    assert shown_window(window) == shown
+
+
+@settings(max_examples=100)
+@given(seconds=st.integers(48, 90 * 86_400))
+def test_a_window_that_states_no_hop_has_at_least_48_of_whole_seconds(seconds: int) -> None:
+    try:
+        aggregation = Aggregation("rating", "sum", windows=[timedelta(seconds=seconds)])
+    except DefinitionError as error:  # a large prime has no divisor that leaves few enough
+        assert "at most 1000" in str(error)
+        assert all(seconds % hops for hops in range(48, 1001))
+        return
+    hop = aggregation.hop_us(aggregation.windows[0])
+    assert hop % 1_000_000 == 0
+    hops, rest = divmod(seconds * 1_000_000, hop)
+    assert rest == 0 and 48 <= hops <= 1_000
+    assert all(seconds % fewer for fewer in range(48, hops)), "the largest hop of these"
+
+
+def test_a_stated_hop_is_kept() -> None:
+    aggregation = Aggregation("rating", "sum", windows=[MINUTE, HOUR], hop=30 * SECOND)
+    assert [aggregation.hop_us(window) for window in aggregation.windows] == [30_000_000] * 2
+
+
+# -- what is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        # Aggregations
+        (lambda: Aggregation("rating", "median", windows=[HOUR]), r"Aggregation\.function: .*'count', 'sum'.*got 'median'"),
+        (lambda: Aggregation("a b", "sum", windows=[HOUR]), r"Aggregation\.column: expected a name of letters"),
+        (lambda: Aggregation("rating", "sum", windows=[]), r"Aggregation\.windows"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR, HOUR]), r"windows: expected windows that differ, got one twice"),
+        (lambda: Aggregation("rating", "sum", windows=[timedelta(0)]), r"windows\[0\]: expected whole seconds, at least one, got 0:00:00"),
+        (lambda: Aggregation("rating", "sum", windows=[-HOUR]), r"windows\[0\]: expected whole seconds"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR, timedelta(milliseconds=1500)]), r"windows\[1\]: expected whole seconds"),
+        (lambda: Aggregation("rating", "sum", windows=[30 * SECOND]), r"windows\[0\]: expected 48 hops of at least one second.*Hint: state a hop"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], hop=timedelta(milliseconds=500)), r"hop: expected whole seconds, at least one, got 0:00:00\.5"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], hop=timedelta(seconds=1.5)), r"hop: expected whole seconds"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], hop=7 * SECOND), r"windows\[0\]: expected a whole number of hops.* in hops of 7 s"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], hop=2 * HOUR), r"windows\[0\]: expected a whole number of hops"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], hop=SECOND), r"at most 1000, got 1:00:00 in hops of 1 s"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], hop=-SECOND), r"hop: expected whole seconds"),
+        (lambda: Aggregation("rating", "last_n", windows=[HOUR]), r"n: expected a number with last_n, and with nothing else, got None"),
+        (lambda: Aggregation("rating", "last", windows=[HOUR], n=3), r"n: expected a number with last_n"),
+        (lambda: Aggregation("rating", "last_n", windows=[HOUR], n=0), r"Aggregation\.n"),
+        (lambda: Aggregation("rating", "last_n", windows=[HOUR], n=101), r"Aggregation\.n"),
+        (lambda: Aggregation("rating", "sum", windows=["1h"]), r"Aggregation\.windows\[0\]"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], filter="rating >"), r"Aggregation\.filter: expected comparisons of columns"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], filter=""), r"filter: expected comparisons"),
+        (lambda: Aggregation("rating", "sum", windows=[HOUR], name="1a"), r"Aggregation\('1a'\)\.name"),
+        # Sources
+        (lambda: source(topic="a b"), r"KafkaSource\('ratings'\)\.topic"),
+        (lambda: source(topic=""), r"KafkaSource\('ratings'\)\.topic"),
+        (lambda: source(topic="a" * 250), r"KafkaSource\('ratings'\)\.topic"),
+        (lambda: source(schema=[]), r"KafkaSource\('ratings'\)\.schema"),
+        (lambda: source(schema=[Field("a", Int64)] * 2), r"schema\[1\]: expected names that differ, got 'a' twice"),
+        (lambda: source(event_timestamp="at"), "schema: expected columns of their own, got 'at', which is a timestamp of the source"),
+        (lambda: source(schema=[Field("a", Array(Int64))]), r"schema\[0\]\.dtype: expected a scalar type, got Array\(Int64\)"),
+        (lambda: source(timestamp_unit="ns"), r"timestamp_unit: .*'s', 'ms' or 'us', got 'ns'"),
+        (lambda: source(history="ratings.parquet"), r"KafkaSource\('ratings'\)\.history"),
+        (lambda: source(partitions=3), r"partitions: expected no such argument"),
+        # Views
+        (lambda: view(source=ParquetSource("a", event_timestamp="ts")), r"StreamFeatureView\('activity'\)\.source: expected a KafkaSource"),
+        (lambda: view(source=None), r"source: expected a KafkaSource, got None"),
+        (lambda: view(entities=[]), r"StreamFeatureView\('activity'\)\.entities"),
+        (lambda: view(entities=[user, user]), r"entities\[1\]: expected names that differ"),
+        (lambda: view(entities=[user, Entity("member", join_key="user_id")]), r"entities\[1\]: expected names that differ, got 'user_id' twice"),
+        (lambda: view(entities=[Entity("shop")]), r"entities\[0\]: expected 'shop' \(Int64\) in the schema of ratings, got none"),
+        (lambda: view(entities=[Entity("user", join_key="user_id", dtype=String)]), r"entities\[0\]: expected 'user_id' \(String\).*got Int64"),
+        (lambda: view("mean"), r"aggregations\[0\]: expected an Aggregation, got 'mean'"),
+        (lambda: view(aggregations=[]), r"StreamFeatureView\('activity'\)\.(aggregations|schema)"),
+        (lambda: view(Aggregation("price", "sum", windows=[HOUR])), r"aggregations\[0\]: expected a column of ratings: user_id, .*got 'price'"),
+        (lambda: view(Aggregation("rating", "sum", windows=[HOUR], filter="price > 3")), r"aggregations\[0\]: expected a column of ratings.*got 'price'"),
+        (lambda: view(Aggregation("action", "mean", windows=[HOUR])), r"aggregations\[0\]\.column: expected numbers for mean, got String"),
+        (lambda: view(Aggregation("at", "max", windows=[HOUR])), r"expected numbers for max, got Timestamp"),
+        (lambda: view(Aggregation("action", "last_n", windows=[HOUR], n=2)), r"expected a fixed width for last_n, got String"),
+        (lambda: view(Aggregation("rating", "sum", windows=[HOUR], filter="action > 3")), r"\.filter: expected action compared with a value of String, got 3"),
+        (lambda: view(Aggregation("rating", "sum", windows=[HOUR], filter="rating in (1, 'x')")), r"\.filter: expected rating compared with a value of Float32, got 'x'"),
+        (lambda: view(Aggregation("rating", "sum", windows=[HOUR], filter="at > 3")), r"\.filter: expected at compared with a value of Timestamp, got 3"),
+        (lambda: view(*[Aggregation("rating", "sum", windows=[HOUR])] * 2), r"aggregations\[1\]: expected names that differ, got rating_sum_1h\. Hint: give one"),
+        (lambda: view(Aggregation("rating", "sum", windows=[HOUR], name="stars_sum"), Aggregation("stars", "sum", windows=[DAY, HOUR])), r"got stars_sum_1h"),
+        (lambda: view(Aggregation("rating", "sum", windows=[HOUR], name="a" * 64)), r"name"),
+        (lambda: view(ttl=HOUR), r"ttl: expected no such argument"),
+        (lambda: view()[["rating_mean_2h"]], r"expected one of rating_mean_1h, rating_mean_7d"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_says_where(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises((DefinitionError, NotFoundError), match=message):
+        make()
+
+
+def test_two_aggregations_of_one_column_may_differ_by_name_or_window() -> None:
+    found = view(
+        Aggregation("rating", "sum", windows=[HOUR]),
+        Aggregation("rating", "sum", windows=[DAY]),
+        Aggregation("rating", "sum", windows=[HOUR], filter="action == 'rate'", name="rated"),
+    )
+    assert [field.name for field in found.fields] == ["rating_sum_1h", "rating_sum_1d", "rated_1h"]
+
+
+# -- all the definitions ------------------------------------------------------------------------------------------------
+
+
+def test_a_set_takes_the_entities_of_stream_views_and_refuses_what_does_not_fit() -> None:
+    of_movie = StreamFeatureView(
+        "popularity", entities=[movie, user], source=source(), aggregations=view().aggregations
+    )
+    service = FeatureService("ranking", features=[view()[["rating_mean_1h"]], of_movie[["rating_mean_7d"]]])
+    known = DefinitionSet([view(), of_movie, service])
+    assert list(known.entities) == ["movie", "user"]
+    assert [item.name for item in known.stored_views_of("ranking")] == ["activity", "popularity"]
+    assert known.stored_view("activity") == view()
+    for wrong, message in (
+        ([view(), view(Aggregation("rating", "sum", windows=[HOUR]))], "another StreamFeatureView of that name that differs"),
+        ([view(), FeatureView("activity", entities=[user], schema=[Field("a", Bool)])], "one definition of a name"),
+        ([view(), Entity("user", join_key="user_id", description="other")], "one definition of a name"),
+        ([FeatureService("s", features=[view()])], "a view that is defined"),
+        ([service, of_movie, view(Aggregation("rating", "sum", windows=[HOUR]))], "a feature of activity, got 'rating_mean_1h'"),
+    ):  # fmt: skip
+        with pytest.raises(DefinitionError, match=message):
+            DefinitionSet(wrong)
+
+
+functions = st.sampled_from(["count", "sum", "mean", "min", "max", "stddev", "first", "last", "last_n", "distinct"])
+aggregations_of = st.builds(
+    lambda column, function, windows, name, filter, hop, n: Aggregation(
+        column, function, windows=windows, name=name, filter=filter, hop=hop, n=n if function == "last_n" else None
+    ),
+    st.sampled_from(["rating", "stars", "seen"]),
+    functions,
+    st.lists(st.sampled_from([HOUR, DAY, 7 * DAY]), min_size=1, max_size=3, unique=True),
+    st.sampled_from([None, "named"]),
+    st.sampled_from([None, "action == 'it''s'", "rating in (0.5, -1) and not seen == True"]),
+    st.sampled_from([None, HOUR]),
+    st.integers(1, 100),
+)
+
+
+@settings(max_examples=60)
+@given(
+    aggregations=st.lists(aggregations_of, min_size=1, max_size=4, unique_by=lambda item: item.feature_name(HOUR)[:-3]),
+    history=st.sampled_from([None, ParquetSource("r.parquet", event_timestamp="ts", created_timestamp="made")]),
+    unit=st.sampled_from(["s", "ms", "us"]),
+    entities=st.sampled_from([[user], [movie, user]]),
+)
+def test_a_document_holds_all_of_it(aggregations: Any, history: Any, unit: Any, entities: Any) -> None:
+    topic = source(history=history, timestamp_unit=unit, description="d", owner="o", tags={"a": "b"})
+    activity = view(
+        entities=entities, source=topic, aggregations=aggregations, description="v", owner="p", tags={"c": "d"}
+    )
+
+    @on_demand_feature_view(sources=[activity], schema=[Field("half", Float32)])
+    def half(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"half": next(iter(inputs.values())) / 2}
+
+    known = DefinitionSet(
+        [
+            activity,
+            *([] if any(a.function == "last_n" for a in aggregations) else [half]),
+            FeatureService("all", features=[activity]),
+        ]
+    )
+    document = json.loads(json.dumps(known.to_document()))
+    again = DefinitionSet.from_document(document)
+    assert again.to_document() == document == known.to_document()
+    assert again.stored_view("activity") == activity
+    assert again.service("all") == known.service("all")
+
+
+def test_a_document_of_before_there_were_stream_views_is_read() -> None:
+    document = DefinitionSet([user]).to_document()
+    del document["stream_feature_views"]
+    assert list(DefinitionSet.from_document(document).entities) == ["user"]
