@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,6 +225,21 @@ def test_rows_outside_the_interval_are_not_read(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [0, 1, 2, 3, 4, 5], at)
     rows = parquet_rows(source("a.parquet"), view("a.parquet"), tmp_path)
     assert read(rows, view("a.parquet"), (NOW_US - 1, NOW_US + 1)) == [1, 2, 5], "a row without a time is to be told of"
+
+
+def test_a_large_row_group_is_read_in_parts(tmp_path: Path) -> None:
+    rows = 2_000_000
+    at = pa.array(np.full(rows, NOW_US)).cast(pa.timestamp("us"))
+    values = pa.array(np.random.default_rng(0).integers(0, 2**62, rows))  # 16 MB that do not compress
+    write(tmp_path / "a.parquet", values, at, row_group_size=rows)
+    before, most, read_rows = pa.total_allocated_bytes(), 0, 0
+    source_rows = parquet_rows(source("a.parquet"), view("a.parquet"), tmp_path)
+    for batch in source_rows.batches(["user_id", "v", "at"], "at", *ALWAYS):
+        read_rows += len(batch)
+        time.sleep(0.01)  # time for whoever would read ahead
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert read_rows == rows
+    assert most < 24 * rows / 2, "less than half of the rows are held at once"
 
 
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()], ids=str)
