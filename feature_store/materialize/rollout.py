@@ -5,7 +5,8 @@
     publish the new plan, with the old generations "retired"        readers change over, each request whole
     delete the retired rows; publish the plan without them
 
-Every step can be repeated: an apply that was killed is finished by the next one.
+Every step can be repeated: an apply that was killed is finished by the next one, or given up by the next other one.
+A backfill that is under way goes on, unless its view changes.
 """
 
 from __future__ import annotations
@@ -68,24 +69,46 @@ def roll_out(
     if published is None or old is None:
         return online.publish(target, over=None).plan
     _refuse_to_go_back(old, target)
-    target = _with_starts(target, old, fill_tiles)
-    kept = {(group.name, group.generation) for group in target.groups}
-    retired = [group for group in (*old.groups, *old.retired) if (group.name, group.generation) not in kept]
-    kept_tiles = {(tiles.view, tiles.generation) for tiles in target.tiles}
-    known_tiles = (*old.tiles, *old.filling_tiles, *old.retired_tiles)
-    retired_tiles = [tiles for tiles in known_tiles if (tiles.view, tiles.generation) not in kept_tiles]
-    if replace(old, filling=(), retired=(), filling_tiles=(), retired_tiles=()) != target:
+    target = replace(_with_starts(target, old, fill_tiles), filling_tiles=_under_way(target, old))
+    if replace(old, retired=(), retired_tiles=()) != target:
         published = _fill(target, published, online, registry, fill, fill_tiles)
-        published = online.publish(
-            replace(target, retired=tuple(retired), retired_tiles=tuple(retired_tiles)), over=published
-        )
-    for group in retired:
+        published = online.publish(_retiring(target, published.plan), over=published)
+    for group in published.plan.retired:
         online.drop_rows(group)
-    for tiles in retired_tiles:
+    for tiles in published.plan.retired_tiles:
         online.drop_tiles(tiles)
     if published.plan != target:
         published = online.publish(target, over=published)
     return published.plan
+
+
+def _under_way(target: ServingPlan, old: ServingPlan) -> tuple[TilesPlan, ...]:
+    """The generations that backfills are filling of stream views that stay as they are: they go on."""
+    return tuple(
+        tiles
+        for tiles in old.filling_tiles
+        if all(
+            served is not None and replace(served, generation=tiles.generation, start_us=tiles.start_us) == tiles
+            for served in (old.tiles_of(tiles.view), target.tiles_of(tiles.view))
+        )
+    )
+
+
+def _retiring(plan: ServingPlan, old: ServingPlan) -> ServingPlan:
+    """A plan that retires all that `old` names and it does not, so that nothing that is stored is ever forgotten."""
+    groups = {(group.name, group.generation) for group in (*plan.groups, *plan.filling)}
+    tiles = {(one.view, one.generation) for one in (*plan.tiles, *plan.filling_tiles)}
+    return replace(
+        plan,
+        retired=tuple(
+            group for group in (*old.groups, *old.filling, *old.retired) if (group.name, group.generation) not in groups
+        ),
+        retired_tiles=tuple(
+            one
+            for one in (*old.tiles, *old.filling_tiles, *old.retired_tiles)
+            if (one.view, one.generation) not in tiles
+        ),
+    )
 
 
 def _with_starts(target: ServingPlan, old: ServingPlan, fill_tiles: FillTiles) -> ServingPlan:
@@ -116,7 +139,15 @@ def _fill(
     new_tiles = tuple(tiles for tiles in target.tiles if streams.get(tiles.view, tiles.generation) != tiles.generation)
     if not pairs and not new_tiles:
         return published
-    filling = replace(published.plan, filling=tuple(new for _, new in pairs), filling_tiles=new_tiles, format=FORMAT)
+    filling = _retiring(
+        replace(
+            published.plan,
+            filling=tuple(new for _, new in pairs),
+            filling_tiles=(*target.filling_tiles, *new_tiles),
+            format=FORMAT,
+        ),
+        published.plan,
+    )
     if published.plan != filling:
         published = online.publish(filling, over=published)
     for old, new in pairs:

@@ -39,17 +39,15 @@ def compile_plan(
 
     A row group keeps the generation that `previous` gives it as long as its layout stays the same; else its
     generation is this version, a number that no earlier layout of the project had. A stream view keeps its generation
-    as long as its windows and entities stay the same; else it gets the next.
+    as long as what it keeps of which events stays the same; else it gets the next that it never had, or the one that is
+    being filled by an apply that was killed.
     """
     kept = {group.name: group for group in previous.groups} if previous is not None else {}
-    kept_tiles = {tiles.view: tiles for tiles in previous.tiles} if previous is not None else {}
     return ServingPlan(
         project=project,
         version=version,
         groups=tuple(_keep_generation(group, kept.get(group.name)) for group in _groups(definitions, version)),
-        tiles=tuple(
-            _tiles(view, version, kept_tiles.get(view.name)) for view in definitions.stream_feature_views.values()
-        ),
+        tiles=tuple(_keep_tiles(_tiles(view, version), previous) for view in definitions.stream_feature_views.values()),
         transforms=tuple(_transform(view, definitions) for view in definitions.on_demand_feature_views.values()),
         services=tuple(
             ServicePlan(
@@ -110,8 +108,8 @@ def tiles_layout_of(tiles: TilesPlan) -> tuple[object, ...]:
     return tiles.join_keys, tiles.topic, tiles.windows.rings
 
 
-def _tiles(view: StreamFeatureView, version: int, previous: TilesPlan | None) -> TilesPlan:
-    tiles = TilesPlan(
+def _tiles(view: StreamFeatureView, version: int) -> TilesPlan:
+    return TilesPlan(
         view=view.name,
         entities=tuple(entity.name for entity in view.entities),
         join_keys=tuple((entity.join_key, str(entity.dtype)) for entity in view.entities),
@@ -119,12 +117,21 @@ def _tiles(view: StreamFeatureView, version: int, previous: TilesPlan | None) ->
         topic=view.source.topic,
         windows=compile_windows(view.aggregations, {field.name: field.dtype for field in view.source.fields}),
     )
+
+
+def _keep_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
     if previous is None:
         return tiles
-    if tiles_layout_of(tiles) == tiles_layout_of(previous):
-        return replace(tiles, generation=previous.generation, start_us=previous.start_us)
+    served = previous.tiles_of(tiles.view)
+    if served is not None and tiles_layout_of(tiles) == tiles_layout_of(served):
+        return replace(tiles, generation=served.generation, start_us=served.start_us)
+    for begun in previous.filling_tiles:
+        if replace(begun, generation=tiles.generation, start_us=None) == tiles:
+            return replace(tiles, generation=begun.generation)
     # Backfills number generations too, so this version's number may be taken.
-    return replace(tiles, generation=max(version, previous.generation + 1))
+    known = (*previous.tiles, *previous.filling_tiles, *previous.retired_tiles)
+    taken = [one.generation for one in known if one.view == tiles.view]
+    return replace(tiles, generation=max([tiles.generation, *(number + 1 for number in taken)]))
 
 
 def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:
