@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.peers.setup_venv import peer_python
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Block = "Callable[[int], list[float]]"
 PEER = Path(__file__).resolve().parent / "peers" / "feast_peer.py"
@@ -82,10 +82,14 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def peer(address: str, folder: Path, work: str, *options: str, database: int = 1) -> dict[str, Any]:
-    """What Feast's side measured of a work."""
+def peer(
+    address: str, folder: Path, work: str, *options: str, database: int = 1, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What Feast's side measured of a work; `settings` are options of all works."""
     where = ["--redis", address, "--db", str(database), "--workdir", str(folder / "feast")]
-    ran = subprocess.run([str(peer_python()), str(PEER), *where, work, *options], capture_output=True, text=True)
+    ran = subprocess.run(
+        [str(peer_python()), str(PEER), *where, *settings, work, *options], capture_output=True, text=True
+    )
     if ran.returncode:
         raise RuntimeError(f"the peer failed at {work}:\n{ran.stderr[-2000:]}")
     document: dict[str, Any] = json.loads(ran.stdout)

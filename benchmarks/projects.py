@@ -47,6 +47,29 @@ batch = FeatureView("batch", entities=[entity], schema=[Field(f"f{{i}}", Float32
     source=ParquetSource("source.parquet", event_timestamp="event_timestamp", created_timestamp="created"))
 """
 
+JOIN = f"""{MATERIALIZE}
+training = FeatureService("training", features=[batch])
+"""
+# 4 views of 25 features, each with a source of its own.
+JOIN_WIDE = f"""{_HEAD}
+entity = Entity("entity", join_key="entity_id")
+views = [FeatureView(f"view{{i}}", entities=[entity], schema=[Field(f"f{{j}}", Float32) for j in range(25)],
+                     source=ParquetSource(f"view{{i}}.parquet", event_timestamp="event_timestamp",
+                                          created_timestamp="created"))
+         for i in range(4)]
+globals().update({{view.name: view for view in views}})
+training = FeatureService("training", features=[
+    view.project().rename({{field.name: f"{{view.name}}_{{field.name}}" for field in view.fields}}) for view in views])
+"""
+WINDOWS = f"""{_HEAD}
+entity = Entity("entity", join_key="entity_id")
+spending = FeatureView("spending", entities=[entity],
+    source=ParquetSource("events.parquet", event_timestamp="at",
+                         schema=[Field("entity_id", Int64), Field("amount", Float64)]),
+    aggregations=[Aggregation("amount", "sum", windows=[timedelta(hours=h) for h in (1, 6, 24, 72, 168, 720)])])
+training = FeatureService("training", features=[spending])
+"""
+
 
 def project(folder: Path, name: str, definitions: str, url: str) -> FeatureStore:
     """A project that is applied."""

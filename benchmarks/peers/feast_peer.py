@@ -1,6 +1,6 @@
 """Feast's side of the benchmarks. Runs in the environment that `setup_venv.py` makes; prints one JSON object.
 
-`.venv/bin/python feast_peer.py --redis HOST:PORT --workdir DIR {read,read-mixed,write,materialize,memory,import} …`
+`.venv/bin/python feast_peer.py --redis HOST:PORT --workdir DIR WORK …`, WORK one of those that `--help` lists.
 
 The store is filled and read through Feast's public API. Its defaults are kept, but for the offline store: DuckDB, which
 is the faster one at joins (`--offline-store dask` is the default). What Feast offers to go faster can be asked for:
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float32
 from feast.version import get_version
@@ -226,6 +227,21 @@ def materialize(options: argparse.Namespace) -> dict[str, Any]:
         }
 
 
+def training(options: argparse.Namespace) -> dict[str, Any]:
+    key, columns = entity("entity"), [f"f{i}" for i in range(10)]
+    out = options.workdir / "train.parquet"
+    samples = []
+    with opened(options, key, feature_view("batch", key, columns, options.source.resolve())) as store:
+        for _ in range(options.rounds):
+            start = time.perf_counter()
+            labels = pd.read_parquet(options.labels)
+            found = store.get_historical_features(labels, features=[f"batch:{column}" for column in columns])
+            pq.write_table(found.to_arrow(), out)
+            samples.append(time.perf_counter() - start)
+    rows = pq.read_metadata(out).num_rows
+    return {"labels": len(labels), "rows": rows, "samples_s": samples, "peak_rss_bytes": peak_rss()}
+
+
 def wrong_rows(store: FeatureStore, source: Path, columns: list[str], sample: int = 200) -> int:
     """How many of the first entities are not served the source's newest row, by event time and then created time."""
     log = pd.read_parquet(source, filters=[("entity_id", "<", sample)])
@@ -285,6 +301,7 @@ WORKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "read-mixed": read_mixed,
     "write": write,
     "materialize": materialize,
+    "training": training,
     "memory": memory,
     "import": import_time,
 }
@@ -313,6 +330,10 @@ def parse() -> argparse.Namespace:
     work.add_argument("--rounds", type=int, default=5)
     work = works.add_parser("materialize", help="the file that make_source.py made")
     work.add_argument("--source", type=Path, required=True)
+    work = works.add_parser("training", help="a training set from that file and a file of labels")
+    work.add_argument("--source", type=Path, required=True)
+    work.add_argument("--labels", type=Path, required=True)
+    work.add_argument("--rounds", type=int, default=2)
     works.add_parser("memory", help="Redis memory of 10,000 entities of 50 features")
     work = works.add_parser("import", help="time and memory of `import feast`")
     work.add_argument("--rounds", type=int, default=7)

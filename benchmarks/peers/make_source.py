@@ -25,8 +25,8 @@ DELAY_US = 60_000_000
 ROW_GROUP_ROWS = 131_072
 
 
-def source_table(rows: int = 1_000_000, entities: int = 100_000, seed: int = 0) -> pa.Table:
-    """Columns `entity_id`, `event_timestamp`, `created`, `f0` … `f9`, sorted by event time."""
+def source_table(rows: int = 1_000_000, entities: int = 100_000, seed: int = 0, features: int = FEATURES) -> pa.Table:
+    """Columns `entity_id`, `event_timestamp`, `created`, `f0`, `f1`, …, sorted by event time."""
     rng = np.random.default_rng(seed)
     corrections = rows // 100
     originals = rows - corrections
@@ -39,21 +39,23 @@ def source_table(rows: int = 1_000_000, entities: int = 100_000, seed: int = 0) 
     entity = np.concatenate([entity, entity[corrected]])
     event = np.concatenate([event, event[corrected]])
     order = np.lexsort((created, event))
-    values = rng.standard_normal((FEATURES, rows), dtype=np.float32)
+    values = rng.standard_normal((features, rows), dtype=np.float32)
     instant = pa.timestamp("us", tz="UTC")
     columns = {
         "entity_id": pa.array(entity[order]),
         "event_timestamp": pa.array(event[order]).cast(instant),
         "created": pa.array(created[order]).cast(instant),
     }
-    return pa.table(columns | {f"f{i}": pa.array(values[i]) for i in range(FEATURES)})
+    return pa.table(columns | {f"f{i}": pa.array(values[i]) for i in range(features)})
 
 
-def make_source(path: Path, rows: int = 1_000_000, entities: int = 100_000, seed: int = 0) -> Path:
+def make_source(
+    path: Path, rows: int = 1_000_000, entities: int = 100_000, seed: int = 0, features: int = FEATURES
+) -> Path:
     """Writes the table to `path`, through a file beside it, so that a half-written one is never read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    pq.write_table(source_table(rows, entities, seed), unfinished, row_group_size=ROW_GROUP_ROWS)
+    pq.write_table(source_table(rows, entities, seed, features), unfinished, row_group_size=ROW_GROUP_ROWS)
     return unfinished.replace(path)
 
 
