@@ -85,6 +85,10 @@ def extra(name: str, needed_by: str) -> Iterator[None]:
         raise MissingDependencyError(needed_by, expected=str(error.name), got="not installed", hint=hint) from error
 
 
+class StreamError(FeatureStoreError):
+    """Kafka cannot be reached, refuses, or has not what is asked of it."""
+
+
 class OnlineStoreError(FeatureStoreError):
     """The online store cannot serve."""
 

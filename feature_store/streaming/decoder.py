@@ -1,0 +1,154 @@
+"""The seam between a topic's bytes and events: a decoder turns a batch of messages into columns.
+
+A message that does not fit is one that is set aside, with the reason; it takes no other with it. Another format is
+another `Decoder`: JSON is one here; a format that yields Python values can share `typed_members`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import orjson
+
+from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, LATEST_EVENT_US
+from feature_store.definitions.dtypes import from_microseconds
+from feature_store.streaming.members import UNIT_US, typed_member, typed_times
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.definitions.source import KafkaSource
+
+    Array = np.ndarray[Any, Any]
+    # A column: its values, and where it has none. What stands there does not matter.
+    Column = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]
+
+MALFORMED, FUTURE = "malformed", "future"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a message is not an event: `kind` is malformed or future, `where` a member's name or what is wrong as a
+    whole."""
+
+    kind: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """The events of a batch of messages.
+
+    Attributes:
+        places: (n,) which messages they are, ascending.
+        event_us: (n,) int64, microseconds since 1970.
+        columns: per field of the source.
+        rejected: per message that is no event, why.
+    """
+
+    places: Array
+    event_us: Array
+    columns: Mapping[str, Column]
+    rejected: Mapping[int, Rejection]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class Decoder(Protocol):
+    """Reads one format."""
+
+    def decode(self, messages: Sequence[bytes | None]) -> EventBatch:
+        """The events of messages; never raises for what a message holds."""
+        ...
+
+
+class JsonDecoder:
+    """One JSON object a message. Members that the source does not declare are passed over; one that is missing is null.
+
+    Args:
+        source: whose messages.
+    """
+
+    def __init__(self, source: KafkaSource) -> None:
+        self._time, self._unit_us = source.event_timestamp, UNIT_US[source.timestamp_unit]
+        self._fields = [(field.name, field.dtype) for field in source.fields]
+
+    def decode(self, messages: Sequence[bytes | None]) -> EventBatch:
+        """See Decoder."""
+        rejected: dict[int, Rejection] = {}
+        documents = _documents(messages, rejected)
+        event_us, nulls, bad = typed_times([document.get(self._time) for document in documents], self._unit_us)
+        _reject(rejected, self._time, bad | dict.fromkeys(np.flatnonzero(nulls).tolist(), "expected a time, got null"))
+        columns = {}
+        for name, dtype in self._fields:
+            values, nulls, bad = typed_member([document.get(name) for document in documents], dtype, self._unit_us)
+            _reject(rejected, name, bad)
+            columns[name] = values, nulls
+        _reject(rejected, self._time, _out_of_range(event_us))
+        return _without(rejected, EventBatch(np.arange(len(messages)), event_us, columns, rejected))
+
+
+def without_future(events: EventBatch, now_us: int) -> EventBatch:
+    """The events that are not further ahead of the clock than clocks differ; the others are rejected."""
+    ahead = np.flatnonzero(events.event_us > now_us + CLOCK_SKEW_US)
+    if not len(ahead):
+        return events
+    limit = f"expected at most {CLOCK_SKEW_US // 1_000_000} s ahead of the clock"
+    found = {
+        int(events.places[i]): Rejection(FUTURE, "event time", f"{limit}, got {_shown(int(events.event_us[i]))}")
+        for i in ahead
+    }
+    return _without(found, events)
+
+
+def _documents(messages: Sequence[bytes | None], rejected: dict[int, Rejection]) -> list[dict[str, Any]]:
+    try:
+        # Each message by itself: joined into one array, a message such as `{},{}` would be two.
+        documents = [orjson.loads(message) for message in messages]  # type: ignore[arg-type]
+        if set(map(type, documents)) <= {dict}:
+            return documents
+    except orjson.JSONDecodeError:
+        pass
+    return [_document(message, i, rejected) for i, message in enumerate(messages)]
+
+
+def _document(message: bytes | None, place: int, rejected: dict[int, Rejection]) -> dict[str, Any]:
+    if message is None:
+        rejected[place] = Rejection(MALFORMED, "message", "expected a JSON object, got no value")
+        return {}
+    try:
+        document = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        rejected[place] = Rejection(MALFORMED, "message", f"expected a JSON object: {error}"[:200])
+        return {}
+    if type(document) is not dict:
+        rejected[place] = Rejection(MALFORMED, "message", f"expected a JSON object, got {document!r}"[:200])
+        return {}
+    return document
+
+
+def _out_of_range(event_us: Array) -> dict[int, str]:
+    outside = np.flatnonzero((event_us < EARLIEST_EVENT_US) | (event_us > LATEST_EVENT_US))
+    limits = f"expected {_shown(EARLIEST_EVENT_US)} to {_shown(LATEST_EVENT_US)}"
+    return {i: f"{limits}, got {_shown(int(event_us[i]))}" for i in outside.tolist()}
+
+
+def _reject(rejected: dict[int, Rejection], where: str, reasons: Mapping[int, str]) -> None:
+    for place, reason in reasons.items():
+        rejected.setdefault(place, Rejection(MALFORMED, where, reason))
+
+
+def _without(rejected: Mapping[int, Rejection], events: EventBatch) -> EventBatch:
+    if not rejected:
+        return events
+    kept = ~np.isin(events.places, list(rejected))
+    columns = {name: (values[kept], nulls[kept]) for name, (values, nulls) in events.columns.items()}
+    return EventBatch(events.places[kept], events.event_us[kept], columns, {**events.rejected, **rejected})
+
+
+def _shown(time_us: int) -> str:
+    return from_microseconds(time_us).isoformat()

@@ -1,0 +1,104 @@
+"""Which events a view's tiles hold: per bucket, lane and partition, the offset of the next event to merge.
+
+A bucket's entities are divided into *lanes* by a hash of their keys, each with fences of its own. So a large batch, which
+needs fewer merges an event, can be merged in several short calls, between which Redis serves readers: measured on
+Zipf(1.1) over 100,000 users, batches of 5,000 events have 0.36 entities an event and of 250 have 0.60; one call for
+5,000 takes 20 ms, one for a sixteenth of them 1.2 ms. A small batch is one call for all its lanes.
+
+Lanes that a batch has nothing for are not moved at once: nothing between their fence and the batch's end is theirs, so
+a process that goes on at the fence only reads it again. They are moved together now and then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from feature_store.online.tile_writer import Advances
+
+    Array = np.ndarray[Any, Any]
+
+# Part of what is stored: with another number the fences would be of other events.
+LANES = 16
+# As an offset: there is no fence yet.
+NONE = -1
+
+
+class Fences:
+    """The fences of one view and of some sources of events, `<topic>:<partition>`.
+
+    A *unit* is a lane of a bucket: `bucket * LANES + lane`.
+
+    Args:
+        stored: per bucket the fences by field, as the online store has them.
+        sources: which are wanted.
+    """
+
+    def __init__(self, stored: Sequence[Mapping[str, int]], sources: Iterable[str]) -> None:
+        self._columns = {source: column for column, source in enumerate(sources)}
+        self._at = np.array(
+            [
+                [fences.get(field(source, lane), NONE) for source in self._columns]
+                for fences in stored
+                for lane in range(LANES)
+            ],
+            np.int64,
+        ).reshape(len(stored) * LANES, len(self._columns))
+        # Up to where events were taken, whether or not all fences say so yet.
+        self._taken = self._at.min(axis=0)
+
+    def start(self, source: str) -> int | None:
+        """Where to go on: everything before is merged. None: at the source's start."""
+        at = int(self._taken[self._columns[source]])
+        return None if at == NONE else at
+
+    def front(self, source: str) -> int:
+        """Up to where some process took events: in the batch that it was in, and before, nothing is new to the view."""
+        return int(self._at[:, self._columns[source]].max())
+
+    def columns_of(self, sources: Sequence[str]) -> Array:
+        """The numbers of sources: (n,) intp."""
+        return np.array([self._columns[source] for source in sources], np.intp)
+
+    def reaches(self, columns: Array, starts: Sequence[int]) -> Array:
+        """Of which sources everything before an offset is taken: (n,) bool."""
+        reached: Array = self._taken[columns] >= np.array(starts, np.int64)
+        return reached
+
+    def is_new(self, units: Array, columns: Array, offsets: Array) -> Array:
+        """Which events, given by unit, source and offset, are not merged yet."""
+        new: Array = offsets >= self._at[units, columns]
+        return new
+
+    def advance(self, units: Array, columns: Array, ends: Mapping[int, int]) -> list[Advances]:
+        """Move the fences of (unit, source) pairs to the end of their source; returns how, per unit of all units."""
+        pairs = np.unique(units * len(self._columns) + columns)
+        return self._move(pairs // len(self._columns), pairs % len(self._columns), ends)
+
+    def take(self, ends: Mapping[int, int]) -> None:
+        """Note that all events of sources up to their ends are taken."""
+        for column, end in ends.items():
+            self._taken[column] = max(self._taken[column], end)
+
+    def catch_up(self) -> list[Advances]:
+        """Move all fences to where events were taken; returns how, per unit."""
+        units, columns = np.nonzero(self._at < self._taken)
+        return self._move(units, columns, dict(enumerate(self._taken.tolist())))
+
+    def _move(self, units: Array, columns: Array, ends: Mapping[int, int]) -> list[Advances]:
+        sources = list(self._columns)
+        moved: list[Advances] = [{} for _ in range(len(self._at))]
+        for unit, column in zip(units.tolist(), columns.tolist(), strict=True):
+            at = int(self._at[unit, column])
+            moved[unit][field(sources[column], unit % LANES)] = (None if at == NONE else at, ends[column])
+            self._at[unit, column] = ends[column]
+        return moved
+
+
+def field(source: str, lane: int) -> str:
+    """The name of a lane's fence in the store."""
+    return f"{source}/{lane}"

@@ -1,0 +1,378 @@
+"""confluent-kafka's one door in the package: it maps its errors, and nothing else sees its clients.
+
+Where reading goes on is never Kafka's to say: the fences in Redis are the truth. So a partition that a group gives to a
+consumer waits, unread, until the worker *places* it at an offset; to go back is to place it again. Callbacks of the
+client do no more than note what was given and taken, since they run in the middle of other calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from feature_store.errors import StreamError, extra
+
+with extra("kafka", "streaming"):
+    from confluent_kafka import (
+        OFFSET_BEGINNING,
+        Consumer,
+        KafkaError,
+        KafkaException,
+        Message,
+        Producer,
+        TopicPartition,
+    )
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    Options = Mapping[str, str | int | float | bool]
+
+__all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Sender", "Span", "Topics"]
+
+# A topic and the number of one of its partitions.
+Partition = tuple[str, int]
+
+# What the fences decide, and what the loop needs to be told.
+_OWN: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+}
+_DEFAULTS: dict[str, Any] = {
+    # An idle fetch under way delays a consumer that goes to another offset: measured 0.5 s with the client's 500 ms.
+    "fetch.wait.max.ms": 50,
+    # How long the client does not fetch when its queue is full. Its default, a second, starves a worker that empties
+    # the queue in a tenth of that.
+    "fetch.queue.backoff.ms": 5,
+    # The queue between the client's thread and ours: a second or so of events, bounded in memory.
+    "queued.min.messages": 50_000,
+    "queued.max.messages.kbytes": 32 << 10,
+}
+# A worker that was killed is given up after the session; one that joins or leaves is told at the next heartbeat.
+_GROUP_DEFAULTS: dict[str, Any] = {
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 6_000,
+    "heartbeat.interval.ms": 500,
+}
+# The broker sets these itself in the new protocol, and the client refuses them.
+_CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+_PRODUCER: dict[str, Any] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    # What a topic refuses by its size is for the topic to say.
+    "message.max.bytes": 1_000_000_000,
+    "log_level": 3,
+}
+_LOG = logging.getLogger("feature_store.kafka")
+_ANSWER_S = 10.0
+
+
+class Span(NamedTuple):
+    """What was read of a partition: all that it has from offset `start` (-1: its own start) up to `end`. Offsets may be
+    missing between: messages that were compacted away, and marks of transactions."""
+
+    start: int
+    end: int
+    messages: list[Message]
+
+
+class Polled(NamedTuple):
+    """What a poll brought.
+
+    Attributes:
+        spans: by partition, of those that are placed and went on.
+        outside: those that were placed where the log has nothing: before its start or beyond its end.
+    """
+
+    spans: dict[Partition, Span]
+    outside: set[Partition]
+
+
+class _Reader:
+    """What both kinds of consumers share."""
+
+    def __init__(self, options: Options, own: Mapping[str, Any]) -> None:
+        self.trouble = ""
+        # Where each partition goes on; -1: at its start.
+        self._placed: dict[Partition, int] = {}
+        settings = {**_DEFAULTS, **options, **_OWN, **own, "error_cb": self._note}
+        with errors("Kafka consumer"):
+            self._consumer = Consumer(settings, logger=_LOG)
+
+    def poll(self, limit: int, wait_s: float, linger_s: float = 0.0) -> Polled:
+        """At most `limit` messages: what there is, after `wait_s` seconds at most for the first, `linger_s` for more."""
+        with errors("Kafka consumer"):
+            first = self._consumer.poll(wait_s)
+            if first is None:
+                return Polled({}, set())
+            batch = [first, *self._consumer.consume(limit - 1, linger_s)] if limit > 1 else [first]
+        grouped: dict[Partition, list[Message]] = {}
+        ends: dict[Partition, int] = {}
+        outside: set[Partition] = set()
+        for message in batch:
+            partition: Any = (message.topic(), message.partition())
+            if message.error() is None:
+                grouped.setdefault(partition, []).append(message)
+            else:
+                self._take_error(message, partition, ends, outside)
+        if grouped:
+            self.trouble = ""
+        # What the call had taken before a callback took the partition away, or gave it anew, counts for nothing.
+        spans = {}
+        for partition in self._placed.keys() & (grouped.keys() | ends.keys()):
+            start, messages = self._placed[partition], grouped.get(partition, [])
+            end = max(ends.get(partition, 0), (messages[-1].offset() or 0) + 1 if messages else 0)
+            if end > start:
+                spans[partition] = Span(start, end, messages)
+                self._placed[partition] = end
+        return Polled(spans, outside & self._placed.keys())
+
+    def range(self, partition: Partition) -> tuple[int, int]:
+        """The first offset that a partition has, and the one after its last.
+
+        Raises:
+            StreamError: Kafka does not answer.
+        """
+        with errors(_shown(partition)):
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=_ANSWER_S)
+        return low, high
+
+    def end(self, partition: Partition) -> int | None:
+        """The offset after a partition's last, as far as the last fetch told; None: it did not yet."""
+        with errors(_shown(partition)):
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
+        return high if high >= 0 else None
+
+    def offsets_at(self, topic: str, partitions: Iterable[int], time_us: int) -> dict[Partition, int]:
+        """Per partition, the first offset whose message is not older than a time; its end when there is none.
+
+        Raises:
+            StreamError: Kafka does not answer.
+        """
+        asked = [TopicPartition(topic, partition, time_us // 1000) for partition in partitions]
+        with errors(f"topic {topic}"):
+            found = self._consumer.offsets_for_times(asked, timeout=_ANSWER_S)
+        return {
+            (topic, item.partition): item.offset if item.offset >= 0 else self.range((topic, item.partition))[1]
+            for item in found
+        }
+
+    def close(self) -> None:
+        """Leave, and close the connections."""
+        with errors("Kafka consumer"):
+            self._consumer.close()
+
+    def _take_error(
+        self, message: Message, partition: Partition, ends: dict[Partition, int], outside: set[Partition]
+    ) -> None:
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            # Beyond the last message when marks of transactions follow it.
+            ends[partition] = message.offset() or 0
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            outside.add(partition)
+        else:
+            self._note(error)
+
+    def _note(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise StreamError("Kafka consumer", got=error.str())
+        if self.trouble != error.str():
+            _LOG.warning("Kafka: %s", error.str())
+        self.trouble = error.str()
+
+
+class GroupConsumer(_Reader):
+    """A member of a consumer group.
+
+    Args:
+        options: feature_store.yaml's.
+        group: the group's name; `group.id` in the options wins.
+        topics: what to read.
+
+    Attributes:
+        assigned: the partitions that the group gave to this member.
+        trouble: what the client last complained of; empty when messages come.
+
+    Raises:
+        StreamError: the options are wrong.
+    """
+
+    def __init__(self, options: Options, group: str, topics: Sequence[str]) -> None:
+        defaults = _GROUP_DEFAULTS
+        if str(options.get("group.protocol", "classic")).lower() == "consumer":
+            defaults = {name: value for name, value in defaults.items() if name not in _CLASSIC_ONLY}
+        super().__init__({**defaults, "group.id": group, **options}, {})
+        self.assigned: set[Partition] = set()
+        self.joined = False
+        self.subscribe(topics)
+
+    @property
+    def unplaced(self) -> set[Partition]:
+        """Partitions that are this member's, and wait to be placed."""
+        return self.assigned - self._placed.keys()
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Read these topics instead."""
+        with errors("Kafka consumer"):
+            self._consumer.subscribe(list(topics), on_assign=self._give, on_revoke=self._take, on_lost=self._take)
+
+    def place(self, offsets: Mapping[Partition, int | None]) -> None:
+        """Go on at these offsets; None: at the partition's start. Partitions that are not this member's are left out.
+
+        Raises:
+            StreamError: Kafka refuses.
+        """
+        mine = [(partition, at) for partition, at in offsets.items() if partition in self.assigned]
+        wanted = [TopicPartition(*partition, _offset(at)) for partition, at in mine]
+        if not wanted:
+            return
+        with errors("Kafka consumer"):
+            # Not seek(): this drops what was fetched for the old place, and works in every state of the partition.
+            self._consumer.incremental_unassign(wanted)
+            self._consumer.incremental_assign(wanted)
+            self._consumer.resume(wanted)
+        self._placed.update((partition, -1 if at is None else at) for partition, at in mine)
+
+    def unplace(self) -> None:
+        """Read nothing until partitions are placed again."""
+        with errors("Kafka consumer"):
+            self._consumer.pause([TopicPartition(*partition) for partition in self.assigned])
+        self._placed.clear()
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Tell Kafka how far this member is, for those who watch the group's lag. Nothing here reads it."""
+        mine = [TopicPartition(*partition, at) for partition, at in offsets.items() if partition in self.assigned]
+        if mine:
+            with contextlib.suppress(KafkaException):
+                self._consumer.commit(offsets=mine, asynchronous=True)
+
+    def _give(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.joined = True
+        self.assigned.update((item.topic, item.partition) for item in partitions)
+        for item in partitions:
+            item.offset = OFFSET_BEGINNING
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
+
+    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        taken = {(item.topic, item.partition) for item in partitions}
+        self.assigned -= taken
+        for partition in taken:
+            self._placed.pop(partition, None)
+        consumer.incremental_unassign(partitions)
+
+
+class PartitionConsumer(_Reader):
+    """Reads partitions of its own choice, whatever groups do."""
+
+    def __init__(self, options: Options) -> None:
+        # The client demands a group's name even of those who join none.
+        super().__init__(options, {"group.id": "feature-store-reader"})
+
+    def place(self, offsets: Mapping[Partition, int | None]) -> None:
+        """Read these partitions from these offsets on, and no others; None: from the partition's start.
+
+        Raises:
+            StreamError: Kafka refuses.
+        """
+        with errors("Kafka consumer"):
+            self._consumer.assign([TopicPartition(*partition, _offset(at)) for partition, at in offsets.items()])
+        self._placed = {partition: -1 if at is None else at for partition, at in offsets.items()}
+
+
+class Sender:
+    """Sends messages and sees to it that they arrive."""
+
+    def __init__(self, options: Options) -> None:
+        with errors("Kafka producer"):
+            self._producer = Producer({**options, **_PRODUCER}, logger=_LOG)
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: list[tuple[str, str | bytes | None]],
+        told: Callable[[bool, bool], None],
+    ) -> None:
+        """Send one message; `told(arrived, too large)` is called once, during a later call."""
+
+        def note(error: KafkaError | None, _message: Message) -> None:
+            told(error is None, error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE)
+
+        with errors(f"topic {topic}"):
+            while True:
+                try:
+                    self._producer.produce(topic, value, key, headers=headers, on_delivery=note)
+                    return
+                except BufferError:
+                    self._producer.poll(0.1)
+
+    def flush(self, wait_s: float) -> int:
+        """Wait for what was sent; returns how many messages have not arrived yet."""
+        with errors("Kafka producer"):
+            return self._producer.flush(wait_s)
+
+
+class Topics:
+    """What a Kafka has."""
+
+    def __init__(self, options: Options) -> None:
+        with errors("Kafka"):
+            self._admin = AdminClient({**options, "log_level": 3})
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
+        """The partitions of topics; topics that there are not are left out.
+
+        Raises:
+            StreamError: Kafka cannot be reached.
+        """
+        with errors("Kafka"):
+            known = self._admin.list_topics(timeout=_ANSWER_S).topics
+        return {topic: sorted(known[topic].partitions) for topic in topics if topic in known and not known[topic].error}
+
+    def create(self, topic: str, like: str) -> None:
+        """Make a topic with as many partitions as another, unless there is one.
+
+        Raises:
+            StreamError: Kafka cannot be reached, or refuses.
+        """
+        found = self.partitions([topic, like])
+        if topic in found:
+            return
+        try:
+            made = self._admin.create_topics([NewTopic(topic, len(found.get(like, [0])))])
+            made[topic].result(_ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                hint = "create it, or allow this client to"
+                raise StreamError(f"topic {topic}", expected="to be created", got=_reason(error), hint=hint) from error
+
+
+@contextlib.contextmanager
+def errors(where: str) -> Iterator[None]:
+    """Map what confluent-kafka raises."""
+    try:
+        yield
+    except KafkaException as error:
+        hint = "is the broker running, and `kafka:` in feature_store.yaml right?"
+        raise StreamError(where, got=_reason(error), hint=hint) from error
+
+
+def _reason(error: KafkaException) -> str:
+    found = error.args[0]
+    return f"{found.name()}: {found.str()}" if isinstance(found, KafkaError) else str(found)
+
+
+def _offset(at: int | None) -> int:
+    return OFFSET_BEGINNING if at is None else at
+
+
+def _shown(partition: Partition) -> str:
+    return f"{partition[0]}[{partition[1]}]"
