@@ -1,7 +1,7 @@
 """Which events a view's tiles hold: per bucket, lane and partition, the offset of the next event to merge.
 
-A bucket's entities are divided into *lanes* by a hash of their keys, each with fences of its own. So a large batch, which
-needs fewer merges an event, can be merged in several short calls, between which Redis serves readers: measured on
+A bucket's entities are divided into *lanes* by a hash of their keys, each with fences of its own. So a large batch,
+which needs fewer merges an event, can be merged in several short calls, between which Redis serves readers: measured on
 Zipf(1.1) over 100,000 users, batches of 5,000 events have 0.36 entities an event and of 250 have 0.60; one call for
 5,000 takes 20 ms, one for a sixteenth of them 1.2 ms. A small batch is one call for all its lanes.
 
@@ -40,33 +40,35 @@ class Fences:
 
     def __init__(self, stored: Sequence[Mapping[str, int]], sources: Iterable[str]) -> None:
         self._columns = {source: column for column, source in enumerate(sources)}
-        self._at = np.array(
-            [
-                [fences.get(field(source, lane), NONE) for source in self._columns]
-                for fences in stored
-                for lane in range(LANES)
-            ],
-            np.int64,
-        ).reshape(len(stored) * LANES, len(self._columns))
+        # The last column stands for sources that are not among these.
+        self._at = np.full((len(stored) * LANES, len(self._columns) + 1), NONE, np.int64)
+        for source, column in self._columns.items():
+            self._at[:, column] = [fences.get(field(source, lane), NONE) for fences in stored for lane in range(LANES)]
         # Up to where events were taken, whether or not all fences say so yet.
-        self._taken = self._at.min(axis=0)
+        self._taken = self._at.min(axis=0, initial=np.iinfo(np.int64).max)
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources."""
+        return list(self._columns)
 
     def start(self, source: str) -> int | None:
         """Where to go on: everything before is merged. None: at the source's start."""
         at = int(self._taken[self._columns[source]])
         return None if at == NONE else at
 
-    def front(self, source: str) -> int:
-        """Up to where some process took events: in the batch that it was in, and before, nothing is new to the view."""
-        return int(self._at[:, self._columns[source]].max())
-
     def columns_of(self, sources: Sequence[str]) -> Array:
-        """The numbers of sources: (n,) intp."""
-        return np.array([self._columns[source] for source in sources], np.intp)
+        """The numbers of sources: (n,) intp; -1 for one that is not among these."""
+        return np.array([self._columns.get(source, -1) for source in sources], np.intp)
+
+    def fronts(self, columns: Array) -> Array:
+        """Per source, up to where some process took events: before, everything has had its dead letters. (n,) int64."""
+        fronts: Array = self._at.max(axis=0, initial=NONE)[columns]
+        return fronts
 
     def reaches(self, columns: Array, starts: Sequence[int]) -> Array:
         """Of which sources everything before an offset is taken: (n,) bool."""
-        reached: Array = self._taken[columns] >= np.array(starts, np.int64)
+        reached: Array = (columns >= 0) & (self._taken[columns] >= np.array(starts, np.int64))
         return reached
 
     def is_new(self, units: Array, columns: Array, offsets: Array) -> Array:
@@ -76,17 +78,24 @@ class Fences:
 
     def advance(self, units: Array, columns: Array, ends: Mapping[int, int]) -> list[Advances]:
         """Move the fences of (unit, source) pairs to the end of their source; returns how, per unit of all units."""
-        pairs = np.unique(units * len(self._columns) + columns)
-        return self._move(pairs // len(self._columns), pairs % len(self._columns), ends)
+        width = self._at.shape[1]
+        pairs = np.unique(units * width + columns)
+        return self._move(pairs // width, pairs % width, ends)
 
     def take(self, ends: Mapping[int, int]) -> None:
         """Note that all events of sources up to their ends are taken."""
         for column, end in ends.items():
             self._taken[column] = max(self._taken[column], end)
 
-    def catch_up(self) -> list[Advances]:
-        """Move all fences to where events were taken; returns how, per unit."""
-        units, columns = np.nonzero(self._at < self._taken)
+    def skip(self, source: str, offset: int) -> None:
+        """Note that there is nothing to merge before an offset."""
+        column = self._columns[source]
+        self._taken[column] = max(self._taken[column], offset)
+
+    def catch_up(self, sources: Iterable[str]) -> list[Advances]:
+        """Move all fences of sources to where events were taken; returns how, per unit."""
+        wanted = np.isin(np.arange(self._at.shape[1]), self.columns_of(list(sources)))
+        units, columns = np.nonzero((self._at < self._taken) & wanted)
         return self._move(units, columns, dict(enumerate(self._taken.tolist())))
 
     def _move(self, units: Array, columns: Array, ends: Mapping[int, int]) -> list[Advances]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Options = Mapping[str, str | int | float | bool]
 
-__all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Sender", "Span", "Topics"]
+__all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Reader", "Sender", "Span", "Topics"]
 
 # A topic and the number of one of its partitions.
 Partition = tuple[str, int]
@@ -92,8 +92,8 @@ class Polled(NamedTuple):
     outside: set[Partition]
 
 
-class _Reader:
-    """What both kinds of consumers share."""
+class Reader:
+    """What both kinds of consumers share: reading partitions that are placed at an offset."""
 
     def __init__(self, options: Options, own: Mapping[str, Any]) -> None:
         self.trouble = ""
@@ -104,7 +104,7 @@ class _Reader:
             self._consumer = Consumer(settings, logger=_LOG)
 
     def poll(self, limit: int, wait_s: float, linger_s: float = 0.0) -> Polled:
-        """At most `limit` messages: what there is, after `wait_s` seconds at most for the first, `linger_s` for more."""
+        """At most `limit` messages: waits `wait_s` seconds at most for the first, and `linger_s` for more."""
         with errors("Kafka consumer"):
             first = self._consumer.poll(wait_s)
             if first is None:
@@ -130,6 +130,11 @@ class _Reader:
                 spans[partition] = Span(start, end, messages)
                 self._placed[partition] = end
         return Polled(spans, outside & self._placed.keys())
+
+    @property
+    def positions(self) -> dict[Partition, int]:
+        """Up to where each partition that is placed was read; -1: nothing yet, and it began at its own start."""
+        return dict(self._placed)
 
     def range(self, partition: Partition) -> tuple[int, int]:
         """The first offset that a partition has, and the one after its last.
@@ -187,7 +192,7 @@ class _Reader:
         self.trouble = error.str()
 
 
-class GroupConsumer(_Reader):
+class GroupConsumer(Reader):
     """A member of a consumer group.
 
     Args:
@@ -196,6 +201,7 @@ class GroupConsumer(_Reader):
         topics: what to read.
 
     Attributes:
+        topics: what it reads.
         assigned: the partitions that the group gave to this member.
         trouble: what the client last complained of; empty when messages come.
 
@@ -209,7 +215,6 @@ class GroupConsumer(_Reader):
             defaults = {name: value for name, value in defaults.items() if name not in _CLASSIC_ONLY}
         super().__init__({**defaults, "group.id": group, **options}, {})
         self.assigned: set[Partition] = set()
-        self.joined = False
         self.subscribe(topics)
 
     @property
@@ -219,6 +224,7 @@ class GroupConsumer(_Reader):
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Read these topics instead."""
+        self.topics = list(topics)
         with errors("Kafka consumer"):
             self._consumer.subscribe(list(topics), on_assign=self._give, on_revoke=self._take, on_lost=self._take)
 
@@ -245,15 +251,17 @@ class GroupConsumer(_Reader):
             self._consumer.pause([TopicPartition(*partition) for partition in self.assigned])
         self._placed.clear()
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
+    def commit(self, *, wait: bool = False) -> None:
         """Tell Kafka how far this member is, for those who watch the group's lag. Nothing here reads it."""
-        mine = [TopicPartition(*partition, at) for partition, at in offsets.items() if partition in self.assigned]
+        mine = [TopicPartition(*partition, at) for partition, at in self._placed.items() if at >= 0]
         if mine:
             with contextlib.suppress(KafkaException):
-                self._consumer.commit(offsets=mine, asynchronous=True)
+                if wait:
+                    self._consumer.commit(offsets=mine, asynchronous=False)
+                else:
+                    self._consumer.commit(offsets=mine, asynchronous=True)
 
     def _give(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.joined = True
         self.assigned.update((item.topic, item.partition) for item in partitions)
         for item in partitions:
             item.offset = OFFSET_BEGINNING
@@ -268,7 +276,7 @@ class GroupConsumer(_Reader):
         consumer.incremental_unassign(partitions)
 
 
-class PartitionConsumer(_Reader):
+class PartitionConsumer(Reader):
     """Reads partitions of its own choice, whatever groups do."""
 
     def __init__(self, options: Options) -> None:

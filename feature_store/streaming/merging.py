@@ -106,27 +106,24 @@ class ViewMerger:
 
     Args:
         writer: of the generation.
-        sources: what the events come from.
+
+    Attributes:
+        fences: of the sources that `load` was called with.
     """
 
-    def __init__(self, writer: TileWriter, sources: Iterable[str]) -> None:
+    def __init__(self, writer: TileWriter) -> None:
         self._writer = writer
         self._windows = writer.plan.windows
         filters = [expression(text).names for text in self._windows.filters]
         self._columns = tuple(dict.fromkeys([*self._windows.columns, *(name for names in filters for name in names)]))
-        self._join_keys = writer.layout.join_keys
+        self.join_keys = [name for name, _ in writer.layout.join_keys]
         self._under_way: deque[Prepared] = deque()
-        self.load(sources)
+        self.fences = Fences([], [])
 
     @property
     def view(self) -> str:
         """The view's name."""
         return self._writer.plan.view
-
-    @property
-    def generation(self) -> int:
-        """The number of the generation."""
-        return self._writer.plan.generation
 
     def load(self, sources: Iterable[str]) -> None:
         """Read the fences anew. Nothing may be under way."""
@@ -143,7 +140,7 @@ class ViewMerger:
         """
         columns = self.fences.columns_of(origin.sources)
         taking = self.fences.reaches(columns, [start for start, _ in origin.spans])
-        ends = {int(columns[i]): origin.spans[i][1] for i in np.flatnonzero(taking)}
+        ends = {int(columns[i]): origin.spans[i][1] for i in np.flatnonzero(taking).tolist()}
         outcome = Outcome()
         chosen = self._choose(events, origin, taking, columns, outcome)
         entities = self._entities(events, chosen)
@@ -158,9 +155,9 @@ class ViewMerger:
             outcome.newest_us = int(events.event_us[chosen].max())
         return self._prepared(events, chosen, entities, advances, outcome)
 
-    def catch_up(self) -> Prepared:
-        """The calls that move all fences to where events were taken."""
-        moved = self.fences.catch_up()
+    def catch_up(self, sources: Iterable[str]) -> Prepared:
+        """The calls that move all fences of sources to where events were taken."""
+        moved = self.fences.catch_up(sources)
         nothing = np.zeros(0, np.intp)
         records = np.zeros(0, self._writer.layout.tiles.record)
         calls = []
@@ -221,10 +218,10 @@ class ViewMerger:
         history's."""
         chosen = taking[origin.source_of]
         without_key = np.zeros(len(events), bool)
-        for name, _ in self._join_keys:
+        for name in self.join_keys:
             without_key |= events.columns[name][1]
         if without_key.any():
-            fronts = np.array([self.fences.front(source) for source in origin.sources])
+            fronts = self.fences.fronts(columns)
             told = chosen & without_key & (origin.offsets >= fronts[origin.source_of])
             outcome.null_keys = np.flatnonzero(told).tolist()
             chosen &= ~without_key
@@ -235,7 +232,7 @@ class ViewMerger:
         return np.flatnonzero(chosen)
 
     def _entities(self, events: EventBatch, chosen: Array) -> Entities:
-        values = [events.columns[name][0][chosen] for name, _ in self._join_keys]
+        values = [events.columns[name][0][chosen] for name in self.join_keys]
         index: dict[bytes, int] = {}
         codes = [index.setdefault(key, len(index)) for key in keys.encode(self._writer.dtypes, values)]
         buckets, found = self._writer.buckets, list(index)

@@ -1,0 +1,110 @@
+"""What is to be streamed: the stream views of the published plan, with the sources that the registry knows them by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from feature_store.errors import NotFoundError, StaleWriteError
+from feature_store.online.store import OnlineStore
+from feature_store.registry.store import Registry
+from feature_store.streaming.dead_letters import dead_letter_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from feature_store.definitions.source import KafkaSource
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.online.tile_writer import TileWriter
+    from feature_store.registry.serving_plan import TilesPlan
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a worker has to know; sent to its process.
+
+    Attributes:
+        project: the project's name.
+        online_url, timeout_s: the online store.
+        registry_url: the registry.
+        kafka: the client's settings.
+        views: which stream views; None: all that are served, now and later.
+        dead_letters: the topic of what cannot be merged; `{topic}` stands for where it came from.
+    """
+
+    project: str
+    online_url: str
+    timeout_s: float
+    registry_url: str
+    kafka: Mapping[str, str | int | float | bool]
+    views: tuple[str, ...] | None
+    dead_letters: str
+
+    @property
+    def group(self) -> str:
+        """The consumer group. Members of a group share its partitions, so all of them stream the same views."""
+        return "-".join(["feature-store", self.project, *sorted(self.views or ())])
+
+    def dead_letters_of(self, topic: str) -> str:
+        """Where what cannot be merged of a topic goes."""
+        return dead_letter_topic(self.dead_letters, topic)
+
+
+class StreamedView(NamedTuple):
+    """A view's generation, and the source of its events."""
+
+    tiles: TilesPlan
+    source: KafkaSource
+
+
+class Catalog:
+    """Finds out what is to be streamed.
+
+    Args:
+        setup: of the project.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self.online = OnlineStore(setup.online_url, setup.project, timeout_s=setup.timeout_s)
+        self._registry = Registry(setup.registry_url, setup.project)
+        self._known: tuple[int, dict[str, StreamFeatureView]] | None = None
+
+    def views(self) -> list[StreamedView]:
+        """What the published plan serves.
+
+        Raises:
+            NotFoundError: a view that is asked for is not served, or there is none.
+            NotPublishedError, StoreConnectionError, StoreTimeoutError, RegistryError: as their names say.
+        """
+        plan = self.online.require_published().plan
+        served = {tiles.view: tiles for tiles in plan.tiles}
+        wanted = self._setup.views if self._setup.views is not None else tuple(served)
+        for name in wanted or ("stream",):
+            if name not in served:
+                known = ", ".join(served) or "none is applied"
+                raise NotFoundError(name, expected=f"a stream view: {known}", got=repr(name))
+        if self._known is None or self._known[0] != plan.version:
+            self._known = plan.version, self._registry.version(plan.version).definitions().stream_feature_views
+        definitions = self._known[1]
+        return [StreamedView(served[name], definitions[name].source) for name in wanted]
+
+    def writer(self, view: StreamedView) -> TileWriter:
+        """A writer of a view's tiles, as `views` found them.
+
+        Raises:
+            StaleWriteError: another plan was published meanwhile.
+            StoreConnectionError, StoreTimeoutError: as their names say.
+        """
+        writer = self.online.tile_writer(view.tiles.view)
+        if writer.plan != view.tiles:
+            writer.close()
+            raise StaleWriteError(
+                view.tiles.view, expected="the plan that was read", got="another, published meanwhile"
+            )
+        return writer
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.online.close()
+        self._registry.close()

@@ -1,0 +1,240 @@
+"""What is read of Kafka → tiles: decode, dead letters, deltas, merges; the next batch while Redis merges this one.
+
+    spans ─▶ decode, once a source ─▶ dead letters arrive ─▶ per view: deltas ─▶ merges are sent
+                                                                  late ones ◀─ answers of the batch before
+
+Dead letters arrive before any merge of their batch is sent. So where some fence of a view is beyond a message, the
+message has had its letter, and reading it again sends no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from feature_store.streaming.dead_letters import Letter
+from feature_store.streaming.decoder import FUTURE, Rejection, without_future
+from feature_store.streaming.merging import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from feature_store.streaming.dead_letters import DeadLetters
+    from feature_store.streaming.decoder import Decoder, EventBatch
+    from feature_store.streaming.kafka import Message, Partition, Span
+    from feature_store.streaming.merging import Outcome, Prepared, ViewMerger
+    from feature_store.streaming.status import Status
+
+NULL_KEY, LATE = "null key", "late"
+# Batches that Redis may still be merging when the next one is sent.
+_UNDER_WAY = 1
+
+
+class Route(NamedTuple):
+    """The views of one source: their events are decoded once.
+
+    Attributes:
+        topic: the source's.
+        decoder: of its messages.
+        mergers: of its views.
+    """
+
+    topic: str
+    decoder: Decoder
+    mergers: Sequence[ViewMerger]
+
+
+class _Sent(NamedTuple):
+    """A batch that a view is merging; the message that each of its events came in."""
+
+    merger: ViewMerger
+    messages: Sequence[Message]
+    places: np.ndarray[Any, Any]
+
+
+class Pipeline:
+    """Merges what is read, in the order of offsets within each partition.
+
+    Args:
+        routes: the sources and their views.
+        letters: takes what cannot be merged; None: somebody else has seen to that.
+        status: counts.
+        lettered: per partition, before which offset others have sent the letters of messages that are no events.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        letters: DeadLetters | None,
+        status: Status,
+        lettered: Mapping[Partition, int] | None = None,
+    ) -> None:
+        self._routes, self._letters, self.status = routes, letters, status
+        self._lettered = lettered or {}
+        self._mergers = [merger for route in routes for merger in route.mergers]
+        self._sent: deque[_Sent] = deque()
+        self.refused = False
+
+    def load(self, wanted: Mapping[str, Iterable[Partition]]) -> None:
+        """Read the fences of views, for these partitions of each. Nothing may be under way."""
+        self.refused = False
+        for merger in self._mergers:
+            merger.load(source_name(partition) for partition in wanted.get(merger.view, ()))
+
+    def starts(self) -> dict[str, dict[Partition, int | None]]:
+        """Per view, where it goes on in each partition."""
+        return {
+            merger.view: {partition_of(source): merger.fences.start(source) for source in merger.fences.sources}
+            for merger in self._mergers
+        }
+
+    def fronts(self) -> dict[Partition, int]:
+        """Per partition, up to where some view has taken events."""
+        found: dict[Partition, int] = {}
+        for merger in self._mergers:
+            sources = merger.fences.sources
+            fronts = merger.fences.fronts(merger.fences.columns_of(sources)).tolist()
+            for source, front in zip(sources, fronts, strict=True):
+                found[partition_of(source)] = max(front, found.get(partition_of(source), front))
+        return found
+
+    def skip(self, partition: Partition, offset: int) -> None:
+        """Note that a partition has nothing to merge before an offset."""
+        source = source_name(partition)
+        for merger in self._mergers:
+            if source in merger.fences.sources:
+                merger.fences.skip(source, offset)
+
+    def process(self, spans: Mapping[Partition, Span]) -> None:
+        """Send what was read on its way, and take the answers to what was sent before.
+
+        Raises:
+            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: as TileWriter.answer.
+            StreamError: dead letters did not arrive before the stop.
+        """
+        letters: list[Letter] = []
+        prepared: list[tuple[_Sent, Prepared]] = []
+        for route in self._routes:
+            mine = {partition: span for partition, span in spans.items() if partition[0] == route.topic}
+            if mine:
+                prepared += self._prepare(route, mine, letters)
+        if letters and self._letters is not None:
+            self._letters.send(letters)
+        for sent, batch in prepared:
+            self._sent.append(sent)
+            sent.merger.send(batch)
+        self.status.batches += 1
+        self.settle(_UNDER_WAY)
+
+    def settle(self, leave: int = 0) -> None:
+        """Take answers until only so many batches of each view are under way. `refused` says whether a fence was not
+        where it was expected: then what is under way fails too, and the fences must be read again.
+
+        Raises:
+            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: as TileWriter.answer.
+            StreamError: dead letters did not arrive before the stop.
+        """
+        started = time.perf_counter()
+        letters: list[Letter] = []
+        while self._sent and self._sent[0].merger.under_way > leave:
+            sent = self._sent.popleft()
+            outcome, refused = sent.merger.settle()
+            self.status.refused += refused
+            self.refused = self.refused or refused > 0
+            letters += self._count(sent, outcome)
+        self.status.merge_seconds += time.perf_counter() - started
+        if letters and self._letters is not None:
+            self._letters.send(letters)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._sent)
+
+    def catch_up(self, partitions: Iterable[Partition]) -> None:
+        """Move the fences of partitions to where events were taken. See `settle` for what it raises."""
+        self.settle()
+        if self.refused:
+            return
+        sources = [source_name(partition) for partition in partitions]
+        for merger in self._mergers:
+            batch = merger.catch_up(sources)
+            if batch.calls:
+                self._sent.append(_Sent(merger, [], batch.places))
+                merger.send(batch)
+        self.settle()
+
+    def close(self) -> None:
+        """Close the connections, whatever is under way."""
+        for merger in self._mergers:
+            merger.close()
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self, route: Route, spans: Mapping[Partition, Span], letters: list[Letter]
+    ) -> list[tuple[_Sent, Prepared]]:
+        messages = [message for span in spans.values() for message in span.messages]
+        origin = Origin(
+            sources=[source_name(partition) for partition in spans],
+            spans=[(span.start, span.end) for span in spans.values()],
+            source_of=np.repeat(np.arange(len(spans)), [len(span.messages) for span in spans.values()]),
+            offsets=np.array([message.offset() for message in messages], np.int64),
+        )
+        self.status.topic(route.topic).messages += len(messages)
+        events = without_future(route.decoder.decode([message.value() for message in messages]), _now_us())
+        if events.rejected:
+            letters += self._rejected(route, events, origin, messages)
+        found = []
+        for merger in route.mergers:
+            batch = merger.prepare(events, origin.at(events.places))
+            letters += self._without_key(merger, events, batch, messages)
+            found.append((_Sent(merger, messages, events.places), batch))
+        return found
+
+    def _rejected(self, route: Route, events: EventBatch, origin: Origin, messages: Sequence[Message]) -> list[Letter]:
+        found = [merger.fences.fronts(merger.fences.columns_of(origin.sources)) for merger in route.mergers]
+        others = [self._lettered.get(partition_of(source), 0) for source in origin.sources]
+        fronts = np.max([*found, np.array(others)], axis=0)
+        letters = []
+        for place, rejection in sorted(events.rejected.items()):
+            if origin.offsets[place] >= fronts[origin.source_of[place]]:
+                counts = self.status.topic(route.topic)
+                counts.future += rejection.kind == FUTURE
+                counts.malformed += rejection.kind != FUTURE
+                letters.append(Letter(messages[place], rejection))
+        return letters
+
+    def _without_key(
+        self, merger: ViewMerger, events: EventBatch, batch: Prepared, messages: Sequence[Message]
+    ) -> list[Letter]:
+        self.status.view(merger.view).null_keys += len(batch.outcome.null_keys)
+        rejection = Rejection(NULL_KEY, merger.view, f"expected {merger.join_keys}, got null")
+        return [Letter(messages[events.places[i]], rejection) for i in batch.outcome.null_keys]
+
+    def _count(self, sent: _Sent, outcome: Outcome) -> list[Letter]:
+        counts = self.status.view(sent.merger.view)
+        counts.merged += outcome.merged
+        counts.late += len(outcome.late)
+        counts.before_start += outcome.before_start
+        counts.newest_us = max(counts.newest_us, outcome.newest_us)
+        rejection = Rejection(LATE, sent.merger.view, "older than all that the view keeps of its entity")
+        return [Letter(sent.messages[sent.places[i]], rejection) for i in outcome.late]
+
+
+def source_name(partition: Partition) -> str:
+    """What fences call a partition."""
+    return f"{partition[0]}:{partition[1]}"
+
+
+def partition_of(source: str) -> Partition:
+    """The inverse of `source_name`."""
+    topic, _, number = source.rpartition(":")
+    return topic, int(number)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

@@ -1,0 +1,57 @@
+"""Whether all is merged that a topic had at some moment: the fences say so, whoever does the merging."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from feature_store.errors import OnlineStoreError, RegistryError
+from feature_store.streaming.catalog import Catalog
+from feature_store.streaming.fences import Fences
+from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.pipeline import source_name
+
+if TYPE_CHECKING:
+    from feature_store.streaming.catalog import Setup, StreamedView
+    from feature_store.streaming.kafka import Partition
+
+
+class Goals:
+    """The ends of all partitions, as they are when this is made.
+
+    Args:
+        setup: of the project.
+
+    Raises:
+        NotFoundError, NotPublishedError: a view is not served.
+        StreamError: Kafka cannot be reached.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._catalog = Catalog(setup)
+        topics = {view.source.topic for view in self._catalog.views()}
+        found = Topics(setup.kafka).partitions(topics)
+        consumer = PartitionConsumer(setup.kafka)
+        try:
+            partitions: list[Partition] = [(topic, number) for topic, numbers in found.items() for number in numbers]
+            ranges = {partition: consumer.range(partition) for partition in partitions}
+        finally:
+            consumer.close()
+        # An empty partition has nothing to reach.
+        self._ends = {partition: end for partition, (first, end) in ranges.items() if end > first}
+
+    def are_reached(self) -> bool:
+        """Whether every view has merged everything up to the ends; False while that cannot be told."""
+        with contextlib.suppress(OnlineStoreError, RegistryError):
+            return all(self._is_reached(view) for view in self._catalog.views())
+        return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._catalog.close()
+
+    def _is_reached(self, view: StreamedView) -> bool:
+        ends = {source_name(item): end for item, end in self._ends.items() if item[0] == view.source.topic}
+        with self._catalog.writer(view) as writer:
+            fences = Fences(writer.fences(), ends)
+        return all((fences.start(source) or 0) >= end for source, end in ends.items())

@@ -1,0 +1,155 @@
+"""What workers tell of themselves: counters that only grow, and where each partition is. Plain data, to be sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from feature_store.streaming.kafka import Partition
+
+
+@dataclass(slots=True)
+class ViewCounts:
+    """Events of one view.
+
+    Attributes:
+        merged: counted in its tiles.
+        late: older than all that the view keeps; dead-lettered.
+        null_keys: without an entity; dead-lettered.
+        before_start: left out, because the view was filled with them from the history.
+        newest_us: the greatest event time that was merged; 0: there is none.
+    """
+
+    merged: int = 0
+    late: int = 0
+    null_keys: int = 0
+    before_start: int = 0
+    newest_us: int = 0
+
+    def add(self, other: ViewCounts) -> None:
+        """Take another's counts in."""
+        self.merged += other.merged
+        self.late += other.late
+        self.null_keys += other.null_keys
+        self.before_start += other.before_start
+        self.newest_us = max(self.newest_us, other.newest_us)
+
+
+@dataclass(slots=True)
+class TopicCounts:
+    """Messages of one topic.
+
+    Attributes:
+        messages: read, those that are read again after a fault included.
+        malformed: not of the source's schema; dead-lettered.
+        future: further ahead of the clock than clocks differ; dead-lettered.
+        lost: gone from Kafka before they were read.
+    """
+
+    messages: int = 0
+    malformed: int = 0
+    future: int = 0
+    lost: int = 0
+
+    def add(self, other: TopicCounts) -> None:
+        """Take another's counts in."""
+        self.messages += other.messages
+        self.malformed += other.malformed
+        self.future += other.future
+        self.lost += other.lost
+
+
+@dataclass(slots=True)
+class Status:
+    """How one worker, or all of them, do.
+
+    Attributes:
+        views, topics: counters by name.
+        refused: merges that the fences refused, each of which sent a worker back to them.
+        reloads: how often the plan was read again.
+        batches: merged.
+        merge_seconds: spent waiting for Redis.
+        positions: per partition, up to where it is read, and where it ends (None: not known).
+        trouble: what keeps a worker from going on; empty: nothing.
+        restarts: workers that died and were started again.
+    """
+
+    views: dict[str, ViewCounts] = field(default_factory=dict)
+    topics: dict[str, TopicCounts] = field(default_factory=dict)
+    refused: int = 0
+    reloads: int = 0
+    batches: int = 0
+    merge_seconds: float = 0.0
+    positions: dict[Partition, tuple[int, int | None]] = field(default_factory=dict)
+    trouble: str = ""
+    restarts: int = 0
+
+    def view(self, name: str) -> ViewCounts:
+        """The counts of a view."""
+        return self.views.setdefault(name, ViewCounts())
+
+    def topic(self, name: str) -> TopicCounts:
+        """The counts of a topic."""
+        return self.topics.setdefault(name, TopicCounts())
+
+    @property
+    def lag(self) -> int:
+        """How many messages wait to be read, as far as is known."""
+        return sum(max(0, end - at) for at, end in self.positions.values() if end is not None)
+
+    @property
+    def merged(self) -> int:
+        """Events merged, over all views."""
+        return sum(counts.merged for counts in self.views.values())
+
+    @property
+    def dead(self) -> int:
+        """Messages that went to dead letters."""
+        views = sum(counts.late + counts.null_keys for counts in self.views.values())
+        return views + sum(counts.malformed + counts.future for counts in self.topics.values())
+
+    def add(self, other: Status) -> None:
+        """Take another worker's in."""
+        for name, counts in other.views.items():
+            self.view(name).add(counts)
+        for name, found in other.topics.items():
+            self.topic(name).add(found)
+        self.refused += other.refused
+        self.reloads += other.reloads
+        self.batches += other.batches
+        self.merge_seconds += other.merge_seconds
+        self.restarts += other.restarts
+        self.positions |= other.positions
+        self.trouble = self.trouble or other.trouble
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {
+            "views": {name: _shown(counts) for name, counts in sorted(self.views.items())},
+            "topics": {name: _shown(counts) for name, counts in sorted(self.topics.items())},
+            "partitions": [
+                {"topic": topic, "partition": partition, "offset": at, "end": end}
+                for (topic, partition), (at, end) in sorted(self.positions.items())
+            ],
+            "lag": self.lag,
+            "refused": self.refused,
+            "reloads": self.reloads,
+            "batches": self.batches,
+            "merge_seconds": round(self.merge_seconds, 3),
+            "restarts": self.restarts,
+        }
+
+
+def total(statuses: Iterable[Status]) -> Status:
+    """Those of several workers as one."""
+    found = Status()
+    for status in statuses:
+        found.add(status)
+    return found
+
+
+def _shown(counts: ViewCounts | TopicCounts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in counts.__slots__}

@@ -1,0 +1,274 @@
+"""One consumer: reads the partitions that its group gives it, and merges them; it can be killed anywhere.
+
+The fences in Redis say which events are merged. Whenever something is not as expected - partitions come or go, a fence
+refuses, Redis was away, another plan is published - the worker lets go of all that it has under way, reads the fences
+and goes on there. A view that is far behind the others of its topic is read for by itself until it has caught up, so
+that the others stay fresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from feature_store.errors import (
+    CorruptRowError,
+    OnlineStoreError,
+    RegistryError,
+    StaleWriteError,
+    StreamError,
+)
+from feature_store.streaming.catalog import Catalog
+from feature_store.streaming.dead_letters import DeadLetters
+from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.kafka import GroupConsumer
+from feature_store.streaming.merging import ViewMerger
+from feature_store.streaming.pipeline import Pipeline, Route
+from feature_store.streaming.replay import Replay, earliest, enter
+from feature_store.streaming.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from feature_store.definitions.source import KafkaSource
+    from feature_store.errors import FeatureStoreError
+    from feature_store.streaming.catalog import Setup, StreamedView
+    from feature_store.streaming.kafka import Partition
+
+# Messages of a batch at most: more need hardly fewer merges an event, and each batch is held twice.
+BATCH = 5_000
+# How long a batch that has begun waits for more: few small batches, at little freshness.
+LINGER_S = 0.005
+_IDLE_WAIT_S = 0.1
+# How often all fences are moved, Kafka is told the offsets, and the status is told.
+_CATCH_UP_S, _COMMIT_S, _TELL_S = 1.0, 5.0, 0.25
+# Between attempts to reach Redis, the registry or Kafka again.
+_RETRY_S, _LONGEST_RETRY_S = 0.05, 1.0
+# A view that is so many messages behind another in a partition is read for by itself: seconds of work.
+_FAR_BEHIND = 50_000
+_LOG = logging.getLogger("feature_store.streaming")
+
+
+@dataclass
+class _Open:
+    """What a worker works with under one plan.
+
+    Attributes:
+        views: what it streams.
+        consumer: reads.
+        pipeline: merges.
+        partitions: those that the pipeline has the fences of.
+        behind: reads for views that are far behind.
+    """
+
+    views: list[StreamedView]
+    consumer: GroupConsumer
+    pipeline: Pipeline
+    partitions: set[Partition] = field(default_factory=set)
+    behind: Replay | None = None
+
+    def let_go_of_behind(self) -> None:
+        """Read for views that are far behind no more."""
+        behind, self.behind = self.behind, None
+        if behind is not None:
+            behind.close()
+
+
+class Worker:
+    """One member of a consumer group.
+
+    Args:
+        setup: of the project.
+        stopped: whether to finish.
+        tell: is told the status, a few times a second and at the end.
+    """
+
+    def __init__(self, setup: Setup, stopped: Callable[[], bool], tell: Callable[[Status], None]) -> None:
+        self._setup, self._stopped, self._tell = setup, stopped, tell
+        self._status = Status()
+        self._catalog = Catalog(setup)
+        self._letters = DeadLetters(setup.kafka, setup.dead_letters, stopped)
+        self._consumer: GroupConsumer | None = None
+        self._open: _Open | None = None
+        self._moved_at = self._committed_at = self._told_at = time.monotonic()
+
+    def run(self) -> None:
+        """Stream until it is to stop. Whatever goes away - Redis, Kafka, the registry, the plan - is waited for.
+
+        Raises:
+            NotFoundError: a view is not served any more.
+            CorruptRowError: a stored value is not of its view's layout.
+        """
+        delay_s = 0.0
+        try:
+            while not self._stopped():
+                try:
+                    self._turn()
+                    delay_s, self._status.trouble = 0.0, ""
+                except CorruptRowError:
+                    raise
+                except (OnlineStoreError, RegistryError, StreamError) as error:
+                    delay_s = self._fall_back(error, delay_s)
+            self._finish()
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        opened = self._open or self._begin()
+        consumer, pipeline = opened.consumer, opened.pipeline
+        if pipeline.refused or consumer.unplaced or consumer.assigned != opened.partitions:
+            self._place(opened)
+        idle = not pipeline.is_busy and opened.behind is None
+        polled = consumer.poll(BATCH, _IDLE_WAIT_S if idle else 0.0, LINGER_S)
+        for partition in polled.outside:
+            consumer.place({partition: enter(consumer, pipeline, partition)})
+        if polled.spans:
+            pipeline.process(polled.spans)
+        else:
+            pipeline.settle()
+        if opened.behind is not None:
+            opened.behind.turn(0.0)
+            if opened.behind.has_reached(consumer.positions):
+                consumer.unplace()
+        self._now_and_then(opened)
+
+    # -- where to go on -----------------------------------------------------------------------------------------
+
+    def _begin(self) -> _Open:
+        """Find out what is to be streamed, and connect."""
+        views = self._catalog.views()
+        topics = sorted({view.source.topic for view in views})
+        if self._consumer is None:
+            self._consumer = GroupConsumer(self._setup.kafka, self._setup.group, topics)
+        elif self._consumer.topics != topics:
+            self._consumer.subscribe(topics)
+        self._open = _Open(views, self._consumer, Pipeline(self._routes(views), self._letters, self._status))
+        return self._open
+
+    def _routes(self, views: Iterable[StreamedView]) -> list[Route]:
+        by_source: list[tuple[KafkaSource, list[StreamedView]]] = []
+        for view in views:
+            known = next((members for source, members in by_source if source == view.source), None)
+            if known is None:
+                by_source.append((view.source, [view]))
+            else:
+                known.append(view)
+        return [
+            Route(source.topic, JsonDecoder(source), [ViewMerger(self._catalog.writer(view)) for view in members])
+            for source, members in by_source
+        ]
+
+    def _place(self, opened: _Open) -> None:
+        """Go on at the fences, in all partitions that are this worker's now."""
+        pipeline, consumer = opened.pipeline, opened.consumer
+        opened.let_go_of_behind()
+        pipeline.catch_up(opened.partitions & consumer.assigned)
+        opened.partitions = set(consumer.assigned)
+        pipeline.load(_wanted(opened.views, opened.partitions))
+        starts = pipeline.starts()
+        far = far_behind(starts)
+        consumer.place(earliest(starts, without=far))
+        if far:
+            names = ", ".join(sorted(far))
+            _LOG.warning("far behind in the stream, and read for beside the others until caught up: %s", names)
+            routes = self._routes(view for view in opened.views if view.tiles.view in far)
+            replayed = Pipeline(routes, self._letters, self._status, lettered=pipeline.fronts())
+            opened.behind = Replay(self._setup.kafka, replayed, far)
+
+    # -- when something is not as expected ----------------------------------------------------------------------
+
+    def _fall_back(self, error: FeatureStoreError, delay_s: float) -> float:
+        """Let go of everything, and wait before the next attempt; returns for how long that was."""
+        if isinstance(error, StaleWriteError):
+            self._status.reloads += 1
+            delay_s = 0.0
+        else:
+            if self._status.trouble != str(error):
+                _LOG.warning("waiting: %s", error)
+            self._status.trouble = str(error)
+            delay_s = min(max(2 * delay_s, _RETRY_S), _LONGEST_RETRY_S)
+        self._let_go()
+        until = time.monotonic() + delay_s
+        while not self._stopped() and (left := until - time.monotonic()) > 0:
+            if self._consumer is None:
+                time.sleep(left)
+            else:
+                # Nothing is read, but the group still hears of this member.
+                self._consumer.poll(1, left)
+        self._tell_status()
+        return delay_s
+
+    def _let_go(self) -> None:
+        opened, self._open = self._open, None
+        if opened is not None:
+            with contextlib.suppress(StreamError):
+                opened.let_go_of_behind()
+            opened.pipeline.close()
+        if self._consumer is not None:
+            self._consumer.unplace()
+
+    def _finish(self) -> None:
+        """Merge what is under way, and say how far that is."""
+        if self._open is None:
+            return
+        try:
+            self._open.let_go_of_behind()
+            self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
+            self._open.consumer.commit(wait=True)
+        except (OnlineStoreError, StreamError) as error:
+            _LOG.warning("stopped with work under way, which whoever goes on does again: %s", error)
+
+    def _close(self) -> None:
+        with contextlib.suppress(StreamError):
+            self._let_go()
+            if self._consumer is not None:
+                self._consumer.close()
+        self._catalog.close()
+        self._tell_status()
+
+    # -- now and then -------------------------------------------------------------------------------------------
+
+    def _now_and_then(self, opened: _Open) -> None:
+        now = time.monotonic()
+        if now - self._moved_at > _CATCH_UP_S:
+            self._moved_at = now
+            opened.pipeline.catch_up(opened.partitions & opened.consumer.assigned)
+        if now - self._committed_at > _COMMIT_S:
+            self._committed_at = now
+            opened.consumer.commit()
+        if now - self._told_at > _TELL_S:
+            self._tell_status()
+
+    def _tell_status(self) -> None:
+        self._told_at = time.monotonic()
+        status = copy.copy(self._status)
+        if self._open is not None:
+            consumer = self._open.consumer
+            status.positions = {
+                partition: (at, consumer.end(partition)) for partition, at in consumer.positions.items()
+            }
+            status.trouble = status.trouble or consumer.trouble
+        self._tell(status)
+
+
+def far_behind(starts: Mapping[str, Mapping[Partition, int | None]]) -> dict[str, set[Partition]]:
+    """Per view, the partitions in which it is so far behind another that it is read for by itself."""
+    fronts: dict[Partition, int] = {}
+    for found in starts.values():
+        for partition, start in found.items():
+            fronts[partition] = max(fronts.get(partition, 0), start or 0)
+    far = {
+        view: {partition for partition, start in found.items() if fronts[partition] - (start or 0) > _FAR_BEHIND}
+        for view, found in starts.items()
+    }
+    return {view: partitions for view, partitions in far.items() if partitions}
+
+
+def _wanted(views: Iterable[StreamedView], partitions: Iterable[Partition]) -> dict[str, set[Partition]]:
+    return {
+        view.tiles.view: {partition for partition in partitions if partition[0] == view.source.topic} for view in views
+    }

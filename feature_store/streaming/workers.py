@@ -1,0 +1,243 @@
+"""Worker processes under one roof: started, watched, started again when they die, stopped gracefully.
+
+Workers tell their status through a pipe; they end when it is closed, so that none outlives its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import multiprocessing
+import multiprocessing.connection
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import feature_store.errors
+from feature_store.errors import FeatureStoreError, StreamError
+from feature_store.streaming.catalog import Catalog
+from feature_store.streaming.kafka import Topics
+from feature_store.streaming.progress import Goals
+from feature_store.streaming.status import Status, total
+from feature_store.streaming.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from feature_store.streaming.catalog import Setup
+
+# Spawned, not forked: the Kafka client has threads, which a fork would leave behind.
+_PROCESSES = multiprocessing.get_context("spawn")
+_WATCH_S = 0.1
+# A worker that merges a batch, and one that waits for Redis, look at the stop within this time.
+_STOP_S = 20.0
+# A worker that dies so soon after its start, so many times in a row, will do so again.
+_SOON_S, _MOST_SOON = 5.0, 5
+_LOG = logging.getLogger("feature_store.streaming")
+
+
+@dataclass
+class _Running:
+    process: BaseProcess
+    pipe: Connection
+    started_at: float
+    status: Status
+
+
+class Workers:
+    """Streams with some worker processes.
+
+    Args:
+        setup: of the project.
+        count: how many.
+
+    Raises:
+        NotFoundError, NotPublishedError: a view is not served.
+        StreamError: Kafka cannot be reached, or lacks a topic.
+    """
+
+    def __init__(self, setup: Setup, count: int) -> None:
+        self._setup = setup
+        prepare_topics(setup)
+        self._running: list[_Running] = []
+        self._ended: list[Status] = []
+        self._restarts = self._died_soon = 0
+        try:
+            for _ in range(count):
+                self._start()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers that run."""
+        return [running.process.pid or 0 for running in self._running]
+
+    @property
+    def status(self) -> Status:
+        """Of all workers together."""
+        found = total([*self._ended, *(running.status for running in self._running)])
+        found.restarts = self._restarts
+        return found
+
+    def watch(self) -> None:
+        """Take what workers tell, and start those again that have died; returns after a moment.
+
+        Raises:
+            FeatureStoreError: a worker gave up, and why.
+            StreamError: workers die again and again.
+        """
+        waiting: list[Any] = [running.pipe for running in self._running]
+        multiprocessing.connection.wait(waiting, _WATCH_S)
+        for running in list(self._running):
+            self._take(running)
+            if not running.process.is_alive():
+                self._take(running)
+                self._replace(running)
+
+    def stop(self) -> None:
+        """Let all finish what they are at and leave their group; whoever takes too long is killed."""
+        for running in self._running:
+            running.process.terminate()
+        until = time.monotonic() + _STOP_S
+        for running in self._running:
+            while running.process.is_alive() and time.monotonic() < until:
+                running.pipe.poll(_WATCH_S)
+                self._take(running)
+            self._take(running)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all at once."""
+        for running in self._running:
+            running.process.kill()
+            running.process.join()
+            running.pipe.close()
+            self._ended.append(running.status)
+        self._running.clear()
+
+    def _start(self) -> None:
+        pipe, theirs = _PROCESSES.Pipe()
+        process = _PROCESSES.Process(target=_work, args=(self._setup, theirs), name="feature-store worker")
+        process.start()
+        theirs.close()
+        self._running.append(_Running(process, pipe, time.monotonic(), Status()))
+
+    def _take(self, running: _Running) -> None:
+        with contextlib.suppress(EOFError, ConnectionError):
+            while running.pipe.poll():
+                told = running.pipe.recv()
+                if isinstance(told, Status):
+                    running.status = told
+                else:
+                    raise _error(told)
+
+    def _replace(self, dead: _Running) -> None:
+        self._running.remove(dead)
+        dead.process.join()
+        dead.pipe.close()
+        ended = copy.copy(dead.status)
+        ended.positions, ended.trouble = {}, ""
+        self._ended.append(ended)
+        soon = time.monotonic() - dead.started_at < _SOON_S
+        self._died_soon = self._died_soon + 1 if soon else 0
+        code = dead.process.exitcode
+        _LOG.warning("worker %s ended with %s; another takes its place", dead.process.pid, code)
+        if self._died_soon == _MOST_SOON:
+            hint = "its output says why"
+            raise StreamError("stream", expected="workers that stay", got=f"one that ends with {code}", hint=hint)
+        self._restarts += 1
+        self._start()
+
+
+def stream(
+    setup: Setup,
+    count: int,
+    *,
+    stopped: Callable[[], bool],
+    until_caught_up: bool = False,
+    report: Callable[[Status], None] = lambda _: None,
+) -> Status:
+    """Stream until told to stop, or until all is merged that there was at the start.
+
+    Args:
+        setup: of the project.
+        count: how many worker processes.
+        stopped: whether to stop.
+        until_caught_up: end when all is merged that Kafka had at the start.
+        report: is told the status of all workers, several times a second.
+
+    Raises:
+        FeatureStoreError: as Workers.
+    """
+    goals = Goals(setup) if until_caught_up else None
+    workers = Workers(setup, count)
+    try:
+        while not stopped() and not (goals is not None and goals.are_reached()):
+            workers.watch()
+            report(workers.status)
+        workers.stop()
+    finally:
+        workers.kill()
+        if goals is not None:
+            goals.close()
+    report(workers.status)
+    return workers.status
+
+
+def prepare_topics(setup: Setup) -> None:
+    """See to it that the topics are there, and those for what cannot be merged.
+
+    Raises:
+        NotFoundError, NotPublishedError: a view is not served.
+        StreamError: Kafka cannot be reached, or lacks a topic.
+    """
+    catalog = Catalog(setup)
+    try:
+        wanted = sorted({view.source.topic for view in catalog.views()})
+    finally:
+        catalog.close()
+    topics = Topics(setup.kafka)
+    found = topics.partitions(wanted)
+    for topic in wanted:
+        if topic not in found:
+            raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
+        topics.create(setup.dead_letters_of(topic), like=topic)
+
+
+def _work(setup: Setup, pipe: Connection) -> None:
+    """What a worker's process runs."""
+    stop = False
+
+    def finish(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, finish)
+    # Ctrl-C reaches the whole group of processes; the parent stops its workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def stopped() -> bool:
+        return stop or parent is None or not parent.is_alive()
+
+    def tell(status: Status) -> None:
+        with contextlib.suppress(ConnectionError):
+            pipe.send(status)
+
+    try:
+        Worker(setup, stopped, tell).run()
+    except FeatureStoreError as error:
+        # As text: an exception with arguments of its own does not survive the way.
+        pipe.send((type(error).__name__, error.where, error.expected, error.got, error.hint))
+
+
+def _error(told: tuple[str, str, str, str, str]) -> FeatureStoreError:
+    kind, where, expected, got, hint = told
+    found: FeatureStoreError = getattr(feature_store.errors, kind)(where, expected=expected, got=got, hint=hint)
+    return found
