@@ -11,6 +11,7 @@
     definitions: "*.py"
     spark: {spark.executor.memory: 4g}
     kafka: {bootstrap.servers: "localhost:9092"}
+    streaming: {dead_letters: "{topic}.dead-letter"}
 
 `${NAME}` and `${NAME:-default}` in values are taken from the environment, so that no secret need be in the file.
 """
@@ -68,6 +69,16 @@ class OnlineStoreConfig(_Section):
     timeout_ms: int = Field(default=1000, ge=1)
 
 
+class StreamingConfig(_Section):
+    """How events are streamed.
+
+    Attributes:
+        dead_letters: the topic of messages that cannot be merged; `{topic}` stands for the topic that they came from.
+    """
+
+    dead_letters: str = Field(default="{topic}.dead-letter", pattern=r"^([A-Za-z0-9._-]|\{topic\})+$")
+
+
 class Config(_Section):
     """What feature_store.yaml says. Its repr and `shown()` hide secrets.
 
@@ -79,6 +90,7 @@ class Config(_Section):
         definitions: glob of the Python files with definitions, in the file's folder.
         spark: Spark's settings, passed through.
         kafka: the Kafka client's settings, passed through.
+        streaming: how events are streamed.
     """
 
     project: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
@@ -88,6 +100,7 @@ class Config(_Section):
     definitions: str = Field(default="*.py", min_length=1)
     spark: Options = Field(default_factory=dict, repr=False)
     kafka: Options = Field(default_factory=dict, repr=False)
+    streaming: StreamingConfig = StreamingConfig()
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -218,7 +231,8 @@ def _expectation(detail: ErrorDetails) -> str:
 
 
 def _nearest(path: list[str]) -> str:
-    model: type[BaseModel] = OnlineStoreConfig if len(path) > 1 else Config
+    sections: dict[str, type[BaseModel]] = {"online_store": OnlineStoreConfig, "streaming": StreamingConfig}
+    model = sections[path[0]] if len(path) > 1 else Config
     known = list(model.model_fields)
     close = difflib.get_close_matches(path[-1], known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_store.config import load_config
-from feature_store.definitions.definition_set import load_definitions
+from feature_store.config import FILE_NAME, load_config
+from feature_store.definitions.definition_set import find, load_definitions
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
-from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RefusedError, extra
+from feature_store.errors import ConfigError, DefinitionError, NotFoundError, NotPublishedError, RefusedError, extra
 from feature_store.materialize.rollout import roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
@@ -21,7 +21,7 @@ from feature_store.registry.diff import plan_changes
 from feature_store.registry.store import Registry, current_author
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     from feature_store.definitions.definition_set import DefinitionSet
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Version
+    from feature_store.streaming.backfill import Backfill, Filled
+    from feature_store.streaming.status import Status
     from feature_store.training.training_set import TrainingSet
+
+# A worker's call may wait behind others' of some milliseconds each, and behind a Redis that starts and loads its data.
+_STREAM_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,77 @@ class FeatureStore:
             report=report,
         )
 
+    def stream(
+        self,
+        views: Sequence[str] | None = None,
+        *,
+        workers: int = 1,
+        until_caught_up: bool = False,
+        metrics_port: int | None = None,
+        report: Callable[[Status], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Status:
+        """Merge Kafka's events into the windows of stream views, each event once, until told to stop.
+
+        Args:
+            views: names; None: all stream views. Whoever streams other views is another consumer group.
+            workers: how many processes; more than the topics have partitions is of no use.
+            until_caught_up: end when all is merged that Kafka held at the start.
+            metrics_port: where to serve Prometheus metrics; 0: on any free port.
+            report: is told how it goes, several times a second.
+            stopped: asked several times a second whether to finish.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such view.
+            StreamError: Kafka cannot be reached, or lacks a topic.
+            OnlineStoreError, RegistryError: as their names say.
+        """
+        with extra("kafka", "stream"):
+            from feature_store.streaming.catalog import Setup
+            from feature_store.streaming.metrics import Metrics
+            from feature_store.streaming.workers import stream
+
+        self._newest()
+        setup = Setup(
+            project=self.project,
+            online_url=self.online_url,
+            timeout_s=_STREAM_TIMEOUT_S,
+            registry_url=self.config.registry_url,
+            kafka=self._kafka(),
+            views=None if views is None else tuple(views),
+            dead_letters=self.config.streaming.dead_letters,
+        )
+        with contextlib.ExitStack() as stack:
+            told = [report] if report is not None else []
+            if metrics_port is not None:
+                told.append(stack.enter_context(Metrics(metrics_port)).update)
+
+            def tell(status: Status) -> None:
+                for one in told:
+                    one(status)
+
+            return stream(setup, workers, stopped=stopped, until_caught_up=until_caught_up, report=tell)
+
+    def backfill(self, view: str, until: datetime, *, allow_gap: bool = False, report: Report | None = None) -> Filled:
+        """Fill a stream view anew: from its source's history before a time, and from Kafka since then.
+
+        Meanwhile the view is served and streamed as it was; then the new one takes its place at once.
+
+        Args:
+            view: a stream view.
+            until: up to when the history is whole, UTC unless it says otherwise.
+            allow_gap: go on when Kafka may have deleted messages of after that time.
+            report: is told of the progress.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such stream view.
+            DefinitionError: its source has no history.
+            DataError, StreamError, OnlineStoreError: as their names say; run it again, and it goes on.
+        """
+        definitions = self._served()[0].definitions()
+        definition = find(definitions.stream_feature_views, view, "stream view")
+        return self._backfill(definition, allow_gap=allow_gap, report=report).run(to_microseconds(until))
+
     def get_online_features(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], *, now: datetime | int | None = None
     ) -> OnlineResponse:
@@ -418,6 +494,26 @@ class FeatureStore:
 
         return Folders(self.config.state_folder / "materialize", self.config.state_folder / "quarantine")
 
+    def _kafka(self) -> dict[str, str | int | float | bool]:
+        if "bootstrap.servers" not in self.config.kafka:
+            where = f"{FILE_NAME}: kafka"
+            raise ConfigError(where, expected="bootstrap.servers", got="none", hint="say where Kafka is")
+        return dict(self.config.kafka)
+
+    def _backfill(self, view: StreamFeatureView, *, allow_gap: bool, report: Report | None = None) -> Backfill:
+        with extra("local", "backfill"), extra("kafka", "backfill"):
+            from feature_store.streaming.backfill import Backfill
+
+        return Backfill(
+            view,
+            online=self.online,
+            source_folder=self.config.folder,
+            kafka=self.config.kafka,
+            state_folder=self.config.state_folder,
+            allow_gap=allow_gap,
+            report=report,
+        )
+
     def _engine(self, name: str) -> Engine:
         if name == "local":
             from feature_store.engines.local import LocalEngine
@@ -477,14 +573,12 @@ class _TilesFill:
         """See FillTiles."""
         with extra("kafka", "filling a changed stream view"):
             from feature_store.streaming.backfill import history_end_us
-        return history_end_us(self._view(tiles).source, self._store.config.folder)
+        return history_end_us(self._view(tiles), self._store.config.folder)
 
     def fill(self, tiles: TilesPlan) -> None:
         """See FillTiles."""
-        with extra("kafka", "filling a changed stream view"):
-            from feature_store.streaming.backfill import fill
-        store = self._store
-        fill(self._view(tiles), tiles, online=store.online, source_folder=store.config.folder, kafka=store.config.kafka)
+        # The topic may have lost what follows a history that ended long ago; that must not keep a change from serving.
+        self._store._backfill(self._view(tiles), allow_gap=True).fill(tiles)
 
     def _view(self, tiles: TilesPlan) -> StreamFeatureView:
         return self._store.definitions.stream_feature_views[tiles.view]

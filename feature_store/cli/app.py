@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feature_store.cli import data, doctor, monitoring, project, registry, server, training
+from feature_store.cli import data, doctor, monitoring, project, registry, server, streaming, training
 
 app = typer.Typer(
     help="Online feature store: definitions → Redis → model server.",
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (project, data, training, monitoring):
+for module in (project, data, streaming, training, monitoring):
     for command in module.COMMANDS:
         app.command()(command)
 app.command(name="list")(registry.list_definitions)

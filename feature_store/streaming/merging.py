@@ -106,13 +106,14 @@ class ViewMerger:
 
     Args:
         writer: of the generation.
+        start_us: events with times before are left out, because the history has them; None: there are none.
 
     Attributes:
         fences: of the sources that `load` was called with.
     """
 
-    def __init__(self, writer: TileWriter) -> None:
-        self._writer = writer
+    def __init__(self, writer: TileWriter, *, start_us: int | None) -> None:
+        self._writer, self._start_us = writer, start_us
         self._windows = writer.plan.windows
         filters = [expression(text).names for text in self._windows.filters]
         self._columns = tuple(dict.fromkeys([*self._windows.columns, *(name for names in filters for name in names)]))
@@ -225,8 +226,8 @@ class ViewMerger:
             told = chosen & without_key & (origin.offsets >= fronts[origin.source_of])
             outcome.null_keys = np.flatnonzero(told).tolist()
             chosen &= ~without_key
-        if self._writer.plan.start_us is not None:
-            before = chosen & (events.event_us < self._writer.plan.start_us)
+        if self._start_us is not None:
+            before = chosen & (events.event_us < self._start_us)
             outcome.before_start = int(before.sum())
             chosen &= ~before
         return np.flatnonzero(chosen)
@@ -246,7 +247,7 @@ class ViewMerger:
     def _prepared(
         self, events: EventBatch, chosen: Array, entities: Entities, advances: list[Advances], outcome: Outcome
     ) -> Prepared:
-        columns = {name: tuple(part[chosen] for part in events.columns[name]) for name in self._columns}
+        columns = {name: (events.columns[name][0][chosen], events.columns[name][1][chosen]) for name in self._columns}
         made = deltas(self._writer.layout.tiles, entities.codes, events.event_us[chosen], columns)
         counts = np.bincount(made.entities, minlength=len(entities.keys))
         events_of = np.bincount(entities.codes, minlength=len(entities.keys))

@@ -54,6 +54,12 @@ class Metrics(Collector):
         self._server.server_close()
         self._thread.join()
 
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
         with self._lock:
@@ -74,9 +80,7 @@ class Metrics(Collector):
         }
         for name, (about, value) in counters.items():
             yield CounterMetricFamily(name, about, value)
-        yield GaugeMetricFamily(
-            "feature_store_waiting", "1 while a worker waits for something", bool(status.trouble)
-        )
+        yield GaugeMetricFamily("feature_store_waiting", "1 while a worker waits for something", bool(status.trouble))
 
 
 def _of_views(status: Status) -> Iterator[Metric]:

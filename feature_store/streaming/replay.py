@@ -28,7 +28,7 @@ class Replay:
         options: the Kafka client's.
         pipeline: of the views; closed with this.
         wanted: per view, its partitions.
-        firsts: per partition, where to begin at the earliest; its own start unless given.
+        firsts: per partition, where to begin where there is no fence; its own start unless given.
 
     Raises:
         StreamError, StoreConnectionError, StoreTimeoutError: as their names say.
@@ -43,8 +43,9 @@ class Replay:
     ) -> None:
         self._pipeline = pipeline
         pipeline.load(wanted)
-        for partition, offset in (firsts or {}).items():
-            pipeline.skip(partition, offset)
+        for starts in pipeline.starts().values():
+            for partition in [partition for partition, start in starts.items() if start is None]:
+                pipeline.skip(partition, (firsts or {}).get(partition, 0))
         self._consumer = PartitionConsumer(options)
         self._consumer.place(earliest(pipeline.starts()))
 

@@ -158,9 +158,12 @@ class Worker:
             else:
                 known.append(view)
         return [
-            Route(source.topic, JsonDecoder(source), [ViewMerger(self._catalog.writer(view)) for view in members])
+            Route(source.topic, JsonDecoder(source), [self._merger(view) for view in members])
             for source, members in by_source
         ]
+
+    def _merger(self, view: StreamedView) -> ViewMerger:
+        return ViewMerger(self._catalog.writer(view), start_us=view.tiles.start_us)
 
     def _place(self, opened: _Open) -> None:
         """Go on at the fences, in all partitions that are this worker's now."""

@@ -1,0 +1,226 @@
+"""Commands on streams: stream, backfill."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections import deque
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from feature_store.cli.options import AsJson, Repo, read_time
+from feature_store.cli.output import MISSING, console, print_json, table
+from feature_store.cli.progress import ProgressReport
+from feature_store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console, RenderableType
+
+    from feature_store.streaming.backfill import Filled
+    from feature_store.streaming.status import Status
+
+_PARTITIONS_SHOWN = 16
+_REFRESHES_PER_SECOND = 4
+# Rates are of the last seconds, so that they follow what happens and do not flicker.
+_RATE_S = 3.0
+# Where there is no terminal, a line so often.
+_LINE_S = 10.0
+
+
+def stream(
+    repo: Repo = Path(),
+    view: Annotated[list[str] | None, typer.Option(help="A stream view; repeat it for more. All unless given.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes share the partitions.")] = 1,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics there; 0: on any free port.")
+    ] = None,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="End when all is merged that Kafka holds now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Merge Kafka's events into the windows of stream views, each event once, until stopped (Ctrl-C, SIGTERM).
+
+    Killed anywhere, it goes on where the online store is.
+    """
+    with FeatureStore(repo) as store, stop_signals() as stopped, StreamProgress(console(stderr=True)) as progress:
+        status = store.stream(
+            view,
+            workers=workers,
+            until_caught_up=until_caught_up,
+            metrics_port=metrics_port,
+            report=progress.update,
+            stopped=stopped,
+        )
+    if as_json:
+        print_json(status.to_document())
+    else:
+        console().print(_summary(status))
+
+
+def backfill(
+    view: Annotated[str, typer.Argument(help="A stream view.")],
+    until: Annotated[
+        datetime,
+        typer.Option(parser=read_time, metavar="TIME", help="Up to when the history is whole; from then on, Kafka."),
+    ],
+    repo: Repo = Path(),
+    allow_gap: Annotated[
+        bool, typer.Option("--allow-gap", help="Go on when Kafka may have deleted messages of after that time.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill a stream view anew from its source's history and from Kafka, while it is served as it was; then serve it.
+
+    Killed anywhere, it goes on when it is run again with the same time.
+    """
+    with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
+        filled = store.backfill(view, until, allow_gap=allow_gap, report=report)
+    if as_json:
+        print_json(filled.to_document())
+    else:
+        _show_filled(filled)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM has come since. The second one ends the process as it always does."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class StreamProgress:
+    """The status of workers as a table that is drawn anew; where there is no terminal, as a line now and then."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._live = Live(console=out, refresh_per_second=_REFRESHES_PER_SECOND, transient=True)
+        # When, and how many events of each view were merged.
+        self._seen: deque[tuple[float, dict[str, int]]] = deque()
+        self._said_at = time.monotonic()
+
+    def update(self, status: Status) -> None:
+        """Show a status."""
+        now = time.monotonic()
+        self._seen.append((now, {name: counts.merged for name, counts in status.views.items()}))
+        while now - self._seen[0][0] > _RATE_S and len(self._seen) > 2:
+            self._seen.popleft()
+        if self._out.is_terminal:
+            self._live.update(self._shown(status))
+        elif now - self._said_at > _LINE_S:
+            self._said_at = now
+            self._out.print(self._line(status), markup=False)
+
+    def __enter__(self) -> StreamProgress:
+        if self._out.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._out.is_terminal:
+            self._live.stop()
+
+    def _shown(self, status: Status) -> RenderableType:
+        parts: list[RenderableType] = [_partitions(status), self._views(status), Text(_faults(status), style="dim")]
+        if status.trouble:
+            parts.append(Text(f"waiting: {status.trouble}", style="yellow"))
+        return Group(*parts)
+
+    def _views(self, status: Status) -> RenderableType:
+        columns = dict.fromkeys(("events", "events/s", "freshness", "late", "no key"), "right")
+        rows = [
+            [
+                name,
+                f"{counts.merged:,}",
+                f"{self._rate(name):,.0f}",
+                _age(counts.newest_us),
+                counts.late,
+                counts.null_keys,
+            ]
+            for name, counts in sorted(status.views.items())
+        ]
+        return table("", {"view": "left"} | columns, rows)
+
+    def _line(self, status: Status) -> str:
+        rate = sum(self._rate(name) for name in status.views)
+        about = f"{status.merged:,} events, {rate:,.0f}/s, lag {status.lag:,}, dead letters {status.dead:,}"
+        return f"{about}; waiting: {status.trouble}" if status.trouble else about
+
+    def _rate(self, view: str) -> float:
+        (first, before), (last, now) = self._seen[0], self._seen[-1]
+        return (now.get(view, 0) - before.get(view, 0)) / (last - first) if last > first else 0.0
+
+
+def _partitions(status: Status) -> RenderableType:
+    columns = {"topic": "left"} | dict.fromkeys(("partition", "offset", "lag"), "right")
+    listed = sorted(status.positions.items())
+    rows: list[list[Any]] = [
+        [topic, number, f"{max(at, 0):,}", MISSING if end is None else f"{max(0, end - max(at, 0)):,}"]
+        for (topic, number), (at, end) in listed[:_PARTITIONS_SHOWN]
+    ]
+    if len(listed) > _PARTITIONS_SHOWN:
+        rows.append([f"… {len(listed) - _PARTITIONS_SHOWN} more", "", "", f"{status.lag:,}"])
+    return table("", columns, rows)
+
+
+def _summary(status: Status) -> RenderableType:
+    columns = dict.fromkeys(("events", "late", "no key"), "right")
+    rows = [[name, f"{c.merged:,}", f"{c.late:,}", f"{c.null_keys:,}"] for name, c in sorted(status.views.items())]
+    lines = [
+        f"{topic}: {c.messages:,} messages read, {c.malformed:,} malformed, {c.future:,} of the future, {c.lost:,} lost"
+        for topic, c in sorted(status.topics.items())
+    ]
+    lines.append(_faults(status))
+    return Group(table("", {"view": "left"} | columns, rows), *(Text(line, style="dim") for line in lines))
+
+
+def _faults(status: Status) -> str:
+    return f"dead letters {status.dead:,}, refused by fences {status.refused:,}, workers restarted {status.restarts:,}"
+
+
+def _age(newest_us: int) -> str:
+    if not newest_us:
+        return MISSING
+    seconds = max(0.0, time.time() - newest_us / 1e6)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _show_filled(filled: Filled) -> None:
+    out = console()
+    out.print(
+        f"{filled.view}: generation {filled.generation} is served, of {filled.history_rows:,} rows of history and "
+        f"{filled.stream_events:,} events since, in {filled.seconds:.1f} s.",
+        markup=False,
+        soft_wrap=True,
+    )
+    if filled.quarantined:
+        told = f"{filled.quarantined:,} rows do not fit; they are, with the reasons, in {filled.quarantine_file}"
+        out.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
+
+
+COMMANDS = (stream, backfill)

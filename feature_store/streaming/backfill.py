@@ -1,0 +1,351 @@
+"""Fills a new generation of a stream view: from the history up to a time T, and from the stream since then.
+
+    begin     the plan names the new generation; readers and workers go on with the old one
+    history   rows with event times before T, as far back as the longest window needs, through the same merges
+    stream    events with times from T on, from where Kafka has them up to its end
+    serve     readers change over at once; workers go on at the fences of the new generation
+
+The history's fences count its rows as a partition's count its messages. So a backfill that was killed goes on exactly
+where it was. Another history (its fences carry a digest of the files) begins anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow.compute as pc
+
+from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
+from feature_store.definitions.dtypes import from_microseconds
+from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.report import Silent
+from feature_store.engines.rows import EVENT_TS, SEQUENCE, check_events, numpy_values, source_columns, within
+from feature_store.engines.sources import fingerprint, parquet_rows
+from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
+from feature_store.online import tile_generations
+from feature_store.streaming.decoder import EventBatch, JsonDecoder
+from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.merging import Origin, ViewMerger
+from feature_store.streaming.pipeline import Pipeline, Route
+from feature_store.streaming.replay import Replay
+from feature_store.streaming.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.engines.report import Report
+    from feature_store.engines.sources import Rows
+    from feature_store.online.store import OnlineStore
+    from feature_store.registry.serving_plan import TilesPlan
+    from feature_store.streaming.kafka import Partition
+
+# Rows of a batch: many entities of a history are distinct, and a call for a sixteenth of them takes 4 ms.
+_BATCH = 5_000
+# Kafka finds messages by their own times, which are not the events'. A message is taken to be sent no more than this
+# before the time that its event states; every message sent later than that is looked at.
+_MARGIN_US = 3_600_000_000
+# When no more than this is left of the stream, the workers take over; nobody waits longer for it than a moment.
+_LEFT = 5_000
+_WAIT_S = 0.2
+# Others publish plans too: each attempt is a few milliseconds.
+_ATTEMPTS = 20
+# What the fences of a history start with; no topic has such a name.
+HISTORY = "@history"
+T = TypeVar("T")
+_LOG = logging.getLogger("feature_store.streaming")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a backfill did.
+
+    Attributes:
+        view: which view.
+        generation: the number of its new generation.
+        history_rows: rows of the history that were merged, by this run and earlier, killed ones.
+        quarantined: rows that do not fit the source's schema.
+        quarantine_file: where they are.
+        stream_events: events of the stream that this run merged.
+        seconds: how long it took.
+    """
+
+    view: str
+    generation: int
+    history_rows: int = 0
+    quarantined: int = 0
+    quarantine_file: str | None = None
+    stream_events: int = 0
+    seconds: float = 0.0
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+class Backfill:
+    """Fills a generation.
+
+    Args:
+        view: the stream view.
+        online: the online store.
+        source_folder: what the history's path is relative to.
+        kafka: the client's settings; empty: there is no stream.
+        state_folder: where files go: bad rows, and a lock.
+        allow_gap: go on when Kafka may have lost messages of after the history's end.
+        report: is told of the progress.
+    """
+
+    def __init__(
+        self,
+        view: StreamFeatureView,
+        *,
+        online: OnlineStore,
+        source_folder: Path,
+        kafka: Mapping[str, str | int | float | bool],
+        state_folder: Path,
+        allow_gap: bool = False,
+        report: Report | None = None,
+    ) -> None:
+        self._view, self._online, self._folder, self._kafka = view, online, source_folder, kafka
+        self._state, self._allow_gap, self._report = state_folder, allow_gap, report or Silent()
+
+    def run(self, until_us: int) -> Filled:
+        """Fill a new generation, of the history before a time and the stream from then on, and serve it.
+
+        Raises:
+            DefinitionError: the view's source has no history.
+            RequestError: the time is not past.
+            DataError: the history cannot be read.
+            StreamError: Kafka cannot be reached, or may have lost messages of after the time.
+            OnlineStoreError: Redis cannot be reached; run it again.
+        """
+        now_us = time.time_ns() // 1_000
+        if until_us > now_us:
+            where, latest = f"backfill of {self._view.name}", from_microseconds(now_us).isoformat()
+            raise RequestError(
+                where, expected=f"an end of the history before {latest}", got=from_microseconds(until_us).isoformat()
+            )
+        self._rows()
+        tiles = _again(lambda: tile_generations.begin(self._online, self._view.name, until_us))
+        filled = self.fill(tiles)
+        _again(lambda: tile_generations.serve(self._online, tiles))
+        return filled
+
+    def fill(self, tiles: TilesPlan) -> Filled:
+        """Fill a generation that the plan names as being filled; called again after a kill, it goes on.
+
+        Raises:
+            DataError, StreamError, OnlineStoreError: as `run`.
+        """
+        started = time.perf_counter()
+        rows = events = 0
+        with self._locked():
+            quarantine = Quarantine(self._state / "quarantine", self._state / "backfill", self._view.name)
+            if tiles.start_us is not None:
+                try:
+                    rows = self._fill_from_history(tiles, tiles.start_us, quarantine)
+                finally:
+                    quarantine.close()
+            if self._kafka:
+                events = self._fill_from_stream(tiles)
+        file = str(quarantine.path) if quarantine.path is not None else None
+        seconds = time.perf_counter() - started
+        return Filled(self._view.name, tiles.generation, rows, quarantine.rows, file, events, seconds)
+
+    # -- history ------------------------------------------------------------------------------------------------
+
+    def _fill_from_history(self, tiles: TilesPlan, until_us: int, quarantine: Quarantine) -> int:
+        """Merge the rows of the history; returns how many there are."""
+        assert self._view.history is not None
+        start_us = max(until_us - tiles.windows.longest_us, EARLIEST_EVENT_US)
+        about = repr([fingerprint(self._view.history, self._folder), start_us, until_us])
+        name = f"{HISTORY}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        self._drop_unless_begun(tiles, name)
+        while True:
+            merger = ViewMerger(self._online.tile_filler(tiles), start_us=None)
+            try:
+                merger.load([name])
+                return self._merge_history(merger, name, start_us, until_us, quarantine)
+            except (StaleWriteError, FenceError) as error:
+                _LOG.info("going on at the fences: %s", error)
+            finally:
+                merger.close()
+
+    def _merge_history(
+        self, merger: ViewMerger, name: str, start_us: int, until_us: int, quarantine: Quarantine
+    ) -> int:
+        """Merge the rows that are not merged yet; returns how many there are in all."""
+        rows = self._rows()
+        columns = source_columns(self._view, rows.schema, rows.where)
+        self._report.started(f"{self._view.name}: history", rows.total)
+        merged, first, at = 0, 0, -1
+        for batch in rows.batches(columns.names, columns.event_timestamp, start_us, until_us):
+            # A row's place counts those of the interval alone, the bad ones too: the same in every run.
+            inside = within(batch, columns, start_us, until_us)
+            good, bad = check_events(inside, columns, self._view.join_keys, first)
+            first += len(inside)
+            quarantine.add(bad)
+            for events, places in self._events(good, columns.types):
+                # All rows up to here are of this batch, or bad.
+                at, begun = int(places[-1]) + 1, at
+                if at > (merger.fences.start(name) or 0):
+                    origin = Origin([name], [(begun, at)], np.zeros(len(events), np.intp), places)
+                    merger.send(merger.prepare(events, origin))
+                    _settle(merger, leave=1)
+            merged += len(good)
+            self._report.advanced(len(batch))
+        _settle(merger)
+        merger.send(merger.catch_up([name]))
+        _settle(merger)
+        self._report.finished()
+        return merged
+
+    def _rows(self) -> Rows:
+        if self._view.history is None:
+            where = f"KafkaSource({self._view.source.name!r}).history"
+            hint = "give the source a history: a ParquetSource of the same events"
+            raise DefinitionError(where, expected="the events on disk", got="none", hint=hint)
+        return parquet_rows(self._view.history, self._view, self._folder)
+
+    def _events(self, rows: pa.RecordBatch, types: Mapping[str, DType]) -> Iterator[tuple[EventBatch, Any]]:
+        """Checked rows as events, a batch at a time, and their places in the history."""
+        for start in range(0, len(rows), _BATCH):
+            part = rows.slice(start, _BATCH)
+            columns = {}
+            for column, dtype in types.items():
+                values, nulls = numpy_values(part.column(column), dtype)
+                columns[column] = values, np.zeros(len(part), bool) if nulls is None else nulls
+            events = EventBatch(np.arange(len(part)), part.column(EVENT_TS).to_numpy(), columns, {})
+            yield events, part.column(SEQUENCE).to_numpy()
+
+    def _drop_unless_begun(self, tiles: TilesPlan, name: str) -> None:
+        """Begin anew unless the generation holds rows of this very history, and of no other."""
+        with self._online.tile_filler(tiles) as writer:
+            known = {known.rpartition("/")[0] for fences in writer.fences() for known in fences}
+        begun = {source for source in known if source.startswith(f"{HISTORY}:")}
+        if begun != {name}:
+            self._online.drop_tiles(tiles)
+
+    # -- stream -------------------------------------------------------------------------------------------------
+
+    def _fill_from_stream(self, tiles: TilesPlan) -> int:
+        """Merge what the topic has since the history's end; returns how many events this run merged."""
+        topic, status = self._view.source.topic, Status()
+        numbers = Topics(self._kafka).partitions([topic]).get(topic)
+        if numbers is None:
+            raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
+        partitions = [(topic, number) for number in numbers]
+        reader = PartitionConsumer(self._kafka)
+        try:
+            firsts = self._firsts(reader, partitions, tiles.start_us)
+            self._report.started(f"{self._view.name}: stream", None)
+            while True:
+                replay = self._replay(tiles, partitions, firsts, status)
+                try:
+                    self._follow(replay, reader, partitions)
+                    self._report.finished()
+                    return status.view(self._view.name).merged
+                except (StaleWriteError, FenceError) as error:
+                    _LOG.info("going on at the fences: %s", error)
+                finally:
+                    replay.close()
+        finally:
+            reader.close()
+
+    def _replay(
+        self, tiles: TilesPlan, partitions: list[Partition], firsts: Mapping[Partition, int], status: Status
+    ) -> Replay:
+        merger = ViewMerger(self._online.tile_filler(tiles), start_us=tiles.start_us)
+        # The workers have sent the dead letters of this stream already.
+        pipeline = Pipeline([Route(tiles.topic, JsonDecoder(self._view.source), [merger])], None, status)
+        return Replay(self._kafka, pipeline, {self._view.name: partitions}, firsts)
+
+    def _follow(self, replay: Replay, reader: PartitionConsumer, partitions: list[Partition]) -> None:
+        """Merge until little is left, and then what there is at that moment."""
+        left = _LEFT + 1
+        while left > _LEFT:
+            goals = {partition: reader.range(partition)[1] for partition in partitions}
+            left = 0
+            while not replay.has_reached(goals):
+                count = replay.turn(_WAIT_S)
+                left += count
+                self._report.advanced(count)
+        replay.catch_up()
+
+    def _firsts(
+        self, reader: PartitionConsumer, partitions: list[Partition], start_us: int | None
+    ) -> dict[Partition, int]:
+        """Where messages of after the history's end begin."""
+        if start_us is None:
+            return {}
+        topic = self._view.source.topic
+        firsts = reader.offsets_at(topic, [number for _, number in partitions], start_us - _MARGIN_US)
+        for partition, offset in firsts.items():
+            first, _ = reader.range(partition)
+            if first > 0 and offset <= first:
+                self._tell_of_gap(partition, first, start_us)
+        return firsts
+
+    def _tell_of_gap(self, partition: Partition, first: int, start_us: int) -> None:
+        error = StreamError(
+            f"{partition[0]}[{partition[1]}]",
+            expected=f"messages since {from_microseconds(start_us - _MARGIN_US).isoformat()}, where the history ends",
+            got=f"none before offset {first}: Kafka has deleted them",
+            hint="end the history later, where the topic still has what follows; or allow the gap",
+        )
+        if not self._allow_gap:
+            raise error
+        _LOG.warning("%s", error)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """For one process at a time: the second finds the work done."""
+        folder = self._state / "backfill"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{self._view.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def history_end_us(view: StreamFeatureView, folder: Path) -> int | None:
+    """Right after the newest event of a view's history; None: it has none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if view.history is None:
+        return None
+    rows = parquet_rows(view.history, view, folder)
+    columns = source_columns(view, rows.schema, rows.where)
+    newest = -1
+    for batch in rows.batches(columns.names, columns.event_timestamp, EARLIEST_EVENT_US, LATEST_EVENT_US + 1):
+        good, _ = check_events(batch, columns, view.join_keys, 0)
+        newest = max(newest, pc.max(good[EVENT_TS]).as_py() or -1)
+    return newest + 1 if newest >= 0 else None
+
+
+def _settle(merger: ViewMerger, leave: int = 0) -> None:
+    while merger.under_way > leave:
+        _, refused = merger.settle()
+        if refused:
+            raise FenceError("backfill", expected="fences that nobody else moves", got="others")
+
+
+def _again(publish: Callable[[], T]) -> T:
+    """Publish, once more when somebody else published at the same time."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(ConflictError):
+            return publish()
+    return publish()
