@@ -96,7 +96,7 @@ def backfill(
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM has come since. The second one ends the process as it always does."""
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
         came.append(number)
@@ -151,15 +151,8 @@ class StreamProgress:
     def _views(self, status: Status) -> RenderableType:
         columns = dict.fromkeys(("events", "events/s", "freshness", "late", "no key"), "right")
         rows = [
-            [
-                name,
-                f"{counts.merged:,}",
-                f"{self._rate(name):,.0f}",
-                _age(counts.newest_us),
-                counts.late,
-                counts.null_keys,
-            ]
-            for name, counts in sorted(status.views.items())
+            [name, f"{c.merged:,}", f"{self._rate(name):,.0f}", _age(c.newest_us), f"{c.late:,}", f"{c.null_keys:,}"]
+            for name, c in sorted(status.views.items())
         ]
         return table("", {"view": "left"} | columns, rows)
 

@@ -122,7 +122,8 @@ class Status:
         self.batches += other.batches
         self.merge_seconds += other.merge_seconds
         self.restarts += other.restarts
-        self.positions |= other.positions
+        for name, position in other.positions.items():
+            self.positions[name] = max(position, self.positions.get(name, position), key=lambda found: found[0])
         self.trouble = self.trouble or other.trouble
 
     def to_document(self) -> dict[str, Any]:

@@ -222,6 +222,7 @@ class Worker:
             self._open.let_go_of_behind()
             self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
             self._open.consumer.commit(wait=True)
+            self._tell_status()
         except (OnlineStoreError, StreamError) as error:
             _LOG.warning("stopped with work under way, which whoever goes on does again: %s", error)
 
@@ -248,14 +249,13 @@ class Worker:
 
     def _tell_status(self) -> None:
         self._told_at = time.monotonic()
-        status = copy.copy(self._status)
         if self._open is not None:
             consumer = self._open.consumer
-            status.positions = {
-                partition: (at, consumer.end(partition)) for partition, at in consumer.positions.items()
-            }
-            status.trouble = status.trouble or consumer.trouble
-        self._tell(status)
+            self._status.positions = {name: (at, consumer.end(name)) for name, at in consumer.positions.items()}
+        told = copy.deepcopy(self._status)
+        if not told.trouble and self._consumer is not None:
+            told.trouble = self._consumer.trouble
+        self._tell(told)
 
 
 def far_behind(starts: Mapping[str, Mapping[Partition, int | None]]) -> dict[str, set[Partition]]:

@@ -1,0 +1,150 @@
+"""Clicks on a topic, two views of them, and what their windows must hold, counted the slow way."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from feature_store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from confluent_kafka import Message
+
+SECOND_US = 1_000_000
+DEFINITIONS = """
+from datetime import timedelta
+from feature_store import *
+hour, week = timedelta(hours=1), timedelta(days=7)
+user = Entity("user", join_key="user_id", dtype=Int64)
+shop = Entity("shop", join_key="shop", dtype=String)
+clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts",
+    schema=[Field("user_id", Int64), Field("shop", String), Field("price", Float64)], history=HISTORY)
+by_user = StreamFeatureView("by_user", entities=[user], source=clicks, aggregations=[
+    Aggregation("price", "count", windows=[hour, week]), Aggregation("price", "sum", windows=[hour, week])])
+by_shop = StreamFeatureView("by_shop", entities=[shop], source=clicks, aggregations=[
+    Aggregation("price", "count", windows=[week]), Aggregation("price", "max", windows=[week])])
+"""
+HISTORY = 'ParquetSource("history.parquet", event_timestamp="ts")'
+# A worker that was killed is given up soon, and one that waits for a broker finds it soon when it is back.
+FAST = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 300}
+KEYS = {"by_user": "user_id", "by_shop": "shop"}
+
+Click = dict[str, Any]
+
+
+def project(
+    folder: Path, redis_url: str, bootstrap: str = "", *, history: bool = False, buckets: int = 1, definitions: str = ""
+) -> FeatureStore:
+    """A project of these views, applied."""
+    kafka = {"bootstrap.servers": bootstrap, **FAST} if bootstrap else {}
+    online = f"{{url: '{redis_url}', buckets: {buckets}, timeout_ms: 5000}}"
+    (folder / "feature_store.yaml").write_text(f"project: shop\nonline_store: {online}\nkafka: {json.dumps(kafka)}\n")
+    text = (definitions or DEFINITIONS).replace("HISTORY", HISTORY if history else "None")
+    (folder / "features.py").write_text(text)
+    store = FeatureStore(folder)
+    store.apply()
+    return store
+
+
+def some_clicks(count: int, *, users: int, seed: int, start_us: int, seconds: int = 3600) -> list[Click]:
+    """Clicks as they are sent: about in the order of time, half an hour at most out of it."""
+    chance = random.Random(seed)
+    return [
+        {
+            "user_id": int(users * chance.random() ** 3),  # some users click much more than others
+            "shop": f"shop {chance.randrange(50)}",
+            "price": chance.randrange(10_000) / 7,
+            "ts": (start_us + seconds * SECOND_US * i // count) // 1000 - int(chance.expovariate(0.001)) % 1_800_000,
+        }
+        for i in range(count)
+    ]
+
+
+def value_of(click: Click) -> bytes:
+    return json.dumps(click).encode()
+
+
+# -- what must be served --------------------------------------------------------------------------------------------
+
+
+def windows_of(clicks: Iterable[Click], now_us: int) -> dict[str, dict[Any, dict[str, Any]]]:
+    """Per view and entity, its features."""
+    held: dict[tuple[str, Any, str], list[float]] = defaultdict(list)
+    for name, hours in (("1h", 1), ("7d", 7 * 24)):
+        window_us = hours * 3600 * SECOND_US
+        hop_us = window_us // 48
+        start_us = (now_us - window_us) // hop_us * hop_us
+        for click in clicks:
+            if start_us <= click["ts"] * 1000 <= now_us:
+                held["by_user", click["user_id"], name].append(click["price"])
+                held["by_shop", click["shop"], name].append(click["price"])
+    found: dict[str, dict[Any, dict[str, Any]]] = {view: defaultdict(dict) for view in KEYS}
+    for (view, entity, name), prices in held.items():
+        features = found[view][entity]
+        features[f"price_count_{name}"] = len(prices)
+        if view == "by_user":
+            features[f"price_sum_{name}"] = math.fsum(prices)
+        elif name == "7d":
+            features["price_max_7d"] = max(prices)
+        else:
+            del features[f"price_count_{name}"]
+    return found
+
+
+def differences(store: FeatureStore, clicks: Iterable[Click], now_us: int) -> list[str]:
+    """What is served other than it should be: counts and extremes exactly, sums to 1e-9; and entities too many."""
+    wrong = []
+    for view, wanted in windows_of(clicks, now_us).items():
+        entities = list(wanted)
+        names = sorted({name for features in wanted.values() for name in features})
+        response = store.get_online_features([f"{view}:{name}" for name in names], {KEYS[view]: entities}, now=now_us)
+        for name, column in response.to_dict().items():
+            for entity, got in zip(entities, column, strict=True):
+                right = wanted[entity].get(name, 0)
+                if not (got == right or ("sum" in name and math.isclose(got, right, rel_tol=1e-9))):
+                    wrong.append(f"{view}:{name} of {entity}: expected {right}, got {got}")
+        stored = {key for (key,) in store.online.sample_keys(view, 1_000_000)}
+        wrong += [f"{view} of {entity}: expected nothing" for entity in stored - wanted.keys()]
+    return wrong
+
+
+# -- Kafka ----------------------------------------------------------------------------------------------------------
+
+
+def make_topic(bootstrap: str, topic: str, partitions: int, **settings: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # by a name: its end would end the request
+    admin.create_topics([NewTopic(topic, partitions, config=settings)])[topic].result(10)
+
+
+def send(
+    bootstrap: str,
+    topic: str,
+    values: Iterable[bytes | None],
+    partitions: int,
+    *,
+    pause: Callable[[int], None] = lambda _: None,
+    **settings: Any,
+) -> None:
+    """Send messages, each to the next partition; waits until all have arrived. `pause` is called before each."""
+    failed: list[KafkaError] = []
+
+    def told(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5, **settings})
+    for i, value in enumerate(values):
+        pause(i)
+        producer.produce(topic, value, partition=i % partitions, on_delivery=told)
+        producer.poll(0)
+    assert producer.flush(60) == 0
+    assert not failed
