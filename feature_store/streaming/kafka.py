@@ -68,6 +68,9 @@ _PRODUCER: dict[str, Any] = {
     "log_level": 3,
 }
 _LOG = logging.getLogger("feature_store.kafka")
+# What the client itself tells: each attempt to connect. What matters of it comes as errors, too.
+_CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
+_CLIENT_LOG.setLevel(logging.CRITICAL)
 _ANSWER_S = 10.0
 
 
@@ -101,7 +104,7 @@ class Reader:
         self._placed: dict[Partition, int] = {}
         settings = {**_DEFAULTS, **options, **_OWN, **own, "error_cb": self._note}
         with errors("Kafka consumer"):
-            self._consumer = Consumer(settings, logger=_LOG)
+            self._consumer = Consumer(settings, logger=_CLIENT_LOG)
 
     def poll(self, limit: int, wait_s: float, linger_s: float = 0.0) -> Polled:
         """At most `limit` messages: waits `wait_s` seconds at most for the first, and `linger_s` for more."""
@@ -187,7 +190,7 @@ class Reader:
     def _note(self, error: KafkaError) -> None:
         if error.fatal():
             raise StreamError("Kafka consumer", got=error.str())
-        if self.trouble != error.str():
+        if not self.trouble:
             _LOG.warning("Kafka: %s", error.str())
         self.trouble = error.str()
 
@@ -299,7 +302,7 @@ class Sender:
 
     def __init__(self, options: Options) -> None:
         with errors("Kafka producer"):
-            self._producer = Producer({**options, **_PRODUCER}, logger=_LOG)
+            self._producer = Producer({**options, **_PRODUCER}, logger=_CLIENT_LOG)
 
     def send(
         self,
@@ -333,7 +336,7 @@ class Topics:
 
     def __init__(self, options: Options) -> None:
         with errors("Kafka"):
-            self._admin = AdminClient({**options, "log_level": 3})
+            self._admin = AdminClient(dict(options), logger=_CLIENT_LOG)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
         """The partitions of topics; topics that there are not are left out.

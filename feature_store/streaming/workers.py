@@ -35,8 +35,9 @@ _PROCESSES = multiprocessing.get_context("spawn")
 _WATCH_S = 0.1
 # A worker that merges a batch, and one that waits for Redis, look at the stop within this time.
 _STOP_S = 20.0
-# A worker that dies so soon after its start, so many times in a row, will do so again.
+# Workers that crash so soon after their start, so many times in a row, will do so again. One that somebody killed will not.
 _SOON_S, _MOST_SOON = 5.0, 5
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 _LOG = logging.getLogger("feature_store.streaming")
 
 
@@ -144,9 +145,9 @@ class Workers:
         ended = copy.copy(dead.status)
         ended.positions, ended.trouble = {}, ""
         self._ended.append(ended)
-        soon = time.monotonic() - dead.started_at < _SOON_S
-        self._died_soon = self._died_soon + 1 if soon else 0
         code = dead.process.exitcode
+        soon = time.monotonic() - dead.started_at < _SOON_S and code not in _KILLED
+        self._died_soon = self._died_soon + 1 if soon else 0
         _LOG.warning("worker %s ended with %s; another takes its place", dead.process.pid, code)
         if self._died_soon == _MOST_SOON:
             hint = "its output says why"

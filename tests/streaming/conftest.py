@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka_server import KafkaServer, kafka_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def kafka_process() -> Iterator[KafkaServer]:
+    # Messages of 10 MB are among what is streamed.
+    with kafka_server("message.max.bytes=12000000", "replica.fetch.max.bytes=12000000") as server:
+        yield server
+
+
+@pytest.fixture
+def kafka(kafka_process: KafkaServer) -> Iterator[str]:
+    """The address of a real broker without any topic."""
+    from confluent_kafka.admin import AdminClient
+
+    yield kafka_process.bootstrap
+    admin = AdminClient({"bootstrap.servers": kafka_process.bootstrap})
+    topics = [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")]
+    for deleted in admin.delete_topics(topics).values() if topics else ():
+        deleted.result(10)

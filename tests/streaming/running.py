@@ -1,0 +1,101 @@
+"""`feature-store stream` as a process of its own, and its workers, to be killed and paused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from feature_store import FeatureStore
+
+START_S, CATCH_UP_S, STOP_S = 30, 120, 40
+MAIN = "from feature_store.cli import main; main()"
+
+
+class Streaming:
+    """A running command."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.errors = folder / "stream.log"
+        command = [sys.executable, "-c", MAIN, "stream", "--repo", str(folder), "--json", *options]
+        with self.errors.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+
+    def workers(self) -> list[int]:
+        """The processes of the workers that run now."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        children = path.read_text().split() if path.exists() else []
+        return [int(pid) for pid in children if b"spawn_main" in _command_line(pid)]
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal, unless the process is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def wait(self, timeout_s: float = CATCH_UP_S) -> dict[str, Any]:
+        """What it printed at its end."""
+        out, _ = self.process.communicate(timeout=timeout_s)
+        assert self.process.returncode == 0, self.log()
+        document: dict[str, Any] = json.loads(out)
+        return document
+
+    def stop(self) -> dict[str, Any]:
+        """Stop it as an operator does."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(STOP_S)
+
+    def log(self) -> str:
+        """The end of what it told."""
+        return self.errors.read_text()[-4000:]
+
+
+@contextlib.contextmanager
+def streaming(folder: Path, *options: str) -> Iterator[Streaming]:
+    """A command that runs as long as the block at most."""
+    running = Streaming(folder, *options)
+    try:
+        yield running
+    finally:
+        for pid in running.workers():
+            running.signal(pid, signal.SIGCONT)
+        running.process.kill()
+        running.process.wait()
+        if running.process.stdout is not None:
+            running.process.stdout.close()
+
+
+def until(holds: Callable[[], Any], timeout_s: float = START_S, about: Callable[[], str] = lambda: "") -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, about()
+        time.sleep(0.05)
+
+
+def merged_up_to(store: FeatureStore) -> dict[str, int]:
+    """Per view, the sum of the lowest fences of all partitions: how many messages are merged."""
+    found = {}
+    for view in store.definitions.stream_feature_views:
+        with store.online.tile_writer(view) as writer:
+            lowest: dict[str, int] = {}
+            for fences in writer.fences():
+                for name, at in fences.items():
+                    source = name.rpartition("/")[0]
+                    lowest[source] = min(at, lowest.get(source, at))
+        found[view] = sum(lowest.values())
+    return found
+
+
+def _command_line(pid: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
