@@ -141,7 +141,9 @@ def send(
         if error is not None:
             failed.append(error)
 
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5, **settings})
+    # Idempotent, or a broker that goes down would have messages twice.
+    known: dict[str, Any] = {"enable.idempotence": True, "linger.ms": 5, "log_level": 2}
+    producer = Producer({"bootstrap.servers": bootstrap, **known, **settings})
     for i, value in enumerate(values):
         pause(i)
         producer.produce(topic, value, partition=i % partitions, on_delivery=told)

@@ -147,14 +147,14 @@ def test_redis_emptied_and_rebuilt_from_what_kafka_retains(tmp_path: Path, redis
 
 
 def test_the_broker_killed_and_started_again(tmp_path: Path, redis_url: str) -> None:
-    clicks = some_clicks(60_000, users=3_000, seed=7, start_us=NOW_US)
+    clicks = some_clicks(30_000, users=3_000, seed=7, start_us=NOW_US)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(kafka_server())
         make_topic(server.bootstrap, "clicks", PARTITIONS)
         store = stack.enter_context(project(tmp_path, redis_url, server.bootstrap))
         running = stack.enter_context(streaming(tmp_path, "--workers", "2"))
         with sending(server.bootstrap, store, clicks, 5_000):
-            for end, count in ((server.kill, 5_000), (server.stop, 20_000)):
+            for end, count in ((server.kill, 3_000), (server.stop, 12_000)):
                 wait_until_merged(store, running, count)
                 end()
                 time.sleep(1)
