@@ -122,8 +122,9 @@ class Status:
         self.batches += other.batches
         self.merge_seconds += other.merge_seconds
         self.restarts += other.restarts
-        for name, position in other.positions.items():
-            self.positions[name] = max(position, self.positions.get(name, position), key=lambda found: found[0])
+        for partition, position in other.positions.items():
+            known = self.positions.get(partition, position)
+            self.positions[partition] = max(position, known, key=lambda at_end: at_end[0])
         self.trouble = self.trouble or other.trouble
 
     def to_document(self) -> dict[str, Any]:
