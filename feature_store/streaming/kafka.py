@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.errors import StreamError, extra
@@ -71,7 +72,7 @@ _LOG = logging.getLogger("feature_store.kafka")
 # What the client itself tells: each attempt to connect. What matters of it comes as errors, too.
 _CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
 _CLIENT_LOG.setLevel(logging.CRITICAL)
-_ANSWER_S = 10.0
+_ANSWER_S, _CLOSE_S = 10.0, 5.0
 
 
 class Span(NamedTuple):
@@ -170,9 +171,10 @@ class Reader:
         }
 
     def close(self) -> None:
-        """Leave, and close the connections."""
-        with errors("Kafka consumer"):
-            self._consumer.close()
+        """Leave, and close the connections; not for ever, where nobody is there to be left."""
+        closing = threading.Thread(target=self._consumer.close, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     def _take_error(
         self, message: Message, partition: Partition, ends: dict[Partition, int], outside: set[Partition]
@@ -254,15 +256,12 @@ class GroupConsumer(Reader):
             self._consumer.pause([TopicPartition(*partition) for partition in self.assigned])
         self._placed.clear()
 
-    def commit(self, *, wait: bool = False) -> None:
+    def commit(self) -> None:
         """Tell Kafka how far this member is, for those who watch the group's lag. Nothing here reads it."""
         mine = [TopicPartition(*partition, at) for partition, at in self._placed.items() if at >= 0]
         if mine:
             with contextlib.suppress(KafkaException):
-                if wait:
-                    self._consumer.commit(offsets=mine, asynchronous=False)
-                else:
-                    self._consumer.commit(offsets=mine, asynchronous=True)
+                self._consumer.commit(offsets=mine, asynchronous=True)
 
     def _give(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.assigned.update((item.topic, item.partition) for item in partitions)

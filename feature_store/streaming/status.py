@@ -124,7 +124,7 @@ class Status:
         self.restarts += other.restarts
         for partition, position in other.positions.items():
             known = self.positions.get(partition, position)
-            self.positions[partition] = max(position, known, key=lambda found: found[0])
+            self.positions[partition] = max(position, known, key=lambda at_end: at_end[0])
         self.trouble = self.trouble or other.trouble
 
     def to_document(self) -> dict[str, Any]:

@@ -168,7 +168,9 @@ class Worker:
     def _place(self, opened: _Open) -> None:
         """Go on at the fences, in all partitions that are this worker's now."""
         pipeline, consumer = opened.pipeline, opened.consumer
-        opened.let_go_of_behind()
+        if opened.behind is not None:
+            opened.behind.catch_up()
+            opened.let_go_of_behind()
         pipeline.catch_up(opened.partitions & consumer.assigned)
         opened.partitions = set(consumer.assigned)
         pipeline.load(_wanted(opened.views, opened.partitions))
@@ -221,7 +223,7 @@ class Worker:
         try:
             self._open.let_go_of_behind()
             self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
-            self._open.consumer.commit(wait=True)
+            self._open.consumer.commit()
             self._tell_status()
         except (OnlineStoreError, StreamError) as error:
             _LOG.warning("stopped with work under way, which whoever goes on does again: %s", error)
@@ -229,8 +231,8 @@ class Worker:
     def _close(self) -> None:
         with contextlib.suppress(StreamError):
             self._let_go()
-            if self._consumer is not None:
-                self._consumer.close()
+        if self._consumer is not None:
+            self._consumer.close()
         self._catalog.close()
         self._tell_status()
 

@@ -35,7 +35,7 @@ _PROCESSES = multiprocessing.get_context("spawn")
 _WATCH_S = 0.1
 # A worker that merges a batch, and one that waits for Redis, look at the stop within this time.
 _STOP_S = 20.0
-# Workers that crash so soon after their start, so many times in a row, will do so again; one that was killed will not.
+# Workers that crash so soon after their start, so many times in a row, will do so again. Whoever is killed need not.
 _SOON_S, _MOST_SOON = 5.0, 5
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 _LOG = logging.getLogger("feature_store.streaming")

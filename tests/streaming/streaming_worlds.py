@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from feature_store import FeatureStore
+from feature_store.streaming.catalog import Setup
+from feature_store.streaming.status import Status
+from feature_store.streaming.worker import Worker
+from feature_store.streaming.workers import prepare_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,3 +155,57 @@ def send(
         producer.poll(0)
     assert producer.flush(60) == 0
     assert not failed
+
+
+def received(bootstrap: str, topic: str) -> list[Message]:
+    """All that a topic holds."""
+    client = Consumer({"bootstrap.servers": bootstrap, "group.id": "tests", "enable.partition.eof": True})
+    partitions = [TopicPartition(topic, number, 0) for number in client.list_topics(topic).topics[topic].partitions]
+    client.assign(partitions)
+    found: list[Message] = []
+    ended = 0
+    while ended < len(partitions):
+        message = client.poll(10)
+        assert message is not None
+        error = message.error()
+        if error is None:
+            found.append(message)
+        else:
+            assert error.code() == KafkaError._PARTITION_EOF
+            ended += 1
+    client.close()
+    return found
+
+
+# -- a worker in this process ---------------------------------------------------------------------------------------
+
+
+def setup_of(store: FeatureStore, *views: str) -> Setup:
+    """What a worker of a project is told."""
+    return Setup(
+        project=store.project,
+        online_url=store.online_url,
+        timeout_s=5.0,
+        registry_url=store.config.registry_url,
+        kafka=store.config.kafka,
+        views=views or None,
+        dead_letters=store.config.streaming.dead_letters,
+    )
+
+
+def work(store: FeatureStore, done: Callable[[Status], bool], *views: str, timeout_s: float = 60) -> Status:
+    """Let a worker run until something holds of its status; returns the last one."""
+    setup = setup_of(store, *views)
+    prepare_topics(setup)
+    told = [Status()]
+    deadline = time.monotonic() + timeout_s
+
+    def stopped() -> bool:
+        assert time.monotonic() < deadline, told[0].to_document()
+        return done(told[0])
+
+    def tell(status: Status) -> None:
+        told[0] = status
+
+    Worker(setup, stopped, tell).run()
+    return told[0]
