@@ -17,6 +17,7 @@ from benchmarks.peers.setup_venv import peer_python
 from benchmarks.read import read, read_mixed
 from benchmarks.report import page, table
 from benchmarks.server import server
+from benchmarks.streaming import live_reads, streaming
 from benchmarks.training import join, join_large, join_wide, windows
 from benchmarks.write import memory, write
 
@@ -32,6 +33,8 @@ TOGETHER, APART = "Reads, client and server on one core", "Reads, client and ser
 REST = "Writes, jobs, memory, import"
 READS = {"read": read, "mixed": read_mixed}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "import": imports}
+STREAMING = "Streams, with Apache Kafka on the same two cores"
+STREAMS = {"live": live_reads, "stream": streaming}
 TRAINING = "Training sets, Parquet to Parquet"
 TRAININGS = {"join": join, "join-large": join_large, "join-wide": join_wide, "windows": windows}
 
@@ -39,7 +42,7 @@ TRAININGS = {"join": join, "join-large": join_large, "join-wide": join_wide, "wi
 def main() -> None:
     """Measure, print, write."""
     arguments = _arguments()
-    wanted = arguments.only.split(",") if arguments.only else [*READS, *OTHERS, *TRAININGS]
+    wanted = arguments.only.split(",") if arguments.only else [*READS, *OTHERS, *STREAMS, *TRAININGS]
     if arguments.peer:
         peer_python()  # made before anything is timed
     console = Console(width=180, highlight=False)
@@ -48,6 +51,7 @@ def main() -> None:
         with on_core(core):
             _measure(sections, title, {name: READS[name] for name in wanted if name in READS}, 0, arguments.peer)
     _measure(sections, REST, {name: OTHERS[name] for name in wanted if name in OTHERS}, None, arguments.peer)
+    _measure(sections, STREAMING, {name: STREAMS[name] for name in wanted if name in STREAMS}, None, arguments.peer)
     _measure(sections, TRAINING, {name: TRAININGS[name] for name in wanted if name in TRAININGS}, None, arguments.peer)
     for title, results in sections.items():
         console.print(table(title, results))
@@ -83,7 +87,7 @@ def _server_version() -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure ours, the floors and the peer.")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Feast, whose setup takes minutes")
-    parser.add_argument("--only", default="", help=f"some of {','.join([*READS, *OTHERS, *TRAININGS])}")
+    parser.add_argument("--only", default="", help=f"some of {','.join([*READS, *OTHERS, *STREAMS, *TRAININGS])}")
     parser.add_argument("--no-page", dest="page", action="store_false", help="leave docs/benchmarks.md as it is")
     return parser.parse_args()
 
