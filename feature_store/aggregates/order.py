@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 # numpy sorts 16-bit numbers by radix: 20,000 of them in 0.09 ms, where int64 take 1.3.
 _DIGIT_BITS = 16
-_DIGIT = (1 << _DIGIT_BITS) - 1
 
 
 def by_entity_and_time(entities: Column, event_us: Column) -> Column:
@@ -24,8 +23,8 @@ def by_entity_and_time(entities: Column, event_us: Column) -> Column:
     order = np.argsort(event_us, kind="stable")
     most = int(entities.max()) if len(entities) else 0
     for shift in range(0, max(most.bit_length(), 1), _DIGIT_BITS):
-        digit = (entities[order] >> shift & _DIGIT).astype(np.uint16)
-        order = order[np.argsort(digit, kind="stable")]
+        digit = (entities >> shift).astype(np.uint16)  # the lower bits alone
+        order = order[np.argsort(digit[order], kind="stable")]
     return order
 
 

@@ -78,6 +78,15 @@ class Algebra(ABC):
     def merge(self, part: Part, a: State, b: State) -> State:
         """States of `a` and `b` together, one by one."""
 
+    def of_ranges(self, values: Column, starts: Column, ends: Column) -> State | None:
+        """States of short ranges of values, or None where there is no faster way than to merge them.
+
+        Args:
+            values: those of all ranges, and one more that is in none.
+            starts, ends: of each range, ascending; ranges may overlap, or be empty.
+        """
+        return None
+
     @abstractmethod
     def fold(self, part: Part, states: State, held: Held) -> State:
         """(n, k) states, of tiles that have no time in common, merged along k where held."""
@@ -109,6 +118,10 @@ class _Sum(Algebra):
         with np.errstate(over="ignore", invalid="ignore"):
             return {"": a[""] + b[""]}
 
+    def of_ranges(self, values: Column, starts: Column, ends: Column) -> State | None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return {"": _reduced(np.add, 0.0, values, starts, ends)}
+
     def fold(self, part: Part, states: State, held: Held) -> State:
         return {"": _sum(states[""], held)}
 
@@ -128,6 +141,9 @@ class _Extreme(Algebra):
 
     def merge(self, part: Part, a: State, b: State) -> State:
         return {"": self._choose(a[""], b[""])}
+
+    def of_ranges(self, values: Column, starts: Column, ends: Column) -> State | None:
+        return {"": _reduced(self._choose, self._nothing, values, starts, ends)}
 
     def fold(self, part: Part, states: State, held: Held) -> State:
         return {"": self._choose.reduce(np.where(held.mask, states[""], self._nothing), axis=1)}
@@ -347,6 +363,13 @@ def _sum(values: Column, held: Held) -> Column:
     if not np.isfinite(total).all():  # what a stale tile holds may be infinite, and 0 × inf is NaN
         total = np.where(held.mask, values, 0.0).sum(axis=1)
     return total
+
+
+def _reduced(function: np.ufunc, nothing: float, values: Column, starts: Column, ends: Column) -> Column:
+    # What lies between two ranges is reduced too, and thrown away.
+    bounds = np.stack([starts, ends], axis=1).ravel()
+    found: Column = function.reduceat(values.astype(np.float64, copy=False), bounds)[::2]
+    return np.where(starts < ends, found, nothing)
 
 
 def _listed(entries: Column) -> Column:

@@ -46,9 +46,12 @@ def test_windows_are_those_of_the_events(events: list[Event], labels: list[tuple
 
 @settings(max_examples=80)
 @given(events=events_of, labels=labels_of)
-def test_a_few_pairs_at_a_time_say_the_same(events: list[Event], labels: list[tuple[int, int]]) -> None:
+def test_a_few_pairs_at_a_time_and_trees_for_all_say_the_same(
+    events: list[Event], labels: list[tuple[int, int]]
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(at_times, "_PAIRS", 3)
+        patch.setattr(at_times, "_SHORT", -1)
         check(sorted(events, key=lambda event: event["ts"]), labels)
 
 
