@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from feature_store import FeatureStore
 
+from feature_store.streaming.backfill import HISTORY
+
 START_S, CATCH_UP_S, STOP_S = 30, 120, 40
 MAIN = "from feature_store.cli import main; main()"
 
@@ -91,7 +93,7 @@ def merged_up_to(store: FeatureStore) -> dict[str, int]:
                 for name, at in fences.items():
                     source = name.rpartition("/")[0]
                     lowest[source] = min(at, lowest.get(source, at))
-        found[view] = sum(lowest.values())
+        found[view] = sum(at for source, at in lowest.items() if not source.startswith(HISTORY))
     return found
 
 

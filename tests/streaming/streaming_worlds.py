@@ -209,3 +209,8 @@ def work(store: FeatureStore, done: Callable[[Status], bool], *views: str, timeo
 
     Worker(setup, stopped, tell).run()
     return told[0]
+
+
+def has_read(messages: int) -> Callable[[Status], bool]:
+    """Whether a worker has read so many messages, and all that there are."""
+    return lambda status: status.topic("clicks").messages >= messages and bool(status.positions) and status.lag == 0
