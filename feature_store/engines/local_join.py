@@ -303,7 +303,7 @@ def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
     done = 0
     alone = np.flatnonzero(labels.entities.of_labels < 0)
     nobody = _Part(source.none(), np.array([], np.int32), alone, labels.entities.of_labels[alone], labels.times[alone])
-    for part in (nobody, *source.parts(list(asked.view.event_columns))):
+    for part in (*([nobody] if len(alone) else []), *source.parts(list(asked.view.event_columns))):
         values = values_at(asked.view, part.rows, part.codes, part.label_codes, part.label_times, asked.fields)
         for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
             into.append(as_storage(values[name], dtype))
