@@ -157,12 +157,10 @@ def stream(store: FeatureStore, address: str) -> None:
 def show_moves(store: FeatureStore, address: str, ratings: list[live.Rating]) -> None:
     columns = [_right(name.removeprefix("user_").replace("_", " ")) for name in live.SHOWN]
     table = _table("ratings up to", *columns)
-    moves = []
     begun = time.perf_counter()
     with _progress(TimeElapsedColumn()) as progress:
         task = progress.add_task("replay", total=len(ratings))
-        for moved in live.replay(store, address, ratings, MOVING_USER, lambda: progress.advance(task)):
-            moves.append(moved)
+        moves = list(live.replay(store, address, ratings, MOVING_USER, lambda: progress.advance(task)))
     seconds = time.perf_counter() - begun
     for at, windows in moves[:: max(1, -(-len(moves) // MOST_MOVES))]:
         table.add_row(f"{at:%m-%d %H:%M:%S}", *map(_cell, windows.values()))

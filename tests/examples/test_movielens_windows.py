@@ -54,7 +54,7 @@ class Stream:
         mergers = [ViewMerger(store.online.tile_writer(view), start_us=None) for view in VIEWS]
         self.status = Status()
         self._pipeline = Pipeline([Route("ratings", JsonDecoder(source), mergers)], None, self.status)
-        self._pipeline.load(dict.fromkeys(VIEWS, [PARTITION]))
+        self._pipeline.load({view: [PARTITION] for view in VIEWS})
 
     def up_to(self, time_us: int) -> None:
         end = self._at
