@@ -12,6 +12,7 @@ import numpy as np
 
 from feature_store.aggregates.parts import ALGEBRA, Held, finalize
 from feature_store.aggregates.tiles import state_of
+from feature_store.aggregates.windows import LAST_TILE
 from feature_store.definitions.dtypes import DType
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def _states(
 
 def _within(numbers: Column, first: int, last: int) -> Mask:
     """Which tiles are in `[first, last]`; stored numbers are one greater, and 0 is no tile."""
-    first = max(first, 0)
-    if last < first:  # before 1970
+    first, last = max(first, 0), min(last, LAST_TILE)
+    if first > last:  # a time before 1970, or so late that no event can be near
         return np.zeros(numbers.shape, bool)
     # Unsigned, what is below the first wraps around to far above: one comparison instead of two.
     within: Mask = numbers - np.uint32(first + 1) <= np.uint32(last - first)

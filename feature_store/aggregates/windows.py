@@ -39,9 +39,10 @@ PARTS: dict[str, tuple[PartKind, ...]] = {
 # How far ahead of the clock an event may be: clocks differ by some seconds. A ring keeps so much more than its windows,
 # so that an event from a fast clock pushes nothing out that a window still holds. What is further ahead is refused.
 CLOCK_SKEW_US = 10_000_000
-# Tile numbers, of hops of at least a second, fit in 32 bits, and times in a double's 53.
+# Tile numbers, of hops of at least a second, fit in 32 bits with one to spare for no tile, and times in a double's 53.
+LAST_TILE = 2**32 - 2
 EARLIEST_EVENT_US = 86_400_000_000
-LATEST_EVENT_US = (2**32 - 2) * 1_000_000
+LATEST_EVENT_US = LAST_TILE * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

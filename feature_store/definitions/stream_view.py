@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from feature_store.definitions.field import Field
     from feature_store.definitions.source import ParquetSource
 
+# The script that merges unpacks a batch's addition to an entity to Lua's stack, which holds 8,000 values: of a feature
+# there are up to four, and two of each value that last_n keeps.
+_MOST_FEATURES, _MOST_KEPT = 1_000, 1_000
+
 
 class StreamFeatureView(Projectable):
     """Features of one entity, or of a combination of entities, that follow events within a second.
@@ -32,7 +36,7 @@ class StreamFeatureView(Projectable):
         name: the view's name.
         entities: what the features describe; their join keys are members of the events.
         source: the events.
-        aggregations: what is computed of them.
+        aggregations: what is computed of them; at most 1,000 features, and 1,000 values kept by all `last_n` together.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -72,7 +76,23 @@ class StreamFeatureView(Projectable):
         refuse_repeats(self.join_keys, "entities")
         check_keys(self.entities, self.source.name, self.source.fields)
         check_names(self.aggregations)
+        self._check_size()
         return self
+
+    def _check_size(self) -> None:
+        kept = {
+            (aggregation.column, aggregation.filter, aggregation.hop_us(window), aggregation.n or 0)
+            for aggregation in self.aggregations
+            if aggregation.function == "last_n"
+            for window in aggregation.windows
+        }
+        for what, most, count in (
+            ("features", _MOST_FEATURES, len(self.fields)),
+            ("values kept by last_n", _MOST_KEPT, sum(n for *_, n in kept)),
+        ):
+            if count > most:
+                hint = "divide them among several views"
+                raise DefinitionError("aggregations", expected=f"at most {most:,} {what}", got=f"{count:,}", hint=hint)
 
     @property
     def join_keys(self) -> list[str]:

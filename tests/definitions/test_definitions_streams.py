@@ -275,3 +275,9 @@ def test_a_document_of_before_there_were_stream_views_is_read() -> None:
     document = DefinitionSet([user]).to_document()
     del document["stream_feature_views"]
     assert list(DefinitionSet.from_document(document).entities) == ["user"]
+
+
+def test_a_view_is_no_larger_than_the_merge_can_take() -> None:
+    weeks = [timedelta(days=days) for days in range(1, 12)]
+    with pytest.raises(DefinitionError, match=r"at most 1,000 values kept by last_n, got 1,100"):
+        view(Aggregation("rating", "last_n", windows=weeks, n=100))
