@@ -94,18 +94,12 @@ class Decoder:
 
     def _computed_for_matrix(self, name: str) -> Column:
         column = self.service.columns[name]
-        if isinstance(column, ComputedColumn):
-            values = self._computed(column)
-        else:
-            values = self._per_row(column.group, self._stored(column))
-        if values.dtype == np.int64:
-            refuse_identifiers([name], values)
-        with np.errstate(over="ignore"):
-            numbers = values.astype(np.float32)
-        absent = self.status(name) != Status.PRESENT
-        if absent.any():
-            numbers[absent] = default_elements(column.dtype, column.default)[0]
-        return numbers
+        if isinstance(column, WindowColumn):
+            # Before keys become rows: of one user and 200 candidates, one number instead of 200.
+            tiles = self._stored_tiles(column)
+            return self._per_row(column.group, _numbers(name, column, tiles.values(column), tiles.absent(column)))
+        assert isinstance(column, ComputedColumn)
+        return _numbers(name, column, self._computed(column), self.status(name) != Status.PRESENT)
 
     # -- columns ------------------------------------------------------------------------------------------------
 
@@ -281,3 +275,14 @@ class Decoder:
         key = decode(read.dtypes, self._request.asked[group].each()[row])
         named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(read.join_keys, key, strict=True))
         return f"project {self.service.plan.project}, row of {read.layout.name}({named})" + (view and f", view {view}")
+
+
+def _numbers(name: str, column: WindowColumn | ComputedColumn, values: Column, absent: Column) -> Column:
+    """Values as a matrix has them, with the default where they are absent."""
+    if values.dtype == np.int64:
+        refuse_identifiers([name], values)
+    with np.errstate(over="ignore"):
+        numbers = values.astype(np.float32)
+    if absent.any():
+        numbers[absent] = default_elements(column.dtype, column.default)[0]
+    return numbers

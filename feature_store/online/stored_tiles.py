@@ -62,5 +62,15 @@ class StoredTiles:
         """(n,) Status codes: an entity without any event is MISSING; a mean of nothing is NULL."""
         status = np.zeros(self._rows.count, np.uint8)
         status[self._windows[column.window.name][1]] = Status.NULL
-        status[self.event_times == 0] = Status.MISSING
+        status[self._missing] = Status.MISSING
         return status
+
+    def absent(self, column: WindowColumn) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(n,) bool: which entities have no value, whatever the reason."""
+        absent: np.ndarray[Any, np.dtype[np.bool_]] = self._windows[column.window.name][1] | self._missing
+        return absent
+
+    @cached_property
+    def _missing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        missing: np.ndarray[Any, np.dtype[np.bool_]] = self.event_times == 0
+        return missing
