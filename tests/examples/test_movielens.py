@@ -67,6 +67,7 @@ def ratings(data: Path) -> list[dict[str, Any]]:
 
 def test_the_definitions_are_valid_and_described(definitions: DefinitionSet) -> None:
     assert sorted(definitions.feature_views) == sorted(FILES)
+    assert sorted(definitions.stream_feature_views) == ["movie_activity", "user_activity"]
     assert sorted(definitions.on_demand_feature_views) == ["movie_age", "rating_match"]
     for definition in definitions:
         assert definition.description, definition.name
@@ -75,7 +76,7 @@ def test_the_definitions_are_valid_and_described(definitions: DefinitionSet) -> 
 
 
 def test_the_ranking_service_is_wide_and_numeric(definitions: DefinitionSet) -> None:
-    views = definitions.feature_views | definitions.on_demand_feature_views
+    views = definitions.feature_views | definitions.stream_feature_views | definitions.on_demand_feature_views
     dtypes = [
         views[projection.view].field(feature).dtype
         for projection in definitions.service("ranking").features
@@ -231,11 +232,15 @@ def test_the_demo_runs_and_then_finds_its_work_done(example: Path) -> None:
         "rows/s",
         "title",
         "188 more rows",
+        "ratings up to",
+        "until a client reads it, 88 ratings: p50",
+        "AUC 0.7",
+        "best of 200 for user 42",
         "p99",
         "row group",
     ):
         assert shown in first.stdout, first.stdout
-    assert "200 × 48 float32 matrix" in first.stdout
+    assert "200 × 59 float32 matrix" in first.stdout
     assert not server_runs(example)
 
     second = run("demo.py", example, "--requests", "50")
@@ -243,6 +248,7 @@ def test_the_demo_runs_and_then_finds_its_work_done(example: Path) -> None:
     for shown in ("data already there", "No changes", "Nothing to do"):
         assert shown in second.stdout, second.stdout
     assert table_of_movies(second.stdout) == table_of_movies(first.stdout)
+    assert table_of_windows(second.stdout) == table_of_windows(first.stdout)
     assert not server_runs(example)
 
 
@@ -265,6 +271,10 @@ def test_what_is_served_is_the_last_snapshot_before_the_time_of_the_demo(example
 
 def table_of_movies(output: str) -> str:
     return output[output.index("title") : output.index("more rows")]
+
+
+def table_of_windows(output: str) -> str:
+    return output[output.index("ratings up to") : output.index("one by one")]
 
 
 def server_runs(folder: Path) -> bool:
