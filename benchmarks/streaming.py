@@ -193,7 +193,8 @@ def _freshness(store: FeatureStore, bootstrap: str) -> Result:
     delays: list[float] = []
     waiting: dict[int, float] = {}
     begun, sent = time.perf_counter(), 0
-    while len(delays) < PROBES + 20 and time.perf_counter() - begun < 50:
+    while len(delays) < PROBES + 20:
+        assert worker.is_alive() and time.perf_counter() - begun < 50, f"{len(delays)} probes came, {waiting} did not"
         while sent < (time.perf_counter() - begun) * RATE:
             producer.produce(TOPIC, next(crowd), partition=sent % PARTITIONS)
             sent += 1
