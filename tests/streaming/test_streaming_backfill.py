@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -127,9 +128,12 @@ from feature_store import FeatureStore
 from feature_store.streaming import backfill
 
 class Slow:
-    def started(self, view, total_rows): print("started " + view, flush=True)
+    def started(self, phase, total_rows):
+        self.phase = phase
+        print(phase, flush=True)
     def advanced(self, rows): time.sleep(0.01)
-    def finished(self): print("finished", flush=True)
+    def finished(self):
+        if self.phase == sys.argv[3]: time.sleep(3600)  # whoever kills in this phase has until its very end
 
 backfill._BATCH = 200
 with FeatureStore(sys.argv[1]) as store:
@@ -141,16 +145,14 @@ def test_killed_again_and_again_it_goes_on_where_it_was(store: FeatureStore, kaf
     chance = random.Random(3)
     send(kafka, "clicks", map(value_of, clicks), 3)
     command = [sys.executable, "-c", KILLED, str(store.config.folder), from_microseconds(days(8)).isoformat()]
-    for kill in range(6):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    for phase in ["by_user: history", "by_user: stream"] * 3:
+        with subprocess.Popen([*command, phase], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            phase = f"started by_user: {'stream' if kill % 2 else 'history'}\n"
-            for line in process.stdout:
-                if line == phase:
-                    break
+            assert f"{phase}\n" in iter(process.stdout.readline, "")
             time.sleep(chance.uniform(0, 0.15))
             process.kill()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert process.returncode == -signal.SIGKILL
+    done = subprocess.run([*command, ""], capture_output=True, text=True, check=True)
     assert "'generation': 2" in done.stdout
     assert [found for found in wrong(store, clicks) if "by_user" in found] == []
     plan = store.online.require_published().plan
