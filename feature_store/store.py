@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.engine import Engine
-    from feature_store.engines.join import JoinEngine
+    from feature_store.engines.local import LocalEngine
     from feature_store.engines.report import Report
+    from feature_store.engines.spark.engine import SparkEngine
     from feature_store.materialize.job import Folders, Summary
     from feature_store.monitoring.skew import SkewReport
     from feature_store.online.response import OnlineResponse
@@ -374,7 +374,7 @@ class FeatureStore:
             entity_df,
             service,
             project=project,
-            engine=self._join_engine(engine),
+            engine=self._engine(engine or self.config.engine),
             engine_name=engine or self.config.engine,
             timestamp_column=timestamp_column,
             report=report,
@@ -514,7 +514,7 @@ class FeatureStore:
             report=report,
         )
 
-    def _engine(self, name: str) -> Engine:
+    def _engine(self, name: str) -> LocalEngine | SparkEngine:
         if name == "local":
             from feature_store.engines.local import LocalEngine
 
@@ -524,20 +524,12 @@ class FeatureStore:
         raise NotFoundError("engine", expected="local or spark", got=repr(name))
 
     @cached_property
-    def _spark(self) -> Engine:
+    def _spark(self) -> SparkEngine:
         from feature_store.engines.spark.engine import SparkEngine
 
-        engine = SparkEngine(self.config.spark)
+        engine = SparkEngine(self.config.spark, self.config.state_folder / "spark")
         self._exit.callback(engine.close)
         return engine
-
-    def _join_engine(self, name: str | None) -> JoinEngine:
-        wanted = name or self.config.engine
-        if wanted != "local":
-            raise NotFoundError("engine", expected="local", got=repr(wanted))
-        from feature_store.engines.local import LocalEngine
-
-        return LocalEngine()
 
     def _fill_generation(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
         with extra("local", "materialize"):

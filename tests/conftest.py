@@ -35,11 +35,11 @@ def redis_url(redis_process: RedisServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def spark_engine() -> Iterator[SparkEngine]:
+def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
     """An engine on a Spark that all tests share, because it takes seconds to start."""
     from feature_store.engines.spark.engine import SparkEngine
 
-    engine = SparkEngine(SPARK)
+    engine = SparkEngine(SPARK, tmp_path_factory.mktemp("spark"))
     assert engine._session.spark is not None  # started: a project's own engine finds it
     yield engine
     engine.close()

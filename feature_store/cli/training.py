@@ -29,7 +29,9 @@ def training_set(
         ),
     ],
     service: Annotated[str, typer.Option(help="Whose features.")],
-    out: Annotated[Path, typer.Option(help="The Parquet file to write; its manifest goes beside it.")],
+    out: Annotated[
+        Path, typer.Option(help="The Parquet file to write, on Spark a folder of them; its manifest goes beside it.")
+    ],
     timestamp_column: Annotated[str, typer.Option(help="The column of the labels' times.")] = "event_timestamp",
     engine: Annotated[str | None, typer.Option(help="What joins; the configured one unless given.")] = None,
     repo: Repo = Path(),

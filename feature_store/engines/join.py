@@ -129,7 +129,7 @@ class Joined(Protocol):
         ...
 
     def write(self, path: Path) -> None:
-        """Write them to a Parquet file, which is there whole or not at all.
+        """Write them to a Parquet file, or a folder of such files in order, which is there whole or not at all.
 
         Raises:
             DataError: it cannot be written.

@@ -31,7 +31,6 @@ from feature_store.engines.rows import (
     CREATED_TS,
     EVENT_TS,
     SEQUENCE,
-    SourceColumns,
     check,
     check_events,
     checked_schema,
@@ -41,8 +40,8 @@ from feature_store.engines.rows import (
     storage_type,
     within,
 )
-from feature_store.engines.sources import reading
-from feature_store.engines.windows import as_storage, values_at, windows_of
+from feature_store.engines.sources import dictionary_columns, reading
+from feature_store.engines.windows import visible_us, windows_of_labels
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.join import Join, ViewJoin
     from feature_store.engines.report import Report
 
@@ -111,11 +109,10 @@ class LocalJoined:
     def write(self, path: Path) -> None:
         """See join.Joined."""
         unfinished = path.with_name(f"{path.name}.unfinished")
-        text = [field.name for field in self._table.schema if not pa.types.is_primitive(field.type)]
         with reading(f"training set {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Dictionaries of numbers that hardly repeat cost four times the rest of the writing.
-            pq.write_table(self._table, unfinished, row_group_size=_BATCH_ROWS, use_dictionary=text)
+            dictionary = dictionary_columns(self.schema)
+            pq.write_table(self._table, unfinished, row_group_size=_BATCH_ROWS, use_dictionary=dictionary)
             unfinished.rename(path)
 
 
@@ -166,20 +163,13 @@ class _Source:
     def __init__(self, asked: ViewJoin, labels: _Labels, work: Path, report: Report) -> None:
         self.asked, self.labels, self._report = asked, labels, report
         view, rows = asked.view, asked.rows
-        # No label can see what comes after the last of them, nor what has expired, or left all windows, for the first.
-        self._end_us = int(labels.times.max()) + 1
-        self._start_us = int(labels.times.min()) - _reach_us(view)
+        self._start_us, self._end_us = visible_us(view, int(labels.times.min()), int(labels.times.max()))
         if isinstance(view, FeatureView) and view.sql is not None:
             rows = selected(view, rows, work, self._start_us, self._end_us)
         columns = source_columns(view, rows.schema, rows.where)
         self.where = rows.where
         self.groups = RowGroups(rows, columns.event_timestamp, self._start_us, self._end_us)
-        checked = {
-            name: dtype
-            for name, dtype in columns.types.items()
-            if view.aggregations or name in view.join_keys or not self.groups.fits(name, dtype)
-        }
-        self._columns = SourceColumns(checked, columns.event_timestamp, columns.created_timestamp)
+        self._columns = self.groups.to_check(view, columns)
         self._check = check_events if view.aggregations else check
 
     def parts(self, names: Sequence[str]) -> Iterator[_Part]:
@@ -232,13 +222,6 @@ class _Source:
                 waiting, rows = [], 0
         yield pa.Table.from_batches(waiting, checked_schema(self._columns))
         self._report.finished()
-
-
-def _reach_us(view: FeatureView | StreamFeatureView) -> int:
-    """How long before a label's time what it sees may have happened."""
-    if view.aggregations:
-        return windows_of(view).longest_us
-    return view.ttl_us if view.ttl_us is not None else 1 << 62
 
 
 # -- what each label sees -------------------------------------------------------------------------------------------
@@ -304,9 +287,9 @@ def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
     alone = np.flatnonzero(labels.entities.of_labels < 0)
     nobody = _Part(source.none(), np.array([], np.int32), alone, labels.entities.of_labels[alone], labels.times[alone])
     for part in (*([nobody] if len(alone) else []), *source.parts(list(asked.view.event_columns))):
-        values = values_at(asked.view, part.rows, part.codes, part.label_codes, part.label_times, asked.fields)
-        for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
-            into.append(as_storage(values[name], dtype))
+        windows = windows_of_labels(asked.view, part.rows, part.codes, part.label_codes, part.label_times, asked.fields)
+        for window, into in zip(windows, chunks, strict=True):
+            into.append(window)
         found[part.labels] = np.arange(done, done + len(part.labels))
         done += len(part.labels)
     return _Seen(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.definitions.dtypes import FLOAT32_MAX
-from feature_store.engines.rows import storage_type, without_text_views
+from feature_store.engines.rows import SourceColumns, storage_type, without_text_views
 from feature_store.engines.sources import batch_rows, between, reading
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.sources import Rows
 
 # Integers up to these are exact as floats.
@@ -87,6 +89,23 @@ class RowGroups:
                 or _statistics_fit(file, column, dtype, [group.number for group in self._groups if group.file == i])
                 for i, file in enumerate(self._files)
             )
+
+    def to_check(
+        self, view: FeatureView | StreamFeatureView, columns: SourceColumns, wanted: Sequence[str] = ()
+    ) -> SourceColumns:
+        """What must be read of a view's columns to know which rows fit: join keys, and what may hold what does not fit.
+
+        Args:
+            view: whose rows; of one with aggregations all columns are read.
+            columns: from `rows.source_columns`.
+            wanted: columns that are read in any case.
+        """
+        types = {
+            name: dtype
+            for name, dtype in columns.types.items()
+            if view.aggregations or name in view.join_keys or name in wanted or not self.fits(name, dtype)
+        }
+        return SourceColumns(types, columns.event_timestamp, columns.created_timestamp)
 
     def _read(self, columns: Sequence[str], groups: Sequence[_Group]) -> Iterator[pa.RecordBatch]:
         names = list(dict.fromkeys(columns))

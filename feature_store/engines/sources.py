@@ -105,7 +105,7 @@ class Rows(NamedTuple):
         with reading(self.where):
             for file, schema in zip(self.dataset.get_fragments(), self.schemas(columns), strict=True):
                 wanted = between(file.physical_schema.field(event_timestamp), start_us, end_us)
-                found += _pieces_of(file, most_bytes // _row_bytes(schema), wanted, place)
+                found += _pieces_of(file, most_bytes // row_bytes(schema), wanted, place)
                 place += file.metadata.num_rows
         return found
 
@@ -151,17 +151,17 @@ def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, f
         return Rows(where, dataset.schema, total, dataset=dataset)
 
 
-def written_rows(where: str, folder: Path) -> Rows:
-    """The rows of the Parquet files that an engine has written to a folder.
+def path_rows(where: str, path: Path) -> Rows:
+    """The rows of a Parquet file, or of those in a folder in the order of their names.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: there is none, or one cannot be read.
     """
     with reading(where):
-        dataset = _parquet([str(file) for file in sorted(folder.glob("*.parquet"))])
-        return Rows(
-            where, dataset.schema, sum(file.metadata.num_rows for file in dataset.get_fragments()), dataset=dataset
-        )
+        inside = sorted(file for file in path.rglob("*.parquet") if not _is_unfinished(file.relative_to(path)))
+        dataset = _parquet([str(file) for file in inside or [path]])
+        total = sum(file.metadata.num_rows for file in dataset.get_fragments())
+        return Rows(where, dataset.schema, total, dataset=dataset)
 
 
 def source_files(source: ParquetSource, folder: Path) -> list[Path]:
@@ -281,12 +281,21 @@ def _file_batches(fragment: ds.ParquetFileFragment, names: list[str], inside: An
             yield batch.select(names) if inside is None else batch.select(names).filter(inside)
 
 
+def dictionary_columns(schema: pa.Schema) -> list[str]:
+    """The columns of training sets that dictionaries make smaller.
+
+    Those of numbers that hardly repeat cost four times the rest of the writing.
+    """
+    return [field.name for field in schema if not pa.types.is_primitive(field.type)]
+
+
 def batch_rows(schema: pa.Schema) -> int:
     """Rows of a batch of about 16 MB: enough to keep the reader busy, little enough that a few can be held."""
-    return max(1024, min(_MOST_BATCH_ROWS, _BATCH_BYTES // _row_bytes(schema)))
+    return max(1024, min(_MOST_BATCH_ROWS, _BATCH_BYTES // row_bytes(schema)))
 
 
-def _row_bytes(schema: pa.Schema) -> int:
+def row_bytes(schema: pa.Schema) -> int:
+    """How many bytes of memory a row takes, about."""
     return max(1, sum(_width(field.type) for field in schema))
 
 

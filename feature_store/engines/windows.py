@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
 
-    Values = tuple[NDArray[Any], NDArray[np.bool_]]
+# Longer than between any two times of labels and rows; a timedelta can be longer than int64 holds.
+_EVER_US = 1 << 62
 
 
 def windows_of(view: FeatureView | StreamFeatureView) -> Windows:
@@ -38,6 +39,18 @@ def reached_us(view: FeatureView, start_us: int, end_us: int) -> int:
     """
     since = end_us if start_us <= MIN_TIMESTAMP_US else start_us
     return since - windows_of(view).longest_us
+
+
+def visible_us(view: FeatureView | StreamFeatureView, first_us: int, last_us: int) -> tuple[int, int]:
+    """The event times `[start, end)`, in microseconds, that labels of the times `[first_us, last_us]` may see.
+
+    No label sees what comes after the last of them, nor what has expired, or left all windows, for the first.
+    """
+    if view.aggregations:
+        longest_us = windows_of(view).longest_us
+    else:
+        longest_us = min(view.ttl_us, _EVER_US) if view.ttl_us is not None else _EVER_US
+    return first_us - longest_us, last_us + 1
 
 
 def windows_schema(view: FeatureView) -> pa.Schema:
@@ -61,29 +74,32 @@ def windows_of_entities(
     """
     fields = [field.name for field in view.fields]
     ends = np.full(len(firsts), end_us)
-    found = values_at(view, rows, entities, np.arange(len(firsts), dtype=np.int32), ends, fields)
     columns = [one_array(rows[key].take(pa.array(firsts))) for key in view.join_keys]
-    columns += [as_storage(found[field.name], field.dtype) for field in view.fields]
+    columns += windows_of_labels(view, rows, entities, np.arange(len(firsts), dtype=np.int32), ends, fields)
     times = pa.array(ends)
     return pa.table([*columns, times, times], schema=windows_schema(view))
 
 
-def values_at(
+def windows_of_labels(
     view: FeatureView | StreamFeatureView,
     rows: pa.Table,
     entities: NDArray[np.int32],
     label_entities: NDArray[np.int32],
     label_us: NDArray[np.int64],
     fields: Sequence[str],
-) -> dict[str, Values]:
+) -> list[pa.Array]:
     """The windows of labels.
 
     Args:
         view: whose windows.
-        rows: events, checked.
-        entities: (n,) their entities' numbers.
-        label_entities, label_us: (m,) the labels.
+        rows: (n,) events, checked, in any order; sums of floats depend on the order of the source in their last bits.
+        entities: (n,) the events' entities, from 0.
+        label_entities: (m,) the labels' entities; one that no event has, such as -1, has the windows of no events.
+        label_us: (m,) the labels' times, microseconds.
         fields: names of windows.
+
+    Returns:
+        per field (m,) values, as `rows.storage_type`.
     """
     columns = {}
     for name, dtype in view.event_columns.items():
@@ -91,12 +107,11 @@ def values_at(
         columns[name] = values, np.zeros(len(values), bool) if nulls is None else nulls
     created = rows[CREATED_TS].to_numpy() if view.history is not None and view.history.created_timestamp else None
     events = Events(entities.astype(np.intp), rows[EVENT_TS].to_numpy(), columns, created)
-    return windows_at(windows_of(view), events, label_entities.astype(np.intp), label_us, fields)
+    found = windows_at(windows_of(view), events, label_entities.astype(np.intp), label_us, fields)
+    return [_as_storage(*found[name], view.field(name).dtype) for name in fields]
 
 
-def as_storage(values: Values, dtype: DType) -> pa.Array:
-    """Values of a window as `rows.storage_type`."""
-    found, nulls = values
+def _as_storage(found: NDArray[Any], nulls: NDArray[np.bool_], dtype: DType) -> pa.Array:
     if dtype.element is None:
         return pa.array(found, storage_type(dtype), mask=nulls)
     lengths = np.fromiter(map(len, found), np.int64, len(found))

@@ -112,6 +112,8 @@ class TrainingSet:
     def write_parquet(self, path: str | Path) -> None:
         """Write it to a Parquet file, and the manifest beside it: `train.parquet`, `train.manifest.json`.
 
+        Of the Spark engine it is a folder of Parquet files, whose names are in the order of the labels.
+
         Raises:
             DataError: they cannot be written.
         """

@@ -82,6 +82,14 @@ def test_labels_may_be_a_query(run: Any, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "train.parquet")["visits"].to_pylist() == [2, 1]
 
 
+def test_spark_writes_a_folder(run: Any, tmp_path: Path, spark_engine: Any) -> None:
+    code, out, error = run(*ASKED, "labels.parquet", "--engine", "spark", "--json")
+    assert code == 0, error
+    assert json.loads(out)["engine"] == "spark"
+    assert (tmp_path / "train.parquet").is_dir()
+    assert pq.read_table(tmp_path / "train.parquet")["visits"].to_pylist() == [2, None, 1]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [("none.parquet", "none.parquet"), ("SELECT 1", "user_id"), ("SELECT nothing", "SQL that DuckDB runs")],

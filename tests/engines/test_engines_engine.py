@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from offline_worlds import (
     NOW_US,
@@ -52,11 +52,6 @@ if TYPE_CHECKING:
 
 ALWAYS = (BEGINNING, -BEGINNING)
 VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop, slot)}
-
-
-@pytest.fixture(params=["local", "spark"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return LocalEngine() if request.param == "local" else request.getfixturevalue("spark_engine")
 
 
 @pytest.fixture
@@ -163,7 +158,7 @@ def test_the_latest_row_of_each_key_is_staged(kind: str, data: st.DataObject, zo
 
 
 @pytest.mark.parametrize("kind", VIEWS)
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), ZONES, st.integers(1, 3))
 def test_spark_stages_the_latest_row_of_each_key(
     spark_engine: SparkEngine,

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from offline_worlds import ARROW, NOW_US, Row, in_microseconds, shop, slot, table_of, user, view_of, write_files
 
 from feature_store.definitions import (
+    Aggregation,
     Array,
     Bool,
     FeatureView,
@@ -37,18 +38,17 @@ from feature_store.engines.local import LocalEngine
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import parquet_rows
+from feature_store.engines.spark import join as spark_join
+from feature_store.engines.spark.join_tasks import Send
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ENGINES = [LocalEngine]
+    from feature_store.engines.spark.engine import SparkEngine
+    from feature_store.engines.spark.join_tasks import Kind
+
 VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop, slot)}
-
-
-@pytest.fixture(params=ENGINES, ids=lambda engine: engine.__name__)
-def engine(request: pytest.FixtureRequest) -> JoinEngine:
-    return request.param()
 
 
 class Label(NamedTuple):
@@ -108,6 +108,16 @@ class World:
 
 
 @pytest.fixture
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark's: some parts and blocks even of little data, spread keys, and chunks of what a part gets."""
+    monkeypatch.setattr(spark_join, "_TASK_BYTES", 512)
+    monkeypatch.setattr(spark_join, "_FEWEST_LABELS", 7)
+    monkeypatch.setattr(spark_join, "_MOST_LABELS", 7)
+    monkeypatch.setattr(spark_join, "_GROUP_ROWS", 10)
+    monkeypatch.setattr(spark_join, "_CHUNK_ROWS", 4)
+
+
+@pytest.fixture
 def world(engine: JoinEngine, tmp_path: Path) -> World:
     return World(engine, tmp_path)
 
@@ -156,30 +166,66 @@ def _labels_table(view: FeatureView, labels: list[Label], kind: pa.DataType) -> 
     return pa.table(columns)
 
 
-@pytest.mark.parametrize("engine_type", ENGINES, ids=lambda engine: engine.__name__)
-@pytest.mark.parametrize("kind", VIEWS)
-@settings(max_examples=100)
-@given(data=st.data())
-def test_each_label_gets_what_it_could_see(engine_type: Any, kind: str, data: st.DataObject) -> None:
-    unit, label_unit, zone = data.draw(UNITS), data.draw(UNITS), data.draw(ZONES)
-    ttl = data.draw(st.none() | st.integers(1, 5).map(lambda n: n * (in_microseconds(1, unit) or 1)) | st.just(10**19))
-    made = data.draw(st.booleans())
+class _Case(NamedTuple):
+    view: Any
+    rows: list[Row]
+    labels: list[Label]
+    units: tuple[str, str]
+    zones: tuple[str | None, str | None]
+    ttl: int | None
+    files: tuple[int, int]  # how many, and rows of a row group
+
+
+@st.composite
+def _cases(draw: st.DrawFn, kind: str, most: int) -> _Case:
+    unit, label_unit = draw(UNITS), draw(UNITS)
+    ttl = draw(st.none() | st.integers(1, 5).map(lambda n: n * (in_microseconds(1, unit) or 1)) | st.just(10**19))
+    made = draw(st.booleans())
     source = ParquetSource("rows", event_timestamp="at", created_timestamp="made" if made else None)
     view = view_of(*VIEWS[kind].entities, source=source).model_copy(
         update={"ttl": None if ttl is None else ttl * MICROSECOND}
     )
     row = st.builds(Row, _keys(view), _times(unit), st.none() | _times(unit) if made else st.none(), VALUES)
-    rows = data.draw(st.lists(row, max_size=30))
-    labels = data.draw(st.lists(st.builds(Label, _keys(view, nulls=True), _times(label_unit)), max_size=15))
+    label = st.builds(Label, _keys(view, nulls=True), _times(label_unit))
+    return _Case(
+        view,
+        draw(st.lists(row, max_size=2 * most)),
+        draw(st.lists(label, max_size=most)),
+        (unit, label_unit),
+        (draw(ZONES), draw(ZONES)),
+        ttl,
+        (draw(st.integers(1, 3)), draw(st.integers(1, 20))),
+    )
+
+
+def check_what_labels_see(engine: JoinEngine, case: _Case) -> None:
+    view, (unit, label_unit), (zone, label_zone) = case.view, case.units, case.zones
+    files, group_rows = case.files
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        table = table_of(view, rows, pa.timestamp(unit, zone))
-        write_files(folder / "rows", table, data.draw(st.integers(1, 3)), row_group_size=data.draw(st.integers(1, 20)))
-        given_labels = _labels_table(view, labels, pa.timestamp(label_unit, data.draw(ZONES)))
-        found = World(engine_type(), folder).table(given_labels, view)
+        write_files(folder / "rows", table_of(view, case.rows, pa.timestamp(unit, zone)), files, group_rows)
+        given_labels = _labels_table(view, case.labels, pa.timestamp(label_unit, label_zone))
+        found = World(engine, folder).table(given_labels, view)
     assert found.select(given_labels.schema.names).equals(given_labels)
     seen = list(zip(found["stats score"].to_pylist(), found["stats title"].to_pylist(), strict=True))
-    assert seen == [oracle(rows, label, ttl, unit, label_unit) for label in labels]
+    assert seen == [oracle(case.rows, label, case.ttl, unit, label_unit) for label in case.labels]
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_each_label_gets_what_it_could_see(kind: str, data: st.DataObject) -> None:
+    check_what_labels_see(LocalEngine(), data.draw(_cases(kind, 15)))
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+# A case takes seconds: one that fails is shown as it is rather than made smaller.
+@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_each_label_gets_on_spark_what_it_could_see(
+    spark_engine: SparkEngine, small_tasks: None, kind: str, data: st.DataObject
+) -> None:
+    check_what_labels_see(spark_engine, data.draw(_cases(kind, 40).filter(lambda case: len(case.labels) > 5)))
 
 
 def _many_rows(count: int, keys: int) -> list[Row]:
@@ -198,6 +244,46 @@ def _many_rows(count: int, keys: int) -> list[Row]:
 def _many_labels(count: int, keys: int) -> list[Label]:
     chance = random.Random(6)
     return [Label((chance.randrange(keys),), NOW_US + chance.randrange(-5, 100)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["rows", "events"])
+def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: str, monkeypatch: Any) -> None:
+    """Of an entity with most labels and most rows, no part gets many more labels than of others; all see its rows."""
+    monkeypatch.setattr(spark_join, "_FEWEST_LABELS", 50)
+    monkeypatch.setattr(spark_join, "_MOST_LABELS", 50)
+    monkeypatch.setattr(spark_join, "_GROUP_ROWS", 50)
+    monkeypatch.setattr(spark_join, "_CHUNK_ROWS", 100)
+    kinds: list[Kind] = []
+    monkeypatch.setattr(spark_join, "Send", lambda *sent: kinds.extend(sent[2]) or Send(*sent))
+    rows = [row._replace(key=(7,)) if i % 10 else row for i, row in enumerate(_many_rows(2_000, 40))]
+    labels = [label._replace(key=(7,)) if i % 10 else label for i, label in enumerate(_many_labels(1_000, 42))]
+    view = VIEWS["int"]
+    if kind == "events":
+        counted = Aggregation("score", "count", windows=[timedelta(hours=1)])
+        events = ParquetSource(
+            "rows",
+            event_timestamp="at",
+            created_timestamp="made",
+            schema=[Field("user_id", Int64), Field("score", Float64)],
+        )
+        view = FeatureView("stats", entities=[user], source=events, aggregations=[counted])
+    write_files(tmp_path / "rows", table_of(VIEWS["int"], rows, pa.timestamp("us")), files=4, row_group_size=100)
+    given_labels = _labels_table(view, labels, pa.timestamp("us"))
+    found = World(spark_engine, tmp_path).table(given_labels, view)
+    assert found.select(given_labels.schema.names).equals(given_labels)
+    local = World(LocalEngine(), tmp_path).table(given_labels, view)
+    assert found.equals(local)
+    if kind == "rows":
+        seen = list(zip(found["stats score"].to_pylist(), found["stats title"].to_pylist(), strict=True))
+        assert seen == [oracle(rows, label, None, "us", "us") for label in labels]
+    (of_users,) = kinds
+    (over,) = of_users.spread.values()
+    hot = sum(label.key == (7,) for label in labels)
+    assert over == -(-hot // 50) > 10
+    keyed = given_labels.rename_columns(["label number", "user_id", "at"]).to_batches()[0]
+    sizes = np.bincount(of_users.of_labels(keyed))
+    assert (sizes >= hot // over).sum() >= over
+    assert sizes.max() < hot / 5
 
 
 @pytest.mark.parametrize("most", [None, 700, 1])
@@ -361,6 +447,21 @@ def test_what_cannot_be_read_is_told(world: World) -> None:
         world.join(Query("SELECT nothing FROM nowhere", world.folder), VIEWS["int"])
 
 
+def test_a_training_set_takes_the_place_of_another_and_of_nothing_else(world: World) -> None:
+    view = VIEWS["int"]
+    write_files(world.folder / "rows", table_of(view, _many_rows(20, 5), pa.timestamp("us")))
+    for count in (5, 0):
+        joined = world.join(_labels_table(view, _many_labels(count, 5), pa.timestamp("us")), view)
+        joined.write(world.folder / "train.parquet")
+        written = pq.read_table(world.folder / "train.parquet")
+        assert written.equals(pa.Table.from_batches(joined.batches(), joined.schema))
+    (world.folder / "mine").mkdir()
+    (world.folder / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(DataError, match="mine"):
+        joined.write(world.folder / "mine")
+    assert (world.folder / "mine" / "notes.txt").read_text() == "keep"
+
+
 def test_a_training_set_is_written_whole(world: World) -> None:
     view = VIEWS["int"]
     write_files(world.folder / "rows", table_of(view, _many_rows(100, 5), pa.timestamp("us")))
@@ -368,8 +469,9 @@ def test_a_training_set_is_written_whole(world: World) -> None:
     joined.write(world.folder / "out" / "train.parquet")
     assert pq.read_table(world.folder / "out" / "train.parquet").equals(pa.Table.from_batches(joined.batches()))
     assert [path.name for path in (world.folder / "out").iterdir()] == ["train.parquet"]
-    with pytest.raises(DataError, match=r"rows|out"):
-        joined.write(world.folder / "out" / "train.parquet" / "below.parquet")
+    (world.folder / "file").write_text("no folder")
+    with pytest.raises(DataError, match="file"):
+        joined.write(world.folder / "file" / "below.parquet")
 
 
 def test_no_label_changes_with_what_came_after_it(world: World) -> None:

@@ -101,6 +101,13 @@ def test_rows_come_out_of_their_parts_as_they_went_in(rows: pa.RecordBatch, data
     assert [part for part, _, _ in found[:-1]] == sorted(set(parts.tolist()))
 
 
+def test_of_no_rows_nothing_is_sent() -> None:
+    nothing = pa.record_batch({"a": pa.array([], pa.int64())})
+    sent = to_arrow(list(split(nothing, np.array([], np.int64), 7)))
+    assert len(sent) == 0
+    assert list(received(iter([sent]))) == []
+
+
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_an_error_of_a_task_is_the_same_for_the_driver(kind: type[FeatureStoreError]) -> None:
     error = kind("source\nrows.parquet", expected="a ] bracket", got='"quoted"', hint="[x]")

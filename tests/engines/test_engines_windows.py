@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from offline_worlds import NOW_US, SECOND_US, write_files
 from stream_worlds import SHORT, activity, by_shop, expected, shop, source, user
 from test_engines_engine import Staged
-from test_engines_join import ENGINES, World
+from test_engines_join import World
 
 from feature_store.definitions import (
     Aggregation,
@@ -41,6 +41,7 @@ from feature_store.materialize.progress import BEGINNING
 
 if TYPE_CHECKING:
     from feature_store.engines.join import JoinEngine
+    from feature_store.engines.spark.engine import SparkEngine
 
 Event = dict[str, Any]
 TYPES = {
@@ -128,18 +129,38 @@ LABELS = st.lists(
 )
 
 
-@pytest.mark.parametrize("engine_type", ENGINES, ids=lambda engine: engine.__name__)
-@pytest.mark.parametrize("view", [STREAMED, BATCH], ids=["streamed", "batch"])
-@settings(max_examples=60)
-@given(events=EVENTS, labels=LABELS)
-def test_labels_get_the_windows_of_their_time(
-    engine_type: Any, view: Any, events: list[Event], labels: list[tuple[int | None, int]]
+def check_windows_of_labels(
+    engine: JoinEngine, view: Any, events: list[Event], labels: list[tuple[int | None, int]]
 ) -> None:
     keys, times = [(user_id,) for user_id, _ in labels], [at for _, at in labels]
     with tempfile.TemporaryDirectory() as name:
         write_events(Path(name), events)
-        found = World(engine_type(), Path(name)).table(table_of_labels(keys, times), view)
+        found = World(engine, Path(name)).table(table_of_labels(keys, times), view)
     assert_values(view, found, events, keys, times)
+
+
+@pytest.mark.parametrize("view", [STREAMED, BATCH], ids=["streamed", "batch"])
+@settings(max_examples=60)
+@given(events=EVENTS, labels=LABELS)
+def test_labels_get_the_windows_of_their_time(
+    view: Any, events: list[Event], labels: list[tuple[int | None, int]]
+) -> None:
+    check_windows_of_labels(LocalEngine(), view, events, labels)
+
+
+# A case takes seconds: one that fails is shown as it is rather than made smaller.
+ON_SPARK = settings(
+    max_examples=5, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.mark.parametrize("view", [STREAMED, BATCH], ids=["streamed", "batch"])
+@ON_SPARK
+@given(events=EVENTS, labels=LABELS)
+def test_labels_get_on_spark_the_windows_of_their_time(
+    spark_engine: SparkEngine, view: Any, events: list[Event], labels: list[tuple[int | None, int]]
+) -> None:
+    check_windows_of_labels(spark_engine, view, events, labels)
 
 
 def _many(count: int, users: int) -> list[Event]:
@@ -181,16 +202,6 @@ def test_windows_beside_rows_of_composite_keys(engine: JoinEngine, tmp_path: Pat
     assert found["by_shop price_mean_1h"].to_pylist() == [3.0, None, 9.0, None]
 
 
-@pytest.fixture(params=ENGINES, ids=lambda engine: engine.__name__)
-def engine(request: pytest.FixtureRequest) -> Any:
-    return request.param()
-
-
-@pytest.fixture(params=["local", "spark"])
-def stager(request: pytest.FixtureRequest) -> Any:
-    return LocalEngine() if request.param == "local" else request.getfixturevalue("spark_engine")
-
-
 def staged(engine: Any, view: FeatureView, folder: Path, interval: tuple[int, int]) -> Staged:
     return Staged(engine, view, parquet_rows(view.source, view, folder), folder, interval)
 
@@ -205,44 +216,56 @@ def assert_staged(view: FeatureView, found: Any, events: list[Event], end_us: in
             assert_equal(list(got) if isinstance(value, list) else got, value, name)
 
 
-@pytest.mark.parametrize("engine_type", ENGINES, ids=lambda engine: engine.__name__)
-@settings(max_examples=40)
-@given(events=EVENTS, end_s=st.integers(-100, 7300), span=st.none() | st.integers(1, 4000))
-def test_windows_are_computed_as_of_the_end_of_the_interval(
-    engine_type: Any, events: list[Event], end_s: int, span: int | None
-) -> None:
+def check_windows_at_the_end(engine: Any, events: list[Event], end_s: int, span: int | None) -> None:
     end_us = NOW_US - end_s * SECOND_US
     start_us = BEGINNING if span is None else end_us - span * SECOND_US
     since = (end_us if span is None else start_us) - windows_of(BATCH).longest_us
     with tempfile.TemporaryDirectory() as name:
         write_events(Path(name), events)
-        found = staged(engine_type(), BATCH, Path(name), (start_us, end_us))
+        found = staged(engine, BATCH, Path(name), (start_us, end_us))
         users = {one["user_id"] for one in events if since <= one["ts"] < end_us}
         assert_staged(BATCH, found.rows(), events, end_us, users)
         assert found.in_interval == sum(max(start_us, since) <= one["ts"] < end_us for one in events)
 
 
-def test_an_entity_whose_events_have_left_the_windows_is_told_so(stager: Any, tmp_path: Path) -> None:
+ENDS, SPANS = st.integers(-100, 7300), st.none() | st.integers(1, 4000)
+
+
+@settings(max_examples=40)
+@given(events=EVENTS, end_s=ENDS, span=SPANS)
+def test_windows_are_computed_as_of_the_end_of_the_interval(events: list[Event], end_s: int, span: int | None) -> None:
+    check_windows_at_the_end(LocalEngine(), events, end_s, span)
+
+
+@ON_SPARK
+@given(events=EVENTS, end_s=ENDS, span=SPANS)
+def test_windows_are_computed_on_spark_as_of_the_end(
+    spark_engine: SparkEngine, events: list[Event], end_s: int, span: int | None
+) -> None:
+    check_windows_at_the_end(spark_engine, events, end_s, span)
+
+
+def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tmp_path: Path) -> None:
     """What was stored at the start of the interval would else be served as if it were of its end."""
     write_events(tmp_path, [event(1, 3700), event(2, 3600 * 3), event(3, 10)])
-    early = staged(stager, BATCH, tmp_path, (BEGINNING, NOW_US - 3600 * SECOND_US)).rows()
+    early = staged(engine, BATCH, tmp_path, (BEGINNING, NOW_US - 3600 * SECOND_US)).rows()
     count = [field.name for field in BATCH.fields].index("price_count_1h")
     assert {key[0]: row.values[count] for key, row in early.items()} == {1: 1}
-    later = staged(stager, BATCH, tmp_path, (NOW_US - 3600 * SECOND_US, NOW_US)).rows()
+    later = staged(engine, BATCH, tmp_path, (NOW_US - 3600 * SECOND_US, NOW_US)).rows()
     assert {key[0]: row.values[count] for key, row in later.items()} == {1: 0, 3: 1}
 
 
-def test_many_entities_make_many_chunks(stager: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_entities_make_many_chunks(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_CHUNK_ROWS", 100)
     monkeypatch.setattr(local_windows, "_EVENTS", 500)
     monkeypatch.setattr(spark, "_TASK_BYTES", 1000 * 60)
     monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)
     events = _many(5000, 700)
     write_events(tmp_path, events)
-    found = staged(stager, BATCH, tmp_path, (BEGINNING, NOW_US + 1))
+    found = staged(engine, BATCH, tmp_path, (BEGINNING, NOW_US + 1))
     since = NOW_US + 1 - windows_of(BATCH).longest_us
     assert_staged(BATCH, found.rows(), events, NOW_US + 1, {one["user_id"] for one in events if one["ts"] >= since})
-    assert stager.chunk_count(found.target) == len(found.chunks()) >= 5
+    assert engine.chunk_count(found.target) == len(found.chunks()) >= 5
 
 
 def test_events_that_do_not_fit_are_set_aside(engine: Any, tmp_path: Path) -> None:
@@ -387,8 +410,8 @@ def test_sql_that_is_wrong_is_told(engine: Any, tmp_path: Path, sql: str, messag
         staged(engine, view, tmp_path, (BEGINNING, NOW_US))
 
 
-def test_shops_are_entities_too(stager: Any, tmp_path: Path) -> None:
+def test_shops_are_entities_too(engine: Any, tmp_path: Path) -> None:
     view = FeatureView("of_shop", entities=[shop], source=BATCH.source, aggregations=BATCH.aggregations[:1])
     write_events(tmp_path, [event(1, 1), event(3, 2), event(2, 3)])
-    rows = staged(stager, view, tmp_path, (BEGINNING, NOW_US + 1)).rows()
+    rows = staged(engine, view, tmp_path, (BEGINNING, NOW_US + 1)).rows()
     assert {key: row.values for key, row in rows.items()} == {("s1",): (2, 2), ("s0",): (1, 1)}

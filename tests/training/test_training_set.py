@@ -149,6 +149,21 @@ def _requests(labels: pa.Table) -> dict[str, list[Any]]:
     return labels.drop(["label", "event_timestamp"]).to_pydict()
 
 
+def test_spark_makes_the_training_set_that_local_makes(store: FeatureStore, spark_engine: Any, tmp_path: Path) -> None:
+    """With on-demand functions, whose code executors do not have."""
+    labels = label_table()
+    hours = [AT - timedelta(hours=i % 12) for i in range(len(labels))]
+    labels = labels.set_column(3, "event_timestamp", pa.array(hours, pa.timestamp("us", "UTC")))
+    local = store.get_historical_features(labels, "ranking")
+    spark = store.get_historical_features(labels, "ranking", engine="spark")
+    assert spark.to_arrow().equals(local.to_arrow())
+    assert (spark.manifest.engine, spark.manifest.missing) == ("spark", local.manifest.missing)
+    spark.write_parquet(tmp_path / "out" / "train.parquet")
+    assert pq.read_table(tmp_path / "out" / "train.parquet").equals(local.to_arrow())
+    assert (tmp_path / "out" / "train.manifest.json").is_file()
+    assert len(store.get_historical_features(label_table(0), "ranking", engine="spark").to_arrow()) == 0
+
+
 @pytest.mark.parametrize("device", [False, True])
 def test_a_training_set_is_what_was_served(store: FeatureStore, device: bool) -> None:
     """Every type, defaults, nulls, missing and expired rows, renamed features, on-demand functions of all of them."""

@@ -1,16 +1,17 @@
-"""Materialization on Spark. Executors do all the work on rows (`tasks.py`); the driver plans, and sees counts."""
+"""Materialization on Spark. Executors do all the work on rows (`tasks.py`); the driver plans, and sees counts.
+
+Joins are in `join.py`.
+"""
 
 from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from feature_store.engines.engine import Written
-from feature_store.engines.quarantine import joint_schema
-from feature_store.engines.rows import check, source_columns
+from feature_store.engines.rows import source_columns
 from feature_store.engines.spark import packed
+from feature_store.engines.spark.join import join, labels_of
 from feature_store.engines.spark.session import Session
 from feature_store.engines.spark.sql import selected
 from feature_store.engines.spark.tasks import BadRows, Keep, Read, ReadCounts, Write, staged_files
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    import pyarrow as pa
+
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Stage
+    from feature_store.engines.join import Join, Joined, Labels, Query
     from feature_store.engines.report import Report
-    from feature_store.engines.rows import SourceColumns
-    from feature_store.engines.sources import Rows
 
 _TASK_BYTES = 32 << 20  # of rows in memory; a task costs some 50 ms on top of them
 _MOST_PARTS = 4096  # so that a batch of 16 MB is not packed into crumbs
@@ -35,16 +37,17 @@ _WRITERS = 4
 
 
 class SparkEngine:
-    """See Engine.
+    """See Engine and JoinEngine.
 
     Args:
         settings: Spark's own, by name.
+        work: a folder that executors have under the same name, for training sets until they are written or read.
     """
 
     name = "spark"
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._session = Session(settings)
+    def __init__(self, settings: Mapping[str, Any], work: Path) -> None:
+        self._session, self._work = Session(settings), work
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
@@ -71,7 +74,7 @@ class SparkEngine:
                 interval=(asked.start_us, asked.end_us),
                 reach=(start_us, asked.end_us),
                 parts=min(len(pieces), _MOST_PARTS),
-                bad=BadRows(asked.quarantine.parts, _bad_schema(asked.rows, columns)),
+                bad=BadRows.of(asked.quarantine.parts, asked.rows, columns),
             )
             counts = self._staged(read, Keep(view, columns, asked.end_us, unfinished), asked.report)
         asked.report.finished()
@@ -95,6 +98,14 @@ class SparkEngine:
             counts = WriteCounts(sum(row.written for row in done), sum(row.older for row in done))
             yield Written(sum(row.rows for row in done), counts)
 
+    def labels(self, given: pa.Table | Path | Query) -> Labels:
+        """See JoinEngine."""
+        return labels_of(self._session, given, self._work)
+
+    def join(self, asked: Join) -> Joined:
+        """See JoinEngine."""
+        return join(self._session, asked, self._work)
+
     def close(self) -> None:
         """Stop Spark if it was started here."""
         self._session.close()
@@ -108,9 +119,3 @@ class SparkEngine:
             counts = ReadCounts(*(sum(getattr(row, name) for row in found) for name in ReadCounts._fields))
             tell(counts.read)
         return counts
-
-
-def _bad_schema(rows: Rows, columns: SourceColumns) -> pa.Schema:
-    """Of all files' bad rows, so that what many tasks put aside can be read as one."""
-    files = (pa.RecordBatch.from_pylist([], schema=schema) for schema in rows.schemas(columns.names))
-    return joint_schema(check(file, columns, [], 0).bad for file in files)

@@ -36,6 +36,11 @@ def latest_rows(rows: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
 
 def parts_of(rows: pa.RecordBatch, keys: Sequence[str], parts: int) -> NDArray[np.int64]:
     """The part that each row's entity belongs to, in [0, parts): the same in every process."""
+    return (hashes_of(rows, keys) % np.uint64(parts)).astype(np.int64)
+
+
+def hashes_of(rows: pa.RecordBatch, keys: Sequence[str]) -> NDArray[np.uint64]:
+    """A number for each row's entity, the same in every process; others hardly have the same."""
     mixed = np.zeros(len(rows), np.uint64)
     for key in keys:
         column = rows.column(key)
@@ -45,7 +50,7 @@ def parts_of(rows: pa.RecordBatch, keys: Sequence[str], parts: int) -> NDArray[n
             numbers = column.to_numpy().astype(np.int64).view(np.uint64)
         mixed = (mixed ^ numbers) * _MIX
         mixed ^= mixed >> np.uint64(32)
-    return (mixed % np.uint64(parts)).astype(np.int64)
+    return mixed
 
 
 def entities_of(rows: pa.RecordBatch, keys: Sequence[str]) -> tuple[NDArray[np.int64], int]:

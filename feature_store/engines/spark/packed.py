@@ -35,7 +35,7 @@ class Packed(NamedTuple):
 
 def to_arrow(values: Sequence[Packed]) -> pa.RecordBatch:
     """Values as a task sends them."""
-    columns = zip(*values, strict=True)
+    columns = zip(*values, strict=True) if values else [()] * len(_TYPES)
     return pa.record_batch([pa.array(column, kind) for column, kind in zip(columns, _TYPES.types, strict=True)], _TYPES)
 
 
@@ -48,6 +48,8 @@ def received(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, int, pa.B
 
 def split(rows: pa.RecordBatch, parts: NDArray[np.int64], tag: int) -> Iterator[Packed]:
     """Rows packed for the part that each belongs to; within a part they keep their order."""
+    if not len(rows):
+        return
     order = np.argsort(parts, kind="stable")
     found, starts = np.unique(parts[order], return_index=True)
     ordered = rows.take(pa.array(order))

@@ -91,10 +91,11 @@ class Session:
         with spark_errors(), _quiet():
             return frame.mapInArrow(Told(task).run, schema)
 
-    def exchanged(self, frame: DataFrame, parts: int) -> DataFrame:
-        """Packed batches (see `packed`), each in the partition of its part's number."""
+    def exchanged(self, frame: DataFrame, parts: int, *, by_tag: bool = False) -> DataFrame:
+        """Packed batches (see `packed`), each in the partition of its part's number; there sorted by tag, if asked."""
         with spark_errors():
-            return frame.repartitionById(parts, "part")
+            found = frame.repartitionById(parts, "part")
+            return found.sortWithinPartitions("tag") if by_tag else found
 
     def collect(self, frame: DataFrame) -> list[Any]:
         """The rows of a frame, which are few."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import written_rows
+from feature_store.engines.sources import path_rows
 from feature_store.engines.spark.session import arrow_schema, sql_errors
 from feature_store.engines.transformation import SOURCE, sql_of
 from feature_store.errors import DataError, extra
@@ -45,7 +45,7 @@ def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, star
         columns = source_columns(view, arrow_schema(found), where)
         inside = _within(found, columns.event_timestamp, start_us, end_us)
         (found.filter(inside) if inside else found).write.parquet(str(folder))
-    return written_rows(where, folder)
+    return path_rows(where, folder)
 
 
 def queried(session: Session, query: Query, folder: Path) -> Rows:
@@ -63,7 +63,7 @@ def queried(session: Session, query: Query, folder: Path) -> Rows:
     text, tables = _translated(query, where)
     with sql_errors(where, "SQL that Spark runs"):
         session.query(text, tables).write.parquet(str(folder))
-    return written_rows(where, folder)
+    return path_rows(where, folder)
 
 
 def _within(found: DataFrame, event_timestamp: str, start_us: int, end_us: int) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from feature_store.engines.quarantine import QuarantineFile
+from feature_store.engines.quarantine import QuarantineFile, joint_schema
 from feature_store.engines.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
 from feature_store.engines.sources import piece_rows, reading
 from feature_store.engines.spark.entities import entities_of, latest_rows, parts_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination
     from feature_store.engines.rows import SourceColumns
-    from feature_store.engines.sources import Piece
+    from feature_store.engines.sources import Piece, Rows
 
 _HELD_BYTES = 64 << 20  # of rows that are not yet reduced to the latest ones
 _BATCH_ROWS = 50_000
@@ -57,10 +57,16 @@ class BadRows(NamedTuple):
     folder: Path
     schema: pa.Schema
 
+    @classmethod
+    def of(cls, folder: Path, rows: Rows, columns: SourceColumns) -> BadRows:
+        """Those of a source, whose files may differ in their types; what many tasks put aside can be read as one."""
+        files = (pa.RecordBatch.from_pylist([], schema=schema) for schema in rows.schemas(columns.names))
+        return cls(folder, joint_schema(check(file, columns, [], 0).bad for file in files))
+
     def file(self, number: int) -> QuarantineFile:
         """The file of a task."""
         path = self.folder / f"part-{number:05d}.parquet"
-        return QuarantineFile(path, _hidden(path), self.schema)
+        return QuarantineFile(path, hidden(path), self.schema)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Read:
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Packed rows, and the counts, which go with them so that no retry counts twice."""
-        for number in _numbers(batches):
+        for number in numbers_of(batches):
             yield from self._piece(number)
 
     def _piece(self, number: int) -> Iterator[pa.RecordBatch]:
@@ -173,7 +179,7 @@ class Keep:
             first = until
 
     def _put(self, path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-        unfinished = _hidden(path)
+        unfinished = hidden(path)
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with reading(f"staged rows {path}"), unfinished.open("wb") as file:
             with pa.ipc.new_file(file, schema, options=options) as writer:
@@ -202,7 +208,7 @@ class Write:
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """What became of the rows."""
-        for number in _numbers(batches):
+        for number in numbers_of(batches):
             rows, counts = 0, WriteCounts()
             with self.destination.open() as sink:
                 for path in self.shares[number]:
@@ -225,7 +231,8 @@ def _staged(path: Path) -> Iterator[pa.RecordBatch]:
             yield reader.get_batch(i)
 
 
-def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+def numbers_of(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+    """What `Session.tasks` gives a task: its number."""
     for batch in batches:
         yield from batch["id"].to_pylist()
 
@@ -234,6 +241,6 @@ def _one_row(values: dict[str, int]) -> pa.RecordBatch:
     return pa.record_batch({name: pa.array([value], pa.int64()) for name, value in values.items()})
 
 
-def _hidden(path: Path) -> Path:
+def hidden(path: Path) -> Path:
     """Where a file is until it is whole: one for each try, of which several may be under way."""
     return path.with_name(f".{path.name}-{secrets.token_hex(8)}")

@@ -1,0 +1,256 @@
+"""Point-in-time joins on Spark. Executors do all the work on rows (`join_tasks.py`); the driver plans, and sees counts.
+
+    labels ─ blocks ─▶ Scan: times, keys with very many labels
+    labels ─ blocks ┐
+    sources ─ pieces ┴▶ Send ─ by entity ─▶ See ─ by block ─▶ Finish ─▶ a Parquet file per block
+
+Labels that are given as a table, or as a query, are written to files first: tasks read them twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import weakref
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.join import Labels
+from feature_store.engines.row_groups import RowGroups
+from feature_store.engines.rows import source_columns
+from feature_store.engines.sources import path_rows, reading, row_bytes
+from feature_store.engines.spark import packed
+from feature_store.engines.spark.join_tasks import (
+    Block,
+    Finish,
+    Kind,
+    LabelFiles,
+    Scan,
+    See,
+    Send,
+    Source,
+    write_part,
+)
+from feature_store.engines.spark.sql import queried, selected
+from feature_store.engines.spark.tasks import BadRows
+from feature_store.engines.windows import visible_us
+from feature_store.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.engines.join import Join, Query, ViewJoin
+    from feature_store.engines.sources import Rows
+    from feature_store.engines.spark.join_tasks import Keys
+    from feature_store.engines.spark.session import Session
+
+_EVER = (MIN_TIMESTAMP_US, MAX_TIMESTAMP_US + 1)
+_TASK_BYTES = 32 << 20  # of rows in memory
+_MOST_PARTS = 4096
+_FEWEST_LABELS, _MOST_LABELS = 16 * 1024, 128 * 1024  # of a block; the second also of a key in one part
+_CHUNK_ROWS = 1 << 20  # see See
+_GROUP_ROWS = 64 * 1024  # of labels that are written here, so that blocks can be small
+_TEXT_BYTES = 32  # a guess, of what has no fixed width
+_PARTS = "part-*.parquet"  # not the hidden files that killed tasks have left
+
+
+class WorkFolder:
+    """A folder that is removed when nobody has this object any more.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with reading(f"folder {path}"):
+            path.mkdir(parents=True)
+        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+
+
+class SparkLabels(NamedTuple):
+    """Label rows: a table, or files; and the folder that these are in when they were made of a query."""
+
+    rows: pa.Table | Rows
+    folder: WorkFolder | None = None
+
+
+def labels_of(session: Session, given: pa.Table | Path | Query, work: Path) -> Labels:
+    """See join.JoinEngine. The result of a query is written to a folder in `work`."""
+    if isinstance(given, pa.Table):
+        return Labels("labels", given.schema, SparkLabels(given))
+    if isinstance(given, Path):
+        rows = path_rows(f"labels {given}", given.absolute())  # executors are in other folders
+        return Labels(rows.where, rows.schema, SparkLabels(rows))
+    folder = WorkFolder(work / f"labels-{secrets.token_hex(8)}")
+    rows = queried(session, given, folder.path / "rows")
+    return Labels(rows.where, rows.schema, SparkLabels(rows, folder))
+
+
+def join(session: Session, asked: Join, work: Path) -> SparkJoined:
+    """See join.JoinEngine. The training set is written to a folder in `work`."""
+    labels = _label_files(asked)
+    features = list(asked.finish.features)
+    folder = WorkFolder(work / f"joined-{secrets.token_hex(8)}")
+    if not labels.blocks:
+        write_part(folder.path, 0, asked.finish.schema.empty_table())
+        return SparkJoined(folder, asked.finish.schema, 0, dict.fromkeys(features, 0))
+    keys = tuple(dict.fromkeys(_keys(view.view) for view in asked.views))
+    scanned = _scanned(session, asked, labels, keys)
+    sources = tuple(_source(session, asked, i, view, scanned) for i, view in enumerate(asked.views))
+    kinds = tuple(_kinds(keys, sources, len(labels.blocks), scanned.many))
+    finish = Finish(labels, sources, asked.finish, folder.path)
+    done = _done(session, asked, Send(labels, sources, kinds), finish)
+    for i, view in enumerate(asked.views):
+        view.quarantine.count_parts(sum(row.bad[i] for row in done))
+    missing = [sum(row.missing[i] for row in done) for i, _ in enumerate(features)]
+    rows = sum(row.rows for row in done)
+    return SparkJoined(folder, asked.finish.schema, rows, dict(zip(features, missing, strict=True)))
+
+
+class _Scanned(NamedTuple):
+    """The earliest and the latest time of all labels, and the keys with very many: `(kind, hash)` → how many."""
+
+    first_us: int
+    last_us: int
+    many: Counter[tuple[int, int]]
+
+
+def _label_files(asked: Join) -> LabelFiles:
+    where, schema, rows = asked.labels.where, asked.labels.schema, asked.labels.rows.rows
+    if isinstance(rows, pa.Table):
+        path = asked.work / f"labels-{secrets.token_hex(8)}.parquet"
+        with reading(where):
+            pq.write_table(rows, path, row_group_size=_GROUP_ROWS)
+        rows = path_rows(where, path)
+    types = [view.view.field(name).dtype for view in asked.views for name in view.fields]
+    width = row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
+    most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width))
+    pieces = rows.pieces(schema.names, asked.timestamp, *_EVER, most_bytes=most * row_bytes(schema))
+    blocks = tuple(
+        Block(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
+        for piece in pieces
+        for skipped in range(0, piece.rows, most)
+    )
+    return LabelFiles(where, schema, asked.timestamp, blocks)
+
+
+def _keys(view: FeatureView | StreamFeatureView) -> Keys:
+    return tuple((entity.join_key, entity.dtype) for entity in view.entities)
+
+
+def _scanned(session: Session, asked: Join, labels: LabelFiles, keys: tuple[Keys, ...]) -> _Scanned:
+    total = sum(block.rows for block in labels.blocks)
+    asked.report.started("labels", total)
+    frame = session.tasks(len(labels.blocks), Scan(labels, keys).run, Scan.RESULT)
+    with session.watched(len(labels.blocks), total, asked.report) as tell:
+        found = session.collect(frame)
+        tell(total)
+    asked.report.finished()
+    many: Counter[tuple[int, int]] = Counter()
+    for row in found:
+        for kind, key, count in json.loads(row.many):
+            many[kind, key] += count
+    return _Scanned(min(row.first_us for row in found), max(row.last_us for row in found), many)
+
+
+def _source(session: Session, asked: Join, number: int, wanted: ViewJoin, scanned: _Scanned) -> Source:
+    view, rows = wanted.view, wanted.rows
+    reach = visible_us(view, scanned.first_us, scanned.last_us)
+    if isinstance(view, FeatureView) and view.sql is not None:
+        rows = selected(session, view, rows, asked.work / f"{view.name}-{secrets.token_hex(8)}", *reach)
+    columns = source_columns(view, rows.schema, rows.where)
+    columns = RowGroups(rows, columns.event_timestamp, *reach).to_check(view, columns, wanted.fields)
+    bad = BadRows.of(wanted.quarantine.parts, rows, columns)
+    pieces = rows.pieces(columns.names, columns.event_timestamp, *reach, most_bytes=_TASK_BYTES)
+    return Source(number, view, rows.where, columns, wanted.fields, tuple(pieces), reach, bad)
+
+
+def _kinds(
+    keys: Sequence[Keys], sources: Sequence[Source], blocks: int, many: Mapping[tuple[int, int], int]
+) -> Iterator[Kind]:
+    """Parts for each kind of entities: as many as there are blocks of labels, or pieces of the kind's sources."""
+    first = 0
+    for i, of_kind in enumerate(keys):
+        views = tuple(source.number for source in sources if _keys(source.view) == of_kind)
+        parts = min(_MOST_PARTS, max(blocks, sum(len(sources[view].pieces) for view in views)))
+        spread = {key: -(-count // _MOST_LABELS) for (kind, key), count in many.items() if kind == i}
+        spread = {key: min(over, parts) for key, over in spread.items() if over > 1}
+        yield Kind(of_kind, first, parts, views, spread)
+        first += parts
+
+
+def _done(session: Session, asked: Join, send: Send, finish: Finish) -> list[Any]:
+    blocks = send.labels.blocks
+    tasks = len(blocks) + sum(len(source.pieces) for source in send.sources)
+    rows = sum(block.rows for block in blocks)
+    rows += sum(piece.rows for source in send.sources for piece in source.pieces)
+    asked.report.started("training set", rows)
+    if send.kinds:
+        parts = send.kinds[-1].first + send.kinds[-1].parts
+        see = See(send.sources, send.kinds, tuple(block.first for block in blocks), _CHUNK_ROWS)
+        sent = session.exchanged(session.tasks(tasks, send.run, packed.SCHEMA), parts, by_tag=True)
+        seen = session.exchanged(session.then(sent, see.run, packed.SCHEMA), len(blocks))
+        frame = session.then(seen, finish.run, Finish.RESULT)
+    else:
+        frame = session.tasks(tasks, finish.run_alone, Finish.RESULT)
+    with session.watched(tasks, rows, asked.report) as tell:
+        done = session.collect(frame)
+        tell(rows)
+    asked.report.finished()
+    return done
+
+
+class SparkJoined:
+    """See join.Joined. Its files go with it.
+
+    Args:
+        folder: of a Parquet file per block.
+        schema, rows, missing: as of Joined.
+    """
+
+    def __init__(self, folder: WorkFolder, schema: pa.Schema, rows: int, missing: Mapping[str, int]) -> None:
+        self._folder, self.schema, self.rows, self.missing = folder, schema, rows, missing
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See join.Joined."""
+        for path in sorted(self._folder.path.glob(_PARTS)):
+            with reading(f"training set {path}"), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches():
+                    yield batch.cast(self.schema)
+
+    def write(self, path: Path) -> None:
+        """See join.Joined: a folder of Parquet files, whose names are in the order of the labels.
+
+        It takes the place of another training set, and of nothing else.
+        """
+        where, unfinished = f"training set {path}", path.with_name(f"{path.name}.unfinished")
+        with reading(where):
+            if path.is_dir() and any(not file.match(_PARTS) for file in path.iterdir()):
+                raise DataError(where, expected="a new name, or a training set's", got="a folder with other files")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            for part in self._folder.path.glob(_PARTS):
+                _link(part, unfinished / part.name)
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            unfinished.rename(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name of a file, which costs nothing; a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
