@@ -31,10 +31,10 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 # itself and hides what the client does: the strictest comparison. On two cores it is what a model server sees.
 TOGETHER, APART = "Reads, client and server on one core", "Reads, client and server on two cores"
 REST = "Writes, jobs, memory, import"
-READS = {"read": read, "mixed": read_mixed}
+READS = {"read": read, "mixed": read_mixed, "live": live_reads}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
-STREAMS = {"live": live_reads, "stream": streaming}
+STREAMS = {"stream": streaming}
 TRAINING = "Training sets, Parquet to Parquet"
 TRAININGS = {"join": join, "join-large": join_large, "join-wide": join_wide, "windows": windows}
 

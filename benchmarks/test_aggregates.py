@@ -15,7 +15,7 @@ import pytest
 
 from feature_store.aggregates.at_times import Events, windows_at
 from feature_store.aggregates.deltas import deltas
-from feature_store.aggregates.read import read
+from feature_store.aggregates.read import WindowReader
 from feature_store.aggregates.tiles import TilesLayout
 from feature_store.aggregates.windows import Windows, compile_windows
 from feature_store.definitions import Aggregation, Float64
@@ -80,8 +80,9 @@ def test_deltas(benchmark: Any, function: str) -> None:
 def test_read(benchmark: Any, function: str) -> None:
     benchmark.group = f"windows of {ENTITIES} entities from 50 tiles each"
     layout = TilesLayout(_means() if function not in FUNCTIONS else _one(function))
-    names = [window.name for window in layout.windows.features]
-    found = benchmark(read, layout, _stored(layout), NOW_US, names)
+    reader = WindowReader(layout, [window.name for window in layout.windows.features])
+    scratch = np.empty(reader.scratch_bytes(ENTITIES), np.uint8)
+    found = benchmark(reader.read, _stored(layout), NOW_US, scratch)
     assert not any(nulls.any() for _, nulls in found.values())
 
 

@@ -2,6 +2,9 @@
 
 A window at `now` holds the tiles from `(now - window) // hop` to `now // hop`. A slot that holds an older tile has
 another number and is left out, so windows slide on when no event comes.
+
+Rings of one shape, as are those of an hour, a day and a week with the same aggregations, are read together: for 200
+entities × 3 rings of two means, 0.20 ms instead of 0.23, of which 0.16 are numpy's work on the tiles.
 """
 
 from __future__ import annotations
@@ -16,68 +19,105 @@ from feature_store.aggregates.windows import LAST_TILE
 from feature_store.definitions.dtypes import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from feature_store.aggregates.parts import Column, Mask, State
+    from feature_store.aggregates.parts import Column, Mask
     from feature_store.aggregates.tiles import TilesLayout
+    from feature_store.aggregates.windows import Window
+
+Values = tuple["Column", "Mask"]
 
 
-def read(layout: TilesLayout, values: Column, now_us: int, features: Sequence[str]) -> dict[str, tuple[Column, Mask]]:
-    """The values of features at a time.
+class WindowReader:
+    """Reads features of one view: compiled once, used for every request.
 
     Args:
         layout: of the state.
-        values: (n, layout.value.itemsize) uint8; a view of a larger buffer will do.
-        now_us: microseconds since 1970.
         features: names of windows of the layout.
-
-    Returns:
-        Per feature (n,) values of its numpy dtype, objects (1-d arrays) for last_n, and (n,) bool: which are null.
     """
-    wanted = set(features)
-    windows = [window for window in layout.windows.features if window.name in wanted]
-    # Functions of one window share what they are finalized from, windows of one ring its tiles.
-    parts: dict[int, dict[int, set[int]]] = {}
-    for window in windows:
-        parts.setdefault(window.ring, {}).setdefault(window.window_us, set()).update(window.parts)
-    # All rings are copied to one place, one after the other. In places of their own they would be so large that the C
-    # library gives their memory back each time: 0.3 ms of page faults for 200 entities × 3 rings.
-    scratch = np.empty(len(values) * max((layout.ring_size(ring) for ring in parts), default=0), np.uint8)
-    found = {}
-    with np.errstate(all="ignore"):  # of stale tiles anything can come; it is left out
-        states = {
-            (ring, window_us): of_window
-            for ring, wanted_parts in parts.items()
-            for window_us, of_window in _states(layout, values, ring, wanted_parts, now_us, scratch)
-        }
+
+    def __init__(self, layout: TilesLayout, features: Sequence[str]) -> None:
+        wanted, plan = set(features), layout.windows
+        alike: dict[object, list[Window]] = {}
+        places: dict[tuple[int, int], int] = {}  # of each window of a ring, how many other windows the ring had before
+        for window in (window for window in plan.features if window.name in wanted):
+            ring = plan.rings[window.ring]
+            earlier = sum(of_ring == window.ring for of_ring, _ in places)
+            nth = places.setdefault((window.ring, window.window_us), earlier)
+            alike.setdefault((ring.parts, ring.slots, nth), []).append(window)
+        self._alike = [_Rings(layout, windows) for windows in alike.values()]
+
+    def scratch_bytes(self, entities: int) -> int:
+        """How much scratch space the reading of so many entities needs."""
+        return entities * max((rings.size for rings in self._alike), default=0)
+
+    def read(self, values: Column, now_us: int, scratch: Column) -> dict[str, Values]:
+        """The values of the features at a time.
+
+        Args:
+            values: (n, layout.value.itemsize) uint8; a view of a larger buffer will do.
+            now_us: microseconds since 1970.
+            scratch: `scratch_bytes(n)` uint8 or more; of no use afterwards.
+
+        Returns:
+            Per feature (n,) values of its numpy dtype, objects (1-d arrays) for last_n, and (n,) bool: which are null.
+        """
+        found: dict[str, Values] = {}
+        with np.errstate(all="ignore"):  # of stale tiles anything can come; it is left out
+            for rings in self._alike:
+                found.update(rings.read(values, now_us, scratch))
+        return found
+
+
+class _Rings:
+    """Rings of one shape, and of each the features of one window."""
+
+    def __init__(self, layout: TilesLayout, windows: list[Window]) -> None:
+        self._layout = layout
+        lengths = {window.ring: window.window_us for window in windows}
+        self._rings = list(lengths)
+        self._lengths = np.array(list(lengths.values()), np.int64)
+        self._hops = np.array([layout.windows.rings[ring].hop_us for ring in lengths], np.int64)
+        # Features that differ in their ring alone are finalized together.
+        self._features: dict[tuple[str, str, tuple[int, ...]], dict[str, int]] = {}
         for window in windows:
-            of_window = [states[window.ring, window.window_us][place] for place in window.parts]
-            found[window.name] = finalize(window.function, DType.parse(window.dtype), of_window)
-    return found
+            named = self._features.setdefault((window.function, window.dtype, window.parts), {})
+            named[window.name] = self._rings.index(window.ring)
+        parts = layout.windows.rings[self._rings[0]].parts
+        self._parts = {place: parts[place] for _, _, places in self._features for place in places}
+
+    @property
+    def size(self) -> int:
+        """Bytes of their tiles in one value."""
+        return self._layout.bytes_of(self._rings)
+
+    def read(self, values: Column, now_us: int, scratch: Column) -> dict[str, Values]:
+        """See WindowReader.read."""
+        of_entities = self._layout.tiles_in(values, self._rings, scratch)
+        shape = of_entities.shape[:2]
+        tiles = of_entities.reshape(shape[0] * shape[1], of_entities.shape[2])
+        held = Held(self._within(of_entities["number"], now_us).reshape(tiles.shape))
+        states = {
+            place: ALGEBRA[part.kind].fold(part, state_of(tiles, place, part), held)
+            for place, part in self._parts.items()
+        }
+        found = {}
+        for (function, dtype, places), named in self._features.items():
+            of_all, nulls = finalize(function, DType.parse(dtype), [states[place] for place in places])
+            of_all, nulls = of_all.reshape(shape), nulls.reshape(shape)
+            found.update({name: (of_all[:, i], nulls[:, i]) for name, i in named.items()})
+        return found
+
+    def _within(self, numbers: Column, now_us: int) -> Mask:
+        """Which tiles windows hold, (n, rings, tiles); stored numbers are one greater, and 0 is no tile."""
+        first = np.maximum((now_us - self._lengths) // self._hops, 0)
+        last = np.minimum(now_us // self._hops, LAST_TILE)
+        # Unsigned, what is below the first wraps around to far above: one comparison instead of two.
+        within: Mask = numbers - _column(first + 1) <= _column(last - first)
+        if (first > last).any():  # a time before 1970, or so late that no event can be near
+            within[:, first > last] = False
+        return within
 
 
-def _states(
-    layout: TilesLayout, values: Column, ring: int, parts: Mapping[int, set[int]], now_us: int, scratch: Column
-) -> Iterator[tuple[int, dict[int, State]]]:
-    """Per window of a ring, the states of the parts that are wanted of it."""
-    plan = layout.windows.rings[ring]
-    tiles = layout.tiles_in(values, ring, scratch)
-    for window_us, places in parts.items():
-        held = Held(_within(tiles["number"], (now_us - window_us) // plan.hop_us, now_us // plan.hop_us))
-        yield (
-            window_us,
-            {
-                place: ALGEBRA[part.kind].fold(part, state_of(tiles, place, part), held)
-                for place, part in ((place, plan.parts[place]) for place in places)
-            },
-        )
-
-
-def _within(numbers: Column, first: int, last: int) -> Mask:
-    """Which tiles are in `[first, last]`; stored numbers are one greater, and 0 is no tile."""
-    first, last = max(first, 0), min(last, LAST_TILE)
-    if first > last:  # a time before 1970, or so late that no event can be near
-        return np.zeros(numbers.shape, bool)
-    # Unsigned, what is below the first wraps around to far above: one comparison instead of two.
-    within: Mask = numbers - np.uint32(first + 1) <= np.uint32(last - first)
-    return within
+def _column(numbers: Column) -> Column:
+    return numbers.astype(np.uint32)[:, None]

@@ -19,6 +19,7 @@ A *delta*, what a batch of events adds to one entity, has the bytes of a record.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,8 @@ import numpy as np
 from feature_store.aggregates.parts import ALGEBRA
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from feature_store.aggregates.parts import Column, State
     from feature_store.aggregates.windows import Part, Ring, Windows
 
@@ -53,22 +56,23 @@ class TilesLayout:
         # The record is what a value starts with, so that a place in it is one in the value.
         self._places = [(_place(self.record, f"ring{i}"), _place(self.value, f"slots{i}")) for i in range(len(rings))]
 
-    def ring_size(self, ring: int) -> int:
-        """Bytes of all the tiles of a ring in one value."""
-        return (1 + self.windows.rings[ring].slots) * self.tiles[ring].itemsize
+    def bytes_of(self, rings: Sequence[int]) -> int:
+        """Bytes of all the tiles of rings in one value."""
+        return sum((1 + self.windows.rings[ring].slots) * self.tiles[ring].itemsize for ring in rings)
 
-    def tiles_in(self, values: Column, ring: int, scratch: Column) -> Column:
-        """The tiles of a ring in (n, value) uint8, its head first: (n, 1 + slots).
+    def tiles_in(self, values: Column, rings: Sequence[int], scratch: Column) -> Column:
+        """The tiles of rings of one shape in (n, value) uint8, each ring's head first: (n, rings, 1 + slots).
 
-        They lie in `scratch`, uint8, of at least n times `ring_size(ring)`.
+        They are copied to `scratch`, at least n × `bytes_of(rings)` uint8, since numpy is slow on what lies askew, as
+        in a reply.
         """
-        tile, slots = self.tiles[ring], self.windows.rings[ring].slots
-        head, after = self._places[ring]
-        # numpy is slow on what lies askew, as in a reply.
-        size = self.ring_size(ring)
-        tiles = scratch[: len(values) * size].reshape(len(values), size)
-        tiles[:, : tile.itemsize] = values[:, head : head + tile.itemsize]
-        tiles[:, tile.itemsize :] = values[:, after : after + slots * tile.itemsize]
+        tile, slots = self.tiles[rings[0]], self.windows.rings[rings[0]].slots
+        shape = len(values), len(rings), (1 + slots) * tile.itemsize
+        tiles = scratch[: math.prod(shape)].reshape(shape)
+        for i, ring in enumerate(rings):
+            head, after = self._places[ring]
+            tiles[:, i, : tile.itemsize] = values[:, head : head + tile.itemsize]
+            tiles[:, i, tile.itemsize :] = values[:, after : after + slots * tile.itemsize]
         found: Column = tiles.view(tile)
         return found
 

@@ -151,7 +151,7 @@ class Decoder:
             layout = self.service.groups[column.group].layout
             assert isinstance(layout, TileValueLayout)
             tiles = self._tiles[column.group] = StoredTiles(
-                layout, self._rows[column.group], self.service.windows_of(column.group), self._now_us
+                layout, self._rows[column.group], self.service.window_reader(column.group), self._now_us
             )
         return tiles
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import numpy as np
 
+from feature_store.online.buffers import BUFFERS
 from feature_store.online.keys import EPOCH_BYTES
 
 if TYPE_CHECKING:
@@ -69,15 +70,17 @@ class ReplyParser:
 
     Attributes:
         fixed: whether the reply is `reply`, with the runs in their places; else it is `replies`.
-        reply: the bytes as they came.
+        reply: the bytes as they came, at the start of a buffer that may be longer. It is used for other replies once
+            the parser is gone and nothing looks into it.
         replies: one list of values per command, or an exception of hiredis.
     """
 
-    __slots__ = ("_commands", "_epoch", "_got", "_reader", "fixed", "replies", "reply", "runs")
+    __slots__ = ("_commands", "_epoch", "_got", "_reader", "_size", "fixed", "replies", "reply", "runs")
 
     def __init__(self, commands: int, runs: list[RowRun], epoch: bytes = b"") -> None:
         self.runs, self._commands, self._epoch = runs, commands, epoch
-        self.reply = bytearray(runs[-1].end + _EPOCH_REPLY_BYTES if runs else _PIECE_BYTES)
+        self._size = runs[-1].end + _EPOCH_REPLY_BYTES if runs else _PIECE_BYTES
+        self.reply = BUFFERS.take(self._size)
         self._got = 0
         self._reader: Any = None
         self.fixed = False
@@ -85,7 +88,9 @@ class ReplyParser:
 
     def buffer(self) -> bytearray | memoryview:
         """Where the next bytes belong; never empty."""
-        return memoryview(self.reply)[self._got :] if self._got else self.reply
+        if self._got or self._size < len(self.reply):
+            return memoryview(self.reply)[self._got : self._size]
+        return self.reply
 
     def received(self, count: int) -> bool:
         """Take note of `count` bytes put into `buffer()`. True when the reply is complete.
@@ -97,7 +102,7 @@ class ReplyParser:
         if self._reader is None:
             if not self.runs:
                 self._reader = hiredis.Reader()
-            elif self._got == len(self.reply):
+            elif self._got == self._size:
                 if self._is_fixed():
                     self.fixed = True
                     return True
@@ -120,9 +125,12 @@ class ReplyParser:
         value: bytes | None = self.replies[0][-1]
         return value
 
+    def __del__(self) -> None:
+        BUFFERS.give_back(self.reply)
+
     def _is_fixed(self) -> bool:
         reply = self.reply
-        if not reply.endswith(b"%b%b\r\n" % (_EPOCH_HEAD, self._epoch)):
+        if reply[self._size - _EPOCH_REPLY_BYTES : self._size] != b"%b%b\r\n" % (_EPOCH_HEAD, self._epoch):
             return False
         for run in self.runs:  # noqa: SIM110 - a generator for all() costs as much as the check itself
             if not run.found_in(reply):
@@ -145,8 +153,8 @@ class ReplyParser:
     def _parse(self) -> bool:
         self._reader.feed(memoryview(self.reply)[: self._got])
         self._got = 0
-        if len(self.reply) < _PIECE_BYTES:
-            self.reply = bytearray(_PIECE_BYTES)
+        if self._size < _PIECE_BYTES:
+            self._size, self.reply = _PIECE_BYTES, bytearray(_PIECE_BYTES)
         while len(self.replies) < self._commands:
             reply = self._reader.gets()
             if reply is False:

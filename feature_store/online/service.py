@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from feature_store.aggregates.read import WindowReader
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, RequestError
 from feature_store.online import keys
@@ -132,6 +133,7 @@ class CompiledService:
         self.groups = [self._group(index) for index in range(len(self._layouts))]
         self._is_fixed = all(group.is_fixed for group in self.groups)
         self._shapes: dict[tuple[int, ...], FixedShape] = {}
+        self._window_readers: dict[int, WindowReader] = {}
         self._epoch_argument = argument(keys.epoch_key(plan.project, 0))
 
     def prepare(self, values: Mapping[str, Any]) -> Request:
@@ -280,11 +282,16 @@ class CompiledService:
         stored = self._stored(plan.view, plan.feature) if plan.view else None
         return TransformInput(plan.name, stored, dtype, dtype.from_json(plan.default))
 
-    def windows_of(self, group: int) -> list[str]:
-        """The features that the service takes of a stream view, by the index of its group."""
-        read = [*self.columns.values(), *(item.stored for item in self._transform_inputs())]
-        names = [column.window.name for column in read if isinstance(column, WindowColumn) and column.group == group]
-        return list(dict.fromkeys(names))
+    def window_reader(self, group: int) -> WindowReader:
+        """Reads what the service takes of a stream view, by the index of its group."""
+        if group not in self._window_readers:
+            layout = self.groups[group].layout
+            assert isinstance(layout, TileValueLayout)
+            read = [*self.columns.values(), *(item.stored for item in self._transform_inputs())]
+            windows = [column for column in read if isinstance(column, WindowColumn) and column.group == group]
+            reader = WindowReader(layout.tiles, [column.window.name for column in windows])
+            self._window_readers[group] = reader
+        return self._window_readers[group]
 
     def _transform_inputs(self) -> list[TransformInput]:
         return [item for transform in self.transforms.values() for item in transform.inputs]

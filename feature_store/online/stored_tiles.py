@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.aggregates.read import read
+from feature_store.online.buffers import BUFFERS
 from feature_store.online.codec import python_values
 from feature_store.online.layout import FINGERPRINT_BYTES
 from feature_store.online.response import Status
 
 if TYPE_CHECKING:
+    from feature_store.aggregates.read import WindowReader
     from feature_store.online.batch import Column
     from feature_store.online.columns import WindowColumn
     from feature_store.online.rows import StoredRows
@@ -25,12 +26,12 @@ class StoredTiles:
     Args:
         layout: of the values.
         rows: where they are.
-        features: which will be asked for: all are read at once.
+        reader: of the windows that will be asked for: all are read at once.
         now_us: the time that windows end at, microseconds since 1970.
     """
 
-    def __init__(self, layout: TileValueLayout, rows: StoredRows, features: list[str], now_us: int) -> None:
-        self._layout, self._rows, self._features, self._now_us = layout, rows, features, now_us
+    def __init__(self, layout: TileValueLayout, rows: StoredRows, reader: WindowReader, now_us: int) -> None:
+        self._layout, self._rows, self._reader, self._now_us = layout, rows, reader, now_us
 
     @property
     def _bytes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -39,7 +40,10 @@ class StoredTiles:
 
     @cached_property
     def _windows(self) -> dict[str, tuple[Column, Column]]:
-        return read(self._layout.tiles, self._bytes, self._now_us, self._features)
+        scratch = BUFFERS.take(self._reader.scratch_bytes(self._rows.count))
+        found = self._reader.read(self._bytes, self._now_us, np.frombuffer(scratch, np.uint8))
+        BUFFERS.give_back(scratch)
+        return found
 
     @cached_property
     def event_times(self) -> Column:

@@ -26,7 +26,7 @@ from naive import Event
 from tile_merges import empty, merge
 
 from feature_store.aggregates.deltas import Deltas, deltas
-from feature_store.aggregates.read import read
+from feature_store.aggregates.read import WindowReader
 from feature_store.aggregates.tiles import TilesLayout
 from feature_store.aggregates.windows import CLOCK_SKEW_US, compile_windows
 from feature_store.definitions import Aggregation, Float64, Int32, String
@@ -64,7 +64,7 @@ def test_windows_are_those_of_the_events(events: list[Event], cuts: list[int], a
             merge(LAYOUT, values[entity], found.records[found.entities == entity])
     newest = max((event["ts"] for event in events), default=BASE_US)
     for now_us in (newest, newest + ahead_s * SECOND_US):
-        read_windows = read(LAYOUT, bytes_of(np.concatenate(values)), now_us, NAMES)
+        read_windows = read(LAYOUT, NAMES, bytes_of(np.concatenate(values)), now_us)
         for entity in range(3):
             assert_windows(read_windows, entity, events, entity, now_us)
 
@@ -179,10 +179,19 @@ def test_an_event_older_than_every_window_is_late() -> None:
     assert merge(SUM, value, summed([BASE_US], [2.0]).records) == [], "a window of the newest event's holds it still"
     assert merge(SUM, value, summed([BASE_US - SECOND_US], [4.0]).records) == [0]
     now_us = BASE_US + 60 * SECOND_US
-    assert read(SUM, bytes_of(value), now_us, ["x_sum_1m"])["x_sum_1m"][0].tolist() == [2.0]
+    assert read(SUM, ["x_sum_1m"], bytes_of(value), now_us)["x_sum_1m"][0].tolist() == [2.0]
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------
+
+
+def read(layout: TilesLayout, names: list[str], values: Any, now_us: int) -> dict[str, Any]:
+    """What a reader reads, with scratch space that held something else before and is overwritten afterwards."""
+    reader = WindowReader(layout, names)
+    scratch = np.full(reader.scratch_bytes(len(values)), 255, np.uint8)
+    found = reader.read(values, now_us, scratch)
+    scratch[:] = 170
+    return found
 
 
 def test_a_tile_that_is_stale_says_nothing_whatever_it_holds() -> None:
@@ -202,7 +211,7 @@ def test_a_tile_that_is_stale_says_nothing_whatever_it_holds() -> None:
     now_us = BASE_US + (ring.slots + 60) * SECOND_US
     last = deltas(layout, np.array([0]), np.array([now_us]), {"x": (np.array([2.0]), np.array([False]))})
     merge(layout, value, last.records)
-    found = read(layout, bytes_of(value), now_us, [window.name for window in layout.windows.features])
+    found = read(layout, [window.name for window in layout.windows.features], bytes_of(value), now_us)
     assert {name: values[0] for name, (values, _) in found.items() if name != "x_last3_1m"} == {
         "x_sum_1m": 2.0, "x_mean_1m": 2.0, "x_min_1m": 2.0, "x_max_1m": 2.0, "x_stddev_1m": 0.0, "x_first_1m": 2.0
     }  # fmt: skip
@@ -213,11 +222,11 @@ def test_tiles_after_now_are_left_out() -> None:
     value = empty(SUM)
     merge(SUM, value, summed([BASE_US, BASE_US + 5 * SECOND_US], [1.0, 2.0]).records)
     sums = [
-        read(SUM, bytes_of(value), BASE_US + s * SECOND_US, ["x_sum_1m"])["x_sum_1m"][0].tolist()
+        read(SUM, ["x_sum_1m"], bytes_of(value), BASE_US + s * SECOND_US)["x_sum_1m"][0].tolist()
         for s in (-1, 0, 4, 5, 60, 61, 65, 66)
     ]
     assert sums == [[0.0], [1.0], [1.0], [3.0], [3.0], [2.0], [2.0], [0.0]]
-    assert read(SUM, bytes_of(value), -5 * SECOND_US, ["x_sum_1m"])["x_sum_1m"][0].tolist() == [0.0]
+    assert read(SUM, ["x_sum_1m"], bytes_of(value), -5 * SECOND_US)["x_sum_1m"][0].tolist() == [0.0]
 
 
 def test_values_may_lie_anywhere_in_a_reply() -> None:
@@ -230,19 +239,19 @@ def test_values_may_lie_anywhere_in_a_reply() -> None:
     reply = np.frombuffer(b"".join(b"$123\r\n" + row.tobytes() + b"\r\n" for row in plain), np.uint8)
     askew = reply.reshape(3, -1)[:, 6:-2]
     now_us = BASE_US + 31 * SECOND_US
-    wanted = read(LAYOUT, plain, now_us, NAMES)
+    wanted = read(LAYOUT, NAMES, plain, now_us)
     for some in (NAMES, NAMES[::2], NAMES[:1], []):
-        got = read(LAYOUT, askew, now_us, some)
+        got = read(LAYOUT, some, askew, now_us)
         assert set(got) == set(some)
         for name, (got_values, nulls) in got.items():
             assert [str(value) for value in got_values] == [str(value) for value in wanted[name][0]]
             assert nulls.tolist() == wanted[name][1].tolist()
-    none = read(LAYOUT, plain[:0], now_us, NAMES)
+    none = read(LAYOUT, NAMES, plain[:0], now_us)
     assert all(len(got_values) == len(nulls) == 0 for got_values, nulls in none.values())
 
 
 def test_values_are_of_the_features_types() -> None:
-    found = read(LAYOUT, bytes_of(empty(LAYOUT)), BASE_US, NAMES)
+    found = read(LAYOUT, NAMES, bytes_of(empty(LAYOUT)), BASE_US)
     for window in WINDOWS.features:
         values, nulls = found[window.name]
         kind = "O" if window.function == "last_n" else {"Int64": "i", "Int32": "i", "Bool": "b"}.get(window.dtype, "f")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from stream_worlds import (
 
 from feature_store.errors import CorruptRowError, FenceError, NotFoundError, StaleWriteError
 from feature_store.online import OnlineStore, Status
+from feature_store.online.buffers import LARGE_BYTES
 from feature_store.online.keys import fences_key, tiles_prefix
 from feature_store.online.tile_generations import begin, serve
 from feature_store.online.tile_writer import Merge
@@ -123,6 +125,25 @@ def test_a_matrix_holds_windows_beside_defaults(store: OnlineStore, client: Any)
     matrix = client.get_online_features(asked, {"user_id": [2, 1]}, now=NOW_US).to_numpy()
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, np.array([[0, np.nan, 0], [2, 1.5, 3]], np.float32))
+
+
+def test_large_replies_that_wait_to_be_decoded_stay_as_they_came(store: OnlineStore, client: Any) -> None:
+    """Each reply is large enough for its buffer to be used again; half of them are dropped undecoded."""
+    events = [click(user_id, ago_s=user_id / 2, price=float(user_id)) for user_id in range(1, 61)]
+    write(store, events)
+    size = store.statistics()["activity"]["row_bytes"]
+    chance = random.Random(0)
+    waiting = []
+    for i in range(12):
+        users = chance.sample(range(1, 61), 40)
+        assert len(users) * size > LARGE_BYTES
+        response = client.get_online_features("everything", {"user_id": users}, now=NOW_US)
+        if i % 2:
+            waiting.append((response, users))
+        if i % 4 == 3:
+            assert_serves(waiting[0][0], events, waiting[0][1], NOW_US)
+    for response, users in reversed(waiting):
+        assert_serves(response, events, users, NOW_US)
 
 
 def test_many_buckets_serve_the_same(redis_url: str, client: Any) -> None:
