@@ -47,6 +47,10 @@ class RequestError(FeatureStoreError, ValueError):
     """What was asked for does not fit: entity keys or request fields missing, null or of a wrong type."""
 
 
+class ModelMismatchError(RequestError):
+    """A service serves other features, or under another prune plan, than the model that asks was made for."""
+
+
 class DataError(FeatureStoreError, ValueError):
     """Data to be written or read does not fit the declared types."""
 

@@ -6,13 +6,14 @@ import contextlib
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find, load_definitions
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
+from feature_store.definitions.pruned import pruned, refuse_unbound
 from feature_store.errors import ConfigError, DefinitionError, NotFoundError, NotPublishedError, RefusedError, extra
 from feature_store.materialize.rollout import roll_out
 from feature_store.online.client import OnlineClient
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.pruning import Pruning
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.local import LocalEngine
     from feature_store.engines.report import Report
@@ -141,8 +143,7 @@ class FeatureStore:
         Raises:
             DefinitionError: the definitions in the folder are wrong.
         """
-        newest = self.registry.latest()
-        return plan_changes(newest.definitions() if newest is not None else None, self.definitions)
+        return self._changes(self.registry.latest())[1]
 
     def apply(self, *, author: str | None = None) -> Applied:
         """Make the folder's definitions a new version of the registry, and serve it.
@@ -158,21 +159,58 @@ class FeatureStore:
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
         newest = self.registry.latest()
-        changes = plan_changes(newest.definitions() if newest is not None else None, self.definitions)
+        return self._apply(newest, *self._changes(newest), author)
+
+    def prune(self, service: str, pruning: Pruning | None, *, author: str | None = None) -> Applied:
+        """Make what a prune plan takes from a service, or (None) that nothing is taken, a new version, and serve it.
+
+        What is not stored any more is dropped once no reader needs it; what is stored again is filled, as by `apply`,
+        before any reader sees it.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such service, or nothing is pruned of it.
+            ConflictError: the service is not what the plan was made for, or somebody else applied in the meantime.
+            DefinitionError, RegistryError, OnlineStoreError: as their names say.
+        """
+        newest = self._newest()
+        applied = newest.definitions()
+        applied.service(service)
+        if pruning is None and service not in applied.prunings:
+            raise NotFoundError(f"service {service}", expected="a prune plan that is applied", got="none")
+        prunings = applied.prunings | ({} if pruning is None else {service: pruning})
+        target = applied.with_prunings(
+            one for one in prunings.values() if pruning is not None or one.service != service
+        )
+        if pruning is not None:
+            refuse_unbound(target, pruning)
+        return self._apply(newest, target, plan_changes(applied, target), author)
+
+    def _changes(self, newest: Version | None) -> tuple[DefinitionSet, ChangePlan]:
+        """The folder's definitions, pruned as those that are applied, and how they differ from these."""
+        if newest is None:
+            return self.definitions, plan_changes(None, self.definitions)
+        applied = newest.definitions()
+        target = self.definitions.with_prunings(applied.prunings.values())
+        for pruning in target.prunings.values():
+            refuse_unbound(target, pruning)
+        return target, plan_changes(applied, target)
+
+    def _apply(self, newest: Version | None, target: DefinitionSet, changes: ChangePlan, author: str | None) -> Applied:
         if changes.refused:
             refused = changes.refused[0]
             raise RefusedError(f"{refused.kind} {refused.name}", got=str(refused.details[0]), hint=refused.reason)
         version = self.registry.commit(
-            self.definitions, base=newest.version if newest is not None else None, author=author or current_author()
+            target, base=newest.version if newest is not None else None, author=author or current_author()
         )
+        served = pruned(target)
         plan = roll_out(
-            self.definitions,
+            target,
             version.version,
             project=self.project,
             online=self.online,
             registry=self.registry,
-            fill=self._fill_generation,
-            fill_tiles=_TilesFill(self),
+            fill=partial(self._fill_generation, served),
+            fill_tiles=_TilesFill(self, served),
             buckets=self.config.online_store.buckets,
             expire_keys=self.config.online_store.expire_keys,
         )
@@ -209,7 +247,7 @@ class FeatureStore:
             from feature_store.materialize.job import materialize
 
         newest, plan = self._served()
-        definitions = newest.definitions()
+        definitions = newest.served_definitions()
         return [
             materialize(
                 view,
@@ -238,7 +276,7 @@ class FeatureStore:
         with extra("local", "push"):
             from feature_store.materialize.job import push
 
-        definition = self._served()[0].definitions().view(view)
+        definition = self._served()[0].served_definitions().view(view)
         return push(
             definition,
             table,
@@ -315,7 +353,7 @@ class FeatureStore:
             DefinitionError: its source has no history.
             DataError, StreamError, OnlineStoreError: as their names say; run it again, and it goes on.
         """
-        definitions = self._served()[0].definitions()
+        definitions = self._served()[0].served_definitions()
         definition = find(definitions.stream_feature_views, view, "stream view")
         return self._backfill(definition, allow_gap=allow_gap, report=report).run(to_microseconds(until))
 
@@ -447,7 +485,7 @@ class FeatureStore:
 
     def _sampled_rows(self, service: str, count: int) -> dict[str, Any]:
         """Entity rows of entities that are stored, each join key's values in an order of their own."""
-        definitions = self.applied()
+        definitions = self._newest().served_definitions()
         rows: dict[str, list[Any]] = {}
         for view in definitions.stored_views_of(service):
             if not set(view.join_keys) <= rows.keys():
@@ -531,11 +569,13 @@ class FeatureStore:
         self._exit.callback(engine.close)
         return engine
 
-    def _fill_generation(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
+    def _fill_generation(
+        self, definitions: DefinitionSet, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]
+    ) -> None:
         with extra("local", "materialize"):
             from feature_store.materialize.job import materialize
 
-        definition = self.definitions.view(view)
+        definition = definitions.view(view)
         if definition.source is None:
             return
         for start_us, end_us in intervals:
@@ -558,8 +598,8 @@ class FeatureStore:
 class _TilesFill:
     """See rollout.FillTiles: an applied change of a stream view is filled as `backfill` fills one."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
+    def __init__(self, store: FeatureStore, definitions: DefinitionSet) -> None:
+        self._store, self._definitions = store, definitions
 
     def start_us(self, tiles: TilesPlan) -> int | None:
         """See FillTiles."""
@@ -573,4 +613,4 @@ class _TilesFill:
         self._store._backfill(self._view(tiles), allow_gap=True).fill(tiles)
 
     def _view(self, tiles: TilesPlan) -> StreamFeatureView:
-        return self._store.definitions.stream_feature_views[tiles.view]
+        return self._definitions.stream_feature_views[tiles.view]

@@ -13,6 +13,7 @@ from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView, Projection
 from feature_store.definitions.on_demand import OnDemandFeatureView
+from feature_store.definitions.pruning import Pruning
 from feature_store.definitions.service import FeatureService
 from feature_store.definitions.source import KafkaSource, ParquetSource
 from feature_store.definitions.stream_view import StreamFeatureView
@@ -37,12 +38,13 @@ class DefinitionSet:
 
     Args:
         definitions: any number of them; entities that views mention are taken along.
+        prunings: what is taken from services, one of each at most.
 
     Raises:
         DefinitionError: two differ under one name, or one mentions what is not there.
     """
 
-    def __init__(self, definitions: Iterable[Definition]) -> None:
+    def __init__(self, definitions: Iterable[Definition], prunings: Iterable[Pruning] = ()) -> None:
         found: dict[str, Definition] = {}
         for definition in definitions:
             members = definition.entities if isinstance(definition, (FeatureView, StreamFeatureView)) else ()
@@ -59,6 +61,7 @@ class DefinitionSet:
         self.stream_feature_views = _of_kind(found, StreamFeatureView)
         self.on_demand_feature_views = _of_kind(found, OnDemandFeatureView)
         self.feature_services = _of_kind(found, FeatureService)
+        self.prunings = {pruning.service: pruning for pruning in prunings}
         self._check_join_keys()
         self._check_projections()
         self._check_requests()
@@ -87,6 +90,19 @@ class DefinitionSet:
         """
         return find({view.name: view for view in self.stored_views}, name, "feature view")
 
+    def servable_view(self, name: str) -> FeatureView | StreamFeatureView | OnDemandFeatureView:
+        """The view of that name, of whatever kind.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        views = {view.name: view for view in (*self.stored_views, *self.on_demand_feature_views.values())}
+        return find(views, name, "feature view")
+
+    def with_prunings(self, prunings: Iterable[Pruning]) -> DefinitionSet:
+        """The same definitions, with these prunings and no others."""
+        return DefinitionSet(self, prunings)
+
     def stored_views_of(self, service: str) -> list[FeatureView | StreamFeatureView]:
         """The stored views that a service reads, for its on-demand features too, each once.
 
@@ -108,14 +124,17 @@ class DefinitionSet:
         return find(self.feature_services, name, "feature service")
 
     def to_document(self) -> dict[str, Any]:
-        """The definitions as JSON types: `{kind: {name: definition}}`."""
-        return {
+        """The definitions as JSON types: `{kind: {name: definition}}`; and, if there are any, `prunings`."""
+        document: dict[str, Any] = {
             kind: {
                 name: item.model_dump(mode="json", by_alias=True, exclude={"name"})
                 for name, item in getattr(self, kind).items()
             }
             for kind in KINDS
         }
+        if self.prunings:
+            document["prunings"] = {name: pruning.model_dump(mode="json") for name, pruning in self.prunings.items()}
+        return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Mapping[str, Any]]) -> DefinitionSet:
@@ -148,7 +167,8 @@ class DefinitionSet:
         ]
         on_demand = [OnDemandFeatureView(name, **about) for name, about in document["on_demand_feature_views"].items()]
         services = [FeatureService(name, **about) for name, about in document["feature_services"].items()]
-        return cls([*entities.values(), *views, *streams, *on_demand, *services])
+        prunings = [Pruning(**about) for about in document.get("prunings", {}).values()]
+        return cls([*entities.values(), *views, *streams, *on_demand, *services], prunings)
 
     def _check_join_keys(self) -> None:
         by_key: dict[str, Entity] = {}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.online.conversation import PublishedPlan
     from feature_store.online.store import OnlineStore
-    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Registry
 
     # Fills one view's segment of a new generation from its source, over intervals in microseconds.
@@ -162,10 +162,15 @@ def _fill_group(old: RowGroupPlan, new: RowGroupPlan, online: OnlineStore, regis
     for segment in new.segments:
         intervals = registry.finished_intervals(segment.view, old.generation)
         was = next((other for other in old.segments if other.view == segment.view), None)
-        if was is not None and (was.fields != segment.fields or segment.created > was.created):
+        if was is not None and (_adds_fields(was, segment) or segment.created > was.created):
             fill(segment.view, new, intervals)
         for start, end in intervals:
             registry.record_interval(segment.view, new.generation, start, end)
+
+
+def _adds_fields(was: SegmentPlan, segment: SegmentPlan) -> bool:
+    stored = {(field.name, field.dtype) for field in was.fields}
+    return any((field.name, field.dtype) not in stored for field in segment.fields)
 
 
 def _refuse_to_go_back(old: ServingPlan, target: ServingPlan) -> None:

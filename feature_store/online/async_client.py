@@ -58,9 +58,13 @@ class AsyncOnlineClient:
         entity_rows: Mapping[str, Any],
         *,
         now: datetime | int | None = None,
+        model_features: Sequence[str] | None = None,
+        plan: str | None = None,
     ) -> OnlineResponse:
         """As `OnlineClient.get_online_features`."""
-        return await self._run(self._conversation.get_online_features(service, entity_rows, now))
+        return await self._run(
+            self._conversation.get_online_features(service, entity_rows, now, (model_features, plan))
+        )
 
     async def plan(self) -> ServingPlan:
         """As `OnlineClient.plan`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.online.connection import Pool
-from feature_store.online.conversation import Conversation
+from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class OnlineClient:
         entity_rows: Mapping[str, Any],
         *,
         now: datetime | int | None = None,
+        model_features: Sequence[str] | None = None,
+        plan: str | None = None,
     ) -> OnlineResponse:
         """Read the features of n entity rows in one round trip.
 
@@ -64,8 +66,11 @@ class OnlineClient:
             entity_rows: `{join key or request field: value or n values}`; a scalar stands for every row, each distinct
                 key is read once, and rows come back in the order given. Names not needed are ignored.
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
+            model_features: the names of the model's features, in order; any will do unless given.
+            plan: the id of the prune plan that the model was made for, empty: none; any will do unless given.
 
         Raises:
+            ModelMismatchError: the service serves other features, or under another prune plan, than the model's.
             NotFoundError: there is no such service, view or feature.
             RequestError: an entity key or request field is missing, null, or of a wrong type or length.
             NotPublishedError: no plan is published for the project.
@@ -74,14 +79,15 @@ class OnlineClient:
             TransformError: an on-demand function is missing or differs from the applied one.
         """
         conversation = self._conversation
-        begun = conversation.begin(service, entity_rows)
+        made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
+        begun = conversation.begin(service, entity_rows, made_for)
         if begun is not None:
             request = begun[2]
             self._pool.exchange(request.command, request.parser)
             response = conversation.finish(*begun, now)
             if response is not None:
                 return response
-        return self._run(conversation.get_online_features(service, entity_rows, now))
+        return self._run(conversation.get_online_features(service, entity_rows, now, made_for))
 
     def plan(self) -> ServingPlan:
         """The plan that is published now.

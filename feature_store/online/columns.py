@@ -46,6 +46,13 @@ class ComputedColumn(NamedTuple):
     default: Any
 
 
+class PrunedColumn(NamedTuple):
+    """A column that a prune plan dropped and that is still served, as its default."""
+
+    dtype: DType
+    default: Any
+
+
 class TransformInput(NamedTuple):
     """An input of an on-demand function: a column that is read, or (None) a field of the request."""
 
@@ -55,4 +62,4 @@ class TransformInput(NamedTuple):
     default: Any
 
 
-Column = StoredColumn | WindowColumn | ComputedColumn
+Column = StoredColumn | WindowColumn | ComputedColumn | PrunedColumn

@@ -13,7 +13,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.dtypes import to_microseconds
-from feature_store.errors import NotFoundError, NotPublishedError, OnlineStoreError, RequestError
+from feature_store.errors import (
+    ModelMismatchError,
+    NotFoundError,
+    NotPublishedError,
+    OnlineStoreError,
+    RequestError,
+)
 from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.resp import ReplyParser, argument
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from feature_store.online.transforms import Transform
 
 Exchange = tuple[bytes, ReplyParser]
+# What a model was made for: see CompiledService.refuse_unless_for.
+MadeFor = tuple["Sequence[str] | None", "str | None"]
+WHATEVER: MadeFor = (None, None)
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
 MOST_RELOADS = 10
 
@@ -68,7 +77,11 @@ class Conversation:
         self._published: PublishedPlan | None = None
 
     def get_online_features(
-        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], now: datetime | int | None
+        self,
+        service: str | Sequence[str],
+        entity_rows: Mapping[str, Any],
+        now: datetime | int | None,
+        made_for: MadeFor = WHATEVER,
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows."""
         for _ in range(MOST_RELOADS):
@@ -77,8 +90,9 @@ class Conversation:
                 published = yield from self.load_plan()
             try:
                 compiled = published.service(service)
-            except NotFoundError:
-                # It may be in a plan published since.
+                compiled.refuse_unless_for(*made_for)
+            except (NotFoundError, ModelMismatchError):
+                # A plan published since may be another.
                 fresh = yield from self.load_plan()
                 if fresh.epoch == published.epoch:
                     raise
@@ -96,7 +110,7 @@ class Conversation:
         )
 
     def begin(
-        self, service: str | Sequence[str], entity_rows: Mapping[str, Any]
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], made_for: MadeFor = WHATEVER
     ) -> tuple[PublishedPlan, CompiledService, Request] | None:
         """The first request of `get_online_features`, or None when a plan must be read first.
 
@@ -107,6 +121,8 @@ class Conversation:
         if published is None or service not in published:
             return None
         compiled = published.service(service)
+        if made_for is not WHATEVER and not compiled.is_for(*made_for):
+            return None
         return published, compiled, compiled.prepare(entity_rows)
 
     def finish(

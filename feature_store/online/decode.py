@@ -8,7 +8,7 @@ import numpy as np
 
 from feature_store.errors import CorruptRowError
 from feature_store.online.codec import decode_variable, python_values, unbiased
-from feature_store.online.columns import ComputedColumn, StoredColumn, WindowColumn
+from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, WindowColumn
 from feature_store.online.layout import encode_time
 from feature_store.online.matrix import default_elements, refuse_identifiers
 from feature_store.online.response import Status
@@ -61,6 +61,8 @@ class Decoder:
             self._fill(view, out, raw)
         for name, column in plan.computed:
             out[:, column] = self._computed_for_matrix(name)
+        for columns, values in plan.constant:
+            out[:, columns] = values
         return out
 
     def _is_whole(self, plan: MatrixPlan) -> bool:
@@ -106,6 +108,8 @@ class Decoder:
     def python_column(self, name: str) -> list[Any]:
         """n exact Python values; the default, or None, where there is no value."""
         column = self.service.columns[name]
+        if isinstance(column, PrunedColumn):
+            return [column.default] * self.count
         present = (self.status(name) == Status.PRESENT).tolist()
         if isinstance(column, ComputedColumn):
             values = self._computed(column)
@@ -119,6 +123,8 @@ class Decoder:
     def status(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(n,) Status codes."""
         column = self.service.columns[name]
+        if isinstance(column, PrunedColumn):
+            return np.full(self.count, Status.PRUNED, np.uint8)
         if isinstance(column, ComputedColumn):
             return self._inputs_status(self.service.transforms[column.transform])
         return self._stored_status(column)
@@ -126,6 +132,8 @@ class Decoder:
     def event_times(self, name: str) -> Column | None:
         """(n,) int64 microseconds, NO_TIME where the row is missing; None when nothing stored is involved."""
         column = self.service.columns[name]
+        if isinstance(column, PrunedColumn):
+            return None
         if not isinstance(column, ComputedColumn):
             return self._stored_times(column)
         inputs = [item.stored for item in self.service.transforms[column.transform].inputs]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.errors import RequestError
-from feature_store.online.columns import StoredColumn
+from feature_store.online.columns import PrunedColumn, StoredColumn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +83,7 @@ class MatrixPlan:
     Attributes:
         views: the parts that are copied from rows.
         computed: the columns that are computed at read, windows and on-demand features: name and place.
+        constant: the columns of what is pruned, and their values.
         width: columns of the matrix.
         pieces: see `_pieces`.
 
@@ -94,6 +95,7 @@ class MatrixPlan:
         placed: dict[tuple[int, str], list[tuple[FieldLayout, int]]] = {}
         segments: dict[tuple[int, str], SegmentLayout] = {}
         self.computed: list[tuple[str, int]] = []
+        self.constant: list[tuple[slice, list[float]]] = []
         self.width = 0
         for name, column in columns.items():
             refuse_unless_numeric(name, column.dtype)
@@ -101,6 +103,9 @@ class MatrixPlan:
                 place = column.group, column.segment.view
                 segments[place] = column.segment
                 placed.setdefault(place, []).append((column.field, self.width))
+            elif isinstance(column, PrunedColumn):
+                values = default_elements(column.dtype, column.default)
+                self.constant.append((slice(self.width, self.width + len(values)), values))
             else:
                 self.computed.append((name, self.width))
             self.width += column.dtype.size
@@ -111,7 +116,7 @@ class MatrixPlan:
         """Of a matrix that is made of float32 as they are stored: the pieces of a row, `(group, from, to)` in bytes of
         the stored row, in the order of the columns. Else None."""
         pieces = [(block.raw_target.start, view.group, block) for view in self.views for block in view.blocks]
-        if self.computed or not all(block.raw for _, _, block in pieces):
+        if self.computed or self.constant or not all(block.raw for _, _, block in pieces):
             return None
         ordered = sorted(pieces, key=lambda piece: piece[0])
         return [(group, block.offset, block.offset + block.width) for _, group, block in ordered]

@@ -33,12 +33,12 @@ class Status(IntEnum):
 class Lazy(Mapping[str, Any]):
     """A mapping whose values are computed when they are asked for."""
 
-    def __init__(self, names: list[str], compute: Callable[[str], Any]) -> None:
-        self._names, self._compute = names, compute
+    def __init__(self, names: list[str], compute: Callable[[str], Any], dropped: Mapping[str, str]) -> None:
+        self._names, self._compute, self._dropped = names, compute, dropped
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
-            raise KeyError(name)
+            raise KeyError(f"{name}: {self._dropped[name]}" if name in self._dropped else name)
         return self._compute(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -71,6 +71,11 @@ class OnlineResponse:
     def columns(self) -> list[str]:
         """The matrix's columns: the names, with one per element (`name[0]`, …) of a fixed-size array."""
         return self._decoder.service.matrix_columns()
+
+    @property
+    def prune_plan(self) -> str | None:
+        """The id of the prune plan that says which features are served; None: all are."""
+        return self._decoder.service.prune_plan or None
 
     @property
     def plan_version(self) -> int:
@@ -124,13 +129,20 @@ class OnlineResponse:
     @property
     def status(self) -> Mapping[str, list[Status]]:
         """Per feature, one Status per row."""
-        return Lazy(self.names, lambda name: [Status(code) for code in self._decoder.status(name).tolist()])
+        return self._lazy(lambda name: [Status(code) for code in self._decoder.status(name).tolist()])
 
     @property
     def event_timestamps(self) -> Mapping[str, list[Any]]:
         """Per feature, the event time (UTC datetime) of each row's value, or None where the row is missing. Of an
         on-demand feature: the oldest of its inputs'; None when only the request feeds it."""
-        return Lazy(self.names, self._event_timestamps)
+        return self._lazy(self._event_timestamps)
+
+    def _lazy(self, compute: Callable[[str], Any]) -> Lazy:
+        pruning = self._decoder.service.pruning
+        dropped = (
+            {column.name: f"dropped by prune plan {pruning.plan}" for column in pruning.dropped} if pruning else {}
+        )
+        return Lazy(self.names, compute, dropped)
 
     def _event_timestamps(self, name: str) -> list[Any]:
         times = self._decoder.event_times(name)

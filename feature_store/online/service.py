@@ -12,9 +12,9 @@ import numpy as np
 
 from feature_store.aggregates.read import WindowReader
 from feature_store.definitions.dtypes import DType
-from feature_store.errors import DataError, RequestError
+from feature_store.errors import DataError, ModelMismatchError, NotFoundError, RequestError
 from feature_store.online import keys
-from feature_store.online.columns import ComputedColumn, StoredColumn, TransformInput, WindowColumn
+from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, TransformInput, WindowColumn
 from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
 from feature_store.online.layout import RowLayout
 from feature_store.online.matrix import MatrixPlan
@@ -23,12 +23,19 @@ from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.transforms import find_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from feature_store.online.batch import Column
     from feature_store.online.columns import Column as ServedColumn
     from feature_store.online.transforms import Transform
-    from feature_store.registry.serving_plan import ColumnPlan, InputPlan, ServicePlan, ServingPlan, TransformPlan
+    from feature_store.registry.serving_plan import (
+        ColumnPlan,
+        InputPlan,
+        PrunedColumnPlan,
+        ServicePlan,
+        ServingPlan,
+        TransformPlan,
+    )
 
 
 class CompiledTransform(NamedTuple):
@@ -40,6 +47,8 @@ class CompiledTransform(NamedTuple):
 
 
 Layout = TypeVar("Layout", RowLayout, TileValueLayout)
+_REFIT = "serve the model that was fitted for this plan; or roll the plan back (`feature-store prune rollback`)"
+_NAMED = 5  # of features that are too few or too many, how many an error names
 # Shapes kept per service; a server that ranks up to a thousand candidates sees a thousand.
 MOST_SHAPES = 4096
 
@@ -127,7 +136,10 @@ class CompiledService:
         self.transforms: dict[str, CompiledTransform] = {}
         self._transform_plans = {transform.name: transform for transform in plan.transforms}
         self._given = transforms
-        self.columns: dict[str, ServedColumn] = {column.name: self._column(column) for column in service.columns}
+        self.pruning = service.pruning
+        is_served = self.pruning is not None and self.pruning.stage != "shadow"
+        self.prune_plan = self.pruning.plan if self.pruning is not None and is_served else ""
+        self.columns = self._served_columns(service)
         self.names = list(self.columns)
         self.origins = {column.name: (column.view, column.feature) for column in service.columns}
         self.groups = [self._group(index) for index in range(len(self._layouts))]
@@ -182,6 +194,10 @@ class CompiledService:
 
     def matrix_columns(self) -> list[str]:
         """The names of the matrix's columns."""
+        return list(self._matrix_columns)
+
+    @cached_property
+    def _matrix_columns(self) -> list[str]:
         names: list[str] = []
         for name, column in self.columns.items():
             length = column.dtype.length
@@ -241,7 +257,60 @@ class CompiledService:
             places.append(chosen)
         return Request(count, values, asked, b"".join(commands), ReplyParser(len(commands), []), places)
 
+    def is_for(self, model_features: Sequence[str] | None, prune_plan: str | None) -> bool:
+        """Whether the service serves what a model was made for.
+
+        Args:
+            model_features: the names of the model's features in order, or of its matrix's columns; None: whatever.
+            prune_plan: the id of the prune plan that the model was made for, empty: none; None: whatever.
+        """
+        return prune_plan in (None, self.prune_plan) and (
+            model_features is None or list(model_features) in (self.names, self._matrix_columns)
+        )
+
+    def refuse_unless_for(self, model_features: Sequence[str] | None, prune_plan: str | None) -> None:
+        """Raise a ModelMismatchError unless `is_for`."""
+        if self.is_for(model_features, prune_plan):
+            return
+        where = f"service {self.name}, served by version {self.plan.version}"
+        if prune_plan not in (None, self.prune_plan):
+            expected, got = f"prune plan {prune_plan or 'none'}, as the model", self.prune_plan or "none"
+        else:
+            expected, got = "the model's features, in their order", self._difference(model_features or ())
+        raise ModelMismatchError(where, expected=expected, got=got, hint=_REFIT)
+
+    def _difference(self, model_features: Sequence[str]) -> str:
+        known = {*self.names, *self._matrix_columns}
+        lacking = [name for name in model_features if name not in known]
+        beyond = [name for name in self.names if name not in model_features]
+        found = [
+            f"{what} {', '.join(names[:_NAMED])}" + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            for what, names in (("without", lacking), ("with", beyond))
+            if names
+        ]
+        under = f"; prune plan {self.prune_plan} is applied" if self.prune_plan else ""
+        return (" and ".join(found) or "another order") + under
+
+    def _served_columns(self, service: ServicePlan) -> dict[str, ServedColumn]:
+        read: dict[str, ServedColumn] = {column.name: self._column(column) for column in service.columns}
+        pruning = service.pruning
+        if pruning is None or pruning.stage == "shadow" or pruning.answer != "default":
+            return read
+        dropped = {column.name: column for column in pruning.dropped}
+        return {name: _pruned(dropped[name]) if name in dropped else read[name] for name in pruning.columns}
+
     def _column(self, column: ColumnPlan) -> ServedColumn:
+        try:
+            return self._read_column(column)
+        except (NotFoundError, RequestError):
+            dropped = self.plan.dropped_by(column.view, column.feature)
+            if dropped is None:
+                raise
+        expected = "a feature that is stored"
+        hint = "roll the plan back (`feature-store prune rollback`) to have it again"
+        raise NotFoundError(f"{column.view}:{column.feature}", expected=expected, got=dropped, hint=hint)
+
+    def _read_column(self, column: ColumnPlan) -> ServedColumn:
         transform = self._transform_plans.get(column.view)
         if transform is None:
             return self._stored(column.view, column.feature)
@@ -301,6 +370,11 @@ class CompiledService:
         stored = [column for column in read if isinstance(column, StoredColumn)]
         variables = {column.segment.view for column in stored if column.group == index and column.field.slot >= 0}
         return GroupRead(self.plan, list(self._layouts.values())[index], sorted(variables))
+
+
+def _pruned(column: PrunedColumnPlan) -> PrunedColumn:
+    dtype = DType.parse(column.dtype)
+    return PrunedColumn(dtype, dtype.from_json(column.default))
 
 
 def _known(view: str, feature: str, features: Mapping[str, object]) -> str:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from feature_store.aggregates.windows import compile_windows
+from feature_store.definitions.pruned import pruned
 from feature_store.registry.serving_plan import (
     ColumnPlan,
     FieldPlan,
     InputPlan,
+    PrunedColumnPlan,
+    PruningPlan,
     RowGroupPlan,
     SegmentPlan,
     ServicePlan,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.field import Field
     from feature_store.definitions.on_demand import OnDemandFeatureView
+    from feature_store.definitions.pruning import Pruning
     from feature_store.definitions.stream_view import StreamFeatureView
 
 
@@ -35,7 +39,7 @@ def compile_plan(
     buckets: int = 1,
     expire_keys: bool = False,
 ) -> ServingPlan:
-    """The plan that serves these definitions.
+    """The plan that serves these definitions, without what is pruned.
 
     A row group keeps the generation that `previous` gives it as long as its layout stays the same; else its
     generation is this version, a number that no earlier layout of the project had. A stream view keeps its generation
@@ -43,6 +47,7 @@ def compile_plan(
     being filled by an apply that was killed.
     """
     kept = {group.name: group for group in previous.groups} if previous is not None else {}
+    definitions = pruned(definitions)
     return ServingPlan(
         project=project,
         version=version,
@@ -57,12 +62,20 @@ def compile_plan(
                     for projection in service.features
                     for feature, served in projection.columns
                 ),
+                _pruning(definitions.prunings.get(service.name)),
             )
             for service in definitions.feature_services.values()
         ),
         buckets=buckets,
         expire_keys=expire_keys,
     )
+
+
+def _pruning(pruning: Pruning | None) -> PruningPlan | None:
+    if pruning is None:
+        return None
+    dropped = tuple(PrunedColumnPlan(**feature.model_dump()) for feature in pruning.dropped)
+    return PruningPlan(pruning.plan, pruning.stage, pruning.answer, pruning.columns, dropped)
 
 
 def layout_of(group: RowGroupPlan) -> tuple[object, ...]:

@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 Action = Literal["create", "update", "delete"]
 Effect = Literal["safe", "rewrites", "refused"]
+_SERVED_AGAIN = "{} are served again; what was not stored is filled from the sources first"
+_PRUNING = {
+    (action, stage): reason
+    for action in ("create", "update")
+    for stage, reason in (
+        ("shadow", "{} would be dropped; clients compare"),
+        ("mask", "{} are not served any more"),
+        ("drop", "{} are not served any more, nor computed and stored where no service needs them"),
+    )
+} | {("delete", stage): _SERVED_AGAIN for stage in ("shadow", "mask", "drop")}
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
@@ -110,7 +120,27 @@ def plan_changes(old: DefinitionSet | None, new: DefinitionSet) -> ChangePlan:
             action: Action = "create" if was is None else "delete" if becomes is None else "update"
             effect, reason = _judge(kind, name, action, details, old, new, rewritten)
             changes.append(Change(action, model.__name__, name, effect, reason, details))
+    changes += _pruning_changes(old, new)
     return ChangePlan(tuple(changes), tuple(sorted(rewritten)))
+
+
+def _pruning_changes(old: DefinitionSet | None, new: DefinitionSet) -> list[Change]:
+    before = old.prunings if old is not None else {}
+    changes = []
+    for service in sorted(before.keys() | new.prunings.keys()):
+        was, becomes = before.get(service), new.prunings.get(service)
+        if was == becomes:
+            continue
+        action: Action = "create" if was is None else "delete" if becomes is None else "update"
+        stages = [pruning.stage for pruning in (was, becomes) if pruning is not None]
+        effect: Effect = "rewrites" if "drop" in stages else "safe"
+        pruning = becomes or was
+        assert pruning is not None
+        count = f"{len(pruning.dropped)} of {len(pruning.columns)} features"
+        changes.append(
+            Change(action, "Pruning", service, effect, f"{pruning.plan}: {_PRUNING[action, stages[-1]].format(count)}")
+        )
+    return changes
 
 
 def _as_json(definitions: DefinitionSet) -> dict[str, Any]:
@@ -210,7 +240,11 @@ def _judge_stream_view(
     if action == "delete":
         return "safe", "its tiles are deleted"
     before, after = (
-        next(tiles for tiles in compile_plan(definitions, project="p", version=1).tiles if tiles.view == name)
+        next(
+            tiles
+            for tiles in compile_plan(definitions.with_prunings([]), project="p", version=1).tiles
+            if tiles.view == name
+        )
         for definitions in (old, new)
     )
     if tiles_layout_of(before) != tiles_layout_of(after):

@@ -127,11 +127,42 @@ class ColumnPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PrunedColumnPlan:
+    """A column that a prune plan drops: what it was, with `dtype` and `default` as in FieldPlan."""
+
+    name: str
+    view: str
+    feature: str
+    dtype: str
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruningPlan:
+    """What a prune plan does to a service.
+
+    Attributes:
+        plan: its id.
+        stage: `shadow`: the service's columns are those without it; `mask` or `drop`: those that it keeps.
+        answer: `error`, or `default`: dropped columns are served in their places, as defaults.
+        columns: the names of all columns without it, in order.
+        dropped: the columns that it drops.
+    """
+
+    plan: str
+    stage: str
+    answer: str
+    columns: tuple[str, ...]
+    dropped: tuple[PrunedColumnPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """A service's columns, in order."""
+    """A service's columns that are read, in order; and what a prune plan does to it."""
 
     name: str
     columns: tuple[ColumnPlan, ...]
+    pruning: PruningPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +224,15 @@ class ServingPlan:
         raise NotFoundError(
             f"project {self.project}", expected=f"a feature service: {known or 'none is applied'}", got=repr(name)
         )
+
+    def dropped_by(self, view: str, feature: str) -> str | None:
+        """The prune plan that drops a feature, and its service, in words; None when none does."""
+        for service in self.services:
+            for column in service.pruning.dropped if service.pruning is not None else ():
+                if (column.view, column.feature) == (view, feature):
+                    assert service.pruning is not None
+                    return f"dropped by prune plan {service.pruning.plan} of service {service.name}"
+        return None
 
     def to_json(self) -> bytes:
         """The document that Redis holds."""

@@ -20,6 +20,7 @@ import orjson
 
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.pruned import pruned
 from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError, extra
 
 with extra("registry", "registry"):
@@ -83,7 +84,7 @@ class Version:
     document: dict[str, Any]
 
     def definitions(self) -> DefinitionSet:
-        """The definitions; on-demand views come without their functions.
+        """The definitions as they were applied, and their prunings; on-demand views come without their functions.
 
         Raises:
             RegistryError: this release of the library cannot read them.
@@ -97,6 +98,14 @@ class Version:
                 got=f"{type(error).__name__}: {error}",
                 hint="use the release that applied it, or apply again with this one",
             ) from error
+
+    def served_definitions(self) -> DefinitionSet:
+        """The definitions without what is pruned: what is computed, stored and served.
+
+        Raises:
+            RegistryError: as `definitions`.
+        """
+        return pruned(self.definitions())
 
 
 class Registry:
