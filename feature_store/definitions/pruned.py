@@ -100,7 +100,8 @@ def refuse_unbound(definitions: DefinitionSet, pruning: Pruning) -> None:
 def pruned(definitions: DefinitionSet) -> DefinitionSet:
     """The definitions that are left: what is served, computed and stored.
 
-    On-demand views come without their functions when anything was dropped.
+    What could not be filled again, were the plan rolled back, stays stored: what is pushed, or streamed and kept in no
+    history. On-demand views come without their functions when anything was dropped.
     """
     if all(pruning.stage == "shadow" for pruning in definitions.prunings.values()):
         return definitions
@@ -114,8 +115,17 @@ def pruned(definitions: DefinitionSet) -> DefinitionSet:
         if pruning.stage == "mask":  # what masked features need stays
             services = {pruning.service: definitions.to_document()["feature_services"][pruning.service]}
             gone -= set(_needed(document | {"feature_services": services}))
-    _remove(document, gone)
+    _remove(document, {(view, feature) for view, feature in gone if _can_be_filled_again(document, view)})
     return type(definitions).from_document(document)
+
+
+def _can_be_filled_again(document: dict[str, Any], view: str) -> bool:
+    """Whether what is dropped of a view could come back: it has a source, or a history of its events."""
+    if view in document["feature_views"]:
+        return document["feature_views"][view]["source"] is not None
+    if view in document["stream_feature_views"]:
+        return document["stream_feature_views"][view]["source"].get("history") is not None
+    return True
 
 
 def _columns(definitions: DefinitionSet, service: str) -> list[tuple[str, str, str]]:

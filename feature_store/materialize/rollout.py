@@ -1,7 +1,8 @@
 """From an applied version to what readers see, with never a moment of half-new rows.
 
     publish the old plan, "filling" the new generations beside it   writers write both from now on
-    copy what both layouts have; fill changed views from their sources, stream views from history and stream
+    copy what both layouts have; fill changed views, and those that were pruned and come back, from their sources,
+    stream views from history and stream
     publish the new plan, with the old generations "retired"        readers change over, each request whole
     delete the retired rows; publish the plan without them
 
@@ -19,7 +20,7 @@ from feature_store.registry.compile import compile_plan
 from feature_store.registry.serving_plan import FORMAT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.online.conversation import PublishedPlan
@@ -116,7 +117,7 @@ def _with_starts(target: ServingPlan, old: ServingPlan, fill_tiles: FillTiles) -
     tiles = []
     for item in target.tiles:
         begun = next((one for one in old.filling_tiles if replace(one, start_us=None) == item), None)
-        is_new = any(one.view == item.view and one.generation != item.generation for one in old.tiles)
+        is_new = _is_new(item, {one.view: one.generation for one in old.tiles}, set(old.unstored))
         tiles.append(begun or (replace(item, start_us=fill_tiles.start_us(item)) if is_new else item))
     return replace(target, tiles=tuple(tiles))
 
@@ -130,19 +131,24 @@ def _fill(
     fill_tiles: FillTiles,
 ) -> PublishedPlan:
     served = {group.name: group for group in published.plan.groups}
-    pairs = [
-        (served[group.name], group)
+    back = set(published.plan.unstored)
+    new_groups = tuple(
+        group
         for group in target.groups
-        if group.name in served and served[group.name].generation != group.generation
-    ]
+        if (
+            served[group.name].generation != group.generation
+            if group.name in served
+            else any(segment.view in back for segment in group.segments)
+        )
+    )
     streams = {tiles.view: tiles.generation for tiles in published.plan.tiles}
-    new_tiles = tuple(tiles for tiles in target.tiles if streams.get(tiles.view, tiles.generation) != tiles.generation)
-    if not pairs and not new_tiles:
+    new_tiles = tuple(tiles for tiles in target.tiles if _is_new(tiles, streams, back))
+    if not new_groups and not new_tiles:
         return published
     filling = _retiring(
         replace(
             published.plan,
-            filling=tuple(new for _, new in pairs),
+            filling=new_groups,
             filling_tiles=(*target.filling_tiles, *new_tiles),
             format=FORMAT,
         ),
@@ -150,19 +156,36 @@ def _fill(
     )
     if published.plan != filling:
         published = online.publish(filling, over=published)
-    for old, new in pairs:
-        _fill_group(old, new, online, registry, fill)
+    for group in new_groups:
+        _fill_group(served.get(group.name), group, back, online, registry, fill)
     for tiles in new_tiles:
         fill_tiles.fill(tiles)
     return published
 
 
-def _fill_group(old: RowGroupPlan, new: RowGroupPlan, online: OnlineStore, registry: Registry, fill: Fill) -> None:
-    online.copy_rows(old, new)
+def _is_new(tiles: TilesPlan, generations: Mapping[str, int], back: set[str]) -> bool:
+    if tiles.view not in generations:
+        return tiles.view in back
+    return generations[tiles.view] != tiles.generation
+
+
+def _fill_group(
+    old: RowGroupPlan | None,
+    new: RowGroupPlan,
+    back: set[str],
+    online: OnlineStore,
+    registry: Registry,
+    fill: Fill,
+) -> None:
+    if old is not None:
+        online.copy_rows(old, new)
     for segment in new.segments:
-        intervals = registry.finished_intervals(segment.view, old.generation)
-        was = next((other for other in old.segments if other.view == segment.view), None)
-        if was is not None and (_adds_fields(was, segment) or segment.created > was.created):
+        was = next((other for other in old.segments if other.view == segment.view), None) if old is not None else None
+        if segment.view in back:
+            intervals = registry.intervals_without_drop(segment.view)
+        else:
+            intervals = registry.finished_intervals(segment.view, old.generation) if old is not None else []
+        if segment.view in back or (was is not None and (_adds_fields(was, segment) or segment.created > was.created)):
             fill(segment.view, new, intervals)
         for start, end in intervals:
             registry.record_interval(segment.view, new.generation, start, end)

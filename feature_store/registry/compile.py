@@ -47,7 +47,8 @@ def compile_plan(
     being filled by an apply that was killed.
     """
     kept = {group.name: group for group in previous.groups} if previous is not None else {}
-    definitions = pruned(definitions)
+    declared, definitions = definitions, pruned(definitions)
+    stored = {view.name for view in definitions.stored_views}
     return ServingPlan(
         project=project,
         version=version,
@@ -66,6 +67,7 @@ def compile_plan(
             )
             for service in definitions.feature_services.values()
         ),
+        unstored=tuple(view.name for view in declared.stored_views if view.name not in stored),
         buckets=buckets,
         expire_keys=expire_keys,
     )

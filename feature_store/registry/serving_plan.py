@@ -176,6 +176,7 @@ class ServingPlan:
         filling_tiles: generations of stream views that are being filled, by whoever fills them alone.
         retired: row groups that are served no more and whose rows are being deleted.
         retired_tiles: the same of stream views.
+        unstored: views that prune plans left without a feature: should they come back, they are filled first.
         buckets: how many hash tags the project's keys are spread over.
         expire_keys: whether Redis drops a row once every view in it has expired.
     """
@@ -190,6 +191,7 @@ class ServingPlan:
     filling_tiles: tuple[TilesPlan, ...] = ()
     retired: tuple[RowGroupPlan, ...] = ()
     retired_tiles: tuple[TilesPlan, ...] = ()
+    unstored: tuple[str, ...] = ()
     buckets: int = 1
     expire_keys: bool = False
     format: int = field(default=FORMAT)

@@ -191,6 +191,20 @@ class Registry:
         with self._errors(), self._engine.connect() as connection:
             return merged([(row.start_us, row.end_us) for row in connection.execute(chosen)])
 
+    def intervals_without_drop(self, view: str) -> list[tuple[int, int]]:
+        """What a view that was dropped for a while would be materialized over, had it stayed: what it was, in its last
+        generation, and what other views were since."""
+        chosen = sa.select(_INTERVALS).where(_INTERVALS.c.project == self._project)
+        with self._errors(), self._engine.connect() as connection:
+            rows = connection.execute(chosen).all()
+        generations = [row.generation for row in rows if row.view == view]
+        if not generations:
+            return []
+        own = [(row.start_us, row.end_us) for row in rows if (row.view, row.generation) == (view, max(generations))]
+        end_us = max(end for _, end in own)
+        since = [(max(row.start_us, end_us), row.end_us) for row in rows if row.view != view]
+        return merged([*own, *since])
+
     def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
         """Note that `[start_us, end_us)` of a view is materialized."""
         try:
