@@ -88,7 +88,7 @@ class Config(_Section):
         online_store: where rows are served from.
         engine: what materializes and joins.
         definitions: glob of the Python files with definitions, in the file's folder.
-        spark: Spark's settings, passed through.
+        spark: Spark's settings, passed through; those that begin with `kafka.` are options of its source of streams.
         kafka: the Kafka client's settings, passed through.
         streaming: how events are streamed.
     """

@@ -14,7 +14,15 @@ from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find, load_definitions
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
 from feature_store.definitions.pruned import pruned, refuse_unbound
-from feature_store.errors import ConfigError, DefinitionError, NotFoundError, NotPublishedError, RefusedError, extra
+from feature_store.errors import (
+    ConfigError,
+    DefinitionError,
+    NotFoundError,
+    NotPublishedError,
+    RefusedError,
+    RequestError,
+    extra,
+)
 from feature_store.materialize.rollout import roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Version
     from feature_store.streaming.backfill import Backfill, Filled
+    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.status import Status
     from feature_store.training.training_set import TrainingSet
 
@@ -290,7 +299,8 @@ class FeatureStore:
         self,
         views: Sequence[str] | None = None,
         *,
-        workers: int = 1,
+        engine: str = "local",
+        workers: int | None = None,
         until_caught_up: bool = False,
         metrics_port: int | None = None,
         report: Callable[[Status], None] | None = None,
@@ -300,21 +310,26 @@ class FeatureStore:
 
         Args:
             views: names; None: all stream views. Whoever streams other views is another consumer group.
-            workers: how many processes; more than the topics have partitions is of no use.
+            engine: `local`: worker processes on this machine; `spark`: Spark Structured Streaming. Either goes on where
+                the other stopped. The configured engine has no say here.
+            workers: of `local`, how many processes, 1 unless given; more than the topics have partitions is of no use.
             until_caught_up: end when all is merged that Kafka held at the start.
             metrics_port: where to serve Prometheus metrics; 0: on any free port.
             report: is told how it goes, several times a second.
             stopped: asked several times a second whether to finish.
 
         Raises:
-            NotFoundError: nothing is applied, or there is no such view.
+            NotFoundError: nothing is applied, or there is no such view or engine.
+            RequestError: a number of workers for Spark.
             StreamError: Kafka cannot be reached, or lacks a topic.
+            EngineError: Spark cannot be started, has no Kafka connector, or fails again and again.
             OnlineStoreError, RegistryError: as their names say.
         """
         with extra("kafka", "stream"):
             from feature_store.streaming.catalog import Setup
             from feature_store.streaming.metrics import Metrics
             from feature_store.streaming.workers import stream
+        _check_stream_engine(engine, workers)
 
         self._newest()
         setup = Setup(
@@ -335,7 +350,11 @@ class FeatureStore:
                 for one in told:
                     one(status)
 
-            return stream(setup, workers, stopped=stopped, until_caught_up=until_caught_up, report=tell)
+            if engine == "spark":
+                return self._stream_on_spark(
+                    setup, stack, stopped=stopped, until_caught_up=until_caught_up, report=tell
+                )
+            return stream(setup, workers or 1, stopped=stopped, until_caught_up=until_caught_up, report=tell)
 
     def backfill(self, view: str, until: datetime, *, allow_gap: bool = False, report: Report | None = None) -> Filled:
         """Fill a stream view anew: from its source's history before a time, and from Kafka since then.
@@ -561,11 +580,23 @@ class FeatureStore:
             return self._spark
         raise NotFoundError("engine", expected="local or spark", got=repr(name))
 
+    def _stream_on_spark(self, setup: Setup, stack: contextlib.ExitStack, **how: Any) -> Status:
+        from feature_store.engines.spark.kafka import with_connector
+        from feature_store.engines.spark.session import Session
+        from feature_store.streaming.spark.options import session_settings, source_options
+        from feature_store.streaming.spark.stream import stream
+
+        options = source_options(self._kafka(), self.config.spark)
+        session = Session(with_connector(session_settings(self.config.spark)))
+        stack.callback(session.close)
+        return stream(setup, session, options, **how)
+
     @cached_property
     def _spark(self) -> SparkEngine:
         from feature_store.engines.spark.engine import SparkEngine
+        from feature_store.streaming.spark.options import session_settings
 
-        engine = SparkEngine(self.config.spark, self.config.state_folder / "spark")
+        engine = SparkEngine(session_settings(self.config.spark), self.config.state_folder / "spark")
         self._exit.callback(engine.close)
         return engine
 
@@ -593,6 +624,19 @@ class FeatureStore:
                 digest=str(group.generation),
                 report=None,
             )
+
+
+def _check_stream_engine(engine: str, workers: int | None) -> None:
+    """See to it that there is such an engine for streams, and that it has workers if some are asked for.
+
+    Raises:
+        NotFoundError, RequestError: there is none; it has none.
+    """
+    if engine not in ("local", "spark"):
+        raise NotFoundError("engine", expected="local or spark", got=repr(engine))
+    if engine == "spark" and workers is not None:
+        hint = "a task of Spark merges a partition; how many run at once, `spark.master` or the cluster says"
+        raise RequestError("workers", expected="none with engine spark", got=str(workers), hint=hint)
 
 
 class _TilesFill:

@@ -10,7 +10,7 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.load_profile("project")
 
 from servers import RedisServer, redis_server
-from spark_settings import SPARK
+from spark_settings import with_kafka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngi
     """An engine on a Spark that all tests share, because it takes seconds to start."""
     from feature_store.engines.spark.engine import SparkEngine
 
-    engine = SparkEngine(SPARK, tmp_path_factory.mktemp("spark"))
+    engine = SparkEngine(with_kafka(), tmp_path_factory.mktemp("spark"))
     assert engine._session.spark is not None  # started: a project's own engine finds it
     yield engine
     engine.close()

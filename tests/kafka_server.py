@@ -1,38 +1,31 @@
-"""A real Kafka broker for the tests: one KRaft node, from jars that Maven fetches once and whose hashes are pinned.
-
-python tests/kafka_server.py fetch    # the jars, if they are not there
-python tests/kafka_server.py pin      # after a change of tests/kafka/pom.xml: fetches them and writes jars.sha256
-"""
+"""A real Kafka broker for the tests: one KRaft node, from pinned jars (see `jars`)."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import os
 import random
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from jars import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent / "kafka"
-PINS = HERE / "jars.sha256"
 JAVA = 17
-FETCH_TIMEOUT_S, START_TIMEOUT_S, STOP_TIMEOUT_S = 300, 60, 30
+START_TIMEOUT_S, STOP_TIMEOUT_S = 60, 30
 
 # A small heap, and a compiler and collector that start fast.
 JVM = (
@@ -78,7 +71,7 @@ class KafkaServer:
 
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder, self.log = folder, folder / "log"
-        self._java, self._jars = java(), fetch()
+        self._java, self._jars = java(), fetch("kafka")
         port, controller_port = free_ports(2)
         self.bootstrap = f"127.0.0.1:{port}"
         self._settings = folder / "server.properties"
@@ -172,61 +165,3 @@ def free_ports(count: int) -> list[int]:
                 if len(ports) == count:
                     return ports
     raise RuntimeError("no free port")
-
-
-# -- jars -----------------------------------------------------------------------------------------------------------
-
-
-def fetch() -> Path:
-    """The folder of the jars: .cache/kafka/<version>/ at the root, filled if they are not all there as pinned."""
-    version = ET.parse(HERE / "pom.xml").getroot().findtext("properties/kafka.version")
-    folder = HERE.parents[1] / ".cache" / "kafka" / str(version)
-    if _hashes(folder) == PINS.read_text():
-        return folder
-    with _fetched(folder.parent) as fetched:
-        if (got := _hashes(fetched)) != PINS.read_text():
-            wrong = sorted(set(got.splitlines()) ^ set(PINS.read_text().splitlines()))
-            raise RuntimeError(f"Kafka's jars are not those of {PINS.name}; these lines differ: {wrong}")
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
-        fetched.rename(folder)
-    return folder
-
-
-def pin() -> None:
-    """Write the hashes of what pom.xml names."""
-    with _fetched(None) as fetched:
-        PINS.write_text(_hashes(fetched))
-
-
-@contextlib.contextmanager
-def _fetched(beside: Path | None) -> Iterator[Path]:
-    """The jars in a temporary folder, from whichever repository Maven is configured to use."""
-    mvn = shutil.which("mvn")
-    if mvn is None:
-        raise RuntimeError("Kafka's jars are fetched with Maven, once; put `mvn` on the PATH (Debian's package: maven)")
-    if beside:
-        beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside, prefix="fetch-") as temporary:
-        target = Path(temporary) / "jars"
-        options = ["--quiet", "--batch-mode", "--strict-checksums", "--file", str(HERE / "pom.xml")]
-        goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
-        done = subprocess.run(
-            [mvn, *options, *goal], capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"Maven could not fetch Kafka's jars: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        yield target
-
-
-def _hashes(folder: Path) -> str:
-    """What `sha256sum *.jar` prints in a folder."""
-    jars = sorted(folder.glob("*.jar"), key=lambda jar: jar.name)
-    return "".join(f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}\n" for jar in jars)
-
-
-if __name__ == "__main__":
-    commands = {"fetch": lambda: print(f"{fetch().name} is there"), "pin": pin}
-    if len(sys.argv) != 2 or sys.argv[1] not in commands:
-        sys.exit(__doc__)
-    commands[sys.argv[1]]()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from kafka_server import KafkaServer, fetch, java, kafka_server
+from jars import fetch
+from kafka_server import KafkaServer, java, kafka_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,4 +136,5 @@ def test_the_tests_say_that_they_need_java(tmp_path: Path, java: str | None, fou
 
 
 def test_the_jars_are_those_pinned():
-    assert len(list(fetch().glob("*.jar"))) > 40
+    assert len(list(fetch("kafka").glob("*.jar"))) > 40
+    assert len(list(fetch("spark_kafka").glob("*.jar"))) == 4

@@ -40,7 +40,12 @@ _LINE_S = 10.0
 def stream(
     repo: Repo = Path(),
     view: Annotated[list[str] | None, typer.Option(help="A stream view; repeat it for more. All unless given.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="How many processes share the partitions.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="What merges: local (processes on this machine) or spark (Structured Streaming).")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many processes share the partitions; 1 unless given. Spark has none.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics there; 0: on any free port.")
     ] = None,
@@ -56,6 +61,7 @@ def stream(
     with FeatureStore(repo) as store, stop_signals() as stopped, StreamProgress(console(stderr=True)) as progress:
         status = store.stream(
             view,
+            engine=engine,
             workers=workers,
             until_caught_up=until_caught_up,
             metrics_port=metrics_port,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from feature_store.errors import NotFoundError, StaleWriteError
+from feature_store.errors import NotFoundError
 from feature_store.online.store import OnlineStore
 from feature_store.registry.store import Registry
 from feature_store.streaming.dead_letters import dead_letter_topic
+from feature_store.streaming.routes import StreamedView, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from feature_store.definitions.source import KafkaSource
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.online.tile_writer import TileWriter
-    from feature_store.registry.serving_plan import TilesPlan
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,6 @@ class Setup:
     def dead_letters_of(self, topic: str) -> str:
         """Where what cannot be merged of a topic goes."""
         return dead_letter_topic(self.dead_letters, topic)
-
-
-class StreamedView(NamedTuple):
-    """A view's generation, and the source of its events."""
-
-    tiles: TilesPlan
-    source: KafkaSource
 
 
 class Catalog:
@@ -96,13 +88,7 @@ class Catalog:
             StaleWriteError: another plan was published meanwhile.
             StoreConnectionError, StoreTimeoutError: as their names say.
         """
-        writer = self.online.tile_writer(view.tiles.view)
-        if writer.plan != view.tiles:
-            writer.close()
-            raise StaleWriteError(
-                view.tiles.view, expected="the plan that was read", got="another, published meanwhile"
-            )
-        return writer
+        return writer_of(self.online, view)
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from feature_store.errors import StreamError, extra
 
@@ -20,7 +20,6 @@ with extra("kafka", "streaming"):
         Consumer,
         KafkaError,
         KafkaException,
-        Message,
         Producer,
         TopicPartition,
     )
@@ -28,6 +27,8 @@ with extra("kafka", "streaming"):
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from confluent_kafka import Message as ClientMessage
 
     Options = Mapping[str, str | int | float | bool]
 
@@ -73,6 +74,38 @@ _LOG = logging.getLogger("feature_store.kafka")
 _CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
 _CLIENT_LOG.setLevel(logging.CRITICAL)
 _ANSWER_S, _CLOSE_S = 10.0, 5.0
+
+
+class Message(Protocol):
+    """A message, whoever has read it: with confluent-kafka's names."""
+
+    def topic(self) -> str | None:
+        """Where it is from."""
+        ...
+
+    def partition(self) -> int | None:
+        """The partition's number."""
+        ...
+
+    def offset(self) -> int | None:
+        """Its place there."""
+        ...
+
+    def key(self) -> bytes | None:
+        """What chose the partition."""
+        ...
+
+    def value(self) -> bytes | None:
+        """What it says."""
+        ...
+
+    def headers(self) -> Any:
+        """What is said beside."""
+        ...
+
+    def __len__(self) -> int:
+        """Bytes of the value."""
+        ...
 
 
 class Span(NamedTuple):
@@ -177,7 +210,7 @@ class Reader:
         closing.join(_CLOSE_S)
 
     def _take_error(
-        self, message: Message, partition: Partition, ends: dict[Partition, int], outside: set[Partition]
+        self, message: ClientMessage, partition: Partition, ends: dict[Partition, int], outside: set[Partition]
     ) -> None:
         error = message.error()
         assert error is not None
@@ -313,7 +346,7 @@ class Sender:
     ) -> None:
         """Send one message; `told(arrived, too large)` is called once, during a later call."""
 
-        def note(error: KafkaError | None, _message: Message) -> None:
+        def note(error: KafkaError | None, _message: ClientMessage) -> None:
             told(error is None, error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE)
 
         with errors(f"topic {topic}"):

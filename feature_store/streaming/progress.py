@@ -12,8 +12,9 @@ from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.pipeline import source_name
 
 if TYPE_CHECKING:
-    from feature_store.streaming.catalog import Setup, StreamedView
+    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
+    from feature_store.streaming.routes import StreamedView
 
 
 class Goals:

@@ -88,8 +88,16 @@ def enter(consumer: Reader, pipeline: Pipeline, partition: Partition) -> int:
     Raises:
         StreamError: the log ends before, or Kafka does not answer.
     """
-    at = consumer.positions[partition]
-    first, end = consumer.range(partition)
+    return go_on(pipeline, partition, consumer.positions[partition], consumer.range(partition))
+
+
+def go_on(pipeline: Pipeline, partition: Partition, at: int, kept: tuple[int, int]) -> int:
+    """Where to go on in a partition whose log, of the offsets `kept`, has nothing at `at`.
+
+    Raises:
+        StreamError: the log ends before.
+    """
+    first, end = kept
     if at >= first:
         hint = "was the topic made anew? Then backfill the views of it"
         raise StreamError(f"{partition[0]}[{partition[1]}]", expected=f"offset {at}", got=f"an end at {end}", hint=hint)

@@ -24,20 +24,19 @@ from feature_store.errors import (
 )
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.dead_letters import DeadLetters
-from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.kafka import GroupConsumer
-from feature_store.streaming.merging import ViewMerger
-from feature_store.streaming.pipeline import Pipeline, Route
+from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import Replay, earliest, enter
+from feature_store.streaming.routes import routes_of, wanted_of
 from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from feature_store.definitions.source import KafkaSource
     from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.catalog import Setup, StreamedView
+    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
+    from feature_store.streaming.routes import StreamedView
 
 # Messages of a batch at most: more need hardly fewer merges an event, and each batch is held twice.
 BATCH = 5_000
@@ -146,24 +145,10 @@ class Worker:
             self._consumer = GroupConsumer(self._setup.kafka, self._setup.group, topics)
         elif self._consumer.topics != topics:
             self._consumer.subscribe(topics)
-        self._open = _Open(views, self._consumer, Pipeline(self._routes(views), self._letters, self._status))
+        self._open = _Open(
+            views, self._consumer, Pipeline(routes_of(self._catalog.online, views), self._letters, self._status)
+        )
         return self._open
-
-    def _routes(self, views: Iterable[StreamedView]) -> list[Route]:
-        by_source: list[tuple[KafkaSource, list[StreamedView]]] = []
-        for view in views:
-            known = next((members for source, members in by_source if source == view.source), None)
-            if known is None:
-                by_source.append((view.source, [view]))
-            else:
-                known.append(view)
-        return [
-            Route(source.topic, JsonDecoder(source), [self._merger(view) for view in members])
-            for source, members in by_source
-        ]
-
-    def _merger(self, view: StreamedView) -> ViewMerger:
-        return ViewMerger(self._catalog.writer(view), start_us=view.tiles.start_us)
 
     def _place(self, opened: _Open) -> None:
         """Go on at the fences, in all partitions that are this worker's now."""
@@ -173,14 +158,14 @@ class Worker:
             opened.let_go_of_behind()
         pipeline.catch_up(opened.partitions & consumer.assigned)
         opened.partitions = set(consumer.assigned)
-        pipeline.load(_wanted(opened.views, opened.partitions))
+        pipeline.load(wanted_of(opened.views, opened.partitions))
         starts = pipeline.starts()
         far = far_behind(starts)
         consumer.place(earliest(starts, without=far))
         if far:
             names = ", ".join(sorted(far))
             _LOG.warning("far behind in the stream, and read for beside the others until caught up: %s", names)
-            routes = self._routes(view for view in opened.views if view.tiles.view in far)
+            routes = routes_of(self._catalog.online, (view for view in opened.views if view.tiles.view in far))
             replayed = Pipeline(routes, self._letters, self._status, lettered=pipeline.fronts())
             opened.behind = Replay(self._setup.kafka, replayed, far)
 
@@ -271,9 +256,3 @@ def far_behind(starts: Mapping[str, Mapping[Partition, int | None]]) -> dict[str
         for view, found in starts.items()
     }
     return {view: partitions for view, partitions in far.items() if partitions}
-
-
-def _wanted(views: Iterable[StreamedView], partitions: Iterable[Partition]) -> dict[str, set[Partition]]:
-    return {
-        view.tiles.view: {partition for partition in partitions if partition[0] == view.source.topic} for view in views
-    }

@@ -34,9 +34,7 @@ class Streaming:
 
     def workers(self) -> list[int]:
         """The processes of the workers that run now."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        children = path.read_text().split() if path.exists() else []
-        return [int(pid) for pid in children if b"spawn_main" in _command_line(pid)]
+        return [pid for pid in children(self.process.pid) if b"spawn_main" in command_line(pid)]
 
     def signal(self, pid: int, number: int) -> None:
         """Send a signal, unless the process is gone."""
@@ -97,7 +95,22 @@ def merged_up_to(store: FeatureStore) -> dict[str, int]:
     return found
 
 
-def _command_line(pid: str) -> bytes:
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, of all its threads, and that run."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Those, theirs, and so on; parents first."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def command_line(pid: int) -> bytes:
+    """How a process was called; nothing when it is gone."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import signal
 import sys
 import threading
 import warnings
@@ -35,11 +36,13 @@ def _quiet() -> Iterator[None]:
 
 
 with extra("spark", "engine spark"), _quiet():
+    import pyspark
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.pandas.types import to_arrow_schema
 
+VERSION: str = pyspark.__version__
 # What a session that this engine starts is given unless the settings or spark-submit say otherwise.
 _DEFAULTS = {"spark.app.name": "feature-store", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
 # Of this engine's queries and files alone: others of the same Spark keep theirs.
@@ -179,6 +182,17 @@ class Session:
             builder = builder.config(name, value)
         with _quiet(), _python(self._settings):
             return builder.getOrCreate()
+
+
+@contextlib.contextmanager
+def kept_interrupts() -> Iterator[None]:
+    """Around the start of a session whose user stops in order: pyspark takes Ctrl-C for itself, and breaks off."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,209 @@
+"""Kafka's messages in micro-batches, by Spark Structured Streaming; the connector is a jar beside Spark's own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from feature_store.engines.spark.session import VERSION, spark_errors
+from feature_store.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pyspark.sql import DataFrame
+    from pyspark.sql.streaming.query import StreamingQuery
+
+    from feature_store.engines.spark.session import Session
+
+    # A topic and the number of one of its partitions; an offset in each.
+    Partition = tuple[str, int]
+    Offsets = dict[Partition, int]
+
+COLUMNS = ("topic", "partition", "offset", "key", "value", "headers")
+# Of the row of text that a task answers with.
+TOLD = "told string"
+# The newest that Maven Central has; it serves newer Sparks of the same major version, too.
+_NEWEST_CONNECTOR = "4.2.0"
+_PACKAGES, _JARS, _EXCLUDES = "spark.jars.packages", "spark.jars", "spark.jars.excludes"
+# What the connector names and every Spark has: 60 MB that need not be fetched.
+_OF_SPARK = (
+    "org.apache.hadoop:hadoop-client-api",
+    "org.apache.hadoop:hadoop-client-runtime",
+    "org.scala-lang.modules:scala-parallel-collections_2.13",
+    "org.slf4j:slf4j-api",
+)
+_MISSING = "Failed to find data source: kafka"
+
+
+def connector(version: str = VERSION) -> str:
+    """The Maven coordinates of the Kafka connector of a Spark."""
+    own = min(version, _NEWEST_CONNECTOR, key=lambda text: [int(part) for part in text.split(".")[:2]])
+    return f"org.apache.spark:spark-sql-kafka-0-10_2.13:{own}"
+
+
+def with_connector(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a session that reads Kafka: unless they name any jars, the connector is fetched."""
+    named = {name: value for name, value in settings.items() if name not in (_PACKAGES, _JARS) or value != ""}
+    if _PACKAGES in settings or _JARS in settings:
+        return named
+    return {_PACKAGES: connector(), _EXCLUDES: ",".join(_OF_SPARK), **named}
+
+
+def require_connector(session: Session) -> None:
+    """See to it that the session can read Kafka.
+
+    Raises:
+        EngineError: it has no connector, or cannot be started.
+    """
+    try:
+        with spark_errors():
+            session.spark.readStream.format("kafka").load()
+    except EngineError as error:
+        # Else it complains that it was not told of any topic.
+        if _MISSING in error.got:
+            hint = f"name it, as `{_PACKAGES}: {connector()}` in `spark:` of feature_store.yaml or with spark-submit"
+            got = "none among its jars"
+            raise EngineError("Spark", expected="its Kafka connector", got=got, hint=hint) from error
+
+
+class KafkaQuery:
+    """A query that hands on what topics hold, from some offsets on, batch after batch, as long as it is open.
+
+    Spark's checkpoint is this query's alone, and goes with it: where to begin is the caller's to say.
+
+    Args:
+        session: has the connector.
+        options: of the source `kafka`.
+        starts: where to begin in each partition of the topics. Other partitions, of later, begin at their first offset.
+        take: is called with each batch, of `COLUMNS`, in a partition for each of Kafka's that has any messages, and
+            with the offsets up to which the batch has all messages; by a thread of its own, one call at a time.
+
+    Raises:
+        EngineError: Spark refuses.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        options: Mapping[str, str],
+        starts: Offsets,
+        take: Callable[[DataFrame, Offsets], None],
+    ) -> None:
+        topics = sorted({topic for topic, _ in starts})
+        self._take = take
+        self._folder = tempfile.TemporaryDirectory(prefix="feature-store-stream-", ignore_cleanup_errors=True)
+        wanted = {
+            "subscribe": ",".join(topics),
+            "startingOffsets": _written(starts),
+            "includeHeaders": "true",
+            "failOnDataLoss": "true",  # else it would go on somewhere, and tell nobody
+        }
+        try:
+            with spark_errors():
+                frame = session.spark.readStream.format("kafka").options(**{**options, **wanted}).load()
+                writer = frame.select(*COLUMNS).writeStream.foreachBatch(self._hand_on)
+                writer = writer.option("checkpointLocation", Path(self._folder.name).as_uri())
+                self._query: StreamingQuery = writer.start()
+        except EngineError:
+            self._folder.cleanup()
+            raise
+
+    def wait(self, seconds: float) -> None:
+        """Wait; no longer than that, or until the query has ended.
+
+        Raises:
+            EngineError: it has ended, which it does not by itself unless something is wrong.
+        """
+        with spark_errors():
+            ended = self._query.awaitTermination(seconds)  # type: ignore[arg-type]  # it takes fractions, too
+        if ended:
+            raise EngineError("Spark", expected="the query to go on", got="its end")
+
+    def ends(self) -> Offsets:
+        """Where partitions end, as far as the last batch knew; empty before the first."""
+        with spark_errors():
+            progress = self._query.lastProgress
+        return _read(progress.sources[0].latestOffset) if progress is not None and progress.sources else {}
+
+    def close(self) -> None:
+        """End the query, and with it what of a batch is under way."""
+        try:
+            with spark_errors():
+                self._query.stop()
+        finally:
+            self._folder.cleanup()
+
+    def _hand_on(self, frame: DataFrame, number: int) -> None:
+        # Spark has written there what the batch is of before it has anybody take it; the last line is the source's.
+        text = (Path(self._folder.name) / "offsets" / str(number)).read_text()
+        self._take(frame, _read(text.splitlines()[-1]))
+
+
+class ArrowMessage:
+    """One row of a batch, with confluent-kafka's names."""
+
+    __slots__ = ("_batch", "_offset", "_partition", "_row", "_value")
+
+    def __init__(self, batch: pa.RecordBatch, row: int, partition: Partition, offset: int, value: bytes | None) -> None:
+        self._batch, self._row, self._partition, self._offset, self._value = batch, row, partition, offset, value
+
+    def topic(self) -> str:
+        """Where it is from."""
+        return self._partition[0]
+
+    def partition(self) -> int:
+        """The partition's number."""
+        return self._partition[1]
+
+    def offset(self) -> int:
+        """Its place there."""
+        return self._offset
+
+    def value(self) -> bytes | None:
+        """What it says."""
+        return self._value
+
+    def key(self) -> bytes | None:
+        """What chose the partition."""
+        key: bytes | None = self._batch["key"][self._row].as_py()
+        return key
+
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        """What is said beside."""
+        found = self._batch["headers"][self._row].as_py() or []
+        return [(header["key"], header["value"]) for header in found]
+
+    def __len__(self) -> int:
+        return len(self._value or b"")
+
+
+def messages(batch: pa.RecordBatch) -> Iterator[tuple[Partition, list[ArrowMessage]]]:
+    """The messages of each partition that rows of `COLUMNS` are of, in their order."""
+    found: dict[Partition, list[ArrowMessage]] = {}
+    columns = (batch[name].to_pylist() for name in ("topic", "partition", "offset", "value"))
+    for row, (topic, number, offset, value) in enumerate(zip(*columns, strict=True)):
+        partition = (topic, number)
+        found.setdefault(partition, []).append(ArrowMessage(batch, row, partition, offset, value))
+    yield from found.items()
+
+
+def row_of(text: str) -> pa.RecordBatch:
+    """The row of `TOLD`."""
+    return pa.record_batch({"told": pa.array([text])})
+
+
+def _written(offsets: Offsets) -> str:
+    topics: dict[str, dict[str, int]] = {}
+    for (topic, number), at in offsets.items():
+        topics.setdefault(topic, {})[str(number)] = at
+    return json.dumps(topics)
+
+
+def _read(text: str | None) -> Offsets:
+    topics = json.loads(text or "null") or {}
+    return {(topic, int(number)): at for topic, found in topics.items() for number, at in found.items()}

@@ -1,0 +1,69 @@
+"""Stream views with their sources, and the way from each source to its views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from feature_store.errors import StaleWriteError
+from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.merging import ViewMerger
+from feature_store.streaming.pipeline import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from feature_store.definitions.source import KafkaSource
+    from feature_store.online.store import OnlineStore
+    from feature_store.online.tile_writer import TileWriter
+    from feature_store.registry.serving_plan import TilesPlan
+    from feature_store.streaming.kafka import Partition
+
+
+class StreamedView(NamedTuple):
+    """A view's generation, and the source of its events."""
+
+    tiles: TilesPlan
+    source: KafkaSource
+
+
+def routes_of(online: OnlineStore, views: Iterable[StreamedView]) -> list[Route]:
+    """The way to some views, whose events are decoded once where they have the same source.
+
+    Raises:
+        StaleWriteError, StoreConnectionError, StoreTimeoutError: as `writer_of`.
+    """
+    by_source: list[tuple[KafkaSource, list[StreamedView]]] = []
+    for view in views:
+        known = next((members for source, members in by_source if source == view.source), None)
+        if known is None:
+            by_source.append((view.source, [view]))
+        else:
+            known.append(view)
+    return [
+        Route(
+            source.topic,
+            JsonDecoder(source),
+            [ViewMerger(writer_of(online, view), start_us=view.tiles.start_us) for view in members],
+        )
+        for source, members in by_source
+    ]
+
+
+def writer_of(online: OnlineStore, view: StreamedView) -> TileWriter:
+    """A writer of a view's tiles.
+
+    Raises:
+        StaleWriteError: another plan than the view's is published.
+        StoreConnectionError, StoreTimeoutError: as their names say.
+    """
+    writer = online.tile_writer(view.tiles.view)
+    if writer.plan != view.tiles:
+        writer.close()
+        raise StaleWriteError(view.tiles.view, expected="the plan that was read", got="another, published meanwhile")
+    return writer
+
+
+def wanted_of(views: Iterable[StreamedView], partitions: Iterable[Partition]) -> dict[str, set[Partition]]:
+    """Which of some partitions are each view's."""
+    found = set(partitions)
+    return {view.tiles.view: {partition for partition in found if partition[0] == view.source.topic} for view in views}

@@ -1,0 +1,116 @@
+"""The settings of Kafka, which are librdkafka's, as options of Spark's source, whose client is in Java."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feature_store.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Settings of `spark:` with this prefix are the source's, and win.
+PREFIX = "kafka."
+# What both clients call by the same name. All else of `kafka:` is about librdkafka's queues and groups, or security.
+_ALIKE = (
+    "bootstrap.servers",
+    "client.id",
+    "client.rack",
+    "isolation.level",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "sasl.mechanism",
+    "security.protocol",
+)
+_RENAMED = {
+    "metadata.broker.list": "bootstrap.servers",
+    "sasl.mechanisms": "sasl.mechanism",
+    "ssl.ca.pem": "ssl.truststore.certificates",
+    "ssl.certificate.pem": "ssl.keystore.certificate.chain",
+    "ssl.key.pem": "ssl.keystore.key",
+    "ssl.key.password": "ssl.key.password",
+}
+# Files whose text the Java client takes.
+_FILES = {
+    "ssl.ca.location": "ssl.truststore.certificates",
+    "ssl.certificate.location": "ssl.keystore.certificate.chain",
+    "ssl.key.location": "ssl.keystore.key",
+}
+_LOGIN = ("sasl.username", "sasl.password")
+_MODULES = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
+    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+}
+
+
+def source_options(kafka: Mapping[str, Any], spark: Mapping[str, Any]) -> dict[str, str]:
+    """The options of the source `kafka`.
+
+    Args:
+        kafka: `kafka:` of feature_store.yaml.
+        spark: `spark:` of it.
+
+    Raises:
+        ConfigError: a setting of security has no counterpart that is known here, or a file cannot be read.
+    """
+    own = {name: str(value) for name, value in spark.items() if name.startswith(PREFIX)}
+    # Workers do not read what a transaction has not committed.
+    found = {"isolation.level": "read_committed"}
+    for name, value in kafka.items():
+        found |= _translated(name, value, own)
+    if "sasl.username" in kafka and f"{PREFIX}sasl.jaas.config" not in own:
+        found["sasl.jaas.config"] = _jaas(kafka, found.get("sasl.mechanism", ""))
+    for store in ("truststore", "keystore"):
+        if any(name.startswith(f"ssl.{store}.") for name in found):
+            found[f"ssl.{store}.type"] = "PEM"
+    return {PREFIX + name: value for name, value in found.items()} | own
+
+
+def session_settings(spark: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `spark:` that are Spark's own."""
+    return {name: value for name, value in spark.items() if not name.startswith(PREFIX)}
+
+
+def _translated(name: str, value: Any, own: Mapping[str, str]) -> dict[str, str]:
+    if name in _ALIKE:
+        return {name: str(value)}
+    if name in _RENAMED:
+        return {_RENAMED[name]: str(value)}
+    if name in _FILES:
+        return {_FILES[name]: _text(name, Path(str(value)))}
+    is_secured = name.startswith(("ssl.", "sasl.", "enable.ssl"))
+    family = "sasl." if name.startswith("sasl.") else "ssl."
+    if is_secured and name not in _LOGIN and not any(known.startswith(PREFIX + family) for known in own):
+        hint = f"say the same in Java's words in `spark:`, as `{PREFIX}ssl.…` or `{PREFIX}sasl.…`"
+        raise ConfigError(
+            f"feature_store.yaml: kafka.{name}",
+            expected="a setting that Spark's Kafka client has, too",
+            got=name,
+            hint=hint,
+        )
+    return {}
+
+
+def _jaas(kafka: Mapping[str, Any], mechanism: str) -> str:
+    module = _MODULES.get(mechanism)
+    if module is None:
+        hint = f"set `{PREFIX}sasl.jaas.config` in `spark:`"
+        expected = f"one of {', '.join(_MODULES)}, with a name and a password"
+        raise ConfigError("feature_store.yaml: kafka.sasl.mechanism", expected=expected, got=mechanism, hint=hint)
+    name, password = (_quoted(str(kafka.get(key, ""))) for key in _LOGIN)
+    return f"{module} required username={name} password={password};"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _text(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        got = str(error)
+        raise ConfigError(f"feature_store.yaml: kafka.{name}", expected="a PEM file to read", got=got) from error

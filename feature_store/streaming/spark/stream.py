@@ -1,0 +1,365 @@
+"""The driver: keeps a query going that begins where the fences are, and begins anew whenever they are elsewhere.
+
+    fences ─▶ query ─▶ micro-batch ─▶ tasks, one a partition: merge ─▶ counts ─▶ the next batch
+       ▲                                  │ behind, refused, stale; Redis or Kafka away
+       └──────────────────────────────────┘
+
+Spark's own checkpoint is no truth here: what is merged, and up to where, is in Redis, and is lost and restored there
+together. It is made with a query and goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from feature_store.engines.spark.kafka import TOLD, KafkaQuery, require_connector
+from feature_store.engines.spark.session import kept_interrupts
+from feature_store.errors import (
+    CorruptRowError,
+    EngineError,
+    FenceError,
+    OnlineStoreError,
+    RegistryError,
+    StaleWriteError,
+    StreamError,
+)
+from feature_store.streaming.catalog import Catalog
+from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.pipeline import Pipeline
+from feature_store.streaming.progress import Goals
+from feature_store.streaming.replay import earliest, go_on
+from feature_store.streaming.routes import routes_of, wanted_of
+from feature_store.streaming.spark.tasks import STALE, MergeTask, behind, told_of
+from feature_store.streaming.status import Status
+from feature_store.streaming.workers import prepare_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from feature_store.engines.spark.session import Session
+    from feature_store.errors import FeatureStoreError
+    from feature_store.streaming.catalog import Setup
+    from feature_store.streaming.kafka import Partition
+    from feature_store.streaming.routes import StreamedView
+
+    Offsets = dict[Partition, int]
+
+# Messages of a batch at most: seconds of work, which a stop waits for.
+MAX_MESSAGES = 100_000
+_WATCH_S = 0.2
+# How often fences and plan are looked at, since a batch sees only those of the partitions that it has messages of.
+_CHECK_S = 1.0
+# How long a stop waits for the batch that is under way.
+_STOP_S = 20.0
+# Between attempts to go on.
+_RETRY_S, _LONGEST_RETRY_S = 0.05, 1.0
+# A query that fails so many times without having merged a batch will do so again.
+_MOST_FAILED = 5
+_LOG = logging.getLogger("feature_store.streaming")
+
+
+@dataclass
+class _Open:
+    """What is worked with under one plan, from one place of the fences on.
+
+    Attributes:
+        views: what is streamed.
+        pipeline: reads their fences.
+        firsts: by partition, the offset of its first message.
+        at: by partition, up to where it is merged.
+        ends: by partition, where it ends, as far as is known.
+        query: reads; None before it is there.
+        busy: held while a batch is merged.
+        closing: no other batch may begin.
+        failure: why the last batch was not merged.
+    """
+
+    views: list[StreamedView]
+    pipeline: Pipeline
+    firsts: Offsets
+    at: Offsets
+    ends: Offsets
+    query: KafkaQuery | None = None
+    busy: threading.Lock = field(default_factory=threading.Lock)
+    closing: bool = False
+    failure: FeatureStoreError | None = None
+
+
+class SparkStream:
+    """Streams on Spark.
+
+    Args:
+        setup: of the project.
+        session: has the Kafka connector.
+        options: of Spark's source.
+        stopped: whether to finish.
+        tell: is told the status, a few times a second and at the end.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        session: Session,
+        options: Mapping[str, str],
+        stopped: Callable[[], bool],
+        tell: Callable[[Status], None],
+    ) -> None:
+        self._setup, self._session, self._options = setup, session, options
+        self._stopped, self._tell = stopped, tell
+        self._catalog = Catalog(setup)
+        self._status, self._counting = Status(), threading.Lock()
+        self._open: _Open | None = None
+        self._checked_at = time.monotonic()
+        self._failed = 0
+
+    def run(self) -> None:
+        """Stream until it is to stop. What goes away - Redis, Kafka, the registry, the plan - is waited for.
+
+        Raises:
+            NotFoundError: a view is not served any more.
+            CorruptRowError: a stored value is not of its view's layout.
+            EngineError: Spark fails again and again.
+        """
+        delay_s = 0.0
+        try:
+            while not self._stopped():
+                try:
+                    self._turn()
+                    delay_s, self._status.trouble = 0.0, ""
+                except CorruptRowError:
+                    raise
+                except (OnlineStoreError, RegistryError, StreamError, EngineError) as error:
+                    self._refuse_for_good(error)
+                    delay_s = self._fall_back(error, delay_s)
+        finally:
+            self._let_go()
+            self._catalog.close()
+            self._tell_status()
+
+    def _turn(self) -> None:
+        opened = self._open or self._begin()
+        assert opened.query is not None
+        if opened.failure is None:
+            opened.query.wait(_WATCH_S)
+        if opened.failure is not None:
+            raise opened.failure
+        now = time.monotonic()
+        if now - self._checked_at > _CHECK_S:
+            self._checked_at = now
+            self._check(opened)
+        self._tell_status()
+
+    # -- where to go on -----------------------------------------------------------------------------------------
+
+    def _begin(self) -> _Open:
+        """Find out what is to be streamed and from where on, and start a query."""
+        views = self._catalog.views()
+        kept = self._kept(sorted({view.source.topic for view in views}))
+        pipeline = Pipeline(routes_of(self._catalog.online, views), None, Status())
+        try:
+            pipeline.load(wanted_of(views, kept))
+            at = start_offsets(pipeline, kept)
+        except BaseException:
+            pipeline.close()
+            raise
+        with self._counting:
+            self._status.add(pipeline.status)
+        firsts, ends = ({partition: found[i] for partition, found in kept.items()} for i in (0, 1))
+        self._open = opened = _Open(views, pipeline, firsts, at, ends)
+        options = {"maxOffsetsPerTrigger": str(MAX_MESSAGES), **self._options}
+        opened.query = KafkaQuery(
+            self._session, options, dict(at), lambda frame, ends: self._merge(opened, frame, ends)
+        )
+        return opened
+
+    def _kept(self, topics: list[str]) -> dict[Partition, tuple[int, int]]:
+        """What Kafka keeps of each partition: its first offset, and the one after its last."""
+        found = Topics(self._setup.kafka).partitions(topics)
+        for topic in topics:
+            if topic not in found:
+                raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
+        consumer = PartitionConsumer(self._setup.kafka)
+        try:
+            partitions = [(topic, number) for topic, numbers in found.items() for number in numbers]
+            return {partition: consumer.range(partition) for partition in partitions}
+        finally:
+            consumer.close()
+
+    def _check(self, opened: _Open) -> None:
+        """See whether the plan and the fences are where they were.
+
+        Raises:
+            StaleWriteError: another plan is published.
+            FenceError: Redis has gone back in time.
+        """
+        if self._catalog.views() != opened.views:
+            raise StaleWriteError("stream", expected="the plan that it began with", got="another, published meanwhile")
+        at = dict(opened.at)  # before the fences, which may be moved on
+        opened.pipeline.load(wanted_of(opened.views, at))
+        for partition, first in opened.firsts.items():
+            opened.pipeline.skip(partition, first)
+        if behind(opened.pipeline.starts(), at):
+            raise _moved()
+
+    # -- a batch ------------------------------------------------------------------------------------------------
+
+    def _merge(self, opened: _Open, frame: Any, ends: Offsets) -> None:
+        """Merge a batch; runs in a thread of Spark's. A batch that comes after the end, or a failure, is passed over:
+        whoever goes on, goes on at the fences."""
+        with opened.busy:
+            if opened.closing or opened.failure is not None:
+                return
+            try:
+                self._merge_spans(opened, frame, ends)
+            except (OnlineStoreError, StreamError, EngineError) as error:
+                opened.failure = error
+
+    def _merge_spans(self, opened: _Open, frame: Any, ends: Offsets) -> None:
+        at = {partition: opened.at.get(partition, 0) for partition in ends}
+        spans = {partition: (at[partition], end) for partition, end in ends.items() if end > at[partition]}
+        task = MergeTask(self._setup, tuple(opened.views), spans, opened.firsts)
+        rows = self._session.collect(self._session.then(frame, task.run, TOLD))
+        told = [told_of(row.told) for row in rows]
+        silent = spans.keys() - {partition for one in told for partition in one.partitions}
+        if silent:
+            told.append(task.finish(silent))
+        with self._counting:
+            for one in told:
+                self._status.add(one.status)
+        faults = {one.fault for one in told} - {""}
+        if STALE in faults:
+            raise StaleWriteError("stream", expected="the plan that it began with", got="another, published meanwhile")
+        if faults:
+            raise _moved()
+        opened.at = opened.at | ends
+        self._failed = 0
+
+    # -- when something is not as expected ----------------------------------------------------------------------
+
+    def _refuse_for_good(self, error: FeatureStoreError) -> None:
+        self._failed = self._failed + 1 if isinstance(error, EngineError) else self._failed
+        if self._failed == _MOST_FAILED:
+            raise error
+
+    def _fall_back(self, error: FeatureStoreError, delay_s: float) -> float:
+        """Let go of everything, and wait before the next attempt; returns for how long that was."""
+        if isinstance(error, (StaleWriteError, FenceError)):
+            self._status.reloads += isinstance(error, StaleWriteError)
+            delay_s = 0.0
+        else:
+            if self._status.trouble != str(error):
+                _LOG.warning("waiting: %s", error)
+            self._status.trouble = str(error)
+            delay_s = min(max(2 * delay_s, _RETRY_S), _LONGEST_RETRY_S)
+        self._let_go()
+        self._tell_status()
+        until = time.monotonic() + delay_s
+        while not self._stopped() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _WATCH_S))
+        return delay_s
+
+    def _let_go(self) -> None:
+        """Let the batch that is under way be finished, and end the query."""
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        opened.closing = True
+        # Whoever takes too long is broken off: the fences say what it has merged.
+        if opened.busy.acquire(timeout=_STOP_S):
+            opened.busy.release()
+        if opened.query is not None:
+            with contextlib.suppress(EngineError):
+                opened.query.close()
+        self._see(opened)
+        opened.pipeline.close()
+
+    # -- what it tells ------------------------------------------------------------------------------------------
+
+    def _tell_status(self) -> None:
+        opened = self._open
+        if opened is not None and opened.query is not None:
+            with contextlib.suppress(EngineError):
+                opened.ends |= opened.query.ends()
+            self._see(opened)
+        with self._counting:
+            told = copy.deepcopy(self._status)
+        self._tell(told)
+
+    def _see(self, opened: _Open) -> None:
+        self._status.positions = {partition: (at, opened.ends.get(partition)) for partition, at in opened.at.items()}
+
+
+def stream(
+    setup: Setup,
+    session: Session,
+    options: Mapping[str, str],
+    *,
+    stopped: Callable[[], bool],
+    until_caught_up: bool = False,
+    report: Callable[[Status], None] = lambda _: None,
+) -> Status:
+    """Stream on Spark until told to stop, or until all is merged that there was at the start.
+
+    Args:
+        setup: of the project.
+        session: has the Kafka connector.
+        options: of Spark's source `kafka`.
+        stopped: whether to stop.
+        until_caught_up: end when all is merged that Kafka had at the start.
+        report: is told the status, several times a second.
+
+    Raises:
+        NotFoundError, NotPublishedError: a view is not served.
+        StreamError: Kafka cannot be reached, or lacks a topic.
+        EngineError: Spark cannot be started, has no connector, or fails again and again.
+    """
+    prepare_topics(setup)
+    with kept_interrupts():
+        require_connector(session)
+    goals = Goals(setup) if until_caught_up else None
+    found = Status()
+
+    def tell(status: Status) -> None:
+        nonlocal found
+        found = status
+        report(status)
+
+    def done() -> bool:
+        return stopped() or (goals is not None and goals.are_reached())
+
+    try:
+        SparkStream(setup, session, options, done, tell).run()
+    finally:
+        if goals is not None:
+            goals.close()
+    return found
+
+
+def start_offsets(pipeline: Pipeline, kept: Mapping[Partition, tuple[int, int]]) -> Offsets:
+    """Where to begin in each partition: where the view that is least far in it goes on, as its fences say.
+
+    Messages that Kafka has deleted before they were merged are told of, and passed over, as workers do.
+
+    Args:
+        pipeline: with the fences of all partitions.
+        kept: what Kafka keeps of each partition: its first offset, and the one after its last.
+
+    Raises:
+        StreamError: a topic ends before a fence.
+    """
+    for partition, start in earliest(pipeline.starts()).items():
+        first, end = kept[partition]
+        if start is not None and not first <= start <= end:
+            go_on(pipeline, partition, start, (first, end))
+        pipeline.skip(partition, first)
+    return {partition: start or 0 for partition, start in earliest(pipeline.starts()).items()}
+
+
+def _moved() -> FenceError:
+    return FenceError("stream", expected="fences that nobody else moves", got="others", hint="go on at the fences")
