@@ -124,6 +124,11 @@ class Windows:
         return max(range(len(self.rings)), key=lambda i: self.rings[i].hop_us * self.rings[i].slots)
 
 
+def slots_of(window_us: int, hop_us: int) -> int:
+    """How many tiles beside the head a window needs."""
+    return window_us // hop_us + -(-CLOCK_SKEW_US // hop_us)
+
+
 def compile_windows(aggregations: Iterable[Aggregation], columns: Mapping[str, DType]) -> Windows:
     """The rings and windows of a view; `columns` are the types of its source's columns."""
     asked = [(aggregation, window) for aggregation in aggregations for window in aggregation.windows]
@@ -140,7 +145,7 @@ def compile_windows(aggregations: Iterable[Aggregation], columns: Mapping[str, D
             for kind in PARTS[aggregation.function]
         ]
         places = tuple(parts[ring].setdefault(part, len(parts[ring])) for part in wanted)
-        slots[ring] = max(slots[ring], window_us // hop_us + -(-CLOCK_SKEW_US // hop_us))
+        slots[ring] = max(slots[ring], slots_of(window_us, hop_us))
         dtype = aggregation.dtype(column)
         features.append(
             Window(

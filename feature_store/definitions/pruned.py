@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
 
+Stored = tuple[str, str]  # view and feature
 # Not part of what a feature means.
 _DESCRIPTIVE = {"description", "owner", "tags"}
 
@@ -38,7 +39,7 @@ def pruning_of(
         DefinitionError: as Pruning.
     """
     gone = set(dropped)
-    served = {name: (view, feature) for name, view, feature in _columns(definitions, service)}
+    served = {name: (view, feature) for name, view, feature in columns_of(definitions, service)}
     fields = {name: definitions.servable_view(view).field(feature) for name, (view, feature) in served.items()}
     unknown = sorted(gone - served.keys())
     if unknown:
@@ -70,7 +71,7 @@ def service_digest(definitions: DefinitionSet, service: str) -> str:
     Raises:
         NotFoundError: there is no such service.
     """
-    columns = _columns(definitions, service)
+    columns = columns_of(definitions, service)
     views = {view: definitions.servable_view(view) for _, view, _ in columns}
     for name in list(views):
         computed = definitions.on_demand_feature_views.get(name)
@@ -106,29 +107,25 @@ def pruned(definitions: DefinitionSet) -> DefinitionSet:
     if all(pruning.stage == "shadow" for pruning in definitions.prunings.values()):
         return definitions
     document = definitions.to_document()
-    before = set(_needed(document))
     for pruning in definitions.prunings.values():
         if pruning.stage != "shadow":
             _keep(document["feature_services"][pruning.service]["features"], set(pruning.kept))
-    gone = before - set(_needed(document))
-    for pruning in definitions.prunings.values():
-        if pruning.stage == "mask":  # what masked features need stays
-            services = {pruning.service: definitions.to_document()["feature_services"][pruning.service]}
-            gone -= set(_needed(document | {"feature_services": services}))
-    _remove(document, {(view, feature) for view, feature in gone if _can_be_filled_again(document, view)})
+    before = {stored for name in definitions.feature_services for stored in _needed_of(definitions, name)}
+    after = {
+        stored
+        for name in definitions.feature_services
+        for stored in _needed_of(definitions, name, _kept(definitions, name))
+    }
+    _remove(document, {stored for stored in before - after if _can_be_filled_again(definitions, stored)})
     return type(definitions).from_document(document)
 
 
-def _can_be_filled_again(document: dict[str, Any], view: str) -> bool:
-    """Whether what is dropped of a view could come back: it has a source, or a history of its events."""
-    if view in document["feature_views"]:
-        return document["feature_views"][view]["source"] is not None
-    if view in document["stream_feature_views"]:
-        return document["stream_feature_views"][view]["source"].get("history") is not None
-    return True
+def columns_of(definitions: DefinitionSet, service: str) -> list[tuple[str, str, str]]:
+    """What a service serves without any pruning: `(name, view, feature)`, in order.
 
-
-def _columns(definitions: DefinitionSet, service: str) -> list[tuple[str, str, str]]:
+    Raises:
+        NotFoundError: there is no such service.
+    """
     return [
         (served, projection.view, feature)
         for projection in definitions.service(service).features
@@ -136,20 +133,49 @@ def _columns(definitions: DefinitionSet, service: str) -> list[tuple[str, str, s
     ]
 
 
+def needed_by(definitions: DefinitionSet, view: str, feature: str) -> list[Stored]:
+    """The stored features that a feature needs: itself, or the inputs of the on-demand view that computes it."""
+    computed = definitions.on_demand_feature_views.get(view)
+    if computed is None:
+        return [(view, feature)]
+    return [(taken.view, name) for taken in computed.projections for name, _ in taken.columns]
+
+
+def stays_stored(definitions: DefinitionSet, service: str) -> set[Stored]:
+    """The stored features that stay whatever is dropped of a service: other services need them, nobody does, or they
+    could not be filled again."""
+    own = set(_needed_of(definitions, service))
+    every = {(view.name, field.name) for view in definitions.stored_views for field in view.fields}
+    others = {
+        stored
+        for name in definitions.feature_services
+        if name != service
+        for stored in _needed_of(definitions, name, _kept(definitions, name))
+    }
+    return {stored for stored in every if stored not in own - others or not _can_be_filled_again(definitions, stored)}
+
+
+def _needed_of(definitions: DefinitionSet, service: str, kept: set[str] | None = None) -> Iterator[Stored]:
+    """The stored features that a service needs to serve some names, all unless given."""
+    for name, view, feature in columns_of(definitions, service):
+        if kept is None or name in kept:
+            yield from needed_by(definitions, view, feature)
+
+
+def _kept(definitions: DefinitionSet, service: str) -> set[str] | None:
+    """The names for which a service needs what is stored; None: all of them."""
+    pruning = definitions.prunings.get(service)
+    return set(pruning.kept) if pruning is not None and pruning.stage == "drop" else None
+
+
+def _can_be_filled_again(definitions: DefinitionSet, stored: Stored) -> bool:
+    return definitions.stored_view(stored[0]).history is not None
+
+
 def _without_descriptions(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_descriptions(item) for key, item in value.items() if key not in _DESCRIPTIVE}
     return [_without_descriptions(item) for item in value] if isinstance(value, list) else value
-
-
-def _needed(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The features that services need, those of on-demand views' inputs too: `(view, feature)`."""
-    computed = document["on_demand_feature_views"]
-    for service in document["feature_services"].values():
-        for projection in service["features"]:
-            yield from ((projection["view"], feature) for feature, _ in projection["columns"])
-            for taken in computed.get(projection["view"], {}).get("projections", ()):
-                yield from ((taken["view"], feature) for feature, _ in taken["columns"])
 
 
 def _keep(projections: list[dict[str, Any]], served: set[str]) -> None:

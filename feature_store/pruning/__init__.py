@@ -1,0 +1,1 @@
+"""Importance, cost, prune plans and their verification: which features a model can do without."""
