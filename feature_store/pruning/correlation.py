@@ -1,0 +1,65 @@
+"""Which features say nearly the same: of twins, leaving out either one costs nothing, leaving out both may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from feature_store.errors import extra
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from feature_store.pruning.dataset import Dataset, Floats
+
+TWINS = 0.95  # |rho| from which leaving one out says nothing about it
+# The standard error of rho near 0.95 is then 0.001: far less than matters.
+_MOST_ROWS = 20_000
+
+
+def correlated(data: Dataset, at_least: float = TWINS) -> tuple[tuple[str, ...], ...]:
+    """The clusters of features of which every two have a Spearman |rho| of at least that, each in the columns' order.
+
+    Complete linkage on 1 − |rho|, as in https://scikit-learn.org/stable/auto_examples/inspection/
+    plot_permutation_importance_multicollinear.html: single linkage would chain unlike features together. A missing
+    value ranks below all others, so that twins miss the same rows. Features of several columns, and constant ones,
+    are in no cluster.
+    """
+    names = [name for name in data.features if data.names.count(name) == 1]
+    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), _MOST_ROWS)).astype(int))
+    x = data.x[rows][:, data.columns(names)]
+    ranks, varies = standard_ranks(x)
+    names = [name for name, does in zip(names, varies, strict=True) if does]
+    if len(names) < 2:
+        return ()
+    groups: dict[int, list[str]] = {}
+    for name, group in zip(names, _linked(ranks, at_least), strict=True):
+        groups.setdefault(group, []).append(name)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def standard_ranks(x: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The ranks of (n, f) values by column, ties shared, NaN lowest; with mean 0 and length 1.
+
+    Returns: (n, g) of the g columns that vary, and (f,) which do.
+    """
+    with extra("prune", "correlated features"):
+        from scipy.stats import rankdata
+    ranks = rankdata(np.where(np.isnan(x), -np.inf, x), axis=0)
+    ranks -= ranks.mean(axis=0)
+    length = np.sqrt((ranks**2).sum(axis=0))
+    varies = length > 0
+    return ranks[:, varies] / length[varies], varies
+
+
+def _linked(ranks: npt.NDArray[np.float64], at_least: float) -> list[int]:
+    with extra("prune", "correlated features"):
+        from scipy.cluster.hierarchy import fcluster, linkage
+        from scipy.spatial.distance import squareform
+    distance = np.clip(1 - np.abs(ranks.T @ ranks), 0, None)
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform((distance + distance.T) / 2), method="complete")
+    # Rounding must not part exact twins at a threshold of 1.
+    groups: list[int] = fcluster(tree, 1 - at_least + 1e-9, criterion="distance").tolist()
+    return groups

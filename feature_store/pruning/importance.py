@@ -1,0 +1,170 @@
+"""What each feature is worth to a model: measured (`measure.py`), read from a file, or told by the model itself."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from feature_store.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FeatureImportance:
+    """What one feature is worth.
+
+    Attributes:
+        feature: the name of the served column, or `view:feature`, as it was given.
+        importance: in units of the metric when measured, else of the method; larger is better.
+        std: over the repetitions, in the same unit; None when not known.
+        row: of the file it was read from, where the first after the header is row 1.
+    """
+
+    feature: str
+    importance: float
+    std: float | None = None
+    row: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ViewImportance:
+    """What a view is worth as a whole.
+
+    Attributes:
+        view: its name.
+        importance: of the view; what its features share.
+        std: of `left_out` over the seeds.
+        left_out: what the metric loses when the model is fitted without the view's features and with all others. Much
+            less than `importance` where other views can stand in for this one.
+        features: the names of its features.
+    """
+
+    view: str
+    importance: float
+    std: float | None
+    left_out: float
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Importances:
+    """What the features of one model are worth, by one method.
+
+    Attributes:
+        method: how it was found.
+        model: whose.
+        measured_at: when, UTC.
+        features: one each, in the order of the model's columns.
+        views: when measured by view; in the order of their first feature.
+        noise: what a useless feature reaches by chance; what is not above it is ε. None when not known.
+        clusters: features that say nearly the same; the first of each is the one that stands for all.
+        cluster_gains: per cluster, what the metric loses when the model is fitted without all of it.
+        metric: what was measured, when it was.
+    """
+
+    method: str
+    model: str
+    measured_at: datetime
+    features: tuple[FeatureImportance, ...]
+    views: tuple[ViewImportance, ...] = ()
+    noise: float | None = None
+    clusters: tuple[tuple[str, ...], ...] = ()
+    cluster_gains: tuple[float, ...] = ()
+    metric: str = ""
+
+    def by_name(self) -> dict[str, float]:
+        """The importance of each feature."""
+        return {item.feature: item.importance for item in self.features}
+
+    def to_json(self) -> bytes:
+        """A JSON document, the same bytes for the same importances; what is not finite becomes null."""
+        return orjson.dumps({"format": FORMAT} | asdict(self), option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def from_json(cls, document: bytes | str) -> Importances:
+        """What `to_json` wrote.
+
+        Raises:
+            DataError: it is no such document.
+        """
+        try:
+            return _from_document(orjson.loads(document))
+        except (KeyError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            raise DataError("importances", expected=f"a document of format {FORMAT}", got=got) from error
+
+
+def _from_document(found: dict[str, Any]) -> Importances:
+    if found["format"] != FORMAT:
+        raise ValueError(f"format {found['format']}")
+    return Importances(
+        method=found["method"],
+        model=found["model"],
+        measured_at=datetime.fromisoformat(found["measured_at"]),
+        features=tuple(_feature_from(item) for item in found["features"]),
+        views=tuple(ViewImportance(**item | {"features": tuple(item["features"])}) for item in found["views"]),
+        noise=found["noise"],
+        clusters=tuple(tuple(names) for names in found["clusters"]),
+        cluster_gains=tuple(found["cluster_gains"]),
+        metric=found["metric"],
+    )
+
+
+def _feature_from(item: dict[str, Any]) -> FeatureImportance:
+    importance = math.nan if item["importance"] is None else item["importance"]
+    return FeatureImportance(item["feature"], importance, item["std"], item["row"])
+
+
+def checked(importances: Importances, features: Sequence[str]) -> Importances:
+    """The importances in the order of `features`, when there is exactly one good one for each.
+
+    Args:
+        importances: to be checked.
+        features: the names that there must be.
+
+    Raises:
+        DataError: some are unknown, missing, given twice, negative or not finite. Names all of them, with their rows
+            when they come from a file.
+    """
+    by_name = defaultdict(list)
+    for item in importances.features:
+        by_name[item.feature].append(item)
+    wrong = {
+        "unknown": [item for item in importances.features if item.feature not in set(features)],
+        "given more than once": [item for same in by_name.values() if len(same) > 1 for item in same],
+        "negative or not finite": [item for item in importances.features if not _is_good(item)],
+    }
+    problems = [f"{what}: {', '.join(map(_named, items))}" for what, items in wrong.items() if items]
+    missing = [name for name in features if name not in by_name]
+    if missing:
+        problems.append(f"missing: {', '.join(missing)}")
+    if problems:
+        expected = f"one importance ≥ 0 for each of the {len(features)} features"
+        hint = "importances must be of the features that the model is served now; measure them again"
+        raise DataError(f"importances by {importances.method}", expected=expected, got="; ".join(problems), hint=hint)
+    ordered = tuple(by_name[name][0] for name in features)
+    return Importances(**{**vars(importances), "features": ordered})
+
+
+def _is_good(item: FeatureImportance) -> bool:
+    return all(math.isfinite(value) and value >= 0 for value in (item.importance, item.std or 0.0))
+
+
+def _named(item: FeatureImportance) -> str:
+    value = f"{item.feature} ({item.importance:g}"
+    value += f" ± {item.std:g})" if item.std is not None and not (math.isfinite(item.std) and item.std >= 0) else ")"
+    return value if item.row is None else f"row {item.row} {value}"
+
+
+def now() -> datetime:
+    """The time of a measurement."""
+    return datetime.now(UTC)

@@ -1,0 +1,181 @@
+"""Measures what features are worth: how much worse a model is that is fitted without them.
+
+Importances must be of use to a planner that keeps the features with the largest sum under a budget. What leaving one
+out of the whole costs is not: of redundant features each costs nothing, and all of them much. Shapley values share the
+worth among the redundant, so that the planner keeps all of them. Hence, in four steps:
+
+1. Correlated twins are clustered (`correlation.py`); one stands for the cluster, and the others leave together, if the
+   refitted model bears it.
+2. Screen (`screen.py`): features whose permutation costs a fitted model no more than that of shuffled probes does leave
+   together, if the refitted model bears it; else only the half with the smallest losses, and so on.
+3. Views leave, the least worth first, each round refitting without each of those that are left (`elimination.py`). The
+   loss is credited to the view that left. Then, for each view, the same for its features, in the company of the views
+   that left after it; their credits are scaled to the view's. So the credits of all add up to what the metric
+   has above that of equal scores, redundancy is credited once, and to the view that is kept longest.
+4. Each feature is also left out alone, and each view, of what is left after 2. What needs a partner (one of an XOR
+   pair) would have no credit after the partner left; it is worth at least what leaving it out alone costs, when that
+   is above the noise. It is the largest marginal contribution that counts, as in Catav et al. 2021
+   (https://proceedings.mlr.press/v139/catav21a.html), of the contexts on the path.
+
+Everything is fitted on earlier rows, scored on later ones, and averaged over the seeds, which are paired.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_store.pruning.correlation import TWINS, correlated
+from feature_store.pruning.elimination import eliminate, expected_fits, shared
+from feature_store.pruning.importance import FeatureImportance, Importances, ViewImportance, now
+from feature_store.pruning.metric import metric_name
+from feature_store.pruning.screen import refit_noise, screen
+from feature_store.pruning.trials import Gain, Trials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.pruning.dataset import Dataset, Factory
+    from feature_store.pruning.metric import Metric
+    from feature_store.pruning.screen import Screened
+    from feature_store.pruning.trials import Report
+
+METHOD = "retrained elimination by view"
+# Later rows decide; fewer would make every difference noise, more would leave too little to learn from.
+_EARLIER, _LATER = 0.7, 0.3
+# How much of what is left goes in one round: views one by one up to 20, features of a view faster.
+_VIEWS_AT_ONCE, _FEATURES_AT_ONCE = 0.05, 0.2
+# How many standard deviations of the mean a gain must be from 0, beside being above the noise.
+_CLEAR = 2.0
+
+
+def measure(
+    dataset: Dataset,
+    factory: Factory,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    metric: str | Metric = "auc",
+    report: Report | None = None,
+    twins: float = TWINS,
+) -> Importances:
+    """What each feature and view is worth to the model; see the module.
+
+    Args:
+        dataset: what may be looked at. Keep the latest rows out of it for `verify`.
+        factory: makes an unfitted model from a seed.
+        seeds: how often each set of features is fitted.
+        metric: `auc`, or a function of labels and scores; larger is better.
+        report: is told after each fit how many are done, and of how many as far as is known.
+        twins: the Spearman |rho| from which features are of one cluster.
+
+    Raises:
+        DataError: too few rows to split in time, later labels of one class, or a model whose scores are not finite.
+    """
+    earlier, later = dataset.split_by_time((_EARLIER, _LATER))
+    trials = Trials(earlier, later, factory, seeds, metric, report)
+    trials.expect(_expected(dataset))
+    clusters = correlated(earlier, twins)
+    noise = refit_noise(trials)
+    screened = screen(trials, clusters)
+    clusters = tuple(_best_first(dataset, cluster, screened) for cluster in clusters)
+    kept = _without_twins(trials, frozenset(dataset.features), clusters, noise)
+    kept = _without_unused(trials, kept, _unused(dataset, clusters, screened), noise)
+    found = _Worth(trials, dataset, kept, noise)
+    return Importances(
+        method=METHOD,
+        model=type(factory(seeds[0])).__name__,
+        measured_at=now(),
+        features=tuple(found.feature(name) for name in dataset.features),
+        views=tuple(found.view(name) for name in dataset.members),
+        noise=noise,
+        clusters=clusters,
+        cluster_gains=tuple(max(0.0, trials.gain(kept, cluster).mean) for cluster in clusters),
+        metric=metric_name(metric),
+    )
+
+
+def _best_first(data: Dataset, cluster: tuple[str, ...], screened: Screened) -> tuple[str, ...]:
+    """With the one that stands for the cluster first: of the view whose other features the model uses most, so that no
+    view stays for a twin alone; then the one that the model uses most."""
+
+    def worth(name: str) -> tuple[float, float]:
+        others = set(data.members[data.views[name]]) - set(cluster)
+        return max([screened.noise, *(screened.loss[other] for other in others)]), screened.loss[name]
+
+    first = max(cluster, key=worth)
+    return (first, *(name for name in cluster if name != first))
+
+
+def _without_twins(
+    trials: Trials, kept: frozenset[str], clusters: Sequence[tuple[str, ...]], noise: float
+) -> frozenset[str]:
+    """What is left when those that another stands for are gone; a cluster stays whole where that costs something."""
+    twins = [frozenset(cluster[1:]) for cluster in clusters]
+    if twins and trials.gain(kept, frozenset().union(*twins)).mean <= noise:
+        return kept.difference(*twins)
+    for away in twins:
+        if trials.gain(kept, away).mean <= noise:
+            kept -= away
+    return kept
+
+
+def _unused(data: Dataset, clusters: Sequence[tuple[str, ...]], screened: Screened) -> list[str]:
+    """The features that the model does not use more than probes, the least used first."""
+    loss = dict(screened.loss)
+    for cluster, joint in zip(clusters, screened.cluster_loss, strict=True):
+        loss |= dict.fromkeys(cluster, joint)
+    return sorted((name for name in data.features if loss[name] <= screened.noise), key=lambda name: loss[name])
+
+
+def _without_unused(trials: Trials, kept: frozenset[str], unused: Sequence[str], noise: float) -> frozenset[str]:
+    """What is left when as many of the unused are gone as the refitted model bears."""
+    away = [name for name in unused if name in kept]
+    while away and trials.gain(kept, away).mean > noise:
+        away = away[: len(away) // 2]
+    return kept.difference(away)
+
+
+def _expected(data: Dataset) -> int:
+    """About how many sets of features are fitted when nothing can be screened out."""
+    views = data.members.values()
+    by_feature = sum(expected_fits(len(members), _FEATURES_AT_ONCE) for members in views)
+    return expected_fits(len(views), _VIEWS_AT_ONCE) + by_feature + len(data.features) + 10
+
+
+class _Worth:
+    """Steps 3 and 4: the features that are left, in the order of their views' elimination."""
+
+    def __init__(self, trials: Trials, data: Dataset, kept: frozenset[str], noise: float) -> None:
+        self._noise, self._data = noise, data
+        left = {view: [name for name in names if name in kept] for view, names in data.members.items()}
+        left = {view: names for view, names in left.items() if names}
+        by_feature = sum(expected_fits(len(names), _FEATURES_AT_ONCE) for names in left.values())
+        trials.expect(expected_fits(len(left), _VIEWS_AT_ONCE) + by_feature + len(kept))
+        self._alone = {name: trials.gain(kept, [name]) for name in data.features if name in kept}
+        self._left_out = {view: trials.gain(kept, names) for view, names in left.items()}
+        self._views = eliminate(trials, frozenset(), left, _VIEWS_AT_ONCE)
+        self._features: dict[str, float] = {}
+        company = kept
+        for view, worth in self._views.items():  # in the order in which they left
+            company = company.difference(left[view])
+            credits = eliminate(trials, company, {name: (name,) for name in left[view]}, _FEATURES_AT_ONCE)
+            self._features |= shared(worth, credits)
+        self._seeds = len(trials.seeds)
+
+    def feature(self, name: str) -> FeatureImportance:
+        """The larger of its share of its view's credit and what leaving it out alone costs."""
+        if name not in self._features:
+            return FeatureImportance(name, 0.0)
+        return FeatureImportance(name, max(self._features[name], self._clear(self._alone[name])), self._alone[name].std)
+
+    def view(self, name: str) -> ViewImportance:
+        """The larger of its credit and what leaving it out alone costs."""
+        members = self._data.members[name]
+        if name not in self._views:
+            return ViewImportance(name, 0.0, None, 0.0, members)
+        out = self._left_out[name]
+        return ViewImportance(name, max(self._views[name], self._clear(out)), out.std, out.mean, members)
+
+    def _clear(self, gain: Gain) -> float:
+        """The gain, when it is above the noise and not by chance; else 0."""
+        is_clear = gain.mean > self._noise and gain.mean > _CLEAR * gain.std / self._seeds**0.5
+        return gain.mean if is_clear else 0.0

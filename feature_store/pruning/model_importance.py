@@ -1,0 +1,92 @@
+"""What a fitted model itself says of its features: scikit-learn, LightGBM, XGBoost, CatBoost; none is imported.
+
+It is cheap and often wrong: gain counts how much a model used a feature, not how much worse it would do without
+(docs: https://scikit-learn.org/stable/modules/permutation_importance.html). `measure.py` asks the latter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.errors import RequestError
+from feature_store.pruning.importance import FeatureImportance, Importances, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    Values = npt.NDArray[np.float64]
+
+
+def importance_from_model(model: Any, names: Sequence[str]) -> Importances:
+    """The importances that a fitted model tells; of a pipeline or a search, those of the model that it ends with.
+
+    Args:
+        model: of scikit-learn (`feature_importances_`, or the size of `coef_`), LightGBM or XGBoost (total gain; a
+            feature that XGBoost never split on has 0) or CatBoost (its default).
+        names: of the columns that the model was fitted on, in order.
+
+    Raises:
+        RequestError: the model tells none, or not of as many features.
+    """
+    fitted = _final(model)
+    where = f"model {type(fitted).__name__}"
+    source = next(((method, read) for method, is_there, read in _SOURCES if is_there(fitted)), None)
+    if source is None:
+        expected = "feature_importances_, coef_, or a LightGBM, XGBoost or CatBoost model"
+        raise RequestError(where, expected=expected, got="none of them", hint="measure the importances instead")
+    method, values = source[0], source[1](fitted)
+    if values.shape != (len(names),):
+        hint = "name the columns that this model is fitted on; a pipeline's other steps must keep the columns"
+        got = f"{len(values)} importances"
+        raise RequestError(where, expected=f"one for each of {len(names)} names", got=got, hint=hint)
+    features = tuple(FeatureImportance(name, float(value)) for name, value in zip(names, values, strict=True))
+    return Importances(method, type(fitted).__name__, now(), features)
+
+
+def _final(model: Any) -> Any:
+    """The model at the end of pipelines and searches."""
+    while True:
+        if hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif isinstance(steps := getattr(model, "steps", None), list) and steps:
+            model = steps[-1][1]
+        else:
+            return model
+
+
+def _has(*names: str) -> Callable[[Any], bool]:
+    return lambda model: all(hasattr(model, name) for name in names)
+
+
+def _array(values: Any) -> Values:
+    return np.asarray(values, np.float64)
+
+
+def _coefficients(model: Any) -> Values:
+    """The mean size over the classes."""
+    sizes = np.abs(_array(model.coef_))
+    return sizes if sizes.ndim == 1 else np.asarray(sizes.mean(axis=0))
+
+
+def _xgboost(booster: Any) -> Values:
+    """Only features that are split on are told; without names they are f0, f1, …"""
+    names = booster.feature_names or [f"f{i}" for i in range(booster.num_features())]
+    gains = booster.get_score(importance_type="total_gain")
+    return _array([gains.get(name, 0.0) for name in names])
+
+
+# What is asked for, in this order: the boosters' own wrappers have feature_importances_ too, which count splits
+# (LightGBM) or average gains (XGBoost).
+_SOURCES: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], Values]], ...] = (
+    ("CatBoost feature importance", _has("get_feature_importance"), lambda m: _array(m.get_feature_importance())),
+    ("LightGBM gain", _has("booster_"), lambda m: _array(m.booster_.feature_importance(importance_type="gain"))),
+    ("LightGBM gain", _has("feature_importance"), lambda m: _array(m.feature_importance(importance_type="gain"))),
+    ("XGBoost total gain", _has("get_booster"), lambda m: _xgboost(m.get_booster())),
+    ("XGBoost total gain", _has("get_score"), _xgboost),
+    ("feature_importances_", _has("feature_importances_"), lambda m: _array(m.feature_importances_)),
+    ("size of coef_", _has("coef_"), _coefficients),
+)

@@ -1,0 +1,104 @@
+"""The cheap look before the many refits: which features a fitted model does not use, and what chance alone reaches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from feature_store.pruning.dataset import scores
+from feature_store.pruning.trials import gain_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from feature_store.pruning.dataset import Dataset, Floats
+    from feature_store.pruning.trials import Trials
+
+# Probes in the permuted model: the largest of ten useless features' losses is what a useless one hardly exceeds.
+_PROBES = 10
+# Probes that are refitted with, one at a time.
+_REFITTED_PROBES = 5
+# Permutation asks for a prediction per feature: with so many rows a loss of AUC is known to about 0.001.
+_MOST_ROWS = 50_000
+
+
+class Screened(NamedTuple):
+    """What permuting tells.
+
+    Attributes:
+        loss: per feature, what the metric loses when its values are permuted among the rows.
+        cluster_loss: the same of each cluster, all its features permuted alike.
+        noise: the largest such loss of a probe.
+    """
+
+    loss: Mapping[str, float]
+    cluster_loss: Sequence[float]
+    noise: float
+
+
+def screen(trials: Trials, clusters: Sequence[Sequence[str]]) -> Screened:
+    """Permutation importance on later rows, by feature and by cluster, beside that of probes.
+
+    A probe is a copy of a real column whose values are permuted: useless by making, otherwise alike. The largest loss
+    of a probe is the bar, as in Boruta (Kursa and Rudnicki 2010, https://doi.org/10.18637/jss.v036.i11). Twins hide
+    each other from permutation; hence the clusters.
+    """
+    data = trials.earlier
+    groups = [(name,) for name in data.features] + [tuple(cluster) for cluster in clusters]
+    sampled = np.unique(np.linspace(0, len(trials.later) - 1, min(len(trials.later), _MOST_ROWS)).astype(int))
+    later = trials.later.rows(sampled)
+    columns = [data.columns(group) for group in groups]
+    probes = [[len(data.names) + i] for i in range(_PROBES)]
+    losses = []
+    for at, seed in enumerate(trials.seeds):
+        rng = np.random.default_rng([at, seed])
+        sources = rng.integers(0, len(data.names), _PROBES)
+        model = trials.factory(seed)
+        model.fit(with_probes(data.x, sources, rng), data.y)
+        trials.fitted()
+        x = with_probes(later.x, sources, rng)
+        losses.append(list(_losses(trials, model, x, later, columns + probes, rng)))
+    mean = np.asarray(losses).mean(axis=0).tolist()
+    singles = len(data.features)
+    return Screened(
+        dict(zip(data.features, mean[:singles], strict=True)), mean[singles : len(groups)], max(mean[len(groups) :])
+    )
+
+
+def _losses(
+    trials: Trials, model: object, x: Floats, later: Dataset, groups: Iterable[list[int]], rng: np.random.Generator
+) -> Iterator[float]:
+    whole = trials.metric(later.y, scores(model, x))
+    for columns in groups:
+        held = x[:, columns]
+        x[:, columns] = held[rng.permutation(len(x))]
+        yield whole - trials.metric(later.y, scores(model, x))
+        x[:, columns] = held
+
+
+def with_probes(x: Floats, sources: npt.NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    """(n, c + p): with permuted copies of the columns `sources` behind."""
+    probes = rng.permuted(x[:, sources], axis=0)
+    return np.ascontiguousarray(np.concatenate([x, probes], axis=1))
+
+
+def refit_noise(trials: Trials) -> float:
+    """How far the metric moves when the model is refitted with one useless feature more: the largest of some probes'
+    mean moves over the seeds, in either direction. A gain of a feature that is not larger may be chance."""
+    data, later = trials.earlier, trials.later
+    whole = trials.metrics(data.features)
+    moves = []
+    for probe in range(_REFITTED_PROBES):
+        metrics = np.empty(len(trials.seeds))
+        for at, seed in enumerate(trials.seeds):
+            rng = np.random.default_rng([probe, at, seed])
+            source = rng.integers(0, len(data.names), 1)
+            model = trials.factory(seed)
+            model.fit(with_probes(data.x, source, rng), data.y)
+            metrics[at] = trials.metric(later.y, scores(model, with_probes(later.x, source, rng)))
+            trials.fitted()
+        moves.append(abs(gain_of(metrics - whole).mean))
+    return max(moves)

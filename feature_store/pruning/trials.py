@@ -1,0 +1,92 @@
+"""Fitting the model on some of the features and scoring it on later rows, once for each set of features and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.pruning.dataset import fitted_scores
+from feature_store.pruning.metric import metric_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from feature_store.pruning.dataset import Dataset, Factory
+    from feature_store.pruning.metric import Metric
+
+Report = Callable[[int, int], None]
+"""Is told how many fits are done, and how many there will be as far as is known now."""
+
+
+class Gain(NamedTuple):
+    """What the metric loses without something: the mean over the seeds, and the standard deviation."""
+
+    mean: float
+    std: float
+
+
+class Trials:
+    """Refits of one model.
+
+    Args:
+        earlier: what is fitted on.
+        later: what is scored.
+        factory: makes the model.
+        seeds: each set of features is fitted once with each.
+        metric: larger is better.
+        report: is told after each fit.
+    """
+
+    def __init__(
+        self,
+        earlier: Dataset,
+        later: Dataset,
+        factory: Factory,
+        seeds: Sequence[int],
+        metric: str | Metric,
+        report: Report | None = None,
+    ) -> None:
+        self.earlier, self.later, self.factory, self.seeds = earlier, later, factory, tuple(seeds)
+        self.metric = metric_of(metric)
+        self.done, self.expected = 0, 0
+        self._report = report
+        self._known: dict[frozenset[str], npt.NDArray[np.float64]] = {}
+
+    def metrics(self, features: Iterable[str]) -> npt.NDArray[np.float64]:
+        """(s,) the metric with only these features, one per seed. Without any, that of equal scores."""
+        wanted = frozenset(features)
+        if wanted not in self._known:
+            self._known[wanted] = self._fit(wanted)
+        return self._known[wanted]
+
+    def gain(self, kept: frozenset[str], without: Iterable[str]) -> Gain:
+        """What `kept` loses when it is fitted without some of it, seed by seed."""
+        return gain_of(self.metrics(kept) - self.metrics(kept.difference(without)))
+
+    def expect(self, fits: int) -> None:
+        """So many more sets of features will be fitted."""
+        self.expected = self.done + fits * len(self.seeds)
+
+    def fitted(self) -> None:
+        """One more fit is done."""
+        self.done += 1
+        if self._report is not None:
+            self._report(self.done, max(self.done, self.expected))
+
+    def _fit(self, wanted: frozenset[str]) -> npt.NDArray[np.float64]:
+        if not wanted:
+            return np.full(len(self.seeds), self.metric(self.later.y, np.zeros(len(self.later))))
+        earlier, later = self.earlier.select(wanted), self.later.select(wanted)
+        out = np.empty(len(self.seeds))
+        for at, seed in enumerate(self.seeds):
+            out[at] = self.metric(later.y, fitted_scores(self.factory, seed, earlier, later.x))
+            self.fitted()
+        return out
+
+
+def gain_of(by_seed: npt.NDArray[np.float64]) -> Gain:
+    """The mean and standard deviation of (s,) differences."""
+    return Gain(float(by_seed.mean()), float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0)

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Several threads that wait for busy cores take longer than one."""
+    with threadpool_limits(1):
+        yield
