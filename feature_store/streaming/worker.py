@@ -160,7 +160,7 @@ class Worker:
         opened.partitions = set(consumer.assigned)
         pipeline.load(wanted_of(opened.views, opened.partitions))
         starts = pipeline.starts()
-        far = far_behind(starts)
+        far = far_behind(starts, _FAR_BEHIND)
         consumer.place(earliest(starts, without=far))
         if far:
             names = ", ".join(sorted(far))
@@ -245,14 +245,14 @@ class Worker:
         self._tell(told)
 
 
-def far_behind(starts: Mapping[str, Mapping[Partition, int | None]]) -> dict[str, set[Partition]]:
-    """Per view, the partitions in which it is so far behind another that it is read for by itself."""
+def far_behind(starts: Mapping[str, Mapping[Partition, int | None]], messages: int) -> dict[str, set[Partition]]:
+    """Per view, the partitions in which it is more than so many messages behind another."""
     fronts: dict[Partition, int] = {}
     for found in starts.values():
         for partition, start in found.items():
             fronts[partition] = max(fronts.get(partition, 0), start or 0)
     far = {
-        view: {partition for partition, start in found.items() if fronts[partition] - (start or 0) > _FAR_BEHIND}
+        view: {partition for partition, start in found.items() if fronts[partition] - (start or 0) > messages}
         for view, found in starts.items()
     }
     return {view: partitions for view, partitions in far.items() if partitions}

@@ -34,6 +34,7 @@ from streaming_worlds import (
 )
 
 from feature_store.errors import NotFoundError, OnlineStoreError, RequestError
+from feature_store.streaming.spark import stream as spark_stream
 from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
@@ -191,6 +192,31 @@ def test_what_kafka_has_deleted_is_told_and_the_rest_is_merged(store: FeatureSto
     assert (
         differences(store, [click for i, click in enumerate(clicks) if i < 300 or i % 3 or i // 3 >= 150], NOW_US) == []
     )
+
+
+def test_a_view_that_is_far_behind_does_not_keep_the_others_waiting(
+    store: FeatureStore, kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spark_stream, "MAX_MESSAGES", 900)
+    clicks = clicks_of(12_000, 10)
+    send(kafka, "clicks", [b"no event", *map(value_of, clicks[:9_000])], PARTITIONS)
+    work(store, is_merged(9_001), "by_user")
+    send(kafka, "clicks", map(value_of, clicks[9_000:11_000]), PARTITIONS)
+    rest = [value_of(click) for click in clicks[11_000:]]
+
+    def done(status: Status) -> bool:
+        if fences_at(store, 11_001) and rest:
+            send(kafka, "clicks", rest, PARTITIONS)
+            rest.clear()
+        if status.view("by_user").merged < 2_000:
+            assert status.view("by_shop").merged < 11_000, "the other is not waited for"
+        return fences_at(store, 12_001)
+
+    status = on_spark(store, done)
+    # By one reader, the view that was far ahead would have gone through all messages too.
+    assert (status.view("by_user").merged, status.view("by_shop").merged) == (3_000, 12_000)
+    assert differences(store, clicks, NOW_US) == []
+    assert len(received(kafka, "clicks.dead-letter")) == 1
 
 
 # -- whatever happens -----------------------------------------------------------------------------------------------

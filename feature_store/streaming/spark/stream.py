@@ -6,6 +6,8 @@
 
 Spark's own checkpoint is no truth here: what is merged, and up to where, is in Redis, and is lost and restored there
 together. It is made with a query and goes with it.
+
+Views that are far behind the others have a query of their own until they have caught up, so that the others stay fresh.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from feature_store.streaming.replay import earliest, go_on
 from feature_store.streaming.routes import routes_of, wanted_of
 from feature_store.streaming.spark.tasks import STALE, MergeTask, behind, told_of
 from feature_store.streaming.status import Status
+from feature_store.streaming.worker import far_behind
 from feature_store.streaming.workers import prepare_topics
 
 if TYPE_CHECKING:
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 
 # Messages of a batch at most: seconds of work, which a stop waits for.
 MAX_MESSAGES = 100_000
+# A view that is so many batches behind another in a partition is read for by itself, until it is at most one behind; the
+# batch that is then under way for the other makes it two, so that they do not part again.
+_FAR = 3
 _WATCH_S = 0.2
 # How often fences and plan are looked at, since a batch sees only those of the partitions that it has messages of.
 _CHECK_S = 1.0
@@ -65,15 +71,16 @@ _LOG = logging.getLogger("feature_store.streaming")
 
 
 @dataclass
-class _Open:
-    """What is worked with under one plan, from one place of the fences on.
+class _Reading:
+    """A query, from one place of the fences on, for some views of one plan.
 
     Attributes:
-        views: what is streamed.
+        views: those.
         pipeline: reads their fences.
         firsts: by partition, the offset of its first message.
         at: by partition, up to where it is merged.
         ends: by partition, where it ends, as far as is known.
+        others: what reads for the views that are far ahead of these; None: there are none.
         query: reads; None before it is there.
         busy: held while a batch is merged.
         closing: no other batch may begin.
@@ -85,6 +92,7 @@ class _Open:
     firsts: Offsets
     at: Offsets
     ends: Offsets
+    others: _Reading | None
     query: KafkaQuery | None = None
     busy: threading.Lock = field(default_factory=threading.Lock)
     closing: bool = False
@@ -114,7 +122,8 @@ class SparkStream:
         self._stopped, self._tell = stopped, tell
         self._catalog = Catalog(setup)
         self._status, self._counting = Status(), threading.Lock()
-        self._open: _Open | None = None
+        self._views: list[StreamedView] = []
+        self._readings: list[_Reading] = []
         self._checked_at = time.monotonic()
         self._failed = 0
 
@@ -143,40 +152,61 @@ class SparkStream:
             self._tell_status()
 
     def _turn(self) -> None:
-        opened = self._open or self._begin()
-        assert opened.query is not None
-        if opened.failure is None:
-            opened.query.wait(_WATCH_S)
-        if opened.failure is not None:
-            raise opened.failure
+        if not self._readings:
+            self._begin()
+        for reading in self._readings:
+            if reading.failure is None and reading.query is not None:
+                reading.query.wait(_WATCH_S / len(self._readings))
+            if reading.failure is not None:
+                raise reading.failure
         now = time.monotonic()
         if now - self._checked_at > _CHECK_S:
             self._checked_at = now
-            self._check(opened)
+            self._check()
         self._tell_status()
 
     # -- where to go on -----------------------------------------------------------------------------------------
 
-    def _begin(self) -> _Open:
-        """Find out what is to be streamed and from where on, and start a query."""
-        views = self._catalog.views()
+    def _begin(self) -> None:
+        """Find out what is to be streamed and from where on, and start to read."""
+        self._views = views = self._catalog.views()
         kept = self._kept(sorted({view.source.topic for view in views}))
+        with contextlib.closing(Pipeline(routes_of(self._catalog.online, views), None, Status())) as pipeline:
+            pipeline.load(wanted_of(views, kept))
+            for partition, (start, _) in kept.items():
+                pipeline.skip(partition, start)
+            far = far_behind(pipeline.starts(), _FAR * MAX_MESSAGES)
+        ahead = [view for view in views if view.tiles.view not in far]
+        first = self._read(ahead or views, kept, None)
+        if ahead and far:
+            _LOG.warning(
+                "far behind in the stream, and read for by themselves until caught up: %s", ", ".join(sorted(far))
+            )
+            self._read([view for view in views if view.tiles.view in far], kept, first)
+
+    def _read(
+        self, views: list[StreamedView], kept: Mapping[Partition, tuple[int, int]], others: _Reading | None
+    ) -> _Reading:
+        """Start a query for some views."""
+        topics = {view.source.topic for view in views}
+        mine = {partition: found for partition, found in kept.items() if partition[0] in topics}
         pipeline = Pipeline(routes_of(self._catalog.online, views), None, Status())
         try:
-            pipeline.load(wanted_of(views, kept))
-            at = start_offsets(pipeline, kept)
+            pipeline.load(wanted_of(views, mine))
+            at = start_offsets(pipeline, mine)
         except BaseException:
             pipeline.close()
             raise
         with self._counting:
             self._status.add(pipeline.status)
-        firsts, ends = ({partition: found[i] for partition, found in kept.items()} for i in (0, 1))
-        self._open = opened = _Open(views, pipeline, firsts, at, ends)
+        firsts, ends = ({partition: found[i] for partition, found in mine.items()} for i in (0, 1))
+        reading = _Reading(views, pipeline, firsts, at, ends, others)
+        self._readings.append(reading)
         options = {"maxOffsetsPerTrigger": str(MAX_MESSAGES), **self._options}
-        opened.query = KafkaQuery(
-            self._session, options, dict(at), lambda frame, ends: self._merge(opened, frame, ends)
+        reading.query = KafkaQuery(
+            self._session, options, dict(at), lambda frame, ends: self._merge(reading, frame, ends)
         )
-        return opened
+        return reading
 
     def _kept(self, topics: list[str]) -> dict[Partition, tuple[int, int]]:
         """What Kafka keeps of each partition: its first offset, and the one after its last."""
@@ -191,39 +221,43 @@ class SparkStream:
         finally:
             consumer.close()
 
-    def _check(self, opened: _Open) -> None:
-        """See whether the plan and the fences are where they were.
+    def _check(self) -> None:
+        """See whether the plan and the fences are where they were, and who has caught up.
 
         Raises:
             StaleWriteError: another plan is published.
-            FenceError: Redis has gone back in time.
+            FenceError: Redis has gone back in time, or views that were far behind go on with the others.
         """
-        if self._catalog.views() != opened.views:
-            raise StaleWriteError("stream", expected="the plan that it began with", got="another, published meanwhile")
-        at = dict(opened.at)  # before the fences, which may be moved on
-        opened.pipeline.load(wanted_of(opened.views, at))
-        for partition, first in opened.firsts.items():
-            opened.pipeline.skip(partition, first)
-        if behind(opened.pipeline.starts(), at):
-            raise _moved()
+        if self._catalog.views() != self._views:
+            raise _replaced()
+        for reading in self._readings:
+            at = dict(reading.at)  # before the fences, which may be moved on
+            reading.pipeline.load(wanted_of(reading.views, at))
+            for partition, first in reading.firsts.items():
+                reading.pipeline.skip(partition, first)
+            if behind(reading.pipeline.starts(), at):
+                raise _moved()
+            if reading.others is not None and not far_behind({"these": at, "others": reading.others.at}, MAX_MESSAGES):
+                raise _moved()
 
     # -- a batch ------------------------------------------------------------------------------------------------
 
-    def _merge(self, opened: _Open, frame: Any, ends: Offsets) -> None:
+    def _merge(self, reading: _Reading, frame: Any, ends: Offsets) -> None:
         """Merge a batch; runs in a thread of Spark's. A batch that comes after the end, or a failure, is passed over:
         whoever goes on, goes on at the fences."""
-        with opened.busy:
-            if opened.closing or opened.failure is not None:
+        with reading.busy:
+            if reading.closing or reading.failure is not None:
                 return
             try:
-                self._merge_spans(opened, frame, ends)
+                self._merge_spans(reading, frame, ends)
             except (OnlineStoreError, StreamError, EngineError) as error:
-                opened.failure = error
+                reading.failure = error
 
-    def _merge_spans(self, opened: _Open, frame: Any, ends: Offsets) -> None:
-        at = {partition: opened.at.get(partition, 0) for partition in ends}
+    def _merge_spans(self, reading: _Reading, frame: Any, ends: Offsets) -> None:
+        at = {partition: reading.at.get(partition, 0) for partition in ends}
         spans = {partition: (at[partition], end) for partition, end in ends.items() if end > at[partition]}
-        task = MergeTask(self._setup, tuple(opened.views), spans, opened.firsts)
+        lettered = {} if reading.others is None else reading.others.at
+        task = MergeTask(self._setup, tuple(reading.views), spans, reading.firsts, lettered)
         rows = self._session.collect(self._session.then(frame, task.run, TOLD))
         told = [told_of(row.told) for row in rows]
         silent = spans.keys() - {partition for one in told for partition in one.partitions}
@@ -234,10 +268,10 @@ class SparkStream:
                 self._status.add(one.status)
         faults = {one.fault for one in told} - {""}
         if STALE in faults:
-            raise StaleWriteError("stream", expected="the plan that it began with", got="another, published meanwhile")
+            raise _replaced()
         if faults:
             raise _moved()
-        opened.at = opened.at | ends
+        reading.at = reading.at | ends
         self._failed = 0
 
     # -- when something is not as expected ----------------------------------------------------------------------
@@ -265,34 +299,38 @@ class SparkStream:
         return delay_s
 
     def _let_go(self) -> None:
-        """Let the batch that is under way be finished, and end the query."""
-        opened, self._open = self._open, None
-        if opened is None:
-            return
-        opened.closing = True
-        # Whoever takes too long is broken off: the fences say what it has merged.
-        if opened.busy.acquire(timeout=_STOP_S):
-            opened.busy.release()
-        if opened.query is not None:
-            with contextlib.suppress(EngineError):
-                opened.query.close()
-        self._see(opened)
-        opened.pipeline.close()
+        """Let the batches that are under way be finished, and end the queries."""
+        readings, self._readings = self._readings, []
+        for reading in readings:
+            reading.closing = True
+        until = time.monotonic() + _STOP_S
+        for reading in readings:
+            # Whoever takes too long is broken off: the fences say what it has merged.
+            if reading.busy.acquire(timeout=max(0.0, until - time.monotonic())):
+                reading.busy.release()
+            if reading.query is not None:
+                with contextlib.suppress(EngineError):
+                    reading.query.close()
+            self._see(reading)
+            reading.pipeline.close()
 
     # -- what it tells ------------------------------------------------------------------------------------------
 
     def _tell_status(self) -> None:
-        opened = self._open
-        if opened is not None and opened.query is not None:
-            with contextlib.suppress(EngineError):
-                opened.ends |= opened.query.ends()
-            self._see(opened)
+        for reading in self._readings:
+            if reading.query is not None:
+                with contextlib.suppress(EngineError):
+                    reading.ends |= reading.query.ends()
+            self._see(reading)
         with self._counting:
             told = copy.deepcopy(self._status)
         self._tell(told)
 
-    def _see(self, opened: _Open) -> None:
-        self._status.positions = {partition: (at, opened.ends.get(partition)) for partition, at in opened.at.items()}
+    def _see(self, reading: _Reading) -> None:
+        """Note how far the topics are read; of views that are far behind, those that are read for them alone."""
+        found = {partition: (at, reading.ends.get(partition)) for partition, at in reading.at.items()}
+        ahead = {} if reading.others is None else reading.others.at
+        self._status.positions |= {name: position for name, position in found.items() if name not in ahead}
 
 
 def stream(
@@ -363,3 +401,7 @@ def start_offsets(pipeline: Pipeline, kept: Mapping[Partition, tuple[int, int]])
 
 def _moved() -> FenceError:
     return FenceError("stream", expected="fences that nobody else moves", got="others", hint="go on at the fences")
+
+
+def _replaced() -> StaleWriteError:
+    return StaleWriteError("stream", expected="the plan that it began with", got="another, published meanwhile")

@@ -61,12 +61,14 @@ class MergeTask:
         views: what to merge into.
         spans: by partition, the offsets `[start, end)` that the batch has all messages of.
         firsts: by partition, the offset of its first message; 0 where it is left out.
+        lettered: by partition, before which offset others have sent the letters of messages that are no events.
     """
 
     setup: Setup = field(repr=False)
     views: tuple[StreamedView, ...]
     spans: Mapping[Partition, tuple[int, int]]
     firsts: Mapping[Partition, int]
+    lettered: Mapping[Partition, int]
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """What became of the messages: one row, of `told_of`."""
@@ -120,7 +122,7 @@ class _Share:
             return
         views = [view for view in self._task.views if view.source.topic == partition[0]]
         try:
-            pipeline = Pipeline(routes_of(self._online, views), self._letters, self._status)
+            pipeline = Pipeline(routes_of(self._online, views), self._letters, self._status, self._task.lettered)
         except StaleWriteError:
             self._fault = STALE
             return
