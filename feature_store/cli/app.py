@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feature_store.cli import data, doctor, monitoring, project, registry, server, streaming, training
+from feature_store.cli import data, doctor, monitoring, project, prune, registry, server, streaming, training
 
 app = typer.Typer(
     help="Online feature store: definitions → Redis → model server.",
@@ -21,6 +21,7 @@ for module in (project, data, streaming, training, monitoring):
 app.command(name="list")(registry.list_definitions)
 app.command()(registry.describe)
 app.command()(doctor.doctor)
+app.add_typer(prune.app, name="prune")
 app.add_typer(server.app, name="server")
 
 

@@ -63,15 +63,17 @@ class Resource:
 
     Attributes:
         name: for people: `segment user_stats`.
-        view: the view it belongs to, or the row group.
         needed_by: it is needed while, of each of these sets, any feature is kept; usually there is one set.
-        bytes, keys: of a request.
+        stored: what holds it: a row group, or a stream view.
+        entities: of a request, that it is paid for.
+        bytes, keys: of a request, for all those entities.
         per_eight: each set is of the features that need one field, and every eight fields need it once; `already` so
             many fields are there for others anyway.
     """
 
     name: str
-    view: str
+    stored: str
+    entities: int
     needed_by: tuple[frozenset[str], ...]
     bytes: int
     keys: int = 0
@@ -116,6 +118,16 @@ class CostModel:
         """What is saved when one feature is dropped and all others kept."""
         full, without = self.cost(self.features), self.cost(name for name in self.features if name != feature)
         return Cost(full.bytes - without.bytes, full.keys - without.keys, 1)
+
+    def stored_alone(self, feature: str, rows: Mapping[str, int]) -> int:
+        """Bytes that the online store saves when one feature is dropped and all others kept, without what Redis adds.
+
+        Args:
+            rows: how many entities each row group and stream view holds.
+        """
+        every = frozenset(self.features)
+        fewer = [(one.count(every) - one.count(every - {feature}), one) for one in self.resources]
+        return round(sum(count * one.bytes / one.entities * rows.get(one.stored, 0) for count, one in fewer))
 
 
 def bitmap_bytes(fields: int) -> int:
@@ -190,18 +202,18 @@ class _Model:
         count = self._count(layout.group.entities)
         fixed, found = FINGERPRINT_BYTES, []
         for segment in layout.segments.values():
-            always, resources = self._of_segment(segment, users[segment.view], count)
+            always, resources = self._of_segment(layout.name, segment, users[segment.view], count)
             fixed += always
             found += resources
         framing = _framing(layout.prefix(self._project, 0), layout.size)
         return [
-            Resource(f"rows of {layout.name}", layout.name, (readers,), count * (framing + fixed), count),
+            Resource(f"rows of {layout.name}", layout.name, count, (readers,), count * (framing + fixed), count),
             *found,
             *self._variable(layout, users, count),
         ]
 
     def _of_segment(
-        self, segment: SegmentLayout, users: Mapping[str, frozenset[str]], count: int
+        self, stored: str, segment: SegmentLayout, users: Mapping[str, frozenset[str]], count: int
     ) -> tuple[int, list[Resource]]:
         """Bytes that are there whatever is dropped, and what is paid for."""
         stay = [name for name in segment.fields if (segment.view, name) in self._stays]
@@ -213,11 +225,16 @@ class _Model:
         fixed = segment.times_bytes + bitmap_bytes(len(stay)) + sum(widths[name] for name in stay) if stay else 0
         every = frozenset(name for one in go.values() for name in one)
         found = [
-            Resource(f"null bitmap of {view}", view, tuple(go.values()), count, per_eight=True, already=len(stay)),
-            *(Resource(f"field {view}:{name}", view, (one,), count * widths[name]) for name, one in go.items()),
+            Resource(
+                f"null bitmap of {view}", stored, count, tuple(go.values()), count, per_eight=True, already=len(stay)
+            ),
+            *(
+                Resource(f"field {view}:{name}", stored, count, (one,), count * widths[name])
+                for name, one in go.items()
+            ),
         ]
         if not stay:
-            found.append(Resource(f"segment {view}", view, (every,), count * segment.times_bytes))
+            found.append(Resource(f"segment {view}", stored, count, (every,), count * segment.times_bytes))
         return fixed, found
 
     def _variable(
@@ -232,7 +249,12 @@ class _Model:
                 framing = _framing(layout.prefix(self._project, 0), size) + len(segment.view) + 1
                 found.append(
                     Resource(
-                        f"variable values of {segment.view}", segment.view, (readers,), count * (framing + size), count
+                        f"variable values of {segment.view}",
+                        layout.name,
+                        count,
+                        (readers,),
+                        count * (framing + size),
+                        count,
                     )
                 )
         return found
@@ -250,7 +272,7 @@ class _Model:
             fixed += always
             found += resources
         framing = _framing(layout.prefix(self._project, 0), layout.size)
-        return [Resource(f"tiles of {view}", view, (readers,), count * (framing + fixed), count), *found]
+        return [Resource(f"tiles of {view}", view, count, (readers,), count * (framing + fixed), count), *found]
 
     def _of_ring(
         self, view: str, windows: Windows, index: int, ring: Ring, users: Mapping[str, frozenset[str]], count: int
@@ -272,7 +294,7 @@ class _Model:
                     fixed += tiles * size
                 elif all(needed):
                     name = f"{what}, {tiles} tiles of {ring.hop_us // 1_000_000} s, of {view}"
-                    found.append(Resource(name, view, needed, count * tiles * size))
+                    found.append(Resource(name, view, count, needed, count * tiles * size))
         return fixed, found
 
     def _any(self, view: str, users: Mapping[str, frozenset[str]], names: list[str]) -> frozenset[str] | None:

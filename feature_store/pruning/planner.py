@@ -121,35 +121,62 @@ def greedy(
     Raises:
         RequestError: as `choose`.
     """
-    kept, importances = set(model.features), {name: importance.get(name, 0.0) for name in model.features}
+    importances = {name: importance.get(name, 0.0) for name in model.features}
     needed = -math.inf
     if budget.keep is not None:
         needed = budget.keep * math.fsum(importances.values()) * (1 - _TIE) - _TIE
-    touched: dict[str, list[Resource]] = {name: [] for name in model.features}
-    for resource in model.resources:
-        for name in frozenset().union(*resource.needed_by):
-            touched[name].append(resource)
-    candidates = _candidates(model, required)
-    spent = model.cost(kept)
-    while budget.keep is not None or not fits(spent, budget):
-        worth = math.fsum(importances[name] for name in kept)
+    walk = _Walk(model, importances, _candidates(model, required))
+    while budget.keep is not None or not fits(walk.spent, budget):
+        if walk.step(budget, needed) is None:
+            break
+    if not fits(walk.spent, budget):
+        raise _beyond(model, budget, required)
+    return _choice(model, importance, walk.kept, proven=False)
+
+
+def dropping_order(model: CostModel, importance: Mapping[str, float], dropped: Collection[str]) -> list[str]:
+    """Some features in the order in which to drop them: first what saves the most for what it loses."""
+    importances = {name: importance.get(name, 0.0) for name in model.features}
+    staying = set(model.features) - set(dropped)
+    walk = _Walk(model, importances, _candidates(model, staying))
+    order: list[str] = []
+    while (gone := walk.step(Budget(), -math.inf)) is not None:
+        order += [name for name in model.features if name in gone]
+    return order + [name for name in model.features if name in dropped and name not in order]
+
+
+class _Walk:
+    """Drops one candidate after the other."""
+
+    def __init__(
+        self, model: CostModel, importances: Mapping[str, float], candidates: Sequence[frozenset[str]]
+    ) -> None:
+        self._importances, self._candidates = importances, candidates
+        self.kept = set(model.features)
+        self.spent = model.cost(self.kept)
+        self._touched: dict[str, list[Resource]] = {name: [] for name in model.features}
+        for resource in model.resources:
+            for name in frozenset().union(*resource.needed_by):
+                self._touched[name].append(resource)
+
+    def step(self, budget: Budget, needed: float) -> frozenset[str] | None:
+        """Drop what saves the most for what it loses and leaves the importance needed; None: nothing can go."""
+        worth = math.fsum(self._importances[name] for name in self.kept)
         best: tuple[tuple[float, float], frozenset[str], Cost] | None = None
-        for candidate in candidates:
-            gone = candidate & kept
-            lost = math.fsum(importances[name] for name in gone)
+        for candidate in self._candidates:
+            gone = candidate & self.kept
+            lost = math.fsum(self._importances[name] for name in gone)
             if not gone or worth - lost < needed:
                 continue
-            left = _without(spent, kept, gone, touched)
-            saved = _weight(spent, budget) - _weight(left, budget)
+            left = _without(self.spent, self.kept, gone, self._touched)
+            saved = _weight(self.spent, budget) - _weight(left, budget)
             rank = saved / lost if lost > 0 else math.inf, saved
             if (saved > 0 or lost == 0) and (best is None or rank > best[0]):
                 best = rank, gone, left
         if best is None:
-            break
-        kept, spent = kept - best[1], best[2]
-    if not fits(spent, budget):
-        raise _beyond(model, budget, required)
-    return _choice(model, importance, kept, proven=False)
+            return None
+        self.kept, self.spent = self.kept - best[1], best[2]
+        return best[1]
 
 
 def _without(spent: Cost, kept: set[str], gone: frozenset[str], touched: Mapping[str, list[Resource]]) -> Cost:

@@ -61,6 +61,17 @@ _JOBS = sa.Table(
     sa.Column("chunks_total", sa.Integer, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
 )
+_PRUNING = sa.Table(
+    "fs_pruning",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("service", sa.String(64), nullable=False),
+    sa.Column("author", sa.String(255), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
 # How long a process waits for another's write to SQLite. A commit takes milliseconds; more means that one hangs.
 _BUSY_SECONDS = 30
 
@@ -106,6 +117,27 @@ class Version:
             RegistryError: as `definitions`.
         """
         return pruned(self.definitions())
+
+
+@dataclass(frozen=True)
+class PruneRecord:
+    """Importances or a prune plan, as they were kept.
+
+    Attributes:
+        kind: `importances` or `plan`.
+        id: of the document, one of its kind.
+        service: whose.
+        author: who kept it.
+        made_at: when it was kept last, UTC.
+        document: as text.
+    """
+
+    kind: str
+    id: str
+    service: str
+    author: str
+    made_at: datetime
+    document: str
 
 
 class Registry:
@@ -254,10 +286,39 @@ class Registry:
         with self._errors(), self._engine.begin() as connection:
             connection.execute(sa.delete(_JOBS).where(self._of_job(job)))
 
+    # -- pruning ------------------------------------------------------------------------------------------------
+
+    def keep_prune_record(self, kind: str, service: str, id: str, document: bytes, author: str) -> None:
+        """Keep importances or a prune plan; one of the same id is replaced."""
+        about = {"service": service, "author": author, "made_at": time.time_ns() // 1000, "document": document.decode()}
+        try:
+            self._put_prune_record(kind, id, about)
+        except _TakenError:  # another process was first to insert it: now there is one to update
+            self._put_prune_record(kind, id, about)
+
+    def _put_prune_record(self, kind: str, id: str, about: dict[str, Any]) -> None:
+        place = {"project": self._project, "kind": kind, "id": id}
+        chosen = sa.and_(*(_PRUNING.c[name] == value for name, value in place.items()))
+        with self._errors(), self._engine.begin() as connection:
+            if not connection.execute(sa.update(_PRUNING).where(chosen).values(**about)).rowcount:
+                connection.execute(sa.insert(_PRUNING).values(**place, **about))
+
+    def prune_records(self, kind: str, service: str | None = None) -> list[PruneRecord]:
+        """What is kept of a kind, of one service or of all, the newest first."""
+        chosen = sa.and_(_PRUNING.c.project == self._project, _PRUNING.c.kind == kind)
+        if service is not None:
+            chosen = sa.and_(chosen, _PRUNING.c.service == service)
+        with self._errors(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_PRUNING).where(chosen).order_by(_PRUNING.c.made_at.desc())).all()
+        return [
+            PruneRecord(row.kind, row.id, row.service, row.author, from_microseconds(row.made_at), row.document)
+            for row in rows
+        ]
+
     def teardown(self) -> None:
         """Drop all that the registry holds of this project, and of no other."""
         with self._errors(), self._engine.begin() as connection:
-            for table in (_VERSIONS, _INTERVALS, _JOBS):
+            for table in (_VERSIONS, _INTERVALS, _JOBS, _PRUNING):
                 connection.execute(sa.delete(table).where(table.c.project == self._project))
 
     def close(self) -> None:

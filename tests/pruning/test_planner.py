@@ -19,7 +19,7 @@ def models(draw: st.DrawFn, most: int = 8) -> tuple[CostModel, dict[str, float]]
     names = [f"f{i}" for i in range(draw(st.integers(2, most)))]
     sets = st.frozensets(st.sampled_from(names), min_size=1)
     resources = [
-        Resource(f"r{i}", "v", (one,) if other is None else (one, other), size, keys)
+        Resource(f"r{i}", "v", 1, (one,) if other is None else (one, other), size, keys)
         for i, (one, other, size, keys) in enumerate(
             draw(
                 st.lists(
@@ -32,7 +32,7 @@ def models(draw: st.DrawFn, most: int = 8) -> tuple[CostModel, dict[str, float]]
     if fields:
         already = draw(st.integers(0, 9))
         resources.append(
-            Resource("bitmap", "v", tuple(fields), draw(st.integers(1, 9)), per_eight=True, already=already)
+            Resource("bitmap", "v", 1, tuple(fields), draw(st.integers(1, 9)), per_eight=True, already=already)
         )
     worth = st.integers(0, 20).map(float)
     return CostModel("s", tuple(names), dict.fromkeys(names, "v"), tuple(resources)), {
@@ -103,9 +103,9 @@ def test_a_view_s_fixed_cost_goes_with_its_last_feature() -> None:
     weak = tuple(f"weak{i}" for i in range(10))
     strong = tuple(f"strong{i}" for i in range(5))
     resources = [
-        Resource("rows of a", "a", (frozenset(weak),), 500, 10),
-        Resource("rows of b", "b", (frozenset(strong),), 500, 10),
-        *(Resource(f"field {name}", name[:1], (frozenset([name]),), 20) for name in (*weak, *strong)),
+        Resource("rows of a", "a", 1, (frozenset(weak),), 500, 10),
+        Resource("rows of b", "b", 1, (frozenset(strong),), 500, 10),
+        *(Resource(f"field {name}", name[:1], 1, (frozenset([name]),), 20) for name in (*weak, *strong)),
     ]
     model = CostModel("s", (*weak, *strong), {name: name[:4] for name in (*weak, *strong)}, tuple(resources))
     importance = dict.fromkeys(weak, 1.0) | dict.fromkeys(strong, 3.0)
@@ -116,7 +116,7 @@ def test_a_view_s_fixed_cost_goes_with_its_last_feature() -> None:
 
 
 def test_what_is_required_and_unknown_is_named() -> None:
-    model = CostModel("s", ("a",), {"a": "v"}, (Resource("r", "v", (frozenset("a"),), 10),))
+    model = CostModel("s", ("a",), {"a": "v"}, (Resource("r", "v", 1, (frozenset("a"),), 10),))
     with pytest.raises(RequestError, match="got b"):
         choose(model, {"a": 1.0}, Budget(), required=["b"])
     with pytest.raises(RequestError, match="required features that take 10 bytes"):
@@ -130,10 +130,10 @@ def large_model(features: int, views: int, seed: int) -> tuple[CostModel, dict[s
     members = {view: frozenset(name for name in names if view_of[name] == view) for view in set(view_of.values())}
     groups = [sorted(members)[i::4] for i in range(4)]
     resources = [
-        *(Resource(f"rows {i}", str(i), (frozenset().union(*(members[view] for view in group)),), 50 * 60, 50) for i, group in enumerate(groups)),
-        *(Resource(f"segment {view}", view, (names_of,), 50 * 16) for view, names_of in members.items()),
-        *(Resource(f"bitmap {view}", view, tuple(frozenset([name]) for name in sorted(names_of)), 50, per_eight=True) for view, names_of in members.items()),
-        *(Resource(f"field {name}", view_of[name], (frozenset([name]),), 50 * chance.choice([1, 4, 8])) for name in names),
+        *(Resource(f"rows {i}", str(i), 1, (frozenset().union(*(members[view] for view in group)),), 50 * 60, 50) for i, group in enumerate(groups)),
+        *(Resource(f"segment {view}", view, 1, (names_of,), 50 * 16) for view, names_of in members.items()),
+        *(Resource(f"bitmap {view}", view, 1, tuple(frozenset([name]) for name in sorted(names_of)), 50, per_eight=True) for view, names_of in members.items()),
+        *(Resource(f"field {name}", view_of[name], 1, (frozenset([name]),), 50 * chance.choice([1, 4, 8])) for name in names),
     ]  # fmt: skip
     return CostModel("s", names, view_of, tuple(resources)), {name: chance.random() ** 4 for name in names}
 

@@ -1,0 +1,355 @@
+"""Commands that prune a service: import, measure, show, plan, verify, apply, rollback."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.output import MISSING, console, print_json, table
+from feature_store.cli.project import show_changes
+from feature_store.errors import RequestError
+from feature_store.pruner import EARLIER, Pruner, Training
+from feature_store.pruning.planner import Budget
+from feature_store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from feature_store.pruner import FeatureAccount
+    from feature_store.pruning.importance import Importances
+    from feature_store.pruning.plan import PrunePlan
+    from feature_store.pruning.verify import Verification
+
+app = typer.Typer(help="Drop what a model does not need, prove it, serve by it, undo it.", no_args_is_help=True)
+
+_ACCOUNTS = (
+    {"feature": "left", "view": "left"}
+    | dict.fromkeys(("importance", "bytes", "keys", "per kB", "in Redis"), "right")
+    | {"consumers": "left", "labels": "left", "dropped by": "left"}
+)
+_CANDIDATES = (
+    {"features": "right"} | dict.fromkeys(("full", "pruned", "difference", "at least"), "right") | {"": "left"}
+)
+
+
+class Stage(enum.StrEnum):
+    """How far a plan goes: compare, not serve, not store."""
+
+    SHADOW = "shadow"
+    MASK = "mask"
+    DROP = "drop"
+
+
+class Answer(enum.StrEnum):
+    """What a client gets that asks for a dropped feature."""
+
+    ERROR = "error"
+    DEFAULT = "default"
+
+
+Service = Annotated[str, typer.Option(help="Which service.")]
+Requests = Annotated[
+    str,
+    typer.Option(
+        "--request",
+        metavar="ENTITY=COUNT[,…]",
+        help="How many distinct entities a usual request has: user=1,movie=200.",
+    ),
+]
+PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="A plan's id, or what it begins with.")]
+TrainingSet = Annotated[Path, typer.Option(help="A Parquet file that `training-set` made of the unpruned service.")]
+Label = Annotated[str, typer.Option(help="Its column of the labels.")]
+EntityColumn = Annotated[str, typer.Option("--entity", help="Its column that says whose rows belong together.")]
+Model = Annotated[str, typer.Option(metavar="MODULE:FACTORY", help="A function of a seed that makes a model.")]
+Timestamp = Annotated[str, typer.Option(help="Its column of the labels' times.")]
+Earlier = Annotated[
+    float, typer.Option(min=0.1, max=0.95, help="The share of rows, by time, that choices are made on.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How often each model is fitted.")]
+
+
+@app.command("import")
+def import_importances(
+    file: Annotated[
+        Path, typer.Argument(help="CSV, Parquet or JSON: feature, importance[, std, method, model, time].")
+    ],
+    service: Service,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Keep the importances of a service's features."""
+    from feature_store.pruning.importance_file import read_importances
+
+    with FeatureStore(repo) as store:
+        _show_importances(Pruner(store).import_importances(service, read_importances(file)), as_json)
+
+
+@app.command()
+def measure(
+    service: Service,
+    training_set: TrainingSet,
+    label: Label,
+    entity: EntityColumn,
+    model: Model,
+    timestamp: Timestamp = "event_timestamp",
+    earlier: Earlier = EARLIER,
+    seeds: Seeds = 3,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Measure the importances of a service's features by refits on the earlier rows, and keep them."""
+    training = Training(training_set, label, entity, model, timestamp, earlier)
+    with FeatureStore(repo) as store, _Fits("measure") as report:
+        found = Pruner(store).measure(service, training, seeds=range(seeds), report=report)
+    _show_importances(found, as_json)
+
+
+@app.command()
+def show(
+    service: Service,
+    request: Requests,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """The profit and loss: what each feature is worth, what it costs, who consumes it."""
+    with FeatureStore(repo) as store:
+        pruner, counts = Pruner(store), _read_request(request)
+        accounts = pruner.accounts(service, counts)
+        plans = pruner.plans(service)
+    if as_json:
+        print_json(
+            {
+                "features": [asdict(one) | {"importance_per_byte": one.importance_per_byte} for one in accounts],
+                "plans": [_about(plan) for plan in plans],
+            }
+        )
+        return
+    out = console()
+    out.print(table("", _ACCOUNTS, [_account(one) for one in accounts]))
+    out.print("Bytes and keys are what a request saves, and Redis, when the feature goes alone.")
+    for plan in plans:
+        out.print(_line(plan), markup=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    service: Service,
+    request: Requests,
+    max_bytes: Annotated[int | None, typer.Option(help="Of a request.")] = None,
+    max_keys: Annotated[int | None, typer.Option(help="Of a request.")] = None,
+    max_features: Annotated[int | None, typer.Option(help="That are served.")] = None,
+    keep: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Of all importance: at the least cost within the limits.")
+    ] = None,
+    require: Annotated[list[str] | None, typer.Option(help="A feature that must stay; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the plan, too, as JSON.")] = None,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Choose what to keep: the most importance within a budget."""
+    budget = Budget(max_bytes=max_bytes, max_keys=max_keys, max_features=max_features, keep=keep)
+    if budget == Budget():
+        hint = "--max-bytes, --max-keys, --max-features or --keep"
+        raise RequestError("prune plan", expected="a budget", got="none", hint=hint)
+    with FeatureStore(repo) as store:
+        made = Pruner(store).plan(service, budget, _read_request(request), required=require or [])
+    if out is not None:
+        out.write_bytes(made.to_json())
+    if as_json:
+        print_json(_about(made) | {"reasons": made.reasons, "kept": made.kept, "dropped": made.dropped})
+        return
+    shown = console()
+    shown.print(table("", {"feature": "left", "why": "left"}, made.reasons.items()))
+    shown.print(_line(made), markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(
+    plan: PlanId,
+    training_set: TrainingSet,
+    label: Label,
+    entity: EntityColumn,
+    model: Model,
+    timestamp: Timestamp = "event_timestamp",
+    earlier: Earlier = EARLIER,
+    margin: Annotated[float, typer.Option(min=0.0, help="How much worse is accepted, in the metric.")] = 0.002,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the bound, one-sided.")] = 0.95,
+    seeds: Seeds = 3,
+    slice_by: Annotated[
+        str | None, typer.Option(help="A feature: it must pass below and above its median too.")
+    ] = None,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Refit without what a plan drops and compare on later rows. Exit code 1 when it does not pass."""
+    training = Training(training_set, label, entity, model, timestamp, earlier)
+    with FeatureStore(repo) as store, _Fits("verify") as report:
+        pruner = Pruner(store)
+        found, verification, instead = pruner.verify(
+            pruner.find(plan),
+            training,
+            margin=margin,
+            seeds=range(seeds),
+            confidence=confidence,
+            slice_by=slice_by,
+            report=report,
+        )
+    if as_json:
+        print_json(_about(found) | {"verification": found.verification, "instead": instead and _about(instead)})
+    else:
+        _show_verification(verification, found, instead)
+    if not found.is_verified:
+        raise typer.Exit(1)
+
+
+@app.command()
+def apply(
+    plan: PlanId,
+    stage: Annotated[
+        Stage, typer.Option(help="shadow: compare only; mask: not served; drop: not stored.")
+    ] = Stage.MASK,
+    answer: Annotated[Answer, typer.Option(help="What a client gets for a dropped feature.")] = Answer.ERROR,
+    unverified: Annotated[bool, typer.Option(help="Although it was not verified, or did not pass.")] = False,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Serve by a plan: a new version of the registry."""
+    with FeatureStore(repo) as store:
+        pruner = Pruner(store)
+        applied = pruner.apply(pruner.find(plan), stage.value, answer=answer.value, unverified=unverified)
+    _show_applied(applied, as_json)
+
+
+@app.command()
+def rollback(service: Service, repo: Repo = Path(), as_json: AsJson = False) -> None:
+    """Serve all features of a service again; what was dropped is filled first."""
+    with FeatureStore(repo) as store:
+        applied = Pruner(store).rollback(service)
+    _show_applied(applied, as_json)
+
+
+# -- what is shown --------------------------------------------------------------------------------------------------
+
+
+class _Fits:
+    """A progress bar over fits, whose number is known better as they go on."""
+
+    def __init__(self, name: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("fits"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console(stderr=True),
+        )
+        self._task = self._progress.add_task(name, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+    def __enter__(self) -> _Fits:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _read_request(text: str) -> dict[str, int]:
+    found = {}
+    for part in text.split(","):
+        name, _, count = part.partition("=")
+        if not name or not count.isdigit() or int(count) < 1:
+            raise RequestError("--request", expected="ENTITY=COUNT, such as user=1,movie=200", got=repr(part))
+        found[name.strip()] = int(count)
+    return found
+
+
+def _show_importances(found: Importances, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(found))
+        return
+    columns = {"feature": "left", "importance": "right", "std": "right"}
+    ordered = sorted(found.features, key=lambda item: -item.importance)
+    console().print(table("", columns, [[one.feature, one.importance, one.std] for one in ordered]))
+    noise = "" if found.noise is None else f"; what is not above {found.noise:.3g} is ε"
+    console().print(f"{len(ordered)} importances by {found.method} of {found.model}{noise}", markup=False)
+
+
+def _account(one: FeatureAccount) -> list[Any]:
+    per = one.importance_per_byte
+    return [
+        one.feature,
+        one.view,
+        one.importance,
+        f"{one.bytes:,}",
+        f"{one.keys:,}",
+        None if per is None else f"{per * 1000:.4g}",
+        None if one.redis_bytes is None else f"{one.redis_bytes:,}",
+        ", ".join(one.consumers) or None,
+        ", ".join("ε" if label == "epsilon" else label for label in one.labels) or None,
+        one.dropped_by,
+    ]
+
+
+def _about(plan: PrunePlan) -> dict[str, Any]:
+    return {
+        "plan": plan.id,
+        "service": plan.service,
+        "made_at": plan.made_at,
+        "features": [len(plan.columns), len(plan.kept)],
+        "importance": plan.importance,
+        "before": asdict(plan.before),
+        "after": asdict(plan.after),
+        "proven": plan.proven,
+        "verified": plan.is_verified,
+    }
+
+
+def _line(plan: PrunePlan) -> str:
+    whole, kept = plan.importance
+    share = f"{kept / whole:.1%}" if whole else MISSING
+    verified = "not verified" if plan.verification is None else "verified" if plan.is_verified else "did not pass"
+    return (
+        f"plan {plan.id}: {len(plan.kept)} of {len(plan.columns)} features, {share} of the importance, "
+        f"{plan.after.bytes:,} of {plan.before.bytes:,} bytes and {plan.after.keys} of {plan.before.keys} keys "
+        f"a request{'' if plan.proven else ' (not proven to be the best)'}; {verified}"
+    )
+
+
+def _show_verification(verification: Verification, found: PrunePlan, instead: PrunePlan | None) -> None:
+    rows = [
+        [
+            len(one.kept),
+            f"{one.overall.full:.4f}",
+            f"{one.overall.pruned:.4f}",
+            f"{one.overall.difference:+.4f}",
+            f"{one.overall.lower_bound:+.4f}",
+            "passes" if one.passes else "does not pass",
+        ]
+        for one in verification.candidates
+    ]
+    out = console()
+    out.print(table("", _CANDIDATES, rows))
+    out.print(
+        f"{verification.metric} of {verification.later_rows:,} later rows of {verification.entities:,} entities, "
+        f"margin {verification.margin:g}, confidence {verification.confidence:g}, {len(verification.seeds)} seeds"
+    )
+    out.print(_line(found), markup=False, soft_wrap=True)
+    if instead is not None:
+        out.print(f"instead: {_line(instead)}", markup=False, soft_wrap=True)
+    elif not found.is_verified:
+        out.print(verification.reason, markup=False, soft_wrap=True)
+
+
+def _show_applied(applied: Any, as_json: bool) -> None:
+    if as_json:
+        print_json({"version": applied.version.version, **applied.changes.to_document()})
+        return
+    show_changes(applied.changes)
+    console().print(f"version {applied.version.version} is served")

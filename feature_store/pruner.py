@@ -1,0 +1,374 @@
+"""Pruning a project's services: from importances to a plan, its proof, and what is served by it.
+
+importances   imported, told by a model, or measured on the earlier part of a training set
+plan          the most importance within a budget; kept in the registry under its id
+verify        refits on the earlier part, compared on the later part, which nothing before has seen
+apply         a version of the registry: shadow, mask or drop; `rollback` is another
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from feature_store.definitions.pruned import columns_of, pruning_of, service_digest
+from feature_store.errors import ConflictError, NotFoundError, RefusedError, extra
+from feature_store.pruning.cost import cost_model
+from feature_store.pruning.importance import Importances, checked
+from feature_store.pruning.labels import classify
+from feature_store.pruning.plan import PrunePlan, consumers, make_plan, offered_instead, policy_pins, with_verification
+from feature_store.registry.store import current_author
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.pruning import Answer, Stage
+    from feature_store.pruning.cost import CostModel
+    from feature_store.pruning.dataset import Dataset
+    from feature_store.pruning.planner import Budget
+    from feature_store.pruning.trials import Report
+    from feature_store.pruning.verify import Verification
+    from feature_store.store import Applied, FeatureStore
+
+# Of a training set's rows, in time: what importances are measured and models fitted on, and what only `verify` sees.
+EARLIER = 0.7
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training set as pruning reads it.
+
+    Attributes:
+        path: the Parquet file, made by `training-set` of the service without any pruning.
+        label, timestamp, entity: its columns of the labels, of their times, and of whose rows belong together.
+        model: `module:factory`, a function that takes a seed and returns a model.
+        earlier: the share of the rows, the first in time, that choices are made on.
+    """
+
+    path: Path
+    label: str
+    entity: str
+    model: str
+    timestamp: str = "event_timestamp"
+    earlier: float = EARLIER
+
+
+@dataclass(frozen=True)
+class FeatureAccount:
+    """The profit and loss of one feature.
+
+    Attributes:
+        feature, view: its name as served, and where it comes from.
+        importance, std: None when nothing is known.
+        bytes, keys: of a request, that go with it alone.
+        redis_bytes: of the online store, that go with it alone; None when the store was not asked.
+        consumers: the services that serve it.
+        labels: see `labels.classify`; `required` when a tag pins it.
+        dropped_by: the prune plan that drops it now.
+    """
+
+    feature: str
+    view: str
+    importance: float | None
+    std: float | None
+    bytes: int
+    keys: int
+    redis_bytes: int | None
+    consumers: tuple[str, ...]
+    labels: tuple[str, ...]
+    dropped_by: str | None
+
+    @property
+    def importance_per_byte(self) -> float | None:
+        """Importance per byte of a request; None when it costs nothing, or nothing is known."""
+        return self.importance / self.bytes if self.importance is not None and self.bytes else None
+
+
+class Pruner:
+    """Prunes the services of a project.
+
+    Args:
+        store: the project's.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    # -- importances --------------------------------------------------------------------------------------------
+
+    def import_importances(self, service: str, importances: Importances) -> Importances:
+        """Keep importances of a service's features, by the names they are served by or by `view:feature`.
+
+        Raises:
+            NotFoundError: there is no such service.
+            DataError: they are not one good importance for each of its features; it names all that are wrong.
+        """
+        definitions = self._store.applied()
+        by_reference = {f"{view}:{feature}": name for name, view, feature in columns_of(definitions, service)}
+        named = tuple(
+            replace(item, feature=by_reference.get(item.feature, item.feature)) for item in importances.features
+        )
+        found = checked(replace(importances, features=named), list(by_reference.values()))
+        document = found.to_json()
+        self._store.registry.keep_prune_record(
+            "importances",
+            service,
+            hashlib.sha256(service.encode() + document).hexdigest()[:12],
+            document,
+            current_author(),
+        )
+        return found
+
+    def importances(self, service: str) -> Importances | None:
+        """The newest of a service, or None."""
+        records = self._store.registry.prune_records("importances", service)
+        return Importances.from_json(records[0].document) if records else None
+
+    def measure(
+        self, service: str, training: Training, *, seeds: Sequence[int] = (0, 1, 2), report: Report | None = None
+    ) -> Importances:
+        """Measure the importances of a service's features on the earlier part of a training set, and keep them.
+
+        Raises:
+            NotFoundError, RequestError, DataError: the service, the model or the training set are not as they must be.
+        """
+        with extra("prune", "prune measure"):
+            from feature_store.pruning.dataset import load_factory
+            from feature_store.pruning.measure import measure
+
+        earlier, _ = self._parts(service, training)
+        found = measure(earlier, load_factory(training.model), seeds=seeds, report=report)
+        return self.import_importances(service, found)
+
+    # -- plans --------------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        service: str,
+        budget: Budget,
+        request: Mapping[str, int],
+        *,
+        required: Collection[str] = (),
+        importances: Importances | None = None,
+    ) -> PrunePlan:
+        """Make a plan, and keep it.
+
+        Args:
+            service: what to prune.
+            budget: what it may cost.
+            request: how many distinct entities a usual request has, by entity name.
+            required: features that must be kept.
+            importances: the newest that are kept unless given.
+
+        Raises:
+            NotFoundError: there is no such service, or no importances of it.
+            DataError: importances are not of the features that it serves now.
+            RequestError: nothing fits in the budget.
+        """
+        definitions = self._store.applied()
+        model = self.costs(service, request)
+        found = self._importances(service, importances)
+        plan = make_plan(definitions, model, found, budget, request, required=required)
+        self._keep(plan)
+        return plan
+
+    def costs(self, service: str, request: Mapping[str, int]) -> CostModel:
+        """What the features of a service cost.
+
+        Raises:
+            NotFoundError: there is no such service.
+            RequestError: the request does not say how many of an entity.
+        """
+        return cost_model(self._store.applied(), service, request, project=self._store.project)
+
+    def plans(self, service: str | None = None) -> list[PrunePlan]:
+        """The plans that are kept, the newest first."""
+        return [PrunePlan.from_json(one.document) for one in self._store.registry.prune_records("plan", service)]
+
+    def find(self, plan: str) -> PrunePlan:
+        """A plan by its id, or by what its id begins with.
+
+        Raises:
+            NotFoundError: there is none, or more than one.
+        """
+        plans = self.plans()
+        found = [one for one in plans if one.id.startswith(plan)]
+        if len(found) != 1:
+            known = ", ".join(one.id for one in plans)
+            raise NotFoundError(
+                f"prune plan {plan}", expected=f"one of {known}" if known else "a plan", got=f"{len(found)}"
+            )
+        return found[0]
+
+    def verify(
+        self,
+        plan: PrunePlan,
+        training: Training,
+        *,
+        margin: float = 0.002,
+        seeds: Sequence[int] = (0, 1, 2),
+        confidence: float = 0.95,
+        slice_by: str | None = None,
+        report: Report | None = None,
+    ) -> tuple[PrunePlan, Verification, PrunePlan | None]:
+        """Verify a plan on the later part of a training set, and keep what is found.
+
+        Args:
+            slice_by: a feature; the plan must pass on the rows above and on those up to its median too.
+
+        Returns:
+            The plan with what was found, the verification, and the plan to take instead: of the candidates that pass,
+            the one that removes most; None when that is this plan, or none passes.
+
+        Raises:
+            ConflictError: the service is not what the plan was made for.
+            NotFoundError, RequestError, DataError: as `measure`.
+        """
+        with extra("prune", "prune verify"):
+            from feature_store.pruning.dataset import load_factory
+            from feature_store.pruning.verify import verify
+
+        self._refuse_changed(plan)
+        earlier, later = self._parts(plan.service, training)
+        verification = verify(
+            earlier,
+            later,
+            load_factory(training.model),
+            plan.candidates,
+            margin=margin,
+            seeds=seeds,
+            confidence=confidence,
+            slices=_halves(later, slice_by) if slice_by else None,
+            report=report,
+        )
+        found = with_verification(plan, verification)
+        self._keep(found)
+        model, importances = self.costs(plan.service, plan.request), self._importances(plan.service, None)
+        instead = offered_instead(plan, model, importances, verification)
+        if instead is not None:
+            self._keep(instead)
+        return found, verification, instead
+
+    # -- what is served -----------------------------------------------------------------------------------------
+
+    def apply(self, plan: PrunePlan, stage: Stage, *, answer: Answer = "error", unverified: bool = False) -> Applied:
+        """Serve by a plan.
+
+        Args:
+            stage: `shadow`, `mask` or `drop`.
+            answer: what a client gets that asks for a dropped feature.
+            unverified: apply it although it was not verified, or did not pass.
+
+        Raises:
+            RefusedError: the plan drops nothing, or was not verified, or did not pass.
+            ConflictError: the service is not what the plan was made for.
+        """
+        where = f"prune plan {plan.id} of service {plan.service}"
+        if not plan.dropped:
+            raise RefusedError(where, expected="a feature that it drops", got="none: nothing can go")
+        if not plan.is_verified and not unverified and stage != "shadow":
+            got = "none" if plan.verification is None else str(plan.verification["reason"])
+            raise RefusedError(
+                where,
+                expected="a verification that it passes",
+                got=got,
+                hint="`feature-store prune verify`; or say --unverified",
+            )
+        self._refuse_changed(plan)
+        pruning = pruning_of(
+            self._store.applied(), plan.service, plan.dropped, plan=plan.id, stage=stage, answer=answer
+        )
+        return self._store.prune(plan.service, pruning)
+
+    def rollback(self, service: str) -> Applied:
+        """Serve all features of a service again; what was dropped is filled before any reader sees it.
+
+        Raises:
+            NotFoundError: nothing is pruned of it.
+        """
+        return self._store.prune(service, None)
+
+    def accounts(self, service: str, request: Mapping[str, int], *, redis: bool = True) -> list[FeatureAccount]:
+        """The profit and loss of each feature of a service, the most important first.
+
+        Raises:
+            NotFoundError, RequestError: as `costs`.
+        """
+        definitions = self._store.applied()
+        model, importances = self.costs(service, request), self.importances(service)
+        rows = {name: about["rows"] for name, about in self._store.online.statistics().items()} if redis else None
+        known = {item.feature: item for item in importances.features} if importances is not None else {}
+        serving = consumers(definitions)
+        served = {name: tuple(serving[view, feature]) for name, view, feature in columns_of(definitions, service)}
+        labels = classify(importances, served) if importances is not None else {}
+        pinned = policy_pins(definitions, model)
+        pruning = definitions.prunings.get(service)
+        dropped = {feature.name for feature in pruning.dropped} if pruning is not None else set()
+        found = []
+        for name in model.features:
+            alone, item = model.alone(name), known.get(name)
+            found.append(
+                FeatureAccount(
+                    feature=name,
+                    view=model.views[name],
+                    importance=item.importance if item is not None else None,
+                    std=item.std if item is not None else None,
+                    bytes=alone.bytes,
+                    keys=alone.keys,
+                    redis_bytes=model.stored_alone(name, rows) if rows is not None else None,
+                    consumers=served[name],
+                    labels=(*labels.get(name, ()), *(["required"] if name in pinned else [])),
+                    dropped_by=pruning.plan if pruning is not None and name in dropped else None,
+                )
+            )
+        return sorted(found, key=lambda account: -(account.importance or 0.0))
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _keep(self, plan: PrunePlan) -> None:
+        self._store.registry.keep_prune_record("plan", plan.service, plan.id, plan.to_json(), current_author())
+
+    def _importances(self, service: str, given: Importances | None) -> Importances:
+        found = given or self.importances(service)
+        if found is None:
+            hint = "`feature-store prune import` or `prune measure`"
+            raise NotFoundError(f"service {service}", expected="importances of its features", got="none", hint=hint)
+        return checked(found, [name for name, _, _ in columns_of(self._store.applied(), service)])
+
+    def _refuse_changed(self, plan: PrunePlan) -> None:
+        found = service_digest(self._store.applied(), plan.service)
+        if found != plan.bound_to:
+            raise ConflictError(
+                f"prune plan {plan.id} of service {plan.service}",
+                expected=f"the service that it was made for, {plan.bound_to}",
+                got=f"{found}: its features have changed since",
+                hint="measure and plan again",
+            )
+
+    def _parts(self, service: str, training: Training) -> tuple[Dataset, Dataset]:
+        """The earlier and the later part."""
+        from feature_store.pruning.dataset import from_table
+
+        definitions: DefinitionSet = self._store.applied()
+        columns = columns_of(definitions, service)
+        data = from_table(
+            training.path,
+            [name for name, _, _ in columns],
+            {name: view for name, view, _ in columns},
+            label=training.label,
+            timestamp=training.timestamp,
+            entity=training.entity,
+        )
+        earlier, later = data.split_by_time((training.earlier, 1 - training.earlier))
+        return earlier, later
+
+
+def _halves(data: Dataset, feature: str) -> dict[str, Any]:
+    import numpy as np
+
+    values = data.x[:, data.columns([feature])].mean(axis=1)
+    middle = np.nanmedian(values)
+    return {f"{feature} > {middle:g}": values > middle, f"{feature} <= {middle:g}": ~(values > middle)}

@@ -1,0 +1,275 @@
+"""The prune plan: what a service should keep, why, and what was found when that was verified. A document."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from feature_store.definitions.pruned import service_digest
+from feature_store.errors import RequestError
+from feature_store.pruning.cost import Cost
+from feature_store.pruning.labels import classify
+from feature_store.pruning.planner import choose, dropping_order
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.pruning.cost import CostModel
+    from feature_store.pruning.importance import Importances
+    from feature_store.pruning.planner import Budget
+    from feature_store.pruning.verify import Candidate, Verification
+
+FORMAT = 1
+# Of the way from all features to those that the plan keeps, where the model is tried too.
+_STOPS = (0.25, 0.5, 0.75, 1.0)
+# A tag with which a field, a view or an entity says that it must not be pruned.
+POLICY_TAG, POLICY_NEVER = "prune", "never"
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """What a service should keep.
+
+    Attributes:
+        service: its name.
+        bound_to: `service_digest` of the service that it was made for.
+        made_at: when, UTC.
+        columns: what the service serves without it, in order.
+        kept: what it should serve, in order.
+        reasons: of each feature, in a line, why it stays or goes.
+        method, model: of the importances.
+        importance: of all features, and of those that are kept.
+        request: how many of each entity a usual request has.
+        before, after: what a request costs.
+        budget: what the plan had to fit in.
+        proven: whether nothing better fits.
+        candidates: what is tried when the plan is verified, from most to least; the last is the plan itself.
+        verification: what was found then; None: it was not verified.
+    """
+
+    service: str
+    bound_to: str
+    made_at: datetime
+    columns: tuple[str, ...]
+    kept: tuple[str, ...]
+    reasons: Mapping[str, str]
+    method: str
+    model: str
+    importance: tuple[float, float]
+    request: Mapping[str, int]
+    before: Cost
+    after: Cost
+    budget: Mapping[str, Any]
+    proven: bool
+    candidates: tuple[tuple[str, ...], ...]
+    verification: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def id(self) -> str:
+        """A hash of what it is bound to and what it keeps."""
+        bound = "\n".join((self.service, self.bound_to, *self.kept))
+        return hashlib.sha256(bound.encode()).hexdigest()[:12]
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What it drops, in order."""
+        return tuple(name for name in self.columns if name not in self.kept)
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether a model without what it drops was shown to be as good."""
+        return self.verification is not None and bool(self.verification["passes"])
+
+    def to_json(self) -> bytes:
+        """The document."""
+        return orjson.dumps({"format": FORMAT, "id": self.id} | asdict(self), option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def from_json(cls, document: bytes | str) -> PrunePlan:
+        """What `to_json` wrote.
+
+        Raises:
+            RequestError: it is no such document.
+        """
+        try:
+            found = orjson.loads(document)
+            if found.pop("format") != FORMAT:
+                raise ValueError("another format")
+            wanted = found.pop("id")
+            plan = cls(
+                **found
+                | {
+                    "made_at": datetime.fromisoformat(found["made_at"]),
+                    "columns": tuple(found["columns"]),
+                    "kept": tuple(found["kept"]),
+                    "importance": tuple(found["importance"]),
+                    "before": Cost(**found["before"]),
+                    "after": Cost(**found["after"]),
+                    "candidates": tuple(map(tuple, found["candidates"])),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            raise RequestError("prune plan", expected=f"a document of format {FORMAT}", got=got) from error
+        if plan.id != wanted:
+            raise RequestError(f"prune plan {wanted}", expected="the features that its id stands for", got="others")
+        return plan
+
+
+def make_plan(
+    definitions: DefinitionSet,
+    model: CostModel,
+    importances: Importances,
+    budget: Budget,
+    request: Mapping[str, int],
+    *,
+    required: Collection[str] = (),
+) -> PrunePlan:
+    """The plan that keeps the most importance within a budget, or the cheapest that keeps a share of it.
+
+    Args:
+        definitions: as they are applied.
+        model: the costs of the service.
+        importances: one for each feature that the service serves; see `importance.checked`.
+        budget: the limits.
+        request: what the costs were reckoned with.
+        required: what must be kept; policy tags say so too.
+
+    Raises:
+        RequestError: nothing fits in the budget, or a required feature is not served.
+    """
+    worth = importances.by_name()
+    pinned = {*required, *policy_pins(definitions, model)}
+    choice = choose(model, worth, budget, required=pinned)
+    if not choice.kept:
+        raise RequestError(f"prune plan of {model.service}", expected="a feature that is kept", got="none fits")
+    dropped = [name for name in model.features if name not in choice.kept]
+    return PrunePlan(
+        service=model.service,
+        bound_to=service_digest(definitions, model.service),
+        made_at=datetime.now(UTC),
+        columns=model.features,
+        kept=choice.kept,
+        reasons=_reasons(definitions, model, importances, set(choice.kept), pinned),
+        method=importances.method,
+        model=importances.model,
+        importance=(sum(worth.get(name, 0.0) for name in model.features), choice.importance),
+        request=dict(request),
+        before=model.cost(model.features),
+        after=choice.cost,
+        budget={name: value for name, value in asdict(budget).items() if value is not None},
+        proven=choice.proven,
+        candidates=_candidates(model, dropping_order(model, worth, dropped)),
+    )
+
+
+def with_verification(plan: PrunePlan, verification: Verification) -> PrunePlan:
+    """The plan with what was found of it."""
+    candidate = next(one for one in verification.candidates if one.kept == plan.kept)
+    offered = verification.largest_passing
+    passes = offered is not None and len(offered.kept) <= len(plan.kept)
+    return replace(plan, verification=_document(verification, candidate, passes=passes))
+
+
+def offered_instead(
+    plan: PrunePlan, model: CostModel, importances: Importances, verification: Verification
+) -> PrunePlan | None:
+    """The plan of the candidate that removes most of those that pass; None when it is the plan itself, or none does."""
+    offered = verification.largest_passing
+    if offered is None or offered.kept == plan.kept:
+        return None
+    worth, kept = importances.by_name(), set(offered.kept)
+    return replace(
+        plan,
+        made_at=datetime.now(UTC),
+        kept=offered.kept,
+        reasons={
+            name: line
+            if name not in kept or name in plan.kept
+            else f"kept: {_worth(importances, name)}; less did not pass"
+            for name, line in plan.reasons.items()
+        },
+        importance=(plan.importance[0], sum(worth.get(name, 0.0) for name in kept)),
+        after=model.cost(kept),
+        proven=False,
+        candidates=tuple(one for one in plan.candidates if len(one) >= len(kept)),
+        verification=_document(verification, offered, passes=True),
+    )
+
+
+def policy_pins(definitions: DefinitionSet, model: CostModel) -> set[str]:
+    """The features of a service that tags say must be kept: those of the field, its view, or an entity of the view."""
+    pinned = set()
+    for projection in definitions.service(model.service).features:
+        view = definitions.servable_view(projection.view)
+        around = [view.tags, *(entity.tags for entity in getattr(view, "entities", ()))]
+        for feature, name in projection.columns:
+            if any(tags.get(POLICY_TAG) == POLICY_NEVER for tags in (view.field(feature).tags, *around)):
+                pinned.add(name)
+    return pinned
+
+
+def consumers(definitions: DefinitionSet) -> dict[tuple[str, str], list[str]]:
+    """The services that serve each feature: `{(view, feature): names}`."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for service in definitions.feature_services.values():
+        for projection in service.features:
+            for feature, _ in projection.columns:
+                found.setdefault((projection.view, feature), []).append(service.name)
+    return found
+
+
+def _reasons(
+    definitions: DefinitionSet, model: CostModel, importances: Importances, kept: set[str], pinned: Collection[str]
+) -> dict[str, str]:
+    labels = classify(importances, dict.fromkeys(model.features, (model.service,)))
+    shared = {
+        name: [other for other in services if other != model.service]
+        for projection in definitions.service(model.service).features
+        for feature, name in projection.columns
+        for services in [consumers(definitions)[projection.view, feature]]
+    }
+    lines = {}
+    for name in model.features:
+        alone = model.alone(name)
+        said = [_worth(importances, name), *(label.replace("epsilon", "ε") for label in labels.get(name, []))]
+        cost = f"{alone.bytes:,} bytes" + (f" and {alone.keys} keys" if alone.keys else "") + " alone"
+        if name in kept:
+            lines[name] = f"kept: {'required' if name in pinned else ', '.join(said)}; {cost}"
+        else:
+            stays = f"; stays stored for {', '.join(shared[name])}" if shared[name] else ""
+            lines[name] = f"dropped: {', '.join(said)}; {cost}{stays}"
+    return lines
+
+
+def _worth(importances: Importances, name: str) -> str:
+    item = next((one for one in importances.features if one.feature == name), None)
+    if item is None:
+        return "importance unknown"
+    return f"importance {item.importance:.4g}" + (f" ± {item.std:.2g}" if item.std is not None else "")
+
+
+def _candidates(model: CostModel, order: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Prefixes of what is dropped, so that a plan that goes too far shows how far one may go."""
+    ends = sorted({round(stop * len(order)) for stop in _STOPS} - {0}) or [0]
+    gone = [set(order[:end]) for end in ends]
+    return tuple(tuple(name for name in model.features if name not in one) for one in gone)
+
+
+def _document(verification: Verification, chosen: Candidate, *, passes: bool) -> dict[str, Any]:
+    candidates = [
+        asdict(one.overall)
+        | {
+            "features": len(one.kept),
+            "passes": one.passes,
+            "slices": {name: asdict(found) for name, found in one.slices.items()},
+        }
+        for one in verification.candidates
+    ]
+    about = {name: value for name, value in vars(verification).items() if name != "candidates"}
+    return about | asdict(chosen.overall) | {"passes": passes, "reason": verification.reason, "candidates": candidates}
