@@ -24,11 +24,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_store.errors import extra
 from feature_store.pruning.correlation import TWINS, correlated
 from feature_store.pruning.elimination import eliminate, expected_fits, shared
 from feature_store.pruning.importance import FeatureImportance, Importances, ViewImportance, now
 from feature_store.pruning.metric import metric_name
-from feature_store.pruning.screen import refit_noise, screen
+from feature_store.pruning.screen import REFITTED_PROBES, refit_noise, screen
 from feature_store.pruning.trials import Gain, Trials
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ METHOD = "retrained elimination by view"
 _EARLIER, _LATER = 0.7, 0.3
 # How much of what is left goes in one round: views one by one up to 20, features of a view faster.
 _VIEWS_AT_ONCE, _FEATURES_AT_ONCE = 0.05, 0.2
-# How many standard deviations of the mean a gain must be from 0, beside being above the noise.
-_CLEAR = 2.0
 
 
 def measure(
@@ -74,17 +73,23 @@ def measure(
     trials = Trials(earlier, later, factory, seeds, metric, report)
     trials.expect(_expected(dataset))
     clusters = correlated(earlier, twins)
-    noise = refit_noise(trials)
+    everything = frozenset(dataset.features)
+    noise = refit_noise(trials, everything)
     screened = screen(trials, clusters)
     clusters = tuple(_best_first(dataset, cluster, screened) for cluster in clusters)
-    kept = _without_twins(trials, frozenset(dataset.features), clusters, noise)
+    kept = _without_twins(trials, everything, clusters, noise)
     kept = _without_unused(trials, kept, _unused(dataset, clusters, screened), noise)
+    noise = refit_noise(trials, kept)
     found = _Worth(trials, dataset, kept, noise)
+    features = tuple(found.feature(name) for name in dataset.features)
+    worth = {item.feature: item.importance for item in features}
+    # Where twins could not leave together, another than the one chosen may have got the credit.
+    clusters = tuple(tuple(sorted(cluster, key=lambda name: -worth[name])) for cluster in clusters)
     return Importances(
         method=METHOD,
         model=type(factory(seeds[0])).__name__,
         measured_at=now(),
-        features=tuple(found.feature(name) for name in dataset.features),
+        features=features,
         views=tuple(found.view(name) for name in dataset.members),
         noise=noise,
         clusters=clusters,
@@ -138,7 +143,7 @@ def _expected(data: Dataset) -> int:
     """About how many sets of features are fitted when nothing can be screened out."""
     views = data.members.values()
     by_feature = sum(expected_fits(len(members), _FEATURES_AT_ONCE) for members in views)
-    return expected_fits(len(views), _VIEWS_AT_ONCE) + by_feature + len(data.features) + 10
+    return expected_fits(len(views), _VIEWS_AT_ONCE) + by_feature + len(data.features) + 2 * REFITTED_PROBES
 
 
 class _Worth:
@@ -159,7 +164,7 @@ class _Worth:
             company = company.difference(left[view])
             credits = eliminate(trials, company, {name: (name,) for name in left[view]}, _FEATURES_AT_ONCE)
             self._features |= shared(worth, credits)
-        self._seeds = len(trials.seeds)
+        self._least = _least_deviations(len(trials.seeds))
 
     def feature(self, name: str) -> FeatureImportance:
         """The larger of its share of its view's credit and what leaving it out alone costs."""
@@ -177,5 +182,13 @@ class _Worth:
 
     def _clear(self, gain: Gain) -> float:
         """The gain, when it is above the noise and not by chance; else 0."""
-        is_clear = gain.mean > self._noise and gain.mean > _CLEAR * gain.std / self._seeds**0.5
+        is_clear = gain.mean > self._noise and gain.mean > self._least * gain.std
         return gain.mean if is_clear else 0.0
+
+
+def _least_deviations(seeds: int) -> float:
+    """How many standard deviations over the seeds a mean must be above 0 not to be there by chance: Student's t test,
+    one-sided at 5 %. One seed has no deviation."""
+    with extra("prune", "measure"):
+        from scipy.stats import t
+    return float(t.ppf(0.95, seeds - 1) / seeds**0.5) if seeds > 1 else 0.0

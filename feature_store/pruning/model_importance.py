@@ -38,7 +38,12 @@ def importance_from_model(model: Any, names: Sequence[str]) -> Importances:
     if source is None:
         expected = "feature_importances_, coef_, or a LightGBM, XGBoost or CatBoost model"
         raise RequestError(where, expected=expected, got="none of them", hint="measure the importances instead")
-    method, values = source[0], source[1](fitted)
+    method, read = source
+    try:
+        values = read(fitted)
+    except ValueError as error:  # XGBoostError among them: linear boosters know no gain
+        got = str(error).partition("\n")[0]
+        raise RequestError(where, expected=method, got=got, hint="measure the importances instead") from error
     if values.shape != (len(names),):
         hint = "name the columns that this model is fitted on; a pipeline's other steps must keep the columns"
         got = f"{len(values)} importances"

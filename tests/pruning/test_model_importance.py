@@ -72,6 +72,14 @@ def test_xgboost():
     assert told(unnamed) == told(named) == told(wrapper) == ("XGBoost total gain", [5.0, 0.0, 2.0])
 
 
+def test_an_error_of_the_model_is_told():
+    def refuse(importance_type):
+        raise ValueError("gblinear only has `weight` defined for feature importance.\nStack trace: …")
+
+    with pytest.raises(RequestError, match=r"expected XGBoost total gain, got gblinear only has"):
+        told(SimpleNamespace(feature_names=NAMES, get_score=refuse))
+
+
 def test_catboost():
     model = SimpleNamespace(get_feature_importance=lambda: [5.0, 0.0, 2.0], feature_importances_=[1, 2, 3])
     assert told(model) == ("CatBoost feature importance", [5.0, 0.0, 2.0])
