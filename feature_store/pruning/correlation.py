@@ -27,8 +27,7 @@ def correlated(data: Dataset, at_least: float = TWINS) -> tuple[tuple[str, ...],
     are in no cluster.
     """
     names = [name for name in data.features if data.names.count(name) == 1]
-    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), _MOST_ROWS)).astype(int))
-    x = data.x[rows][:, data.columns(names)]
+    x = data.thinned(_MOST_ROWS).x[:, data.columns(names)]
     ranks, varies = standard_ranks(x)
     names = [name for name, does in zip(names, varies, strict=True) if does]
     if len(names) < 2:

@@ -102,6 +102,12 @@ class Dataset:
         _set_rows(out, self, which)
         return out
 
+    def thinned(self, most: int) -> Dataset:
+        """At most so many rows, evenly spread over what there is."""
+        if len(self) <= most:
+            return self
+        return self.rows(np.linspace(0, len(self) - 1, most).astype(int))
+
     def split_by_time(self, fractions: Sequence[float]) -> tuple[Dataset, ...]:
         """Parts that follow each other in time; rows of one time are never in two.
 

@@ -50,8 +50,7 @@ def screen(trials: Trials, clusters: Sequence[Sequence[str]]) -> Screened:
     """
     data = trials.earlier
     groups = [(name,) for name in data.features] + [tuple(cluster) for cluster in clusters]
-    sampled = np.unique(np.linspace(0, len(trials.later) - 1, min(len(trials.later), _MOST_ROWS)).astype(int))
-    later = trials.later.rows(sampled)
+    later = trials.later.thinned(_MOST_ROWS)
     columns = [data.columns(group) for group in groups]
     probes = [[len(data.names) + i] for i in range(_PROBES)]
     losses = []

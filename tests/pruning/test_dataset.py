@@ -98,6 +98,11 @@ def test_a_split_never_parts_rows_of_one_time():
     assert [len(part) for part in rows(10).split_by_time((0.5, 0.2, 0.3))] == [5, 2, 3]
 
 
+def test_thinned_rows_are_spread_evenly():
+    assert rows(9).thinned(3).time.tolist() == [0, 4, 8]
+    assert len(rows(9).thinned(9)) == 9
+
+
 def test_splits_that_cannot_be():
     with pytest.raises(RequestError, match="the sum 1"):
         rows(10).split_by_time((0.5, 0.6))
