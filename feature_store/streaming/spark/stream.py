@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 
 # Messages of a batch at most: seconds of work, which a stop waits for.
 MAX_MESSAGES = 100_000
-# A view that is so many batches behind another in a partition is read for by itself, until it is at most one behind; the
-# batch that is then under way for the other makes it two, so that they do not part again.
+# A view that is so many batches behind another in a partition is read for by itself until it is at most one behind. The
+# batch that is then under way for the other makes it two: they do not part again.
 _FAR = 3
 _WATCH_S = 0.2
 # How often fences and plan are looked at, since a batch sees only those of the partitions that it has messages of.
