@@ -16,7 +16,9 @@ import pytest
 import redis
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from kafka_server import kafka_server
 from running import command_line, descendants, merged_up_to, streaming, until
+from servers import redis_server
 from spark_settings import SPARK, with_kafka
 from streaming_worlds import (
     DEFINITIONS,
@@ -307,6 +309,44 @@ def _losses(store: FeatureStore, redis_url: str, kafka: str, clicks: list[Click]
         while not fences_at(store, 6000):
             yield False
     yield True
+
+
+def test_redis_and_kafka_go_away_and_come_back(tmp_path: Path, spark_engine: SparkEngine) -> None:
+    clicks = clicks_of(4_000, 11)
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(kafka_server())
+        server = stack.enter_context(redis_server("--appendonly", "yes", "--appendfsync", "always"))
+        make_topic(broker.bootstrap, "clicks", PARTITIONS)
+        store = stack.enter_context(project(tmp_path, server.url, broker.bootstrap))
+        seen: set[str] = set()
+
+        def steps() -> Iterator[bool]:
+            send(broker.bootstrap, "clicks", map(value_of, clicks[:1000]), PARTITIONS)
+            while not fences_at(store, 1000):
+                yield False
+            server.stop()
+            send(broker.bootstrap, "clicks", map(value_of, clicks[1000:2000]), PARTITIONS)
+            while not seen:
+                yield False
+            server.start()
+            while not fences_at(store, 2000):
+                yield False
+            broker.kill()
+            yield False
+            broker.start()
+            send(broker.bootstrap, "clicks", map(value_of, clicks[2000:]), PARTITIONS)
+            while not fences_at(store, 4000):
+                yield False
+            yield True
+
+        step = steps()
+        store.stream(
+            engine="spark",
+            stopped=lambda: next(step),
+            report=lambda status: seen.update([status.trouble] if status.trouble else []),
+        )
+        assert any("redis.sock" in trouble for trouble in seen)
+        assert differences(store, clicks, NOW_US) == []
 
 
 def test_workers_and_spark_take_over_from_each_other(store: FeatureStore, kafka: str) -> None:

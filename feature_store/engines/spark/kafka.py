@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COLUMNS = ("topic", "partition", "offset", "key", "value", "headers")
 # Of the row of text that a task answers with.
 TOLD = "told string"
-# The newest that Maven Central has; it serves newer Sparks of the same major version, too.
+# For newer Sparks, too: their own was not to be had when this was written, and this one serves them.
 _NEWEST_CONNECTOR = "4.2.0"
 _PACKAGES, _JARS, _EXCLUDES = "spark.jars.packages", "spark.jars", "spark.jars.excludes"
 # What the connector names and every Spark has: 60 MB that need not be fetched.
