@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find, load_definitions
@@ -389,6 +389,7 @@ class FeatureStore:
         engine: str | None = None,
         *,
         timestamp_column: str = "event_timestamp",
+        prune_as_of: datetime | Literal["never"] | None = None,
         report: Report | None = None,
     ) -> TrainingSet:
         """Label rows with the features that serving would have given at each label's time.
@@ -405,10 +406,13 @@ class FeatureStore:
             service: the name of an applied service, or feature references `view:feature`.
             engine: what joins; the configured one unless given.
             timestamp_column: the column of the labels' times; UTC unless its type says otherwise.
+            prune_as_of: with the features that prune plans left at that time; "never": with all; None: with those that
+                are served now.
             report: is told of the progress.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such service.
+            ConflictError: the service has changed since it was pruned as it was at that time.
             RequestError: a view keeps no history.
             DataError: the label rows lack something, or have a feature's name, or a value that does not fit; or a
                 source cannot be read.
@@ -423,6 +427,7 @@ class FeatureStore:
             self.project,
             self.config.folder,
             newest,
+            self._pruned_as_of(newest, prune_as_of),
             self.definitions.on_demand_feature_views if has_functions else {},
             self.config.state_folder / "training",
             self.config.state_folder / "quarantine",
@@ -501,6 +506,18 @@ class FeatureStore:
         self.close()
 
     # -- small parts --------------------------------------------------------------------------------------------
+
+    def _pruned_as_of(self, newest: Version, time: datetime | Literal["never"] | None) -> DefinitionSet:
+        definitions = newest.definitions()
+        if time is None:
+            return definitions
+        if time == "never":
+            return definitions.with_prunings([])
+        then = self.registry.version_at(time)
+        found = definitions.with_prunings(then.definitions().prunings.values() if then is not None else [])
+        for pruning in found.prunings.values():
+            refuse_unbound(found, pruning)
+        return found
 
     def _sampled_rows(self, service: str, count: int) -> dict[str, Any]:
         """Entity rows of entities that are stored, each join key's values in an order of their own."""

@@ -61,7 +61,7 @@ Requests = Annotated[
     ),
 ]
 PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="A plan's id, or what it begins with.")]
-TrainingSet = Annotated[Path, typer.Option(help="A Parquet file that `training-set` made of the unpruned service.")]
+TrainingSet = Annotated[Path, typer.Option(help="A Parquet file that `training-set --prune-as-of never` made.")]
 Label = Annotated[str, typer.Option(help="Its column of the labels.")]
 EntityColumn = Annotated[str, typer.Option("--entity", help="Its column that says whose rows belong together.")]
 Model = Annotated[str, typer.Option(metavar="MODULE:FACTORY", help="A function of a seed that makes a model.")]

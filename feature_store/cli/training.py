@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.options import AsJson, Repo, read_time
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from feature_store.training.manifest import Manifest, SourceSnapshot
 
 _SOURCES = {"view": "left", "files": "right", "source rows": "right", "quarantined": "right"}
@@ -33,6 +35,13 @@ def training_set(
         Path, typer.Option(help="The Parquet file to write, on Spark a folder of them; its manifest goes beside it.")
     ],
     timestamp_column: Annotated[str, typer.Option(help="The column of the labels' times.")] = "event_timestamp",
+    prune_as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|never",
+            help="With the features that prune plans left then; never: with all. Those that are served, unless given.",
+        ),
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="What joins; the configured one unless given.")] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
@@ -40,13 +49,22 @@ def training_set(
     """Join label rows with the features that serving would have given at each label's time."""
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         made = store.get_historical_features(
-            entities, service, engine, timestamp_column=timestamp_column, report=report
+            entities,
+            service,
+            engine,
+            timestamp_column=timestamp_column,
+            prune_as_of=_read_prune_time(prune_as_of),
+            report=report,
         )
         made.write_parquet(out)
     if as_json:
         print_json(made.manifest.to_document() | {"out": str(out)})
     else:
         _show(made.manifest, out)
+
+
+def _read_prune_time(text: str | None) -> datetime | Literal["never"] | None:
+    return read_time(text) if text not in (None, "never") else "never" if text else None
 
 
 def _show(manifest: Manifest, out: Path) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from feature_store.definitions.definition_set import DefinitionSet
-from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.dtypes import from_microseconds, to_microseconds
 from feature_store.definitions.pruned import pruned
 from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError, extra
 
@@ -180,6 +180,12 @@ class Registry:
         if not found:
             raise NotFoundError(f"registry of {self._project}", expected="an applied version", got=str(number))
         return found[0]
+
+    def version_at(self, time: datetime) -> Version | None:
+        """The version that was the newest at a time; None: there was none yet."""
+        before = _VERSIONS.c.applied_at <= to_microseconds(time)
+        found = self._versions(sa.select(_VERSIONS).where(before).order_by(_VERSIONS.c.version.desc()).limit(1))
+        return found[0] if found else None
 
     def history(self) -> list[Version]:
         """All versions, the newest first."""

@@ -56,6 +56,7 @@ class Project(NamedTuple):
         name: the project's.
         folder: what sources' paths and files in queries are relative to.
         version: the applied definitions.
+        definitions: the same, with the prunings that the training set is made by.
         transforms: on-demand functions by view name; others are imported.
         work: a folder for what is there only meanwhile.
         quarantine: a folder for rows that do not fit.
@@ -64,6 +65,7 @@ class Project(NamedTuple):
     name: str
     folder: Path
     version: Version
+    definitions: DefinitionSet
     transforms: Mapping[str, Transform]
     work: Path
     quarantine: Path
@@ -138,7 +140,7 @@ def historical_features(
 ) -> TrainingSet:
     """See FeatureStore.get_historical_features."""
     begun = time.perf_counter()
-    definitions = project.version.definitions()
+    definitions = project.definitions
     plan = compile_plan(definitions, project=project.name, version=project.version.version)
     compiled = PublishedPlan(plan, b"", project.transforms).service(service)
     labels = engine.labels(label_rows(entity_df, project.folder))

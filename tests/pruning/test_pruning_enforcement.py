@@ -236,3 +236,22 @@ def test_readers_never_see_a_mixed_matrix_while_plans_are_applied_and_rolled_bac
     assert not [wrong for _, wrong in results if wrong]
     for kind in ("full", "kept", "refused"):
         assert sum(counts[kind] for counts, _ in results) > 50, kind
+
+
+def test_training_sets_have_the_features_that_were_served_at_a_time(folder: Path) -> None:
+    labels = pa.table({"user_id": [1, 2], "shop_id": ["a", "b"], "event_timestamp": pa.array([NOW] * 2)})
+    with FeatureStore(folder) as store:
+
+        def names(**about: Any) -> list[str]:
+            found = store.get_historical_features(labels, "ranking", **about).to_arrow().column_names
+            return [name for name in found if name not in labels.column_names]
+
+        unpruned = datetime.now(UTC)
+        store.prune("ranking", plan(store, DROPPED, "drop"))
+        pruned_at = datetime.now(UTC)
+        assert names() == ["visits"]
+        assert names(prune_as_of=unpruned) == names(prune_as_of="never") == ALL
+        store.prune("ranking", None)
+        assert names() == ALL
+        assert names(prune_as_of=pruned_at) == ["visits"]
+        assert names(prune_as_of=datetime(2000, 1, 1, tzinfo=UTC)) == ALL
