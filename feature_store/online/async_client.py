@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import hiredis
 
-from feature_store.errors import OnlineStoreError, StoreConnectionError
+from feature_store.errors import FeatureStoreError, OnlineStoreError, StoreConnectionError
 from feature_store.online.conversation import Conversation
 from feature_store.online.endpoint import Endpoint
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feature_store.online.conversation import Exchange
     from feature_store.online.resp import ReplyParser
     from feature_store.online.response import OnlineResponse
+    from feature_store.online.shadow import ShadowCounts
     from feature_store.online.transforms import Transform
     from feature_store.registry.serving_plan import ServingPlan
 
@@ -62,9 +63,19 @@ class AsyncOnlineClient:
         plan: str | None = None,
     ) -> OnlineResponse:
         """As `OnlineClient.get_online_features`."""
-        return await self._run(
+        response = await self._run(
             self._conversation.get_online_features(service, entity_rows, now, (model_features, plan))
         )
+        if response.service.is_shadowed:
+            try:
+                await self._run(self._conversation.read_in_shadow(entity_rows, response))
+            except FeatureStoreError:
+                self._conversation.shadow_failed(response)
+        return response
+
+    def shadow(self, service: str) -> ShadowCounts | None:
+        """As `OnlineClient.shadow`."""
+        return self._conversation.shadows.of(service)
 
     async def plan(self) -> ServingPlan:
         """As `OnlineClient.plan`."""

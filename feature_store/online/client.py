@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from feature_store.errors import FeatureStoreError
 from feature_store.online.connection import Pool
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from feature_store.online.conversation import Exchange
     from feature_store.online.response import OnlineResponse
+    from feature_store.online.shadow import ShadowCounts
     from feature_store.online.transforms import Transform
     from feature_store.registry.serving_plan import ServingPlan
 
@@ -86,8 +88,20 @@ class OnlineClient:
             self._pool.exchange(request.command, request.parser)
             response = conversation.finish(*begun, now)
             if response is not None:
-                return response
-        return self._run(conversation.get_online_features(service, entity_rows, now, made_for))
+                return self._in_shadow_too(entity_rows, response) if begun[1].is_shadowed else response
+        response = self._run(conversation.get_online_features(service, entity_rows, now, made_for))
+        return self._in_shadow_too(entity_rows, response) if response.service.is_shadowed else response
+
+    def shadow(self, service: str) -> ShadowCounts | None:
+        """What this client has found of a service whose prune plan is in the stage `shadow`; None: nothing yet."""
+        return self._conversation.shadows.of(service)
+
+    def _in_shadow_too(self, entity_rows: Mapping[str, Any], response: OnlineResponse) -> OnlineResponse:
+        try:
+            self._run(self._conversation.read_in_shadow(entity_rows, response))
+        except FeatureStoreError:
+            self._conversation.shadow_failed(response)
+        return response
 
     def plan(self) -> ServingPlan:
         """The plan that is published now.

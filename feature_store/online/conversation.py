@@ -25,6 +25,7 @@ from feature_store.online.decode import Decoder
 from feature_store.online.resp import ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService, Request
+from feature_store.online.shadow import Shadows, differ
 from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Exchange = tuple[bytes, ReplyParser]
 # What a model was made for: see CompiledService.refuse_unless_for.
 MadeFor = tuple["Sequence[str] | None", "str | None"]
 WHATEVER: MadeFor = (None, None)
+_SHADOW = ":shadow"
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
 MOST_RELOADS = 10
 
@@ -63,6 +65,18 @@ class PublishedPlan:
             compiled = self._compiled[name] = CompiledService(self.plan, service, self._transforms, self.epoch)
         return compiled
 
+    def shadow(self, compiled: CompiledService) -> CompiledService | None:
+        """The service as a prune plan in the stage `shadow` would leave it; None when there is no such plan."""
+        if compiled.pruning is None or compiled.pruning.stage != "shadow":
+            return None
+        name = (_SHADOW, compiled.name)  # no feature reference has such a view
+        found = self._compiled.get(name)
+        if found is None:
+            service = self.plan.service(compiled.name).shadowed()
+            assert service is not None
+            found = self._compiled[name] = CompiledService(self.plan, service, self._transforms, self.epoch)
+        return found
+
 
 class Conversation:
     """The steps of a client of one project.
@@ -75,6 +89,7 @@ class Conversation:
     def __init__(self, project: str, transforms: Mapping[str, Transform] | None) -> None:
         self._project, self._transforms = project, dict(transforms or {})
         self._published: PublishedPlan | None = None
+        self.shadows = Shadows()
 
     def get_online_features(
         self,
@@ -135,6 +150,41 @@ class Conversation:
             if parser.epoch() != published.epoch:
                 return None
         return OnlineResponse(Decoder(compiled, request, _microseconds(now)))
+
+    def read_in_shadow(
+        self, entity_rows: Mapping[str, Any], response: OnlineResponse
+    ) -> Generator[Exchange, None, None]:
+        """Read a request again, as the plan in the stage `shadow` would have it and as it was, and compare."""
+        published, full = self._published, response.service
+        if published is None or published.plan.version != response.plan_version:
+            return
+        pruned = published.shadow(full)
+        assert pruned is not None and full.pruning is not None
+        started = time.perf_counter()
+        found = yield from self._read(published, pruned, entity_rows, response.now_us)
+        between = time.perf_counter()
+        again = yield from self._read(published, full, entity_rows, response.now_us)
+        ended = time.perf_counter()
+        if found is None or again is None:  # another plan is published
+            return
+        # What is written in the meantime is in the read before or in the one after.
+        differing = differ(response, found) and differ(again, found)
+        self.shadows.add(
+            full.name, full.pruning.plan, full_s=ended - between, pruned_s=between - started, differing=differing
+        )
+
+    def shadow_failed(self, response: OnlineResponse) -> None:
+        """Count a read in shadow that failed; the caller has the answer already."""
+        service = response.service
+        assert service.pruning is not None
+        self.shadows.add(service.name, service.pruning.plan, full_s=0.0, pruned_s=0.0, failed=True)
+
+    def _read(
+        self, published: PublishedPlan, compiled: CompiledService, entity_rows: Mapping[str, Any], now_us: int
+    ) -> Generator[Exchange, None, OnlineResponse | None]:
+        request = compiled.prepare(entity_rows)
+        yield request.command, request.parser
+        return self.finish(published, compiled, request, now_us)
 
     def load_plan(self) -> Generator[Exchange, None, PublishedPlan]:
         """Read the published plan."""

@@ -40,7 +40,7 @@ class Decoder:
     """
 
     def __init__(self, service: CompiledService, request: Request, now_us: int) -> None:
-        self.service, self.count, self._request, self._now_us = service, request.size, request, now_us
+        self.service, self.count, self._request, self.now_us = service, request.size, request, now_us
         self._variables: dict[tuple[int, str], list[bytes | None]] = {}
         self._results: dict[str, dict[str, Column]] = {}
         self._tiles: dict[int, StoredTiles] = {}
@@ -159,7 +159,7 @@ class Decoder:
             layout = self.service.groups[column.group].layout
             assert isinstance(layout, TileValueLayout)
             tiles = self._tiles[column.group] = StoredTiles(
-                layout, self._rows[column.group], self.service.window_reader(column.group), self._now_us
+                layout, self._rows[column.group], self.service.window_reader(column.group), self.now_us
             )
         return tiles
 
@@ -261,7 +261,7 @@ class Decoder:
         """The oldest event time that has not expired, as stored; at least 1, so that 0, the absent time, is older."""
         if segment.ttl_us is None:
             return 1
-        oldest = encode_time(self._now_us - segment.ttl_us)
+        oldest = encode_time(self.now_us - segment.ttl_us)
         return oldest if 0 < oldest < 1 << 64 else 1 if oldest <= 0 else (1 << 64) - 1
 
     def _per_row(self, group: int, values: Column) -> Column:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_store.online.decode import Decoder
+    from feature_store.online.service import CompiledService
 
 
 class Status(IntEnum):
@@ -61,6 +62,16 @@ class OnlineResponse:
 
     def __len__(self) -> int:
         return self._decoder.count
+
+    @property
+    def service(self) -> CompiledService:
+        """What was asked, as the client compiled it."""
+        return self._decoder.service
+
+    @property
+    def now_us(self) -> int:
+        """The time that ttls counted from and windows ended at, microseconds since 1970."""
+        return self._decoder.now_us
 
     @property
     def names(self) -> list[str]:

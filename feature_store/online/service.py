@@ -137,8 +137,8 @@ class CompiledService:
         self._transform_plans = {transform.name: transform for transform in plan.transforms}
         self._given = transforms
         self.pruning = service.pruning
-        is_served = self.pruning is not None and self.pruning.stage != "shadow"
-        self.prune_plan = self.pruning.plan if self.pruning is not None and is_served else ""
+        self.is_shadowed = self.pruning is not None and self.pruning.stage == "shadow"
+        self.prune_plan = self.pruning.plan if self.pruning is not None and not self.is_shadowed else ""
         self.columns = self._served_columns(service)
         self.names = list(self.columns)
         self.origins = {column.name: (column.view, column.feature) for column in service.columns}

@@ -164,6 +164,13 @@ class ServicePlan:
     columns: tuple[ColumnPlan, ...]
     pruning: PruningPlan | None = None
 
+    def shadowed(self) -> ServicePlan | None:
+        """The service as a plan in the stage `shadow` would leave it; None when there is no such plan."""
+        if self.pruning is None or self.pruning.stage != "shadow":
+            return None
+        dropped = {column.name for column in self.pruning.dropped}
+        return ServicePlan(self.name, tuple(column for column in self.columns if column.name not in dropped))
+
 
 @dataclass(frozen=True, slots=True)
 class ServingPlan:

@@ -16,8 +16,9 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.definitions.pruned import pruning_of
-from feature_store.errors import ConflictError, ModelMismatchError, NotFoundError
-from feature_store.online import OnlineClient, Status
+from feature_store.errors import ConflictError, ModelMismatchError, NotFoundError, StoreConnectionError
+from feature_store.online import AsyncOnlineClient, OnlineClient, Status, conversation
+from feature_store.online.shadow import differ
 
 if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning
@@ -255,3 +256,56 @@ def test_training_sets_have_the_features_that_were_served_at_a_time(folder: Path
         assert names() == ALL
         assert names(prune_as_of=pruned_at) == ["visits"]
         assert names(prune_as_of=datetime(2000, 1, 1, tzinfo=UTC)) == ALL
+
+
+def test_in_shadow_nothing_changes_and_both_are_compared(folder: Path, redis_url: str) -> None:
+    with FeatureStore(folder) as store, OnlineClient(redis_url, "shop") as client:
+        full = served(store).to_numpy()
+        assert client.shadow("ranking") is None
+        store.prune("ranking", plan(store, DROPPED, "shadow"))
+        for _ in range(5):
+            found = client.get_online_features("ranking", rows(), now=NOW, model_features=ALL, plan="")
+            assert found.to_numpy().tobytes() == full.tobytes()
+        counts = client.shadow("ranking")
+        assert counts is not None
+        assert (counts.plan, counts.reads, counts.differing, counts.failed) == ("p7", 5, 0, 0)
+        assert counts.full_s > 0 and counts.pruned_s > 0
+        store.prune("ranking", plan(store, DROPPED, "mask"))
+        client.get_online_features("ranking", rows(), now=NOW)
+        assert client.shadow("ranking") == counts, "not in shadow any more"
+
+
+async def test_the_async_client_reads_in_shadow_too(folder: Path, redis_url: str) -> None:
+    with FeatureStore(folder) as store:
+        store.prune("ranking", plan(store, ["f1", "rank"], "shadow"))
+    async with AsyncOnlineClient(redis_url, "shop") as client:
+        await client.get_online_features("ranking", rows(), now=NOW)
+        counts = client.shadow("ranking")
+        assert counts is not None and (counts.reads, counts.differing, counts.failed) == (1, 0, 0)
+
+
+def test_what_differs_or_fails_in_shadow_is_counted_and_the_caller_has_an_answer(
+    folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FeatureStore(folder) as store, OnlineClient(redis_url, "shop") as client:
+        store.prune("ranking", plan(store, ["f1"], "shadow"))
+        monkeypatch.setattr(conversation, "differ", lambda full, pruned: full.names != pruned.names)
+        assert client.get_online_features("ranking", rows(), now=NOW).names == ALL
+        monkeypatch.setattr(client._conversation, "_read", _failing)
+        assert client.get_online_features("ranking", rows(), now=NOW).names == ALL
+        counts = client.shadow("ranking")
+        assert counts is not None and (counts.reads, counts.differing, counts.failed) == (2, 1, 1)
+
+
+def _failing(*_: Any) -> Any:
+    raise StoreConnectionError("Redis", got="gone")
+    yield
+
+
+def test_nan_is_not_a_difference(folder: Path) -> None:
+    with FeatureStore(folder) as store:
+        store.push("stats", pa.table({"user_id": [1], "at": pa.array([NOW]), "visits": [1], "spent": pa.array([float("nan")], pa.float32()), "f1": pa.array([None], pa.float32()), "f2": pa.array([float("inf")], pa.float32()), "town": ["x"]}))  # fmt: skip
+        assert not differ(served(store), served(store))
+        assert differ(
+            served(store), store.get_online_features("ranking", {**rows(), "user_id": list(range(1, 51))}, now=NOW)
+        )
