@@ -7,7 +7,8 @@ worth among the redundant, so that the planner keeps all of them. Hence, in four
 1. Correlated twins are clustered (`correlation.py`); one stands for the cluster, and the others leave together, if the
    refitted model bears it.
 2. Screen (`screen.py`): features whose permutation costs a fitted model no more than that of shuffled probes does leave
-   together, if the refitted model bears it; else only the half with the smallest losses, and so on.
+   together, if the refitted model bears it; else only the half with the smallest losses, and so on. All that left so
+   far may together be worth what is lost in the noise: they share that, in proportion to their losses in the screen.
 3. Views leave, the least worth first, each round refitting without each of those that are left (`elimination.py`). The
    loss is credited to the view that left. Then, for each view, the same for its features, in the company of the views
    that left after it; their credits are scaled to the view's. So the credits of all add up to what the metric
@@ -33,7 +34,7 @@ from feature_store.pruning.screen import REFITTED_PROBES, refit_noise, screen
 from feature_store.pruning.trials import Gain, Trials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from feature_store.pruning.dataset import Dataset, Factory
     from feature_store.pruning.metric import Metric
@@ -80,7 +81,8 @@ def measure(
     kept = _without_twins(trials, everything, clusters, noise)
     kept = _without_unused(trials, kept, _unused(dataset, clusters, screened), noise)
     noise = refit_noise(trials, kept)
-    found = _Worth(trials, dataset, kept, noise)
+    unseen = shared(noise, {name: screened.loss[name] for name in dataset.features if name not in kept})
+    found = _Worth(trials, dataset, kept, noise, unseen)
     features = tuple(found.feature(name) for name in dataset.features)
     worth = {item.feature: item.importance for item in features}
     # Where twins could not leave together, another than the one chosen may have got the credit.
@@ -147,10 +149,20 @@ def _expected(data: Dataset) -> int:
 
 
 class _Worth:
-    """Steps 3 and 4: the features that are left, in the order of their views' elimination."""
+    """Steps 3 and 4: the features that are left, in the order of their views' elimination.
 
-    def __init__(self, trials: Trials, data: Dataset, kept: frozenset[str], noise: float) -> None:
-        self._noise, self._data = noise, data
+    Args:
+        trials: refits.
+        data: the features and views.
+        kept: what is left.
+        noise: what a useless feature reaches.
+        unseen: what the others are worth.
+    """
+
+    def __init__(
+        self, trials: Trials, data: Dataset, kept: frozenset[str], noise: float, unseen: Mapping[str, float]
+    ) -> None:
+        self._noise, self._data, self._unseen = noise, data, unseen
         left = {view: [name for name in names if name in kept] for view, names in data.members.items()}
         left = {view: names for view, names in left.items() if names}
         by_feature = sum(expected_fits(len(names), _FEATURES_AT_ONCE) for names in left.values())
@@ -169,7 +181,7 @@ class _Worth:
     def feature(self, name: str) -> FeatureImportance:
         """The larger of its share of its view's credit and what leaving it out alone costs."""
         if name not in self._features:
-            return FeatureImportance(name, 0.0)
+            return FeatureImportance(name, self._unseen[name])
         return FeatureImportance(name, max(self._features[name], self._clear(self._alone[name])), self._alone[name].std)
 
     def view(self, name: str) -> ViewImportance:
