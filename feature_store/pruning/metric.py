@@ -42,16 +42,16 @@ class RankedScores:
         below = score[self.false]
         self._first = np.searchsorted(below, score[self.true], "left")
         self._last = np.searchsorted(below, score[self.true], "right")
+        self._falses = np.zeros(len(self.false) + 1, np.int64)  # how many before each, written anew for each weights
 
     def auc(self) -> float:
         """With every row once."""
         won = int(self._first.sum()) + int(self._last.sum())
         return won / (2 * len(self.true) * len(self.false))
 
-    def weighted_auc(self, of_true: npt.NDArray[np.int64], of_false: npt.NDArray[np.int64]) -> float:
+    def weighted_auc(self, of_true: npt.NDArray[np.integer], of_false: npt.NDArray[np.integer]) -> float:
         """With the rows `self.true` and `self.false` so many times each; NaN when either is not there at all."""
-        falses = np.empty(len(of_false) + 1, np.int64)
-        falses[0] = 0
+        falses = self._falses
         np.cumsum(of_false, out=falses[1:])
         pairs = int(of_true.sum()) * int(falses[-1])
         if not pairs:
