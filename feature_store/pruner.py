@@ -17,7 +17,15 @@ from feature_store.errors import ConflictError, NotFoundError, RefusedError, ext
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import Importances, checked
 from feature_store.pruning.labels import classify
-from feature_store.pruning.plan import PrunePlan, consumers, make_plan, offered_instead, policy_pins, with_verification
+from feature_store.pruning.plan import (
+    PrunePlan,
+    consumers,
+    make_plan,
+    offered_instead,
+    policy_pins,
+    read_order,
+    with_verification,
+)
 from feature_store.registry.store import current_author
 
 if TYPE_CHECKING:
@@ -278,8 +286,16 @@ class Pruner:
                 hint="`feature-store prune verify`; or say --unverified",
             )
         self._refuse_changed(plan)
+        definitions, model = self._store.applied(), self.costs(plan.service, plan.request)
+        importances = self._importances(plan.service, None)
         pruning = pruning_of(
-            self._store.applied(), plan.service, plan.dropped, plan=plan.id, stage=stage, answer=answer
+            definitions,
+            plan.service,
+            plan.dropped,
+            plan=plan.id,
+            stage=stage,
+            answer=answer,
+            read_order=read_order(definitions, model, importances, plan.kept),
         )
         return self._store.prune(plan.service, pruning)
 

@@ -13,7 +13,7 @@ from feature_store.definitions.pruning import PrunedFeature, Pruning
 from feature_store.errors import ConflictError, DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
@@ -31,6 +31,7 @@ def pruning_of(
     plan: str,
     stage: Stage,
     answer: Answer = "error",
+    read_order: Sequence[str] = (),
 ) -> Pruning:
     """A pruning that takes features, by the names they are served by, from a service as it is defined.
 
@@ -62,6 +63,7 @@ def pruning_of(
             if name in gone
         ),
         answer=answer,
+        read_order=tuple(read_order),
     )
 
 

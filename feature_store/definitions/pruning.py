@@ -52,6 +52,7 @@ class Pruning(Model):
         bound_to: `service_digest` of the service that the plan was made for.
         columns: the names that the service served without it, in order.
         dropped: the features that go.
+        read_order: the views that a request with a deadline reads first.
         answer: what a client gets that asks for one: an error that names the plan, or the default and Status.PRUNED, in
             the place that it had.
 
@@ -66,6 +67,7 @@ class Pruning(Model):
     columns: tuple[Name, ...]
     dropped: tuple[PrunedFeature, ...] = Attribute(min_length=1)
     answer: Answer = "error"
+    read_order: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Pruning:

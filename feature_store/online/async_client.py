@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,8 +62,12 @@ class AsyncOnlineClient:
         now: datetime | int | None = None,
         model_features: Sequence[str] | None = None,
         plan: str | None = None,
+        deadline_ms: float | None = None,
     ) -> OnlineResponse:
         """As `OnlineClient.get_online_features`."""
+        if deadline_ms is not None:
+            steps = self._conversation.get_in_time(service, entity_rows, now, (model_features, plan))
+            return await self._run_in_time(steps, time.monotonic() + deadline_ms / 1000)
         response = await self._run(
             self._conversation.get_online_features(service, entity_rows, now, (model_features, plan))
         )
@@ -72,6 +77,11 @@ class AsyncOnlineClient:
             except FeatureStoreError:
                 self._conversation.shadow_failed(response)
         return response
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """As `OnlineClient.skipped`."""
+        return dict(self._conversation.skipped)
 
     def shadow(self, service: str) -> ShadowCounts | None:
         """As `OnlineClient.shadow`."""
@@ -99,6 +109,21 @@ class AsyncOnlineClient:
         except StopIteration as finished:
             result: T = finished.value
             return result
+
+    async def _run_in_time(self, steps: Generator[Exchange, None, OnlineResponse], deadline: float) -> OnlineResponse:
+        try:
+            exchange = next(steps)
+            while True:
+                try:
+                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                        await self._exchange(*exchange)
+                except TimeoutError:
+                    exchange = steps.throw(self._endpoint.timeout())
+                else:
+                    exchange = next(steps)
+        except StopIteration as finished:
+            response: OnlineResponse = finished.value
+            return response
 
     async def _exchange(self, command: bytes, parser: ReplyParser) -> None:
         while True:

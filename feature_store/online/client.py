@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from feature_store.errors import FeatureStoreError
+from feature_store.errors import FeatureStoreError, StoreTimeoutError
 from feature_store.online.connection import Pool
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
@@ -60,6 +61,7 @@ class OnlineClient:
         now: datetime | int | None = None,
         model_features: Sequence[str] | None = None,
         plan: str | None = None,
+        deadline_ms: float | None = None,
     ) -> OnlineResponse:
         """Read the features of n entity rows in one round trip.
 
@@ -70,6 +72,9 @@ class OnlineClient:
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
             model_features: the names of the model's features, in order; any will do unless given.
             plan: the id of the prune plan that the model was made for, empty: none; any will do unless given.
+            deadline_ms: when to answer at the latest. Views are then read one row group after the other, a round trip
+                each, in the order of their importance for what they cost; what does not come in time is its default,
+                with Status.SKIPPED.
 
         Raises:
             ModelMismatchError: the service serves other features, or under another prune plan, than the model's.
@@ -82,6 +87,9 @@ class OnlineClient:
         """
         conversation = self._conversation
         made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
+        if deadline_ms is not None:
+            steps = conversation.get_in_time(service, entity_rows, now, made_for)
+            return self._run_in_time(steps, time.monotonic() + deadline_ms / 1000)
         begun = conversation.begin(service, entity_rows, made_for)
         if begun is not None:
             request = begun[2]
@@ -91,6 +99,11 @@ class OnlineClient:
                 return self._in_shadow_too(entity_rows, response) if begun[1].is_shadowed else response
         response = self._run(conversation.get_online_features(service, entity_rows, now, made_for))
         return self._in_shadow_too(entity_rows, response) if response.service.is_shadowed else response
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How often each row group and stream view was not read, to keep a deadline."""
+        return dict(self._conversation.skipped)
 
     def shadow(self, service: str) -> ShadowCounts | None:
         """What this client has found of a service whose prune plan is in the stage `shadow`; None: nothing yet."""
@@ -121,6 +134,20 @@ class OnlineClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run_in_time(self, steps: Generator[Exchange, None, OnlineResponse], deadline: float) -> OnlineResponse:
+        try:
+            exchange = next(steps)
+            while True:
+                try:
+                    self._pool.exchange(*exchange, deadline)
+                except StoreTimeoutError as error:
+                    exchange = steps.throw(error)
+                else:
+                    exchange = next(steps)
+        except StopIteration as finished:
+            response: OnlineResponse = finished.value
+            return response
 
     def _run(self, steps: Generator[Exchange, None, T]) -> T:
         try:

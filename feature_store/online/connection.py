@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,11 @@ class Connection:
         self._socket, self._keep = endpoint.connect()
         self._reader = hiredis.Reader()
 
-    def exchange(self, command: bytes, parser: ReplyParser) -> None:
-        """Send a command and take its reply."""
+    def exchange(self, command: bytes, parser: ReplyParser, deadline: float | None = None) -> None:
+        """Send a command and take its reply; by a time of the clock `time.monotonic`, if one is given."""
+        if deadline is not None:
+            self._exchange_by(command, parser, deadline)
+            return
         try:
             self._socket.sendall(command)
             receive = self._socket.recv_into
@@ -38,6 +42,26 @@ class Connection:
                 if not got:
                     raise self._endpoint.lost("the server closed the connection")
                 if parser.received(got):
+                    return
+        except OSError as error:
+            raise self._mapped(error) from error
+
+    def _exchange_by(self, command: bytes, parser: ReplyParser, deadline: float) -> None:
+        # The usual timeout is the kernel's (see Endpoint), which counts anew for each piece.
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._endpoint.timeout()
+                self._socket.settimeout(left)
+                if command:
+                    self._socket.sendall(command)
+                    command = b""
+                got = self._socket.recv_into(parser.buffer())
+                if not got:
+                    raise self._endpoint.lost("the server closed the connection")
+                if parser.received(got):
+                    self._socket.settimeout(None)
                     return
         except OSError as error:
             raise self._mapped(error) from error
@@ -81,7 +105,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         _pools.add(self)
 
-    def exchange(self, command: bytes, parser: ReplyParser) -> None:
+    def exchange(self, command: bytes, parser: ReplyParser, deadline: float | None = None) -> None:
         """Send a request that only reads, and take its reply; once more when an idle connection turns out dead.
 
         Raises:
@@ -89,14 +113,14 @@ class Pool:
         """
         connection, is_new = self._take()
         try:
-            connection.exchange(command, parser)
+            connection.exchange(command, parser, deadline)
         except StoreConnectionError:
             connection.close()
             if is_new or parser.has_begun:
                 raise
             # A server that restarted has closed them all.
             self.close()
-            return self.exchange(command, parser)
+            return self.exchange(command, parser, deadline)
         except BaseException:
             connection.close()
             raise

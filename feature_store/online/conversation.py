@@ -8,6 +8,7 @@ plan as a whole, and the rows of an old layout may go as soon as the new plan is
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,13 @@ from feature_store.errors import (
     NotPublishedError,
     OnlineStoreError,
     RequestError,
+    StoreTimeoutError,
 )
 from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.resp import ReplyParser, argument
 from feature_store.online.response import OnlineResponse
-from feature_store.online.service import CompiledService, Request
+from feature_store.online.service import CompiledService, Request, joined
 from feature_store.online.shadow import Shadows, differ
 from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
 
@@ -90,6 +92,7 @@ class Conversation:
         self._project, self._transforms = project, dict(transforms or {})
         self._published: PublishedPlan | None = None
         self.shadows = Shadows()
+        self.skipped: Counter[str] = Counter()  # how often a row group or stream view was not read in time
 
     def get_online_features(
         self,
@@ -118,11 +121,33 @@ class Conversation:
             if response is not None:
                 return response
             self._published = None
-        raise OnlineStoreError(
-            f"project {self._project}",
-            expected="one serving plan for the time of a request",
-            got=f"{MOST_RELOADS} in a row",
-        )
+        raise _too_many_plans(self._project)
+
+    def get_in_time(
+        self,
+        service: str | Sequence[str],
+        entity_rows: Mapping[str, Any],
+        now: datetime | int | None,
+        made_for: MadeFor = WHATEVER,
+    ) -> Generator[Exchange, None, OnlineResponse]:
+        """Read the features of entity rows, group by group; what throws a StoreTimeoutError in skips the rest."""
+        for _ in range(MOST_RELOADS):
+            published = self._published or (yield from self.load_plan())
+            compiled = published.service(service)
+            compiled.refuse_unless_for(*made_for)
+            request, parts = compiled.prepare_in_parts(entity_rows)
+            answered = 0
+            try:
+                for part in parts:
+                    yield part.command, part.parser
+                    refuse_errors(part.parser)
+                    answered += 1
+            except StoreTimeoutError:
+                self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
+            if all(part.parser.epoch() == published.epoch for part in parts[:answered]):
+                return OnlineResponse(Decoder(compiled, joined(request, parts, answered), _microseconds(now)))
+            self._published = None
+        raise _too_many_plans(self._project)
 
     def begin(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], made_for: MadeFor = WHATEVER
@@ -208,6 +233,11 @@ class Conversation:
             )
         self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._transforms)
         return self._published
+
+
+def _too_many_plans(project: str) -> OnlineStoreError:
+    expected, got = "one serving plan for the time of a request", f"{MOST_RELOADS} in a row"
+    return OnlineStoreError(f"project {project}", expected=expected, got=got)
 
 
 def refuse_errors(parser: ReplyParser) -> None:

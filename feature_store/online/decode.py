@@ -141,6 +141,8 @@ class Decoder:
         return np.min(times, axis=0) if times else None
 
     def _stored_status(self, column: StoredColumn | WindowColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        if column.group in self._request.skipped:
+            return np.full(self.count, Status.SKIPPED, np.uint8)
         if isinstance(column, WindowColumn):
             return self._per_row(column.group, self._stored_tiles(column).status(column))
         rows = self._rows[column.group]
@@ -216,7 +218,7 @@ class Decoder:
     def _inputs_status(self, transform: CompiledTransform) -> np.ndarray[Any, np.dtype[np.uint8]]:
         status = np.zeros(self.count, np.uint8)
         for item in transform.inputs:
-            if item.stored is not None and decides_absence(item):
+            if item.stored is not None and (decides_absence(item) or item.stored.group in self._request.skipped):
                 np.maximum(status, self._stored_status(item.stored), out=status)
         return status
 
@@ -240,7 +242,9 @@ class Decoder:
             [[None] * asked.size for _ in range(1 + len(group.variables))]
             for group, asked in zip(groups, request.asked, strict=True)
         ]
-        places = request.places or [[list(range(asked.size)) for asked in request.asked]]
+        places = request.places
+        if places is None:
+            places = [[list(range(asked.size)) for asked in request.asked]]
         for reply, chosen in zip(request.parser.replies, places, strict=True):
             found = iter(reply)
             for of_group, indexes in zip(values, chosen, strict=True):

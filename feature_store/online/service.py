@@ -48,6 +48,7 @@ class CompiledTransform(NamedTuple):
 
 Layout = TypeVar("Layout", RowLayout, TileValueLayout)
 _REFIT = "serve the model that was fitted for this plan; or roll the plan back (`feature-store prune rollback`)"
+_NOBODY = EntityKeys(0, b"", None, None)
 _NAMED = 5  # of features that are too few or too many, how many an error names
 # Shapes kept per service; a server that ranks up to a thousand candidates sees a thousand.
 MOST_SHAPES = 4096
@@ -104,6 +105,7 @@ class Request(NamedTuple):
         command: the bytes to send.
         parser: takes what comes back.
         places: per command, per group, the indexes of the keys that it asks for; None when one command asks for all.
+        skipped: the groups that were not read, to keep a deadline.
     """
 
     size: int
@@ -112,6 +114,16 @@ class Request(NamedTuple):
     command: bytes
     parser: ReplyParser
     places: list[list[list[int]]] | None
+    skipped: frozenset[int] = frozenset()
+
+
+class Part(NamedTuple):
+    """What reads one group of a request: the bytes to send, what takes the replies, and as in Request the places."""
+
+    group: int
+    command: bytes
+    parser: ReplyParser
+    places: list[list[list[int]]]
 
 
 class CompiledService:
@@ -159,6 +171,39 @@ class CompiledService:
         if self._is_fixed:
             return self._prepare_fixed(count, values, asked)
         return self._prepare_varying(count, values, asked)
+
+    def prepare_in_parts(self, values: Mapping[str, Any]) -> tuple[Request, list[Part]]:
+        """A request in parts, the most important group first, to be read one after the other; see `joined`.
+
+        Raises:
+            RequestError: as `prepare`.
+        """
+        count = row_count(values)
+        asked = [entity_keys(group.join_keys, values, count) for group in self.groups]
+        request = Request(count, values, asked, b"", ReplyParser(0, []), [])
+        parts = []
+        for index in self._read_order:
+            alone = [item if i == index else _NOBODY for i, item in enumerate(asked)]
+            found = self._prepare_varying(count, values, alone)
+            assert found.places is not None
+            parts.append(Part(index, found.command, found.parser, found.places))
+        return request, parts
+
+    @cached_property
+    def _read_order(self) -> list[int]:
+        """The groups, as the prune plan ranks their views; without one, as the service names them."""
+        ranked = self.pruning.read_order if self.pruning is not None else ()
+        places = {view: i for i, view in enumerate(ranked)}
+
+        def rank(index: int) -> tuple[int, int]:
+            views = self._views_of(index)
+            return min((places[view] for view in views if view in places), default=len(places)), index
+
+        return sorted(range(len(self.groups)), key=rank)
+
+    def _views_of(self, index: int) -> list[str]:
+        layout = self.groups[index].layout
+        return [layout.plan.view] if isinstance(layout, TileValueLayout) else list(layout.segments)
 
     def request_column(self, wanted: TransformInput, values: Mapping[str, Any], count: int) -> Column:
         """A field of the request as (count,) of its dtype.
@@ -370,6 +415,14 @@ class CompiledService:
         stored = [column for column in read if isinstance(column, StoredColumn)]
         variables = {column.segment.view for column in stored if column.group == index and column.field.slot >= 0}
         return GroupRead(self.plan, list(self._layouts.values())[index], sorted(variables))
+
+
+def joined(request: Request, parts: Sequence[Part], answered: int) -> Request:
+    """A request of which the first so many parts were answered, and the others skipped."""
+    parser = ReplyParser(0, [])
+    parser.replies = [reply for part in parts[:answered] for reply in part.parser.replies]
+    places = [place for part in parts[:answered] for place in part.places]
+    return request._replace(parser=parser, places=places, skipped=frozenset(part.group for part in parts[answered:]))
 
 
 def _pruned(column: PrunedColumnPlan) -> PrunedColumn:

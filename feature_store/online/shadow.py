@@ -1,7 +1,7 @@
 """Shadow reads: what a pruned service would answer, compared with what the full one did.
 
-While a prune plan is in the stage `shadow`, a client reads a request again, with only the columns that the plan keeps, and
-compares. Nothing of that reaches the caller.
+While a prune plan is in the stage `shadow`, a client reads a request again, with only the columns that the plan keeps,
+and compares. Nothing of that reaches the caller.
 """
 
 from __future__ import annotations

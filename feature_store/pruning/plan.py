@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from feature_store.definitions.pruned import service_digest
+from feature_store.definitions.pruned import columns_of, needed_by, service_digest
 from feature_store.errors import RequestError
 from feature_store.pruning.cost import Cost
 from feature_store.pruning.labels import classify
@@ -200,6 +200,24 @@ def offered_instead(
         candidates=tuple(one for one in plan.candidates if len(one) >= len(kept)),
         verification=_document(verification, offered, passes=True),
     )
+
+
+def read_order(
+    definitions: DefinitionSet, model: CostModel, importances: Importances, kept: Collection[str]
+) -> list[str]:
+    """The stored views that kept features need, the one with the most importance for its bytes first."""
+    worth, everything = importances.by_name(), model.cost(kept)
+    needing: dict[str, set[str]] = {}
+    for name, view, feature in columns_of(definitions, model.service):
+        for stored, _ in needed_by(definitions, view, feature) if name in kept else ():
+            needing.setdefault(stored, set()).add(name)
+
+    def rank(view: str) -> float:
+        importance = sum(worth.get(name, 0.0) for name in needing[view])
+        saved = everything.bytes - model.cost(set(kept) - needing[view]).bytes
+        return -importance / max(saved, 1)
+
+    return sorted(needing, key=rank)
 
 
 def policy_pins(definitions: DefinitionSet, model: CostModel) -> set[str]:

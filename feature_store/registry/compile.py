@@ -77,7 +77,9 @@ def _pruning(pruning: Pruning | None) -> PruningPlan | None:
     if pruning is None:
         return None
     dropped = tuple(PrunedColumnPlan(**feature.model_dump()) for feature in pruning.dropped)
-    return PruningPlan(pruning.plan, pruning.stage, pruning.answer, pruning.columns, dropped)
+    return PruningPlan(
+        pruning.plan, pruning.stage, pruning.answer, pruning.columns, dropped, read_order=pruning.read_order
+    )
 
 
 def layout_of(group: RowGroupPlan) -> tuple[object, ...]:

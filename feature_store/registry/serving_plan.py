@@ -147,6 +147,7 @@ class PruningPlan:
         answer: `error`, or `default`: dropped columns are served in their places, as defaults.
         columns: the names of all columns without it, in order.
         dropped: the columns that it drops.
+        read_order: the views, the most important for what they cost first.
     """
 
     plan: str
@@ -154,6 +155,7 @@ class PruningPlan:
     answer: str
     columns: tuple[str, ...]
     dropped: tuple[PrunedColumnPlan, ...]
+    read_order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
