@@ -9,6 +9,7 @@ apply         a version of the registry: shadow, mask or drop; `rollback` is ano
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
     from feature_store.definitions.pruning import Answer, Stage
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
-    from feature_store.pruning.planner import Budget
+    from feature_store.pruning.planner import Budget, Latency
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
     from feature_store.store import Applied, FeatureStore
 
 # Of a training set's rows, in time: what importances are measured and models fitted on, and what only `verify` sees.
 EARLIER = 0.7
+# Of a usual request's entities, at which its latency is measured.
+_SHARES = (0.1, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,57 @@ class Pruner:
             RequestError: the request does not say how many of an entity.
         """
         return cost_model(self._store.applied(), service, request, project=self._store.project)
+
+    def latency(self, service: str, request: Mapping[str, int], *, repeats: int = 100) -> Latency:
+        """How long requests of a service take here, at their 99th percentile: measured with entities that are stored,
+        for the whole service and for each view of it, at several sizes.
+
+        Raises:
+            NotFoundError: there is no such service, or no entity of it is stored.
+            RequestError: the request does not say how many of an entity.
+        """
+        from feature_store.pruning.latency import Timed, fit_latency
+
+        definitions = self._store.applied()
+        columns = columns_of(definitions, service)
+        asked: list[tuple[str | list[str], list[str]]] = [(service, [name for name, _, _ in columns])]
+        for view in definitions.stored_views_of(service):
+            own = [(name, f"{view.name}:{feature}") for name, of, feature in columns if of == view.name]
+            if own:
+                asked.append(([reference for _, reference in own], [name for name, _ in own]))
+        timed = []
+        for share in _SHARES:
+            counts = {entity: max(1, round(count * share)) for entity, count in request.items()}
+            model = self.costs(service, counts)
+            rows = self._rows(service, counts)
+            for features, names in asked:
+                took = [self._timed(features, rows) for _ in range(repeats)]
+                timed.append(Timed(model.cost(names), took))
+        return fit_latency(timed)
+
+    def _timed(self, features: str | list[str], rows: Mapping[str, Any]) -> float:
+        """Milliseconds of one request."""
+        begun = time.perf_counter()
+        self._store.client.get_online_features(features, rows).to_numpy()
+        return (time.perf_counter() - begun) * 1e3
+
+    def _rows(self, service: str, counts: Mapping[str, int]) -> dict[str, Any]:
+        """A request of so many distinct entities, of those that are stored; request fields are zero or empty."""
+        definitions = self._store.applied()
+        rows: dict[str, Any] = {}
+        for view in definitions.stored_views_of(service):
+            most = max(counts[entity.name] for entity in view.entities)
+            found = self._store.online.sample_keys(view.name, most)
+            if not found:
+                raise NotFoundError(f"latency of {service}", expected=f"stored entities of {view.name}", got="none")
+            for entity, values in zip(view.entities, zip(*found, strict=True), strict=True):
+                count = counts[entity.name]
+                listed = [values[i % len(values)] for i in range(count)]
+                rows[entity.join_key] = listed if count > 1 else listed[0]
+        for computed in definitions.on_demand_feature_views.values():
+            for field in (field for one in computed.requests for field in one.fields):
+                rows[field.name] = "" if field.dtype.name == "String" else 0
+        return rows
 
     def plans(self, service: str | None = None) -> list[PrunePlan]:
         """The plans that are kept, the newest first."""

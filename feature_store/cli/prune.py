@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,6 +142,9 @@ def plan(
     max_bytes: Annotated[int | None, typer.Option(help="Of a request.")] = None,
     max_keys: Annotated[int | None, typer.Option(help="Of a request.")] = None,
     max_features: Annotated[int | None, typer.Option(help="That are served.")] = None,
+    slo_ms: Annotated[
+        float | None, typer.Option(help="Of a request's 99th percentile, by what requests are measured to take here.")
+    ] = None,
     keep: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Of all importance: at the least cost within the limits.")
     ] = None,
@@ -151,12 +154,15 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Choose what to keep: the most importance within a budget."""
-    budget = Budget(max_bytes=max_bytes, max_keys=max_keys, max_features=max_features, keep=keep)
+    budget = Budget(max_bytes=max_bytes, max_keys=max_keys, max_features=max_features, slo_ms=slo_ms, keep=keep)
     if budget == Budget():
-        hint = "--max-bytes, --max-keys, --max-features or --keep"
+        hint = "--max-bytes, --max-keys, --max-features, --slo-ms or --keep"
         raise RequestError("prune plan", expected="a budget", got="none", hint=hint)
     with FeatureStore(repo) as store:
-        made = Pruner(store).plan(service, budget, _read_request(request), required=require or [])
+        pruner, counts = Pruner(store), _read_request(request)
+        if slo_ms is not None:
+            budget = replace(budget, latency=pruner.latency(service, counts))
+        made = pruner.plan(service, budget, counts, required=require or [])
     if out is not None:
         out.write_bytes(made.to_json())
     if as_json:

@@ -130,6 +130,16 @@ def test_people_are_shown_the_profit_and_loss(run: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "plan.json").read_text())["kept"] == ["age", "height"]
 
 
+def test_a_plan_fits_in_a_time_that_is_measured(run: Any, tmp_path: Path) -> None:
+    rows = "".join(f"{name},{i}\n" for i, name in enumerate(NAMES))
+    (tmp_path / "importance.csv").write_text("feature,importance\n" + rows)
+    assert run("prune", "import", "importance.csv", *SERVICE)[0] == 0
+    all_of_it = done(run("prune", "plan", *SERVICE, *REQUEST, "--slo-ms", "10000", "--json"))
+    assert len(all_of_it["dropped"]) <= 1, "what is worth nothing may go"
+    code, _, error = run("prune", "plan", *SERVICE, *REQUEST, "--slo-ms", "0.000001", "--require", "good")
+    assert code == 1 and "required features that take" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
