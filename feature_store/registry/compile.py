@@ -122,7 +122,7 @@ def _keep_generation(group: RowGroupPlan, previous: RowGroupPlan | None) -> RowG
 
 def tiles_layout_of(tiles: TilesPlan) -> tuple[object, ...]:
     """What decides the bytes of a stream view's values, and of which events they are made."""
-    return tiles.join_keys, tiles.topic, tiles.windows.rings
+    return tiles.join_keys, tiles.topic, tiles.event_time, tiles.windows.rings
 
 
 def _tiles(view: StreamFeatureView, version: int) -> TilesPlan:
@@ -133,6 +133,7 @@ def _tiles(view: StreamFeatureView, version: int) -> TilesPlan:
         generation=version,
         topic=view.source.topic,
         windows=compile_windows(view.aggregations, {field.name: field.dtype for field in view.source.fields}),
+        event_time=(view.source.event_timestamp, view.source.timestamp_unit),
     )
 
 
@@ -140,6 +141,8 @@ def _keep_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
     if previous is None:
         return tiles
     served = previous.tiles_of(tiles.view)
+    if served is not None and served.event_time is None:
+        served = replace(served, event_time=tiles.event_time)
     if served is not None and tiles_layout_of(tiles) == tiles_layout_of(served):
         return replace(tiles, generation=served.generation, start_us=served.start_us)
     for begun in previous.filling_tiles:

@@ -84,6 +84,7 @@ class TilesPlan:
         topic: what events they are made of.
         windows: what is kept and served.
         start_us: events before are not merged from the stream: a backfill has filled them from the history.
+        event_time: the member that says when an event happened, and its unit; None: a plan of before it said so.
     """
 
     view: str
@@ -93,6 +94,7 @@ class TilesPlan:
     topic: str
     windows: Windows
     start_us: int | None = None
+    event_time: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
