@@ -478,6 +478,9 @@ class FeatureStore:
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything the online store holds of one entity, composite keys included. Returns how many keys.
 
+        It stays deleted while a changed layout is filled. But what sources hold of it comes back when they are read
+        again (materialize, backfill, an apply that fills a changed view): delete it there first.
+
         Raises:
             NotFoundError: no view is of that entity.
             RequestError: the join key is missing, null or of a wrong type.

@@ -143,13 +143,16 @@ class OnlineStore:
         epoch = self.require_published().epoch
         return Destination(self._url, self._project, group.segment(view), group, epoch, timeout_s=self._timeout_s)
 
-    def filler(self, view: str, group: RowGroupPlan) -> ViewWriter:
+    def filler(self, view: str, group: RowGroupPlan, copied: RowGroupPlan | None = None) -> ViewWriter:
         """A writer of a view's rows to one row group alone: the next generation, while it is filled.
+
+        Rows that are read from another row group (`copied`) are not written when it has them no more: what is deleted
+        while it is copied stays deleted.
 
         Raises:
             NotPublishedError: there is no plan.
         """
-        return ViewWriter(self._endpoint, self.require_published(), view, only=(group,))
+        return ViewWriter(self._endpoint, self.require_published(), view, only=(group,), copied=copied)
 
     def tile_writer(self, view: str) -> TileWriter:
         """A writer of a stream view's tiles, bound to the plan that is published now.
@@ -184,7 +187,7 @@ class OnlineStore:
         """
         copied = 0
         kept = {segment.view for segment in old.segments} & {segment.view for segment in new.segments}
-        writers = {view: self.filler(view, new) for view in sorted(kept)}
+        writers = {view: self.filler(view, new, copied=old) for view in sorted(kept)}
         try:
             for batches in self._read_all(old):
                 for view, writer in writers.items():
@@ -217,6 +220,9 @@ class OnlineStore:
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything stored of one entity, in composite keys too. Returns how many keys were deleted.
 
+        What sources still hold of it comes back when they are read again: by a materialize of that time, by a backfill
+        (also one that is under way), by an apply that fills a changed view.
+
         Args:
             entity: the entity's name.
             join_keys: `{join key: value}`.
@@ -225,7 +231,16 @@ class OnlineStore:
             NotFoundError: no stored view is of that entity.
             RequestError: the join key is missing, null or of a wrong type.
         """
-        plan = self.require_published().plan
+        published, deleted = self.require_published(), 0
+        while True:
+            deleted += self._delete(published.plan, entity, join_keys)
+            # A plan that was published meanwhile may name generations to which the entity was copied before it went.
+            before, published = published, self.require_published()
+            if published.epoch == before.epoch:
+                return deleted
+
+    def _delete(self, plan: ServingPlan, entity: str, join_keys: Mapping[str, Any]) -> int:
+        # The served generations first: rows are copied from them only as long as they are there.
         stored = [
             *(self._stored_rows(group) for group in (*plan.groups, *plan.filling, *plan.retired)),
             *(self._stored_tiles(tiles) for tiles in (*plan.tiles, *plan.filling_tiles, *plan.retired_tiles)),

@@ -55,12 +55,14 @@ class GroupWriter:
         plan: the serving plan.
         group: one of its row groups, or one that is being filled.
         view: whose segment.
+        copied: the row group that the rows are read from: those that it has no more are not written.
     """
 
-    def __init__(self, plan: ServingPlan, group: RowGroupPlan, view: str) -> None:
-        self._plan, self._group = plan, group
+    def __init__(self, plan: ServingPlan, group: RowGroupPlan, view: str, copied: RowGroupPlan | None = None) -> None:
+        self._plan, self._group, self._copied = plan, group, copied
         self.layout = RowLayout(group)
         self.segment = self.layout.segments[view]
+        self._copied_offset = RowLayout(copied).segments[view].offset if copied is not None else 0
         self._dtypes = [dtype for _, dtype in self.layout.join_keys]
         self._width = keys.fixed_width(self._dtypes)
 
@@ -90,9 +92,9 @@ class GroupWriter:
     ) -> bytes:
         project, count = self._plan.project, len(chosen)
         asked = [entity_keys[i] for i in chosen.tolist()]
-        key_count = 1 + count * (1 if variables is None else 2)
+        key_count = 1 + count * (1 + (variables is not None) + (self._copied is not None))
         parts = [
-            b"*%d\r\n" % (10 + key_count + (0 if variables is None else count)),
+            b"*%d\r\n" % (11 + key_count + (0 if variables is None else count)),
             b"$7\r\nEVALSHA\r\n",
             argument(_SHA),
             argument(b"%d" % key_count),
@@ -102,6 +104,8 @@ class GroupWriter:
         if variables is not None:
             prefix = keys.variable_prefix(project, bucket, self._group, self.segment.view)
             parts.append(self._key_arguments(prefix, asked))
+        if self._copied is not None:
+            parts.append(self._key_arguments(keys.row_prefix(project, bucket, self._copied), asked))
         parts += [
             argument(epoch),
             argument(self.layout.empty),
@@ -110,6 +114,7 @@ class GroupWriter:
             argument(b"%d" % count),
             argument(b"%d" % self._keep_us()),
             argument(b"%d" % self.segment.times_bytes),
+            argument(b"%d" % self._copied_offset),
         ]
         if variables is not None:
             parts += [argument(variables[i]) for i in chosen.tolist()]
@@ -146,13 +151,19 @@ class ViewWriter:
         published: the plan that is published; a write is refused as soon as it is not any more.
         view: whose rows.
         only: write these row groups of the plan instead of all that hold the view.
+        copied: as of `GroupWriter`.
 
     Raises:
         NotFoundError: the plan has no such view.
     """
 
     def __init__(
-        self, endpoint: Endpoint, published: PublishedPlan, view: str, only: tuple[RowGroupPlan, ...] | None = None
+        self,
+        endpoint: Endpoint,
+        published: PublishedPlan,
+        view: str,
+        only: tuple[RowGroupPlan, ...] | None = None,
+        copied: RowGroupPlan | None = None,
     ) -> None:
         plan = published.plan
         groups = (*plan.groups, *plan.filling) if only is None else only
@@ -160,7 +171,7 @@ class ViewWriter:
         if not holding:
             raise NotFoundError(f"project {plan.project}", expected="an applied feature view", got=repr(view))
         self._epoch = published.epoch
-        self._targets = [GroupWriter(plan, group, view) for group in holding]
+        self._targets = [GroupWriter(plan, group, view, copied) for group in holding]
         self._connection = Connection(endpoint)
         self._load_script()
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,11 @@ from feature_store.errors import ConflictError, NotFoundError, RequestError, Sta
 from feature_store.online import OnlineClient, OnlineStore
 from feature_store.online.store import Destination
 from feature_store.registry.compile import compile_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
 
 everything = FeatureService("everything", features=[numbers, profile])
 
@@ -352,6 +358,56 @@ def test_rows_are_copied_to_a_new_layout(redis_url, store) -> None:
     }
     assert store.drop_rows(old_group) == 100
     assert read(redis_url, references, {"movie_id": [0, 1, 2, 50]}) == got
+
+
+def to_a_new_layout(store: OnlineStore) -> tuple[ServingPlan, RowGroupPlan, RowGroupPlan]:
+    """A plan that fills another layout of the rows of movies, and both layouts."""
+    published = store.published()
+    fields = [*every_type.fields, Field("added", Float32)]
+    changed = FeatureView("every_type", entities=every_type.entities, schema=fields)
+    new = plan_of(views=[changed, numbers, affinity], version=2, previous=published.plan)
+    old_group, new_group = (next(g for g in plan.groups if g.name == "movie") for plan in (published.plan, new))
+    return replace(published.plan, filling=(new_group,)), old_group, new_group
+
+
+def test_what_is_deleted_while_it_is_copied_stays_deleted(redis_url, store, monkeypatch) -> None:
+    rows = [{"movie_id": i, "event_ts": NOW_US, "title": f"t{i}", "flag": True} for i in range(5)]
+    write(store, every_type, rows)
+    write(store, numbers, [{"movie_id": i, "event_ts": NOW_US, "c": i} for i in range(5)])
+    filling, old, new = to_a_new_layout(store)
+    store.publish(filling, over=store.published())
+    read_all = store._read_all
+
+    def read_then_delete(group: RowGroupPlan) -> Iterator[Any]:
+        for batches in read_all(group):
+            assert store.delete("movie", {"movie_id": 1}) == 2
+            store.delete("movie", {"movie_id": 2})
+            write(store, numbers, [{"movie_id": 2, "event_ts": NOW_US + 1, "c": 22}])  # it comes back after that
+            yield batches
+
+    monkeypatch.setattr(store, "_read_all", read_then_delete)
+    store.copy_rows(old, new)
+    store.publish(replace(filling, groups=(new,), filling=()), over=store.published())
+    got = read(redis_url, ["numbers:c", "every_type:title"], {"movie_id": list(range(5))})
+    assert got["c"] == [0, None, 22, 3, 4]
+    assert got["title"] == ["t0", None, None, "t3", "t4"]
+
+
+def test_a_delete_finds_the_copies_in_a_layout_that_is_begun_meanwhile(redis_url, store, monkeypatch) -> None:
+    write(store, numbers, [{"movie_id": i, "event_ts": NOW_US, "c": i} for i in range(5)])
+    filling, old, new = to_a_new_layout(store)
+    delete = store._delete
+
+    def copy_then_delete(*arguments: Any) -> int:
+        if store.published().plan != filling:
+            store.publish(filling, over=store.published())
+            assert store.copy_rows(old, new) == 5
+        return delete(*arguments)
+
+    monkeypatch.setattr(store, "_delete", copy_then_delete)
+    assert store.delete("movie", {"movie_id": 1}) == 2
+    store.publish(replace(filling, groups=(new,), filling=()), over=store.published())
+    assert read(redis_url, ["numbers:c"], {"movie_id": [0, 1, 2]})["c"] == [0, None, 2]
 
 
 @pytest.mark.parametrize("learns", [True, False])

@@ -1,18 +1,23 @@
 -- Writes one view's segment of many rows, each unless the stored one is newer. One call is atomic: no reader sees half.
 --
--- KEYS  epoch, n row keys[, n keys of variable values]
+-- KEYS  epoch, n row keys[, n keys of variable values][, n row keys that the rows are copied from]
 -- ARGV  epoch expected, empty row, offset of the segment, n segments in one string, n,
 --       microseconds after the event time at which a key may go (0: never), bytes of the times at the start of a segment:
---       8 or, with a creation time, 16[, n variable values]
--- Returns how many rows were older than the stored ones, or -1 when the epoch is another: the serving plan has changed
--- since the caller read it, and nothing was written.
+--       8 or, with a creation time, 16, offset of the segment in the rows that are copied[, n variable values]
+-- A row that is copied is not written when the one that it was copied from holds that view's segment no more.
+-- Returns how many rows were older than the stored ones or are gone there, or -1 when the epoch is another: the serving
+-- plan has changed since the caller read it, and nothing was written.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -1
 end
 local empty, offset, segments, n, keep_us = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local times = tonumber(ARGV[7])
 local size = #segments / n
-local with_variables = #KEYS > n + 1
+local copied_offset = tonumber(ARGV[8])
+local with_variables = #ARGV > 8
+local last_key = with_variables and 2 * n + 1 or n + 1
+local is_copy = #KEYS > last_key
+local absent = string.rep('\0', 8)
 local before, after = string.sub(empty, 1, offset), string.sub(empty, offset + size + 1)
 local unpack = struct.unpack
 
@@ -27,6 +32,11 @@ local function is_older(new, stored)
   local g, h = unpack('>I4I4', stored, 9)
   if c ~= g then return c < g end
   return d < h
+end
+
+local function is_gone(key)
+  local event_ts = redis.call('GETRANGE', key, copied_offset, copied_offset + 7)
+  return #event_ts ~= 8 or event_ts == absent
 end
 
 local function keep(key, segment)
@@ -46,7 +56,10 @@ for i = 1, n do
   local segment = string.sub(segments, (i - 1) * size + 1, i * size)
   local stored = redis.call('GETRANGE', key, offset, offset + times - 1)
   local written = true
-  if #stored ~= times then
+  if is_copy and is_gone(KEYS[last_key + i]) then
+    older = older + 1
+    written = false
+  elseif #stored ~= times then
     redis.call('SET', key, before .. segment .. after)
   elseif is_older(segment, stored) then
     older = older + 1
@@ -56,7 +69,7 @@ for i = 1, n do
   end
   if written then
     if with_variables then
-      redis.call('SET', KEYS[n + 1 + i], ARGV[7 + i], 'KEEPTTL')
+      redis.call('SET', KEYS[n + 1 + i], ARGV[8 + i], 'KEEPTTL')
     end
     if keep_us > 0 then
       keep(key, segment)
