@@ -19,6 +19,7 @@ from benchmarks.report import page, table
 from benchmarks.server import server
 from benchmarks.streaming import live_reads, streaming
 from benchmarks.training import join, join_large, join_wide, windows
+from benchmarks.workers import workers
 from benchmarks.write import memory, write
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ REST = "Writes, jobs, memory, import"
 READS = {"read": read, "mixed": read_mixed, "live": live_reads}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
-STREAMS = {"stream": streaming}
+STREAMS = {"stream": streaming, "workers": workers}
 TRAINING = "Training sets, Parquet to Parquet"
 TRAININGS = {"join": join, "join-large": join_large, "join-wide": join_wide, "windows": windows}
 

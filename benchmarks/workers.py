@@ -6,7 +6,6 @@ how long ago the first event was produced that no fence in Redis has passed yet,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -26,7 +25,6 @@ from benchmarks.report import Result
 from tests.kafka_server import kafka_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from benchmarks.server import Server
@@ -206,14 +204,3 @@ def _counted(store: FeatureStore) -> int:
 def _configure(folder: Path, bootstrap: str) -> None:
     with (folder / "feature_store.yaml").open("a") as config:
         config.write(f"kafka: {{bootstrap.servers: '{bootstrap}'}}\n")
-
-
-if __name__ == "__main__":
-    import tempfile
-    from pathlib import Path as _Path
-
-    from benchmarks.server import server
-
-    with server() as running, tempfile.TemporaryDirectory() as folder:
-        for result in workers(running, _Path(folder), with_peer=False):
-            print(result.work, result.figures, flush=True)

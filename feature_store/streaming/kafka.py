@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from feature_store.errors import StreamError, extra
@@ -54,14 +55,12 @@ _DEFAULTS: dict[str, Any] = {
     "queued.min.messages": 50_000,
     "queued.max.messages.kbytes": 32 << 10,
 }
-# A worker that was killed is given up after the session; one that joins or leaves is told at the next heartbeat.
-_GROUP_DEFAULTS: dict[str, Any] = {
-    "partition.assignment.strategy": "cooperative-sticky",
-    "session.timeout.ms": 6_000,
-    "heartbeat.interval.ms": 500,
-}
-# The broker sets these itself in the new protocol, and the client refuses them.
-_CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+# A worker that was lost is given up after the session: the shortest that brokers allow by default. When one joins or
+# leaves, the others are told at their next heartbeat.
+_GROUP_DEFAULTS: dict[str, Any] = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200}
+# Partitions change hands in one round, in which all of them stand still: nobody holds anything but what is in Redis.
+# docs/decisions/0006-workers-that-come-and-go.md has the measurements.
+_GROUP_OWN: dict[str, Any] = {"group.protocol": "classic", "partition.assignment.strategy": "roundrobin"}
 _PRODUCER: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
@@ -73,7 +72,7 @@ _LOG = logging.getLogger("feature_store.kafka")
 # What the client itself tells: each attempt to connect. What matters of it comes as errors, too.
 _CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
 _CLIENT_LOG.setLevel(logging.CRITICAL)
-_ANSWER_S, _CLOSE_S = 10.0, 5.0
+_ANSWER_S, _LEAVE_S, _CLOSE_S = 10.0, 1.0, 5.0
 
 
 class Message(Protocol):
@@ -248,10 +247,7 @@ class GroupConsumer(Reader):
     """
 
     def __init__(self, options: Options, group: str, topics: Sequence[str]) -> None:
-        defaults = _GROUP_DEFAULTS
-        if str(options.get("group.protocol", "classic")).lower() == "consumer":
-            defaults = {name: value for name, value in defaults.items() if name not in _CLASSIC_ONLY}
-        super().__init__({**defaults, "group.id": group, **options}, {})
+        super().__init__({**_GROUP_DEFAULTS, "group.id": group, **options}, _GROUP_OWN)
         self.assigned: set[Partition] = set()
         self.subscribe(topics)
 
@@ -273,20 +269,17 @@ class GroupConsumer(Reader):
             StreamError: Kafka refuses.
         """
         mine = [(partition, at) for partition, at in offsets.items() if partition in self.assigned]
-        wanted = [TopicPartition(*partition, _offset(at)) for partition, at in mine]
-        if not wanted:
+        if not mine:
             return
+        self._placed.update((partition, -1 if at is None else at) for partition, at in mine)
         with errors("Kafka consumer"):
             # Not seek(): this drops what was fetched for the old place, and works in every state of the partition.
-            self._consumer.incremental_unassign(wanted)
-            self._consumer.incremental_assign(wanted)
-            self._consumer.resume(wanted)
-        self._placed.update((partition, -1 if at is None else at) for partition, at in mine)
+            self._consumer.assign([TopicPartition(*p, _offset(at)) for p, at in self._placed.items()])
 
     def unplace(self) -> None:
         """Read nothing until partitions are placed again."""
         with errors("Kafka consumer"):
-            self._consumer.pause([TopicPartition(*partition) for partition in self.assigned])
+            self._consumer.assign([])
         self._placed.clear()
 
     def commit(self) -> None:
@@ -296,19 +289,24 @@ class GroupConsumer(Reader):
             with contextlib.suppress(KafkaException):
                 self._consumer.commit(offsets=mine, asynchronous=True)
 
-    def _give(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.assigned.update((item.topic, item.partition) for item in partitions)
-        for item in partitions:
-            item.offset = OFFSET_BEGINNING
-        consumer.incremental_assign(partitions)
-        consumer.pause(partitions)
+    def close(self) -> None:
+        """Leave the group, so that others need not wait for the session's end, and close the connections."""
+        with contextlib.suppress(KafkaException):
+            # A member with a name of its own (group.instance.id) leaves by this alone, not when it is closed.
+            self._consumer.unsubscribe()
+            until = time.monotonic() + _LEAVE_S
+            while self._consumer.memberid() and time.monotonic() < until:
+                self._consumer.poll(_LEAVE_S / 100)
+        super().close()
 
-    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        taken = {(item.topic, item.partition) for item in partitions}
-        self.assigned -= taken
-        for partition in taken:
-            self._placed.pop(partition, None)
-        consumer.incremental_unassign(partitions)
+    def _give(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.assigned = {(item.topic, item.partition) for item in partitions}
+        consumer.assign([])  # they are read as soon as they are placed
+
+    def _take(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self.assigned = set()
+        self._placed.clear()
+        consumer.unassign()
 
 
 class PartitionConsumer(Reader):
@@ -414,7 +412,7 @@ def _reason(error: KafkaException) -> str:
 
 
 def _offset(at: int | None) -> int:
-    return OFFSET_BEGINNING if at is None else at
+    return OFFSET_BEGINNING if at is None or at < 0 else at
 
 
 def _shown(partition: Partition) -> str:

@@ -12,7 +12,8 @@ import multiprocessing
 import multiprocessing.connection
 import signal
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import feature_store.errors
@@ -43,6 +44,7 @@ _LOG = logging.getLogger("feature_store.streaming")
 
 @dataclass
 class _Running:
+    name: str
     process: BaseProcess
     pipe: Connection
     started_at: float
@@ -67,9 +69,11 @@ class Workers:
         self._running: list[_Running] = []
         self._ended: list[Status] = []
         self._restarts = self._died_soon = 0
+        # Whoever takes a dead worker's place has its name, and so its partitions before the dead one's session ends.
+        base = setup.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
         try:
-            for _ in range(count):
-                self._start()
+            for i in range(count):
+                self._start(f"{base}-{i}")
         except BaseException:
             self.kill()
             raise
@@ -122,12 +126,13 @@ class Workers:
             self._ended.append(running.status)
         self._running.clear()
 
-    def _start(self) -> None:
+    def _start(self, name: str) -> None:
+        setup = replace(self._setup, kafka={**self._setup.kafka, "group.instance.id": name})
         pipe, theirs = _PROCESSES.Pipe()
-        process = _PROCESSES.Process(target=_work, args=(self._setup, theirs), name="feature-store worker")
+        process = _PROCESSES.Process(target=_work, args=(setup, theirs), name="feature-store worker")
         process.start()
         theirs.close()
-        self._running.append(_Running(process, pipe, time.monotonic(), Status()))
+        self._running.append(_Running(name, process, pipe, time.monotonic(), Status()))
 
     def _take(self, running: _Running) -> None:
         with contextlib.suppress(EOFError, ConnectionError):
@@ -153,7 +158,7 @@ class Workers:
             hint = "its output says why"
             raise StreamError("stream", expected="workers that stay", got=f"one that ends with {code}", hint=hint)
         self._restarts += 1
-        self._start()
+        self._start(dead.name)
 
 
 def stream(

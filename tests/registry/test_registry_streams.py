@@ -82,9 +82,7 @@ REWRITES = {
 }
 SAFE = {
     "the name of a feature": view(SUM, Aggregation("price", "count", windows=[HOUR], name="clicked")),
-    "a mean beside the sum and the count that it is of": view(
-        SUM, COUNT, Aggregation("price", "mean", windows=[HOUR])
-    ),
+    "a mean beside the sum and the count that it is of": view(SUM, COUNT, Aggregation("price", "mean", windows=[HOUR])),
     "a history": view(of=source(history=ParquetSource("clicks.parquet", event_timestamp="ts"))),
     "a member that is not aggregated": view(of=source(schema=[*FIELDS, Field("page", String)])),
     "a description": view(description="what users look at"),
@@ -121,7 +119,11 @@ def test_other_entities_are_refused_and_a_view_that_comes_or_goes_is_safe() -> N
     assert change(view(), view(entities=[shop])).effect == "refused"
     assert change(view(entities=[user, shop]), view(entities=[shop, user])).effect == "refused"
     nothing, something = DefinitionSet([user]), DefinitionSet([view()])
-    for old, new, action in ((nothing, something, "create"), (something, nothing, "delete"), (None, something, "create")):
+    for old, new, action in (
+        (nothing, something, "create"),
+        (something, nothing, "delete"),
+        (None, something, "create"),
+    ):
         (found,) = (one for one in plan_changes(old, new).changes if one.kind == "StreamFeatureView")
         assert (found.action, found.effect) == (action, "safe")
 

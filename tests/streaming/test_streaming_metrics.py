@@ -159,17 +159,15 @@ def test_a_merge_that_fences_refuse_is_told_once(store: FeatureStore, kafka: str
         metrics.update(status)
         found = scraped(metrics.port)
     assert found["feature_store_refused_total"] == status.refused == 1
-    assert found['feature_store_events_total{outcome="merged",view="by_user"}'] == 5, "the one that somebody else took is not"
+    assert found['feature_store_events_total{outcome="merged",view="by_user"}'] == 5, (
+        "the one that somebody else took is not"
+    )
 
 
 def take_next(store: FeatureStore) -> None:
     """Move the fences of a partition by one, as who merges its next message does."""
     with store.online.tile_writer("by_user") as writer:
-        moves = {
-            name: (at, at + 1)
-            for name, at in writer.fences()[0].items()
-            if name.startswith("clicks:0/")
-        }
+        moves = {name: (at, at + 1) for name, at in writer.fences()[0].items() if name.startswith("clicks:0/")}
         assert moves
         writer.merge(Merge(0, [], np.zeros(0, np.intp), np.zeros(0, writer.layout.tiles.record), moves))
 
