@@ -2,7 +2,8 @@
 
 Where reading goes on is never Kafka's to say: the fences in Redis are the truth. So a partition that a group gives to a
 consumer waits, unread, until the worker *places* it at an offset; to go back is to place it again. Callbacks of the
-client do no more than note what was given and taken, since they run in the middle of other calls.
+client, which run in the middle of a poll, note what was given and taken; before partitions are taken, the worker may hand
+them over.
 """
 
 from __future__ import annotations
@@ -236,6 +237,7 @@ class GroupConsumer(Reader):
         options: feature_store.yaml's.
         group: the group's name; `group.id` in the options wins.
         topics: what to read.
+        hand_over: called during a poll, before partitions go to others; what it raises, the poll raises.
 
     Attributes:
         topics: what it reads.
@@ -246,8 +248,9 @@ class GroupConsumer(Reader):
         StreamError: the options are wrong.
     """
 
-    def __init__(self, options: Options, group: str, topics: Sequence[str]) -> None:
+    def __init__(self, options: Options, group: str, topics: Sequence[str], hand_over: Callable[[], None]) -> None:
         super().__init__({**_GROUP_DEFAULTS, "group.id": group, **options}, _GROUP_OWN)
+        self._hand_over = hand_over
         self.assigned: set[Partition] = set()
         self.subscribe(topics)
 
@@ -260,7 +263,7 @@ class GroupConsumer(Reader):
         """Read these topics instead."""
         self.topics = list(topics)
         with errors("Kafka consumer"):
-            self._consumer.subscribe(list(topics), on_assign=self._give, on_revoke=self._take, on_lost=self._take)
+            self._consumer.subscribe(list(topics), on_assign=self._give, on_revoke=self._take, on_lost=self._lose)
 
     def place(self, offsets: Mapping[Partition, int | None]) -> None:
         """Go on at these offsets; None: at the partition's start. Partitions that are not this member's are left out.
@@ -303,7 +306,13 @@ class GroupConsumer(Reader):
         self.assigned = {(item.topic, item.partition) for item in partitions}
         consumer.assign([])  # they are read as soon as they are placed
 
-    def _take(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self._hand_over()
+        finally:
+            self._lose(consumer, partitions)
+
+    def _lose(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         self.assigned = set()
         self._placed.clear()
         consumer.unassign()

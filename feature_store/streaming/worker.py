@@ -142,13 +142,18 @@ class Worker:
         views = self._catalog.views()
         topics = sorted({view.source.topic for view in views})
         if self._consumer is None:
-            self._consumer = GroupConsumer(self._setup.kafka, self._setup.group, topics)
+            self._consumer = GroupConsumer(self._setup.kafka, self._setup.group, topics, self._hand_over)
         elif self._consumer.topics != topics:
             self._consumer.subscribe(topics)
         self._open = _Open(
             views, self._consumer, Pipeline(routes_of(self._catalog.online, views), self._letters, self._status)
         )
         return self._open
+
+    def _hand_over(self) -> None:
+        """Move the fences to where events were taken, so that whoever goes on there reads nothing again."""
+        if self._open is not None:
+            self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
 
     def _place(self, opened: _Open) -> None:
         """Go on at the fences, in all partitions that are this worker's now."""
