@@ -2,8 +2,8 @@
 
 Where reading goes on is never Kafka's to say: the fences in Redis are the truth. So a partition that a group gives to a
 consumer waits, unread, until the worker *places* it at an offset; to go back is to place it again. Callbacks of the
-client, which run in the middle of a poll, note what was given and taken; before partitions are taken, the worker may hand
-them over.
+client, which run in the middle of a poll, note what was given and taken; before partitions are taken, the worker can
+hand them over.
 """
 
 from __future__ import annotations
@@ -130,10 +130,15 @@ class Polled(NamedTuple):
 
 
 class Reader:
-    """What both kinds of consumers share: reading partitions that are placed at an offset."""
+    """What both kinds of consumers share: reading partitions that are placed at an offset.
+
+    Attributes:
+        trouble: what the client last complained of; empty when messages come.
+        is_dead: whether the client has given up for good; another has to take its place.
+    """
 
     def __init__(self, options: Options, own: Mapping[str, Any]) -> None:
-        self.trouble = ""
+        self.trouble, self.is_dead = "", False
         # Where each partition goes on; -1: at its start.
         self._placed: dict[Partition, int] = {}
         settings = {**_DEFAULTS, **options, **_OWN, **own, "error_cb": self._note}
@@ -223,7 +228,8 @@ class Reader:
             self._note(error)
 
     def _note(self, error: KafkaError) -> None:
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self.is_dead = True
             raise StreamError("Kafka consumer", got=error.str())
         if not self.trouble:
             _LOG.warning("Kafka: %s", error.str())
@@ -242,7 +248,6 @@ class GroupConsumer(Reader):
     Attributes:
         topics: what it reads.
         assigned: the partitions that the group gave to this member.
-        trouble: what the client last complained of; empty when messages come.
 
     Raises:
         StreamError: the options are wrong.

@@ -203,7 +203,10 @@ class Worker:
             with contextlib.suppress(StreamError):
                 opened.let_go_of_behind()
             opened.pipeline.close()
-        if self._consumer is not None:
+        if self._consumer is not None and self._consumer.is_dead:
+            self._consumer.close()
+            self._consumer = None
+        elif self._consumer is not None:
             self._consumer.unplace()
 
     def _finish(self) -> None:

@@ -7,8 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from running import until
 from streaming_worlds import (
     DEFINITIONS,
     SECOND_US,
@@ -180,6 +181,33 @@ def test_a_plan_that_is_published_is_taken_up_at_once(store: FeatureStore, kafka
 
     assert work(store, done).reloads == 1
     assert differences(store, clicks, NOW_US) == []
+
+
+def test_a_worker_whose_place_in_the_group_was_taken_joins_again(store: FeatureStore, kafka: str) -> None:
+    """The broker takes whoever has its name for the same member started anew, and the one before is fenced for good."""
+    store.config.kafka["group.instance.id"] = "first"
+    clicks = some_clicks(400, users=50, seed=4, start_us=NOW_US - 7200 * SECOND_US)
+    send(kafka, "clicks", map(value_of, clicks[:200]), 2)
+    rest = [value_of(event) for event in clicks[200:]]
+
+    def done(status: Status) -> bool:
+        if rest and has_read(200)(status):
+            take_the_place(kafka, "feature-store-shop", "first")
+            send(kafka, "clicks", rest, 2)
+            rest.clear()
+        return status.view("by_user").merged == status.view("by_shop").merged == 400
+
+    work(store, done)
+    assert differences(store, clicks, NOW_US) == []
+
+
+def take_the_place(bootstrap: str, group: str, name: str) -> None:
+    """Join a group under a name that a member has."""
+    about = {"bootstrap.servers": bootstrap, "group.id": group, "group.instance.id": name}
+    other = Consumer(about | {"session.timeout.ms": 1500, "partition.assignment.strategy": "roundrobin"})
+    other.subscribe(["clicks"])
+    until(lambda: other.poll(0.1) is None and other.assignment())
+    other.close()
 
 
 def test_views_and_topics_must_be_there(store: FeatureStore, tmp_path: Path, redis_url: str, kafka: str) -> None:
