@@ -57,6 +57,10 @@ class Fences:
         at = int(self._taken[self._columns[source]])
         return None if at == NONE else at
 
+    def are(self, stored: Sequence[Mapping[str, int]]) -> bool:
+        """Whether the online store has these very fences."""
+        return np.array_equal(self._at, Fences(stored, self.sources)._at)
+
     def columns_of(self, sources: Sequence[str]) -> Array:
         """The numbers of sources: (n,) intp; -1 for one that is not among these."""
         return np.array([self._columns.get(source, -1) for source in sources], np.intp)

@@ -130,6 +130,14 @@ class ViewMerger:
         """Read the fences anew. Nothing may be under way."""
         self.fences = Fences(self._writer.fences(), sources)
 
+    def are_fences_stored(self) -> bool:
+        """Whether the fences are still where this merger has moved them. Nothing may be under way.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+        """
+        return self.fences.are(self._writer.fences())
+
     def prepare(self, events: EventBatch, origin: Origin) -> Prepared:
         """The calls that merge those of the events that are new to the view.
 

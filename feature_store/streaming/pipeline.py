@@ -167,6 +167,14 @@ class Pipeline:
                 merger.send(batch)
         self.settle()
 
+    def verify(self) -> None:
+        """See whether the fences are where they were left; `refused` says so, as a merge would. Nothing may be under way.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+        """
+        self.refused = self.refused or not all(merger.are_fences_stored() for merger in self._mergers)
+
     def close(self) -> None:
         """Close the connections, whatever is under way."""
         for merger in self._mergers:

@@ -93,7 +93,7 @@ class Worker:
         self._letters = DeadLetters(setup.kafka, setup.dead_letters, stopped)
         self._consumer: GroupConsumer | None = None
         self._open: _Open | None = None
-        self._moved_at = self._committed_at = self._told_at = time.monotonic()
+        self._read_at = self._moved_at = self._committed_at = self._told_at = time.monotonic()
 
     def run(self) -> None:
         """Stream until it is to stop. Whatever goes away - Redis, Kafka, the registry, the plan - is waited for.
@@ -127,6 +127,7 @@ class Worker:
             consumer.place({partition: enter(consumer, pipeline, partition)})
         if polled.spans:
             pipeline.process(polled.spans)
+            self._read_at = time.monotonic()
         else:
             pipeline.settle()
         if opened.behind is not None:
@@ -236,6 +237,9 @@ class Worker:
         if now - self._moved_at > _CATCH_UP_S:
             self._moved_at = now
             opened.pipeline.catch_up(opened.partitions & opened.consumer.assigned)
+            if now - self._read_at > _CATCH_UP_S:
+                # No merge would tell that Redis went back in time.
+                opened.pipeline.verify()
         if now - self._committed_at > _COMMIT_S:
             self._committed_at = now
             opened.consumer.commit()

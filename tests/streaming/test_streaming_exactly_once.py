@@ -132,6 +132,23 @@ def test_redis_killed_and_what_it_had_not_on_disk_lost(tmp_path: Path, kafka: st
         assert running.stop()["restarts"] == 0
 
 
+def test_redis_goes_back_in_time_while_no_event_comes(tmp_path: Path, kafka: str) -> None:
+    clicks = some_clicks(8_000, users=500, seed=8, start_us=NOW_US)
+    make_topic(kafka, "clicks", PARTITIONS)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(redis_server("--appendonly", "yes", "--appendfsync", "everysec"))
+        store = stack.enter_context(project(tmp_path, server.url, kafka))
+        running = stack.enter_context(streaming(tmp_path, "--workers", "2"))
+        send(kafka, "clicks", map(value_of, clicks), PARTITIONS)
+        wait_until_merged(store, running, len(clicks))
+        time.sleep(3)  # no worker has anything left to tell Redis
+        server.stop()
+        lose_the_end_of(server, random.Random(8))
+        server.start()
+        assert_all_is_merged(store, running, clicks)
+        running.stop()
+
+
 def test_redis_emptied_and_rebuilt_from_what_kafka_retains(tmp_path: Path, redis_url: str, kafka: str) -> None:
     clicks = some_clicks(30_000, users=3_000, seed=6, start_us=NOW_US)
     make_topic(kafka, "clicks", PARTITIONS)
