@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,6 +48,8 @@ def time_of(value: Any, unit: str) -> int:
         except ValueError:
             raise DataError("time") from None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if math.isinf(value * UNITS[unit]):
+            raise DataError("time")
         found = round(value * UNITS[unit])
     else:
         raise DataError("time")
