@@ -168,8 +168,7 @@ class Pipeline:
         self.settle()
 
     def verify(self) -> None:
-        """See whether the fences are where they were left: `refused`, if not, as a merge would find. Nothing may be under
-        way.
+        """See whether the fences are where they were left; if not, that is `refused`. Nothing may be under way.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
