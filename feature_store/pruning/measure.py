@@ -9,14 +9,13 @@ worth among the redundant, so that the planner keeps all of them. Hence, in four
 2. Screen (`screen.py`): features whose permutation costs a fitted model no more than that of shuffled probes does leave
    together, if the refitted model bears it; else only the half with the smallest losses, and so on. All that left so
    far may together be worth what is lost in the noise: they share that, in proportion to their losses in the screen.
-3. Views leave, the least worth first, each round refitting without each of those that are left (`elimination.py`). The
-   loss is credited to the view that left. Then, for each view, the same for its features, in the company of the views
-   that left after it; their credits are scaled to the view's. So the credits of all add up to what the metric
-   has above that of equal scores, redundancy is credited once, and to the view that is kept longest.
-4. Each feature is also left out alone, and each view, of what is left after 2. What needs a partner (one of an XOR
-   pair) would have no credit after the partner left; it is worth at least what leaving it out alone costs, when that
-   is above the noise. It is the largest marginal contribution that counts, as in Catav et al. 2021
-   (https://proceedings.mlr.press/v139/catav21a.html), of the contexts on the path.
+3. Leave-one-out: the model is refitted without each feature, and without each view, of what is left.
+4. Forward selection (`forward.py`) of what is left: each feature is credited with what it adds to those that are worth
+   more. What is missing to the whole at the end is shared among those not taken, by what leaving them out costs. So
+   redundancy is credited once, and the credits of all add up to what the metric has above that of equal scores. What
+   needs a partner (one of an XOR pair) adds nothing before the partner; it is worth at least what leaving it out costs,
+   when that is above the noise. It is the largest marginal contribution that counts, as in Catav et al. 2021
+   (https://proceedings.mlr.press/v139/catav21a.html), of the contexts that were seen.
 
 Everything is fitted on earlier rows, scored on later ones, and averaged over the seeds, which are paired.
 """
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.errors import extra
 from feature_store.pruning.correlation import TWINS, correlated
-from feature_store.pruning.elimination import eliminate, expected_fits, shared
+from feature_store.pruning.forward import select_forward, shared
 from feature_store.pruning.importance import FeatureImportance, Importances, ViewImportance, now
 from feature_store.pruning.metric import metric_name
 from feature_store.pruning.screen import REFITTED_PROBES, refit_noise, screen
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
     from feature_store.pruning.screen import Screened
     from feature_store.pruning.trials import Report
 
-METHOD = "retrained elimination by view"
+METHOD = "retrained forward and leave-one-out"
 # Later rows decide; fewer would make every difference noise, more would leave too little to learn from.
 _EARLIER, _LATER = 0.7, 0.3
-# How much of what is left goes in one round: views one by one up to 20, features of a view faster.
-_VIEWS_AT_ONCE, _FEATURES_AT_ONCE = 0.05, 0.2
+# About how many sets of features forward selection fits for each feature.
+_FORWARD_FITS = 4
 
 
 def measure(
@@ -143,13 +142,11 @@ def _without_unused(trials: Trials, kept: frozenset[str], unused: Sequence[str],
 
 def _expected(data: Dataset) -> int:
     """About how many sets of features are fitted when nothing can be screened out."""
-    views = data.members.values()
-    by_feature = sum(expected_fits(len(members), _FEATURES_AT_ONCE) for members in views)
-    return expected_fits(len(views), _VIEWS_AT_ONCE) + by_feature + len(data.features) + 2 * REFITTED_PROBES
+    return (1 + _FORWARD_FITS) * len(data.features) + len(data.members) + 2 * REFITTED_PROBES
 
 
 class _Worth:
-    """Steps 3 and 4: the features that are left, in the order of their views' elimination.
+    """Steps 3 and 4.
 
     Args:
         trials: refits.
@@ -163,34 +160,30 @@ class _Worth:
         self, trials: Trials, data: Dataset, kept: frozenset[str], noise: float, unseen: Mapping[str, float]
     ) -> None:
         self._noise, self._data, self._unseen = noise, data, unseen
-        left = {view: [name for name in names if name in kept] for view, names in data.members.items()}
-        left = {view: names for view, names in left.items() if names}
-        by_feature = sum(expected_fits(len(names), _FEATURES_AT_ONCE) for names in left.values())
-        trials.expect(expected_fits(len(left), _VIEWS_AT_ONCE) + by_feature + len(kept))
-        self._alone = {name: trials.gain(kept, [name]) for name in data.features if name in kept}
-        self._left_out = {view: trials.gain(kept, names) for view, names in left.items()}
-        self._views = eliminate(trials, frozenset(), left, _VIEWS_AT_ONCE)
-        self._features: dict[str, float] = {}
-        company = kept
-        for view, worth in self._views.items():  # in the order in which they left
-            company = company.difference(left[view])
-            credits = eliminate(trials, company, {name: (name,) for name in left[view]}, _FEATURES_AT_ONCE)
-            self._features |= shared(worth, credits)
         self._least = _least_deviations(len(trials.seeds))
+        left = [name for name in data.features if name in kept]
+        views = {view: names for view, names in data.members.items() if not kept.isdisjoint(names)}
+        trials.expect(len(left) + len(views) + _FORWARD_FITS * len(left))
+        self._alone = {name: trials.gain(kept, [name]) for name in left}
+        self._left_out = {view: trials.gain(kept, names) for view, names in views.items()}
+        self._credits = select_forward(trials, left, noise)
+        rest = trials.gain(kept, kept.difference(self._credits)).mean
+        self._credits |= shared(rest, {name: self._alone[name].mean for name in left if name not in self._credits})
 
     def feature(self, name: str) -> FeatureImportance:
-        """The larger of its share of its view's credit and what leaving it out alone costs."""
-        if name not in self._features:
+        """The larger of its credit and what leaving it out alone costs."""
+        if name not in self._credits:
             return FeatureImportance(name, self._unseen[name])
-        return FeatureImportance(name, max(self._features[name], self._clear(self._alone[name])), self._alone[name].std)
+        return FeatureImportance(name, max(self._credits[name], self._clear(self._alone[name])), self._alone[name].std)
 
     def view(self, name: str) -> ViewImportance:
-        """The larger of its credit and what leaving it out alone costs."""
+        """The larger of its features' credits and what leaving it out costs."""
         members = self._data.members[name]
-        if name not in self._views:
+        if name not in self._left_out:
             return ViewImportance(name, 0.0, None, 0.0, members)
         out = self._left_out[name]
-        return ViewImportance(name, max(self._views[name], self._clear(out)), out.std, out.mean, members)
+        credit = sum(self._credits.get(member, 0.0) for member in members)
+        return ViewImportance(name, max(credit, self._clear(out)), out.std, out.mean, members)
 
     def _clear(self, gain: Gain) -> float:
         """The gain, when it is above the noise and not by chance; else 0."""

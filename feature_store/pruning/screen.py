@@ -12,8 +12,6 @@ from feature_store.pruning.trials import gain_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
     from feature_store.pruning.dataset import Dataset, Floats
     from feature_store.pruning.trials import Trials
 
@@ -58,9 +56,9 @@ def screen(trials: Trials, clusters: Sequence[Sequence[str]]) -> Screened:
         rng = np.random.default_rng([at, seed])
         sources = rng.integers(0, len(data.names), _PROBES)
         model = trials.factory(seed)
-        model.fit(with_probes(data.x, sources, rng), data.y)
+        model.fit(with_probes(data.x, data.x[:, sources], rng), data.y)
         trials.fitted()
-        x = with_probes(later.x, sources, rng)
+        x = with_probes(later.x, later.x[:, sources], rng)
         losses.append(list(_losses(trials, model, x, later, columns + probes, rng)))
     mean = np.asarray(losses).mean(axis=0).tolist()
     singles = len(data.features)
@@ -80,10 +78,9 @@ def _losses(
         x[:, columns] = held
 
 
-def with_probes(x: Floats, sources: npt.NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """(n, c + p): with permuted copies of the columns `sources` behind."""
-    probes = rng.permuted(x[:, sources], axis=0)
-    return np.ascontiguousarray(np.concatenate([x, probes], axis=1))
+def with_probes(x: Floats, real: Floats, rng: np.random.Generator) -> Floats:
+    """(n, c + p): with permuted copies of (n, p) real columns behind."""
+    return np.concatenate([x, rng.permuted(real, axis=0)], axis=1)
 
 
 def refit_noise(trials: Trials, kept: frozenset[str]) -> float:
@@ -95,10 +92,11 @@ def refit_noise(trials: Trials, kept: frozenset[str]) -> float:
         metrics = np.empty(len(trials.seeds))
         for at, seed in enumerate(trials.seeds):
             rng = np.random.default_rng([probe, at, seed])
-            source = rng.integers(0, earlier.x.shape[1], 1)
+            source = rng.integers(0, len(trials.earlier.names), 1)
             model = trials.factory(seed)
-            model.fit(with_probes(earlier.x, source, rng), earlier.y)
-            metrics[at] = trials.metric(later.y, scores(model, with_probes(later.x, source, rng)))
+            model.fit(with_probes(earlier.x, trials.earlier.x[:, source], rng), earlier.y)
+            x = with_probes(later.x, trials.later.x[:, source], rng)
+            metrics[at] = trials.metric(later.y, scores(model, x))
             trials.fitted()
         gains.append(gain_of(metrics - trials.metrics(kept)).mean)
     whole = gain_of(np.asarray(gains))

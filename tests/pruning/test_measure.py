@@ -66,7 +66,7 @@ def test_progress_ends_whole(found, told):
     assert [done for done, _ in told] == list(range(1, len(told) + 1))
     assert all(done <= total for done, total in told)
     assert (found.method, found.model, found.metric) == (
-        "retrained elimination by view", "HistGradientBoostingClassifier", "auc"
+        "retrained forward and leave-one-out", "HistGradientBoostingClassifier", "auc"
     )  # fmt: skip
 
 
@@ -99,6 +99,14 @@ def test_twins_are_those_of_all_pairs():
     data = dataset(columns, dict.fromkeys(columns, "v"), np.arange(2000) % 2)
     assert correlated(data) == (("a", "same", "near"), ("hole", "same_hole"))
     assert correlated(data, 1.0) == (("a", "same"), ("hole", "same_hole"))
+
+
+def test_of_noise_alone_nothing_is_above_noise():
+    rng = np.random.default_rng(2)
+    columns = {name: rng.normal(size=1000) for name in "abcd"}
+    found = measure(dataset(columns, dict.fromkeys("abcd", "v"), rng.random(1000) < 0.4), model)
+    assert max(found.by_name().values()) <= found.noise + 0.02
+    assert min(found.by_name().values()) >= 0
 
 
 def test_later_labels_of_one_class_are_refused():
