@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from feature_store.pruning.dataset import Dataset, Floats
 
-# |rho| from which features are twins. Not less: many counts and recencies, mostly 0 or missing, have 0.95, and one tells
-# what the other does not (0.012 of AUC on retail data). What is redundant but no twin, forward selection tells.
+# |rho| from which features are twins. Not less: many counts and recencies, mostly 0 or missing, have 0.95, and one
+# tells what the other does not (0.012 of AUC on retail data). What is redundant but no twin, forward selection tells.
 TWINS = 0.99
 # The standard error of rho near 0.99 is then 0.0002: far less than matters.
 _MOST_ROWS = 20_000
