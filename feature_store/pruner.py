@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
+    from feature_store.applying import Applied
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
     from feature_store.pruning.cost import CostModel
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from feature_store.pruning.planner import Budget, Latency
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
-    from feature_store.store import Applied, FeatureStore
+    from feature_store.store import FeatureStore
 
 # Of a training set's rows, in time: what importances are measured and models fitted on, and what only `verify` sees.
 EARLIER = 0.7

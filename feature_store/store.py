@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from feature_store.applying import Applied, Fills, with_definitions, with_pruning
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find, load_definitions
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
@@ -19,20 +19,19 @@ from feature_store.errors import (
     DefinitionError,
     NotFoundError,
     NotPublishedError,
-    RefusedError,
     RequestError,
     extra,
 )
 from feature_store.materialize.rollout import roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
-from feature_store.registry.diff import plan_changes
 from feature_store.registry.store import Registry, current_author
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
+    from feature_store.applying import Target
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.pruning import Pruning
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from feature_store.monitoring.skew import SkewReport
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
-    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
+    from feature_store.registry.serving_plan import ServingPlan
     from feature_store.registry.store import Version
     from feature_store.streaming.backfill import Backfill, Filled
     from feature_store.streaming.catalog import Setup
@@ -53,15 +52,6 @@ if TYPE_CHECKING:
 
 # A worker's call may wait behind others' of some milliseconds each, and behind a Redis that starts and loads its data.
 _STREAM_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What an apply did: the version that is now served, and the changes that led to it."""
-
-    version: Version
-    changes: ChangePlan
-    plan: ServingPlan
 
 
 class FeatureStore:
@@ -152,7 +142,7 @@ class FeatureStore:
         Raises:
             DefinitionError: the definitions in the folder are wrong.
         """
-        return self._changes(self.registry.latest())[1]
+        return with_definitions(self.registry.latest(), self.definitions).changes
 
     def apply(self, *, author: str | None = None) -> Applied:
         """Make the folder's definitions a new version of the registry, and serve it.
@@ -168,7 +158,7 @@ class FeatureStore:
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
         newest = self.registry.latest()
-        return self._apply(newest, *self._changes(newest), author)
+        return self._apply(newest, with_definitions(newest, self.definitions), author)
 
     def prune(self, service: str, pruning: Pruning | None, *, author: str | None = None) -> Applied:
         """Make what a prune plan takes from a service, or (None) that nothing is taken, a new version, and serve it.
@@ -182,48 +172,35 @@ class FeatureStore:
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
         newest = self._newest()
-        applied = newest.definitions()
-        applied.service(service)
-        if pruning is None and service not in applied.prunings:
-            raise NotFoundError(f"service {service}", expected="a prune plan that is applied", got="none")
-        prunings = applied.prunings | ({} if pruning is None else {service: pruning})
-        target = applied.with_prunings(
-            one for one in prunings.values() if pruning is not None or one.service != service
-        )
-        if pruning is not None:
-            refuse_unbound(target, pruning)
-        return self._apply(newest, target, plan_changes(applied, target), author)
+        return self._apply(newest, with_pruning(newest, service, pruning), author)
 
-    def _changes(self, newest: Version | None) -> tuple[DefinitionSet, ChangePlan]:
-        """The folder's definitions, pruned as those that are applied, and how they differ from these."""
-        if newest is None:
-            return self.definitions, plan_changes(None, self.definitions)
-        applied = newest.definitions()
-        target = self.definitions.with_prunings(applied.prunings.values())
-        for pruning in target.prunings.values():
-            refuse_unbound(target, pruning)
-        return target, plan_changes(applied, target)
-
-    def _apply(self, newest: Version | None, target: DefinitionSet, changes: ChangePlan, author: str | None) -> Applied:
-        if changes.refused:
-            refused = changes.refused[0]
-            raise RefusedError(f"{refused.kind} {refused.name}", got=str(refused.details[0]), hint=refused.reason)
+    def _apply(self, newest: Version | None, target: Target, author: str | None) -> Applied:
+        target.refuse_unless_possible()
         version = self.registry.commit(
-            target, base=newest.version if newest is not None else None, author=author or current_author()
+            target.definitions, base=newest.version if newest is not None else None, author=author or current_author()
         )
-        served = pruned(target)
+        fills = Fills(
+            pruned(target.definitions),
+            folder=self.config.folder,
+            online=self.online,
+            registry=self.registry,
+            engine=lambda: self._engine(self.config.engine),
+            folders=lambda: self._folders,
+            # The topic may have lost what follows a history that ended long ago; a change can be served nevertheless.
+            backfill=lambda view: self._backfill(view, allow_gap=True),
+        )
         plan = roll_out(
-            target,
+            target.definitions,
             version.version,
             project=self.project,
             online=self.online,
             registry=self.registry,
-            fill=partial(self._fill_generation, served),
-            fill_tiles=_TilesFill(self, served),
+            fill=fills.rows,
+            fill_tiles=fills,
             buckets=self.config.online_store.buckets,
             expire_keys=self.config.online_store.expire_keys,
         )
-        return Applied(version, changes, plan)
+        return Applied(version, target.changes, plan)
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -620,31 +597,6 @@ class FeatureStore:
         self._exit.callback(engine.close)
         return engine
 
-    def _fill_generation(
-        self, definitions: DefinitionSet, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]
-    ) -> None:
-        with extra("local", "materialize"):
-            from feature_store.materialize.job import materialize
-
-        definition = definitions.view(view)
-        if definition.source is None:
-            return
-        for start_us, end_us in intervals:
-            materialize(
-                definition,
-                source_folder=self.config.folder,
-                start_us=start_us,
-                end_us=end_us,
-                lookback_us=0,
-                generation=group.generation,
-                engine=self._engine(self.config.engine),
-                destination=self.online.filling(view, group),
-                progress=self.registry,
-                folders=self._folders,
-                digest=str(group.generation),
-                report=None,
-            )
-
 
 def _check_stream_engine(engine: str, workers: int | None) -> None:
     """See to it that there is such an engine for streams, and that it has workers if some are asked for.
@@ -657,24 +609,3 @@ def _check_stream_engine(engine: str, workers: int | None) -> None:
     if engine == "spark" and workers is not None:
         hint = "a task of Spark merges a partition; how many run at once, `spark.master` or the cluster says"
         raise RequestError("workers", expected="none with engine spark", got=str(workers), hint=hint)
-
-
-class _TilesFill:
-    """See rollout.FillTiles: an applied change of a stream view is filled as `backfill` fills one."""
-
-    def __init__(self, store: FeatureStore, definitions: DefinitionSet) -> None:
-        self._store, self._definitions = store, definitions
-
-    def start_us(self, tiles: TilesPlan) -> int | None:
-        """See FillTiles."""
-        with extra("kafka", "filling a changed stream view"):
-            from feature_store.streaming.backfill import history_end_us
-        return history_end_us(self._view(tiles), self._store.config.folder)
-
-    def fill(self, tiles: TilesPlan) -> None:
-        """See FillTiles."""
-        # The topic may have lost what follows a history that ended long ago; that must not keep a change from serving.
-        self._store._backfill(self._view(tiles), allow_gap=True).fill(tiles)
-
-    def _view(self, tiles: TilesPlan) -> StreamFeatureView:
-        return self._definitions.stream_feature_views[tiles.view]
