@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from feature_store.streaming.status import Status
     from feature_store.training.training_set import TrainingSet
 
+# Where jobs keep files while they run; one that was killed leaves its own. What was quarantined is for people.
+_JOB_FOLDERS = ("materialize", "backfill", "training", "spark")
 # A worker's call may wait behind others' of some milliseconds each, and behind a Redis that starts and loads its data.
 _STREAM_TIMEOUT_S = 5.0
 
@@ -470,7 +472,8 @@ class FeatureStore:
 
         deleted = self.online.teardown()
         self.registry.teardown()
-        shutil.rmtree(self.config.state_folder / "materialize", ignore_errors=True)
+        for name in _JOB_FOLDERS:
+            shutil.rmtree(self.config.state_folder / name, ignore_errors=True)
         return deleted
 
     def close(self) -> None:

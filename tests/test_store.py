@@ -216,7 +216,11 @@ def test_teardown_and_delete_touch_one_project(tmp_path: Path, folder: Path, red
         stores[project].apply()
         stores[project].push("pushed", _pushed(1, 2.0))
     assert stores["foo"].delete("user", {"user_id": 1}) == 1
+    left = [stores["foo"].config.state_folder / name for name in ("training", "spark", "backfill", "quarantine")]
+    for job in left:
+        job.mkdir(parents=True, exist_ok=True)
     stores["foo"].teardown()
+    assert [job.name for job in left if job.exists()] == ["quarantine"]
     for project in ("xfoo", "foo_x"):
         assert _served(stores[project], ["pushed:score"], [1]) == {"score": [2.0]}
         assert stores[project].registry.latest() is not None
