@@ -17,6 +17,7 @@ from benchmarks.peers.setup_venv import peer_python
 from benchmarks.read import read, read_mixed
 from benchmarks.report import page, table
 from benchmarks.server import server
+from benchmarks.spark import spark
 from benchmarks.streaming import live_reads, streaming
 from benchmarks.training import join, join_large, join_wide, windows
 from benchmarks.workers import workers
@@ -33,7 +34,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 TOGETHER, APART = "Reads, client and server on one core", "Reads, client and server on two cores"
 REST = "Writes, jobs, memory, import"
 READS = {"read": read, "mixed": read_mixed, "live": live_reads}
-OTHERS = {"memory": memory, "write": write, "materialize": materialize, "import": imports}
+OTHERS = {"memory": memory, "write": write, "materialize": materialize, "spark": spark, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
 STREAMS = {"stream": streaming, "workers": workers}
 TRAINING = "Training sets, Parquet to Parquet"

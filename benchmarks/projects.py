@@ -41,11 +41,13 @@ WRITE = f"""{_HEAD}
 user = Entity("user", join_key="user_id")
 left = FeatureView("left", entities=[user], schema=[Field(f"left_{{i}}", Float32) for i in range(25)])
 """
-MATERIALIZE = f"""{_HEAD}
+# To be formatted with how many features.
+BATCH = f"""{_HEAD}
 entity = Entity("entity", join_key="entity_id")
-batch = FeatureView("batch", entities=[entity], schema=[Field(f"f{{i}}", Float32) for i in range(10)],
+batch = FeatureView("batch", entities=[entity], schema=[Field(f"f{{{{i}}}}", Float32) for i in range({{features}})],
     source=ParquetSource("source.parquet", event_timestamp="event_timestamp", created_timestamp="created"))
 """
+MATERIALIZE = BATCH.format(features=10)
 
 JOIN = f"""{MATERIALIZE}
 training = FeatureService("training", features=[batch])
@@ -71,10 +73,10 @@ training = FeatureService("training", features=[spending])
 """
 
 
-def project(folder: Path, name: str, definitions: str, url: str) -> FeatureStore:
-    """A project that is applied."""
+def project(folder: Path, name: str, definitions: str, url: str, more: str = "") -> FeatureStore:
+    """A project that is applied; `more` is added to its feature_store.yaml."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "feature_store.yaml").write_text(f"project: {name}\nonline_store:\n  url: {url}\n")
+    (folder / "feature_store.yaml").write_text(f"project: {name}\nonline_store:\n  url: {url}\n{more}")
     (folder / "features.py").write_text(definitions)
     store = FeatureStore(folder)
     store.apply()

@@ -15,6 +15,7 @@ import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from benchmarks.kafka import kafka_server
 from benchmarks.measure import Samples, take_turns, timed
 from benchmarks.projects import project
 from benchmarks.report import Reach, Result
@@ -26,7 +27,6 @@ from feature_store.streaming.kafka import Span
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.status import Status
-from tests.kafka_server import kafka_server
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,10 +19,10 @@ import orjson
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from benchmarks.kafka import kafka_server
 from benchmarks.measure import Samples
 from benchmarks.projects import project
 from benchmarks.report import Result
-from tests.kafka_server import kafka_server
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ SOURCE_START = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE_END = datetime(2026, 2, 1, tzinfo=UTC)
 """What `make_source.py` lies within."""
 KIB = 1024
+SPARK = {
+    "spark.master": "local[2]",
+    "spark.ui.enabled": "false",
+    "spark.driver.memory": "2g",
+    "spark.sql.session.timeZone": "UTC",
+}
+"""As ours has it."""
 
 
 def entity(name: str) -> Entity:
@@ -55,21 +63,28 @@ def columns_of(view: str, features: int) -> list[str]:
     return [f"{view}_{i}" for i in range(features)]
 
 
-def feature_view(name: str, of: Entity, columns: list[str], source: Path = Path("none.parquet")) -> FeatureView:
+def feature_view(
+    name: str,
+    of: Entity,
+    columns: list[str],
+    source: Path = Path("none.parquet"),
+    kind: Callable[..., Any] = FileSource,
+) -> FeatureView:
     return FeatureView(
         name=name,
         entities=[of],
         ttl=timedelta(days=3650),
         schema=[Field(name=column, dtype=Float32) for column in columns],
-        source=FileSource(
-            name=name, path=str(source), timestamp_field="event_timestamp", created_timestamp_column="created"
-        ),
+        source=kind(name=name, path=str(source), timestamp_field="event_timestamp", created_timestamp_column="created"),
     )
 
 
 @contextmanager
-def opened(options: argparse.Namespace, *definitions: Entity | FeatureView) -> Iterator[FeatureStore]:
-    """A store with these definitions applied, its registry a file in the working directory; emptied on the way out."""
+def opened(options: argparse.Namespace, *definitions: Entity | FeatureView, **more: Any) -> Iterator[FeatureStore]:
+    """A store with these definitions applied, its registry a file in the working directory; emptied on the way out.
+
+    `more` goes to its configuration.
+    """
     options.workdir.mkdir(parents=True, exist_ok=True)
     config = RepoConfig(
         project=PROJECT,
@@ -82,8 +97,8 @@ def opened(options: argparse.Namespace, *definitions: Entity | FeatureView) -> I
             "client": options.client,
             "skip_dedup": options.skip_dedup,
         },
-        offline_store={"type": options.offline_store},
         materialization={"pull_latest_features": options.pull_latest},
+        **{"offline_store": {"type": options.offline_store}, **more},
     )
     store = FeatureStore(config=config)
     store.apply(list(definitions))
@@ -227,6 +242,26 @@ def materialize(options: argparse.Namespace) -> dict[str, Any]:
         }
 
 
+def materialize_spark(options: argparse.Namespace) -> dict[str, Any]:
+    """Spark reads, and its executors write; once more than is counted, since the first time starts it."""
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # where executors find Feast
+    key, columns = entity("entity"), [f"f{i}" for i in range(options.features)]
+    view = feature_view("batch", key, columns, options.source.resolve(), partial(SparkSource, file_format="parquet"))
+    configured = {"offline_store": {"type": "spark", "spark_conf": SPARK}, "batch_engine": {"type": "spark.engine"}}
+    redis, samples = connect(options), []
+    for _ in range(options.rounds + 1):
+        with opened(options, key, view, **configured) as store:
+            keys = redis.dbsize()
+            start = time.perf_counter()
+            store.materialize(SOURCE_START, SOURCE_END)
+            samples.append(time.perf_counter() - start)
+            entities = redis.dbsize() - keys
+            wrong = wrong_rows(store, options.source, columns)
+    return {"samples_s": samples[1:], "first_s": samples[0], "entities": entities, "wrong_rows": wrong}
+
+
 def training(options: argparse.Namespace) -> dict[str, Any]:
     key, columns = entity("entity"), [f"f{i}" for i in range(10)]
     out = options.workdir / "train.parquet"
@@ -301,6 +336,7 @@ WORKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "read-mixed": read_mixed,
     "write": write,
     "materialize": materialize,
+    "materialize-spark": materialize_spark,
     "training": training,
     "memory": memory,
     "import": import_time,
@@ -330,6 +366,10 @@ def parse() -> argparse.Namespace:
     work.add_argument("--rounds", type=int, default=5)
     work = works.add_parser("materialize", help="the file that make_source.py made")
     work.add_argument("--source", type=Path, required=True)
+    work = works.add_parser("materialize-spark", help="that file, read and written by Spark")
+    work.add_argument("--source", type=Path, required=True)
+    work.add_argument("--features", type=int, default=20)
+    work.add_argument("--rounds", type=int, default=1)
     work = works.add_parser("training", help="a training set from that file and a file of labels")
     work.add_argument("--source", type=Path, required=True)
     work.add_argument("--labels", type=Path, required=True)

@@ -99,7 +99,7 @@ def labels_of(session: Session, given: pa.Table | Path | Query, work: Path) -> L
 
 def join(session: Session, asked: Join, work: Path) -> SparkJoined:
     """See join.JoinEngine. The training set is written to a folder in `work`."""
-    labels = _label_files(asked)
+    labels = _label_files(asked, session.parallelism)
     features = list(asked.finish.features)
     folder = WorkFolder(work / f"joined-{secrets.token_hex(8)}")
     if not labels.blocks:
@@ -126,7 +126,8 @@ class _Scanned(NamedTuple):
     many: Counter[tuple[int, int]]
 
 
-def _label_files(asked: Join) -> LabelFiles:
+def _label_files(asked: Join, tasks: int) -> LabelFiles:
+    """The labels in blocks for at least so many tasks, unless these would have next to nothing to do."""
     where, schema, rows = asked.labels.where, asked.labels.schema, asked.labels.rows.rows
     if isinstance(rows, pa.Table):
         path = asked.work / f"labels-{secrets.token_hex(8)}.parquet"
@@ -135,7 +136,7 @@ def _label_files(asked: Join) -> LabelFiles:
         rows = path_rows(where, path)
     types = [view.view.field(name).dtype for view in asked.views for name in view.fields]
     width = row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
-    most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width))
+    most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width, -(-(rows.total or _MOST_LABELS) // tasks)))
     pieces = rows.pieces(schema.names, asked.timestamp, *_EVER, most_bytes=most * row_bytes(schema))
     blocks = tuple(
         Block(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
@@ -179,11 +180,12 @@ def _source(session: Session, asked: Join, number: int, wanted: ViewJoin, scanne
 def _kinds(
     keys: Sequence[Keys], sources: Sequence[Source], blocks: int, many: Mapping[tuple[int, int], int]
 ) -> Iterator[Kind]:
-    """Parts for each kind of entities: as many as there are blocks of labels, or pieces of the kind's sources."""
+    """Parts for each kind of entities: as many as there are blocks of labels, or tasks' worth of rows of its sources."""
     first = 0
     for i, of_kind in enumerate(keys):
         views = tuple(source.number for source in sources if _keys(source.view) == of_kind)
-        parts = min(_MOST_PARTS, max(blocks, sum(len(sources[view].pieces) for view in views)))
+        sent = sum(piece.rows * row_bytes(sources[view].sent) for view in views for piece in sources[view].pieces)
+        parts = min(_MOST_PARTS, max(blocks, -(-sent // _TASK_BYTES)))
         spread = {key: -(-count // _MOST_LABELS) for (kind, key), count in many.items() if kind == i}
         spread = {key: min(over, parts) for key, over in spread.items() if over > 1}
         yield Kind(of_kind, first, parts, views, spread)

@@ -84,6 +84,12 @@ class Session:
                     self._session.conf.set(name, value)
         return self._session
 
+    @property
+    def parallelism(self) -> int:
+        """How many tasks run at once, as far as Spark knows."""
+        with spark_errors():
+            return self.spark.sparkContext.defaultParallelism
+
     def tasks(self, count: int, task: Task, schema: str) -> DataFrame:
         """Run a task so many times, each with its number in the column `id`."""
         with spark_errors():
