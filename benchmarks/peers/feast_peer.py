@@ -243,7 +243,7 @@ def materialize(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def materialize_spark(options: argparse.Namespace) -> dict[str, Any]:
-    """Spark reads, and its executors write; once more than is counted, since the first time starts it."""
+    """Spark reads, and its executors write. It starts with a few rows, which are not timed."""
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
     os.environ["PYSPARK_PYTHON"] = sys.executable  # where executors find Feast
@@ -251,15 +251,16 @@ def materialize_spark(options: argparse.Namespace) -> dict[str, Any]:
     view = feature_view("batch", key, columns, options.source.resolve(), partial(SparkSource, file_format="parquet"))
     configured = {"offline_store": {"type": "spark", "spark_conf": SPARK}, "batch_engine": {"type": "spark.engine"}}
     redis, samples = connect(options), []
-    for _ in range(options.rounds + 1):
+    for _ in range(options.rounds):
         with opened(options, key, view, **configured) as store:
             keys = redis.dbsize()
+            store.materialize(SOURCE_START, SOURCE_START + timedelta(minutes=10))
             start = time.perf_counter()
             store.materialize(SOURCE_START, SOURCE_END)
             samples.append(time.perf_counter() - start)
             entities = redis.dbsize() - keys
             wrong = wrong_rows(store, options.source, columns)
-    return {"samples_s": samples[1:], "first_s": samples[0], "entities": entities, "wrong_rows": wrong}
+    return {"samples_s": samples, "entities": entities, "wrong_rows": wrong}
 
 
 def training(options: argparse.Namespace) -> dict[str, Any]:
