@@ -180,7 +180,7 @@ def _source(session: Session, asked: Join, number: int, wanted: ViewJoin, scanne
 def _kinds(
     keys: Sequence[Keys], sources: Sequence[Source], blocks: int, many: Mapping[tuple[int, int], int]
 ) -> Iterator[Kind]:
-    """Parts for each kind of entities: as many as there are blocks of labels, or tasks' worth of rows of its sources."""
+    """Parts for each kind of entities: as many as blocks of labels, or as its sources have tasks' worth of rows."""
     first = 0
     for i, of_kind in enumerate(keys):
         views = tuple(source.number for source in sources if _keys(source.view) == of_kind)
