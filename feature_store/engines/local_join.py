@@ -62,7 +62,7 @@ _CODE = "entity code"  # a column's name that no field has
 _CHUNK_ROWS = 1 << 20
 # Rows to be sorted at once, 50 bytes each: 2.4 GB. Of more, the entities are done one part after the other.
 _MOST_SORTED = 48 << 20
-# A training set of this size is kept in memory; of a larger one a file is mapped.
+# A training set of this size is kept in memory; of a larger one a file is mapped. So large a column is left in pieces.
 _MOST_BYTES = 1 << 30
 
 
@@ -230,20 +230,37 @@ class _Source:
 class _Seen(NamedTuple):
     """The wanted fields of the rows of a view that labels see, and per label which of these rows, or NONE."""
 
-    columns: list[pa.ChunkedArray]
+    columns: list[pa.Array | pa.ChunkedArray]
     row_of_label: Numbers
 
     def of(self, start: int, stop: int) -> list[pa.Array]:
         """What labels `[start, stop)` see."""
         rows = self.row_of_label[start:stop]
-        taken = pa.array(rows, mask=rows == NONE)
-        return [one_array(column.take(taken)) for column in self.columns]
+        there = rows != NONE
+        taken, places, bits = pa.array(rows, mask=~there), np.where(there, rows, 0), pa.array(there).buffers()[1]
+        return [
+            _numbers_at(column, places, bits) if _is_plain(column) else one_array(column.take(taken))
+            for column in self.columns
+        ]
+
+
+def _is_plain(column: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether a column is numbers in one piece, all of them there."""
+    kind = column.type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return isinstance(column, pa.Array) and is_number and len(column) > 0 and column.null_count == 0
+
+
+def _numbers_at(column: pa.Array, places: Numbers, there: pa.Buffer) -> pa.Array:
+    """As `take`, of a plain column, with a bitmap of which are there: 0.2 ms for 128k, of which `take` needs 0.8."""
+    values = np.take(column.to_numpy(), places)
+    return pa.Array.from_buffers(column.type, len(values), [there, pa.py_buffer(values)])
 
 
 def _seen(asked: ViewJoin, labels: _Labels, work: Path, report: Report) -> _Seen:
     types = [asked.view.field(name).dtype for name in asked.fields]
     if not len(labels.times):
-        return _Seen([pa.chunked_array([], storage_type(dtype)) for dtype in types], np.array([], np.int64))
+        return _Seen([pa.array([], storage_type(dtype)) for dtype in types], np.array([], np.int64))
     source = _Source(asked, labels, work, report)
     return _windows(source, types) if asked.view.aggregations else _rows(source, types, report)
 
@@ -273,9 +290,7 @@ def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
     report.finished()
     found = np.full(len(places), NONE, np.int64)
     found[there] = row_of_label
-    return _Seen(
-        [pa.chunked_array(into, storage_type(dtype)) for into, dtype in zip(chunks, types, strict=True)], found
-    )
+    return _Seen(_whole(chunks, types), found)
 
 
 def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
@@ -292,9 +307,17 @@ def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
             into.append(window)
         found[part.labels] = np.arange(done, done + len(part.labels))
         done += len(part.labels)
-    return _Seen(
-        [pa.chunked_array(into, storage_type(dtype)) for into, dtype in zip(chunks, types, strict=True)], found
-    )
+    return _Seen(_whole(chunks, types), found)
+
+
+def _whole(chunks: list[list[pa.Array]], types: Sequence[DType]) -> list[pa.Array | pa.ChunkedArray]:
+    """Columns in one piece each, but for those that are too large for that. The chunks are used up."""
+    columns: list[pa.Array | pa.ChunkedArray] = []
+    for into, dtype in zip(chunks, types, strict=True):
+        column = pa.chunked_array(into, storage_type(dtype))
+        into.clear()
+        columns.append(one_array(column) if column.nbytes < _MOST_BYTES else column)
+    return columns
 
 
 # -- the training set -----------------------------------------------------------------------------------------------
