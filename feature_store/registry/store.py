@@ -263,12 +263,6 @@ class Registry:
             for start, end in merged([*intervals, (start_us, end_us)]):
                 connection.execute(sa.insert(_INTERVALS).values(**place, start_us=start, end_us=end))
 
-    def forget_view(self, view: str) -> None:
-        """Drop the finished intervals of a view, of all its generations."""
-        own = sa.and_(_INTERVALS.c.project == self._project, _INTERVALS.c.view == view)
-        with self._errors(), self._engine.begin() as connection:
-            connection.execute(sa.delete(_INTERVALS).where(own))
-
     def chunks_done(self, job: str) -> int:
         """How many chunks of a job are written; 0 for a job that is not known."""
         with self._errors(), self._engine.connect() as connection:

@@ -95,11 +95,18 @@ def test_finished_intervals_are_a_sorted_union(registry: Registry) -> None:
     assert registry.finished_intervals("profile", 4) == []
 
 
-def test_forgetting_a_view_forgets_all_its_generations_and_no_other_view(registry: Registry) -> None:
-    for view, generation in [("a", 1), ("a", 2), ("b", 1)]:
-        registry.record_interval(view, generation, 0, 10)
-    registry.forget_view("a")
-    assert [registry.finished_intervals(*about) for about in [("a", 1), ("a", 2), ("b", 1)]] == [[], [], [(0, 10)]]
+def test_a_view_that_was_dropped_for_a_while_lacks_what_others_were_materialized_over_since(registry: Registry) -> None:
+    for view, generation, start, end in [
+        ("a", 1, 0, 5),
+        ("a", 2, 0, 10),
+        ("b", 2, 0, 10),
+        ("b", 3, 8, 20),
+        ("c", 3, 30, 40),
+    ]:
+        registry.record_interval(view, generation, start, end)
+    assert registry.intervals_without_drop("a") == [(0, 20), (30, 40)]
+    assert registry.intervals_without_drop("c") == [(30, 40)]
+    assert registry.intervals_without_drop("d") == [], "it was never materialized"
 
 
 def test_a_job_resumes_where_it_was(registry: Registry) -> None:
