@@ -196,6 +196,19 @@ def test_what_kafka_has_deleted_is_told_and_the_rest_is_merged(store: FeatureSto
     )
 
 
+def test_what_kafka_has_deleted_to_its_end_is_passed_over(store: FeatureStore, kafka: str) -> None:
+    clicks = clicks_of(600, 5)
+    send(kafka, "clicks", map(value_of, clicks[:300]), PARTITIONS)
+    work(store, has_read(300))
+    send(kafka, "clicks", map(value_of, clicks[300:]), PARTITIONS)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    ends = [TopicPartition("clicks", partition, 200) for partition in range(PARTITIONS)]
+    for deleted in admin.delete_records(ends).values():
+        deleted.result(10)
+    assert on_spark(store, lambda _: fences_at(store, 600)).topic("clicks").lost == 300
+    assert differences(store, clicks[:300], NOW_US) == []
+
+
 def test_a_view_that_is_far_behind_does_not_keep_the_others_waiting(
     store: FeatureStore, kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,10 @@ class SparkStream:
         try:
             pipeline.load(wanted_of(views, mine))
             at = start_offsets(pipeline, mine)
+            # What was deleted up to the very end makes no batch that would move the fences.
+            pipeline.catch_up([partition for partition, (first, _) in mine.items() if 0 < first == at[partition]])
+            if pipeline.refused:
+                raise _moved()
         except BaseException:
             pipeline.close()
             raise
