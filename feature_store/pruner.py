@@ -173,7 +173,7 @@ class Pruner:
             budget: what it may cost.
             request: how many distinct entities a usual request has, by entity name.
             required: features that must be kept.
-            importances: the newest that are kept unless given.
+            importances: the newest that are kept unless given; then they are kept, too.
 
         Raises:
             NotFoundError: there is no such service, or no importances of it.
@@ -182,7 +182,7 @@ class Pruner:
         """
         definitions = self._store.applied()
         model = self.costs(service, request)
-        found = self._importances(service, importances)
+        found = self._importances(service) if importances is None else self.import_importances(service, importances)
         plan = make_plan(definitions, model, found, budget, request, required=required)
         self._keep(plan)
         return plan
@@ -309,7 +309,7 @@ class Pruner:
         )
         found = with_verification(plan, verification)
         self._keep(found)
-        model, importances = self.costs(plan.service, plan.request), self._importances(plan.service, None)
+        model, importances = self.costs(plan.service, plan.request), self._importances(plan.service)
         instead = offered_instead(plan, model, importances, verification)
         if instead is not None:
             self._keep(instead)
@@ -342,7 +342,7 @@ class Pruner:
             )
         self._refuse_changed(plan)
         definitions, model = self._store.applied(), self.costs(plan.service, plan.request)
-        importances = self._importances(plan.service, None)
+        importances = self._importances(plan.service)
         pruning = pruning_of(
             definitions,
             plan.service,
@@ -402,8 +402,8 @@ class Pruner:
     def _keep(self, plan: PrunePlan) -> None:
         self._store.registry.keep_prune_record("plan", plan.service, plan.id, plan.to_json(), current_author())
 
-    def _importances(self, service: str, given: Importances | None) -> Importances:
-        found = given or self.importances(service)
+    def _importances(self, service: str) -> Importances:
+        found = self.importances(service)
         if found is None:
             hint = "`feature-store prune import` or `prune measure`"
             raise NotFoundError(f"service {service}", expected="importances of its features", got="none", hint=hint)

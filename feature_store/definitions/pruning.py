@@ -9,17 +9,13 @@ A pruning is bound to its service by the digest of all that the service's featur
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field as Attribute
 from pydantic import model_validator
 
 from feature_store.definitions.definition import Model, Name, refuse_repeats
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Stage = Literal["shadow", "mask", "drop"]
 Answer = Literal["error", "default"]
@@ -85,8 +81,3 @@ class Pruning(Model):
         """The names that stay, in order."""
         gone = {feature.name for feature in self.dropped}
         return tuple(name for name in self.columns if name not in gone)
-
-
-def features_digest(names: Iterable[str]) -> str:
-    """A hash of feature names in order: the same for a model's list and for the service that feeds it."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

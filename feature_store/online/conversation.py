@@ -7,6 +7,7 @@ plan as a whole, and the rows of an old layout may go as soon as the new plan is
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -69,13 +70,12 @@ class PublishedPlan:
 
     def shadow(self, compiled: CompiledService) -> CompiledService | None:
         """The service as a prune plan in the stage `shadow` would leave it; None when there is no such plan."""
-        if compiled.pruning is None or compiled.pruning.stage != "shadow":
+        if not compiled.is_shadowed:
             return None
         name = (_SHADOW, compiled.name)  # no feature reference has such a view
         found = self._compiled.get(name)
         if found is None:
             service = self.plan.service(compiled.name).shadowed()
-            assert service is not None
             found = self._compiled[name] = CompiledService(self.plan, service, self._transforms, self.epoch)
         return found
 
@@ -103,18 +103,7 @@ class Conversation:
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows."""
         for _ in range(MOST_RELOADS):
-            published = self._published
-            if published is None:
-                published = yield from self.load_plan()
-            try:
-                compiled = published.service(service)
-                compiled.refuse_unless_for(*made_for)
-            except (NotFoundError, ModelMismatchError):
-                # A plan published since may be another.
-                fresh = yield from self.load_plan()
-                if fresh.epoch == published.epoch:
-                    raise
-                continue
+            published, compiled = yield from self._chosen(service, made_for)
             request = compiled.prepare(entity_rows)
             yield request.command, request.parser
             response = self.finish(published, compiled, request, now)
@@ -132,22 +121,32 @@ class Conversation:
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows, group by group; what throws a StoreTimeoutError in skips the rest."""
         for _ in range(MOST_RELOADS):
-            published = self._published or (yield from self.load_plan())
-            compiled = published.service(service)
-            compiled.refuse_unless_for(*made_for)
+            published, compiled = yield from self._chosen(service, made_for)
             request, parts = compiled.prepare_in_parts(entity_rows)
             answered = 0
-            try:
+            with contextlib.suppress(StoreTimeoutError):
                 for part in parts:
                     yield part.command, part.parser
                     refuse_errors(part.parser)
                     answered += 1
-            except StoreTimeoutError:
-                self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
             if all(part.parser.epoch() == published.epoch for part in parts[:answered]):
+                self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
                 return OnlineResponse(Decoder(compiled, joined(request, parts, answered), _microseconds(now)))
             self._published = None
         raise _too_many_plans(self._project)
+
+    def _chosen(
+        self, service: str | Sequence[str], made_for: MadeFor
+    ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService]]:
+        """The service of the plan that the client knows; when that refuses it, of one that was published since."""
+        published = self._published or (yield from self.load_plan())
+        try:
+            return published, _of_plan(published, service, made_for)
+        except (NotFoundError, ModelMismatchError):
+            fresh = yield from self.load_plan()
+            if fresh.epoch == published.epoch:
+                raise
+            return fresh, _of_plan(fresh, service, made_for)
 
     def begin(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], made_for: MadeFor = WHATEVER
@@ -233,6 +232,12 @@ class Conversation:
             )
         self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._transforms)
         return self._published
+
+
+def _of_plan(published: PublishedPlan, service: str | Sequence[str], made_for: MadeFor) -> CompiledService:
+    compiled = published.service(service)
+    compiled.refuse_unless_for(*made_for)
+    return compiled
 
 
 def _too_many_plans(project: str) -> OnlineStoreError:

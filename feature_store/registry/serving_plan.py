@@ -168,11 +168,9 @@ class ServicePlan:
     columns: tuple[ColumnPlan, ...]
     pruning: PruningPlan | None = None
 
-    def shadowed(self) -> ServicePlan | None:
-        """The service as a plan in the stage `shadow` would leave it; None when there is no such plan."""
-        if self.pruning is None or self.pruning.stage != "shadow":
-            return None
-        dropped = {column.name for column in self.pruning.dropped}
+    def shadowed(self) -> ServicePlan:
+        """The service as its plan in the stage `shadow` would leave it."""
+        dropped = {column.name for column in self.pruning.dropped} if self.pruning is not None else set()
         return ServicePlan(self.name, tuple(column for column in self.columns if column.name not in dropped))
 
 

@@ -23,7 +23,6 @@ from feature_store.definitions import (
     StreamFeatureView,
 )
 from feature_store.definitions.pruned import pruned, pruning_of, refuse_unbound, service_digest
-from feature_store.definitions.pruning import features_digest
 from feature_store.errors import ConflictError, DefinitionError
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -181,8 +180,3 @@ def test_descriptions_and_other_services_do_not_matter() -> None:
     refuse_unbound(changed(profile, description="Who they are.", owner="me", tags={"a": "b"}), pruning)
     refuse_unbound(DefinitionSet([*BASE, FeatureService("third", features=[profile])]), pruning)
     assert service_digest(BASE, "ranking") != service_digest(BASE, "other")
-
-
-def test_a_digest_of_features_is_of_their_names_in_order() -> None:
-    assert features_digest(["a", "b"]) == features_digest(("a", "b"))
-    assert len({features_digest(names) for names in (["a", "b"], ["b", "a"], ["ab"], ["a"], ["a", "b", "c"])}) == 5

@@ -172,6 +172,17 @@ def test_another_plan_that_was_published_is_read(store: FeatureStore, client: On
     assert found.to_dict() == {name: values for name, values in FULL.items() if name != "b_x"}
 
 
+def test_a_model_is_served_again_when_what_it_was_not_made_for_is_rolled_back(
+    store: FeatureStore, client: OnlineClient
+) -> None:
+    asked: Any = {"now": NOW, "deadline_ms": 5000, "model_features": list(FULL)}
+    store.prune("ranking", pruning_of(store.applied(), "ranking", ["b_x"], plan="p", stage="mask"))
+    with pytest.raises(ModelMismatchError):
+        client.get_online_features("ranking", ROWS, **asked)
+    store.prune("ranking", None)
+    assert client.get_online_features("ranking", ROWS, **asked).to_dict() == FULL
+
+
 async def test_the_async_client_keeps_deadlines_too(store: FeatureStore, slow: SlowRedis) -> None:
     functions: Any = store.definitions.on_demand_feature_views
     async with AsyncOnlineClient(slow.url, "shop", transforms=functions) as client:
