@@ -138,6 +138,17 @@ class FeatureStore:
         """
         return self._newest().definitions()
 
+    def models(self) -> dict[str, list[str]]:
+        """The models of each service whose importances are kept: what the registry knows of who is served."""
+        from feature_store.pruning.importance import Importances
+
+        found: dict[str, list[str]] = {}
+        for record in self.registry.prune_records("importances"):
+            model = Importances.from_json(record.document).model
+            if model and model not in found.setdefault(record.service, []):
+                found[record.service].append(model)
+        return found
+
     def plan(self) -> ChangePlan:
         """What `apply` would change.
 

@@ -39,15 +39,6 @@ def read_duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def show_duration(duration: timedelta) -> str:
-    """A duration as `read_duration` reads it, in the largest unit that it is whole in."""
-    seconds = duration / timedelta(seconds=1)
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{seconds:g}s"
-
-
 def _time_option(about: str) -> Any:
     return typer.Option(parser=read_time, metavar="TIME", help=about)
 

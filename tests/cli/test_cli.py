@@ -261,7 +261,7 @@ def test_doctor_is_content_when_all_is_well(run: Any) -> None:
         (["get", "user_stats", "user_id=1"], 1, "user_stats:orders_30d"),
         (["get", "ranking", "user_id=1_0"], 1, "Int64"),
         (["materialize", "--start", "2026-01-02", "--end", "2026-01-01"], 1, "got 2026-01-02 00:00:00"),
-        (["describe", "nothing"], 1, "a definition"),
+        (["describe", "nothing"], 1, "a definition, a source or view:feature"),
         (["push", "user_stats", "nowhere.csv"], 1, "nowhere.csv"),
         (["push", "user_stats", "features.py"], 1, ".parquet"),
         (["materialize", "--view", "nothing"], 1, "feature view"),

@@ -1,0 +1,407 @@
+"""What definitions are, as documents that people browse: lists of each kind, one thing in full, who gets a feature.
+
+Documents are JSON types. A thing is found by its name; a feature by `view:feature`; a table of rows by its path.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from feature_store.definitions.aggregation import shown_window
+from feature_store.definitions.duration import shown_duration
+from feature_store.definitions.entity import Entity
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.on_demand import OnDemandFeatureView
+from feature_store.definitions.service import FeatureService
+from feature_store.definitions.source import KafkaSource, ParquetSource, RequestSource
+from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from feature_store.definitions.definition import Definition
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.field import Field
+
+    Document = dict[str, Any]
+    View = FeatureView | StreamFeatureView | OnDemandFeatureView
+    Source = ParquetSource | KafkaSource | RequestSource
+
+# What can be listed, in the order in which it is shown; and what one of each is called.
+KINDS: Mapping[str, str] = {
+    "entities": "entity",
+    "sources": "source",
+    "views": "view",
+    "streams": "stream view",
+    "on-demand": "on-demand view",
+    "services": "service",
+    "features": "feature",
+}
+# Names may be anything that somebody typed; an error shows so much of one.
+_SHOWN = 80
+
+
+def listed(definitions: DefinitionSet, kind: str) -> list[Document]:
+    """A document for each thing of a kind (of KINDS), sorted by name.
+
+    Raises:
+        NotFoundError: there is no such kind.
+    """
+    rows: dict[str, Callable[[DefinitionSet], list[Document]]] = {
+        "entities": lambda found: [_entity_row(entity) for entity in found.entities.values()],
+        "sources": lambda found: [_source_row(name, *about) for name, about in sources(found).items()],
+        "views": lambda found: [_view_row(view) for view in found.feature_views.values()],
+        "streams": lambda found: [_stream_row(view) for view in found.stream_feature_views.values()],
+        "on-demand": lambda found: [_on_demand_row(view) for view in found.on_demand_feature_views.values()],
+        "services": lambda found: [_service_row(service) for service in found.feature_services.values()],
+        "features": _feature_rows,
+    }
+    if kind not in rows:
+        raise unknown(kind, "a kind", KINDS)
+    return rows[kind](definitions)
+
+
+def described(definitions: DefinitionSet, name: str) -> Document:
+    """All there is to say of a definition, a source, or a feature `view:feature`.
+
+    A source of a definition's name is told of in that definition's document, under `source_of_that_name`.
+
+    Raises:
+        NotFoundError: there is nothing of that name; it says what is near.
+    """
+    by_name: dict[str, Definition] = {item.name: item for item in definitions}
+    known_sources = sources(definitions)
+    source = _source_document(name, *known_sources[name]) if name in known_sources else None
+    if name in by_name:
+        document = _definition_document(by_name[name], definitions)
+        return document if source is None else document | {"source_of_that_name": source}
+    if source is not None:
+        return source
+    view, colon, feature = name.partition(":")
+    if colon and view in by_name and isinstance(by_name[view], (FeatureView, StreamFeatureView, OnDemandFeatureView)):
+        return _feature_document(definitions, view, feature)
+    raise unknown(name, "a definition, a source or view:feature", names(definitions))
+
+
+def names(definitions: DefinitionSet) -> list[str]:
+    """Everything that `described` finds."""
+    references = [f"{view.name}:{field.name}" for view in views(definitions) for field in view.fields]
+    return [*dict.fromkeys([item.name for item in definitions] + list(sources(definitions)) + references)]
+
+
+def views(definitions: DefinitionSet) -> list[View]:
+    """The views of all kinds."""
+    return [*definitions.stored_views, *definitions.on_demand_feature_views.values()]
+
+
+def kind_of(definition: Definition) -> str:
+    """The kind of a definition, of KINDS."""
+    kinds = {
+        Entity: "entities",
+        FeatureView: "views",
+        StreamFeatureView: "streams",
+        OnDemandFeatureView: "on-demand",
+        FeatureService: "services",
+    }
+    return kinds[type(definition)]
+
+
+def source_name(source: Source) -> str:
+    """What a source is called: its name; a table of rows has none but its path."""
+    return source.path if isinstance(source, ParquetSource) else source.name
+
+
+def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[str]]]:
+    """The sources by name, sorted: as they are declared (a table may be read in several ways), and what reads them.
+
+    What reads the history of a topic is the topic's source.
+    """
+    declared: dict[str, list[Source]] = defaultdict(list)
+    readers: dict[str, list[str]] = defaultdict(list)
+
+    def add(source: Source | None, reader: str) -> None:
+        if source is None:
+            return
+        name = source_name(source)
+        if source not in declared[name]:
+            declared[name].append(source)
+        if reader not in readers[name]:
+            readers[name].append(reader)
+
+    for view in definitions.feature_views.values():
+        add(view.source, view.name)
+    for stream in definitions.stream_feature_views.values():
+        add(stream.source, stream.name)
+        add(stream.source.history, stream.source.name)
+    for computed in definitions.on_demand_feature_views.values():
+        for request in computed.requests:
+            add(request, computed.name)
+    return {name: (declared[name], readers[name]) for name in sorted(declared)}
+
+
+def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
+    """Who gets a feature `view:feature`.
+
+    Returns:
+        A document for each name that it is served under: `service`, `name`, `through` (the on-demand view that takes
+        it; None: as it is), `pruned_by` (the prune plan that drops that name; None: it is served). What an on-demand
+        view takes that no service serves has `service` None and the input's name.
+
+    Raises:
+        NotFoundError: there is no such feature.
+    """
+    view, _, feature = reference.partition(":")
+    known = {found.name: found for found in views(definitions)}
+    if view not in known or feature not in {field.name for field in known[view].fields}:
+        raise _unknown_feature(definitions, reference)
+    return _all_consumers(definitions).get((view, feature), [])
+
+
+def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
+    """The error about a name that is none of those known: it shows those that are near."""
+    from feature_store.registry.search import near
+
+    found = near(name, known)
+    hint = f"did you mean {' or '.join(found)}?" if found else "`feature-store list` shows what there is"
+    return NotFoundError(_short(name), expected=what, got=repr(_short(name)), hint=hint)
+
+
+def aggregated_as(view: View, feature: str) -> Document:
+    """How a feature is made of events: function, column, filter, window and hop; empty where it is not."""
+    for aggregation in getattr(view, "aggregations", ()):
+        for window in aggregation.windows:
+            if aggregation.feature_name(window) == feature:
+                return {
+                    "function": aggregation.function,
+                    "column": aggregation.column,
+                    "filter": aggregation.filter,
+                    "window": shown_window(window),
+                    "hop": f"{aggregation.hop_us(window) // 1_000_000}s",
+                }
+    return {}
+
+
+def feature_description(view: View, field: Field) -> str:
+    """What a field says of itself, or else what it is computed of."""
+    if field.description or not (made := aggregated_as(view, field.name)):
+        return field.description
+    where = f" where {made['filter']}" if made["filter"] else ""
+    return f"{made['function']} of {made['column']} over {made['window']}{where}"
+
+
+# -- rows of lists ----------------------------------------------------------------------------------------------
+
+
+def _about(definition: Definition) -> Document:
+    return {"owner": definition.owner or None, "description": definition.description or None}
+
+
+def _entity_row(entity: Entity) -> Document:
+    return {"name": entity.name, "join_key": entity.join_key, "dtype": str(entity.dtype)} | _about(entity)
+
+
+def _source_row(name: str, declared: list[Source], readers: list[str]) -> Document:
+    about: Document = {"owner": None, "description": None}
+    first = declared[0]
+    if not isinstance(first, ParquetSource):
+        about = _about(first)
+    topic = first.topic if isinstance(first, KafkaSource) else None
+    return {"name": name, "type": type(first).__name__, "topic": topic, "read_by": readers} | about
+
+
+def _view_row(view: FeatureView) -> Document:
+    return {
+        "name": view.name,
+        "entities": [entity.name for entity in view.entities],
+        "features": len(view.fields),
+        "ttl": shown_duration(view.ttl) if view.ttl is not None else None,
+        "source": view.source.path if view.source is not None else None,
+    } | _about(view)
+
+
+def _stream_row(view: StreamFeatureView) -> Document:
+    return {
+        "name": view.name,
+        "entities": [entity.name for entity in view.entities],
+        "features": len(view.fields),
+        "topic": view.source.topic,
+        "history": view.source.history.path if view.source.history is not None else None,
+    } | _about(view)
+
+
+def _on_demand_row(view: OnDemandFeatureView) -> Document:
+    inputs = [*(one.view for one in view.projections), *(request.name for request in view.requests)]
+    return {"name": view.name, "features": len(view.fields), "inputs": inputs} | _about(view)
+
+
+def _service_row(service: FeatureService) -> Document:
+    return {
+        "name": service.name,
+        "features": sum(len(projection.columns) for projection in service.features),
+        "views": list(dict.fromkeys(projection.view for projection in service.features)),
+    } | _about(service)
+
+
+def _feature_rows(definitions: DefinitionSet) -> list[Document]:
+    served = _all_consumers(definitions)
+    rows = []
+    for view in views(definitions):
+        for field in view.fields:
+            services = [one["service"] for one in served.get((view.name, field.name), []) if one["service"]]
+            row = {
+                "name": f"{view.name}:{field.name}",
+                "dtype": str(field.dtype),
+                "services": list(dict.fromkeys(services)),
+                "owner": field.owner or view.owner or None,
+                "description": feature_description(view, field) or None,
+            }
+            rows.append(row)
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+# -- documents --------------------------------------------------------------------------------------------------
+
+
+def _definition_document(definition: Definition, definitions: DefinitionSet) -> Document:
+    document: Document = {"kind": type(definition).__name__, "name": definition.name}
+    document |= _about(definition) | {"tags": dict(definition.tags)}
+    match definition:
+        case Entity():
+            users = [view.name for view in definitions.stored_views if definition in view.entities]
+            return document | {"join_key": definition.join_key, "dtype": str(definition.dtype), "views": users}
+        case FeatureView():
+            row = _view_row(definition)
+            document |= {name: row[name] for name in ("entities", "ttl", "source")} | {"sql": definition.sql}
+        case StreamFeatureView():
+            row = _stream_row(definition)
+            document |= {"entities": row["entities"], "source": definition.source.name}
+            document |= {"topic": row["topic"], "history": row["history"]}
+        case OnDemandFeatureView():
+            document |= {"function": definition.function, "inputs": _inputs(definition)}
+        case FeatureService():
+            return document | _service_features(definition, definitions)
+    return document | {"fields": _fields(definition), "read_by": _readers(definition.name, definitions)}  # type: ignore[arg-type]
+
+
+def _service_features(service: FeatureService, definitions: DefinitionSet) -> Document:
+    features = [
+        {"name": renamed, "feature": f"{projection.view}:{feature}"}
+        for projection in service.features
+        for feature, renamed in projection.columns
+    ]
+    pruning = definitions.prunings.get(service.name)
+    if pruning is None:
+        return {"features": features}
+    dropped = [feature.name for feature in pruning.dropped]
+    return {"prune_plan": pruning.plan, "stage": pruning.stage, "dropped": dropped, "features": features}
+
+
+def _source_document(name: str, declared: list[Source], readers: list[str]) -> Document:
+    first = declared[0]
+    tags = {} if isinstance(first, ParquetSource) else dict(first.tags)
+    row = _source_row(name, declared, readers)
+    document: Document = {"kind": row["type"], "name": name, "owner": row["owner"], "description": row["description"]}
+    document |= {"tags": tags}
+    if isinstance(first, KafkaSource):
+        history = first.history.path if first.history is not None else None
+        document |= {"topic": first.topic, "timestamp_unit": first.timestamp_unit, "history": history}
+    for times in ("event_timestamp", "created_timestamp"):
+        found = dict.fromkeys(getattr(source, times, None) for source in declared)
+        document[times] = ", ".join(time for time in found if time) or None
+    fields = {field.name: field for source in declared for field in source.fields}
+    columns = [{"name": field.name, "dtype": str(field.dtype)} for field in fields.values()]
+    return document | {"columns": columns, "read_by": readers}
+
+
+def _feature_document(definitions: DefinitionSet, name: str, feature: str) -> Document:
+    reference = f"{name}:{feature}"
+    view = definitions.servable_view(name)
+    field = next((field for field in view.fields if field.name == feature), None)
+    if field is None:
+        raise _unknown_feature(definitions, reference)
+    document: Document = {
+        "kind": "Feature",
+        "name": reference,
+        "feature": feature,
+        "view": name,
+        "dtype": str(field.dtype),
+        "default": field.dtype.to_json(field.default),
+        "description": feature_description(view, field) or None,
+        "owner": field.owner or view.owner or None,
+        "tags": dict(view.tags) | dict(field.tags),
+    }
+    match view:
+        case FeatureView():
+            row = _view_row(view)
+            document |= {"entities": row["entities"], "ttl": row["ttl"], "source": row["source"]}
+        case StreamFeatureView():
+            row = _stream_row(view)
+            document |= {"entities": row["entities"], "source": view.source.name, "topic": row["topic"]}
+        case OnDemandFeatureView():
+            document |= {"source": None, "function": view.function, "inputs": _inputs(view)}
+    return document | aggregated_as(view, feature) | {"consumers": consumers(definitions, reference)}
+
+
+def _fields(view: View) -> list[Document]:
+    return [
+        {
+            "name": field.name,
+            "dtype": str(field.dtype),
+            "default": field.dtype.to_json(field.default),
+            "description": feature_description(view, field) or None,
+            "tags": dict(field.tags),
+        }
+        for field in view.fields
+    ]
+
+
+def _inputs(view: OnDemandFeatureView) -> list[str]:
+    return [
+        *(f"{one.view}:{feature}" for one in view.projections for feature, _ in one.columns),
+        *(f"{one.name}:{field.name}" for one in view.requests for field in one.fields),
+    ]
+
+
+def _readers(name: str, definitions: DefinitionSet) -> list[str]:
+    computed = definitions.on_demand_feature_views.values()
+    return [
+        *(view.name for view in computed if name in {one.view for one in view.projections}),
+        *(
+            service.name
+            for service in definitions.feature_services.values()
+            if name in {one.view for one in service.features}
+        ),
+    ]
+
+
+def _all_consumers(definitions: DefinitionSet) -> dict[tuple[str, str], list[Document]]:
+    """The consumers of every feature that has any, by view and feature."""
+    direct: dict[tuple[str, str], list[Document]] = defaultdict(list)
+    of_view: dict[str, list[Document]] = defaultdict(list)
+    for service in definitions.feature_services.values():
+        pruning = definitions.prunings.get(service.name)
+        gone = {one.name for one in pruning.dropped} if pruning is not None and pruning.stage != "shadow" else set()
+        for projection in service.features:
+            for feature, served in projection.columns:
+                plan = pruning.plan if pruning is not None and served in gone else None
+                one = {"service": service.name, "name": served, "through": None, "pruned_by": plan}
+                direct[projection.view, feature].append(one)
+                of_view[projection.view].append(one)
+    for view in definitions.on_demand_feature_views.values():
+        for projection in view.projections:
+            for feature, taken_as in projection.columns:
+                unserved = {"service": None, "name": taken_as, "pruned_by": None}
+                through = [one | {"through": view.name} for one in of_view[view.name] or [unserved]]
+                direct[projection.view, feature] += through
+    return direct
+
+
+def _unknown_feature(definitions: DefinitionSet, reference: str) -> NotFoundError:
+    known = [f"{view.name}:{field.name}" for view in views(definitions) for field in view.fields]
+    return unknown(reference, "a feature, as view:feature", known)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN else f"{name[: _SHOWN - 1]}…"

@@ -1,0 +1,236 @@
+"""Search over all that is defined: names, descriptions, tags, owners and columns, forgiving misspelt words.
+
+rapidfuzz's one door in the package. What is found is ordered in tiers:
+
+    1          the name itself
+    0.9–1      every word of the query, as it is written
+    below 0.9  a name that is spelt nearly so, or words that are
+
+Within a tier, words of names count for more than words of descriptions, and rare words for more than common ones.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from feature_store.errors import NotFoundError, RequestError, extra
+from feature_store.registry.catalog import KINDS, feature_description, kind_of, source_name, sources, views
+
+with extra("registry", "search"):
+    from rapidfuzz.distance import OSA
+    from rapidfuzz.process import cdist, extract
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from typing import Any
+
+    from feature_store.definitions.definition_set import DefinitionSet
+
+    Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+# How much a word counts by where it stands.
+_WEIGHTS = {"name": 1.0, "tags": 0.9, "description": 0.85, "owner": 0.8, "columns": 0.7, "view": 0.6}
+# Longer is no question but a document; each of its words would be compared with every known word.
+_MOST_CHARACTERS = 256
+# Below, two words have too little in common: `rating` and `dating` are at 0.83, `rating` and `ratio` at 0.67.
+_LIKE_WORD, _LIKE_NAME = 0.7, 0.6
+# What is written as asked for is above this line, what is only spelt nearly so is below.
+_EXACT = 0.9
+_WORDS_PENALTY = 0.85  # of words spelt nearly so, against whole names
+_LEAST = 0.35  # a score below says that hardly anything was found
+_ALMOST = 0.99  # all words of a name, in whatever order, are not yet the name itself
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something that a search found.
+
+    Attributes:
+        kind: of the catalog's KINDS.
+        name: what it is described by; a feature's is `view:feature`.
+        score: 1 for the name itself, less for less.
+        matched: where the query's words were found: name, tags, description, owner, columns, view.
+        description: its own.
+    """
+
+    kind: str
+    name: str
+    score: float
+    matched: tuple[str, ...]
+    description: str
+
+
+class SearchIndex:
+    """An index of definitions, made once and asked often.
+
+    Args:
+        definitions: what can be found.
+    """
+
+    def __init__(self, definitions: DefinitionSet) -> None:
+        self._entries = list(_entries(definitions))
+        postings: dict[str, dict[int, str]] = defaultdict(dict)
+        for number, entry in enumerate(self._entries):
+            for place in _WEIGHTS:  # the weightiest first: a word counts where it counts most
+                for word in entry.words.get(place, ()):
+                    postings[word].setdefault(number, place)
+        self._vocabulary = list(postings)
+        self._places = [list(found.values()) for found in postings.values()]
+        self._numbers = [np.fromiter(found, np.intp, len(found)) for found in postings.values()]
+        self._weights = [np.array([_WEIGHTS[place] for place in found], np.float32) for found in self._places]
+        self._ids = {word: i for i, word in enumerate(self._vocabulary)}
+        self._names = [_normal(entry.name.rpartition(":")[2]) for entry in self._entries]
+        self._references = [_normal(entry.name) for entry in self._entries]
+
+    def search(self, query: str, *, limit: int = 20, kinds: Collection[str] | None = None) -> list[Found]:
+        """What fits a query, the best first.
+
+        Args:
+            query: a name, or words; misspelt ones count for less.
+            limit: how many at most.
+            kinds: only these, of the catalog's KINDS.
+
+        Raises:
+            RequestError: the query is too long.
+            NotFoundError: there is no such kind.
+        """
+        self._refuse_unknown_kinds(kinds or ())
+        if len(query) > _MOST_CHARACTERS:
+            raise RequestError("query", expected=f"at most {_MOST_CHARACTERS} characters", got=f"{len(query):,}")
+        words, name = list(dict.fromkeys(_words(query))), _normal(query)
+        if not words or not self._entries:
+            return []
+        by_name, (by_words, places) = self._name_scores(name), self._word_scores(words)
+        scores = np.maximum(by_name, by_words)
+        best = [int(i) for i in np.flatnonzero(scores >= _LEAST) if kinds is None or self._entries[i].kind in kinds]
+        best.sort(key=lambda i: (-round(float(scores[i]), 4), -by_name[i], len(self._names[i]), self._entries[i].name))
+        return [self._found(i, float(scores[i]), bool(by_name[i]), places) for i in best[:limit]]
+
+    def _found(self, number: int, score: float, is_named: bool, places: list[Mapping[int, str]]) -> Found:
+        entry = self._entries[number]
+        where = {found[number] for found in places if number in found} | ({"name"} if is_named else set())
+        matched = tuple(place for place in _WEIGHTS if place in where)
+        return Found(entry.kind, entry.name, round(score, 4), matched, entry.description)
+
+    def _name_scores(self, name: str) -> Floats:
+        """How like the query each name is as a whole; 0 where it is hardly."""
+        like = np.maximum(_likeness(name, self._names, _LIKE_NAME), _likeness(name, self._references, _LIKE_NAME))
+        scores: Floats = np.where(like == 1, np.float32(1), like * np.float32(_EXACT))
+        return scores
+
+    def _word_scores(self, words: list[str]) -> tuple[Floats, list[Mapping[int, str]]]:
+        """How well each entry has the words of the query; and of each word, where entries have it."""
+        total, rarities = np.zeros(len(self._entries), np.float32), 0.0
+        exact = np.ones(len(self._entries), bool)
+        places: list[Mapping[int, str]] = []
+        for word in words:
+            best, is_exact, where = self._scores_of(word)
+            rarity = 1 + math.log(len(self._entries) / max(int(np.count_nonzero(best)), 1))
+            total += best * np.float32(rarity)
+            rarities += rarity
+            exact &= is_exact
+            places.append(where)
+        mean: Floats = total / np.float32(rarities)
+        written = _EXACT + (1 - _EXACT) * mean * _ALMOST
+        return np.where(exact, written, mean * _WORDS_PENALTY).astype(np.float32), places
+
+    def _scores_of(self, word: str) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]], Mapping[int, str]]:
+        """How well each entry has a word, whether it has it as written, and where."""
+        like = _likeness(word, self._vocabulary, _LIKE_WORD)
+        best, exact = np.zeros(len(self._entries), np.float32), np.zeros(len(self._entries), bool)
+        where: dict[int, str] = {}
+        if word in self._ids:
+            exact[self._numbers[self._ids[word]]] = True
+        for i in self._begins_with(word):
+            like[i] = max(like[i], _LIKE_WORD + (1 - _LIKE_WORD) * len(word) / len(self._vocabulary[i]))
+        for i in np.argsort(-like, kind="stable")[: np.count_nonzero(like)]:
+            numbers = self._numbers[i]
+            np.maximum.at(best, numbers, self._weights[i] * like[i])
+            for number, place in zip(numbers.tolist(), self._places[i], strict=True):
+                where.setdefault(number, place)
+        return best, exact, where
+
+    def _begins_with(self, word: str) -> list[int]:
+        # One letter begins too much.
+        return [i for i, known in enumerate(self._vocabulary) if known.startswith(word)] if len(word) > 1 else []
+
+    @staticmethod
+    def _refuse_unknown_kinds(kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            if kind not in KINDS:
+                raise NotFoundError("kinds", expected=f"some of {', '.join(KINDS)}", got=repr(kind))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kind: str
+    name: str
+    description: str
+    words: Mapping[str, list[str]]
+
+
+def _entries(definitions: DefinitionSet) -> Iterator[_Entry]:
+    for item in definitions:
+        words = _about(item) | {"columns": _words(*(field.name for field in getattr(item, "fields", ())))}
+        yield _Entry(kind_of(item), item.name, item.description, words)
+    for name, (declared, _) in sources(definitions).items():
+        about = _about(declared[0]) if hasattr(declared[0], "name") else {"name": _words(source_name(declared[0]))}
+        about["columns"] = _words(*(field.name for source in declared for field in source.fields))
+        yield _Entry("sources", name, getattr(declared[0], "description", ""), about)
+    for view in views(definitions):
+        inherited = {"view": [*_words(view.name, view.owner), *_tag_words(view.tags)]}
+        for field in view.fields:
+            description = feature_description(view, field)
+            words = _about(field) | {"description": _words(description)} | inherited
+            yield _Entry("features", f"{view.name}:{field.name}", description, words)
+
+
+def _about(item: Any) -> dict[str, list[str]]:
+    return {
+        "name": _words(item.name),
+        "tags": _tag_words(item.tags),
+        "description": _words(item.description),
+        "owner": _words(item.owner),
+    }
+
+
+def _tag_words(tags: Mapping[str, str]) -> list[str]:
+    return _words(*(part for tag in tags.items() for part in tag))
+
+
+def near(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """The names that one may have meant, the likeliest first; of `view:feature`, also by the feature alone."""
+    wanted = name[:_MOST_CHARACTERS]
+    choices = {one: _normal(one) for one in known}
+    found = extract(_normal(wanted), choices, scorer=OSA.normalized_similarity, score_cutoff=_LIKE_NAME, limit=limit)
+    if not found and ":" not in wanted:
+        alone = {one: _normal(one.rpartition(":")[2]) for one in choices if ":" in one}
+        found = extract(_normal(wanted), alone, scorer=OSA.normalized_similarity, score_cutoff=_LIKE_NAME, limit=limit)
+    return [str(one) for _, _, one in found]
+
+
+def _likeness(text: str, known: list[str], least: float) -> Floats:
+    """How like a text each of those known is: 1 − the edits (swaps of neighbours included) per letter."""
+    likeness: Floats = cdist([text], known, scorer=OSA.normalized_similarity, score_cutoff=least, dtype=np.float32)[0]
+    return likeness
+
+
+def _words(*texts: str) -> list[str]:
+    return [word for text in texts for word in _WORD.findall(_folded(text))]
+
+
+def _normal(text: str) -> str:
+    """A name as it is compared: whatever separates its words is the same."""
+    return " ".join(_words(text))
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
