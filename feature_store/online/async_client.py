@@ -13,6 +13,7 @@ import hiredis
 from feature_store.errors import FeatureStoreError, OnlineStoreError, StoreConnectionError
 from feature_store.online.conversation import Conversation
 from feature_store.online.endpoint import Endpoint
+from feature_store.online.observer import Observed, Observers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.online.conversation import Exchange
+    from feature_store.online.observer import Observer
     from feature_store.online.resp import ReplyParser
     from feature_store.online.response import OnlineResponse
     from feature_store.online.shadow import ShadowCounts
@@ -36,7 +38,7 @@ class AsyncOnlineClient:
     """`OnlineClient` for asyncio. One per event loop; any number of requests can be under way at once.
 
     Args:
-        url, project, timeout_s, transforms: as of `OnlineClient`; timeout_s bounds the whole of an answer.
+        url, project, timeout_s, transforms, observers: as of `OnlineClient`; timeout_s bounds the whole of an answer.
 
     Raises:
         ConfigError: the URL cannot be read.
@@ -49,9 +51,11 @@ class AsyncOnlineClient:
         *,
         timeout_s: float = 1.0,
         transforms: Mapping[str, Transform] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
+        self._observers = Observers(observers)
         self._endpoint = Endpoint(url, timeout_s)
-        self._conversation = Conversation(project, transforms)
+        self._conversation = Conversation(project, transforms, self._observers)
         self._idle: deque[_Connection] = deque()
 
     async def get_online_features(
@@ -63,8 +67,25 @@ class AsyncOnlineClient:
         model_features: Sequence[str] | None = None,
         plan: str | None = None,
         deadline_ms: float | None = None,
+        request_id: str | None = None,
+        log_fields: Mapping[str, Any] | None = None,
     ) -> OnlineResponse:
         """As `OnlineClient.get_online_features`."""
+        if self._observers:
+            with Observed(self._observers, service, entity_rows, request_id, log_fields) as observed:
+                observed.response = await self._read(service, entity_rows, now, model_features, plan, deadline_ms)
+            return observed.response
+        return await self._read(service, entity_rows, now, model_features, plan, deadline_ms)
+
+    async def _read(
+        self,
+        service: str | Sequence[str],
+        entity_rows: Mapping[str, Any],
+        now: datetime | int | None,
+        model_features: Sequence[str] | None,
+        plan: str | None,
+        deadline_ms: float | None,
+    ) -> OnlineResponse:
         if deadline_ms is not None:
             steps = self._conversation.get_in_time(service, entity_rows, now, (model_features, plan))
             return await self._run_in_time(steps, time.monotonic() + deadline_ms / 1000)
@@ -135,6 +156,7 @@ class AsyncOnlineClient:
                 await connection.close()
                 if isinstance(error, StoreConnectionError) and not is_new and not parser.has_begun:
                     await self.close()  # a server that restarted has closed them all
+                    self._observers.reconnected()
                     continue
                 raise
             self._idle.append(connection)

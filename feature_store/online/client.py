@@ -9,6 +9,7 @@ from feature_store.errors import FeatureStoreError, StoreTimeoutError
 from feature_store.online.connection import Pool
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
+from feature_store.online.observer import Observed, Observers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.online.conversation import Exchange
+    from feature_store.online.observer import Observer
     from feature_store.online.response import OnlineResponse
     from feature_store.online.shadow import ShadowCounts
     from feature_store.online.transforms import Transform
@@ -37,6 +39,8 @@ class OnlineClient:
         project: whose features.
         timeout_s: seconds to wait to connect, and for each piece of an answer.
         transforms: on-demand functions by view name; others are imported by the name that they were applied with.
+        observers: are told of each request and of what happens to the connections (`feature_store.monitoring` has
+            some: metrics, traces, a log of what was served).
 
     Raises:
         ConfigError: the URL cannot be read.
@@ -49,9 +53,11 @@ class OnlineClient:
         *,
         timeout_s: float = 1.0,
         transforms: Mapping[str, Transform] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        self._pool = Pool(Endpoint(url, timeout_s))
-        self._conversation = Conversation(project, transforms)
+        self._observers = Observers(observers)
+        self._pool = Pool(Endpoint(url, timeout_s), self._observers)
+        self._conversation = Conversation(project, transforms, self._observers)
 
     def get_online_features(
         self,
@@ -62,6 +68,8 @@ class OnlineClient:
         model_features: Sequence[str] | None = None,
         plan: str | None = None,
         deadline_ms: float | None = None,
+        request_id: str | None = None,
+        log_fields: Mapping[str, Any] | None = None,
     ) -> OnlineResponse:
         """Read the features of n entity rows in one round trip.
 
@@ -75,6 +83,8 @@ class OnlineClient:
             deadline_ms: when to answer at the latest. Views are then read one row group after the other, a round trip
                 each, in the order of their importance for what they cost; what does not come in time is its default,
                 with Status.SKIPPED.
+            request_id: what the request is known by elsewhere, for observers.
+            log_fields: what else observers should know: `{name: value or n values}`, such as positions or a variant.
 
         Raises:
             ModelMismatchError: the service serves other features, or under another prune plan, than the model's.
@@ -85,6 +95,21 @@ class OnlineClient:
             CorruptRowError: a stored row does not have the bytes that its layout demands.
             TransformError: an on-demand function is missing or differs from the applied one.
         """
+        if self._observers:
+            with Observed(self._observers, service, entity_rows, request_id, log_fields) as observed:
+                observed.response = self._read(service, entity_rows, now, model_features, plan, deadline_ms)
+            return observed.response
+        return self._read(service, entity_rows, now, model_features, plan, deadline_ms)
+
+    def _read(
+        self,
+        service: str | Sequence[str],
+        entity_rows: Mapping[str, Any],
+        now: datetime | int | None,
+        model_features: Sequence[str] | None,
+        plan: str | None,
+        deadline_ms: float | None,
+    ) -> OnlineResponse:
         conversation = self._conversation
         made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
         if deadline_ms is not None:

@@ -14,6 +14,7 @@ from feature_store.errors import OnlineStoreError, StoreConnectionError
 
 if TYPE_CHECKING:
     from feature_store.online.endpoint import Endpoint
+    from feature_store.online.observer import Observers
     from feature_store.online.resp import ReplyParser
 
 
@@ -98,10 +99,15 @@ class Connection:
 
 
 class Pool:
-    """Idle connections, the last used first. A connection that failed is never used again."""
+    """Idle connections, the last used first. A connection that failed is never used again.
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    Args:
+        endpoint: where they lead.
+        observers: are told when a connection turned out dead and the request goes on with another.
+    """
+
+    def __init__(self, endpoint: Endpoint, observers: Observers) -> None:
+        self._endpoint, self._observers = endpoint, observers
         self._idle: deque[Connection] = deque()
         _pools.add(self)
 
@@ -120,6 +126,7 @@ class Pool:
                 raise
             # A server that restarted has closed them all.
             self.close()
+            self._observers.reconnected()
             return self.exchange(command, parser, deadline)
         except BaseException:
             connection.close()

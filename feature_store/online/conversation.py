@@ -32,6 +32,7 @@ from feature_store.online.shadow import Shadows, differ
 from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
 
 if TYPE_CHECKING:
+    from feature_store.online.observer import Observers
     from feature_store.online.transforms import Transform
 
 Exchange = tuple[bytes, ReplyParser]
@@ -86,12 +87,13 @@ class Conversation:
     Args:
         project: its name.
         transforms: on-demand functions by view name; others are imported when a service needs them.
+        observers: are told of plans and of reads in shadow.
     """
 
-    def __init__(self, project: str, transforms: Mapping[str, Transform] | None) -> None:
-        self._project, self._transforms = project, dict(transforms or {})
+    def __init__(self, project: str, transforms: Mapping[str, Transform] | None, observers: Observers) -> None:
+        self._project, self._transforms, self._observers = project, dict(transforms or {}), observers
         self._published: PublishedPlan | None = None
-        self.shadows = Shadows()
+        self.shadows = Shadows(observers)
         self.skipped: Counter[str] = Counter()  # how often a row group or stream view was not read in time
 
     def get_online_features(
@@ -231,6 +233,7 @@ class Conversation:
                 hint="run `feature-store apply`; is it the right URL and project?",
             )
         self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._transforms)
+        self._observers.plan_read(self._published.plan.version)
         return self._published
 
 

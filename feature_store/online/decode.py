@@ -129,6 +129,52 @@ class Decoder:
             return self._inputs_status(self.service.transforms[column.transform])
         return self._stored_status(column)
 
+    def status_counts(self) -> list[int]:
+        """How many values have each Status, by its code. Where a view is whole, nothing is looked at twice."""
+        counts = [0] * len(Status)
+        for group, segment, fields in self.service.stored_parts:
+            if group in self._request.skipped:
+                counts[Status.SKIPPED] += self.count * len(fields)
+            elif self._rows[group].all_present(segment, self._oldest(segment)):
+                counts[Status.PRESENT] += self.count * len(fields)
+            else:
+                status = self._rows[group].status(segment, fields, self._oldest(segment))
+                _count(counts, self._per_row(group, status))
+        for column in self.service.columns.values():
+            if isinstance(column, PrunedColumn):
+                counts[Status.PRUNED] += self.count
+            elif isinstance(column, WindowColumn):
+                self._count_computed(counts, [column])
+            elif isinstance(column, ComputedColumn):
+                inputs = self.service.transforms[column.transform].inputs
+                self._count_computed(counts, [item.stored for item in inputs if self._decides(item)])
+        return counts
+
+    def _count_computed(self, counts: list[int], inputs: list[StoredColumn | WindowColumn | None]) -> None:
+        read = [column for column in inputs if column is not None]
+        if all(self._is_present(column) for column in read):
+            counts[Status.PRESENT] += self.count
+            return
+        _count(counts, np.maximum.reduce([self._stored_status(column) for column in read]))
+
+    def _is_present(self, column: StoredColumn | WindowColumn) -> bool:
+        """Whether it surely has a value in each row."""
+        if column.group in self._request.skipped:
+            return False
+        if isinstance(column, WindowColumn):
+            return not self._stored_tiles(column).absent(column).any()
+        return self._rows[column.group].all_present(column.segment, self._oldest(column.segment))
+
+    def traffic(self) -> tuple[int, int, int]:
+        """Distinct keys asked for, bytes sent, bytes received."""
+        request = self._request
+        asked = [keys.size for group, keys in enumerate(request.asked) if group not in request.skipped]
+        return sum(asked), len(request.command), request.parser.bytes_received
+
+    def skipped(self) -> list[str]:
+        """The names of the groups that were not read."""
+        return [self.service.groups[group].layout.name for group in sorted(self._request.skipped)]
+
     def event_times(self, name: str) -> Column | None:
         """(n,) int64 microseconds, NO_TIME where the row is missing; None when nothing stored is involved."""
         column = self.service.columns[name]
@@ -218,9 +264,13 @@ class Decoder:
     def _inputs_status(self, transform: CompiledTransform) -> np.ndarray[Any, np.dtype[np.uint8]]:
         status = np.zeros(self.count, np.uint8)
         for item in transform.inputs:
-            if item.stored is not None and (decides_absence(item) or item.stored.group in self._request.skipped):
+            if item.stored is not None and self._decides(item):
                 np.maximum(status, self._stored_status(item.stored), out=status)
         return status
+
+    def _decides(self, item: TransformInput) -> bool:
+        """Whether results have the status of this input."""
+        return item.stored is not None and (decides_absence(item) or item.stored.group in self._request.skipped)
 
     # -- from the reply to rows ---------------------------------------------------------------------------------
 
@@ -287,6 +337,11 @@ class Decoder:
         key = decode(read.dtypes, self._request.asked[group].each()[row])
         named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(read.join_keys, key, strict=True))
         return f"project {self.service.plan.project}, row of {read.layout.name}({named})" + (view and f", view {view}")
+
+
+def _count(counts: list[int], status: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    for code, found in enumerate(np.bincount(status.ravel()).tolist()):
+        counts[code] += found
 
 
 def _numbers(name: str, column: WindowColumn | ComputedColumn, values: Column, absent: Column) -> Column:

@@ -69,19 +69,20 @@ class ReplyParser:
         epoch: the epoch expected after the runs; with another, the reply is taken apart.
 
     Attributes:
+        earlier: how many bytes came that are in `reply` no more.
         fixed: whether the reply is `reply`, with the runs in their places; else it is `replies`.
         reply: the bytes as they came, at the start of a buffer that may be longer. It is used for other replies once
             the parser is gone and nothing looks into it.
         replies: one list of values per command, or an exception of hiredis.
     """
 
-    __slots__ = ("_commands", "_epoch", "_got", "_reader", "_size", "fixed", "replies", "reply", "runs")
+    __slots__ = ("_commands", "_epoch", "_got", "_reader", "_size", "earlier", "fixed", "replies", "reply", "runs")
 
     def __init__(self, commands: int, runs: list[RowRun], epoch: bytes = b"") -> None:
         self.runs, self._commands, self._epoch = runs, commands, epoch
         self._size = runs[-1].end + _EPOCH_REPLY_BYTES if runs else _PIECE_BYTES
         self.reply = BUFFERS.take(self._size)
-        self._got = 0
+        self._got = self.earlier = 0
         self._reader: Any = None
         self.fixed = False
         self.replies: list[Any] = []
@@ -118,6 +119,11 @@ class ReplyParser:
         """Whether any byte has come."""
         return self._got > 0 or self._reader is not None
 
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes have come."""
+        return self.earlier + self._got
+
     def epoch(self) -> bytes | None:
         """The epoch that the (first) command saw."""
         if self.fixed:
@@ -152,6 +158,7 @@ class ReplyParser:
 
     def _parse(self) -> bool:
         self._reader.feed(memoryview(self.reply)[: self._got])
+        self.earlier += self._got
         self._got = 0
         if self._size < _PIECE_BYTES:
             self._size, self.reply = _PIECE_BYTES, bytearray(_PIECE_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,14 @@ class Lazy(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class Traffic(NamedTuple):
+    """What an answer took: distinct entity keys asked for, and bytes sent and received."""
+
+    keys: int
+    sent: int
+    received: int
 
 
 class OnlineResponse:
@@ -92,6 +100,20 @@ class OnlineResponse:
     def plan_version(self) -> int:
         """The registry version that served this."""
         return self._decoder.service.plan.version
+
+    @property
+    def traffic(self) -> Traffic:
+        """What it took."""
+        return Traffic(*self._decoder.traffic())
+
+    @property
+    def skipped(self) -> list[str]:
+        """The row groups and stream views that were not read, to keep a deadline."""
+        return self._decoder.skipped()
+
+    def status_counts(self) -> dict[Status, int]:
+        """How many of the n × f values have each status; those that none has are left out."""
+        return {Status(code): count for code, count in enumerate(self._decoder.status_counts()) if count}
 
     def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """A matrix for a model: (n, f) float32, C-contiguous, columns as in `columns`.

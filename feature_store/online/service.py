@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from feature_store.online.batch import Column
     from feature_store.online.columns import Column as ServedColumn
+    from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.online.transforms import Transform
     from feature_store.registry.serving_plan import (
         ColumnPlan,
@@ -229,6 +230,17 @@ class CompiledService:
         return np.repeat(column, count) if scalar else column
 
     @cached_property
+    def stored_parts(self) -> list[tuple[int, SegmentLayout, list[FieldLayout]]]:
+        """The columns that are stored, by view: the index of its group, its segment, and the columns' fields."""
+        parts: dict[tuple[int, str], tuple[int, SegmentLayout, list[FieldLayout]]] = {}
+        for column in self.columns.values():
+            if isinstance(column, StoredColumn):
+                segment = column.segment
+                part = parts.setdefault((column.group, segment.view), (column.group, segment, []))
+                part[2].append(column.field)
+        return list(parts.values())
+
+    @cached_property
     def matrix_plan(self) -> MatrixPlan:
         """How to fill the service's matrix.
 
@@ -419,10 +431,12 @@ class CompiledService:
 
 def joined(request: Request, parts: Sequence[Part], answered: int) -> Request:
     """A request of which the first so many parts were answered, and the others skipped."""
-    parser = ReplyParser(0, [])
+    parser, command = ReplyParser(0, []), b"".join([part.command for part in parts[:answered]])
     parser.replies = [reply for part in parts[:answered] for reply in part.parser.replies]
+    parser.earlier = sum([part.parser.bytes_received for part in parts[:answered]])
     places = [place for part in parts[:answered] for place in part.places]
-    return request._replace(parser=parser, places=places, skipped=frozenset(part.group for part in parts[answered:]))
+    skipped = frozenset([part.group for part in parts[answered:]])
+    return request._replace(command=command, parser=parser, places=places, skipped=skipped)
 
 
 def _pruned(column: PrunedColumnPlan) -> PrunedColumn:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from feature_store.online.observer import Observers
     from feature_store.online.response import OnlineResponse
 
 
@@ -37,9 +38,10 @@ class ShadowCounts:
 
 
 class Shadows:
-    """The counts of a client; threads share it."""
+    """The counts of a client; threads share it. Its observers are told of each read."""
 
-    def __init__(self) -> None:
+    def __init__(self, observers: Observers) -> None:
+        self._observers = observers
         self._counts: dict[str, ShadowCounts] = {}
         self._lock = threading.Lock()
 
@@ -60,6 +62,7 @@ class Shadows:
             counts.failed += failed
             counts.full_s += full_s
             counts.pruned_s += pruned_s
+        self._observers.shadowed(service, differing=differing, failed=failed)
 
 
 def differ(full: OnlineResponse, pruned: OnlineResponse) -> bool:
