@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+
 from benchmarks.floor.floor import PythonFloor
 from benchmarks.projects import MIXED, READ, STORED, fill, project
 from benchmarks.read import ENTITIES, ITEMS, row_dtype, row_keys
+from feature_store.monitoring import ClientMetrics, Tracing
+from feature_store.online import OnlineClient
 from feature_store.online.layout import RowLayout
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.server import Server
     from feature_store import FeatureStore
+    from feature_store.online.observer import Observer
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +65,20 @@ def test_a_user_and_candidates(benchmark: Any, mixed: FeatureStore) -> None:
         [{"user_id": random.randrange(STORED), "item_id": random.sample(range(STORED), ITEMS)} for _ in range(100)]
     )
     benchmark(lambda: client.get_online_features("mixed", next(requests)).to_numpy())
+
+
+def _observers(kind: str) -> list[Observer]:
+    if kind == "metrics":
+        return [ClientMetrics(CollectorRegistry())]
+    if kind == "tracing":  # spans are made and recorded, and exported nowhere
+        return [Tracing(TracerProvider().get_tracer("benchmark"))]
+    return []
+
+
+@pytest.mark.parametrize("count", [1, 200])
+@pytest.mark.parametrize("kind", ["off", "metrics", "tracing"])
+def test_observed(benchmark: Any, reading: FeatureStore, count: int, kind: str) -> None:
+    benchmark.group = f"read {count} × 50 features in 2 views, observed"
+    requests = itertools.cycle([{"user_id": random.sample(range(STORED), count)} for _ in range(100)])
+    with OnlineClient(reading.online_url, "reading", observers=_observers(kind)) as client:
+        benchmark(lambda: client.get_online_features("both", next(requests)).to_numpy())

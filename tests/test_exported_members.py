@@ -5,7 +5,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("package", ["feature_store", "feature_store.definitions", "feature_store.online"])
+@pytest.mark.parametrize(
+    "package", ["feature_store", "feature_store.definitions", "feature_store.monitoring", "feature_store.online"]
+)
 def test_every_public_name_is_there(package: str) -> None:
     module = importlib.import_module(package)
     for name in module.__all__:

@@ -11,7 +11,7 @@ from feature_store.online.codec import decode_variable, python_values, unbiased
 from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, WindowColumn
 from feature_store.online.layout import encode_time
 from feature_store.online.matrix import default_elements, refuse_identifiers
-from feature_store.online.response import Status
+from feature_store.online.response import STATUSES, Status
 from feature_store.online.rows import StoredRows
 from feature_store.online.stored_tiles import StoredTiles
 from feature_store.online.tile_layout import TileValueLayout
@@ -131,7 +131,7 @@ class Decoder:
 
     def status_counts(self) -> list[int]:
         """How many values have each Status, by its code. Where a view is whole, nothing is looked at twice."""
-        counts = [0] * len(Status)
+        counts = [0] * len(STATUSES)
         for group, segment, fields in self.service.stored_parts:
             if group in self._request.skipped:
                 counts[Status.SKIPPED] += self.count * len(fields)
@@ -140,12 +140,12 @@ class Decoder:
             else:
                 status = self._rows[group].status(segment, fields, self._oldest(segment))
                 _count(counts, self._per_row(group, status))
-        for column in self.service.columns.values():
+        for column in self.service.other_columns:
             if isinstance(column, PrunedColumn):
                 counts[Status.PRUNED] += self.count
             elif isinstance(column, WindowColumn):
                 self._count_computed(counts, [column])
-            elif isinstance(column, ComputedColumn):
+            else:
                 inputs = self.service.transforms[column.transform].inputs
                 self._count_computed(counts, [item.stored for item in inputs if self._decides(item)])
         return counts
@@ -168,8 +168,10 @@ class Decoder:
     def traffic(self) -> tuple[int, int, int]:
         """Distinct keys asked for, bytes sent, bytes received."""
         request = self._request
-        asked = [keys.size for group, keys in enumerate(request.asked) if group not in request.skipped]
-        return sum(asked), len(request.command), request.parser.bytes_received
+        asked = request.asked
+        if request.skipped:
+            asked = [keys for group, keys in enumerate(asked) if group not in request.skipped]
+        return sum([keys.size for keys in asked]), len(request.command), request.parser.bytes_received
 
     def skipped(self) -> list[str]:
         """The names of the groups that were not read."""

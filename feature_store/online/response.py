@@ -31,6 +31,9 @@ class Status(IntEnum):
     SKIPPED = 5  # the feature was not read, to keep a deadline
 
 
+STATUSES = tuple(Status)  # by code
+
+
 class Lazy(Mapping[str, Any]):
     """A mapping whose values are computed when they are asked for."""
 
@@ -113,7 +116,8 @@ class OnlineResponse:
 
     def status_counts(self) -> dict[Status, int]:
         """How many of the n × f values have each status; those that none has are left out."""
-        return {Status(code): count for code, count in enumerate(self._decoder.status_counts()) if count}
+        counts = self._decoder.status_counts()
+        return {status: count for status, count in zip(STATUSES, counts, strict=True) if count}
 
     def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """A matrix for a model: (n, f) float32, C-contiguous, columns as in `columns`.
@@ -162,7 +166,7 @@ class OnlineResponse:
     @property
     def status(self) -> Mapping[str, list[Status]]:
         """Per feature, one Status per row."""
-        return self._lazy(lambda name: [Status(code) for code in self._decoder.status(name).tolist()])
+        return self._lazy(lambda name: [STATUSES[code] for code in self._decoder.status(name).tolist()])
 
     @property
     def event_timestamps(self) -> Mapping[str, list[Any]]:

@@ -241,6 +241,11 @@ class CompiledService:
         return list(parts.values())
 
     @cached_property
+    def other_columns(self) -> list[WindowColumn | ComputedColumn | PrunedColumn]:
+        """The columns that are not stored."""
+        return [column for column in self.columns.values() if not isinstance(column, StoredColumn)]
+
+    @cached_property
     def matrix_plan(self) -> MatrixPlan:
         """How to fill the service's matrix.
 

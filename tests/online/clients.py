@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import Any
 
-from feature_store.online import AsyncOnlineClient, OnlineClient, OnlineResponse
+from feature_store.online import AsyncOnlineClient, OnlineClient, OnlineResponse, Status
 
 
 class AsyncInThread:
@@ -32,6 +33,11 @@ class AsyncInThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def counted(response: OnlineResponse) -> dict[Status, int]:
+    """What `status_counts` must say, value by value."""
+    return Counter(status for statuses in response.status.values() for status in statuses)
 
 
 CLIENTS = {"blocking": OnlineClient, "asyncio": AsyncInThread}

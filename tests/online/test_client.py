@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import CLIENTS
+from clients import CLIENTS, counted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worlds import HOUR_US, NOW_US, VIEWS, Oracle, affinity, by_name, every_type, numbers, plan_of, profile, write
@@ -127,6 +127,7 @@ def test_served_is_what_the_oracle_serves(make_client, store, buckets, writes, m
             assert repr(values[name]) == repr([row[name][0] for row in rows])
             assert [status.name for status in response.status[name]] == [row[name][1] for row in rows]
             assert response.event_timestamps[name] == [row[name][2] for row in rows]
+        assert response.status_counts() == counted(response)
         if service != "typed":
             wanted = [[np.nan if row[name][0] is None else row[name][0] for name in response.names] for row in rows]
             matrix = response.to_numpy()
@@ -328,6 +329,7 @@ def test_on_demand_features(make_client, store) -> None:
         "sum": [2020, -1, -1, 2020],
     }
     assert [status.name for status in response.status["movie_age"]] == ["PRESENT", "NULL", "MISSING", "PRESENT"]
+    assert response.status_counts() == counted(response)
     np.testing.assert_array_equal(
         response.to_numpy(),
         np.array([[5, 11, 2020], [np.nan, np.nan, -1], [np.nan, np.nan, -1], [5, 10.5, 2020]], np.float32),

@@ -134,6 +134,9 @@ def test_what_does_not_come_in_time_is_its_default_and_said_to_be_skipped(
     assert found.to_dict() == FULL | {"c_x": [-1.0, -1.0], "both": [None, None]}
     assert found.status["a_x"] == found.status["b_x"] == [Status.PRESENT] * 2
     assert found.status["c_x"] == found.status["both"] == [Status.SKIPPED] * 2
+    assert found.status_counts() == {Status.PRESENT: 4, Status.SKIPPED: 4}
+    assert found.skipped == ["town"]
+    assert found.traffic.keys == 3
     assert found.to_numpy()[:, :3].tolist() == [[10, 30, -1], [20, 30, -1]]
     assert client.skipped == {"town": 1}
     slow.delay_s = 0.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from clients import CLIENTS
+from clients import CLIENTS, counted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stream_worlds import (
@@ -106,6 +106,7 @@ def test_windows_are_those_of_the_events(
     for now_us in (NOW_US, NOW_US + ahead_s * SECOND_US):
         response = client.get_online_features("everything", {"user_id": [3, 1, 2, 1, 9]}, now=now_us)
         assert_serves(response, events, [3, 1, 2, 1, 9], now_us)
+        assert response.status_counts() == counted(response)
 
 
 def test_an_entity_without_events_is_missing(store: OnlineStore, client: Any) -> None:
