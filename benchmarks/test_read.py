@@ -7,7 +7,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
