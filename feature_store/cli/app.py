@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from feature_store.cli import data, doctor, monitoring, project, prune, registry, server, streaming, training
+from feature_store.cli import browse, data, doctor, monitoring, project, prune, registry, server, streaming, training
 
 app = typer.Typer(
     help="Online feature store: definitions → Redis → model server.",
@@ -15,11 +15,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (project, data, streaming, training, monitoring):
+app.command(name="list")(registry.list_definitions)
+for module in (project, data, streaming, training, registry, browse, monitoring):
     for command in module.COMMANDS:
         app.command()(command)
-app.command(name="list")(registry.list_definitions)
-app.command()(registry.describe)
 app.command()(doctor.doctor)
 app.add_typer(prune.app, name="prune")
 app.add_typer(server.app, name="server")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # A pipe has no width; 80 columns would cut tables that a program or a log reads later.
 _WIDE = 200
 MISSING = "–"
+# Categories of characters that are not shown but do something: control, format (direction marks), lone surrogates.
+_STEERING = ("Cc", "Cf", "Cs")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -63,7 +66,14 @@ def cell(value: Any) -> str:
     """A value as a table shows it; what users wrote is never read as markup."""
     if value is None:
         return f"[dim]{MISSING}[/]"
-    return escape(_plain(value))
+    return escape(visible(_plain(value)))
+
+
+def visible(text: str) -> str:
+    """A text in which nothing steers the terminal: control and direction marks are shown as escapes."""
+    return "".join(
+        f"\\u{ord(one):04x}" if unicodedata.category(one) in _STEERING and one != "\n" else one for one in text
+    )
 
 
 def counted(count: int, thing: str) -> str:

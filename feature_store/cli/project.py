@@ -11,12 +11,14 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo, Yes
-from feature_store.cli.output import confirm, console, counted, print_json
+from feature_store.cli.output import confirm, console, counted, print_json, visible
 from feature_store.errors import ConfigError, RefusedError, extra
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
-    from feature_store.registry.diff import ChangePlan
+    from rich.console import Console
+
+    from feature_store.registry.diff import Change, ChangePlan
 
 _TEMPLATES = ("feature_store.yaml", "features.py")
 _COLOURS = {"create": "green", "update": "yellow", "delete": "red"}
@@ -100,15 +102,20 @@ def show_changes(changes: ChangePlan) -> None:
         out.print(str(changes), markup=False)
         return
     for change in changes.changes:
-        colour = _COLOURS[change.action]
-        out.print(
-            f"[{colour}]{_SIGNS[change.action]} {change.action} {change.kind} {escape(change.name)}[/]  "
-            f"[{_EFFECTS[change.effect]}]({change.effect}: {escape(change.reason)})[/]"
-        )
-        for detail in change.details:
-            out.print(f"    ~ {detail}", markup=False)
+        show_change(out, change)
     out.print()
     out.print(changes.summary(), markup=False)
+
+
+def show_change(out: Console, change: Change) -> None:
+    """One change of one definition, and each attribute that differs."""
+    colour = _COLOURS[change.action]
+    out.print(
+        f"[{colour}]{_SIGNS[change.action]} {change.action} {change.kind} {escape(change.name)}[/]  "
+        f"[{_EFFECTS[change.effect]}]({change.effect}: {escape(change.reason)})[/]"
+    )
+    for detail in change.details:
+        out.print(f"    ~ {visible(str(detail))}", markup=False)
 
 
 COMMANDS = (init, plan, apply, teardown)

@@ -1,7 +1,8 @@
-"""Commands on what is applied: list and describe."""
+"""Commands on what is applied, and was: list, describe, history, diff."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,34 +11,52 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import console, print_json, table
-from feature_store.registry.catalog import described, listed
+from feature_store.cli.output import console, print_json, shown_time, table, visible
+from feature_store.cli.project import show_change, show_changes
+from feature_store.errors import NotFoundError
+from feature_store.pruner import Pruner
+from feature_store.registry.catalog import described, listed, names, unknown
+from feature_store.registry.diff import plan_changes
+from feature_store.registry.history import history_of, names_in
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from feature_store.registry.store import Version
 
 
 class Kind(StrEnum):
     """What can be listed."""
 
     ENTITIES = "entities"
+    SOURCES = "sources"
     VIEWS = "views"
     STREAMS = "streams"
     ON_DEMAND = "on-demand"
     SERVICES = "services"
+    FEATURES = "features"
     VERSIONS = "versions"
+    PRUNE_PLANS = "prune-plans"
+
+
+# A list of every feature would hide the rest; versions and plans are no definitions.
+_NOT_UNLESS_ASKED = (Kind.FEATURES, Kind.VERSIONS, Kind.PRUNE_PLANS)
+# An id is told from a misspelt name by as many characters as people copy.
+_LEAST_OF_AN_ID = 4
 
 
 def list_definitions(
-    kind: Annotated[Kind | None, typer.Argument(help="All kinds but versions unless given.")] = None,
+    kind: Annotated[
+        Kind | None, typer.Argument(help="All kinds but features, versions and prune-plans unless given.")
+    ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
     """List what is applied."""
     with FeatureStore(repo) as store:
-        kinds = [kind] if kind is not None else [each for each in Kind if each is not Kind.VERSIONS]
-        lists = {kind: _versions(store) if kind is Kind.VERSIONS else listed(store.applied(), kind) for kind in kinds}
+        kinds = [kind] if kind is not None else [each for each in Kind if each not in _NOT_UNLESS_ASKED]
+        lists = {kind: _rows(store, kind) for kind in kinds}
     if as_json:
         print_json({kind.value: rows for kind, rows in lists.items()})
         return
@@ -50,39 +69,175 @@ def list_definitions(
 
 
 def describe(
-    name: Annotated[str, typer.Argument(help="An entity, a view or a service.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="An entity, a view, a service, a source, view:feature, a version's number, a plan's id."),
+    ],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show one definition: what it is, its features, and who reads them."""
+    """Show one thing: what it is, what it is made of, and who reads it."""
     with FeatureStore(repo) as store:
-        document = described(store.applied(), name)
+        document = _document(store, name)
     if as_json:
         print_json(document)
     else:
         _show(console(), document)
 
 
-def _versions(store: FeatureStore) -> list[dict[str, Any]]:
-    return [
-        {"version": version.version, "applied_at": version.applied_at, "author": version.author}
-        for version in store.registry.history()
-    ]
+def history(
+    name: Annotated[str, typer.Argument(help="An entity, a view, a service or view:feature, deleted ones too.")],
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show which versions changed a definition or a feature: how, when, by whom."""
+    with FeatureStore(repo) as store:
+        versions = store.registry.history()[::-1]
+    found = history_of(versions, name)
+    if not found:
+        raise unknown(name, "a definition or a feature of some version", dict.fromkeys(names_in(versions)))
+    if as_json:
+        print_json([past.to_document() for past in found])
+        return
+    out = console()
+    for past in found:
+        out.print(f"[bold]version {past.version.version}[/]  [dim]{_by(past.version)}[/]")
+        show_change(out, past.change)
+
+
+def diff(
+    before: Annotated[int, typer.Argument(metavar="V1", help="A version's number.")],
+    after: Annotated[int | None, typer.Argument(metavar="V2", help="Another; the newest unless given.")] = None,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs from one version to another, as applying the second on top of the first would be planned."""
+    with FeatureStore(repo) as store:
+        old = store.registry.version(before)
+        new = store.registry.version(after) if after is not None else store.registry.latest()
+    assert new is not None  # there is an older one
+    changes = plan_changes(old.definitions(), new.definitions())
+    if as_json:
+        print_json({"before": old.version, "after": new.version} | changes.to_document())
+    elif changes.is_empty:
+        console().print(f"Versions {old.version} and {new.version} have the same definitions.")
+    else:
+        show_changes(changes)
+
+
+def _rows(store: FeatureStore, kind: Kind) -> list[dict[str, Any]]:
+    match kind:
+        case Kind.VERSIONS:
+            return [
+                {"version": version.version, "applied_at": version.applied_at, "author": version.author}
+                for version in store.registry.history()
+            ]
+        case Kind.PRUNE_PLANS:
+            applied = {pruning.plan: pruning.stage for pruning in store.applied().prunings.values()}
+            return [
+                {
+                    "plan": plan.id,
+                    "service": plan.service,
+                    "made_at": plan.made_at,
+                    "kept": f"{len(plan.kept)} of {len(plan.columns)}",
+                    "verified": plan.is_verified,
+                    "applied": applied.get(plan.id),
+                }
+                for plan in Pruner(store).plans()
+            ]
+        case _:
+            return listed(store.applied(), kind.value)
+
+
+def _document(store: FeatureStore, name: str) -> dict[str, Any]:
+    if name.isascii() and name.isdigit() and (document := _version_document(store, name)) is not None:
+        return document
+    definitions = store.applied()
+    try:
+        return described(definitions, name)
+    except NotFoundError:
+        plans = [plan for plan in Pruner(store).plans() if plan.id.startswith(name)]
+        if len(plans) == 1 and len(name) >= _LEAST_OF_AN_ID:
+            return _plan_document(plans[0])
+        known = [*names(definitions), *(plan.id for plan in plans)]
+        what = "a definition, a source, view:feature, a version's number or a prune plan's id"
+        raise unknown(name, what, known) from None
+
+
+def _version_document(store: FeatureStore, number: str) -> dict[str, Any] | None:
+    versions = {str(version.version): version for version in store.registry.history()}
+    version = versions.get(number)
+    if version is None:
+        return None
+    before = versions.get(str(version.version - 1))
+    changes = plan_changes(before.definitions() if before is not None else None, version.definitions())
+    return {
+        "kind": "Version",
+        "name": number,
+        "author": version.author,
+        "applied_at": version.applied_at,
+        "digest": version.digest,
+        "changes": [
+            {
+                "action": change.action,
+                "kind": change.kind,
+                "name": change.name,
+                "effect": change.effect,
+                "details": [str(detail) for detail in change.details],
+            }
+            for change in changes.changes
+        ],
+    }
+
+
+def _plan_document(plan: Any) -> dict[str, Any]:
+    features = [{"name": name, "kept": name in plan.kept, "reason": plan.reasons.get(name)} for name in plan.columns]
+    return {
+        "kind": "PrunePlan",
+        "name": plan.id,
+        "service": plan.service,
+        "made_at": plan.made_at,
+        "model": plan.model or None,
+        "method": plan.method,
+        "kept": f"{len(plan.kept)} of {len(plan.columns)}",
+        "bytes": f"{plan.after.bytes:,} of {plan.before.bytes:,}",
+        "keys": f"{plan.after.keys} of {plan.before.keys}",
+        "verified": plan.is_verified,
+        "features": features,
+    }
+
+
+def _by(version: Version) -> str:
+    return f"{shown_time(version.applied_at)} by {escape(visible(version.author))}"
 
 
 def _show(out: Console, document: dict[str, Any]) -> None:
-    out.print(f"[bold]{escape(document['name'])}[/]  [dim]{document['kind']}[/]")
+    out.print(f"[bold]{escape(visible(document['name']))}[/]  [dim]{document['kind']}[/]")
+    lists = {name: value for name, value in document.items() if isinstance(value, list) and _is_table(value)}
+    width = max(map(len, document)) + 2
     for name, value in document.items():
-        if name in ("kind", "name") or not value or (isinstance(value, list) and isinstance(value[0], dict)):
+        if name in ("kind", "name", "source_of_that_name", *lists) or value in (None, "", [], {}):
             continue
-        out.print(f"{name + ':':<13}{_shown(value)}", markup=False)
-    for name in ("fields", "features"):
-        if rows := document.get(name):
-            shown = [key for key in rows[0] if any(row[key] not in (None, {}) for row in rows)]
-            out.print(table("", dict.fromkeys(shown, "left"), [[_shown(row[key]) for key in shown] for row in rows]))
+        shown = shown_time(value) if isinstance(value, datetime) else str(_shown(value))
+        out.print(f"{name + ': ':<{width}}{visible(shown)}", markup=False, soft_wrap=True)
+    for name, rows in lists.items():
+        filled = [key for key in rows[0] if any(row[key] not in (None, {}, []) for row in rows)]
+        columns = dict.fromkeys(filled, "left")
+        out.print(table(name, columns, [[_shown(row[key]) for key in filled] for row in rows]))
+    if source := document.get("source_of_that_name"):
+        _show(out, source)
+
+
+def _is_table(value: list[Any]) -> bool:
+    return bool(value) and isinstance(value[0], dict)
 
 
 def _shown(value: Any) -> Any:
     if isinstance(value, dict):
         return ", ".join(f"{tag}={of}" for tag, of in value.items()) or None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+COMMANDS = (describe, history, diff)

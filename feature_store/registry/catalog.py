@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.aggregation import shown_window
+from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.duration import shown_duration
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView
@@ -165,7 +166,7 @@ def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
 
     found = near(name, known)
     hint = f"did you mean {' or '.join(found)}?" if found else "`feature-store list` shows what there is"
-    return NotFoundError(_short(name), expected=what, got=repr(_short(name)), hint=hint)
+    return NotFoundError(repr(_short(name)), expected=what, got="nothing of that name", hint=hint)
 
 
 def aggregated_as(view: View, feature: str) -> Document:
@@ -178,7 +179,7 @@ def aggregated_as(view: View, feature: str) -> Document:
                     "column": aggregation.column,
                     "filter": aggregation.filter,
                     "window": shown_window(window),
-                    "hop": f"{aggregation.hop_us(window) // 1_000_000}s",
+                    "hop": shown_duration(aggregation.hop_us(window) * MICROSECOND),
                 }
     return {}
 

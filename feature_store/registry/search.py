@@ -207,13 +207,23 @@ def _tag_words(tags: Mapping[str, str]) -> list[str]:
 
 
 def near(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
-    """The names that one may have meant, the likeliest first; of `view:feature`, also by the feature alone."""
-    wanted = name[:_MOST_CHARACTERS]
-    choices = {one: _normal(one) for one in known}
-    found = extract(_normal(wanted), choices, scorer=OSA.normalized_similarity, score_cutoff=_LIKE_NAME, limit=limit)
-    if not found and ":" not in wanted:
-        alone = {one: _normal(one.rpartition(":")[2]) for one in choices if ":" in one}
-        found = extract(_normal(wanted), alone, scorer=OSA.normalized_similarity, score_cutoff=_LIKE_NAME, limit=limit)
+    """The names that one may have meant, the likeliest first.
+
+    Of `view:feature` with a view that there is, its features; of a name alone, also features of that name.
+    """
+    wanted, choices = name[:_MOST_CHARACTERS], list(known)
+    view = wanted.partition(":")[0] + ":"
+    if ":" in wanted and any(one.startswith(view) for one in choices):
+        features = {one: one.removeprefix(view) for one in choices if one.startswith(view)}
+        return _nearest(wanted.removeprefix(view), features, limit)
+    found = _nearest(wanted, {one: one for one in choices}, limit)
+    return found or _nearest(wanted, {one: one.rpartition(":")[2] for one in choices}, limit)
+
+
+def _nearest(name: str, choices: Mapping[str, str], limit: int) -> list[str]:
+    """Of `{choice: what it is compared by}`, those that are like a name."""
+    compared = {one: _normal(by) for one, by in choices.items()}
+    found = extract(_normal(name), compared, scorer=OSA.normalized_similarity, score_cutoff=_LIKE_NAME, limit=limit)
     return [str(one) for _, _, one in found]
 
 

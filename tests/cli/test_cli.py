@@ -1,46 +1,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feature_store.cli import main
-
 if TYPE_CHECKING:
     from pathlib import Path
-
-_INIT = "import sys; from feature_store.cli import main; sys.argv[1:1] = ['init']; main()"
-
-
-@pytest.fixture
-def project(tmp_path: Path, redis_url: str) -> Path:
-    """What `init` makes, on the tests' own server."""
-    subprocess.run([sys.executable, "-c", _INIT, str(tmp_path / "shop")], check=True, capture_output=True)
-    config = tmp_path / "shop" / "feature_store.yaml"
-    config.write_text(f"project: shop\nonline_store:\n  url: {redis_url}\n")
-    return tmp_path / "shop"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], project: Path) -> Any:
-    """Run the command in a project's folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(project)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["feature-store", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        out, error = capsys.readouterr()
-        return code if isinstance(code, int) else 0, out, error
-
-    return call
 
 
 def _json(answer: tuple[int, str, str]) -> Any:
@@ -151,6 +119,7 @@ def test_what_is_listed_and_described(run: Any) -> None:
     listed = _json(run("list", "--json"))
     assert {kind: [row["name"] for row in rows] for kind, rows in listed.items()} == {
         "entities": ["product", "user"],
+        "sources": ["data/products.parquet", "data/users.parquet", "request"],
         "views": ["product_stats", "user_stats"],
         "streams": [],
         "on-demand": ["basket"],
@@ -261,7 +230,7 @@ def test_doctor_is_content_when_all_is_well(run: Any) -> None:
         (["get", "user_stats", "user_id=1"], 1, "user_stats:orders_30d"),
         (["get", "ranking", "user_id=1_0"], 1, "Int64"),
         (["materialize", "--start", "2026-01-02", "--end", "2026-01-01"], 1, "got 2026-01-02 00:00:00"),
-        (["describe", "nothing"], 1, "a definition, a source or view:feature"),
+        (["describe", "nothing"], 1, "a definition, a source, view:feature"),
         (["push", "user_stats", "nowhere.csv"], 1, "nowhere.csv"),
         (["push", "user_stats", "features.py"], 1, ".parquet"),
         (["materialize", "--view", "nothing"], 1, "feature view"),

@@ -1,0 +1,128 @@
+"""Commands that find their way in what is applied: search, lineage, consumers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.output import console, print_json, table, visible
+from feature_store.registry.catalog import KINDS
+from feature_store.registry.catalog import consumers as consumers_of
+from feature_store.registry.lineage import lineage_of
+from feature_store.registry.search import SearchIndex
+from feature_store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from feature_store.registry.lineage import Lineage, Node
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="A name, or words; misspelt ones are forgiven.")],
+    kind: Annotated[list[str] | None, typer.Option(help=f"Only {', '.join(KINDS)}; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Find definitions, sources and features by name, description, tag, owner or column."""
+    with FeatureStore(repo) as store:
+        found = SearchIndex(store.applied()).search(query, limit=limit, kinds=kind)
+    if as_json:
+        print_json([asdict(one) for one in found])
+    elif not found:
+        console().print("Nothing found.")
+    else:
+        columns = {"kind": "left", "name": "left", "score": "right", "matched": "left", "description": "left"}
+        rows = [
+            [KINDS[one.kind], one.name, f"{one.score:.2f}", ", ".join(one.matched), one.description] for one in found
+        ]
+        console().print(table("", columns, rows))
+
+
+def lineage(
+    name: Annotated[str, typer.Argument(help="A source, a view, view:feature, a service or a model.")],
+    up: Annotated[bool, typer.Option("--up", help="Only what it comes from.")] = False,
+    down: Annotated[bool, typer.Option("--down", help="Only what comes from it.")] = False,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show what something comes from, back to the sources, and what comes from it, on to the models."""
+    with FeatureStore(repo) as store:
+        whole = lineage_of(store.applied(), store.models())
+    node, both = whole.find(name), up == down
+    part = whole.around(name, up=up or both, down=down or both)
+    if as_json:
+        print_json(
+            {
+                "node": node._asdict(),
+                "nodes": [one._asdict() for one in part.nodes],
+                "edges": [[source._asdict(), target._asdict()] for source, target in part.edges],
+            }
+        )
+        return
+    if up or both:
+        console().print(_tree(f"{_label(node)} comes from", node, lambda one: whole.parents(one, of=node)))
+    if down or both:
+        console().print(_tree(f"from {_label(node)} come", node, lambda one: whole.children(one, of=node)))
+
+
+def consumers(
+    feature: Annotated[str, typer.Argument(metavar="VIEW:FEATURE", help="Which.")],
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show which services get a feature, under which names, and the models that they serve."""
+    with FeatureStore(repo) as store:
+        definitions = store.applied()
+        whole = lineage_of(definitions, store.models())
+    found = consumers_of(definitions, feature)
+    documents = [one | {"models": _models(whole, one["service"])} for one in found]
+    if as_json:
+        print_json(documents)
+    elif not documents:
+        console().print("No service gets it.")
+    else:
+        columns = dict.fromkeys(documents[0], "left")
+        rows = [
+            [", ".join(value) or None if isinstance(value, list) else value for value in one.values()]
+            for one in documents
+        ]
+        console().print(table("", columns, rows))
+
+
+def _models(whole: Lineage, service: str | None) -> list[str]:
+    return [node.name for node in whole.children(whole.find(service)) if node.kind == "models"] if service else []
+
+
+def _tree(title: str, node: Node, following: Callable[[Node], list[Node]]) -> Tree:
+    root = Tree(title)
+    shown = {node}
+
+    def grow(branch: Tree, of: Node) -> bool:
+        for one in following(of):
+            # What several ways lead to is followed once.
+            again = one in shown and following(one)
+            shown.add(one)
+            leaf = branch.add(f"{_label(one)}{' [dim]…[/]' if again else ''}")
+            if not again:
+                grow(leaf, one)
+        return bool(branch.children)
+
+    if not grow(root, node):
+        root.add("[dim]nothing[/]")
+    return root
+
+
+def _label(node: Node) -> str:
+    kind = KINDS.get(node.kind, "model")
+    return f"[dim]{kind}[/] {escape(visible(node.name))}"
+
+
+COMMANDS = (search, lineage, consumers)
