@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from feature_store.engines.report import Report
     from feature_store.engines.spark.engine import SparkEngine
     from feature_store.materialize.job import Folders, Summary
+    from feature_store.monitoring.freshness import FreshnessReport
     from feature_store.monitoring.skew import SkewReport
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
@@ -464,6 +465,34 @@ class FeatureStore:
         offline = self.get_historical_features(labels, service).to_arrow().select(list(online)).to_pydict()
         listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return compare(service, to_microseconds(at), listed, online, offline)
+
+    def freshness(self, service: str | None = None, *, at: datetime | None = None) -> FreshnessReport:
+        """How old the newest event time is that the online store holds of each view, and which are older than declared.
+
+        Args:
+            service: of the views that it reads; None: of all that are stored.
+            at: the time that ages are counted to, UTC unless it says otherwise; None: now.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such service.
+            OnlineStoreError: Redis cannot be reached, or no plan is published.
+        """
+        from feature_store.monitoring.freshness import freshness_report
+
+        definitions = self._newest().served_definitions()
+        views = definitions.stored_views if service is None else definitions.stored_views_of(service)
+        published = self.online.require_published().plan
+        finished = {
+            segment.view: self.registry.finished_intervals(segment.view, group.generation)
+            for group in published.groups
+            for segment in group.segments
+        }
+        return freshness_report(
+            views,
+            self.online.newest_event_times(),
+            {view: max(end for _, end in intervals) for view, intervals in finished.items() if intervals},
+            at_us=to_microseconds(at or datetime.now(UTC)),
+        )
 
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything the online store holds of one entity, composite keys included. Returns how many keys.

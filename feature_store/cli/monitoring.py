@@ -1,21 +1,38 @@
-"""Commands on what is served against what was meant: skew."""
+"""Commands on what is served against what was meant: skew, freshness."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_store.cli.options import AsJson, Repo, read_entity_rows, read_time
-from feature_store.cli.output import console, print_json, table
+from feature_store.cli.output import console, print_json, shown_time, table
+from feature_store.cli.streaming import stop_signals
+from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.duration import shown_duration
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from feature_store.monitoring.freshness import FreshnessReport
     from feature_store.monitoring.skew import FeatureSkew, SkewReport
 
 _COLUMNS = {"feature": "left"} | dict.fromkeys(("equal", "differing", "worst"), "right") | {"example": "left"}
+_FRESHNESS = {
+    "view": "left",
+    "newest event": "left",
+    "age": "right",
+    "declared": "right",
+    "state": "left",
+    "rows": "right",
+}
+# How often a server of metrics looks whether it is to stop.
+_ASKED_EVERY_S = 0.2
 
 
 def skew(
@@ -43,6 +60,67 @@ def skew(
         raise typer.Exit(1)
 
 
+def freshness(
+    service: Annotated[str | None, typer.Option(help="Of the views that it reads; of all unless given.")] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve Prometheus metrics there until stopped; 0: on any free port."),
+    ] = None,
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Show how old the newest stored event time of each view is. Exit code 1 when it is older than declared."""
+    with FeatureStore(repo) as store:
+        report = store.freshness(service)
+        if metrics_port is not None:
+            _serve(metrics_port, lambda: store.freshness(service))
+            return
+    if as_json:
+        print_json(report.to_document())
+    else:
+        _show_freshness(report)
+    if report.breached:
+        raise typer.Exit(1)
+
+
+def _serve(port: int, measure: Callable[[], FreshnessReport]) -> None:
+    from feature_store.monitoring.freshness_metrics import FreshnessMetrics
+
+    with stop_signals() as stopped, FreshnessMetrics(port, measure) as metrics:
+        console(stderr=True).print(f"Metrics at http://localhost:{metrics.port}/metrics until Ctrl-C.")
+        while not stopped():
+            time.sleep(_ASKED_EVERY_S)
+
+
+def _show_freshness(report: FreshnessReport) -> None:
+    out = console()
+    rows = [
+        [
+            view.view,
+            None if view.newest_us is None else shown_time(from_microseconds(view.newest_us)),
+            None if view.age_s is None else _shown_age(view.age_s),
+            None if view.limit_s is None else shown_duration(timedelta(seconds=view.limit_s)),
+            view.state,
+            f"{view.rows:,}{'' if view.whole else ' of more'}",
+        ]
+        for view in report.views
+    ]
+    out.print(table("", _FRESHNESS, rows))
+    for view in report.breached:
+        out.print(f"{view.view}: {view.hint}", markup=False, soft_wrap=True)
+
+
+def _shown_age(seconds: float) -> str:
+    """To the second below a minute, else in the two largest units."""
+    units = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    parts, left = [], int(seconds)
+    for unit, length in units.items():
+        if left >= length:
+            parts.append(f"{left // length}{unit}")
+            left %= length
+    return " ".join(parts[:2]) or "0s"
+
+
 def _show(report: SkewReport) -> None:
     out = console()
     out.print(table("", _COLUMNS, [_row(feature) for feature in report.features]))
@@ -59,4 +137,4 @@ def _row(feature: FeatureSkew) -> list[str | None]:
     return [feature.feature, f"{feature.equal:,}", f"{feature.differing:,}", worst, example]
 
 
-COMMANDS = (skew,)
+COMMANDS = (skew, freshness)

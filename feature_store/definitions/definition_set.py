@@ -21,6 +21,7 @@ from feature_store.errors import DefinitionError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import timedelta
     from pathlib import Path
 
 D = TypeVar("D", bound=Definition)
@@ -126,11 +127,7 @@ class DefinitionSet:
     def to_document(self) -> dict[str, Any]:
         """The definitions as JSON types: `{kind: {name: definition}}`; and, if there are any, `prunings`."""
         document: dict[str, Any] = {
-            kind: {
-                name: item.model_dump(mode="json", by_alias=True, exclude={"name"})
-                for name, item in getattr(self, kind).items()
-            }
-            for kind in KINDS
+            kind: {name: _as_json(item) for name, item in getattr(self, kind).items()} for kind in KINDS
         }
         if self.prunings:
             document["prunings"] = {name: pruning.model_dump(mode="json") for name, pruning in self.prunings.items()}
@@ -146,7 +143,8 @@ class DefinitionSet:
                 **about
                 | {
                     "entities": [entities[entity] for entity in about["entities"]],
-                    "ttl": None if about["ttl"] is None else about["ttl"] * MICROSECOND,
+                    "ttl": _timedelta(about["ttl"]),
+                    "freshness": _timedelta(about.get("freshness")),
                     "source": None if about["source"] is None else ParquetSource(**about["source"]),
                     "aggregations": [Aggregation(**aggregation) for aggregation in about.get("aggregations", ())],
                 },
@@ -160,6 +158,7 @@ class DefinitionSet:
                 | {
                     "entities": [entities[entity] for entity in about["entities"]],
                     "source": KafkaSource(**_with_history(about["source"])),
+                    "freshness": _timedelta(about.get("freshness")),
                     "aggregations": [Aggregation(**aggregation) for aggregation in about["aggregations"]],
                 },
             )
@@ -279,6 +278,18 @@ def _place(path: Path, error: Exception) -> str:
     """The file, and the line of it where the error came from; a SyntaxError says its line itself."""
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
     return f"{path.name}, line {lines[-1]}" if lines else path.name
+
+
+def _as_json(definition: Definition) -> dict[str, Any]:
+    document = definition.model_dump(mode="json", by_alias=True, exclude={"name"})
+    # Where it is not declared, the document is the one of before it could be: the same definitions, the same digest.
+    if document.get("freshness", 0) is None:
+        del document["freshness"]
+    return document
+
+
+def _timedelta(microseconds: int | None) -> timedelta | None:
+    return None if microseconds is None else microseconds * MICROSECOND
 
 
 def _with_history(source: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,29 @@ class Projectable(Definition):
         return self[[field.name for field in self.fields]]
 
 
-class FeatureView(Projectable):
+class StoredView(Projectable):
+    """A view whose values the online store holds. They are to be no older than `freshness`, which is only watched."""
+
+    freshness: timedelta | None = None
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+    @field_validator("freshness", mode="before")
+    @classmethod
+    def _freshness_is_a_timedelta(cls, freshness: Any) -> Any:
+        if freshness is not None and not isinstance(freshness, timedelta):
+            raise ValueError("expected a timedelta")
+        if freshness is not None and freshness <= timedelta(0):
+            raise DefinitionError("freshness", expected="a timedelta above zero", got=str(freshness))
+        return freshness
+
+    @field_serializer("freshness")
+    def _freshness_as_microseconds(self, freshness: timedelta | None) -> int | None:
+        return None if freshness is None else freshness // MICROSECOND
+
+
+class FeatureView(StoredView):
     """Features of one entity, or of a combination of entities, that come in batches.
 
     Three kinds of sources make three kinds of views:
@@ -101,6 +123,7 @@ class FeatureView(Projectable):
         ttl: how long after its event time a row counts; None or zero: for ever.
         aggregations: what is computed of events.
         sql: one SELECT from `source`; it must return the columns that are taken from the source without it.
+        freshness: how old the newest event time stored may become; `feature-store freshness` tells when it is older.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -123,6 +146,7 @@ class FeatureView(Projectable):
         ttl: timedelta | None = None,
         aggregations: Sequence[Aggregation] = (),
         sql: str | None = None,
+        freshness: timedelta | None = None,
         **about: Any,
     ) -> None:
         super().__init__(
@@ -133,6 +157,7 @@ class FeatureView(Projectable):
             ttl=ttl,
             aggregations=aggregations,
             sql=sql,
+            freshness=freshness,
             **about,
         )
 

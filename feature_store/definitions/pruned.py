@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Stored = tuple[str, str]  # view and feature
 # Not part of what a feature means.
-_DESCRIPTIVE = {"description", "owner", "tags"}
+_DESCRIPTIVE = {"description", "owner", "tags", "freshness"}
 
 
 def pruning_of(

@@ -11,12 +11,13 @@ from feature_store.definitions.aggregated import aggregated_columns, aggregated_
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.entity import Entity
-from feature_store.definitions.feature_view import Projectable
+from feature_store.definitions.feature_view import StoredView
 from feature_store.definitions.source import KafkaSource
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.field import Field
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _MOST_FEATURES, _MOST_KEPT = 1_000, 1_000
 
 
-class StreamFeatureView(Projectable):
+class StreamFeatureView(StoredView):
     """Features of one entity, or of a combination of entities, that follow events within a second.
 
     Its features are named `{column}_{function}_{window}`, such as `rating_mean_1h`.
@@ -37,6 +38,7 @@ class StreamFeatureView(Projectable):
         entities: what the features describe; their join keys are members of the events.
         source: the events.
         aggregations: what is computed of them; at most 1,000 features, and 1,000 values kept by all `last_n` together.
+        freshness: how old the newest event that is merged may become; `feature-store freshness` tells when it is older.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -54,6 +56,7 @@ class StreamFeatureView(Projectable):
         entities: Sequence[Entity],
         source: KafkaSource,
         aggregations: Sequence[Aggregation],
+        freshness: timedelta | None = None,
         **about: Any,
     ) -> None:
         about.pop("schema", None)  # a document lists it; it follows from the aggregations
@@ -62,6 +65,7 @@ class StreamFeatureView(Projectable):
             entities=entities,
             source=source,
             aggregations=aggregations,
+            freshness=freshness,
             schema=_features(name, source, aggregations),
             **about,
         )

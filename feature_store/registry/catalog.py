@@ -274,11 +274,12 @@ def _definition_document(definition: Definition, definitions: DefinitionSet) -> 
             return document | {"join_key": definition.join_key, "dtype": str(definition.dtype), "views": users}
         case FeatureView():
             row = _view_row(definition)
-            document |= {name: row[name] for name in ("entities", "ttl", "source")} | {"sql": definition.sql}
+            document |= {name: row[name] for name in ("entities", "ttl", "source")}
+            document |= {"freshness": _freshness(definition), "sql": definition.sql}
         case StreamFeatureView():
             row = _stream_row(definition)
             document |= {"entities": row["entities"], "source": definition.source.name}
-            document |= {"topic": row["topic"], "history": row["history"]}
+            document |= {"topic": row["topic"], "history": row["history"], "freshness": _freshness(definition)}
         case OnDemandFeatureView():
             document |= {"function": definition.function, "inputs": _inputs(definition)}
         case FeatureService():
@@ -336,13 +337,19 @@ def _feature_document(definitions: DefinitionSet, name: str, feature: str) -> Do
     match view:
         case FeatureView():
             row = _view_row(view)
-            document |= {"entities": row["entities"], "ttl": row["ttl"], "source": row["source"]}
+            document |= {name: row[name] for name in ("entities", "ttl", "source")}
+            document |= {"freshness": _freshness(view)}
         case StreamFeatureView():
             row = _stream_row(view)
             document |= {"entities": row["entities"], "source": view.source.name, "topic": row["topic"]}
+            document |= {"freshness": _freshness(view)}
         case OnDemandFeatureView():
             document |= {"source": None, "function": view.function, "inputs": _inputs(view)}
     return document | aggregated_as(view, feature) | {"consumers": consumers(definitions, reference)}
+
+
+def _freshness(view: FeatureView | StreamFeatureView) -> str | None:
+    return shown_duration(view.freshness) if view.freshness is not None else None
 
 
 def _fields(view: View) -> list[Document]:

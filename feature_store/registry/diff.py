@@ -216,6 +216,7 @@ def _judge_view(
     paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
     reasons = {
         "ttl": "the ttl counts at read",
+        "freshness": "watched from now on",
         "default": "served where there is no value",
         "path": "read by the next materialize",
         "sql": "selected by the next materialize",
@@ -281,7 +282,7 @@ def _by_name(value: Any) -> Any:
 
 
 def _shown(path: str, value: Any) -> str:
-    if path == "ttl" and isinstance(value, int):
+    if path in ("ttl", "freshness") and isinstance(value, int):
         return str(timedelta(microseconds=value))
     if isinstance(value, dict) and "dtype" in value:
         return str(value["dtype"])

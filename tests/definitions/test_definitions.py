@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.definitions import (
+    Aggregation,
     Array,
     Bool,
     DefinitionSet,
@@ -25,8 +26,10 @@ from feature_store.definitions import (
     Float64,
     Int32,
     Int64,
+    KafkaSource,
     ParquetSource,
     RequestSource,
+    StreamFeatureView,
     String,
     Timestamp,
     on_demand_feature_view,
@@ -236,3 +239,29 @@ def test_files_are_loaded_and_leave_nothing_behind(tmp_path: Path) -> None:
         load_definitions(folder)
     with pytest.raises(DefinitionError, match="Python files with definitions"):
         load_definitions(tmp_path)
+
+
+def test_freshness_is_kept_and_leaves_no_trace_where_it_is_not_declared() -> None:
+    user = Entity("user", join_key="user_id")
+    events = KafkaSource("e", topic="e", event_timestamp="ts", schema=[Field("user_id", Int64), Field("n", Float64)])
+    for freshness in (None, timedelta(minutes=5)):
+        views = [
+            FeatureView("batch", entities=[user], schema=[Field("a", Int32)], freshness=freshness),
+            StreamFeatureView(
+                "stream",
+                entities=[user],
+                source=events,
+                aggregations=[Aggregation("n", "sum", windows=[timedelta(hours=1)])],
+                freshness=freshness,
+            ),
+        ]
+        document = DefinitionSet(views).to_document()
+        for kind, name in (("feature_views", "batch"), ("stream_feature_views", "stream")):
+            assert document[kind][name].get("freshness", "none") == ("none" if freshness is None else 300_000_000)
+        assert [view.freshness for view in DefinitionSet.from_document(document).stored_views] == [freshness] * 2
+
+
+@pytest.mark.parametrize("freshness", [timedelta(0), timedelta(days=-1), 3600, "1h"])
+def test_freshness_is_a_time_above_zero(freshness: Any) -> None:
+    with pytest.raises(DefinitionError, match="freshness"):
+        FeatureView("v", entities=[Entity("user")], schema=[Field("a", Int32)], freshness=freshness)

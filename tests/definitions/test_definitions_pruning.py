@@ -179,4 +179,5 @@ def test_descriptions_and_other_services_do_not_matter() -> None:
     pruning = pruning_of(BASE, "ranking", ["age"], plan="p1", stage="mask")
     refuse_unbound(changed(profile, description="Who they are.", owner="me", tags={"a": "b"}), pruning)
     refuse_unbound(DefinitionSet([*BASE, FeatureService("third", features=[profile])]), pruning)
+    refuse_unbound(changed(profile, freshness=3_600_000_000), pruning)
     assert service_digest(BASE, "ranking") != service_digest(BASE, "other")

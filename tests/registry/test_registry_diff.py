@@ -70,6 +70,7 @@ def test_the_same_definitions_are_no_change() -> None:
     [
         ({"ttl": DAY}, {"ttl": 2 * DAY}, "ttl", 86_400_000_000, 172_800_000_000),
         ({}, {"ttl": DAY}, "ttl", None, 86_400_000_000),
+        ({}, {"freshness": DAY}, "freshness", None, 86_400_000_000),
         ({"owner": "ada"}, {"owner": "bob"}, "owner", "ada", "bob"),
         ({"tags": {"team": "x"}}, {"tags": {"team": "y"}}, "tags.team", "x", "y"),
         (

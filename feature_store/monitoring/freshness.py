@@ -1,0 +1,146 @@
+"""Freshness: how old the newest event time is that the online store holds of each view, and how old it may become.
+
+What is measured is what is stored, not what jobs say of themselves: a materialization that finds nothing new ends well,
+and its view is no fresher. So also of a stream: a topic on which nothing happens looks as one that nobody reads, and a
+declared freshness should allow for its quiet hours. Of a batch view with aggregations the event time is the end of the
+interval that was computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from feature_store.definitions.stream_view import StreamFeatureView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.online.store import Newest
+
+State = Literal["fresh", "stale", "empty", "undeclared"]
+
+
+@dataclass(frozen=True)
+class ViewFreshness:
+    """How fresh one view is.
+
+    Attributes:
+        view: its name.
+        kind: `batch` or `stream`.
+        source: what its values come from; None: they are pushed.
+        newest_us: the newest event time that is stored, microseconds since 1970; None: nothing is stored.
+        age_s: seconds from then to the report's time, at least 0.
+        limit_s: the declared freshness in seconds; None: none is declared.
+        rows: how many stored values were looked at; `whole`: whether those are all.
+        materialized_us: up to when the view is materialized; None: it is not, or is a stream.
+    """
+
+    view: str
+    kind: Literal["batch", "stream"]
+    source: str | None
+    newest_us: int | None
+    age_s: float | None
+    limit_s: float | None
+    rows: int
+    whole: bool
+    materialized_us: int | None
+
+    @property
+    def is_breached(self) -> bool:
+        """Whether it is older than declared; a view of which nothing is stored is."""
+        return self.limit_s is not None and (self.age_s is None or self.age_s > self.limit_s)
+
+    @property
+    def state(self) -> State:
+        """`empty`: nothing is stored; `undeclared`: of any age; else `fresh` or `stale`."""
+        if self.age_s is None:
+            return "empty"
+        if self.limit_s is None:
+            return "undeclared"
+        return "stale" if self.is_breached else "fresh"
+
+    @property
+    def hint(self) -> str:
+        """What to do when it is breached."""
+        if self.kind == "stream":
+            return f"is `feature-store stream` running, and does topic {self.source} get events?"
+        if self.source is None:
+            return "its rows are pushed: look at what pushes them"
+        if self.materialized_us is None:
+            return f"run `feature-store materialize --view {self.view}`"
+        if self._materialized_since_limit:
+            return f"it is materialized, and {self.source} has nothing newer: look at what writes it"
+        return f"run `feature-store materialize --view {self.view}`, and more often"
+
+    @property
+    def _materialized_since_limit(self) -> bool:
+        """Whether the last materialization would have found rows that are fresh now."""
+        assert self.materialized_us is not None
+        if self.newest_us is None or self.age_s is None or self.limit_s is None:
+            return self.newest_us is None
+        return self.materialized_us > self.newest_us + (self.age_s - self.limit_s) * 1e6
+
+
+@dataclass(frozen=True)
+class FreshnessReport:
+    """How fresh the views are at one time, microseconds since 1970."""
+
+    at_us: int
+    views: tuple[ViewFreshness, ...]
+
+    @property
+    def breached(self) -> list[ViewFreshness]:
+        """The views that are older than declared."""
+        return [view for view in self.views if view.is_breached]
+
+    def to_document(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        views = [
+            asdict(view) | {"state": view.state, "hint": view.hint if view.is_breached else None} for view in self.views
+        ]
+        return {"at_us": self.at_us, "views": views, "breached": [view.view for view in self.breached]}
+
+
+def freshness_report(
+    views: Sequence[FeatureView | StreamFeatureView],
+    newest: Mapping[str, Newest],
+    materialized: Mapping[str, int],
+    *,
+    at_us: int,
+) -> FreshnessReport:
+    """The freshness of views.
+
+    Args:
+        views: as they are served.
+        newest: what the online store holds of them; nothing of those that are not in it.
+        materialized: up to when batch views are, in microseconds.
+        at_us: what ages are counted to. A newer event, from a clock that is ahead, is of age 0.
+    """
+    found = []
+    for view in views:
+        stored = newest.get(view.name)
+        newest_us = stored.event_us if stored is not None else None
+        is_stream = isinstance(view, StreamFeatureView)
+        found.append(
+            ViewFreshness(
+                view=view.name,
+                kind="stream" if is_stream else "batch",
+                source=_source(view),
+                newest_us=newest_us,
+                age_s=None if newest_us is None else max(at_us - newest_us, 0) / 1e6,
+                limit_s=None if view.freshness is None else view.freshness / timedelta(seconds=1),
+                rows=stored.rows if stored is not None else 0,
+                whole=stored.whole if stored is not None else True,
+                materialized_us=None if is_stream else materialized.get(view.name),
+            )
+        )
+    return FreshnessReport(at_us, tuple(found))
+
+
+def _source(view: FeatureView | StreamFeatureView) -> str | None:
+    if isinstance(view, StreamFeatureView):
+        return view.source.topic
+    return view.source.path if view.source is not None else None

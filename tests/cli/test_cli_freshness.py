@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_view_that_is_older_than_declared_is_told_and_ends_with_1(run: Any, project: Path) -> None:
+    run("apply")
+    code, out, _ = run("freshness")
+    assert (code, out.count("empty")) == (0, 2), "nothing is declared, nothing is stored"
+    features = project / "features.py"
+    text = features.read_text()
+    features.write_text(
+        text.replace("ttl=timedelta(days=30),", "ttl=timedelta(days=30), freshness=timedelta(days=9999),")
+    )
+    run("apply")
+    code, out, _ = run("freshness")
+    assert code == 1, "a view of which nothing is stored is not fresh"
+    assert "product_stats: run `feature-store materialize --view product_stats`" in out
+    run("materialize")
+    code, out, _ = run("freshness")
+    assert code == 0
+    assert "fresh" in out
+    features.write_text(
+        text.replace("ttl=timedelta(days=30),", "ttl=timedelta(days=30), freshness=timedelta(seconds=1),")
+    )
+    run("apply")
+    code, out, _ = run("freshness", "--json")
+    found = json.loads(out)
+    assert (code, found["breached"]) == (1, ["product_stats"])
+    assert {view["view"]: view["state"] for view in found["views"]} == {
+        "product_stats": "stale",
+        "user_stats": "undeclared",
+    }
+    assert run("freshness", "--service", "rankin")[0] == 1
+    assert "feature-store freshness" not in run("describe", "product_stats")[1]
+    assert json.loads(run("describe", "product_stats", "--json")[1])["freshness"] == "1s"
