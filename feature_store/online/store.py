@@ -38,6 +38,9 @@ PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
 NEWEST = files("feature_store.online").joinpath("lua/newest.lua").read_text()
 # Keys per SCAN and per UNLINK or MGET: what Redis does in well under a millisecond.
 _KEYS_PER_STEP = 1000
+# Values of a row group or stream view whose times are looked at. Of more, the newest of so many is the newest but for a
+# little: of a million users of whom one in a thousand was seen in the last minute, 200 are among them.
+_TIMES_LOOKED_AT = 200_000
 
 
 class Newest(NamedTuple):
@@ -52,6 +55,55 @@ class Newest(NamedTuple):
     event_us: int | None
     rows: int
     whole: bool
+
+
+@dataclass
+class _Search:
+    """A search for the newest times of one layout's values.
+
+    Attributes:
+        layout: of the values.
+        form: how Redis's struct library reads a stored time, as lua/newest.lua wants it.
+        places: where the time is in a value, by view.
+        newest: the greatest so far, as they are stored.
+        rows, whole: as of `Newest`.
+    """
+
+    layout: RowLayout | TileValueLayout
+    form: str
+    places: dict[str, int]
+    newest: dict[str, bytes] = field(default_factory=dict)
+    rows: int = 0
+    whole: bool = True
+
+    @classmethod
+    def of_rows(cls, group: RowGroupPlan) -> _Search:
+        layout = RowLayout(group)
+        return cls(layout, ">I4I4", {view: segment.offset for view, segment in layout.segments.items()})
+
+    @classmethod
+    def of_tiles(cls, tiles: TilesPlan) -> _Search:
+        return cls(TileValueLayout(tiles), "<d", {tiles.view: FINGERPRINT_BYTES})
+
+    def add(self, rows: int, answers: list[bytes]) -> None:
+        """Take in the greatest times of so many more values, one for each place."""
+        self.rows += rows
+        for view, stored in zip(self.places, answers, strict=True):
+            self.newest[view] = max(self.newest.get(view, bytes(8)), stored, key=self._number)
+
+    def found(self) -> dict[str, Newest]:
+        """What was found, by view."""
+        return {view: Newest(self._time(self.newest.get(view)), self.rows, self.whole) for view in self.places}
+
+    def _time(self, stored: bytes | None) -> int | None:
+        number = self._number(stored or bytes(8))
+        if number == ABSENT:
+            return None
+        return int(number) if self.form == "<d" else decode_time(int(number))
+
+    def _number(self, stored: bytes) -> float:
+        """A time as it is stored: a double of tiles, a biased integer of rows."""
+        return float(struct.unpack("<d", stored)[0]) if self.form == "<d" else int.from_bytes(stored, "big")
 
 
 class OnlineStore:
@@ -294,52 +346,34 @@ class OnlineStore:
                     sampled += 1
         return {"rows": count, "row_bytes": layout.size, "bytes": memory * count // max(sampled, 1)}
 
-    def newest_event_times(self, *, limit: int = 1_000_000) -> dict[str, Newest]:
+    def newest_event_times(self, *, limit: int = _TIMES_LOOKED_AT) -> dict[str, Newest]:
         """Per view of the published plan, the newest event time that is stored.
 
-        Redis looks at every value's times and sends no values: about 2 s for a million values of one view.
+        Redis looks at the times itself, in one walk over its keys, and sends no values. Measured, of a million rows: 3.4 s
+        of Redis's time for all of them, in steps of 3 ms; 0.8 s for 100,000, most of it the walk.
 
         Args:
             limit: how many values of a row group or stream view are looked at; of more, so many that SCAN finds first,
                 which is in no order.
         """
         plan = self.require_published().plan
-        found: dict[str, Newest] = {}
-        for group in plan.groups:
-            layout = RowLayout(group)
-            places = {view: segment.offset for view, segment in layout.segments.items()}
-            for view, (stored, rows, whole) in self._newest_in(layout, plan.buckets, ">I4I4", places, limit).items():
-                time = int.from_bytes(stored, "big")
-                found[view] = Newest(decode_time(time) if time != ABSENT else None, rows, whole)
-        for tiles in plan.tiles:
-            places = {tiles.view: FINGERPRINT_BYTES}
-            newest = self._newest_in(TileValueLayout(tiles), plan.buckets, "<d", places, limit)
-            for view, (stored, rows, whole) in newest.items():
-                found[view] = Newest(int(struct.unpack("<d", stored)[0]) or None, rows, whole)
-        return found
+        searches = [*(_Search.of_rows(group) for group in plan.groups), *(_Search.of_tiles(one) for one in plan.tiles)]
+        for bucket in range(plan.buckets):
+            prefixes = {search.layout.prefix(self._project, bucket): search for search in searches}
+            for names in self._scan(keys.tag(self._project, bucket) + b"*"):
+                if all(search.rows == limit for search in searches):
+                    break
+                for prefix, search in prefixes.items():
+                    self._look_at([name for name in names if name.startswith(prefix)], search, limit)
+        return {view: newest for search in searches for view, newest in search.found().items()}
 
-    def _newest_in(
-        self, layout: RowLayout | TileValueLayout, buckets: int, form: str, places: Mapping[str, int], limit: int
-    ) -> dict[str, tuple[bytes, int, bool]]:
-        """Per view, the newest time as it is stored, how many values were looked at, and whether those are all."""
-        newest, rows, whole = dict.fromkeys(places, bytes(8)), 0, True
-        order = "<d" if form == "<d" else ">Q"
-        for names in self._keys_of(layout, buckets):
-            whole = rows + len(names) <= limit
-            names = names[: limit - rows]
-            rows += len(names)
-            if names:
-                with self._endpoint.errors():
-                    answers = self._redis.eval(NEWEST, len(names), *names, form, *places.values())
-                for view, stored in zip(places, answers, strict=True):
-                    newest[view] = max(newest[view], stored, key=lambda time: struct.unpack(order, time)[0])
-            if not whole:
-                break
-        return {view: (stored, rows, whole) for view, stored in newest.items()}
-
-    def _keys_of(self, layout: RowLayout | TileValueLayout, buckets: int) -> Iterator[list[bytes]]:
-        for bucket in range(buckets):
-            yield from self._scan(layout.prefix(self._project, bucket) + b"*")
+    def _look_at(self, names: list[bytes], search: _Search, limit: int) -> None:
+        chosen = names[: limit - search.rows]
+        search.whole &= len(chosen) == len(names)
+        if chosen:
+            with self._endpoint.errors():
+                answers = self._redis.eval(NEWEST, len(chosen), *chosen, search.form, *search.places.values())
+            search.add(len(chosen), answers)
 
     def sample_keys(self, view: str, count: int) -> list[tuple[int | str, ...]]:
         """The entity keys of up to `count` entities that the store holds of a view, some of the first it finds.
