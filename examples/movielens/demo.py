@@ -51,7 +51,7 @@ REQUESTS_PER_REFRESH = 100
 NEXT = (
     "feature-store list",
     "feature-store describe ranking",
-    "feature-store doctor",
+    "feature-store lineage ranking",
 )
 
 # A pipe has no width; 80 columns would cut the tables.

@@ -13,7 +13,7 @@ from feature_store.cli.options import AsJson, Repo, read_entity_rows, read_time
 from feature_store.cli.output import console, print_json, shown_time, table
 from feature_store.cli.streaming import stop_signals
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.definitions.duration import shown_duration
+from feature_store.definitions.duration import shown_age, shown_duration
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _show_freshness(report: FreshnessReport) -> None:
         [
             view.view,
             None if view.newest_us is None else shown_time(from_microseconds(view.newest_us)),
-            None if view.age_s is None else _shown_age(view.age_s),
+            None if view.age_s is None else shown_age(view.age_s),
             None if view.limit_s is None else shown_duration(timedelta(seconds=view.limit_s)),
             view.state,
             f"{view.rows:,}{'' if view.whole else ' of more'}",
@@ -108,17 +108,6 @@ def _show_freshness(report: FreshnessReport) -> None:
     out.print(table("", _FRESHNESS, rows))
     for view in report.breached:
         out.print(f"{view.view}: {view.hint}", markup=False, soft_wrap=True)
-
-
-def _shown_age(seconds: float) -> str:
-    """To the second below a minute, else in the two largest units."""
-    units = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-    parts, left = [], int(seconds)
-    for unit, length in units.items():
-        if left >= length:
-            parts.append(f"{left // length}{unit}")
-            left %= length
-    return " ".join(parts[:2]) or "0s"
 
 
 def _show(report: SkewReport) -> None:

@@ -12,3 +12,13 @@ def shown_duration(duration: timedelta) -> str:
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:.0f}{unit}"
     return f"{seconds:g}s"
+
+
+def shown_age(seconds: float) -> str:
+    """An age in its two largest units, to the second: `3d 4h`, `5m 10s`, `0s`."""
+    parts, left = [], int(seconds)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        if left >= length:
+            parts.append(f"{left // length}{unit}")
+            left %= length
+    return " ".join(parts[:2]) or "0s"

@@ -25,7 +25,7 @@ with extra("kafka", "streaming"):
         Producer,
         TopicPartition,
     )
-    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+    from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -391,6 +391,21 @@ class Topics:
         with errors("Kafka"):
             known = self._admin.list_topics(timeout=_ANSWER_S).topics
         return {topic: sorted(known[topic].partitions) for topic in topics if topic in known and not known[topic].error}
+
+    def ranges(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
+        """Per partition the offset of its first message and that of the next one to come.
+
+        Raises:
+            StreamError: Kafka cannot be reached.
+        """
+        places = [TopicPartition(topic, number) for topic, number in partitions]
+        found = []
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
+            with errors("Kafka"):
+                asked = self._admin.list_offsets(dict.fromkeys(places, spec)) if places else {}
+                found.append({(at.topic, at.partition): done.result(_ANSWER_S).offset for at, done in asked.items()})
+        first, end = found
+        return {partition: (first[partition], end[partition]) for partition in first}
 
     def create(self, topic: str, like: str) -> None:
         """Make a topic with as many partitions as another, unless there is one.

@@ -1,0 +1,205 @@
+"""The doctor: asks every part of a project how it is. `monitoring/checks.py` says what to make of the answers."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from feature_store.errors import (
+    EmbeddedServerError,
+    FeatureStoreError,
+    StoreConnectionError,
+    StoreTimeoutError,
+    StreamError,
+    extra,
+)
+from feature_store.monitoring import checks
+from feature_store.monitoring.checks import Finding
+from feature_store.registry.compile import compile_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from feature_store.store import FeatureStore
+    from feature_store.streaming.kafka import Partition
+
+
+def diagnose(store: FeatureStore) -> Iterator[Finding]:
+    """Check after check. One that fails does not keep the others from being made, unless they need what could not be
+    reached: they would say the same."""
+    yield Finding("library", "ok", f"feature-store {version('feature-store')}, Python {platform.python_version()}")
+    all_checks: dict[str, Callable[[FeatureStore], Iterator[Finding]]] = {
+        "definitions": _definitions,
+        "registry": _registry,
+        "sources": _sources,
+        "kafka": _kafka,
+        "online store": _server,
+        "memory": _memory,
+        "persistence": _persistence,
+        "serving plan": _serving_plan,
+        "rows": _rows,
+        "freshness": _freshness,
+        "stream": _stream,
+    }
+    has_kafka = True
+    for name, check in all_checks.items():
+        if name == "stream" and not has_kafka:
+            continue
+        try:
+            yield from check(store)
+        except FeatureStoreError as error:
+            yield Finding(name, "failed", error.reason, error.hint)
+            has_kafka &= name != "kafka"
+            if isinstance(error, (StoreConnectionError, StoreTimeoutError, EmbeddedServerError)):
+                return
+
+
+def _definitions(store: FeatureStore) -> Iterator[Finding]:
+    found = store.definitions
+    counts = {
+        "view": len(found.feature_views),
+        "stream view": len(found.stream_feature_views),
+        "on-demand view": len(found.on_demand_feature_views),
+        "service": len(found.feature_services),
+    }
+    defined = ", ".join(_counted(count, thing) for thing, count in counts.items() if count) or "nothing"
+    yield Finding("definitions", "ok", f"{defined} in {store.config.folder}")
+
+
+def _registry(store: FeatureStore) -> Iterator[Finding]:
+    newest = store.registry.latest()
+    if newest is None:
+        yield Finding("registry", "warning", "nothing is applied yet", "run `feature-store apply`")
+        return
+    about = f"version {newest.version}, applied {newest.applied_at:%Y-%m-%d %H:%M} UTC by {newest.author}"
+    changes = store.plan()
+    if changes.is_empty:
+        yield Finding("registry", "ok", about)
+    else:
+        about = f"{about}; the files differ: {changes.summary()}"
+        yield Finding("registry", "warning", about, "see `feature-store plan`")
+
+
+def _sources(store: FeatureStore) -> Iterator[Finding]:
+    with extra("local", "doctor"):
+        from feature_store.engines.sources import parquet_rows
+
+    for view in store.definitions.feature_views.values():
+        if view.source is None:
+            continue
+        try:
+            rows = parquet_rows(view.source, view, store.config.folder)
+        except FeatureStoreError as error:
+            yield Finding("sources", "failed", f"{view.name}: {error.reason}", error.hint)
+        else:
+            yield Finding("sources", "ok", f"{view.name}: {_counted(rows.total or 0, 'row')} in {view.source.path}")
+
+
+def _kafka(store: FeatureStore) -> Iterator[Finding]:
+    topics = _topics(store)
+    if not topics and not store.config.kafka:
+        return
+    if "bootstrap.servers" not in store.config.kafka:
+        hint = "say `kafka: {bootstrap.servers: …}` in feature_store.yaml"
+        yield Finding("kafka", "failed", f"nothing says where it is, and {_readers(topics)} need it", hint)
+        return
+    with extra("kafka", "doctor"):
+        from feature_store.streaming.kafka import Topics
+
+    servers = store.config.kafka["bootstrap.servers"]
+    try:
+        partitions = Topics(store.config.kafka).partitions(topics)
+    except StreamError as error:
+        raise StreamError(f"Kafka at {servers}", got=error.got, hint=error.hint) from error
+    yield Finding("kafka", "ok", f"{servers} answers")
+    yield from checks.of_topics(topics, partitions)
+
+
+def _server(store: FeatureStore) -> Iterator[Finding]:
+    yield from checks.of_server(store.online.info(), store.online.shown_url, store.online.ping_us())
+
+
+def _memory(store: FeatureStore) -> Iterator[Finding]:
+    yield from checks.of_memory(store.online.info(), expire_keys=store.config.online_store.expire_keys)
+
+
+def _persistence(store: FeatureStore) -> Iterator[Finding]:
+    append_only, save = store.online.config("appendonly"), store.online.config("save")
+    yield from checks.of_persistence(store.online.info(), append_only, save)
+
+
+def _serving_plan(store: FeatureStore) -> Iterator[Finding]:
+    published, newest = store.online.require_published().plan, store.registry.latest()
+    target = None
+    if newest is not None:
+        target = compile_plan(
+            newest.definitions(),
+            project=store.project,
+            version=newest.version,
+            previous=published,
+            buckets=store.config.online_store.buckets,
+            expire_keys=store.config.online_store.expire_keys,
+        )
+    yield from checks.of_plan(published, target)
+
+
+def _rows(store: FeatureStore) -> Iterator[Finding]:
+    published = store.online.published()
+    if published is not None:
+        yield from checks.of_rows(store.online.statistics(), [tiles.view for tiles in published.plan.tiles])
+
+
+def _freshness(store: FeatureStore) -> Iterator[Finding]:
+    if store.online.published() is not None and store.registry.latest() is not None:
+        yield from checks.of_freshness(store.freshness())
+
+
+def _stream(store: FeatureStore) -> Iterator[Finding]:
+    """How far each stream view is behind, by its fences. What is missing for that, other checks tell."""
+    published = store.online.published()
+    if published is None or not published.plan.tiles or "bootstrap.servers" not in store.config.kafka:
+        return
+    with extra("kafka", "doctor"):
+        from feature_store.streaming.fences import Fences
+        from feature_store.streaming.kafka import Topics
+
+    topics = Topics(store.config.kafka)
+    there = topics.partitions({tiles.topic for tiles in published.plan.tiles})
+    ranges = topics.ranges([(topic, number) for topic, numbers in there.items() for number in numbers])
+    for tiles in published.plan.tiles:
+        partitions = [(tiles.topic, number) for number in there.get(tiles.topic, ())]
+        with store.online.tile_writer(tiles.view) as writer:
+            fences = Fences(writer.fences(), [f"{topic}:{number}" for topic, number in partitions])
+        if partitions:
+            yield checks.of_lag(tiles.view, *_lag(fences.start, partitions, ranges))
+
+
+def _lag(
+    start: Callable[[str], int | None], partitions: Sequence[Partition], ranges: dict[Partition, tuple[int, int]]
+) -> tuple[int, int]:
+    """Messages that wait, and messages that are gone before they were merged."""
+    behind = lost = 0
+    for topic, number in partitions:
+        first, end = ranges[topic, number]
+        at = start(f"{topic}:{number}")
+        behind += max(0, end - max(first, at if at is not None else first))
+        # What was deleted before a view ever streamed is not lost: it was never to be merged.
+        lost += max(0, first - at) if at is not None else 0
+    return behind, lost
+
+
+def _topics(store: FeatureStore) -> dict[str, list[str]]:
+    """The topics of the stream views in the folder, with the views."""
+    topics: dict[str, list[str]] = {}
+    for view in store.definitions.stream_feature_views.values():
+        topics.setdefault(view.source.topic, []).append(view.name)
+    return topics
+
+
+def _readers(topics: dict[str, list[str]]) -> str:
+    return ", ".join(view for views in topics.values() for view in views)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
