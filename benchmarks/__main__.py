@@ -16,6 +16,7 @@ from benchmarks.measure import on_core
 from benchmarks.peers.setup_venv import peer_python
 from benchmarks.read import read, read_mixed
 from benchmarks.report import page, table
+from benchmarks.served_log import served_log
 from benchmarks.server import server
 from benchmarks.spark import spark
 from benchmarks.streaming import live_reads, streaming
@@ -33,7 +34,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 # itself and hides what the client does: the strictest comparison. On two cores it is what a model server sees.
 TOGETHER, APART = "Reads, client and server on one core", "Reads, client and server on two cores"
 REST = "Writes, jobs, memory, import"
-READS = {"read": read, "mixed": read_mixed, "live": live_reads}
+READS = {"read": read, "mixed": read_mixed, "live": live_reads, "served-log": served_log}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "spark": spark, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
 STREAMS = {"stream": streaming, "workers": workers}

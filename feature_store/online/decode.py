@@ -35,16 +35,20 @@ class Decoder:
         request: as sent; its parser holds the reply.
         now_us: the time that ttls count from, microseconds since 1970.
 
+    Attributes:
+        count: rows of the response.
+        rows: per group of the service, what is stored of the keys asked for.
+
     Raises:
         CorruptRowError: a stored row does not have the bytes that its layout demands.
     """
 
     def __init__(self, service: CompiledService, request: Request, now_us: int) -> None:
-        self.service, self.count, self._request, self.now_us = service, request.size, request, now_us
+        self.service, self.count, self.request, self.now_us = service, request.size, request, now_us
         self._variables: dict[tuple[int, str], list[bytes | None]] = {}
         self._results: dict[str, dict[str, Column]] = {}
         self._tiles: dict[int, StoredTiles] = {}
-        self._rows = self._rows_in_place() if request.parser.fixed else self._rows_of_values()
+        self.rows = self._rows_in_place() if request.parser.fixed else self._rows_of_values()
 
     # -- the matrix ---------------------------------------------------------------------------------------------
 
@@ -53,7 +57,7 @@ class Decoder:
         plan = self.service.matrix_plan
         if self.count == 1 and plan.pieces is not None and self._is_whole(plan):
             # One entity, nothing to fill in: joined without numpy's cost per operation, 2.5 µs less.
-            pieces = [self._rows[group].bytes_of_first(start, end) for group, start, end in plan.pieces]
+            pieces = [self.rows[group].bytes_of_first(start, end) for group, start, end in plan.pieces]
             return np.frombuffer(bytearray().join(pieces), np.float32).reshape(1, plan.width)
         out = np.empty((self.count, plan.width), np.float32)
         raw = out.view(np.uint8)
@@ -67,14 +71,14 @@ class Decoder:
 
     def _is_whole(self, plan: MatrixPlan) -> bool:
         for view in plan.views:  # noqa: SIM110 - a generator for all() costs as much as the check itself
-            if not self._rows[view.group].all_present(view.segment, self._oldest(view.segment)):
+            if not self.rows[view.group].all_present(view.segment, self.oldest(view.segment)):
                 return False
         return True
 
     def _fill(self, view: ViewPlan, out: np.ndarray[Any, Any], raw: np.ndarray[Any, Any]) -> None:
-        rows = self._rows[view.group]
-        inverse = self._request.asked[view.group].inverse
-        oldest = self._oldest(view.segment)
+        rows = self.rows[view.group]
+        inverse = self.request.asked[view.group].inverse
+        oldest = self.oldest(view.segment)
         clean = rows.all_present(view.segment, oldest)
         for block in view.blocks:
             part = rows.part(block.offset, block.width)
@@ -98,10 +102,10 @@ class Decoder:
         column = self.service.columns[name]
         if isinstance(column, WindowColumn):
             # Before keys become rows: of one user and 200 candidates, one number instead of 200.
-            tiles = self._stored_tiles(column)
-            return self._per_row(column.group, _numbers(name, column, tiles.values(column), tiles.absent(column)))
+            tiles = self.stored_tiles(column)
+            return self.per_row(column.group, _numbers(name, column, tiles.values(column), tiles.absent(column)))
         assert isinstance(column, ComputedColumn)
-        return _numbers(name, column, self._computed(column), self.status(name) != Status.PRESENT)
+        return _numbers(name, column, self.computed(column), self.status(name) != Status.PRESENT)
 
     # -- columns ------------------------------------------------------------------------------------------------
 
@@ -112,7 +116,7 @@ class Decoder:
             return [column.default] * self.count
         present = (self.status(name) == Status.PRESENT).tolist()
         if isinstance(column, ComputedColumn):
-            values = self._computed(column)
+            values = self.computed(column)
             listed = values.tolist() if column.dtype.name == "String" else python_values(column.dtype, values)
         elif column.dtype.width is None:
             listed = self._listed(column)
@@ -133,13 +137,13 @@ class Decoder:
         """How many values have each Status, by its code. Where a view is whole, nothing is looked at twice."""
         counts = [0] * len(STATUSES)
         for group, segment, fields in self.service.stored_parts:
-            if group in self._request.skipped:
+            if group in self.request.skipped:
                 counts[Status.SKIPPED] += self.count * len(fields)
-            elif self._rows[group].all_present(segment, self._oldest(segment)):
+            elif self.rows[group].all_present(segment, self.oldest(segment)):
                 counts[Status.PRESENT] += self.count * len(fields)
             else:
-                status = self._rows[group].status(segment, fields, self._oldest(segment))
-                _count(counts, self._per_row(group, status))
+                status = self.rows[group].status(segment, fields, self.oldest(segment))
+                _count(counts, self.per_row(group, status))
         for column in self.service.other_columns:
             if isinstance(column, PrunedColumn):
                 counts[Status.PRUNED] += self.count
@@ -159,15 +163,15 @@ class Decoder:
 
     def _is_present(self, column: StoredColumn | WindowColumn) -> bool:
         """Whether it surely has a value in each row."""
-        if column.group in self._request.skipped:
+        if column.group in self.request.skipped:
             return False
         if isinstance(column, WindowColumn):
-            return not self._stored_tiles(column).absent(column).any()
-        return self._rows[column.group].all_present(column.segment, self._oldest(column.segment))
+            return not self.stored_tiles(column).absent(column).any()
+        return self.rows[column.group].all_present(column.segment, self.oldest(column.segment))
 
     def traffic(self) -> tuple[int, int, int]:
         """Distinct keys asked for, bytes sent, bytes received."""
-        request = self._request
+        request = self.request
         asked = request.asked
         if request.skipped:
             asked = [keys for group, keys in enumerate(asked) if group not in request.skipped]
@@ -175,7 +179,7 @@ class Decoder:
 
     def skipped(self) -> list[str]:
         """The names of the groups that were not read."""
-        return [self.service.groups[group].layout.name for group in sorted(self._request.skipped)]
+        return [self.service.groups[group].layout.name for group in sorted(self.request.skipped)]
 
     def event_times(self, name: str) -> Column | None:
         """(n,) int64 microseconds, NO_TIME where the row is missing; None when nothing stored is involved."""
@@ -189,44 +193,45 @@ class Decoder:
         return np.min(times, axis=0) if times else None
 
     def _stored_status(self, column: StoredColumn | WindowColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        if column.group in self._request.skipped:
+        if column.group in self.request.skipped:
             return np.full(self.count, Status.SKIPPED, np.uint8)
         if isinstance(column, WindowColumn):
-            return self._per_row(column.group, self._stored_tiles(column).status(column))
-        rows = self._rows[column.group]
-        status = rows.status(column.segment, [column.field], self._oldest(column.segment))[:, 0]
-        return self._per_row(column.group, status)
+            return self.per_row(column.group, self.stored_tiles(column).status(column))
+        rows = self.rows[column.group]
+        status = rows.status(column.segment, [column.field], self.oldest(column.segment))[:, 0]
+        return self.per_row(column.group, status)
 
     def _stored_times(self, column: StoredColumn | WindowColumn) -> Column:
         if isinstance(column, WindowColumn):
-            times = self._stored_tiles(column).event_times
-            return self._per_row(column.group, np.where(times == 0, NO_TIME, times))
-        return self._per_row(column.group, unbiased(self._rows[column.group].event_times(column.segment)))
+            times = self.stored_tiles(column).event_times
+            return self.per_row(column.group, np.where(times == 0, NO_TIME, times))
+        return self.per_row(column.group, unbiased(self.rows[column.group].event_times(column.segment)))
 
-    def _stored_tiles(self, column: WindowColumn) -> StoredTiles:
+    def stored_tiles(self, column: WindowColumn) -> StoredTiles:
+        """The tiles that a window is read from."""
         tiles = self._tiles.get(column.group)
         if tiles is None:
             layout = self.service.groups[column.group].layout
             assert isinstance(layout, TileValueLayout)
             tiles = self._tiles[column.group] = StoredTiles(
-                layout, self._rows[column.group], self.service.window_reader(column.group), self.now_us
+                layout, self.rows[column.group], self.service.window_reader(column.group), self.now_us
             )
         return tiles
 
     def _listed(self, column: StoredColumn | WindowColumn) -> list[Any]:
         """What has no fixed width, a Python value per row."""
         if isinstance(column, WindowColumn):
-            return self._each_row(column.group, self._stored_tiles(column).python_values(column))
+            return self._each_row(column.group, self.stored_tiles(column).python_values(column))
         return self._variable_values(column)
 
     def _stored(self, column: StoredColumn | WindowColumn) -> Column:
         if isinstance(column, WindowColumn):
-            return self._stored_tiles(column).values(column)
-        return self._rows[column.group].values(column.segment, column.field)
+            return self.stored_tiles(column).values(column)
+        return self.rows[column.group].values(column.segment, column.field)
 
     def _variable_values(self, column: StoredColumn) -> list[Any]:
         stored = self._variables[column.group, column.segment.view]
-        status = self._rows[column.group].status(column.segment, [column.field], self._oldest(column.segment))[:, 0]
+        status = self.rows[column.group].status(column.segment, [column.field], self.oldest(column.segment))[:, 0]
         decoded = [
             self._variable_value(column, i, stored[i]) if code == Status.PRESENT else None
             for i, code in enumerate(status.tolist())
@@ -235,7 +240,7 @@ class Decoder:
 
     def _variable_value(self, column: StoredColumn, row: int, value: bytes | None) -> Any:
         width = column.segment.times_bytes
-        times = self._rows[column.group].part(column.segment.offset, width)[row].tobytes()
+        times = self.rows[column.group].part(column.segment.offset, width)[row].tobytes()
         if value is None or value[:width] != times:
             raise CorruptRowError(
                 self._key_name(column.group, row, column.segment.view),
@@ -247,7 +252,8 @@ class Decoder:
 
     # -- on-demand functions ------------------------------------------------------------------------------------
 
-    def _computed(self, column: ComputedColumn) -> Column:
+    def computed(self, column: ComputedColumn) -> Column:
+        """(n,) of what an on-demand function returned, whatever the status."""
         if column.transform not in self._results:
             compiled = self.service.transforms[column.transform]
             inputs = {item.name: self._input(item) for item in compiled.inputs}
@@ -256,10 +262,10 @@ class Decoder:
 
     def _input(self, item: TransformInput) -> Column:
         if item.stored is None:
-            return self.service.request_column(item, self._request.values, self.count)
+            return self.service.request_column(item, self.request.values, self.count)
         column = item.stored
         values = (
-            self._listed(column) if column.dtype.width is None else self._per_row(column.group, self._stored(column))
+            self._listed(column) if column.dtype.width is None else self.per_row(column.group, self._stored(column))
         )
         return shown_input(item, values, self._stored_status(column) != Status.PRESENT)
 
@@ -272,15 +278,15 @@ class Decoder:
 
     def _decides(self, item: TransformInput) -> bool:
         """Whether results have the status of this input."""
-        return item.stored is not None and (decides_absence(item) or item.stored.group in self._request.skipped)
+        return item.stored is not None and (decides_absence(item) or item.stored.group in self.request.skipped)
 
     # -- from the reply to rows ---------------------------------------------------------------------------------
 
     def _rows_in_place(self) -> list[StoredRows]:
-        parser = self._request.parser
+        parser = self.request.parser
         runs = iter(parser.runs)
         rows = []
-        for group, asked in zip(self.service.groups, self._request.asked, strict=True):
+        for group, asked in zip(self.service.groups, self.request.asked, strict=True):
             if asked.size:
                 run = next(runs)
                 rows.append(StoredRows(group.layout, parser.reply, run.count, run.at, run.stride))
@@ -289,7 +295,7 @@ class Decoder:
         return rows
 
     def _rows_of_values(self) -> list[StoredRows]:
-        request, groups = self._request, self.service.groups
+        request, groups = self.request, self.service.groups
         values: list[list[list[bytes | None]]] = [
             [[None] * asked.size for _ in range(1 + len(group.variables))]
             for group, asked in zip(groups, request.asked, strict=True)
@@ -313,21 +319,22 @@ class Decoder:
 
     # -- small parts --------------------------------------------------------------------------------------------
 
-    def _oldest(self, segment: SegmentLayout) -> int:
+    def oldest(self, segment: SegmentLayout) -> int:
         """The oldest event time that has not expired, as stored; at least 1, so that 0, the absent time, is older."""
         if segment.ttl_us is None:
             return 1
         oldest = encode_time(self.now_us - segment.ttl_us)
         return oldest if 0 < oldest < 1 << 64 else 1 if oldest <= 0 else (1 << 64) - 1
 
-    def _per_row(self, group: int, values: Column) -> Column:
-        inverse = self._request.asked[group].inverse
+    def per_row(self, group: int, values: Column) -> Column:
+        """Values of a group's keys → values of the response's rows."""
+        inverse = self.request.asked[group].inverse
         if inverse is not None:
             return values[inverse]
         return values if len(values) == self.count else np.repeat(values, self.count, axis=0)
 
     def _each_row(self, group: int, values: list[Any]) -> list[Any]:
-        inverse = self._request.asked[group].inverse
+        inverse = self.request.asked[group].inverse
         if inverse is not None:
             return [values[i] for i in inverse.tolist()]
         return values if len(values) == self.count else values * self.count
@@ -336,7 +343,7 @@ class Decoder:
         from feature_store.online.keys import decode
 
         read = self.service.groups[group]
-        key = decode(read.dtypes, self._request.asked[group].each()[row])
+        key = decode(read.dtypes, self.request.asked[group].each()[row])
         named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(read.join_keys, key, strict=True))
         return f"project {self.service.plan.project}, row of {read.layout.name}({named})" + (view and f", view {view}")
 

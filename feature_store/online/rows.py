@@ -86,9 +86,9 @@ class StoredRows:
         return bitmaps.tobytes().count(0) == self.count * segment.bitmap_bytes
 
     def status(
-        self, segment: SegmentLayout, fields: list[FieldLayout], oldest: int
+        self, segment: SegmentLayout, fields: list[FieldLayout], oldest: int | np.ndarray[Any, Any]
     ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The Status of each row and field: (count, len(fields)) uint8."""
+        """The Status of each row and field: (count, len(fields)) uint8. `oldest` is for all rows, or (count,)."""
         bitmap = self.part(segment.offset + segment.times_bytes, segment.bitmap_bytes)
         indexes = np.array([field.index for field in fields], np.intp)
         # NULL is 1, so a bit of the bitmap is a status already.

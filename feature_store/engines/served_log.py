@@ -1,0 +1,254 @@
+"""The log of what was served, as Arrow: the columns of a record, and reading the files that were written.
+
+A row of the log is a row of a request:
+
+| column | |
+|---|---|
+| `request_id` | string; null when the caller gave none |
+| `request_row` | int32, the number of the row in its request, from 0 |
+| `served_at` | timestamp, microseconds, UTC: the time that the request was of |
+| `served_by` | string, the service |
+| `served_version` | int64, the version of the serving plan |
+| `served_plan` | string, the id of the prune plan that says which features are served; null: all are |
+| the join keys, then the fields that requests carried | of their declared types |
+| the features | of their declared types: exactly what was served, defaults included; null where nothing was |
+| `served_status` | fixed-size binary: a byte for each feature, in their order, a `Status` code |
+| what callers gave as `log_fields` | as Arrow infers it |
+
+The schema's metadata hold, under `feature_store.served`, a JSON document: `format`, `project`, `service`, `version`,
+`plan`, and `keys`, `request` and `features`, each `{name: type}` in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.definitions.dtypes import DType
+from feature_store.engines.rows import one_array
+from feature_store.engines.sources import reading
+from feature_store.errors import DataError, NotFoundError, RequestError
+from feature_store.online.arrow import arrow_type
+from feature_store.online.entity_rows import is_scalar
+from feature_store.online.response import Status
+from feature_store.online.served_rows import ServedRows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.online.observer import Observed
+    from feature_store.online.served_rows import RowValues
+
+FORMAT = 1
+REQUEST_ID, REQUEST_ROW, SERVED_AT, SERVED_BY = "request_id", "request_row", "served_at", "served_by"
+SERVED_VERSION, SERVED_PLAN, SERVED_STATUS = "served_version", "served_plan", "served_status"
+_METADATA = b"feature_store.served"
+_UTC = pa.timestamp("us", "UTC")
+
+
+@dataclass(frozen=True)
+class About:
+    """What the records of one schema are of.
+
+    Attributes:
+        project, service, version, plan: who served it; plan is that of pruning, None when all features are served.
+        keys, request, features: `{name: type}` of the join keys, the request's fields and the features, in order.
+    """
+
+    project: str
+    service: str
+    version: int
+    plan: str | None
+    keys: dict[str, str]
+    request: dict[str, str]
+    features: dict[str, str]
+
+    @property
+    def feature_types(self) -> dict[str, DType]:
+        """The features' types."""
+        return {name: DType.parse(text) for name, text in self.features.items()}
+
+    def to_metadata(self) -> dict[bytes, bytes]:
+        """As a schema carries it."""
+        return {_METADATA: orjson.dumps({"format": FORMAT} | asdict(self))}
+
+    @classmethod
+    def of(cls, schema: pa.Schema, where: str) -> About:
+        """The inverse of `to_metadata`.
+
+        Raises:
+            DataError: the schema is not one of a served log.
+        """
+        found = (schema.metadata or {}).get(_METADATA)
+        document = orjson.loads(found) if found is not None else {}
+        if document.pop("format", None) != FORMAT:
+            raise DataError(where, expected=f"a log of what was served, format {FORMAT}", got="something else")
+        return cls(**document)
+
+
+class LogFile(NamedTuple):
+    """A file of the log, and what it holds."""
+
+    path: Path
+    about: About
+
+
+# -- to Arrow ---------------------------------------------------------------------------------------------------------
+
+
+def record_batch(requests: Sequence[Observed]) -> pa.RecordBatch:
+    """Answered requests of one service (the same compiled one) as rows of the log.
+
+    Raises:
+        RequestError: a log field has another length than its request, values that do not go together, or the name of
+            another column.
+        CorruptRowError, TransformError: what was served cannot be decoded.
+    """
+    rows = ServedRows([request.response for request in requests if request.response is not None])
+    response = requests[0].response
+    assert response is not None
+    keys, fields, features = rows.join_keys(), rows.request_fields(), rows.columns()
+    about = About(
+        rows.service.plan.project,
+        requests[0].service,
+        response.plan_version,
+        response.prune_plan,
+        {name: str(dtype) for name, (dtype, _) in keys.items()},
+        {name: str(dtype) for name, (dtype, _) in fields.items()},
+        {name: str(column.dtype) for name, column in features.items()},
+    )
+    ids = pa.array([request.request_id for request in requests], pa.string())
+    columns: dict[str, pa.Array] = {
+        REQUEST_ID: ids.take(pa.array(np.repeat(np.arange(len(requests)), rows.sizes))),
+        REQUEST_ROW: pa.array(np.concatenate([np.arange(size, dtype=np.int32) for size in rows.sizes])),
+        SERVED_AT: pa.array(rows.times_us()).view(_UTC),
+        SERVED_BY: pa.repeat(pa.scalar(about.service), rows.count),
+        SERVED_VERSION: pa.repeat(pa.scalar(about.version), rows.count),
+        SERVED_PLAN: pa.repeat(pa.scalar(about.plan, pa.string()), rows.count),
+    }
+    _add(columns, {name: _typed(dtype, values, None) for name, (dtype, values) in (keys | fields).items()})
+    _add(columns, {name: _served(column) for name, column in features.items()})
+    columns[SERVED_STATUS] = _statuses(features, rows.count)
+    _add(columns, _log_fields(requests, rows.sizes))
+    return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(about.to_metadata())
+
+
+def _add(columns: dict[str, pa.Array], more: Mapping[str, pa.Array]) -> None:
+    for name, column in more.items():
+        if name in columns or name == SERVED_STATUS:
+            hint = "rename it: the feature in its service, or the log field"
+            raise RequestError(f"served log: {name}", expected="a name of its own", got="another column's", hint=hint)
+        columns[name] = column
+
+
+def _served(column: RowValues) -> pa.Array:
+    absent = column.status != Status.PRESENT
+    if column.dtype.width is None:
+        there = zip(column.values, absent.tolist(), strict=True)
+        values = [column.default if gone else value for value, gone in there]
+        return pa.array(values, arrow_type(column.dtype))
+    if not absent.any():
+        return _typed(column.dtype, column.values, None)
+    if column.default is None:
+        return _typed(column.dtype, column.values, absent)
+    filled = np.array(column.values)
+    is_time = (column.dtype.element or column.dtype).name == "Timestamp"
+    filled[absent] = column.dtype.to_json(column.default) if is_time else column.default
+    return _typed(column.dtype, filled, None)
+
+
+def _typed(dtype: DType, values: Any, absent: Any) -> pa.Array:
+    """Values as numpy has them (times in microseconds) as Arrow of the declared type."""
+    arrow = arrow_type(dtype)
+    if dtype.width is None:
+        return pa.array(values, arrow)
+    if dtype.element is not None:
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1)).view(arrow.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=arrow, mask=None if absent is None else pa.array(absent))
+    array = pa.array(values, mask=absent)
+    return array.view(arrow) if dtype.name == "Timestamp" else array
+
+
+def _statuses(features: Mapping[str, RowValues], count: int) -> pa.Array:
+    packed = np.empty((count, len(features)), np.uint8)
+    for i, column in enumerate(features.values()):
+        packed[:, i] = column.status
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(len(features)), count, [None, pa.py_buffer(packed)])
+
+
+def _log_fields(requests: Sequence[Observed], sizes: Sequence[int]) -> dict[str, pa.Array]:
+    names = dict.fromkeys(name for request in requests for name in request.log_fields or ())
+    found = {}
+    for name in names:
+        values: list[Any] = []
+        for request, size in zip(requests, sizes, strict=True):
+            given = (request.log_fields or {}).get(name)
+            values += [given] * size if is_scalar(given) else _as_many(name, given, size)
+        try:
+            found[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise RequestError(f"log field {name}", expected="values of one type", got=str(error)) from error
+    return found
+
+
+def _as_many(name: str, given: Any, size: int) -> list[Any]:
+    values: list[Any] = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if len(values) != size:
+        expected = f"a value, or {size}, as the request has rows"
+        raise RequestError(f"log field {name}", expected=expected, got=str(len(values)))
+    return values
+
+
+# -- from files -------------------------------------------------------------------------------------------------------
+
+
+def log_files(path: Path, service: str | None = None, version: int | None = None) -> list[LogFile]:
+    """The files of a log, in the order of their names; those that are not finished are left out.
+
+    Args:
+        path: the folder, or one file.
+        service, version: only of this service, and of this version of the serving plan.
+
+    Raises:
+        DataError: a file cannot be read, or is no such log.
+        NotFoundError: there is no such file.
+    """
+    paths = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    found = []
+    for one in paths:
+        if one.name.startswith("."):
+            continue
+        with reading(f"served log {one}"):
+            about = About.of(pq.read_schema(one), f"served log {one}")
+        if service in (None, about.service) and version in (None, about.version):
+            found.append(LogFile(one, about))
+    if not found:
+        wanted = [f"of service {service}"] * (service is not None) + [f"of version {version}"] * (version is not None)
+        expected = " ".join(["files", *wanted])
+        raise NotFoundError(f"served log {path}", expected=expected, got="none", hint="was the log flushed?")
+    return found
+
+
+def read_log(files: Sequence[LogFile]) -> pa.Table:
+    """All rows of files, with the columns of each; null where another file has none.
+
+    Raises:
+        DataError: a file cannot be read, or a column is of two types.
+    """
+    with reading(f"served log {files[0].path}"):
+        tables = [pq.read_table(file.path, partitioning=None) for file in files]
+        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+def statuses_of(table: pa.Table, features: Sequence[str]) -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Per feature the Status codes of a log's rows, (n,) each; `features` are those of the log, in order."""
+    column, width = one_array(table[SERVED_STATUS]), len(features)
+    data = np.frombuffer(column.buffers()[1], np.uint8)
+    packed = data[column.offset * width : (column.offset + len(column)) * width].reshape(len(column), width)
+    return {name: packed[:, i] for i, name in enumerate(features)}

@@ -1,0 +1,331 @@
+"""A log of what was served: "train as you serve".
+
+The serving thread puts a reference to an answered request into a queue, and that is all. A thread of the log makes
+Arrow record batches of many requests at once and hands them to a sink. The queue is bounded: when the sink is slow,
+down or full, requests are dropped and counted; none waits and none fails.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from feature_store.errors import RequestError, extra
+from feature_store.online.observer import Observer
+
+with extra("local", "ServedLog"):
+    from feature_store.engines.served_log import record_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Self
+
+    import pyarrow as pa
+
+    from feature_store.online.observer import Observed
+
+_LOG = logging.getLogger("feature_store.served_log")
+# How often the log's thread looks at the queue. Nobody wakes it: that would cost the serving thread more than all else.
+_PERIOD_S = 0.1
+# Rows of a record batch: enough that a request costs some microseconds of it, and that no step of making it takes long.
+_BATCH_ROWS = 20_000
+_HASHED = 1 << 64
+
+
+class Sink(Protocol):
+    """Where records go. Called by one thread.
+
+    Attributes:
+        most_rows, most_seconds: records are handed over when so many wait, or when the first has waited so long.
+    """
+
+    most_rows: int
+    most_seconds: float
+
+    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Write batches of one schema (engines/served_log.py) so that they stay; all are lost when it raises."""
+        ...
+
+    def close(self, wait_s: float) -> None:
+        """Finish, within this time."""
+        ...
+
+
+@dataclass(frozen=True)
+class ServedCounts:
+    """What became of requests. When the log is flushed, sampled = written + dropped + failed.
+
+    Attributes:
+        sampled: chosen to be logged.
+        dropped: not logged, because the queue was full.
+        failed: not logged, because they could not be made records, or the sink failed.
+        written: handed to the sink, which took them.
+        without_id: not chosen, because the choice is by the request's id and there was none.
+    """
+
+    sampled: int = 0
+    dropped: int = 0
+    failed: int = 0
+    written: int = 0
+    without_id: int = 0
+
+
+class ServedLog(Observer):
+    """Logs a share of the requests: `OnlineClient(…, observers=[ServedLog(ParquetSink("served"))])`.
+
+    What is passed to a request (entity rows, log fields) is looked at later: do not change it afterwards. A process
+    that is killed loses what is not written yet; one that exits writes it first.
+
+    Args:
+        sink: where records go: `ParquetSink`, `feature_store.streaming.KafkaSink`, or what has their methods.
+        rate: which share of the requests, 0 to 1.
+        by: `random`, or `request_id`: those whose id falls into the share by its hash, so that services which are
+            given the same ids log the same requests.
+        queue: requests that may wait.
+        queue_bytes: bytes of the answers that may wait.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed (`feature-store[local]`).
+        RequestError: the rate or the sizes make no sense.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        rate: float = 0.1,
+        *,
+        by: Literal["random", "request_id"] = "random",
+        queue: int = 10_000,
+        queue_bytes: int = 128 << 20,
+    ) -> None:
+        if not 0 <= rate <= 1:
+            raise RequestError("ServedLog: rate", expected="a share from 0 to 1", got=str(rate))
+        if by not in ("random", "request_id"):
+            raise RequestError("ServedLog: by", expected="random or request_id", got=repr(by))
+        if queue < 1 or queue_bytes < 1:
+            raise RequestError("ServedLog: queue", expected="room for a request", got=f"{queue}, {queue_bytes} bytes")
+        self._sink, self._rate, self._by = sink, rate, by
+        self._most, self._most_bytes = queue, queue_bytes
+        self._thread: threading.Thread | None
+        self._queue: list[Observed]
+        self._pending: dict[bytes, _Pending]
+        self._closed: bool
+        self._forget()
+        _logs.add(self)
+
+    @property
+    def counts(self) -> ServedCounts:
+        """What became of requests so far."""
+        with self._lock:
+            return self._counts
+
+    def request(self, request: Observed) -> None:
+        """See Observer."""
+        response = request.response
+        if response is None or not self._is_sampled(request):
+            return
+        size = response.traffic.received
+        with self._lock:
+            self._sampled += 1
+            if self._closed or len(self._queue) >= self._most or self._waiting_bytes + size > self._most_bytes:
+                self._dropped += 1
+                return
+            self._queue.append(request)
+            self._waiting_bytes += size
+        if self._thread is None:
+            self._start()
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Write what was served until now. False when that took too long: it goes on."""
+        until = time.monotonic() + timeout
+        with self._lock:
+            if self._thread is None:
+                return True
+            self._flush_asked += 1
+            asked = self._flush_asked
+        self._wake.set()
+        with self._flushed:
+            return self._flushed.wait_for(lambda: self._flush_done >= asked, max(0.0, until - time.monotonic()))
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what was served until now, and end; requests that come later are counted as dropped.
+
+        What the sink has not taken by then is lost, as is told in the log.
+        """
+        until = time.monotonic() + timeout
+        with self._lock:
+            was_closed, self._closed = self._closed, True
+        if was_closed:
+            return
+        atexit.unregister(self.close)
+        done = self.flush(timeout)
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(max(0.0, until - time.monotonic()))
+        if not done:
+            _LOG.error("served log: not all was written within %g s: %s", timeout, self.counts)
+        self._sink.close(max(0.0, until - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the serving thread -------------------------------------------------------------------------------------
+
+    def _is_sampled(self, request: Observed) -> bool:
+        if self._by == "random":
+            return random.random() < self._rate
+        if request.request_id is None:
+            with self._lock:
+                self._without_id += 1
+            return False
+        return share_of(request.request_id) < self._rate
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._work, name="feature-store-served-log", daemon=True)
+            self._thread.start()
+        atexit.register(self.close)
+
+    def _forget(self) -> None:
+        """Begin with nothing: when it is made, and in a forked child, whose parent logs what was served before."""
+        self._lock = threading.Lock()
+        self._flushed = threading.Condition()
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread = None
+        self._queue = []
+        self._waiting_bytes = 0
+        self._sampled = self._dropped = self._without_id = self._failed = self._written = 0
+        self._flush_asked = self._flush_done = 0
+        self._closed = False
+        self._pending = {}
+        self._is_failing = self._is_record_failing = False
+
+    @property
+    def _counts(self) -> ServedCounts:
+        return ServedCounts(self._sampled, self._dropped, self._failed, self._written, self._without_id)
+
+    # -- the log's own thread -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(_PERIOD_S)
+            self._wake.clear()
+            with self._lock:
+                taken, self._queue = self._queue, []
+                asked = self._flush_asked
+            for batch in _chunks(taken):
+                self._record(batch)
+            del taken
+            self._write_due(every=asked > self._flush_done)
+            if asked > self._flush_done:
+                with self._flushed:
+                    self._flush_done = asked
+                    self._flushed.notify_all()
+
+    def _record(self, requests: list[Observed]) -> None:
+        size = sum(request.response.traffic.received for request in requests if request.response is not None)
+        try:
+            self._add(record_batch(requests), len(requests))
+        except Exception as error:
+            if len(requests) > 1:  # one of them is at fault, and the others are not
+                for request in requests:
+                    self._record([request])
+                return
+            self._count_failed(1)
+            if not self._is_record_failing:
+                self._is_record_failing = True
+                _LOG.error("served log: a request of %s is not logged: %s", requests[0].service, error)
+        with self._lock:
+            self._waiting_bytes -= size
+
+    def _add(self, batch: pa.RecordBatch, requests: int) -> None:
+        schema = batch.schema.serialize().to_pybytes()
+        pending = self._pending.get(schema)
+        if pending is None:
+            pending = self._pending[schema] = _Pending([], 0, 0, time.monotonic())
+        pending.batches.append(batch)
+        pending.rows += len(batch)
+        pending.requests += requests
+        if pending.rows >= self._sink.most_rows:
+            self._write(self._pending.pop(schema))
+
+    def _write_due(self, *, every: bool) -> None:
+        old = time.monotonic() - self._sink.most_seconds
+        for schema in [key for key, pending in self._pending.items() if every or pending.since <= old]:
+            self._write(self._pending.pop(schema))
+
+    def _write(self, pending: _Pending) -> None:
+        try:
+            self._sink.write(pending.batches)
+        except Exception as error:
+            self._count_failed(pending.requests)
+            if not self._is_failing:  # told once until it works again
+                self._is_failing = True
+                _LOG.error("served log: the sink failed, and what it was given is lost: %s", error)
+            return
+        self._is_failing = False
+        with self._lock:
+            self._written += pending.requests
+
+    def _count_failed(self, requests: int) -> None:
+        with self._lock:
+            self._failed += requests
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Batches of one schema that wait to be written; `since` is the clock's time of the first."""
+
+    batches: list[pa.RecordBatch]
+    rows: int
+    requests: int
+    since: float
+
+
+def share_of(request_id: str) -> float:
+    """Where in [0, 1) a request is by its id: the first 8 bytes of its BLAKE2b hash, big-endian, divided by 2**64."""
+    return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest(), "big") / _HASHED
+
+
+def _chunks(requests: Sequence[Observed]) -> Iterator[list[Observed]]:
+    """Requests of one compiled service each, of some `_BATCH_ROWS` rows."""
+    by_service: dict[tuple[int, str], list[Observed]] = {}
+    for request in requests:
+        assert request.response is not None
+        by_service.setdefault((id(request.response.service), request.service), []).append(request)
+    for same in by_service.values():
+        chunk: list[Observed] = []
+        rows = 0
+        for request in same:
+            chunk.append(request)
+            rows += len(request.response) if request.response is not None else 0
+            if rows >= _BATCH_ROWS:
+                yield chunk
+                chunk, rows = [], 0
+        if chunk:
+            yield chunk
+
+
+_logs: weakref.WeakSet[ServedLog] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for log in list(_logs):
+        log._forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -1,0 +1,109 @@
+"""Served records as messages of a Kafka topic, for `monitoring.ServedLog`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from feature_store.engines.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About
+from feature_store.errors import RequestError, StreamError
+from feature_store.online.response import STATUSES
+from feature_store.streaming.kafka import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from feature_store.streaming.kafka import Options
+
+_LOG = logging.getLogger("feature_store.served_log")
+# What waits for a broker that is down: no more memory than that, and no longer; unless the settings say otherwise.
+_BOUNDS: dict[str, Any] = {
+    "queue.buffering.max.kbytes": 65_536,
+    "message.timeout.ms": 30_000,
+    "compression.type": "zstd",
+}
+_ARRIVE_S = 35.0
+
+
+class KafkaSink:
+    """Sends a message for each request that has rows; its key is the request's id, empty when it has none.
+
+    `json`: an array of the log's rows (engines/served_log.py) as objects, in UTF-8; times in ISO 8601, floats that are
+    not finite as null, `served_status` as an object of the statuses that are not PRESENT. `arrow`: the rows as an Arrow
+    IPC stream of one record batch; its schema carries what the rows are of.
+
+    Args:
+        topic: where to.
+        settings: of confluent-kafka, as `kafka:` in feature_store.yaml.
+        format: `arrow` or `json`.
+        seconds: how long records wait at most before they are sent.
+
+    Raises:
+        RequestError: there is no such format.
+    """
+
+    def __init__(
+        self, topic: str, settings: Options, *, format: Literal["arrow", "json"] = "arrow", seconds: float = 1.0
+    ) -> None:
+        if format not in ("arrow", "json"):
+            raise RequestError("KafkaSink: format", expected="arrow or json", got=repr(format))
+        self._topic, self._settings, self._write = topic, settings, _as_arrow if format == "arrow" else _as_json
+        self.most_rows, self.most_seconds = 20_000, seconds
+        self._sender: Sender | None = None  # made in the log's thread, and so in a forked child anew
+        self._lost = 0
+
+    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """See monitoring.served_log.Sink. Returns when the broker has all of it.
+
+        Raises:
+            StreamError: the broker does not take a message, or not in time.
+        """
+        if self._sender is None:
+            self._sender = Sender({**_BOUNDS, **self._settings})
+        self._lost = sent = 0
+        for batch in batches:
+            for request in _requests(batch):
+                key = request.column(REQUEST_ID)[0].as_py()
+                self._sender.send(self._topic, self._write(request), key.encode() if key else None, [], self._note)
+                sent += 1
+        waiting = self._sender.flush(_ARRIVE_S)
+        if waiting or self._lost:
+            expected, got = f"{sent} messages to arrive", f"{sent - waiting - self._lost}"
+            hint = "is the broker running, and has the topic room for messages of this size?"
+            raise StreamError(f"topic {self._topic}", expected=expected, got=got, hint=hint)
+
+    def close(self, wait_s: float) -> None:
+        """See monitoring.served_log.Sink."""
+        if self._sender is not None and (waiting := self._sender.flush(wait_s)):
+            _LOG.error("served log: %d messages have not arrived at topic %s", waiting, self._topic)
+
+    def _note(self, arrived: bool, _too_large: bool) -> None:
+        self._lost += not arrived
+
+
+def _requests(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows of each request: they follow each other, and count from 0."""
+    starts = np.flatnonzero(batch.column(REQUEST_ROW).to_numpy() == 0).tolist()
+    for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+        yield batch.slice(start, end - start)
+
+
+def _as_arrow(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+def _as_json(rows: pa.RecordBatch) -> bytes:
+    features = list(About.of(rows.schema, "served records").features)
+    listed = rows.to_pylist()
+    for row in listed:
+        codes = zip(features, row[SERVED_STATUS], strict=True)
+        row[SERVED_STATUS] = {name: STATUSES[code].name for name, code in codes if code}
+    return orjson.dumps(listed)
