@@ -15,6 +15,8 @@ A row of the log is a row of a request:
 | `served_status` | fixed-size binary: a byte for each feature, in their order, a `Status` code |
 | what callers gave as `log_fields` | as Arrow infers it |
 
+Columns whose values repeat are dictionaries, until they are read.
+
 The schema's metadata hold, under `feature_store.served`, a JSON document: `format`, `project`, `service`, `version`,
 `plan`, and `keys`, `request` and `features`, each `{name: type}` in order.
 """
@@ -124,13 +126,14 @@ def record_batch(requests: Sequence[Observed]) -> pa.RecordBatch:
         {name: str(column.dtype) for name, column in features.items()},
     )
     ids = pa.array([request.request_id for request in requests], pa.string())
+    of_request = np.repeat(np.arange(len(requests), dtype=np.int32), rows.sizes)
     columns: dict[str, pa.Array] = {
-        REQUEST_ID: ids.take(pa.array(np.repeat(np.arange(len(requests)), rows.sizes))),
+        REQUEST_ID: _placed(ids, of_request),
         REQUEST_ROW: pa.array(np.concatenate([np.arange(size, dtype=np.int32) for size in rows.sizes])),
         SERVED_AT: pa.array(rows.times_us()).view(_UTC),
-        SERVED_BY: pa.repeat(pa.scalar(about.service), rows.count),
-        SERVED_VERSION: pa.repeat(pa.scalar(about.version), rows.count),
-        SERVED_PLAN: pa.repeat(pa.scalar(about.plan, pa.string()), rows.count),
+        SERVED_BY: _placed(pa.array([about.service]), np.zeros(rows.count, np.int32)),
+        SERVED_VERSION: _placed(pa.array([about.version]), np.zeros(rows.count, np.int32)),
+        SERVED_PLAN: _placed(pa.array([about.plan], pa.string()), np.zeros(rows.count, np.int32)),
     }
     _add(columns, {name: _typed(dtype, values, None) for name, (dtype, values) in (keys | fields).items()})
     _add(columns, {name: _served(column) for name, column in features.items()})
@@ -148,6 +151,24 @@ def _add(columns: dict[str, pa.Array], more: Mapping[str, pa.Array]) -> None:
 
 
 def _served(column: RowValues) -> pa.Array:
+    values = _filled(column)
+    return values if column.places is None else _placed(values, column.places)
+
+
+def _placed(values: pa.Array, places: np.ndarray[Any, Any]) -> pa.Array:
+    """Values for rows, by their places: as a dictionary, which is neither made nor written at full length."""
+    if pa.types.is_nested(values.type) or pa.types.is_boolean(values.type):  # Parquet has no dictionaries of them
+        return values.take(pa.array(places))
+    if not values.null_count:
+        return pa.DictionaryArray.from_arrays(pa.array(places.astype(np.int32)), values)
+    is_there = values.is_valid().to_numpy(zero_copy_only=False)
+    without_nulls = np.cumsum(is_there, dtype=np.int32) - np.int32(1)  # nor has it dictionaries with nulls
+    return pa.DictionaryArray.from_arrays(pa.array(without_nulls[places], mask=~is_there[places]), values.drop_null())
+
+
+def _filled(column: RowValues) -> pa.Array:
+    if column.status is None:
+        return _typed(column.dtype, column.values, None)
     absent = column.status != Status.PRESENT
     if column.dtype.width is None:
         there = zip(column.values, absent.tolist(), strict=True)
@@ -176,9 +197,11 @@ def _typed(dtype: DType, values: Any, absent: Any) -> pa.Array:
 
 
 def _statuses(features: Mapping[str, RowValues], count: int) -> pa.Array:
-    packed = np.empty((count, len(features)), np.uint8)
+    packed = np.zeros((count, len(features)), np.uint8)
     for i, column in enumerate(features.values()):
-        packed[:, i] = column.status
+        status = column.row_status()
+        if status is not None:
+            packed[:, i] = status
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(len(features)), count, [None, pa.py_buffer(packed)])
 
 
@@ -242,8 +265,17 @@ def read_log(files: Sequence[LogFile]) -> pa.Table:
         DataError: a file cannot be read, or a column is of two types.
     """
     with reading(f"served log {files[0].path}"):
-        tables = [pq.read_table(file.path, partitioning=None) for file in files]
+        tables = [plain(pq.read_table(file.path, partitioning=None)) for file in files]
         return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
+def plain(table: pa.Table) -> pa.Table:
+    """The same rows without dictionaries."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields, table.schema.metadata))
 
 
 def statuses_of(table: pa.Table, features: Sequence[str]) -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:

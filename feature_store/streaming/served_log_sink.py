@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from feature_store.engines.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About
+from feature_store.engines.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
 from feature_store.errors import RequestError, StreamError
 from feature_store.online.response import STATUSES
 from feature_store.streaming.kafka import Sender
@@ -65,7 +65,7 @@ class KafkaSink:
         if self._sender is None:
             self._sender = Sender({**_BOUNDS, **self._settings})
         self._lost = sent = 0
-        for batch in batches:
+        for batch in plain(pa.Table.from_batches(batches)).to_batches():
             for request in _requests(batch):
                 key = request.column(REQUEST_ID)[0].as_py()
                 self._sender.send(self._topic, self._write(request), key.encode() if key else None, [], self._note)
