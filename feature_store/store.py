@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from feature_store.streaming.backfill import Backfill, Filled
     from feature_store.streaming.catalog import Setup
     from feature_store.streaming.status import Status
-    from feature_store.training.training_set import TrainingSet
+    from feature_store.training.training_set import Project, TrainingSet
 
 # Where jobs keep files while they run; one that was killed leaves its own. What was quarantined is for people.
 _JOB_FOLDERS = ("materialize", "backfill", "training", "spark")
@@ -410,27 +410,57 @@ class FeatureStore:
             TransformError: an on-demand function is missing, differs from the applied one, or failed.
         """
         with extra("local", "get_historical_features"):
-            from feature_store.training.training_set import Project, historical_features
+            from feature_store.training.training_set import historical_features
 
-        newest = self._newest()
-        has_functions = bool(newest.document["on_demand_feature_views"])
-        project = Project(
-            self.project,
-            self.config.folder,
-            newest,
-            self._pruned_as_of(newest, prune_as_of),
-            self.definitions.on_demand_feature_views if has_functions else {},
-            self.config.state_folder / "training",
-            self.config.state_folder / "quarantine",
-        )
         return historical_features(
             entity_df,
             service,
-            project=project,
+            project=self._training_project(prune_as_of),
             engine=self._engine(engine or self.config.engine),
             engine_name=engine or self.config.engine,
             timestamp_column=timestamp_column,
             report=report,
+        )
+
+    def training_set_from_log(
+        self,
+        log: str | Path,
+        labels: Any,
+        service: str,
+        *,
+        version: int | None = None,
+        take: Sequence[str] = (),
+    ) -> TrainingSet:
+        """Labels with the vectors that were served, as the log has them (`monitoring.ServedLog`, `ParquetSink`).
+
+        Columns are the labels', then what is taken of the log, then the service's features, as of a training set. A
+        label is of the record with its `request_id`, and its `request_row` when the labels have that column, else the
+        service's join keys. Labels that were not logged are left out; the manifest says how many there were.
+
+        Args:
+            log: the folder of the log, or one of its files.
+            labels: as entity_df of `get_historical_features`.
+            service: whose records.
+            version: only records of this version of the serving plan, with its features; unless given, all, which must
+                have the features that are served now.
+            take: columns of the log to be taken along, such as `served_at`, or names of log fields.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such log, service or version.
+            DataError: records have other features; or a label is of several records; or a column lacks, or is there
+                twice; or something cannot be read.
+        """
+        with extra("local", "training_set_from_log"):
+            from feature_store.training.served import training_set_from_log
+
+        return training_set_from_log(
+            Path(log),
+            labels,
+            service,
+            project=self._training_project(None),
+            engine=self._engine("local"),
+            version=version,
+            take=take,
         )
 
     def skew(
@@ -529,6 +559,21 @@ class FeatureStore:
         self.close()
 
     # -- small parts --------------------------------------------------------------------------------------------
+
+    def _training_project(self, prune_as_of: datetime | Literal["never"] | None) -> Project:
+        from feature_store.training.training_set import Project
+
+        newest = self._newest()
+        has_functions = bool(newest.document["on_demand_feature_views"])
+        return Project(
+            self.project,
+            self.config.folder,
+            newest,
+            self._pruned_as_of(newest, prune_as_of),
+            self.definitions.on_demand_feature_views if has_functions else {},
+            self.config.state_folder / "training",
+            self.config.state_folder / "quarantine",
+        )
 
     def _pruned_as_of(self, newest: Version, time: datetime | Literal["never"] | None) -> DefinitionSet:
         definitions = newest.definitions()

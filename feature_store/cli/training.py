@@ -23,17 +23,19 @@ _FEATURES = {"feature": "left", "missing": "right", "rate": "right"}
 
 
 def training_set(
-    entities: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|QUERY",
-            help="Label rows: a Parquet file, or SQL (`SELECT …`, `WITH …`) that the engine runs.",
-        ),
-    ],
     service: Annotated[str, typer.Option(help="Whose features.")],
     out: Annotated[
         Path, typer.Option(help="The Parquet file to write, on Spark a folder of them; its manifest goes beside it.")
     ],
+    entities: Annotated[
+        str | None,
+        typer.Option(
+            "--entities",
+            "--labels",
+            metavar="FILE|QUERY",
+            help="Label rows: a Parquet file, or SQL (`SELECT …`, `WITH …`) that the engine runs.",
+        ),
+    ] = None,
     timestamp_column: Annotated[str, typer.Option(help="The column of the labels' times.")] = "event_timestamp",
     prune_as_of: Annotated[
         str | None,
@@ -43,19 +45,40 @@ def training_set(
         ),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="What joins; the configured one unless given.")] = None,
+    from_served_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Take the vectors that were served from this log instead: of the label's request_id, and of its "
+            "request_row or the join keys.",
+        ),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Of the log: only records of this version, with its features.")
+    ] = None,
+    take: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Of the log: a column to take along; may be repeated.")
+    ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Join label rows with the features that serving would have given at each label's time."""
+    """Join label rows with the features that serving would have given at each label's time, or has given."""
+    if entities is None:
+        raise typer.BadParameter("the label rows: a Parquet file or a query", param_hint="--entities")
+    if from_served_log is None and (version is not None or take):
+        raise typer.BadParameter("is about a log: --from-served-log", param_hint="--version, --take")
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
-        made = store.get_historical_features(
-            entities,
-            service,
-            engine,
-            timestamp_column=timestamp_column,
-            prune_as_of=_read_prune_time(prune_as_of),
-            report=report,
-        )
+        if from_served_log is not None:
+            made = store.training_set_from_log(from_served_log, entities, service, version=version, take=take or ())
+        else:
+            made = store.get_historical_features(
+                entities,
+                service,
+                engine,
+                timestamp_column=timestamp_column,
+                prune_as_of=_read_prune_time(prune_as_of),
+                report=report,
+            )
         made.write_parquet(out)
     if as_json:
         print_json(made.manifest.to_document() | {"out": str(out)})
@@ -73,6 +96,8 @@ def _show(manifest: Manifest, out: Path) -> None:
     rates = manifest.missing_rates
     features = [[name, f"{manifest.missing[name]:,}", f"{rates[name]:.1%}"] for name in manifest.features]
     shown.print(table("", _FEATURES, features))
+    if manifest.engine == "served log":
+        shown.print(manifest.labels, markup=False, soft_wrap=True)
     made = f"{manifest.rows:,} rows × {len(manifest.features)} features in {manifest.seconds:.2f} s"
     shown.print(f"{made}, definitions version {manifest.definitions_version}: {out}", markup=False, soft_wrap=True)
     for source in manifest.sources:

@@ -269,6 +269,29 @@ def read_log(files: Sequence[LogFile]) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
 
 
+def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | None) -> About:
+    """What all the files are of; the newest version where several have the same features.
+
+    Args:
+        files: at least one, of one service.
+        served: the features that are wanted; None: those of the files, which are of one version.
+
+    Raises:
+        DataError: some have other features; it names their versions.
+    """
+    newest = max(files, key=lambda file: file.about.version).about
+    wanted = newest.features if served is None else {name: str(dtype) for name, dtype in served.items()}
+    other = sorted({file.about.version for file in files if list(file.about.features.items()) != list(wanted.items())})
+    if other:
+        raise DataError(
+            f"served log: service {newest.service}",
+            expected="records of the features that are served now, in their order",
+            got=f"others, of version {', '.join(map(str, other))} of the serving plan",
+            hint="take the records of one version, with its features: version=… or --version",
+        )
+    return newest
+
+
 def plain(table: pa.Table) -> pa.Table:
     """The same rows without dictionaries."""
     fields = [

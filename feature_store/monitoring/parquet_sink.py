@@ -63,7 +63,7 @@ class ParquetSink:
 
 
 def _repeats(kind: pa.DataType) -> bool:
-    return pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _by_date(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -122,6 +122,14 @@ class MatrixPlan:
         return [(group, block.offset, block.offset + block.width) for _, group, block in ordered]
 
 
+def matrix_columns(types: Mapping[str, DType]) -> list[str]:
+    """The names of the matrix's columns: a feature's, or one for each element of a fixed-size array."""
+    names: list[str] = []
+    for name, dtype in types.items():
+        names += [name] if dtype.length is None else [f"{name}[{i}]" for i in range(dtype.length)]
+    return names
+
+
 def as_index(columns: list[int]) -> Index:
     """Columns as a slice when they are neighbours in order, else as an index array."""
     if columns == list(range(columns[0], columns[0] + len(columns))):

@@ -17,7 +17,7 @@ from feature_store.online import keys
 from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, TransformInput, WindowColumn
 from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
 from feature_store.online.layout import RowLayout
-from feature_store.online.matrix import MatrixPlan
+from feature_store.online.matrix import MatrixPlan, matrix_columns
 from feature_store.online.resp import KeyWriter, ReplyParser, RowRun, argument
 from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.transforms import find_transform
@@ -260,11 +260,7 @@ class CompiledService:
 
     @cached_property
     def _matrix_columns(self) -> list[str]:
-        names: list[str] = []
-        for name, column in self.columns.items():
-            length = column.dtype.length
-            names += [name] if length is None else [f"{name}[{i}]" for i in range(length)]
-        return names
+        return matrix_columns({name: column.dtype for name, column in self.columns.items()})
 
     def _request_value(self, wanted: TransformInput, item: Any, where: str) -> Any:
         if item is None:

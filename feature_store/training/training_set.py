@@ -25,6 +25,7 @@ from feature_store.engines.report import Silent
 from feature_store.engines.sources import parquet_rows, reading
 from feature_store.errors import DataError, RequestError, extra
 from feature_store.online.conversation import PublishedPlan
+from feature_store.online.matrix import matrix_columns
 from feature_store.registry.compile import compile_plan
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceSnapshot, source_files_now
@@ -74,15 +75,19 @@ class Project(NamedTuple):
 class TrainingSet:
     """Label rows with features: every label row once, in order, all its columns first, then the features.
 
+    Args:
+        joined: the rows.
+        manifest: what they were made of.
+        types: of the features, in order.
+
     Attributes:
         manifest: what it was made of.
         columns: the columns of `to_numpy()`, as OnlineResponse.columns.
     """
 
-    def __init__(self, joined: Joined, manifest: Manifest, service: CompiledService) -> None:
-        self._joined, self.manifest = joined, manifest
-        self._types = {name: column.dtype for name, column in service.columns.items()}
-        self.columns = service.matrix_columns()
+    def __init__(self, joined: Joined, manifest: Manifest, types: Mapping[str, DType]) -> None:
+        self._joined, self.manifest, self._types = joined, manifest, types
+        self.columns = matrix_columns(types)
 
     def __len__(self) -> int:
         return self._joined.rows
@@ -141,8 +146,7 @@ def historical_features(
     """See FeatureStore.get_historical_features."""
     begun = time.perf_counter()
     definitions = project.definitions
-    plan = compile_plan(definitions, project=project.name, version=project.version.version)
-    compiled = PublishedPlan(plan, b"", project.transforms).service(service)
+    compiled = compiled_service(service, project)
     labels = engine.labels(label_rows(entity_df, project.folder))
     columns = ServedColumns(compiled, labels.schema, labels.where)
     refuse_labels(labels.schema, labels.where, _needed(columns, definitions), timestamp_column)
@@ -172,7 +176,23 @@ def historical_features(
         rows=joined.rows,
         missing=dict(joined.missing),
     )
-    return TrainingSet(joined, manifest, compiled)
+    return TrainingSet(joined, manifest, served_types(compiled))
+
+
+def compiled_service(service: str | Sequence[str], project: Project) -> CompiledService:
+    """A service as clients compile it.
+
+    Raises:
+        NotFoundError, RequestError: there is no such service, or feature.
+        TransformError: an on-demand function is missing or differs from the applied one.
+    """
+    plan = compile_plan(project.definitions, project=project.name, version=project.version.version)
+    return PublishedPlan(plan, b"", project.transforms).service(service)
+
+
+def served_types(service: CompiledService) -> dict[str, DType]:
+    """The features of a service and their types."""
+    return {name: column.dtype for name, column in service.columns.items()}
 
 
 def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:

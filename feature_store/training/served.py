@@ -1,0 +1,139 @@
+"""Training sets from the log of what was served: labels with the vectors that the model was given, as they were.
+
+A label names the request that it is of, by `request_id`, and the row of it: by `request_row`, its number in the
+request, when the labels have that column, else by the service's join keys. Labels whose request was not logged are left
+out; the manifest says how many there were.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.definitions.dtypes import DType, Int32, String
+from feature_store.engines.labels import label_values
+from feature_store.engines.local_join import LocalJoined
+from feature_store.engines.rows import refuse_column, storage_type
+from feature_store.engines.served_log import (
+    REQUEST_ID,
+    REQUEST_ROW,
+    SERVED_AT,
+    log_files,
+    one_feature_list,
+    read_log,
+    statuses_of,
+)
+from feature_store.engines.sources import reading
+from feature_store.errors import DataError
+from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
+from feature_store.training.training_set import TrainingSet, compiled_service, label_rows, served_types
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from feature_store.engines.join import JoinEngine, Labels
+    from feature_store.engines.served_log import About, LogFile
+    from feature_store.training.training_set import Project
+
+    Places = np.ndarray[Any, np.dtype[np.int64]]
+
+_LABEL, _RECORD = "place of label", "place of record"
+
+
+def training_set_from_log(
+    log: Path,
+    labels: Any,
+    service: str,
+    *,
+    project: Project,
+    engine: JoinEngine,
+    version: int | None,
+    take: Sequence[str],
+) -> TrainingSet:
+    """See FeatureStore.training_set_from_log."""
+    begun = time.perf_counter()
+    files = log_files(log, service, version)
+    served = served_types(compiled_service(service, project)) if version is None else None
+    about = one_feature_list(files, served)
+    given = engine.labels(label_rows(labels, project.folder))
+    records = read_log(files)
+    of_labels, of_records = _matched(given, records, about)
+    chosen = records.take(pa.array(of_records))
+    columns = _columns(given, of_labels, chosen, about, take)
+    statuses = statuses_of(chosen, list(about.features))
+    missing = {name: int(np.count_nonzero(codes)) for name, codes in statuses.items()}
+    joined = LocalJoined(pa.table(columns), missing)
+    manifest = Manifest(
+        project=about.project,
+        definitions_version=about.version,
+        definitions_digest=project.version.digest if about.version == project.version.version else "",
+        service=service,
+        features=tuple(about.features),
+        engine="served log",
+        labels=f"{given.where}: {len(given.rows):,} rows, of which {joined.rows:,} were logged",
+        timestamp_column=SERVED_AT,
+        sources=(SourceSnapshot(f"served log {log}", _snapshots(files), len(records)),),
+        made_at=datetime.now(UTC),
+        seconds=time.perf_counter() - begun,
+        rows=joined.rows,
+        missing=missing,
+    )
+    return TrainingSet(joined, manifest, about.feature_types)
+
+
+def _matched(labels: Labels, records: pa.Table, about: About) -> tuple[Places, Places]:
+    """The places of labels that were logged, in order, and of their records.
+
+    Raises:
+        DataError: the labels lack a column, or name more than one record.
+    """
+    by_row = REQUEST_ROW in labels.schema.names
+    keys = {REQUEST_ROW: Int32} if by_row else {name: DType.parse(text) for name, text in about.keys.items()}
+    keys = {REQUEST_ID: String} | keys
+    left = {}
+    for name, dtype in keys.items():
+        where = f"{labels.where}: column {name}"
+        refuse_column(where, name, dtype, labels.schema)
+        left[name] = label_values(labels.rows[name], dtype, where)
+    left[_LABEL] = pa.array(np.arange(len(labels.rows)))
+    right = {name: records[name].cast(storage_type(dtype)) for name, dtype in keys.items()}
+    right[_RECORD] = pa.array(np.arange(len(records)))
+    with reading(labels.where):
+        pairs = pa.table(left).join(pa.table(right), list(keys), join_type="inner").sort_by(_LABEL)
+    of_labels, of_records = pairs[_LABEL].to_numpy(), pairs[_RECORD].to_numpy()
+    twice = np.flatnonzero(of_labels[1:] == of_labels[:-1])
+    if len(twice):
+        row = int(of_labels[twice[0]])
+        named = ", ".join(f"{name}={left[name][row].as_py()!r}" for name in keys)
+        hint = f"give each request an id of its own{'' if by_row else f', or the labels a column {REQUEST_ROW}'}"
+        raise DataError(f"{labels.where}, row {row}", expected="one record", got=f"several of {named}", hint=hint)
+    return of_labels, of_records
+
+
+def _columns(
+    labels: Labels, of_labels: Places, chosen: pa.Table, about: About, take: Sequence[str]
+) -> dict[str, pa.ChunkedArray]:
+    """The labels' columns, what else is taken of the log, and the features."""
+    rows = labels.rows.take(pa.array(of_labels))
+    columns = {name: rows[name] for name in rows.column_names}
+    for name in (*take, *about.features):
+        if name not in chosen.column_names:
+            expected = f"a column of the log: {', '.join(set(chosen.column_names) - set(about.features))}"
+            raise DataError(f"served log: column {name}", expected=expected, got="none")
+        if name in columns:
+            hint = "rename the column, or do not take it"
+            expected = "a name that neither a feature nor what is taken has"
+            raise DataError(f"{labels.where}: column {name}", expected=expected, got=name, hint=hint)
+        columns[name] = chosen[name]
+    return columns
+
+
+def _snapshots(files: Sequence[LogFile]) -> tuple[SourceFile, ...]:
+    with reading(f"served log {files[0].path}"):
+        found = [(file.path, file.path.stat()) for file in files]
+    return tuple(SourceFile(str(path), about.st_size, about.st_mtime_ns) for path, about in found)
