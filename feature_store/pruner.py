@@ -140,9 +140,19 @@ class Pruner:
         return Importances.from_json(records[0].document) if records else None
 
     def measure(
-        self, service: str, training: Training, *, seeds: Sequence[int] = (0, 1, 2), report: Report | None = None
+        self,
+        service: str,
+        training: Training,
+        *,
+        seeds: Sequence[int] = (0, 1, 2),
+        most_rows: int | None = None,
+        report: Report | None = None,
     ) -> Importances:
         """Measure the importances of a service's features on the earlier part of a training set, and keep them.
+
+        Args:
+            most_rows: how many rows to take at most, evenly spread: some models take hours for hundreds of refits on
+                all of them; None: all.
 
         Raises:
             NotFoundError, RequestError, DataError: the service, the model or the training set are not as they must be.
@@ -152,7 +162,8 @@ class Pruner:
             from feature_store.pruning.measure import measure
 
         earlier, _ = self._parts(service, training)
-        found = measure(earlier, load_factory(training.model), seeds=seeds, report=report)
+        rows = earlier if most_rows is None else earlier.thinned(most_rows)
+        found = measure(rows, load_factory(training.model), seeds=seeds, report=report)
         return self.import_importances(service, found)
 
     # -- plans --------------------------------------------------------------------------------------------------

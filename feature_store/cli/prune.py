@@ -98,13 +98,16 @@ def measure(
     timestamp: Timestamp = "event_timestamp",
     earlier: Earlier = EARLIER,
     seeds: Seeds = 3,
+    rows: Annotated[
+        int | None, typer.Option(min=100, help="How many of the earlier rows to take, evenly spread; all unless given.")
+    ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Measure the importances of a service's features by refits on the earlier rows, and keep them."""
     training = Training(training_set, label, entity, model, timestamp, earlier)
     with FeatureStore(repo) as store, _Fits("measure") as report:
-        found = Pruner(store).measure(service, training, seeds=range(seeds), report=report)
+        found = Pruner(store).measure(service, training, seeds=range(seeds), most_rows=rows, report=report)
     _show_importances(found, as_json)
 
 
