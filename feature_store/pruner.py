@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from feature_store.definitions.pruned import columns_of, pruning_of, service_digest
+from feature_store.definitions.pruned import columns_of, pruned, pruning_of, service_digest
 from feature_store.errors import ConflictError, NotFoundError, RefusedError, extra
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import Importances, checked
@@ -31,6 +32,7 @@ from feature_store.registry.store import current_author
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from feature_store.applying import Applied
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from feature_store.definitions.pruning import Answer, Stage
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
-    from feature_store.pruning.planner import Budget, Latency
+    from feature_store.pruning.footprint import Footprint
+    from feature_store.pruning.planner import Budget, Choice, Latency
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
     from feature_store.store import FeatureStore
@@ -234,6 +237,53 @@ class Pruner:
                 timed.append(Timed(model.cost(names), took))
         return fit_latency(timed)
 
+    def footprint(
+        self,
+        service: str,
+        requests: Sequence[Mapping[str, Any]],
+        *,
+        repeats: int = 1000,
+        now: datetime | None = None,
+        report: Report | None = None,
+    ) -> Footprint:
+        """What a service costs as it is served now: asks, lets Redis count, and takes the time.
+
+        Other clients' requests are counted along: have none meanwhile.
+
+        Args:
+            requests: entity rows and request fields, several, so that not always the same keys are read.
+            repeats: how many requests are timed, in turn.
+            now: of the requests.
+            report: is told after each.
+        """
+        from feature_store.pruning.footprint import Counted, footprint
+
+        online, client = self._store.online, self._store.client
+
+        def ask(rows: Mapping[str, Any]) -> int:
+            return len(client.get_online_features(service, rows, now=now).to_numpy()[0])
+
+        features = [ask(rows) for rows in requests][-1]  # and once before anything is counted
+        counted = [Counted.of(online.info()), Counted.of(online.info())]
+        for rows in requests:
+            ask(rows)
+        counted.append(Counted.of(online.info()))
+        seconds = []
+        for i, rows in enumerate(islice(cycle(requests), repeats)):
+            begun = time.perf_counter()
+            ask(rows)
+            seconds.append(time.perf_counter() - begun)
+            if report is not None:
+                report(i + 1, repeats)
+        return footprint(features, counted, len(requests), seconds, self._redis_bytes(service))
+
+    def _redis_bytes(self, service: str) -> int:
+        """Of all that the service reads."""
+        plan, read = self._store.online.require_published().plan, set()
+        for view in pruned(self._store.applied()).stored_views_of(service):
+            read.add(view.name if plan.tiles_of(view.name) is not None else plan.group_of(view.name).name)
+        return sum(found["bytes"] for name, found in self._store.online.statistics().items() if name in read)
+
     def _timed(self, features: str | list[str], rows: Mapping[str, Any]) -> float:
         """Milliseconds of one request."""
         begun = time.perf_counter()
@@ -257,6 +307,17 @@ class Pruner:
             for field in (field for one in computed.requests for field in one.fields):
                 rows[field.name] = "" if field.dtype.name == "String" else 0
         return rows
+
+    def curve(self, plan: PrunePlan) -> list[Choice]:
+        """The importance–cost curve that a plan lies on: see `frontier`.
+
+        Raises:
+            NotFoundError: there are no importances of the service.
+        """
+        from feature_store.pruning.frontier import frontier
+
+        pinned = policy_pins(self._store.applied(), model := self.costs(plan.service, plan.request))
+        return frontier(model, self._importances(plan.service).by_name(), required=pinned)
 
     def plans(self, service: str | None = None) -> list[PrunePlan]:
         """The plans that are kept, the newest first."""

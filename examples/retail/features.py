@@ -109,7 +109,10 @@ household_hours = windows(
     "household_hours",
     LINES,
     (HOUSEHOLD,),
-    *(over("day", "count", LONG, f"household_{when}_lines", f"{when} == True") for when in ("morning", "evening", "weekend")),
+    *(
+        over("day", "count", LONG, f"household_{when}_lines", f"{when} == True")
+        for when in ("morning", "evening", "weekend")
+    ),
 )
 household_departments = windows(
     "household_departments",
@@ -172,9 +175,7 @@ purchases = windows(
     over("day", "count", ALL, "bought_lines"),
     over("quantity", "sum", LONG, "bought_quantity"),
 )
-purchase_weeks = windows(
-    "purchase_weeks", WEEKS, (HOUSEHOLD, CATEGORY), over("sales", "count", ALL, "bought_weeks")
-)
+purchase_weeks = windows("purchase_weeks", WEEKS, (HOUSEHOLD, CATEGORY), over("sales", "count", ALL, "bought_weeks"))
 purchase_days = windows(
     "purchase_days",
     LINES,

@@ -111,10 +111,12 @@ _QUERIES = {
     """,
     "demographics": f"""
         SELECT household_id,
-            {", ".join(
-                f"(list_position(string_split('{levels}', ','), {column}) - 1)::INTEGER AS {name}"
-                for name, (column, levels) in _BANDS.items()
-            )},
+            {
+        ", ".join(
+            f"(list_position(string_split('{levels}', ','), {column}) - 1)::INTEGER AS {name}"
+            for name, (column, levels) in _BANDS.items()
+        )
+    },
             (home_ownership IN ('Homeowner', 'Probable Homeowner'))::INTEGER AS is_owner,
             (marital_status = 'Married')::INTEGER AS is_married,
             (household_comp LIKE '% Kids' AND household_comp NOT LIKE '%No Kids')::INTEGER AS has_kids,
@@ -153,7 +155,9 @@ _QUERIES = {
             FROM (SELECT DISTINCT household_id FROM lines), categories, mondays
             WHERE category_id < {CATEGORIES}
                 AND hash(household_id, category_id, monday) % {CATEGORIES} < {LABELS_OF_WEEK}
-        ), visits AS (SELECT household_id, store_id, max(ts) AS ts FROM lines GROUP BY household_id, store_id, basket_id)
+        ), visits AS (
+            SELECT household_id, store_id, max(ts) AS ts FROM lines GROUP BY household_id, store_id, basket_id
+        )
         SELECT chosen.household_id, chosen.category_id, chosen.department_id, coalesce(visits.store_id, 0) AS store_id,
             (epoch(chosen.monday) // 86400)::INTEGER AS today,
             (bought.monday IS NOT NULL)::INTEGER AS bought, chosen.monday {_UTC}

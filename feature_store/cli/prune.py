@@ -1,4 +1,4 @@
-"""Commands that prune a service: import, measure, show, plan, verify, apply, rollback."""
+"""Commands that prune a service: import, measure, show, plan, curve, verify, apply, rollback."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
     from feature_store.pruner import FeatureAccount
+    from feature_store.pruning.footprint import Footprint
     from feature_store.pruning.importance import Importances
     from feature_store.pruning.plan import PrunePlan
     from feature_store.pruning.verify import Verification
@@ -177,6 +178,27 @@ def plan(
 
 
 @app.command()
+def curve(
+    plan: PlanId,
+    out: Annotated[list[Path], typer.Option(help="A file to draw it in: .svg, .png or .pdf; may be repeated.")],
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Draw how much importance each budget buys, and where the plan lies."""
+    from feature_store.pruning.drawing import draw_curve
+
+    with FeatureStore(repo) as store:
+        pruner = Pruner(store)
+        found = pruner.find(plan)
+        choices = pruner.curve(found)
+    draw_curve(choices, found, out)
+    if as_json:
+        print_json([asdict(one.cost) | {"importance": one.importance, "kept": one.kept} for one in choices])
+    else:
+        console().print(f"drawn: {', '.join(map(str, out))}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def verify(
     plan: PlanId,
     training_set: TrainingSet,
@@ -210,7 +232,7 @@ def verify(
     if as_json:
         print_json(_about(found) | {"verification": found.verification, "instead": instead and _about(instead)})
     else:
-        _show_verification(verification, found, instead)
+        show_verification(verification, found, instead)
     if not found.is_verified:
         raise typer.Exit(1)
 
@@ -331,7 +353,8 @@ def _line(plan: PrunePlan) -> str:
     )
 
 
-def _show_verification(verification: Verification, found: PrunePlan, instead: PrunePlan | None) -> None:
+def show_verification(verification: Verification, found: PrunePlan, instead: PrunePlan | None) -> None:
+    """What was found of each candidate, and what to apply."""
     rows = [
         [
             len(one.kept),
@@ -354,6 +377,27 @@ def _show_verification(verification: Verification, found: PrunePlan, instead: Pr
         out.print(f"instead: {_line(instead)}", markup=False, soft_wrap=True)
     elif not found.is_verified:
         out.print(verification.reason, markup=False, soft_wrap=True)
+
+
+def show_footprints(before: Footprint, after: Footprint, plan: PrunePlan) -> None:
+    """What requests cost before and after a plan was applied, and what the model lost."""
+
+    def row(name: str, was: float, now: float, shown: str) -> list[str]:
+        return [name, format(was, shown), format(now, shown), f"{now / was - 1:+.1%}" if was else MISSING]
+
+    rows = [
+        row("features", before.features, after.features, ",d"),
+        row("keys a request", before.keys, after.keys, ",.0f"),
+        row("bytes a request", before.bytes, after.bytes, ",.0f"),
+        row("MB in Redis", before.redis_bytes / 1e6, after.redis_bytes / 1e6, ",.2f"),
+        row("p50, ms", before.p50_ms, after.p50_ms, ".3f"),
+        row("p99, ms", before.p99_ms, after.p99_ms, ".3f"),
+    ]
+    if plan.verification is not None:
+        found = plan.verification
+        change = f"{found['difference']:+.4f}, at least {found['lower_bound']:+.4f}"
+        rows.append([found["metric"].upper(), f"{found['full']:.4f}", f"{found['pruned']:.4f}", change])
+    console().print(table("", {"": "left"} | dict.fromkeys(("before", "after", "change"), "right"), rows))
 
 
 def _show_applied(applied: Any, as_json: bool) -> None:
