@@ -1,10 +1,18 @@
-"""A job's Report as progress bars: rows, rows per second, time left."""
+"""Progress bars: of a job's rows, and of what is counted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -12,6 +20,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.progress import Task
+
+# How often a bar is drawn that no thread draws.
+_REFRESHES = 20
 
 
 class RowsPerSecond(ProgressColumn):
@@ -60,3 +71,40 @@ class ProgressReport:
     def __exit__(self, *_: object) -> None:
         if self._progress.live.is_started:
             self._progress.stop()
+
+
+class CountReport:
+    """A bar over things that are counted, whose number may be known better as they go on; a context manager.
+
+    Args:
+        name: what is done.
+        things: what is counted.
+        console: where it is shown.
+        auto_refresh: False: shown anew at every twentieth, by who counts, so that no thread is timed along.
+    """
+
+    def __init__(self, name: str, things: str, console: Console, *, auto_refresh: bool = True) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<12}", markup=False),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn(things, markup=False),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            auto_refresh=auto_refresh,
+        )
+        self._task = self._progress.add_task(name, total=None)
+        self._by_hand = not auto_refresh
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many are done, of so many as far as is known."""
+        self._progress.update(self._task, completed=done, total=total)
+        if self._by_hand and (done % max(1, total // _REFRESHES) == 0 or done == total):
+            self._progress.refresh()
+
+    def __enter__(self) -> CountReport:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

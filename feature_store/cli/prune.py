@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import MISSING, console, print_json, table
+from feature_store.cli.progress import CountReport
 from feature_store.cli.project import show_changes
 from feature_store.errors import RequestError
 from feature_store.pruner import EARLIER, Pruner, Training
@@ -107,7 +108,7 @@ def measure(
 ) -> None:
     """Measure the importances of a service's features by refits on the earlier rows, and keep them."""
     training = Training(training_set, label, entity, model, timestamp, earlier)
-    with FeatureStore(repo) as store, _Fits("measure") as report:
+    with FeatureStore(repo) as store, CountReport("measure", "fits", console(stderr=True)) as report:
         found = Pruner(store).measure(service, training, seeds=range(seeds), most_rows=rows, report=report)
     _show_importances(found, as_json)
 
@@ -218,7 +219,7 @@ def verify(
 ) -> None:
     """Refit without what a plan drops and compare on later rows. Exit code 1 when it does not pass."""
     training = Training(training_set, label, entity, model, timestamp, earlier)
-    with FeatureStore(repo) as store, _Fits("verify") as report:
+    with FeatureStore(repo) as store, CountReport("verify", "fits", console(stderr=True)) as report:
         pruner = Pruner(store)
         found, verification, instead = pruner.verify(
             pruner.find(plan),
@@ -266,31 +267,6 @@ def rollback(service: Service, repo: Repo = Path(), as_json: AsJson = False) -> 
 # -- what is shown --------------------------------------------------------------------------------------------------
 
 
-class _Fits:
-    """A progress bar over fits, whose number is known better as they go on."""
-
-    def __init__(self, name: str) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("fits"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console(stderr=True),
-        )
-        self._task = self._progress.add_task(name, total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
-
-    def __enter__(self) -> _Fits:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-
 def _read_request(text: str) -> dict[str, int]:
     found = {}
     for part in text.split(","):
@@ -302,8 +278,8 @@ def _read_request(text: str) -> dict[str, int]:
 
 
 def _show_importances(found: Importances, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(found))
+    if as_json:  # as a document that `prune import` takes
+        print_json(orjson.loads(found.to_json()))
         return
     columns = {"feature": "left", "importance": "right", "std": "right"}
     ordered = sorted(found.features, key=lambda item: -item.importance)

@@ -1,0 +1,146 @@
+"""Prunes the service coming_week: importances, plan, verification, apply; then what requests cost, before and after.
+
+    python prune.py                      # all views of an entity in one row
+    python prune.py --row-groups view    # a row of its own for each view
+    python prune.py --measure            # measure the importances anew, as importances.json was made
+
+It runs a Redis of its own (the embedded server), and leaves the pruned version served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))  # the model is named as a module of this folder
+
+import tables  # noqa: E402
+
+from feature_store import FeatureStore  # noqa: E402
+from feature_store.cli.output import console as make_console  # noqa: E402
+from feature_store.cli.progress import CountReport, ProgressReport  # noqa: E402
+from feature_store.cli.prune import show_footprints, show_verification  # noqa: E402
+from feature_store.pruner import Pruner, Training  # noqa: E402
+from feature_store.pruning.drawing import draw_curve  # noqa: E402
+from feature_store.pruning.importance_file import read_importances  # noqa: E402
+from feature_store.pruning.planner import Budget  # noqa: E402
+
+if TYPE_CHECKING:
+    from typing import Any
+
+SERVICE = "coming_week"
+IMPORTANCES = FOLDER / "importances.json"
+END = datetime(2017, 12, 25, tzinfo=UTC)
+MARGIN = 0.002
+# Of the importance: what a plan may lose of 0.35 AUC above chance is then a fifth of the margin.
+KEEP = 0.999
+# A request: a household, in a store, and candidates, which are of about so many departments.
+CANDIDATES, DEPARTMENTS = 50, 10
+ENTITIES = {"household_id": 1, "category_id": CANDIDATES, "department_id": DEPARTMENTS, "store_id": 1}
+REQUESTS, REPEATS = 200, 3000
+# Hundreds of refits on all 455,000 earlier rows would take hours.
+MEASURED_ROWS = 150_000
+console = make_console()
+
+
+def main() -> None:
+    options = _options()
+    os.environ["ROW_GROUPS"] = options.row_groups
+    os.environ["RETAIL_PROJECT"] = f"retail_{options.row_groups}"
+    tables.make()
+    with FeatureStore(FOLDER) as store:
+        served(store)
+        training = Training(training_set(store), "bought", "household_id", "model:make")
+        pruner = Pruner(store)
+        if options.measure:
+            with CountReport("measure", "fits", console) as report:
+                found = pruner.measure(SERVICE, training, most_rows=MEASURED_ROWS, report=report)
+            IMPORTANCES.write_bytes(found.to_json())
+        else:
+            pruner.import_importances(SERVICE, read_importances(IMPORTANCES))
+        prune(store, pruner, training, FOLDER / "output" / options.row_groups)
+
+
+def served(store: FeatureStore) -> None:
+    """Apply, materialize, and undo an earlier pruning."""
+    store.apply()
+    if store.applied().prunings:
+        Pruner(store).rollback(SERVICE)
+    with ProgressReport(console) as report:
+        store.materialize(end=END, report=report)
+
+
+def training_set(store: FeatureStore) -> Path:
+    """The features of all labels, as they were when each week began."""
+    path, labels = FOLDER / "data" / "training.parquet", FOLDER / "data" / "labels.parquet"
+    with console.status("joining 153 features to 673,000 labels"):
+        found = store.get_historical_features(pq.read_table(labels), SERVICE, prune_as_of="never")
+        pq.write_table(found.to_arrow(), path)
+    return path
+
+
+def prune(store: FeatureStore, pruner: Pruner, training: Training, output: Path) -> None:
+    """Plan, verify, apply; show what it changes."""
+    request = {
+        entity.name: ENTITIES[entity.join_key]
+        for view in store.applied().stored_views_of(SERVICE)
+        for entity in view.entities
+    }
+    plan = pruner.plan(SERVICE, Budget(keep=KEEP), request)
+    with CountReport("verify", "fits", console) as report:
+        plan, verification, instead = pruner.verify(plan, training, margin=MARGIN, report=report)
+    show_verification(verification, plan, instead)
+    chosen = plan if plan.is_verified else instead
+    if chosen is None:
+        sys.exit("No plan passes: nothing is pruned.")
+    asked = requests(training.path)
+    with CountReport("read, full", "requests", console, auto_refresh=False) as report:
+        before = pruner.footprint(SERVICE, asked, repeats=REPEATS, now=END, report=report)
+    pruner.apply(chosen, "drop")
+    with CountReport("read, pruned", "requests", console, auto_refresh=False) as report:
+        after = pruner.footprint(SERVICE, asked, repeats=REPEATS, now=END, report=report)
+    show_footprints(before, after, chosen)
+    drawn = [output / "curve.svg", output / "curve.png"]
+    draw_curve(pruner.curve(chosen), chosen, drawn)
+    console.print(f"importance–cost curve: {', '.join(str(path.relative_to(FOLDER)) for path in drawn)}")
+
+
+def requests(path: Path) -> list[dict[str, Any]]:
+    """What the recommender would ask in the week after the last: some households, each with its candidates."""
+    names = ["household_id", "category_id", "department_id", "store_id"]
+    rows = pq.read_table(path, columns=names).to_pydict()
+    department = dict(zip(rows["category_id"], rows["department_id"], strict=True))
+    store = dict(zip(rows["household_id"], rows["store_id"], strict=True))
+    choose = random.Random(0)
+    asked = []
+    for household in choose.sample(sorted(store), REQUESTS):
+        categories = choose.sample(sorted(department), CANDIDATES)
+        asked.append(
+            {
+                "household_id": household,
+                "category_id": categories,
+                "department_id": [department[category] for category in categories],
+                "store_id": store[household],
+                "today": int(END.timestamp()) // 86_400,
+            }
+        )
+    return asked
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Prune the service coming_week, and measure what it saves.")
+    parser.add_argument("--row-groups", choices=["entity", "view"], default="entity", help="what shares a stored row")
+    parser.add_argument("--measure", action="store_true", help="measure the importances anew")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
