@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.pruned import columns_of, pruned, pruning_of, service_digest
+from feature_store.engines.sources import parquet_rows
 from feature_store.errors import ConflictError, NotFoundError, RefusedError, extra
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import Importances, checked
-from feature_store.pruning.labels import classify
 from feature_store.pruning.plan import (
     PrunePlan,
-    consumers,
     make_plan,
     offered_instead,
     policy_pins,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from feature_store.applying import Applied
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
+    from feature_store.pruning.accounts import FeatureAccount
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
     from feature_store.pruning.footprint import Footprint
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 EARLIER = 0.7
 # Of a usual request's entities, at which its latency is measured.
 _SHARES = (0.1, 0.5, 1.0)
+_DECODES = 31
+_RECENT_DAYS, _DAY_US = 28, 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -69,37 +72,6 @@ class Training:
     model: str
     timestamp: str = "event_timestamp"
     earlier: float = EARLIER
-
-
-@dataclass(frozen=True)
-class FeatureAccount:
-    """The profit and loss of one feature.
-
-    Attributes:
-        feature, view: its name as served, and where it comes from.
-        importance, std: None when nothing is known.
-        bytes, keys: of a request, that go with it alone.
-        redis_bytes: of the online store, that go with it alone; None when the store was not asked.
-        consumers: the services that serve it.
-        labels: see `labels.classify`; `required` when a tag pins it.
-        dropped_by: the prune plan that drops it now.
-    """
-
-    feature: str
-    view: str
-    importance: float | None
-    std: float | None
-    bytes: int
-    keys: int
-    redis_bytes: int | None
-    consumers: tuple[str, ...]
-    labels: tuple[str, ...]
-    dropped_by: str | None
-
-    @property
-    def importance_per_byte(self) -> float | None:
-        """Importance per byte of a request; None when it costs nothing, or nothing is known."""
-        return self.importance / self.bytes if self.importance is not None and self.bytes else None
 
 
 class Pruner:
@@ -434,40 +406,65 @@ class Pruner:
         """
         return self._store.prune(service, None)
 
-    def accounts(self, service: str, request: Mapping[str, int], *, redis: bool = True) -> list[FeatureAccount]:
+    def accounts(
+        self, service: str, request: Mapping[str, int], *, redis: bool = True, timed: bool = False
+    ) -> list[FeatureAccount]:
         """The profit and loss of each feature of a service, the most important first.
 
+        Args:
+            request: how many distinct entities a usual request has, by entity name.
+            redis: whether to ask the online store what it holds.
+            timed: whether to time requests, which takes some seconds.
+
         Raises:
-            NotFoundError, RequestError: as `costs`.
+            NotFoundError, RequestError: as `costs`; with `timed`, as `latency`.
         """
+        from feature_store.pruning.accounts import accounts_of
+
         definitions = self._store.applied()
-        model, importances = self.costs(service, request), self.importances(service)
-        rows = {name: about["rows"] for name, about in self._store.online.statistics().items()} if redis else None
-        known = {item.feature: item for item in importances.features} if importances is not None else {}
-        serving = consumers(definitions)
-        served = {name: tuple(serving[view, feature]) for name, view, feature in columns_of(definitions, service)}
-        labels = classify(importances, served) if importances is not None else {}
-        pinned = policy_pins(definitions, model)
-        pruning = definitions.prunings.get(service)
-        dropped = {feature.name for feature in pruning.dropped} if pruning is not None else set()
-        found = []
-        for name in model.features:
-            alone, item = model.alone(name), known.get(name)
-            found.append(
-                FeatureAccount(
-                    feature=name,
-                    view=model.views[name],
-                    importance=item.importance if item is not None else None,
-                    std=item.std if item is not None else None,
-                    bytes=alone.bytes,
-                    keys=alone.keys,
-                    redis_bytes=model.stored_alone(name, rows) if rows is not None else None,
-                    consumers=served[name],
-                    labels=(*labels.get(name, ()), *(["required"] if name in pinned else [])),
-                    dropped_by=pruning.plan if pruning is not None and name in dropped else None,
-                )
-            )
-        return sorted(found, key=lambda account: -(account.importance or 0.0))
+        return accounts_of(
+            definitions,
+            self.costs(service, request),
+            self.importances(service),
+            pinned=policy_pins(definitions, self.costs(service, request)),
+            rows=self._stored_rows() if redis else None,
+            daily=self._daily_rows(definitions, service) if redis else {},
+            latency=self.latency(service, request) if timed else None,
+            decode_ns=self._decode_ns(service, request) if timed else {},
+        )
+
+    def _stored_rows(self) -> dict[str, int]:
+        return {name: about["rows"] for name, about in self._store.online.statistics().items()}
+
+    def _daily_rows(self, definitions: DefinitionSet, service: str) -> dict[str, float]:
+        """Of each view of which that is known, how many rows are materialized a day: what its source had of the last
+        weeks; of a view with aggregations each stored entity's row, once a day."""
+        plan, stored, found = self._store.online.require_published().plan, self._stored_rows(), {}
+        for view in pruned(definitions).stored_views_of(service):
+            if not isinstance(view, FeatureView) or view.source is None:
+                continue
+            group = plan.group_of(view.name)
+            if view.aggregations:
+                found[view.name] = float(stored.get(group.name, 0))
+            elif intervals := self._store.registry.finished_intervals(view.name, group.generation):
+                end_us = intervals[-1][1]
+                rows = parquet_rows(view.source, view, self._store.config.folder)
+                count = rows.count_between(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
+                found |= {} if count is None else {view.name: count / _RECENT_DAYS}
+        return found
+
+    def _decode_ns(self, service: str, request: Mapping[str, int]) -> dict[str, int]:
+        """Of each feature that is served, the nanoseconds to make a matrix of it alone: the median of some requests."""
+        rows, found = self._rows(service, request), {}
+        for name, view, feature in columns_of(pruned(self._store.applied()), service):
+            times = []
+            for _ in range(_DECODES):
+                response = self._store.client.get_online_features([f"{view}:{feature}"], rows)
+                begun = time.perf_counter_ns()
+                response.to_numpy()
+                times.append(time.perf_counter_ns() - begun)
+            found[name] = sorted(times)[_DECODES // 2]
+        return found
 
     # -- small parts --------------------------------------------------------------------------------------------
 

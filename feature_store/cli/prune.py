@@ -20,7 +20,7 @@ from feature_store.pruning.planner import Budget
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
-    from feature_store.pruner import FeatureAccount
+    from feature_store.pruning.accounts import FeatureAccount
     from feature_store.pruning.footprint import Footprint
     from feature_store.pruning.importance import Importances
     from feature_store.pruning.plan import PrunePlan
@@ -30,9 +30,10 @@ app = typer.Typer(help="Drop what a model does not need, prove it, serve by it, 
 
 _ACCOUNTS = (
     {"feature": "left", "view": "left"}
-    | dict.fromkeys(("importance", "bytes", "keys", "per kB", "in Redis"), "right")
+    | dict.fromkeys(("importance", "bytes", "keys", "per kB", "in Redis", "a day"), "right")
     | {"consumers": "left", "labels": "left", "dropped by": "left"}
 )
+_TIMES = dict.fromkeys(("round trip", "decode, µs"), "right")
 _CANDIDATES = (
     {"features": "right"} | dict.fromkeys(("full", "pruned", "difference", "at least"), "right") | {"": "left"}
 )
@@ -117,13 +118,14 @@ def measure(
 def show(
     service: Service,
     request: Requests,
+    timed: Annotated[bool, typer.Option("--timed", help="Time requests, too: some seconds.")] = False,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
     """The profit and loss: what each feature is worth, what it costs, who consumes it."""
     with FeatureStore(repo) as store:
         pruner, counts = Pruner(store), _read_request(request)
-        accounts = pruner.accounts(service, counts)
+        accounts = pruner.accounts(service, counts, timed=timed)
         plans = pruner.plans(service)
     if as_json:
         print_json(
@@ -134,8 +136,11 @@ def show(
         )
         return
     out = console()
-    out.print(table("", _ACCOUNTS, [_account(one) for one in accounts]))
-    out.print("Bytes and keys are what a request saves, and Redis, when the feature goes alone.")
+    columns = _ACCOUNTS | (_TIMES if timed else {})
+    out.print(table("", columns, [_account(one)[: len(columns)] for one in accounts]))
+    out.print(
+        "Bytes and keys are what a request saves, and Redis, and materializing in a day, when the feature goes alone."
+    )
     for plan in plans:
         out.print(_line(plan), markup=False, soft_wrap=True)
 
@@ -298,9 +303,12 @@ def _account(one: FeatureAccount) -> list[Any]:
         f"{one.keys:,}",
         None if per is None else f"{per * 1000:.4g}",
         None if one.redis_bytes is None else f"{one.redis_bytes:,}",
+        None if one.daily_bytes is None else f"{one.daily_bytes:,}",
         ", ".join(one.consumers) or None,
         ", ".join("ε" if label == "epsilon" else label for label in one.labels) or None,
         one.dropped_by,
+        None if one.round_trip is None else f"{one.round_trip:.2%}",
+        None if one.decode_ns is None else f"{one.decode_ns / 1000:.1f}",
     ]
 
 

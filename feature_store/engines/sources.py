@@ -109,6 +109,22 @@ class Rows(NamedTuple):
                 place += file.metadata.num_rows
         return found
 
+    def count_between(self, event_timestamp: str, start_us: int, end_us: int) -> int | None:
+        """How many rows of the files have an event time in `[start_us, end_us)`, or none; None when that is not known
+        without parsing the times.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        found = 0
+        with reading(self.where):
+            for file in self.dataset.get_fragments():
+                inside = between(file.physical_schema.field(event_timestamp), start_us, end_us)
+                if inside is None:
+                    return None
+                found += file.count_rows(filter=inside)
+        return found
+
     def schemas(self, columns: list[str]) -> list[pa.Schema]:
         """Of these columns in each file."""
         names = dict.fromkeys(columns)

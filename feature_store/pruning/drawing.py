@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from feature_store.errors import extra
 
 with extra("plot", "drawing"):
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def draw_curve(curve: Sequence[Choice], plan: PrunePlan, paths: Sequence[Path]) 
         _metrics(drawn[1], plan)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Date": None} if path.suffix == ".svg" else None)
+        # Neither a date nor random names: the same curve makes the same file.
+        with rc_context({"svg.hashsalt": plan.id}):
+            figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _importances(axes: Axes, curve: Sequence[Choice], plan: PrunePlan) -> None:

@@ -90,7 +90,7 @@ REQUEST = ["--request", "user=1,item=50"]
 
 def test_what_a_model_does_not_need_goes_and_comes_back(run: Any) -> None:
     assert run("training-set", *SERVICE, "--entities", "labels.parquet", "--out", "train.parquet")[0] == 0
-    measured = done(run("prune", "measure", *SERVICE, *TRAINING, "--seeds", "2", "--json"))
+    measured = done(run("prune", "measure", *SERVICE, *TRAINING, "--seeds", "2", "--rows", "8000", "--json"))
     worth = {one["feature"]: one["importance"] for one in measured["features"]}
     assert sorted(worth, key=worth.__getitem__)[-1] in ("better", "twin")
 
@@ -110,8 +110,10 @@ def test_what_a_model_does_not_need_goes_and_comes_back(run: Any) -> None:
         found = store.get_online_features("ranking", {"user_id": [1, 2], "item_id": 3}, now=NOW)
         assert found.to_dict() == {name: before[name] for name in made["kept"]}
         assert found.prune_plan == made["plan"]
-        accounts = done(run("prune", "show", *SERVICE, *REQUEST, "--json"))
-        assert {one["feature"] for one in accounts["features"] if one["dropped_by"]} == set(made["dropped"])
+        accounts = done(run("prune", "show", *SERVICE, *REQUEST, "--json"))["features"]
+        assert {one["feature"] for one in accounts if one["dropped_by"]} == set(made["dropped"])
+        assert run("prune", "curve", made["plan"], "--out", "out/curve.svg", "--out", "out/curve.png")[0] == 0
+        assert Path("out/curve.svg").stat().st_size and Path("out/curve.png").stat().st_size
         assert done(run("prune", "rollback", *SERVICE, "--json"))["version"] == 3
         again = store.get_online_features("ranking", {"user_id": [1, 2], "item_id": 3}, now=NOW)
         assert again.to_dict() == before
@@ -124,7 +126,11 @@ def test_people_are_shown_the_profit_and_loss(run: Any, tmp_path: Path) -> None:
     assert code == 0, error
     assert "7 importances by" in out
     code, out, _ = run("prune", "show", *SERVICE, *REQUEST)
-    assert code == 0 and "ranking" in out and "in Redis" in out
+    assert code == 0 and "ranking" in out and "in Redis" in out and "decode" not in out
+    code, out, _ = run("prune", "show", *SERVICE, *REQUEST, "--timed")
+    assert code == 0 and "round trip" in out and "decode, µs" in out
+    timed = done(run("prune", "show", *SERVICE, *REQUEST, "--timed", "--json"))["features"]
+    assert all(one["decode_ns"] > 0 and 0 <= one["round_trip"] <= 1 and one["daily_bytes"] is not None for one in timed)
     code, out, _ = run("prune", "plan", *SERVICE, *REQUEST, "--max-features", "2", "--out", "plan.json")
     assert code == 0 and "2 of 7 features" in out and "dropped: importance 0" in out
     assert json.loads((tmp_path / "plan.json").read_text())["kept"] == ["age", "height"]

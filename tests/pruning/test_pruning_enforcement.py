@@ -19,6 +19,7 @@ from feature_store.definitions.pruned import pruning_of
 from feature_store.errors import ConflictError, ModelMismatchError, NotFoundError, StoreConnectionError
 from feature_store.online import AsyncOnlineClient, OnlineClient, Status, conversation
 from feature_store.online.shadow import differ
+from feature_store.pruner import Pruner
 
 if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning
@@ -87,6 +88,21 @@ def test_masked_features_are_not_served_and_come_back_at_once(folder: Path) -> N
         store.prune("ranking", None)
         assert served(store).to_dict() == before
         assert served(store).prune_plan is None
+
+
+def test_redis_counts_what_is_saved(folder: Path) -> None:
+    with FeatureStore(folder) as store:
+        requests, pruner = [rows(50), rows(20)], Pruner(store)
+        model = pruner.costs("ranking", {"user": 35, "shop": 1})  # as many as the two requests have, on average
+        before = pruner.footprint("ranking", requests, repeats=20, now=NOW)
+        store.prune("ranking", plan(store, DROPPED, "drop"))
+        after = pruner.footprint("ranking", requests, repeats=20, now=NOW)
+        # One key more tells of new plans; the shop's goes.
+        assert (before.features, before.keys) == (7, 35 + 1 + 1)
+        assert (after.features, after.keys) == (1, 35 + 1)
+        assert after.redis_bytes < before.redis_bytes
+        saved = model.cost(ALL).bytes - model.cost(["visits"]).bytes
+        assert before.bytes - after.bytes == pytest.approx(saved, rel=0.05), "as reckoned from the layout"
 
 
 def test_what_is_dropped_leaves_redis_and_what_is_kept_stays_to_the_byte(folder: Path) -> None:
