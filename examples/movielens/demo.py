@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import live
 import model
 import numpy as np
+import prune
 from broker import BrokerError, broker
 from fetch import STEPS, FetchError, fetch
 from rich import box
@@ -27,14 +28,17 @@ from rich.table import Column, Table
 
 from feature_store import FeatureStore
 from feature_store.cli.data import show_summaries
-from feature_store.cli.progress import ProgressReport
+from feature_store.cli.progress import CountReport, ProgressReport
 from feature_store.cli.project import show_changes
+from feature_store.cli.prune import show_footprints, show_verification
 from feature_store.errors import FeatureStoreError
+from feature_store.pruner import Pruner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from feature_store.online.response import OnlineResponse
+    from feature_store.pruning.footprint import Footprint
 
 FOLDER = Path(__file__).resolve().parent
 FIRST_RATING, NOW = datetime(1997, 9, 20, tzinfo=UTC), datetime(1998, 4, 22, 12, tzinfo=UTC)
@@ -73,7 +77,7 @@ def steps(requests: int) -> None:
         os.environ["MOVIELENS_KAFKA"] = address  # which feature_store.yaml names
         with FeatureStore(FOLDER) as store:
             steps_of(store, address, requests)
-    heading(9, "Next", "the servers are stopped, their data stay; what follows starts the store again")
+    heading(10, "Next", "the servers are stopped, their data stay; what follows starts the store again")
     suggest()
 
 
@@ -95,6 +99,8 @@ def steps_of(store: FeatureStore, address: str, requests: int) -> None:
     train_and_rank(store)
     heading(8, "Look into Redis", "one packed row per entity, with a segment for each view; one value per window set")
     look(store)
+    heading(9, "Prune", "what the model does not need: planned, verified on later ratings, dropped, and brought back")
+    drop_what_is_not_needed(store, requests)
 
 
 # -- 1 to 3: from files to Redis ------------------------------------------------------------------------------------
@@ -290,6 +296,37 @@ def look(store: FeatureStore) -> None:
         table.add_row(group, ", ".join(views.get(group, ["windows"])), *(f"{number:,}" for number in numbers))
     console.print(table)
     console.print(f"{store.online.info()['used_memory_human']} in all, texts and the server itself included.")
+
+
+# -- 9: pruning -------------------------------------------------------------------------------------------------------
+
+
+def drop_what_is_not_needed(store: FeatureStore, requests: int) -> None:
+    with CountReport("verify", "fits", console) as fits:
+        found = prune.verify(store, FOLDER, NOW, CANDIDATES, fits)
+    show_verification(found.verification, found.plan, found.instead)
+    plan = found.passing
+    if plan is None:
+        console.print("So nothing is dropped.")
+        return
+    pruner, asked = Pruner(store), prune.requests(USERS, MOVIES, CANDIDATES, NOW)
+
+    def measured(name: str) -> Footprint:
+        # Not drawn by a thread of its own, which would be timed along.
+        with CountReport(name, "requests", console, auto_refresh=False) as report:
+            return pruner.footprint(model.SERVICE, asked, repeats=requests, now=NOW, report=report)
+
+    def values() -> np.ndarray[Any, Any]:
+        return store.client.get_online_features(model.SERVICE, asked[0], now=NOW).to_numpy()
+
+    full, before = values(), measured("read, full")
+    pruner.apply(plan, "drop")
+    show_footprints(before, measured("read, pruned"), plan)
+    drawn = ", ".join(str(path.relative_to(FOLDER)) for path in prune.draw(store, plan, FOLDER))
+    console.print(f"importance–cost curve: {drawn}")
+    pruner.rollback(model.SERVICE)
+    same = "every value as before" if np.array_equal(values(), full, equal_nan=True) else "[red]values differ[/]"
+    console.print(f"Rolled back: {len(plan.columns)} features are served again, {same}.")
 
 
 def suggest() -> None:
