@@ -43,6 +43,7 @@ class Verified(NamedTuple):
 
     @property
     def passing(self) -> PrunePlan | None:
+        """What may be applied."""
         return self.plan if self.plan.is_verified else self.instead
 
 
