@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo, read_entity_rows, read_time
-from feature_store.cli.output import console, print_json, shown_time, table
+from feature_store.cli.output import console, print_json, shown_time, table, visible
 from feature_store.cli.streaming import stop_signals
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.definitions.duration import shown_age, shown_duration
+from feature_store.errors import RegistryError
+from feature_store.evidence import evidence_of
+from feature_store.monitoring.score import score_of
+from feature_store.registry.store import current_author
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -31,6 +36,8 @@ _FRESHNESS = {
     "state": "left",
     "rows": "right",
 }
+_POINTS = {1.0: "[green]1  [/]", 0.5: "[yellow]0.5[/]", 0.0: "[red]0  [/]"}
+_OF_THE_WHOLE = "The paper's score is the least of its four sections; those of models and infrastructure are not seen."
 # How often a server of metrics looks whether it is to stop.
 _ASKED_EVERY_S = 0.2
 
@@ -48,16 +55,28 @@ def skew(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Compare what is served with what the offline data say, at one time. Exit code 1 when a value differs."""
+    """Compare what is served with what the offline data say, at one time. Exit code 1 when a value differs.
+
+    The registry keeps what was found last, for `feature-store score`.
+    """
     with FeatureStore(repo) as store:
         rows = read_entity_rows(entity_rows or [], store.applied())
         report = store.skew(service, at or datetime.now(UTC), rows, sample=sample)
+        _keep(store, report)
     if as_json:
         print_json(report.to_document())
     else:
         _show(report)
     if report.differing:
         raise typer.Exit(1)
+
+
+def _keep(store: FeatureStore, report: SkewReport) -> None:
+    """Keep what was found; a registry that only lets itself be read is no reason not to show it."""
+    try:
+        store.registry.keep_report("skew", report.service, report.summary(), current_author())
+    except RegistryError as error:
+        console(stderr=True).print(f"Not kept: {escape(visible(error.reason))}", soft_wrap=True)
 
 
 def freshness(
@@ -110,6 +129,28 @@ def _show_freshness(report: FreshnessReport) -> None:
         out.print(f"{view.view}: {view.hint}", markup=False, soft_wrap=True)
 
 
+def score(repo: Repo = Path(), as_json: AsJson = False) -> None:
+    """Score the project by the ML Test Score (Breck et al., 2017): what is found, what is missing, how to get it."""
+    with FeatureStore(repo) as store:
+        found = score_of(evidence_of(store))
+    if as_json:
+        print_json(found.to_document())
+        return
+    out = console()
+    for item in found.items:
+        out.print(f"{_POINTS[item.points]} [bold]{item.id}[/]  {item.title}", soft_wrap=True)
+        out.print(f"     found: {visible(item.found)}", markup=False, soft_wrap=True)
+        if item.missing:
+            out.print(f"     missing: {visible(item.missing)}", markup=False, soft_wrap=True)
+            out.print(f"     → {visible(item.how)}", markup=False, soft_wrap=True)
+    for section, (points, seen, whole) in found.sections.items():
+        rest = (
+            "" if seen == whole else f"; {whole - seen} of the section's {whole} tests are not a feature store's to see"
+        )
+        out.print(f"[bold]{section}: {points:g} of {seen}[/]{rest}")
+    out.print(_OF_THE_WHOLE, soft_wrap=True)
+
+
 def _show(report: SkewReport) -> None:
     out = console()
     out.print(table("", _COLUMNS, [_row(feature) for feature in report.features]))
@@ -126,4 +167,4 @@ def _row(feature: FeatureSkew) -> list[str | None]:
     return [feature.feature, f"{feature.equal:,}", f"{feature.differing:,}", worst, example]
 
 
-COMMANDS = (skew, freshness)
+COMMANDS = (skew, freshness, score)

@@ -57,6 +57,10 @@ class SkewReport:
         """The report as JSON types."""
         return asdict(self)
 
+    def summary(self) -> dict[str, int]:
+        """The time, how many values were compared, and how many differ."""
+        return {"at_us": self.at_us, "values": self.rows * len(self.features), "differing": self.differing}
+
 
 def compare(
     service: str,

@@ -157,7 +157,7 @@ def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
     known = {found.name: found for found in views(definitions)}
     if view not in known or feature not in {field.name for field in known[view].fields}:
         raise _unknown_feature(definitions, reference)
-    return _all_consumers(definitions).get((view, feature), [])
+    return consumers_by_feature(definitions).get((view, feature), [])
 
 
 def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
@@ -246,7 +246,7 @@ def _service_row(service: FeatureService) -> Document:
 
 
 def _feature_rows(definitions: DefinitionSet) -> list[Document]:
-    served = _all_consumers(definitions)
+    served = consumers_by_feature(definitions)
     rows = []
     for view in views(definitions):
         for field in view.fields:
@@ -384,8 +384,8 @@ def _readers(name: str, definitions: DefinitionSet) -> list[str]:
     ]
 
 
-def _all_consumers(definitions: DefinitionSet) -> dict[tuple[str, str], list[Document]]:
-    """The consumers of every feature that has any, by view and feature."""
+def consumers_by_feature(definitions: DefinitionSet) -> dict[tuple[str, str], list[Document]]:
+    """The consumers of every feature that has any, by view and feature; documents as of `consumers`."""
     direct: dict[tuple[str, str], list[Document]] = defaultdict(list)
     of_view: dict[str, list[Document]] = defaultdict(list)
     for service in definitions.feature_services.values():

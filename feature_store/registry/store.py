@@ -72,6 +72,16 @@ _PRUNING = sa.Table(
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
 )
+_REPORTS = sa.Table(
+    "fs_reports",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("service", sa.String(64), primary_key=True),
+    sa.Column("author", sa.String(255), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("document", sa.Text, nullable=False),
+)
 # How long a process waits for another's write to SQLite. A commit takes milliseconds; more means that one hangs.
 _BUSY_SECONDS = 30
 
@@ -138,6 +148,17 @@ class PruneRecord:
     author: str
     made_at: datetime
     document: str
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """The last report of a kind on a service: by whom, when (UTC), and what it said, as JSON types."""
+
+    kind: str
+    service: str
+    author: str
+    made_at: datetime
+    document: dict[str, Any]
 
 
 class Registry:
@@ -315,10 +336,39 @@ class Registry:
             for row in rows
         ]
 
+    # -- reports ------------------------------------------------------------------------------------------------
+
+    def keep_report(self, kind: str, service: str, document: dict[str, Any], author: str) -> None:
+        """Keep what was found of a service; it takes the place of the last report of that kind."""
+        about = {"author": author, "made_at": time.time_ns() // 1000, "document": orjson.dumps(document).decode()}
+        try:
+            self._put_report(kind, service, about)
+        except _TakenError:  # another process was first to insert it: now there is one to update
+            self._put_report(kind, service, about)
+
+    def _put_report(self, kind: str, service: str, about: dict[str, Any]) -> None:
+        place = {"project": self._project, "kind": kind, "service": service}
+        chosen = sa.and_(*(_REPORTS.c[name] == value for name, value in place.items()))
+        with self._errors(), self._engine.begin() as connection:
+            if not connection.execute(sa.update(_REPORTS).where(chosen).values(**about)).rowcount:
+                connection.execute(sa.insert(_REPORTS).values(**place, **about))
+
+    def reports(self, kind: str) -> dict[str, KeptReport]:
+        """The last report of a kind on each service that has one."""
+        chosen = sa.and_(_REPORTS.c.project == self._project, _REPORTS.c.kind == kind)
+        with self._errors(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_REPORTS).where(chosen)).all()
+        return {
+            row.service: KeptReport(
+                row.kind, row.service, row.author, from_microseconds(row.made_at), orjson.loads(row.document)
+            )
+            for row in rows
+        }
+
     def teardown(self) -> None:
         """Drop all that the registry holds of this project, and of no other."""
         with self._errors(), self._engine.begin() as connection:
-            for table in (_VERSIONS, _INTERVALS, _JOBS, _PRUNING):
+            for table in (_VERSIONS, _INTERVALS, _JOBS, _PRUNING, _REPORTS):
                 connection.execute(sa.delete(table).where(table.c.project == self._project))
 
     def close(self) -> None:

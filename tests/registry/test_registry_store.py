@@ -283,3 +283,19 @@ def test_large_numbers_of_microseconds_survive(registry: Registry) -> None:
 def test_dtypes_survive(registry: Registry) -> None:
     made = DefinitionSet([Entity("user", join_key="user_id", dtype=Int64)])
     assert registry.commit(made, base=None, author="ada").definitions().entities == made.entities
+
+
+def test_the_last_report_of_a_service_is_kept(tmp_path: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path / 'r.db'}", "p")
+    registry.keep_report("skew", "a", {"differing": 1}, "ada")
+    registry.keep_report("skew", "a", {"differing": 2}, "bob")
+    registry.keep_report("skew", "b", {"differing": 0}, "ada")
+    registry.keep_report("other", "a", {}, "ada")
+    found = registry.reports("skew")
+    assert {name: (one.author, one.document) for name, one in found.items()} == {
+        "a": ("bob", {"differing": 2}),
+        "b": ("ada", {"differing": 0}),
+    }
+    assert Registry(f"sqlite:///{tmp_path / 'r.db'}", "q").reports("skew") == {}
+    registry.teardown()
+    assert registry.reports("skew") == {}

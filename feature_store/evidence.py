@@ -1,0 +1,171 @@
+"""What is known of a project, gathered for `monitoring/score.py`."""
+
+from __future__ import annotations
+
+import ast
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.pruned import columns_of
+from feature_store.errors import OnlineStoreError
+from feature_store.monitoring.score import Evidence, FeatureEvidence, ServiceEvidence, ViewEvidence
+from feature_store.pruning.importance import Importances
+from feature_store.pruning.labels import classify
+from feature_store.pruning.plan import PrunePlan
+from feature_store.registry.catalog import consumers_by_feature, feature_description, views
+from feature_store.registry.lineage import MODELS, Node, lineage_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.registry.store import KeptReport, PruneRecord, Version
+    from feature_store.store import FeatureStore
+
+# A tag of one of these names says whether something is personal; and of this, that it should be used no more.
+PRIVACY_TAGS, DEPRECATED_TAG = ("pii", "privacy"), "deprecated"
+_NO = ("no", "false", "0", "none", "public")
+
+
+def evidence_of(store: FeatureStore) -> Evidence:
+    """What is known now.
+
+    Raises:
+        NotFoundError: nothing is applied.
+        RegistryError: the registry cannot be read.
+    """
+    definitions, versions = store.applied(), store.registry.history()[::-1]
+    stale = _stale(store)
+    return Evidence(
+        at=datetime.now(UTC),
+        features=tuple(_features(definitions)),
+        views=tuple(_view(view, stale) for view in definitions.stored_views),
+        services=tuple(_services(store, definitions)),
+        tested_code=_tested_code(definitions, store.config.folder),
+        versions=len(versions),
+        added_features=_added_features(versions),
+        quarantined=sum(1 for _ in (store.config.state_folder / "quarantine").glob("**/*.parquet")),
+    )
+
+
+def _features(definitions: DefinitionSet) -> Iterator[FeatureEvidence]:
+    consumers = consumers_by_feature(definitions)
+    for view in views(definitions):
+        for field in view.fields:
+            tags, served = view.tags | field.tags, consumers.get((view.name, field.name), [])
+            yield FeatureEvidence(
+                f"{view.name}:{field.name}",
+                is_owned=bool(field.owner or view.owner),
+                is_described=bool(feature_description(view, field)),
+                is_deprecated=tags.get(DEPRECATED_TAG, "no").lower() not in _NO,
+                services=tuple(one["service"] for one in served if one["service"] and not one["pruned_by"]),
+            )
+
+
+def _view(view: FeatureView | StreamFeatureView, stale: Mapping[str, bool] | None) -> ViewEvidence:
+    of_view = next((word for one in (view, *view.entities) if (word := _privacy(one.tags))), "")
+    said = {field.name: _privacy(field.tags) or of_view for field in view.fields}
+    return ViewEvidence(
+        view.name,
+        is_owned=bool(view.owner),
+        says_privacy=all(said.values()),
+        personal=tuple(name for name, word in said.items() if word and word not in _NO),
+        freshness_declared=view.freshness is not None,
+        is_stale=None if stale is None else stale.get(view.name),
+    )
+
+
+def _privacy(tags: Mapping[str, str]) -> str:
+    """What tags say of privacy, in small letters; empty: nothing."""
+    return next((tags[tag].lower() or "yes" for tag in PRIVACY_TAGS if tag in tags), "")
+
+
+def _stale(store: FeatureStore) -> dict[str, bool] | None:
+    """Which views are older than they declare; None where the online store cannot be asked."""
+    try:
+        return {view.view: view.is_breached for view in store.freshness().views}
+    except OnlineStoreError:
+        return None
+
+
+def _services(store: FeatureStore, definitions: DefinitionSet) -> Iterator[ServiceEvidence]:
+    lineage = lineage_of(definitions, store.models())
+    skews = store.registry.reports("skew")
+    for service in definitions.feature_services.values():
+        importances = store.registry.prune_records("importances", service.name)
+        plans = store.registry.prune_records("plan", service.name)
+        yield _service(
+            definitions,
+            service.name,
+            models=tuple(node.name for node in lineage.children(Node("services", service.name)) if node.kind == MODELS),
+            importances=Importances.from_json(importances[0].document) if importances else None,
+            plans=plans,
+            skew=skews.get(service.name),
+        )
+
+
+def _service(
+    definitions: DefinitionSet,
+    name: str,
+    *,
+    models: tuple[str, ...],
+    importances: Importances | None,
+    plans: list[PruneRecord],
+    skew: KeptReport | None,
+) -> ServiceEvidence:
+    columns = {served for served, _, _ in columns_of(definitions, name)}
+    pruning = definitions.prunings.get(name)
+    gone = {one.name for one in pruning.dropped} if pruning is not None and pruning.stage != "shadow" else set()
+    labels = classify(importances, dict.fromkeys(columns, (name,))) if importances is not None else {}
+    plan = PrunePlan.from_json(plans[0].document) if plans else None
+    is_covered = importances is not None and columns <= importances.by_name().keys()
+    return ServiceEvidence(
+        name,
+        is_owned=bool(definitions.service(name).owner),
+        models=models,
+        importances=importances.method if importances is not None else "",
+        importances_cover=is_covered,
+        useless=tuple(sorted(one for one, said in labels.items() if "epsilon" in said and one in columns - gone)),
+        plan=plan.id if plan is not None else "",
+        is_settled=plan is not None and set(plan.dropped) <= gone,
+        skew_at=skew.made_at if skew is not None else None,
+        skew_differing=skew.document["differing"] if skew is not None else 0,
+    )
+
+
+def _tested_code(definitions: DefinitionSet, folder: Path) -> dict[str, bool]:
+    """Of the code that makes features, whether a test beside the definitions names it."""
+    code = {view.name: view.function.rpartition(":")[2] for view in definitions.on_demand_feature_views.values()}
+    code |= {view.name: view.name for view in definitions.feature_views.values() if view.sql is not None}
+    if not code:
+        return {}
+    files = [*folder.glob("test_*.py"), *folder.glob("*_test.py"), *folder.glob("tests/**/test_*.py")]
+    named = {name for file in files for name in _names_in(file)}
+    return {view: view in named or function in named for view, function in code.items()}
+
+
+def _names_in(file: Path) -> set[str]:
+    """The names, attributes, imports and texts of a Python file; none of one that is not Python."""
+    try:
+        tree = ast.parse(file.read_text())
+    except (SyntaxError, ValueError, OSError):
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.Constant(value=str(name)):
+                found.add(name)
+    return found
+
+
+def _added_features(versions: list[Version]) -> int:
+    """How many versions, after the first, have a feature that the one before had not."""
+    listed = [
+        {(view.name, field.name) for view in views(version.definitions()) for field in view.fields}
+        for version in versions
+    ]
+    return sum(bool(after - before) for before, after in pairwise(listed))
