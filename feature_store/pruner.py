@@ -114,6 +114,27 @@ class Pruner:
         records = self._store.registry.prune_records("importances", service)
         return Importances.from_json(records[0].document) if records else None
 
+    def parts(self, service: str, training: Training) -> tuple[Dataset, Dataset]:
+        """The earlier rows of a training set, which choices are made on, and the later ones, which only `verify` sees.
+
+        Raises:
+            NotFoundError, RequestError, DataError: the service or the training set are not as they must be.
+        """
+        from feature_store.pruning.dataset import from_table
+
+        definitions: DefinitionSet = self._store.applied()
+        columns = columns_of(definitions, service)
+        data = from_table(
+            training.path,
+            [name for name, _, _ in columns],
+            {name: view for name, view, _ in columns},
+            label=training.label,
+            timestamp=training.timestamp,
+            entity=training.entity,
+        )
+        earlier, later = data.split_by_time((training.earlier, 1 - training.earlier))
+        return earlier, later
+
     def measure(
         self,
         service: str,
@@ -136,7 +157,7 @@ class Pruner:
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.measure import measure
 
-        earlier, _ = self._parts(service, training)
+        earlier, _ = self.parts(service, training)
         rows = earlier if most_rows is None else earlier.thinned(most_rows)
         found = measure(rows, load_factory(training.model), seeds=seeds, report=report)
         return self.import_importances(service, found)
@@ -339,7 +360,7 @@ class Pruner:
             from feature_store.pruning.verify import verify
 
         self._refuse_changed(plan)
-        earlier, later = self._parts(plan.service, training)
+        earlier, later = self.parts(plan.service, training)
         verification = verify(
             earlier,
             later,
@@ -487,23 +508,6 @@ class Pruner:
                 got=f"{found}: its features have changed since",
                 hint="measure and plan again",
             )
-
-    def _parts(self, service: str, training: Training) -> tuple[Dataset, Dataset]:
-        """The earlier and the later part."""
-        from feature_store.pruning.dataset import from_table
-
-        definitions: DefinitionSet = self._store.applied()
-        columns = columns_of(definitions, service)
-        data = from_table(
-            training.path,
-            [name for name, _, _ in columns],
-            {name: view for name, view, _ in columns},
-            label=training.label,
-            timestamp=training.timestamp,
-            entity=training.entity,
-        )
-        earlier, later = data.split_by_time((training.earlier, 1 - training.earlier))
-        return earlier, later
 
 
 def _halves(data: Dataset, feature: str) -> dict[str, Any]:

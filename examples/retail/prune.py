@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SERVICE = "coming_week"
 IMPORTANCES = FOLDER / "importances.json"
+TRAINING = Training(FOLDER / "data" / "training.parquet", "bought", "household_id", "model:make")
 END = datetime(2017, 12, 25, tzinfo=UTC)
 MARGIN = 0.002
 # Of the importance: what a plan may lose of 0.35 AUC above chance is then a fifth of the margin.
@@ -58,15 +59,15 @@ def main() -> None:
     tables.make()
     with FeatureStore(FOLDER) as store:
         served(store)
-        training = Training(training_set(store), "bought", "household_id", "model:make")
         pruner = Pruner(store)
+        make_training_set(store)
         if options.measure:
             with CountReport("measure", "fits", console) as report:
-                found = pruner.measure(SERVICE, training, most_rows=MEASURED_ROWS, report=report)
+                found = pruner.measure(SERVICE, TRAINING, most_rows=MEASURED_ROWS, report=report)
             IMPORTANCES.write_bytes(found.to_json())
         else:
             pruner.import_importances(SERVICE, read_importances(IMPORTANCES))
-        prune(store, pruner, training, FOLDER / "output" / options.row_groups)
+        prune(store, pruner, FOLDER / "output" / options.row_groups)
 
 
 def served(store: FeatureStore) -> None:
@@ -78,30 +79,24 @@ def served(store: FeatureStore) -> None:
         store.materialize(end=END, report=report)
 
 
-def training_set(store: FeatureStore) -> Path:
+def make_training_set(store: FeatureStore) -> None:
     """The features of all labels, as they were when each week began."""
-    path, labels = FOLDER / "data" / "training.parquet", FOLDER / "data" / "labels.parquet"
+    labels = FOLDER / "data" / "labels.parquet"
     with console.status("joining 153 features to 673,000 labels"):
         found = store.get_historical_features(pq.read_table(labels), SERVICE, prune_as_of="never")
-        pq.write_table(found.to_arrow(), path)
-    return path
+        pq.write_table(found.to_arrow(), TRAINING.path)
 
 
-def prune(store: FeatureStore, pruner: Pruner, training: Training, output: Path) -> None:
+def prune(store: FeatureStore, pruner: Pruner, output: Path) -> None:
     """Plan, verify, apply; show what it changes."""
-    request = {
-        entity.name: ENTITIES[entity.join_key]
-        for view in store.applied().stored_views_of(SERVICE)
-        for entity in view.entities
-    }
-    plan = pruner.plan(SERVICE, Budget(keep=KEEP), request)
+    plan = pruner.plan(SERVICE, Budget(keep=KEEP), request(store))
     with CountReport("verify", "fits", console) as report:
-        plan, verification, instead = pruner.verify(plan, training, margin=MARGIN, report=report)
+        plan, verification, instead = pruner.verify(plan, TRAINING, margin=MARGIN, report=report)
     show_verification(verification, plan, instead)
     chosen = plan if plan.is_verified else instead
     if chosen is None:
         sys.exit("No plan passes: nothing is pruned.")
-    asked = requests(training.path)
+    asked = requests()
     with CountReport("read, full", "requests", console, auto_refresh=False) as report:
         before = pruner.footprint(SERVICE, asked, repeats=REPEATS, now=END, report=report)
     pruner.apply(chosen, "drop")
@@ -113,10 +108,16 @@ def prune(store: FeatureStore, pruner: Pruner, training: Training, output: Path)
     console.print(f"importance–cost curve: {', '.join(str(path.relative_to(FOLDER)) for path in drawn)}")
 
 
-def requests(path: Path) -> list[dict[str, Any]]:
+def request(store: FeatureStore) -> dict[str, int]:
+    """How many of each entity a request has."""
+    views = store.applied().stored_views_of(SERVICE)
+    return {entity.name: ENTITIES[entity.join_key] for view in views for entity in view.entities}
+
+
+def requests() -> list[dict[str, Any]]:
     """What the recommender would ask in the week after the last: some households, each with its candidates."""
     names = ["household_id", "category_id", "department_id", "store_id"]
-    rows = pq.read_table(path, columns=names).to_pydict()
+    rows = pq.read_table(TRAINING.path, columns=names).to_pydict()
     department = dict(zip(rows["category_id"], rows["department_id"], strict=True))
     store = dict(zip(rows["household_id"], rows["store_id"], strict=True))
     choose = random.Random(0)
