@@ -171,9 +171,9 @@ def _page(found: Mapping[str, str], rows: list[Row]) -> str:
     lines = [
         "# Benchmarks of pruning",
         "",
-        "Written by `python -m benchmarks.pruning` on the retail example (`examples/retail`): 153 features of 18 views,",
-        "a household and 50 candidates a request. Refits on the first 70 % of 673,000 labels in time, compared on the",
-        "rest.",
+        "Written by `python -m benchmarks.pruning` on the retail example (`examples/retail`): 153 features of 18",
+        "views, a household and 50 candidates a request. Refits on the first 70 % of 673,000 labels in time, compared",
+        "on the rest.",
         "",
         f"- {datetime.now(UTC):%Y-%m-%d}",
         "",

@@ -238,8 +238,13 @@ def test_the_demo_runs_and_then_finds_its_work_done(example: Path) -> None:
         "best of 200 for user 42",
         "p99",
         "row group",
+        "passes",
+        "keys a request",
+        "importance–cost curve: output/curve.svg, output/curve.png",
+        "55 features are served again, every value as before",
     ):
         assert shown in first.stdout, first.stdout
+    assert (example / "output" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert "200 × 59 float32 matrix" in first.stdout
     assert not server_runs(example)
 
