@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from feature_store.cli import browse, data, doctor, monitoring, project, prune, registry, server, streaming, training
+from feature_store.cli import (
+    browse,
+    data,
+    doctor,
+    monitoring,
+    project,
+    prune,
+    registry,
+    server,
+    streaming,
+    training,
+    ui,
+)
 
 app = typer.Typer(
     help="Online feature store: definitions → Redis → model server.",
@@ -20,6 +32,7 @@ for module in (project, data, streaming, training, registry, browse, monitoring)
     for command in module.COMMANDS:
         app.command()(command)
 app.command()(doctor.doctor)
+app.command()(ui.ui)
 app.add_typer(prune.app, name="prune")
 app.add_typer(server.app, name="server")
 

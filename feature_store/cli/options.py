@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feature_store.errors import RequestError
+from feature_store.errors import DataError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_INTEGER = re.compile(r"[+-]?[0-9]+")  # int() also takes 1_000 and the digits of every script
-_BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def read_time(text: str) -> datetime:
@@ -92,18 +90,6 @@ def _read_argument(argument: str, types: Mapping[str, DType]) -> tuple[str, Any]
 
 def _read_value(name: str, text: str, dtype: DType) -> Any:
     try:
-        match dtype.name:
-            case "Int32" | "Int64" if _INTEGER.fullmatch(text):
-                return int(text)
-            case "Int32" | "Int64":
-                raise ValueError
-            case "Float32" | "Float64":
-                return float(text)
-            case "Bool":
-                return _BOOLS[text.lower()]
-            case "Timestamp":
-                return read_time(text)
-            case _:
-                return text
-    except (ValueError, KeyError):
-        raise RequestError(f"argument {name}", expected=f"a value of {dtype}", got=repr(text)) from None
+        return dtype.read(text, f"argument {name}")
+    except DataError as error:
+        raise RequestError(error.where, expected=error.expected, got=error.got) from None

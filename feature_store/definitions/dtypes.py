@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -108,6 +109,19 @@ class DType:
         if self.length is not None and len(value) != self.length:
             raise DataError(where, expected=f"{self.length} values for {self}", got=f"{len(value)}")
         return [self.element.fit(item, f"{where}[{i}]") for i, item in enumerate(value)]
+
+    def read(self, text: str, where: str) -> Any:
+        """The value that somebody typed: a number, `true` or `1`, a time in ISO 8601 (UTC unless it says otherwise), a
+        text as it is; a list in JSON.
+
+        Raises:
+            DataError: it is no value of this type; it says `where`.
+        """
+        try:
+            read = json.loads(text) if self.element is not None else _READ[self.name](text)
+            return self.fit(read, where)
+        except (ValueError, KeyError, RecursionError):
+            raise DataError(where, expected=f"a value of {self}", got=repr(text)) from None
 
     def to_json(self, value: Any) -> Any:
         """A canonical value as JSON keeps it: timestamps as microseconds, non-finite floats as text."""
@@ -221,6 +235,24 @@ _FIT: dict[str, Any] = {
     "Float64": _as_float64,
     "String": lambda value: value if isinstance(value, str) else None,
     "Timestamp": _as_timestamp,
+}
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")  # int() also takes 1_000 and the digits of every script
+
+
+def _read_int(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+_READ: dict[str, Any] = {
+    "Bool": lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+    "Int32": _read_int,
+    "Int64": _read_int,
+    "Float32": float,
+    "Float64": float,
+    "String": str,
+    "Timestamp": datetime.fromisoformat,
 }
 _WANTED = {
     "Bool": "a bool",

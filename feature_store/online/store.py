@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from feature_store.online.inspection import StoredValue
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, TilesPlan
 
@@ -393,6 +394,32 @@ class OnlineStore:
                 if len(found) == count:
                     return found
         return found
+
+    def inspect(self, view: str, join_keys: Mapping[str, Any], now_us: int) -> StoredValue:
+        """What is stored of one entity in a view, taken apart.
+
+        Args:
+            view: a batch or stream view.
+            join_keys: `{join key: value}`.
+            now_us: when windows end, microseconds since 1970.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or no such view in it.
+            RequestError: a join key is missing, null or of a wrong type.
+            CorruptRowError: the value has not the bytes that its layout demands.
+        """
+        from feature_store.online.inspection import inspect_row, inspect_tiles
+
+        plan = self.require_published().plan
+        tiles = plan.tiles_of(view)
+        layout = TileValueLayout(tiles) if tiles is not None else RowLayout(plan.group_of(view))
+        entity = entity_keys(layout.join_keys, join_keys, 1).each()[0]
+        key = layout.prefix(self._project, keys.buckets_of([entity], plan.buckets)[0]) + entity
+        with self._endpoint.errors():
+            value = self._redis.get(key)
+        if isinstance(layout, TileValueLayout):
+            return inspect_tiles(layout, key, value, now_us)
+        return inspect_row(layout, view, key, value)
 
     def info(self) -> dict[str, Any]:
         """What Redis says of itself."""

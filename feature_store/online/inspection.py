@@ -1,0 +1,130 @@
+"""What the online store holds of one entity, taken apart: times as stored, and the tiles that windows are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.aggregates.parts import ALGEBRA, Held, finalize
+from feature_store.aggregates.tiles import state_of
+from feature_store.definitions.dtypes import DType
+from feature_store.errors import CorruptRowError
+from feature_store.online.codec import unbiased
+from feature_store.online.layout import FINGERPRINT_BYTES, TIME_BYTES, RowLayout
+from feature_store.online.rows import StoredRows
+from feature_store.online.tile_layout import TileValueLayout
+
+if TYPE_CHECKING:
+    from feature_store.aggregates.windows import Window
+
+_STORED_TIME = np.dtype(">u8")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What happened in one hop: `value` is the feature's of its events alone, None where it has none.
+
+    Attributes:
+        start_us, end_us: `[start, end)`, microseconds since 1970.
+    """
+
+    start_us: int
+    end_us: int
+    value: Any
+
+
+@dataclass(frozen=True)
+class StoredValue:
+    """One value of Redis, as it is stored.
+
+    Attributes:
+        key: as Redis shows it, quoted.
+        generation: of the layout.
+        size: its bytes; 0: there is none.
+        event_us: when the view's part became true, or when its newest event was; None: nothing is stored.
+        created_us: when it was written at its source; None where that is not kept.
+        windows: of a stream view, per feature the tiles with events that its window holds at `now`, oldest first.
+    """
+
+    key: str
+    generation: int
+    size: int
+    event_us: int | None
+    created_us: int | None
+    windows: dict[str, tuple[Tile, ...]]
+
+
+def inspect_row(layout: RowLayout, view: str, key: bytes, value: bytes | None) -> StoredValue:
+    """A view's part of a row.
+
+    Raises:
+        CorruptRowError: it has not the bytes that its layout demands.
+    """
+    segment = layout.segments[view]
+    rows = StoredRows.from_values(layout, [value], lambda _: repr(key))
+    event = int(rows.event_times(segment)[0])
+    created_us = None
+    if event and segment.created:
+        stored = np.frombuffer(rows.part(segment.offset + TIME_BYTES, TIME_BYTES)[0].tobytes(), _STORED_TIME)
+        created_us = int(unbiased(stored)[0])
+    return StoredValue(
+        _shown(key),
+        layout.group.generation,
+        len(value or b""),
+        int(unbiased(rows.event_times(segment))[0]) if event else None,
+        created_us,
+        {},
+    )
+
+
+def inspect_tiles(layout: TileValueLayout, key: bytes, value: bytes | None, now_us: int) -> StoredValue:
+    """A stream view's tiles.
+
+    Args:
+        layout: of the value.
+        key: its key.
+        value: None: there is none.
+        now_us: when windows end, microseconds since 1970.
+
+    Raises:
+        CorruptRowError: it has not the bytes that its layout demands.
+    """
+    if value is None:
+        return StoredValue(_shown(key), layout.plan.generation, 0, None, None, {})
+    if len(value) != layout.size or not value.startswith(layout.fingerprint):
+        raise CorruptRowError(_shown(key), expected=f"{layout.size} bytes of its layout", got=f"{len(value)} bytes")
+    held = np.frombuffer(value[FINGERPRINT_BYTES:], layout.tiles.value)
+    newest = float(held["record"]["newest"][0])
+    windows = {window.name: _tiles(layout, held, window, now_us) for window in layout.plan.windows.features}
+    return StoredValue(_shown(key), layout.plan.generation, len(value), int(newest) if newest else None, None, windows)
+
+
+def _tiles(layout: TileValueLayout, held: np.ndarray[Any, Any], window: Window, now_us: int) -> tuple[Tile, ...]:
+    ring = layout.plan.windows.rings[window.ring]
+    tiles = np.concatenate([held["record"][f"ring{window.ring}"], held[f"slots{window.ring}"][0]])
+    numbers = tiles["number"].astype(np.int64) - 1  # as stored, 0 is no tile
+    first, last = max((now_us - window.window_us) // ring.hop_us, 0), now_us // ring.hop_us
+    chosen = np.flatnonzero((numbers >= first) & (numbers <= last))
+    chosen = chosen[np.argsort(numbers[chosen])]
+    inside, each = tiles[chosen][:, None], Held(np.ones((len(chosen), 1), bool))
+    states = [
+        ALGEBRA[part.kind].fold(part, state_of(inside, place, part), each)
+        for place, part in ((place, ring.parts[place]) for place in window.parts)
+    ]
+    if not len(chosen):
+        return ()
+    values, nulls = finalize(window.function, DType.parse(window.dtype), states)
+    return tuple(
+        Tile(number * ring.hop_us, (number + 1) * ring.hop_us, None if null else _plain(value))
+        for number, value, null in zip(numbers[chosen].tolist(), values, nulls.tolist(), strict=True)
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _shown(key: bytes) -> str:
+    return repr(key)[2:-1]

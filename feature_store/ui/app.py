@@ -1,0 +1,236 @@
+"""The application: routes, what pages are given, and what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from feature_store.errors import FeatureStoreError, NotFoundError, OnlineStoreError, RegistryError, RequestError
+from feature_store.ui.background import Background, Outcome
+from feature_store.ui.catalogue import Query, catalogue
+from feature_store.ui.definition_pages import entity_page, service_page, source_page, view_page
+from feature_store.ui.feature import find_feature, reading_code, served
+from feature_store.ui.lineage import lineage_around
+from feature_store.ui.rendering import Templates, shortened
+from feature_store.ui.samples import Sample, sample
+from feature_store.ui.security import Guard
+from feature_store.ui.snapshot import Snapshots
+from feature_store.ui.versions import FeatureHistory
+from feature_store.ui.worth import Worth, worth_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+    from feature_store.registry.serving_plan import ServingPlan
+    from feature_store.store import FeatureStore
+    from feature_store.ui.snapshot import Snapshot
+
+# How old what a page says of the online store may be.
+_PLAN_S, _SAMPLE_S, _WORTH_S = 5.0, 60.0, 30.0
+# While something is being counted, the browser looks again after so many seconds.
+_AGAIN_S = 1
+_STATUS: dict[type[FeatureStoreError], int] = {
+    NotFoundError: 404,
+    RequestError: 400,
+    OnlineStoreError: 503,
+    RegistryError: 503,
+}
+
+
+def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool = True) -> ASGIApp:
+    """The pages of a project, as an ASGI application.
+
+    Args:
+        store: the project; it is not closed.
+        token: what a visitor must show; None: nothing.
+        loopback: whether the pages are for this machine alone; see `security.Guard`.
+    """
+    site = Site(store)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        site.close()
+
+    pages: dict[str, Callable[[Request], Response]] = {
+        "/catalogue": site.catalogue,
+        "/feature/{view}/{name}": site.feature,
+        "/view/{name}": site.view,
+        "/service/{name}": site.service,
+        "/entity/{name}": site.entity,
+        "/source": site.source,
+        "/lineage": site.lineage,
+    }
+    routes: list[Route | Mount] = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
+    static = Mount("/static", StaticFiles(packages=[("feature_store.ui", "static")]))
+    app = Starlette(
+        routes=[*routes, static],
+        exception_handlers={
+            FeatureStoreError: site.failed,
+            HTTPException: site.refused,
+            Exception: site.broken,
+        },
+        lifespan=lifespan,
+    )
+    return Guard(app, token=token, loopback=loopback)
+
+
+class Site:
+    """The pages.
+
+    Args:
+        store: the project.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+        self._background = Background()
+        self._snapshots = Snapshots(store, self._background)
+        self._history = FeatureHistory(store.registry)
+        self._templates = Templates(project=store.project, again_s=_AGAIN_S)
+        self._opening = threading.Lock()
+
+    def close(self) -> None:
+        """Stop what is being counted."""
+        self._background.close()
+
+    # -- pages --------------------------------------------------------------------------------------------------
+
+    def catalogue(self, request: Request) -> Response:
+        """All there is, searched and filtered."""
+        snapshot = self._snapshots.newest()
+        page = catalogue(snapshot, Query.of(request.query_params))
+        return self._page("catalogue.html", snapshot, page=page, query=page.query)
+
+    def feature(self, request: Request) -> Response:
+        """One feature."""
+        snapshot = self._snapshots.newest()
+        feature = find_feature(snapshot, request.path_params["view"], request.path_params["name"])
+        is_stored = feature.view.name not in snapshot.definitions.on_demand_feature_views
+        found = self._sample(feature.view.name) if is_stored else Outcome[Sample]()
+        worth = {service: self._worth(snapshot, service) for service, _ in feature.consumers}
+        known = {service: one.value for service, one in worth.items() if one.value is not None}
+        version = snapshot.version.version
+        history = self._background.ask(("history", version), lambda: self._history.up_to(version))
+        changes = (history.value or {}).get((feature.view.name, feature.field.name), [])
+        return self._page(
+            "feature.html",
+            snapshot,
+            waiting=[found, history, *worth.values()],
+            feature=feature,
+            is_stored=is_stored,
+            sample=found,
+            distribution=found.value.features.get(feature.field.name) if found.value is not None else None,
+            served=served(snapshot, feature, known),
+            history=history,
+            changes=changes[::-1],
+            code=reading_code(snapshot, feature, self._store.project, self._shown_url()),
+            now=datetime.now(UTC),
+        )
+
+    def view(self, request: Request) -> Response:
+        """One view of any kind."""
+        snapshot = self._snapshots.newest()
+        page = view_page(snapshot, request.path_params["name"])
+        found = self._sample(page.view.name) if page.is_stored else Outcome[Sample]()
+        return self._page("view.html", snapshot, waiting=[found], page=page, sample=found, now=datetime.now(UTC))
+
+    def service(self, request: Request) -> Response:
+        """One service."""
+        snapshot = self._snapshots.newest()
+        page = service_page(snapshot, request.path_params["name"])
+        worth = self._worth(snapshot, page.service.name)
+        return self._page("service.html", snapshot, waiting=[worth], page=page, worth=worth)
+
+    def entity(self, request: Request) -> Response:
+        """One entity."""
+        snapshot = self._snapshots.newest()
+        return self._page("entity.html", snapshot, page=entity_page(snapshot, request.path_params["name"]))
+
+    def source(self, request: Request) -> Response:
+        """One source."""
+        snapshot = self._snapshots.newest()
+        return self._page("source.html", snapshot, page=source_page(snapshot, request.query_params.get("name", "")))
+
+    def lineage(self, request: Request) -> Response:
+        """What comes from what: all of it, or around one thing."""
+        snapshot = self._snapshots.newest()
+        kind, name = request.query_params.get("kind", ""), request.query_params.get("name", "")
+        page = lineage_around(snapshot, kind, name) if name else snapshot.whole_lineage
+        return self._page("lineage.html", snapshot, page=page)
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------
+
+    def failed(self, _request: Request, error: Exception) -> Response:
+        """An error of the library: what it says, and what to do."""
+        assert isinstance(error, FeatureStoreError)
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+        return self._templates.page(
+            "error.html",
+            status=status,
+            title="Not found" if status == 404 else "This cannot be shown",
+            reason=shortened(error.reason),
+            hint=shortened(error.hint),
+            **_NO_PAGE,
+        )
+
+    def refused(self, _request: Request, error: Exception) -> Response:
+        """An address that leads nowhere."""
+        assert isinstance(error, HTTPException)
+        title = "Not found" if error.status_code == 404 else error.detail
+        hint = "the catalogue lists all there is"
+        return self._templates.page(
+            "error.html", status=error.status_code, title=title, reason="There is no such page.", hint=hint, **_NO_PAGE
+        )
+
+    def broken(self, _request: Request, _error: Exception) -> Response:
+        """A fault of these pages: the log has it, the browser is told nothing of it."""
+        reason = "Something is wrong with this page."
+        return self._templates.page(
+            "error.html", status=500, title="This cannot be shown", reason=reason, hint="see the log", **_NO_PAGE
+        )
+
+    # -- what pages are given -----------------------------------------------------------------------------------
+
+    def _page(
+        self, template: str, snapshot: Snapshot, *, waiting: Iterable[Outcome[Any]] = (), **data: Any
+    ) -> Response:
+        is_waiting = any(outcome.is_pending for outcome in waiting)
+        return self._templates.page(template, snapshot=snapshot, is_waiting=is_waiting, **data)
+
+    def _plan(self) -> ServingPlan:
+        """The published plan."""
+        with self._opening:  # of two requests at once, one starts the embedded server
+            online = self._store.online
+        return online.require_published().plan
+
+    def _shown_url(self) -> str:
+        with self._opening:
+            return self._store.online.shown_url
+
+    def _sample(self, view: str) -> Outcome[Sample]:
+        """A sample of a stored view's entities."""
+
+        def compute() -> Sample:
+            return sample(self._store, self._plan(), view, datetime.now(UTC))
+
+        return self._background.ask(("sample", view), compute, max_age_s=_SAMPLE_S)
+
+    def _worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
+        key = ("worth", snapshot.version.version, service)
+        return self._background.ask(key, lambda: worth_of(self._store, snapshot, service), max_age_s=_WORTH_S)
+
+
+# What a page without a snapshot gives its layout.
+_NO_PAGE: dict[str, Any] = {"snapshot": None, "is_waiting": False}

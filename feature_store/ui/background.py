@@ -1,0 +1,91 @@
+"""What takes longer than a page may: computed beside it, once, and kept for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from feature_store.errors import FeatureStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+T = TypeVar("T")
+# How long a page waits for what is being computed: what is quick is then on it at once, and it still answers in 100 ms.
+PATIENCE_S = 0.04
+# Answers that are kept. Those asked for longest ago go first.
+_MOST_KEPT = 512
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What is known by now.
+
+    Attributes:
+        value: None while it is being computed, and when it failed.
+        error: why it failed.
+        is_pending: whether it is being computed for the first time.
+    """
+
+    value: T | None = None
+    error: FeatureStoreError | None = None
+    is_pending: bool = False
+
+
+@dataclass
+class _Kept:
+    future: Future[Any]
+    outcome: Outcome[Any]
+    begun: float
+
+
+class Background:
+    """Computes in a few threads; pages ask, and never wait for long."""
+
+    def __init__(self, threads: int = 2) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ui")
+        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ask(
+        self, key: Hashable, compute: Callable[[], T], *, max_age_s: float | None = None, patience_s: float = PATIENCE_S
+    ) -> Outcome[T]:
+        """What `compute` gives.
+
+        Args:
+            key: what it is the answer to; one key, one computation at a time.
+            compute: is called in another thread.
+            max_age_s: when to compute it anew; the old answer stands meanwhile. None: never.
+            patience_s: how long to wait for it.
+        """
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = self._kept[key] = _Kept(self._pool.submit(compute), Outcome(is_pending=True), time.monotonic())
+            elif kept.future.done() and max_age_s is not None and time.monotonic() - kept.begun > max_age_s:
+                kept.outcome = _outcome(kept.future)
+                kept.future, kept.begun = self._pool.submit(compute), time.monotonic()
+            self._kept.move_to_end(key)
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        if not kept.future.done():
+            wait([kept.future], patience_s)
+        found = _outcome(kept.future) if kept.future.done() else kept.outcome
+        return cast("Outcome[T]", found)
+
+    def close(self) -> None:
+        """Start nothing more; what runs is waited for."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _outcome(future: Future[Any]) -> Outcome[Any]:
+    error = future.exception()
+    if error is None:
+        return Outcome(future.result())
+    if isinstance(error, FeatureStoreError):
+        return Outcome(error=error)
+    raise error

@@ -1,0 +1,191 @@
+"""The pages of views, services, entities and sources: what each is, and what leads to and from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from feature_store.definitions import Entity, FeatureService, KafkaSource, OnDemandFeatureView, ParquetSource
+from feature_store.definitions.definition_set import find
+from feature_store.registry.catalog import kind_of, source_name, unknown
+
+if TYPE_CHECKING:
+    from feature_store.definitions import Field
+    from feature_store.definitions.pruning import Pruning
+    from feature_store.registry.catalog import Source
+    from feature_store.ui.snapshot import AnyView, Feature, Snapshot
+
+
+@dataclass(frozen=True)
+class ViewPage:
+    """A view.
+
+    Attributes:
+        view, kind: what it is; a kind of the catalog's.
+        features: all of it.
+        facts: what else it says of itself, name and value.
+        source: the name of its source; None: it is pushed, or computed.
+        inputs: of an on-demand view, `(view or request source, name, type)`.
+        services, on_demand: who takes features of it.
+    """
+
+    view: AnyView
+    kind: str
+    features: tuple[Feature, ...]
+    facts: tuple[tuple[str, str], ...]
+    source: str | None
+    inputs: tuple[tuple[str, str, str], ...]
+    services: tuple[str, ...]
+    on_demand: tuple[str, ...]
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the online store holds its values."""
+        return self.kind != "on-demand"
+
+
+def view_page(snapshot: Snapshot, name: str) -> ViewPage:
+    """The page of a view.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    if name not in snapshot.views:
+        raise unknown(name, "a view", snapshot.views)
+    view = snapshot.views[name]
+    features = tuple(snapshot.features[f"{name}:{field.name}"] for field in view.fields)
+    return ViewPage(
+        view,
+        kind_of(view),
+        features,
+        tuple(_facts(view)),
+        source_name(view.source) if not isinstance(view, OnDemandFeatureView) and view.source is not None else None,
+        tuple(_inputs(snapshot, view)) if isinstance(view, OnDemandFeatureView) else (),
+        tuple(dict.fromkeys(service for feature in features for service, _ in feature.consumers)),
+        tuple(dict.fromkeys(one for feature in features for one in feature.inputs_of)),
+    )
+
+
+def _facts(view: AnyView) -> list[tuple[str, str]]:
+    if isinstance(view, OnDemandFeatureView):
+        return [("function", view.function)]
+    facts = []
+    if (ttl_us := view.ttl_us) is not None:
+        days, rest = divmod(ttl_us, 86_400_000_000)
+        facts.append(("ttl", f"{days:,} days" if not rest else f"{ttl_us / 1e6:,.0f} s"))
+    if isinstance(view.source, KafkaSource):
+        facts.append(("topic", view.source.topic))
+    if sql := getattr(view, "sql", None):
+        facts.append(("SQL", sql))
+    return facts
+
+
+def _inputs(snapshot: Snapshot, view: OnDemandFeatureView) -> list[tuple[str, str, str]]:
+    taken = [
+        (one.view, feature, str(snapshot.features[f"{one.view}:{feature}"].field.dtype))
+        for one in view.projections
+        for feature, _ in one.columns
+    ]
+    return taken + [(one.name, field.name, str(field.dtype)) for one in view.requests for field in one.fields]
+
+
+@dataclass(frozen=True)
+class ServicePage:
+    """A service.
+
+    Attributes:
+        service: what it is.
+        columns: `(name it is served by, feature, whether a prune plan drops it)`, in order.
+        request: what a request must carry, name and type.
+        pruning: what a prune plan takes from it; None: nothing.
+    """
+
+    service: FeatureService
+    columns: tuple[tuple[str, Feature, bool], ...]
+    request: tuple[tuple[str, str], ...]
+    pruning: Pruning | None
+
+
+def service_page(snapshot: Snapshot, name: str) -> ServicePage:
+    """The page of a service.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    definitions = snapshot.definitions
+    if name not in definitions.feature_services:
+        raise unknown(name, "a service", definitions.feature_services)
+    service, pruning = definitions.feature_services[name], definitions.prunings.get(name)
+    dropped = {one.name for one in pruning.dropped} if pruning is not None else set()
+    columns = tuple(
+        (served, snapshot.features[f"{projection.view}:{feature}"], served in dropped)
+        for projection in service.features
+        for feature, served in projection.columns
+    )
+    return ServicePage(service, columns, tuple(snapshot.request_of_service(name).items()), pruning)
+
+
+@dataclass(frozen=True)
+class EntityPage:
+    """An entity, and the views about it, with how many features each has."""
+
+    entity: Entity
+    views: tuple[tuple[str, str, int], ...]
+
+
+def entity_page(snapshot: Snapshot, name: str) -> EntityPage:
+    """The page of an entity.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    entity = find(snapshot.definitions.entities, name[:100], "entity")
+    views = tuple(
+        (kind_of(view), view.name, len(view.fields))
+        for view in snapshot.views.values()
+        if name in snapshot.entities_of[view.name]
+    )
+    return EntityPage(entity, views)
+
+
+@dataclass(frozen=True)
+class SourcePage:
+    """A source.
+
+    Attributes:
+        name: its name, or a table's path.
+        first: as it is first declared.
+        facts: what it says of itself, name and value.
+        columns: that are taken of it by name, where it says which.
+        readers: `(kind, name)` of what reads it.
+        history: the table that holds a topic's events; None: none.
+    """
+
+    name: str
+    first: Source
+    facts: tuple[tuple[str, str], ...]
+    columns: tuple[Field, ...]
+    readers: tuple[tuple[str, str], ...]
+    history: str | None
+
+
+def source_page(snapshot: Snapshot, name: str) -> SourcePage:
+    """The page of a source.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    if name not in snapshot.sources:
+        raise unknown(name, "a source", snapshot.sources)
+    declared, readers = snapshot.sources[name]
+    first = declared[0]
+    facts = [("kind", type(first).__name__)]
+    if isinstance(first, KafkaSource):
+        facts += [("topic", first.topic), ("event timestamp", f"{first.event_timestamp} ({first.timestamp_unit})")]
+    if isinstance(first, ParquetSource):
+        facts += [("event timestamp", first.event_timestamp)]
+        facts += [("created timestamp", first.created_timestamp)] if first.created_timestamp else []
+    fields = {field.name: field for source in declared for field in source.fields}
+    kinds = [("sources" if one in snapshot.sources else kind_of(snapshot.views[one]), one) for one in readers]
+    history = first.history.path if isinstance(first, KafkaSource) and first.history is not None else None
+    return SourcePage(name, first, tuple(facts), tuple(fields.values()), tuple(kinds), history)

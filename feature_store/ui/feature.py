@@ -1,0 +1,100 @@
+"""The page of a feature: what it is, how its values are spread, what it costs, who reads it, how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from feature_store.registry.catalog import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from feature_store.pruning.cost import Cost
+    from feature_store.pruning.importance import FeatureImportance
+    from feature_store.ui.snapshot import Feature, Snapshot
+    from feature_store.ui.worth import Worth
+
+# What stands for values in the code that shows how to read.
+_EXAMPLES = {"Int32": "1", "Int64": "1", "Float32": "1.0", "Float64": "1.0", "String": '"…"', "Bool": "True"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A feature in one service.
+
+    Attributes:
+        service: its name.
+        name: what it is served by there.
+        dropped_by: the prune plan that drops it; None: it is served.
+        rank, of: its place among the service's features by importance; None: not known.
+        importance: of which method and model, see `Importances`.
+        method: how importance was found.
+        alone: what a request of one of each entity saves without it; None: not counted yet.
+    """
+
+    service: str
+    name: str
+    dropped_by: str | None
+    rank: int | None = None
+    of: int = 0
+    importance: FeatureImportance | None = None
+    method: str = ""
+    alone: Cost | None = None
+
+
+def find_feature(snapshot: Snapshot, view: str, name: str) -> Feature:
+    """The feature of that name.
+
+    Raises:
+        NotFoundError: there is none; it says what is near.
+    """
+    reference = f"{view}:{name}"
+    if reference not in snapshot.features:
+        raise unknown(reference, "a feature", snapshot.features)
+    return snapshot.features[reference]
+
+
+def served(snapshot: Snapshot, feature: Feature, worth: Mapping[str, Worth]) -> list[Served]:
+    """Where a feature is served, and what it is worth there, as far as that is counted."""
+    found = []
+    for service, name in feature.consumers:
+        pruning = snapshot.definitions.prunings.get(service)
+        dropped = pruning is not None and name not in pruning.kept and pruning.stage != "shadow"
+        dropped_by = pruning.plan if pruning is not None and dropped else None
+        known = worth.get(service)
+        if known is None:
+            found.append(Served(service, name, dropped_by))
+            continue
+        rank, importance = known.ranked.get(name, (None, None))
+        method = known.importances.method if known.importances is not None else ""
+        found.append(Served(service, name, dropped_by, rank, len(known.ranked), importance, method, known.alone(name)))
+    return found
+
+
+def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: str) -> str:
+    """Python that reads the feature."""
+    request = snapshot.request_of(feature.view.name)
+    keys = {entity.join_key for entity in snapshot.definitions.entities.values()}
+    many = next((name for name in request if name in keys), None)
+    rows = ", ".join(
+        f'"{name}": {_listed(dtype) if name == many else _example(dtype)}' for name, dtype in request.items()
+    )
+    return (
+        "from feature_store.online import OnlineClient\n\n"
+        f'client = OnlineClient("{shown_url}", project="{project}")\n'
+        "response = client.get_online_features(\n"
+        f'    ["{feature.reference}"],\n'
+        f"    {{{rows}}},\n"
+        ")\n"
+        f'response.to_dict()["{feature.field.name}"]\n'
+        f'response.status["{feature.field.name}"]'
+    )
+
+
+def _example(dtype: str) -> str:
+    return _EXAMPLES.get(dtype, "…")
+
+
+def _listed(dtype: str) -> str:
+    return '["…", "…"]' if dtype == "String" else "[1, 2, 3]"

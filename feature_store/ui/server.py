@@ -1,0 +1,55 @@
+"""The pages behind a socket, until they are told to stop. uvicorn's one door."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from feature_store.errors import ConfigError
+from feature_store.ui.app import create_app
+from feature_store.ui.security import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from feature_store.store import FeatureStore
+
+
+def serve(
+    store: FeatureStore, *, host: str, port: int, token: str | None, told: Callable[[str], None] = lambda _: None
+) -> None:
+    """Serve the pages of a project until SIGINT or SIGTERM.
+
+    Args:
+        store: the project.
+        host, port: where; port 0: any that is free.
+        token: what a visitor must show; None: nothing.
+        told: is told the address once connections are accepted.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+        RegistryError: the registry cannot be read.
+    """
+    app = create_app(store, token=token, loopback=is_loopback(host))
+    bound = _bound(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    told(f"http://{shown}:{bound.getsockname()[1]}/{'?token=…' if token else ''} shows {store.project}; Ctrl+C ends it")
+    # Requests are not logged: addresses hold what people look for, and a token once.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=True)
+    uvicorn.Server(config).run([bound])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(128)
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}", expected="a free address", got=str(error), hint="choose another --port"
+        ) from None
+    return bound

@@ -1,0 +1,87 @@
+"""In which versions of the registry each feature came, changed and went."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from feature_store.registry.store import Registry, Version
+
+# Parts of a view's document that are not what its features are: each field is looked at by itself.
+_OF_THE_VIEW = ("name", "schema", "description", "owner", "tags")
+_VIEW_KINDS = ("feature_views", "stream_feature_views", "on_demand_feature_views")
+_Feature = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a version did to a feature.
+
+    Attributes:
+        version, applied_at, author: of the version.
+        what: `added`, `removed`, or what differs: `dtype, view's ttl`.
+    """
+
+    version: int
+    applied_at: datetime
+    author: str
+    what: str
+
+
+class FeatureHistory:
+    """The changes of all features; each version is read once.
+
+    Args:
+        registry: holds the versions.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._read = 0
+        self._before: dict[_Feature, dict[str, Any]] = {}
+        self._changes: dict[_Feature, list[Change]] = defaultdict(list)
+
+    def up_to(self, version: int) -> dict[_Feature, list[Change]]:
+        """Per `(view, feature)` its changes, the oldest first.
+
+        Raises:
+            RegistryError: the registry cannot be read.
+        """
+        with self._lock:
+            for number in range(self._read + 1, version + 1):
+                self._take(self._registry.version(number))
+                self._read = number
+            return {feature: list(changes) for feature, changes in self._changes.items()}
+
+    def _take(self, version: Version) -> None:
+        now = dict(_features(version.document))
+        for feature in {**self._before, **now}:
+            what = _difference(self._before.get(feature), now.get(feature))
+            if what:
+                self._changes[feature].append(Change(version.version, version.applied_at, version.author, what))
+        self._before = now
+
+
+def _features(document: dict[str, Any]) -> Iterator[tuple[_Feature, dict[str, Any]]]:
+    for kind in _VIEW_KINDS:
+        for name, view in document.get(kind, {}).items():
+            around = {f"view's {key}": value for key, value in view.items() if key not in _OF_THE_VIEW}
+            for field in view["schema"]:
+                yield (name, field["name"]), {**around, **field}
+
+
+def _difference(before: dict[str, Any] | None, now: dict[str, Any] | None) -> str:
+    if before is None:
+        return "added"
+    if now is None:
+        return "removed"
+    if before == now:
+        return ""
+    return ", ".join(sorted(key for key in {**before, **now} if before.get(key) != now.get(key)))
