@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.aggregates.parts import ALGEBRA, Held, finalize
 from feature_store.aggregates.tiles import state_of
-from feature_store.definitions.dtypes import DType
+from feature_store.definitions.dtypes import DType, from_microseconds
 from feature_store.errors import CorruptRowError
 from feature_store.online.codec import unbiased
 from feature_store.online.layout import FINGERPRINT_BYTES, TIME_BYTES, RowLayout
@@ -17,6 +17,8 @@ from feature_store.online.rows import StoredRows
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from feature_store.aggregates.windows import Window
 
 _STORED_TIME = np.dtype(">u8")
@@ -33,6 +35,16 @@ class Tile:
     start_us: int
     end_us: int
     value: Any
+
+    @property
+    def start(self) -> datetime:
+        """`start_us`, UTC."""
+        return from_microseconds(self.start_us)
+
+    @property
+    def end(self) -> datetime:
+        """`end_us`, UTC."""
+        return from_microseconds(self.end_us)
 
 
 @dataclass(frozen=True)

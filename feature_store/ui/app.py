@@ -12,12 +12,20 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from feature_store.errors import FeatureStoreError, NotFoundError, OnlineStoreError, RegistryError, RequestError
+from feature_store.errors import (
+    DataError,
+    FeatureStoreError,
+    NotFoundError,
+    OnlineStoreError,
+    RegistryError,
+    RequestError,
+)
 from feature_store.ui.background import Background, Outcome
 from feature_store.ui.catalogue import Query, catalogue
 from feature_store.ui.definition_pages import entity_page, service_page, source_page, view_page
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.lineage import lineage_around
+from feature_store.ui.lookup import asked, look_up
 from feature_store.ui.rendering import Templates, shortened
 from feature_store.ui.samples import Sample, sample
 from feature_store.ui.security import Guard
@@ -43,6 +51,7 @@ _AGAIN_S = 1
 _STATUS: dict[type[FeatureStoreError], int] = {
     NotFoundError: 404,
     RequestError: 400,
+    DataError: 400,
     OnlineStoreError: 503,
     RegistryError: 503,
 }
@@ -71,6 +80,7 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
         "/entity/{name}": site.entity,
         "/source": site.source,
         "/lineage": site.lineage,
+        "/lookup": site.lookup,
     }
     routes: list[Route | Mount] = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     static = Mount("/static", StaticFiles(packages=[("feature_store.ui", "static")]))
@@ -170,12 +180,26 @@ class Site:
         page = lineage_around(snapshot, kind, name) if name else snapshot.whole_lineage
         return self._page("lineage.html", snapshot, page=page)
 
+    def lookup(self, request: Request) -> Response:
+        """What one entity is served now, and why."""
+        snapshot, now = self._snapshots.newest(), datetime.now(UTC)
+        wanted = asked(snapshot, request.query_params)
+        found = problem = None
+        if wanted.is_complete:
+            self._plan()  # opens the online store once
+            try:
+                found = look_up(self._store, snapshot, wanted, now)
+            except FeatureStoreError as error:
+                problem = error
+        status = 200 if problem is None else _status_of(problem)
+        return self._page("lookup.html", snapshot, status=status, asked=wanted, found=found, problem=problem)
+
     # -- what goes wrong ----------------------------------------------------------------------------------------
 
     def failed(self, _request: Request, error: Exception) -> Response:
         """An error of the library: what it says, and what to do."""
         assert isinstance(error, FeatureStoreError)
-        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+        status = _status_of(error)
         return self._templates.page(
             "error.html",
             status=status,
@@ -230,6 +254,10 @@ class Site:
     def _worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
         key = ("worth", snapshot.version.version, service)
         return self._background.ask(key, lambda: worth_of(self._store, snapshot, service), max_age_s=_WORTH_S)
+
+
+def _status_of(error: FeatureStoreError) -> int:
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 # What a page without a snapshot gives its layout.

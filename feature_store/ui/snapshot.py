@@ -115,6 +115,12 @@ class Snapshot:
         return {view.name: view for view in listed}
 
     @cached_property
+    def served_views(self) -> dict[str, AnyView]:
+        """The views as they are served: without what prune plans drop."""
+        found = self.version.served_definitions() if self.definitions.prunings else self.definitions
+        return {view.name: view for view in (*found.stored_views, *found.on_demand_feature_views.values())}
+
+    @cached_property
     def features(self) -> dict[str, Feature]:
         """All features by reference, those of a view together."""
         consumers: dict[tuple[str, str], list[tuple[str, str]]] = {}

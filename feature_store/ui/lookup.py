@@ -1,0 +1,201 @@
+"""The look-up page: what one entity is served now, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from feature_store.definitions.dtypes import DType, from_microseconds, to_microseconds
+from feature_store.errors import RequestError
+from feature_store.online.response import Status
+from feature_store.registry.catalog import source_name, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from feature_store.online.inspection import StoredValue
+    from feature_store.online.response import OnlineResponse
+    from feature_store.store import FeatureStore
+    from feature_store.ui.snapshot import Feature, Snapshot
+
+# What an entity's key or a field of a request may be at most, in characters.
+_LONGEST = 10_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be looked up.
+
+    Attributes:
+        of: `view:name` or `service:name`; empty: nothing is chosen yet.
+        request: what must be given: name and type.
+        given: what was, as text.
+    """
+
+    of: str
+    request: Mapping[str, str]
+    given: Mapping[str, str]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is given."""
+        return bool(self.of) and all(self.given.get(name) for name in self.request)
+
+
+@dataclass(frozen=True)
+class Value:
+    """One served value.
+
+    Attributes:
+        name: it is served by.
+        feature: what it is.
+        value, status, event_time: as served.
+        why: in a sentence.
+    """
+
+    name: str
+    feature: Feature
+    value: Any
+    status: Status
+    event_time: datetime | None
+    why: str
+
+
+@dataclass(frozen=True)
+class FromView:
+    """What comes from one view.
+
+    Attributes:
+        view: its name.
+        kind: `batch`, `stream` or `on-demand`.
+        source: the name of its source; None: rows are pushed, or it is computed.
+        stored: what Redis holds of the entity; None of an on-demand view.
+        created: when the row was written at its source; None: not kept.
+        values: that are served of it.
+    """
+
+    view: str
+    kind: str
+    source: str | None
+    stored: StoredValue | None
+    created: datetime | None
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An answer.
+
+    Attributes:
+        now: when it was true.
+        version: the registry version that served it.
+        views: what came from each view.
+    """
+
+    now: datetime
+    version: int
+    views: tuple[FromView, ...]
+
+
+def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
+    """What an address asks for.
+
+    Raises:
+        NotFoundError: there is no such view or service.
+        RequestError: what is given is too long.
+    """
+    of = parameters.get("of", "")
+    if not of:
+        return Asked("", {}, {})
+    kind, _, name = of.partition(":")
+    if kind == "service" and name in snapshot.definitions.feature_services:
+        request = snapshot.request_of_service(name)
+    elif kind == "view" and name in snapshot.views:
+        request = snapshot.request_of(name)
+    else:
+        known = [f"service:{one}" for one in snapshot.definitions.feature_services]
+        raise unknown(of, "a view or a service", known + [f"view:{one}" for one in snapshot.views])
+    given = {field: parameters.get(field, "").strip() for field in request}
+    for field, text in given.items():
+        if len(text) > _LONGEST:
+            raise RequestError(field, expected=f"at most {_LONGEST:,} characters", got=f"{len(text):,}")
+    return Asked(of, request, given)
+
+
+def look_up(store: FeatureStore, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
+    """Read what was asked for.
+
+    Raises:
+        DataError: a key or field is not of its type.
+        OnlineStoreError, NotFoundError, RequestError: as `OnlineClient.get_online_features`.
+    """
+    row = {name: DType.parse(dtype).read(wanted.given[name], name) for name, dtype in wanted.request.items()}
+    features = _features(snapshot, wanted.of)
+    what: str | list[str] = wanted.of.removeprefix("service:")
+    if wanted.of.startswith("view:"):
+        what = [feature.reference for feature in features.values()]
+    response = store.client.get_online_features(what, row, now=now)
+    by_view: dict[str, list[str]] = {}
+    for name in response.names:
+        by_view.setdefault(features[name].view.name, []).append(name)
+    values = response.to_dict()
+    views = tuple(
+        _from_view(store, view, [_value(response, values, name, features[name]) for name in names], row, now)
+        for view, names in by_view.items()
+    )
+    return Found(now, response.plan_version, views)
+
+
+def _features(snapshot: Snapshot, of: str) -> dict[str, Feature]:
+    """By the names that they are served by; those that are asked for by view only as far as they are served."""
+    kind, _, name = of.partition(":")
+    if kind == "service":
+        return {
+            served: snapshot.features[f"{projection.view}:{feature}"]
+            for projection in snapshot.definitions.service(name).features
+            for feature, served in projection.columns
+        }
+    if name not in snapshot.served_views:
+        raise RequestError(of, expected="a view that is served", got="one that prune plans left without features")
+    return {field.name: snapshot.features[f"{name}:{field.name}"] for field in snapshot.served_views[name].fields}
+
+
+def _from_view(store: FeatureStore, view: str, values: list[Value], row: Mapping[str, Any], now: datetime) -> FromView:
+    definition = values[0].feature.view
+    source = getattr(definition, "source", None)
+    named = source_name(source) if source is not None else None
+    if not hasattr(definition, "entities"):
+        return FromView(view, "on-demand", None, None, None, tuple(values))
+    stored = store.online.inspect(view, row, to_microseconds(now))
+    created = from_microseconds(stored.created_us) if stored.created_us is not None else None
+    kind = "stream" if hasattr(source, "topic") else "batch"
+    return FromView(view, kind, named, stored, created, tuple(values))
+
+
+def _value(response: OnlineResponse, values: Mapping[str, list[Any]], name: str, feature: Feature) -> Value:
+    status = response.status[name][0]
+    return Value(name, feature, values[name][0], status, response.event_timestamps[name][0], _why(status, feature))
+
+
+def _why(status: Status, feature: Feature) -> str:
+    default = feature.field.default
+    instead = "null (NaN in a matrix)" if default is None else f"the default, {default!r},"
+    is_stream, is_on_demand = bool(feature.aggregation), not hasattr(feature.view, "entities")
+    match status:
+        case Status.PRESENT if is_on_demand:
+            return "computed now from its inputs"
+        case Status.PRESENT if is_stream:
+            return "computed from the events in its window"
+        case Status.PRESENT:
+            return "the newest row by event time, then by created time"
+        case Status.NULL if is_stream:
+            return f"its window holds no value, so {instead} is served"
+        case Status.NULL:
+            return f"the newest row holds null, so {instead} is served"
+        case Status.MISSING:
+            return f"nothing is stored of this entity, so {instead} is served"
+        case Status.EXPIRED:
+            return f"the newest row is older than the view's ttl, so {instead} is served"
+        case _:
+            return f"a prune plan drops it, so {instead} is served"
