@@ -26,7 +26,8 @@ from feature_store.ui.definition_pages import entity_page, service_page, source_
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.lineage import lineage_around
 from feature_store.ui.lookup import asked, look_up
-from feature_store.ui.rendering import Templates, shortened
+from feature_store.ui.prune import WhatIf, chosen, plans_of, read_request, what_if
+from feature_store.ui.rendering import Templates, query_url, shortened
 from feature_store.ui.samples import Sample, sample
 from feature_store.ui.security import Guard
 from feature_store.ui.snapshot import Snapshots
@@ -81,6 +82,7 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
         "/source": site.source,
         "/lineage": site.lineage,
         "/lookup": site.lookup,
+        "/prune": site.prune,
     }
     routes: list[Route | Mount] = [Route(path, page, methods=["GET"]) for path, page in pages.items()]
     static = Mount("/static", StaticFiles(packages=[("feature_store.ui", "static")]))
@@ -193,6 +195,36 @@ class Site:
                 problem = error
         status = 200 if problem is None else _status_of(problem)
         return self._page("lookup.html", snapshot, status=status, asked=wanted, found=found, problem=problem)
+
+    def prune(self, request: Request) -> Response:
+        """What a service could do without, and the plans that are kept."""
+        snapshot, given = self._snapshots.newest(), request.query_params
+        service = given.get("service", "")
+        if not service:
+            plans = plans_of(self._store, snapshot, None)
+            return self._page("prune.html", snapshot, service="", what_if=Outcome[WhatIf](), plans=plans)
+        name = service_page(snapshot, service).service.name
+        plans = plans_of(self._store, snapshot, name)
+        counts = read_request(snapshot, name, given, plans[0].plan.request if plans else {})
+
+        def compute() -> WhatIf | None:
+            return what_if(self._store, snapshot, name, counts)
+
+        key = ("what-if", snapshot.version.version, name, *counts.items())
+        found = self._background.ask(key, compute, max_age_s=_WORTH_S)
+        return self._page(
+            "prune.html",
+            snapshot,
+            waiting=[found],
+            service=name,
+            what_if=found,
+            plans=plans,
+            request=counts,
+            point=chosen(found.value, given) if found.value is not None else 0,
+            point_url=lambda point: query_url(
+                "/prune", {"service": name, **{f"n_{one}": count for one, count in counts.items()}, "point": point}
+            ),
+        )
 
     # -- what goes wrong ----------------------------------------------------------------------------------------
 
