@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Snapshot
 
-# Budgets that are tried, from all bytes of a request down to those of its cheapest feature.
-_BUDGETS = 24
+# Budgets that are tried between the cheapest feature's bytes and those of all: as many again in even shares as in even
+# steps, since a few features of a row cost little, and the tiles of a stream view much.
+_BUDGETS = 12
 # For the proof of each choice; what is not proven by then is said to be so.
 _SECONDS = 1.0
 # Rows of the table of features: more nobody reads, and the page must stay quick.
@@ -141,21 +142,29 @@ def what_if(store: FeatureStore, snapshot: Snapshot, service: str, request: Mapp
 
 def _choices(model: CostModel, worth: Mapping[str, float], pinned: set[str]) -> Iterator[Choice]:
     full = model.cost(model.features)
-    least = min(model.cost([name]).bytes for name in model.features)
+    least = max(1, min(model.cost([name]).bytes for name in model.features))
     total = sum(worth.get(name, 0.0) for name in model.features)
     seen: set[str] = set()
-    for i in range(_BUDGETS + 1):
-        budget = round(least + (full.bytes - least) * i / _BUDGETS)
+    for budget in _budgets(least, full.bytes):
         try:
-            chosen = choose(model, worth, Budget(max_bytes=budget), required=pinned, seconds=_SECONDS)
+            found = choose(model, worth, Budget(max_bytes=budget), required=pinned, seconds=_SECONDS)
         except RequestError:  # what must stay is beyond it
             continue
-        kept = set(chosen.kept)
+        kept = set(found.kept)
         bits = "".join("1" if name in kept else "0" for name in model.features)
         if kept and bits not in seen:
             seen.add(bits)
-            share = chosen.importance / total if total > 0 else 1.0
-            yield Choice(budget, bits, chosen.cost, share, chosen.proven)
+            share = found.importance / total if total > 0 else 1.0
+            yield Choice(budget, bits, found.cost, share, found.proven)
+    everything = "1" * len(model.features)
+    if everything not in seen:
+        yield Choice(full.bytes, everything, full, 1.0, True)
+
+
+def _budgets(least: int, most: int) -> list[int]:
+    shares = [i / _BUDGETS for i in range(_BUDGETS + 1)]
+    steps = [least + (most - least) * share for share in shares]
+    return sorted({round(budget) for budget in (*steps, *(least * (most / least) ** share for share in shares))})
 
 
 def chosen(found: WhatIf, parameters: Mapping[str, str]) -> int:
