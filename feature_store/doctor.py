@@ -16,6 +16,7 @@ from feature_store.errors import (
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
+from feature_store.numerals import counted
 from feature_store.registry.compile import compile_plan
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _definitions(store: FeatureStore) -> Iterator[Finding]:
         "on-demand view": len(found.on_demand_feature_views),
         "service": len(found.feature_services),
     }
-    defined = ", ".join(_counted(count, thing) for thing, count in counts.items() if count) or "nothing"
+    defined = ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
     yield Finding("definitions", "ok", f"{defined} in {store.config.folder}")
 
 
@@ -93,7 +94,7 @@ def _sources(store: FeatureStore) -> Iterator[Finding]:
         except FeatureStoreError as error:
             yield Finding("sources", "failed", f"{view.name}: {error.reason}", error.hint)
         else:
-            yield Finding("sources", "ok", f"{view.name}: {_counted(rows.total or 0, 'row')} in {view.source.path}")
+            yield Finding("sources", "ok", f"{view.name}: {counted(rows.total or 0, 'row')} in {view.source.path}")
 
 
 def _kafka(store: FeatureStore) -> Iterator[Finding]:
@@ -199,7 +200,3 @@ def _topics(store: FeatureStore) -> dict[str, list[str]]:
 
 def _readers(topics: dict[str, list[str]]) -> str:
     return ", ".join(view for views in topics.values() for view in views)
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"

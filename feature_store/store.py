@@ -85,6 +85,10 @@ class FeatureStore:
         """
         return load_definitions(self.config.folder, self.config.definitions)
 
+    def reload(self) -> None:
+        """Read the folder's definitions anew when they are asked for next."""
+        self.__dict__.pop("definitions", None)
+
     @cached_property
     def registry(self) -> Registry:
         """The project's registry.

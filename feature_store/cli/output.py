@@ -76,11 +76,6 @@ def visible(text: str) -> str:
     )
 
 
-def counted(count: int, thing: str) -> str:
-    """`1 row`, `1,682 rows`."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
 def shown_time(time: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"

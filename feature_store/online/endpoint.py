@@ -6,6 +6,7 @@ This module is redis-py's one door in the package: it maps its errors, and nothi
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
+
+_SECRET = re.compile(r"(?i)^([^=]*(?:pass|secret|token|key)[^=]*)=.*", re.DOTALL)
 
 
 class Endpoint:
@@ -129,9 +132,12 @@ class Endpoint:
 
 
 def without_password(url: str) -> str:
-    """A URL that can be shown."""
+    """A URL that can be shown; redis-py takes a password in the query, too."""
     parts = urlsplit(url)
-    if parts.password is None:
+    query = "&".join(_SECRET.sub(r"\1=***", part) for part in parts.query.split("&"))
+    netloc = parts.netloc
+    if parts.password is not None:
+        netloc = f"{parts.username or ''}:***@{netloc.rpartition('@')[2]}"
+    if (netloc, query) == (parts.netloc, parts.query):
         return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))

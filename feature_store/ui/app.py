@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
@@ -20,12 +22,14 @@ from feature_store.errors import (
     RegistryError,
     RequestError,
 )
+from feature_store.registry.catalog import KINDS
 from feature_store.ui.background import Background, Outcome
 from feature_store.ui.catalogue import Query, catalogue
 from feature_store.ui.definition_pages import entity_page, service_page, source_page, view_page
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.lineage import lineage_around
 from feature_store.ui.lookup import asked, look_up
+from feature_store.ui.overview import attention, coverage, freshness
 from feature_store.ui.prune import WhatIf, chosen, plans_of, read_request, what_if
 from feature_store.ui.rendering import Templates, query_url, shortened
 from feature_store.ui.samples import Sample, sample
@@ -74,6 +78,7 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
         site.close()
 
     pages: dict[str, Callable[[Request], Response]] = {
+        "/": site.overview,
         "/catalogue": site.catalogue,
         "/feature/{view}/{name}": site.feature,
         "/view/{name}": site.view,
@@ -118,6 +123,29 @@ class Site:
         self._background.close()
 
     # -- pages --------------------------------------------------------------------------------------------------
+
+    def overview(self, _request: Request) -> Response:
+        """What is served, how fresh and how complete it is, and what needs attention."""
+        snapshot, store = self._snapshots.newest(), self._store
+        plan = self._background.ask("plan", self._plan, max_age_s=_PLAN_S)
+        covered = self._background.ask("coverage", lambda: coverage(store, self._plan()), max_age_s=_SAMPLE_S)
+        fresh = self._background.ask("freshness", lambda: freshness(store.freshness()), max_age_s=_SAMPLE_S)
+        findings = self._background.ask("attention", lambda: attention(store), max_age_s=_SAMPLE_S)
+        counts = Counter(kind for kind, _ in snapshot.entries)
+        return self._page(
+            "overview.html",
+            snapshot,
+            waiting=[plan, covered, fresh, findings],
+            plan=plan,
+            coverage=covered,
+            freshness=fresh,
+            attention=findings,
+            counts={kind: counts[kind] for kind in KINDS if counts[kind]},
+            stored=len(snapshot.definitions.stored_views),
+            shown_url=self._shown_url() if plan.value is not None else "",
+            configuration=yaml.safe_dump(store.config.shown(), sort_keys=False, allow_unicode=True),
+            now=datetime.now(UTC),
+        )
 
     def catalogue(self, request: Request) -> Response:
         """All there is, searched and filtered."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from feature_store.definitions.duration import shown_duration
+from feature_store.numerals import counted, shown_bytes, shown_number
 from feature_store.online.response import Status
 from feature_store.registry.catalog import KINDS
 
@@ -25,7 +26,6 @@ _PATHS = {
     "services": "/service/",
     "entities": "/entity/",
 }
-_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def url_of(kind: str, name: str) -> str:
@@ -51,13 +51,6 @@ def query_url(path: str, values: Mapping[str, Any]) -> str:
     return f"{path}?{query}" if query else path
 
 
-def counted(count: int, thing: str) -> str:
-    """`1 row`, `1,682 rows`, `3 entities`."""
-    if count == 1:
-        return f"1 {thing}"
-    return f"{count:,} {thing[:-1]}ies" if thing.endswith("ty") else f"{count:,} {thing}s"
-
-
 def shown_time(time: datetime | None) -> str:
     """A time in UTC, to the second."""
     return "never" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
@@ -72,25 +65,6 @@ def shown_ago(time: datetime | None, now: datetime | None = None) -> str:
         if abs(seconds) >= 2 * length:
             return f"{abs(seconds) / length:,.0f} {unit} {'ago' if seconds > 0 else 'ahead'}"
     return "just now" if abs(seconds) < 2 else f"{abs(seconds):.0f} s {'ago' if seconds > 0 else 'ahead'}"
-
-
-def shown_number(value: float | None) -> str:
-    """A number as people read it: six digits that matter at most."""
-    if value is None:
-        return "–"
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.1f}"
-
-
-def shown_bytes(count: int | None) -> str:
-    """`82 B`, `1.4 MiB`."""
-    if count is None:
-        return "–"
-    for size, unit in _SIZES:
-        if abs(count) >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:,} B"
 
 
 def shown_share(share: float | None) -> str:
@@ -158,7 +132,7 @@ class Templates:
             "share": shown_share,
             "value": shown_value,
             "short": shortened,
-            "duration": shown_duration,
+            "seconds": lambda seconds: shown_duration(timedelta(seconds=seconds)),
         }
 
     def page(self, template: str, *, status: int = 200, **data: Any) -> HTMLResponse:

@@ -85,12 +85,13 @@ class Guard:
         """None when the visitor has shown the token."""
         assert self._token is not None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _equal(shown.strip(), self._token):
+        if scheme.lower() == "bearer" and _equal(shown.strip().encode("latin-1"), self._token):
             return None
-        if _equal(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), _cookie_value(self._token)):
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        if _equal(cookie.encode("latin-1", "replace"), _cookie_value(self._token)):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if any(name == "token" and _equal(value, self._token) for name, value in query):
+        if any(name == "token" and _equal(value.encode("utf-8", "replace"), self._token) for name, value in query):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             # A path that starts with two slashes would lead to another host.
             path = "/" + scope["raw_path"].decode("latin-1").lstrip("/\\") if "raw_path" in scope else "/"
@@ -101,9 +102,9 @@ class Guard:
         return PlainTextResponse(told, 401, {"www-authenticate": 'Bearer realm="feature-store"'})
 
 
-def _equal(shown: str, wanted: str) -> bool:
+def _equal(shown: bytes, wanted: str) -> bool:
     """Compared in a time that does not tell how much of it is right."""
-    return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), wanted.encode())
+    return hmac.compare_digest(shown, wanted.encode())
 
 
 def _cookie_value(token: str) -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from feature_store.definitions import FeatureView, OnDemandFeatureView, ParquetSource, StreamFeatureView
 from feature_store.errors import NotFoundError, extra
+from feature_store.numerals import counted
 from feature_store.registry.catalog import aggregated_as, feature_description, kind_of, sources
 from feature_store.registry.lineage import lineage_of
 from feature_store.ui.catalogue import Choices, choices
 from feature_store.ui.lineage import LineagePage, whole_lineage
-from feature_store.ui.rendering import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from feature_store.definitions import DefinitionSet, Field
     from feature_store.definitions.definition import Definition
@@ -101,10 +101,11 @@ class Snapshot:
 
     Args:
         version: as the registry holds it.
+        models: that are known to be served by each service.
     """
 
-    def __init__(self, version: Version) -> None:
-        self.version = version
+    def __init__(self, version: Version, models: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.version, self._models = version, models
         self.definitions: DefinitionSet = version.definitions()
 
     @cached_property
@@ -180,7 +181,7 @@ class Snapshot:
     @cached_property
     def lineage(self) -> Lineage:
         """What comes from what."""
-        return lineage_of(self.definitions)
+        return lineage_of(self.definitions, self._models)
 
     @cached_property
     def lineage_nodes(self) -> frozenset[Node]:
@@ -298,4 +299,4 @@ class Snapshots:
             return self._newest
 
     def _read(self, version: int) -> Snapshot:
-        return Snapshot(self._store.registry.version(version)).prepared()
+        return Snapshot(self._store.registry.version(version), self._store.models()).prepared()

@@ -15,7 +15,9 @@ def guarded(shop: FeatureStore) -> Visitor:
     return Visitor(create_app(shop, token=TOKEN))
 
 
-@pytest.mark.parametrize("path", ["/catalogue", "/nowhere", "/static/style.css", "/view/nothing", "/prune?service=ranking&point=x"])
+@pytest.mark.parametrize(
+    "path", ["/catalogue", "/nowhere", "/static/style.css", "/view/nothing", "/prune?service=ranking&point=x"]
+)
 def test_headers_bind_the_browser(visitor: Visitor, path: str) -> None:
     headers = visitor.get(path).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
@@ -57,17 +59,22 @@ def test_head_is_get_without_a_body(visitor: Visitor) -> None:
         ("10.0.0.1", False),
         ("0.0.0.0:8420", False),
         ("", False),
-        ("[::1", False) if False else ("a]b", False),
+        ("a]b", False),
     ],
 )
-def test_only_names_of_this_machine_are_answered(visitor: Visitor, shop: FeatureStore, host: str, allowed: bool) -> None:
+def test_only_names_of_this_machine_are_answered(
+    visitor: Visitor, shop: FeatureStore, host: str, allowed: bool
+) -> None:
     assert (visitor.get("/catalogue", host=host).status_code == 200) is allowed
     # Who serves others has a token for it, and any name.
     anywhere = Visitor(create_app(shop, token=TOKEN, loopback=False))
     assert anywhere.get("/catalogue", host=host, authorization=f"Bearer {TOKEN}".encode()).status_code == 200  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("x", False)])
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("x", False)],
+)
 def test_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
@@ -85,7 +92,9 @@ def test_loopback(host: str, expected: bool) -> None:
         {"cookie": "\xff=\xff"},
     ],
 )
-@pytest.mark.parametrize("path", ["/catalogue", "/static/style.css", "/nowhere", "/catalogue?token=wrong", "/catalogue?token="])
+@pytest.mark.parametrize(
+    "path", ["/catalogue", "/static/style.css", "/nowhere", "/catalogue?token=wrong", "/catalogue?token="]
+)
 def test_without_the_token_nothing_is_shown(guarded: Visitor, headers: dict[str, str], path: str) -> None:
     encoded = {name: value.encode("latin-1") for name, value in headers.items()}
     found = guarded.ask("GET", path, encoded)  # type: ignore[arg-type]

@@ -14,20 +14,22 @@ import pyarrow as pa
 from stream_worlds import merge_events
 
 from feature_store import FeatureStore
-from feature_store.pruning.importance import FeatureImportance, Importances
 from feature_store.pruner import Pruner
+from feature_store.pruning.importance import FeatureImportance, Importances
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from starlette.types import ASGIApp
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} \u202egnp.exe \u0000 ' & ${x} </title></svg>"
-FEATURES = """
+HOSTILE = (
+    "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} \u202egnp.exe \u0000 ' & ${x} </title></svg>"
+)
+FEATURES = f"""
 from datetime import timedelta
 from feature_store import *
 
-HOSTILE = {hostile!r}
+HOSTILE = {HOSTILE!r}
 user = Entity("user", join_key="user_id", description="Who buys.", owner="growth")
 item = Entity("item", join_key="item_id", description=HOSTILE)
 shop = Entity("shop", join_key="shop_id", dtype=String)
@@ -55,7 +57,7 @@ def affordability(inputs):
 ranking = FeatureService("ranking", description="For the ranker.", owner="growth", tags={{"model": "ranker"}},
     features=[stats[["orders", "mean_basket", "is_new"]], about[["price"]], activity, affordability])
 cards = FeatureService("cards", features=[about[["price"]].rename({{"price": "shown_price"}}), stats[["city"]]])
-""".format(hostile=HOSTILE)
+"""
 USERS = 60
 
 
@@ -80,14 +82,29 @@ def make_project(folder: Path, url: str) -> FeatureStore:
         "since": times,
     }
     store.push("stats", pa.table(users))
-    store.push("about", pa.table({"item_id": [1, 2], "at": times[:2], "price": pa.array([9.5, None], pa.float32()), "note": [HOSTILE, ""]}))
+    store.push(
+        "about",
+        pa.table(
+            {"item_id": [1, 2], "at": times[:2], "price": pa.array([9.5, None], pa.float32()), "note": [HOSTILE, ""]}
+        ),
+    )
     now_us = int(now.timestamp() * 1e6)
     events = [
         {"user_id": 1, "ts": now_us - minutes * 60_000_000, "price": float(minutes), "action": action}
         for minutes, action in ((1, "buy"), (5, "look"), (50, "buy"), (600, "buy"))
     ]
     merge_events(store.online.tile_writer("activity"), events, {})
-    names = ["orders", "mean_basket", "is_new", "price", "price_mean_1h", "price_mean_1d", "bought_1h", "price_last3_1h", "share"]
+    names = [
+        "orders",
+        "mean_basket",
+        "is_new",
+        "price",
+        "price_mean_1h",
+        "price_mean_1d",
+        "bought_1h",
+        "price_last3_1h",
+        "share",
+    ]
     items = tuple(FeatureImportance(name, 1 / (i + 1), 0.01) for i, name in enumerate(names))
     Pruner(store).import_importances("ranking", Importances("permutation", HOSTILE, now, items))
     return store

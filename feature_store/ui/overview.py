@@ -1,0 +1,103 @@
+"""The overview: what is served, how fresh and how complete it is, and what needs attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from feature_store.definitions.dtypes import from_microseconds
+from feature_store.doctor import diagnose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from feature_store.doctor import Finding
+    from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
+    from feature_store.registry.serving_plan import ServingPlan
+    from feature_store.store import FeatureStore
+
+# Views on the overview: the stale ones first, since those are looked for.
+_MOST_VIEWS = 60
+_ORDER = {"stale": 0, "empty": 1, "fresh": 2, "undeclared": 3}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the online store holds of a row group or stream view.
+
+    Attributes:
+        name: its name.
+        kind: `row group` or `stream view`.
+        views: that share the rows.
+        rows: how many entities have one.
+        row_bytes: of one.
+        bytes: that Redis uses for all, estimated.
+        generation: of the layout.
+    """
+
+    name: str
+    kind: Literal["row group", "stream view"]
+    views: tuple[str, ...]
+    rows: int
+    row_bytes: int
+    bytes: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How fresh one view is, and the times as people read them."""
+
+    about: ViewFreshness
+    newest: datetime | None
+    materialized: datetime | None
+
+
+def coverage(store: FeatureStore, plan: ServingPlan) -> list[Coverage]:
+    """What the online store holds, by row group and stream view.
+
+    Raises:
+        OnlineStoreError: the store cannot be read.
+    """
+    found: Mapping[str, dict[str, Any]] = store.online.statistics()
+    groups = [
+        Coverage(
+            group.name,
+            "row group",
+            tuple(segment.view for segment in group.segments),
+            **found[group.name],
+            generation=group.generation,
+        )
+        for group in plan.groups
+        if group.name in found
+    ]
+    streams = [
+        Coverage(tiles.view, "stream view", (tiles.view,), **found[tiles.view], generation=tiles.generation)
+        for tiles in plan.tiles
+        if tiles.view in found
+    ]
+    return [*groups, *streams]
+
+
+def freshness(report: FreshnessReport) -> list[Freshness]:
+    """The views, those that need attention first, the oldest of them first."""
+
+    def order(view: ViewFreshness) -> tuple[int, float, str]:
+        return _ORDER[view.state], -(view.age_s or 0.0), view.view
+
+    return [
+        Freshness(view, _time(view.newest_us), _time(view.materialized_us))
+        for view in sorted(report.views, key=order)[:_MOST_VIEWS]
+    ]
+
+
+def attention(store: FeatureStore) -> list[Finding]:
+    """What `feature-store doctor` finds wrong, what is broken first; changes of the files that are not applied too."""
+    store.reload()
+    found = [finding for finding in diagnose(store) if finding.state != "ok"]
+    return sorted(found, key=lambda finding: finding.state != "failed")
+
+
+def _time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)
