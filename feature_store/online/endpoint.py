@@ -133,11 +133,9 @@ class Endpoint:
 
 def without_password(url: str) -> str:
     """A URL that can be shown; redis-py takes a password in the query, too."""
-    parts = urlsplit(url)
-    query = "&".join(_SECRET.sub(r"\1=***", part) for part in parts.query.split("&"))
-    netloc = parts.netloc
+    head, mark, query = url.partition("?")
+    parts = urlsplit(head)
     if parts.password is not None:
-        netloc = f"{parts.username or ''}:***@{netloc.rpartition('@')[2]}"
-    if (netloc, query) == (parts.netloc, parts.query):
-        return url
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
+        host = parts.netloc.rpartition("@")[2]
+        head = urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    return head + mark + "&".join(_SECRET.sub(r"\1=***", part) for part in query.split("&"))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from feature_store.doctor import Finding
+    from feature_store.monitoring.checks import Finding
     from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
     from feature_store.registry.serving_plan import ServingPlan
     from feature_store.store import FeatureStore

@@ -265,3 +265,44 @@ def test_freshness_is_kept_and_leaves_no_trace_where_it_is_not_declared() -> Non
 def test_freshness_is_a_time_above_zero(freshness: Any) -> None:
     with pytest.raises(DefinitionError, match="freshness"):
         FeatureView("v", entities=[Entity("user")], schema=[Field("a", Int32)], freshness=freshness)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "value"),
+    [
+        (Int32, "-7", -7),
+        (Int64, str(2**63 - 1), 2**63 - 1),
+        (Float32, "0.5", 0.5),
+        (Float64, "1e3", 1000.0),
+        (Bool, "TRUE", True),
+        (Bool, "0", False),
+        (String, " as it is ", " as it is "),
+        (Timestamp, "2026-01-02T03:04:05+01:00", datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC)),
+        (Timestamp, "2026-01-02", datetime(2026, 1, 2, tzinfo=UTC)),
+        (Array(Float32, 2), "[1, 2.5]", [1.0, 2.5]),
+        (Array(String), '["a,b"]', ["a,b"]),
+    ],
+)
+def test_a_typed_value_is_read(dtype: DType, text: str, value: Any) -> None:
+    assert dtype.read(text, "x") == value
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        (Int32, str(2**31)),
+        (Int64, "1_000"),
+        (Int64, "٣"),
+        (Int64, "9" * 5000),
+        (Int64, ""),
+        (Float32, "1e300"),
+        (Bool, "yes"),
+        (Timestamp, "soon"),
+        (Array(Float32, 2), "[1]"),
+        (Array(Float32), "[" * 100_000),
+        (Array(Int64), '{"a": 1}'),
+    ],
+)
+def test_what_is_no_value_of_the_type_is_refused(dtype: DType, text: str) -> None:
+    with pytest.raises(DataError, match="x: expected a value of"):
+        dtype.read(text, "x")
