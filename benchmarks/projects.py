@@ -41,6 +41,20 @@ WRITE = f"""{_HEAD}
 user = Entity("user", join_key="user_id")
 left = FeatureView("left", entities=[user], schema=[Field(f"left_{{i}}", Float32) for i in range(25)])
 """
+# 5,000 features in 300 views of 10 entities, in 40 services: a large registry.
+LARGE = f"""{_HEAD}
+entities = [Entity(f"entity{{i}}", join_key=f"entity{{i}}_id") for i in range(10)]
+views = [FeatureView(f"view{{i}}", entities=[entities[i % 10]], ttl=timedelta(days=7), owner=f"team{{i % 12}}",
+                     description=f"What is known of things of kind {{i}}, day by day.", tags={{"domain": f"d{{i % 20}}"}},
+                     source=ParquetSource(f"data/view{{i}}.parquet", event_timestamp="event_timestamp"),
+                     schema=[Field(f"f{{j}}", Float32, description=f"Number {{j}} of kind {{i}}.")
+                             for j in range(16 + (i % 3 > 0))])
+         for i in range(300)]
+services = [FeatureService(f"service{{i}}", tags={{"model": f"model{{i % 9}}"}}, features=[
+    view[["f0", "f1", "f2", "f3"]].rename({{f"f{{j}}": f"{{view.name}}_{{j}}" for j in range(4)}})
+    for view in views[i * 7:i * 7 + 20]]) for i in range(40)]
+globals().update({{item.name: item for item in (*views, *services)}})
+"""
 # To be formatted with how many features.
 BATCH = f"""{_HEAD}
 entity = Entity("entity", join_key="entity_id")

@@ -395,13 +395,16 @@ class OnlineStore:
                     return found
         return found
 
-    def inspect(self, view: str, join_keys: Mapping[str, Any], now_us: int) -> StoredValue:
+    def inspect(
+        self, view: str, join_keys: Mapping[str, Any], now_us: int, *, plan: ServingPlan | None = None
+    ) -> StoredValue:
         """What is stored of one entity in a view, taken apart.
 
         Args:
             view: a batch or stream view.
             join_keys: `{join key: value}`.
             now_us: when windows end, microseconds since 1970.
+            plan: the published one, where it is known already.
 
         Raises:
             NotPublishedError, NotFoundError: there is no plan, or no such view in it.
@@ -410,7 +413,7 @@ class OnlineStore:
         """
         from feature_store.online.inspection import inspect_row, inspect_tiles
 
-        plan = self.require_published().plan
+        plan = plan or self.require_published().plan
         tiles = plan.tiles_of(view)
         layout = TileValueLayout(tiles) if tiles is not None else RowLayout(plan.group_of(view))
         entity = entity_keys(layout.join_keys, join_keys, 1).each()[0]

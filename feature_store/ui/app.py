@@ -117,6 +117,10 @@ class Site:
         self._history = FeatureHistory(store.registry)
         self._templates = Templates(project=store.project, again_s=_AGAIN_S)
         self._opening = threading.Lock()
+        with contextlib.suppress(
+            FeatureStoreError
+        ):  # so that the first visitor does not wait; pages tell what is wrong
+            self._snapshots.newest()
 
     def close(self) -> None:
         """Stop what is being counted."""
@@ -216,9 +220,8 @@ class Site:
         wanted = asked(snapshot, request.query_params)
         found = problem = None
         if wanted.is_complete:
-            self._plan()  # opens the online store once
             try:
-                found = look_up(self._store, snapshot, wanted, now)
+                found = look_up(self._store, self._plan(), snapshot, wanted, now)
             except FeatureStoreError as error:
                 problem = error
         status = 200 if problem is None else _status_of(problem)

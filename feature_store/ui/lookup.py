@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from feature_store.online.inspection import StoredValue
     from feature_store.online.response import OnlineResponse
+    from feature_store.registry.serving_plan import ServingPlan
     from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Feature, Snapshot
 
@@ -123,7 +124,7 @@ def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
     return Asked(of, request, given)
 
 
-def look_up(store: FeatureStore, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
+def look_up(store: FeatureStore, plan: ServingPlan, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
     """Read what was asked for.
 
     Raises:
@@ -141,7 +142,7 @@ def look_up(store: FeatureStore, snapshot: Snapshot, wanted: Asked, now: datetim
         by_view.setdefault(features[name].view.name, []).append(name)
     values = response.to_dict()
     views = tuple(
-        _from_view(store, view, [_value(response, values, name, features[name]) for name in names], row, now)
+        _from_view(store, plan, view, [_value(response, values, name, features[name]) for name in names], row, now)
         for view, names in by_view.items()
     )
     return Found(now, response.plan_version, views)
@@ -161,13 +162,15 @@ def _features(snapshot: Snapshot, of: str) -> dict[str, Feature]:
     return {field.name: snapshot.features[f"{name}:{field.name}"] for field in snapshot.served_views[name].fields}
 
 
-def _from_view(store: FeatureStore, view: str, values: list[Value], row: Mapping[str, Any], now: datetime) -> FromView:
+def _from_view(
+    store: FeatureStore, plan: ServingPlan, view: str, values: list[Value], row: Mapping[str, Any], now: datetime
+) -> FromView:
     definition = values[0].feature.view
     source = getattr(definition, "source", None)
     named = source_name(source) if source is not None else None
     if not hasattr(definition, "entities"):
         return FromView(view, "on-demand", None, None, None, tuple(values))
-    stored = store.online.inspect(view, row, to_microseconds(now))
+    stored = store.online.inspect(view, row, to_microseconds(now), plan=plan)
     created = from_microseconds(stored.created_us) if stored.created_us is not None else None
     kind = "stream" if hasattr(source, "topic") else "batch"
     return FromView(view, kind, named, stored, created, tuple(values))
