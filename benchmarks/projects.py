@@ -45,7 +45,7 @@ left = FeatureView("left", entities=[user], schema=[Field(f"left_{{i}}", Float32
 LARGE = f"""{_HEAD}
 entities = [Entity(f"entity{{i}}", join_key=f"entity{{i}}_id") for i in range(10)]
 views = [FeatureView(f"view{{i}}", entities=[entities[i % 10]], ttl=timedelta(days=7), owner=f"team{{i % 12}}",
-                     description=f"What is known of things of kind {{i}}, day by day.", tags={{"domain": f"d{{i % 20}}"}},
+                     description=f"Of things of kind {{i}}, day by day.", tags={{"domain": f"d{{i % 20}}"}},
                      source=ParquetSource(f"data/view{{i}}.parquet", event_timestamp="event_timestamp"),
                      schema=[Field(f"f{{j}}", Float32, description=f"Number {{j}} of kind {{i}}.")
                              for j in range(16 + (i % 3 > 0))])

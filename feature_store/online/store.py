@@ -27,7 +27,7 @@ from feature_store.online.writer import ViewWriter, WriteCounts, layout_of
 from feature_store.registry.serving_plan import ServingPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import redis
 
@@ -124,6 +124,7 @@ class OnlineStore:
         self._endpoint = Endpoint(url, timeout_s)
         self._project = project
         self._redis: Any = self._endpoint.client()
+        self._parsed: tuple[bytes, ServingPlan | None] = b"", None
 
     @property
     def shown_url(self) -> str:
@@ -143,7 +144,12 @@ class OnlineStore:
             document, epoch = self._redis.mget(keys.plan_key(self._project), keys.epoch_key(self._project, 0))
         if document is None or epoch is None:
             return None
-        return PublishedPlan(ServingPlan.from_json(document), epoch, {})
+        # Read again for nearly every call, and seldom another: of 5,000 features it takes 30 ms to parse.
+        known, plan = self._parsed
+        if plan is None or known != document:
+            plan = ServingPlan.from_json(document)
+            self._parsed = document, plan
+        return PublishedPlan(plan, epoch, {})
 
     def require_published(self) -> PublishedPlan:
         """The plan that is published.
@@ -395,34 +401,45 @@ class OnlineStore:
                     return found
         return found
 
-    def inspect(
-        self, view: str, join_keys: Mapping[str, Any], now_us: int, *, plan: ServingPlan | None = None
-    ) -> StoredValue:
-        """What is stored of one entity in a view, taken apart.
+    def inspect(self, views: Sequence[str], join_keys: Mapping[str, Any], now_us: int) -> dict[str, StoredValue]:
+        """What is stored of one entity in some views, taken apart.
 
         Args:
-            view: a batch or stream view.
-            join_keys: `{join key: value}`.
+            views: batch or stream views.
+            join_keys: `{join key: value}`, of all of them.
             now_us: when windows end, microseconds since 1970.
-            plan: the published one, where it is known already.
 
         Raises:
             NotPublishedError, NotFoundError: there is no plan, or no such view in it.
             RequestError: a join key is missing, null or of a wrong type.
-            CorruptRowError: the value has not the bytes that its layout demands.
+            CorruptRowError: a value has not the bytes that its layout demands.
         """
         from feature_store.online.inspection import inspect_row, inspect_tiles
 
-        plan = plan or self.require_published().plan
-        tiles = plan.tiles_of(view)
-        layout = TileValueLayout(tiles) if tiles is not None else RowLayout(plan.group_of(view))
+        plan = self.require_published().plan
+        rows: dict[str, tuple[RowLayout, bytes, bytes | None]] = {}
+        found = {}
+        for view in views:
+            tiles = plan.tiles_of(view)
+            if tiles is not None:
+                windows = TileValueLayout(tiles)
+                found[view] = inspect_tiles(windows, *self._value_of(windows, join_keys, plan.buckets), now_us)
+                continue
+            group = plan.group_of(view)
+            if group.name not in rows:
+                layout = RowLayout(group)
+                rows[group.name] = layout, *self._value_of(layout, join_keys, plan.buckets)
+            layout, key, value = rows[group.name]
+            found[view] = inspect_row(layout, view, key, value)
+        return found
+
+    def _value_of(
+        self, layout: RowLayout | TileValueLayout, join_keys: Mapping[str, Any], buckets: int
+    ) -> tuple[bytes, bytes | None]:
         entity = entity_keys(layout.join_keys, join_keys, 1).each()[0]
-        key = layout.prefix(self._project, keys.buckets_of([entity], plan.buckets)[0]) + entity
+        key = layout.prefix(self._project, keys.buckets_of([entity], buckets)[0]) + entity
         with self._endpoint.errors():
-            value = self._redis.get(key)
-        if isinstance(layout, TileValueLayout):
-            return inspect_tiles(layout, key, value, now_us)
-        return inspect_row(layout, view, key, value)
+            return key, self._redis.get(key)
 
     def info(self) -> dict[str, Any]:
         """What Redis says of itself."""

@@ -132,9 +132,9 @@ class Site:
         """What is served, how fresh and how complete it is, and what needs attention."""
         snapshot, store = self._snapshots.newest(), self._store
         plan = self._background.ask("plan", self._plan, max_age_s=_PLAN_S)
-        covered = self._background.ask("coverage", lambda: coverage(store, self._plan()), max_age_s=_SAMPLE_S)
-        fresh = self._background.ask("freshness", lambda: freshness(store.freshness()), max_age_s=_SAMPLE_S)
-        findings = self._background.ask("attention", lambda: attention(store), max_age_s=_SAMPLE_S)
+        covered = self._background.ask("coverage", lambda: coverage(self._opened(), self._plan()), max_age_s=_SAMPLE_S)
+        fresh = self._background.ask("freshness", lambda: freshness(self._opened().freshness()), max_age_s=_SAMPLE_S)
+        findings = self._background.ask("attention", lambda: attention(self._opened()), max_age_s=_SAMPLE_S)
         counts = Counter(kind for kind, _ in snapshot.entries)
         return self._page(
             "overview.html",
@@ -210,9 +210,9 @@ class Site:
     def lineage(self, request: Request) -> Response:
         """What comes from what: all of it, or around one thing."""
         snapshot = self._snapshots.newest()
-        kind, name = request.query_params.get("kind", ""), request.query_params.get("name", "")
-        page = lineage_around(snapshot, kind, name) if name else snapshot.whole_lineage
-        return self._page("lineage.html", snapshot, page=page)
+        kind, name, direction = (request.query_params.get(one, "") for one in ("kind", "name", "direction"))
+        page = lineage_around(snapshot, kind, name, direction) if name else snapshot.whole_lineage
+        return self._page("lineage.html", snapshot, page=page, direction=direction)
 
     def lookup(self, request: Request) -> Response:
         """What one entity is served now, and why."""
@@ -221,7 +221,7 @@ class Site:
         found = problem = None
         if wanted.is_complete:
             try:
-                found = look_up(self._store, self._plan(), snapshot, wanted, now)
+                found = look_up(self._opened(), snapshot, wanted, now)
             except FeatureStoreError as error:
                 problem = error
         status = 200 if problem is None else _status_of(problem)
@@ -296,21 +296,24 @@ class Site:
         is_waiting = any(outcome.is_pending for outcome in waiting)
         return self._templates.page(template, snapshot=snapshot, is_waiting=is_waiting, **data)
 
+    def _opened(self) -> FeatureStore:
+        """The project, with its online store opened: of two requests at once, one starts the embedded server."""
+        with self._opening:
+            _ = self._store.online
+        return self._store
+
     def _plan(self) -> ServingPlan:
         """The published plan."""
-        with self._opening:  # of two requests at once, one starts the embedded server
-            online = self._store.online
-        return online.require_published().plan
+        return self._opened().online.require_published().plan
 
     def _shown_url(self) -> str:
-        with self._opening:
-            return self._store.online.shown_url
+        return self._opened().online.shown_url
 
     def _sample(self, view: str) -> Outcome[Sample]:
         """A sample of a stored view's entities."""
 
         def compute() -> Sample:
-            return sample(self._store, self._plan(), view, datetime.now(UTC))
+            return sample(self._opened(), self._plan(), view, datetime.now(UTC))
 
         return self._background.ask(("sample", view), compute, max_age_s=_SAMPLE_S)
 

@@ -43,8 +43,13 @@ def whole_lineage(lineage: Lineage) -> LineagePage:
     return _page(lineage.edges, [node for node in lineage.nodes if node.kind != FEATURES], None)
 
 
-def lineage_around(snapshot: Snapshot, kind: str, name: str) -> LineagePage:
+def lineage_around(snapshot: Snapshot, kind: str, name: str, direction: str = "") -> LineagePage:
     """The graph around one thing; around a view also its features.
+
+    Args:
+        snapshot: what is applied.
+        kind, name: of the thing; a kind of the catalog's, or `models`.
+        direction: `up`: what it comes from alone; `down`: what comes from it alone.
 
     Raises:
         NotFoundError: there is no such thing.
@@ -53,9 +58,9 @@ def lineage_around(snapshot: Snapshot, kind: str, name: str) -> LineagePage:
     if kind not in {*KINDS, MODELS} or focus not in snapshot.lineage_nodes:
         raise unknown(f"{kind} {name}", "a thing with a lineage", (f"{one.kind} {one.name}" for one in lineage.nodes))
     up, down = tuple(lineage.upstream(focus)), tuple(lineage.downstream(focus))
-    kept = {focus, *up, *down}
+    kept = {focus, *(up if direction != "down" else ()), *(down if direction != "up" else ())}
     edges = [(a, b) for a, b in lineage.edges if a in kept and b in kept]
-    if name in snapshot.views and kind != FEATURES:
+    if name in snapshot.views and kind != FEATURES and direction != "up":
         edges, opened = _opened(snapshot, focus, edges)
         kept |= opened
     elif kind == FEATURES:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from feature_store.online.inspection import StoredValue
     from feature_store.online.response import OnlineResponse
-    from feature_store.registry.serving_plan import ServingPlan
     from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Feature, Snapshot
 
@@ -124,7 +123,7 @@ def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
     return Asked(of, request, given)
 
 
-def look_up(store: FeatureStore, plan: ServingPlan, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
+def look_up(store: FeatureStore, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
     """Read what was asked for.
 
     Raises:
@@ -141,8 +140,11 @@ def look_up(store: FeatureStore, plan: ServingPlan, snapshot: Snapshot, wanted: 
     for name in response.names:
         by_view.setdefault(features[name].view.name, []).append(name)
     values = response.to_dict()
+    stored = store.online.inspect(
+        [view for view in by_view if view in snapshot.stored_views], row, to_microseconds(now)
+    )
     views = tuple(
-        _from_view(store, plan, view, [_value(response, values, name, features[name]) for name in names], row, now)
+        _from_view(view, stored.get(view), [_value(response, values, name, features[name]) for name in names])
         for view, names in by_view.items()
     )
     return Found(now, response.plan_version, views)
@@ -162,18 +164,13 @@ def _features(snapshot: Snapshot, of: str) -> dict[str, Feature]:
     return {field.name: snapshot.features[f"{name}:{field.name}"] for field in snapshot.served_views[name].fields}
 
 
-def _from_view(
-    store: FeatureStore, plan: ServingPlan, view: str, values: list[Value], row: Mapping[str, Any], now: datetime
-) -> FromView:
-    definition = values[0].feature.view
-    source = getattr(definition, "source", None)
-    named = source_name(source) if source is not None else None
-    if not hasattr(definition, "entities"):
+def _from_view(view: str, stored: StoredValue | None, values: list[Value]) -> FromView:
+    source = getattr(values[0].feature.view, "source", None)
+    if stored is None:
         return FromView(view, "on-demand", None, None, None, tuple(values))
-    stored = store.online.inspect(view, row, to_microseconds(now), plan=plan)
     created = from_microseconds(stored.created_us) if stored.created_us is not None else None
     kind = "stream" if hasattr(source, "topic") else "batch"
-    return FromView(view, kind, named, stored, created, tuple(values))
+    return FromView(view, kind, source_name(source) if source is not None else None, stored, created, tuple(values))
 
 
 def _value(response: OnlineResponse, values: Mapping[str, list[Any]], name: str, feature: Feature) -> Value:

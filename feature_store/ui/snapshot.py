@@ -116,6 +116,11 @@ class Snapshot:
         return {view.name: view for view in listed}
 
     @cached_property
+    def stored_views(self) -> frozenset[str]:
+        """The views whose values the online store holds."""
+        return frozenset(view.name for view in self.definitions.stored_views)
+
+    @cached_property
     def served_views(self) -> dict[str, AnyView]:
         """The views as they are served: without what prune plans drop."""
         found = self.version.served_definitions() if self.definitions.prunings else self.definitions

@@ -33,26 +33,26 @@ def test_a_row_tells_its_times_and_where_it_is(store: OnlineStore, redis_url: st
     write(store, affinity, [{"user_id": 1, "movie_id": 2, "likes": 0.5, "event_ts": NOW_US, "created_ts": NOW_US + 7}])
     write(store, profile, [{"user_id": 1, "age": 3, "score": None, "event_ts": NOW_US - 5}])
     write(store, by_name, [{"shop_id": "a:b}", "user_id": 1, "visits": 3, "event_ts": -5, "created_ts": -4}])
-    found = store.inspect("affinity", {"user_id": 1, "movie_id": 2}, NOW_US)
+    found = store.inspect(["affinity"], {"user_id": 1, "movie_id": 2}, NOW_US)["affinity"]
     assert (found.event_us, found.created_us, found.generation, found.windows) == (NOW_US, NOW_US + 7, 3, {})
     with redis.Redis.from_url(redis_url) as client:
         stored = {repr(key)[2:-1]: client.strlen(key) for key in client.keys("*r:*")}
     assert stored[found.key] == found.size
-    assert store.inspect("profile", {"user_id": 1}, NOW_US).event_us == NOW_US - 5
-    assert store.inspect("profile", {"user_id": 1}, NOW_US).created_us is None, "its source does not say"
-    assert store.inspect("by_name", {"shop_id": "a:b}", "user_id": 1}, NOW_US).created_us == -4
+    assert store.inspect(["profile"], {"user_id": 1}, NOW_US)["profile"].event_us == NOW_US - 5
+    assert store.inspect(["profile"], {"user_id": 1}, NOW_US)["profile"].created_us is None, "its source does not say"
+    assert store.inspect(["by_name"], {"shop_id": "a:b}", "user_id": 1}, NOW_US)["by_name"].created_us == -4
 
 
 def test_what_is_not_stored_is_told(store: OnlineStore) -> None:
     store.publish(plan_of(), over=None)
-    missing = store.inspect("numbers", {"movie_id": 1}, NOW_US)
+    missing = store.inspect(["numbers"], {"movie_id": 1}, NOW_US)["numbers"]
     assert (missing.size, missing.event_us, missing.created_us) == (0, None, None)
-    assert missing.key not in {store.inspect("numbers", {"movie_id": 2}, NOW_US).key}
+    assert missing.key not in {store.inspect(["numbers"], {"movie_id": 2}, NOW_US)["numbers"].key}
     with pytest.raises(NotFoundError):
-        store.inspect("nothing", {"movie_id": 1}, NOW_US)
+        store.inspect(["nothing"], {"movie_id": 1}, NOW_US)
     for wrong in ({}, {"movie_id": None}, {"movie_id": "x"}, {"movie_id": 2**63}):
         with pytest.raises(RequestError):
-            store.inspect("numbers", wrong, NOW_US)
+            store.inspect(["numbers"], wrong, NOW_US)
 
 
 def test_what_is_no_row_is_told(store: OnlineStore, redis_url: str) -> None:
@@ -62,7 +62,7 @@ def test_what_is_no_row_is_told(store: OnlineStore, redis_url: str) -> None:
         (key,) = client.keys("*r:*")
         client.set(key, b"something else")
     with pytest.raises(CorruptRowError):
-        store.inspect("numbers", {"movie_id": 1}, NOW_US)
+        store.inspect(["numbers"], {"movie_id": 1}, NOW_US)["numbers"]
 
 
 events = st.lists(
@@ -94,7 +94,7 @@ def test_the_tiles_of_a_window_make_its_value(
     store.publish(plan_of_streams(), over=None)
     merge_events(store.tile_writer("activity"), sorted(happened, key=lambda event: event["ts"]), {})
     now_us = NOW_US + later * SECOND_US
-    found = store.inspect("activity", {"user_id": 1}, now_us)
+    found = store.inspect(["activity"], {"user_id": 1}, now_us)["activity"]
     own = [event for event in happened if event["user_id"] == 1 and event["price"] is not None]
     if not own:
         assert (found.size, found.event_us) == (0, None)

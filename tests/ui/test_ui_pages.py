@@ -179,6 +179,12 @@ def test_the_lineage_of_a_view_shows_its_features(visitor: Visitor) -> None:
     assert "<title>feature stats:orders</title>" in text
     assert 'aria-current="true"><title>view stats</title>' in text
     assert "<title>feature stats:orders</title>" not in visitor.page("/lineage")
+    up = visitor.page("/lineage?kind=views&name=stats&direction=up")
+    assert "<title>source stats.parquet</title>" in up
+    assert "<title>service ranking</title>" not in up
+    down = visitor.page("/lineage?kind=views&name=stats&direction=down")
+    assert "<title>source stats.parquet</title>" not in down
+    assert "<title>service ranking</title>" in down
 
 
 def test_a_new_version_is_seen(tmp_path: Path, redis_url: str) -> None:
