@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from feature_store.engines.spark.engine import SparkEngine
     from feature_store.materialize.job import Folders, Summary
     from feature_store.monitoring.freshness import FreshnessReport
+    from feature_store.monitoring.served_skew import ServedSkewReport
     from feature_store.monitoring.skew import SkewReport
     from feature_store.online.response import OnlineResponse
     from feature_store.registry.diff import ChangePlan
@@ -527,6 +528,50 @@ class FeatureStore:
             {view: max(end for _, end in intervals) for view, intervals in finished.items() if intervals},
             at_us=to_microseconds(at or datetime.now(UTC)),
         )
+
+    def skew_of_log(
+        self,
+        log: str | Path,
+        service: str | None = None,
+        *,
+        training_set: str | Path | None = None,
+        version: int | None = None,
+        sample: int = 20_000,
+        report: Report | None = None,
+    ) -> ServedSkewReport:
+        """Compare what was served, as the log has it, with what the offline data say of the same rows at their times.
+
+        What the sources have learnt since, with times of before, differs too: that is what serving did not know.
+
+        Args:
+            log: the folder of the log, or one of its files.
+            service: whose records; needed when the log is of several.
+            training_set: a Parquet file that distances are from; what is computed again unless given.
+            version: only records of this version of the serving plan.
+            sample: how many rows are compared at most, chosen at random, the same in every run.
+            report: is told of the progress.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such log, service or version.
+            RequestError: the log is of several services; or a view keeps no history.
+            DataError: the log is of several lists of features, or has one that the service has no more; or something
+                cannot be read.
+        """
+        with extra("local", "skew_of_log"):
+            import pyarrow.parquet as pq
+
+            from feature_store.engines.sources import reading
+            from feature_store.monitoring.served_skew import compare_served, sample_of
+
+        served = sample_of(Path(log), service, version, sample)
+        recomputed = self.get_historical_features(
+            served.entity_rows(), served.about.service, "local", timestamp_column="served_at", report=report
+        )
+        reference = None
+        if training_set is not None:
+            with reading(f"training set {training_set}"):
+                reference = pq.read_table(training_set)
+        return compare_served(served, recomputed.to_arrow(), reference)
 
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything the online store holds of one entity, composite keys included. Returns how many keys.

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from feature_store.monitoring.freshness import FreshnessReport
+    from feature_store.monitoring.served_skew import ServedFeatureSkew, ServedSkewReport
     from feature_store.monitoring.skew import FeatureSkew, SkewReport
 
 _COLUMNS = {"feature": "left"} | dict.fromkeys(("equal", "differing", "worst"), "right") | {"example": "left"}
+_LOG_COLUMNS = (
+    {"feature": "left"}
+    | dict.fromkeys(("equal", "differing", "left out", "worst", "distance"), "right")
+    | {"example": "left"}
+)
 _FRESHNESS = {
     "view": "left",
     "newest event": "left",
@@ -43,7 +49,7 @@ _ASKED_EVERY_S = 0.2
 
 
 def skew(
-    service: Annotated[str, typer.Option(help="Whose features.")],
+    service: Annotated[str | None, typer.Option(help="Whose features; of a log of one service it is known.")] = None,
     at: Annotated[
         datetime | None, typer.Option(parser=read_time, metavar="TIME", help="When; now unless given.")
     ] = None,
@@ -51,23 +57,56 @@ def skew(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE[,VALUE…]]…", help="Of whom; a sample of what is stored unless given."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, help="How many entity rows to sample.")] = 1000,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="How many rows to sample; 1000, of a log 20000, unless given.")
+    ] = None,
+    from_served_log: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Compare what was served, at each record's own time.")
+    ] = None,
+    training_set: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of the log: what distances are from; what is computed again unless given."),
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Of the log: only records of this version.")] = None,
+    max_differing: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of rows in which a feature may differ.")
+    ] = 0.0,
+    max_distance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of the log: how far a feature may be from the reference.")
+    ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Compare what is served with what the offline data say, at one time. Exit code 1 when a value differs.
+    """Compare what is served, or was, with what the offline data say. Exit code 1 when a feature differs in more.
 
-    The registry keeps what was found last, for `feature-store score`.
+    The registry keeps what was found last of what is served now, for `feature-store score`.
     """
+    if from_served_log is None and (service is None or training_set or version is not None or max_distance is not None):
+        about_log = "--training-set, --version and --max-distance are about a log: --from-served-log"
+        raise typer.BadParameter("is needed" if service is None else about_log, param_hint="--service")
+    if from_served_log is not None and (at is not None or entity_rows):
+        raise typer.BadParameter("the log says of whom and when", param_hint="--at, KEY=VALUE")
     with FeatureStore(repo) as store:
-        rows = read_entity_rows(entity_rows or [], store.applied())
-        report = store.skew(service, at or datetime.now(UTC), rows, sample=sample)
-        _keep(store, report)
+        if from_served_log is not None:
+            log_report = store.skew_of_log(
+                from_served_log, service, training_set=training_set, version=version, sample=sample or 20_000
+            )
+            beyond = log_report.beyond(max_differing, max_distance)
+            document = log_report.to_document() | {"beyond": beyond}
+        else:
+            assert service is not None
+            rows = read_entity_rows(entity_rows or [], store.applied())
+            report = store.skew(service, at or datetime.now(UTC), rows, sample=sample or 1000)
+            _keep(store, report)
+            beyond = [one.feature for one in report.features if one.differing > max_differing * report.rows]
+            document = report.to_document()
     if as_json:
-        print_json(report.to_document())
+        print_json(document)
+    elif from_served_log is not None:
+        _show_log(log_report, beyond)
     else:
         _show(report)
-    if report.differing:
+    if beyond:
         raise typer.Exit(1)
 
 
@@ -158,11 +197,27 @@ def _show(report: SkewReport) -> None:
     out.print(f"{total - report.differing:,} of {total:,} values of {report.rows:,} entity rows are equal.")
 
 
-def _row(feature: FeatureSkew) -> list[str | None]:
+def _show_log(report: ServedSkewReport, beyond: list[str]) -> None:
+    out = console()
+    out.print(table("", _LOG_COLUMNS, [_log_row(feature) for feature in report.features]))
+    versions = ", ".join(map(str, report.versions))
+    compared = f"{report.rows:,} of {report.records:,} records of {report.service}, version {versions}"
+    out.print(f"{compared}; distances from {report.reference}.", markup=False, soft_wrap=True)
+    if beyond:
+        out.print(f"Beyond what is allowed: {', '.join(beyond)}.", markup=False, soft_wrap=True)
+
+
+def _log_row(feature: ServedFeatureSkew) -> list[str | None]:
+    name, equal, differing, worst, example = _row(feature.compared, "served")
+    distance = None if feature.distance is None else f"{feature.distance.value:.4f} {feature.distance.measure}"
+    return [name, equal, differing, f"{feature.left_out:,}", worst, distance, example]
+
+
+def _row(feature: FeatureSkew, online: str = "online") -> list[str | None]:
     example = None
     if feature.example is not None:
         named = ", ".join(f"{key}={value}" for key, value in feature.example.items())
-        example = f"{named}: online {feature.online}, offline {feature.offline}"
+        example = f"{named}: {online} {feature.online}, offline {feature.offline}"
     worst = None if feature.worst is None else f"{feature.worst:.6g}"
     return [feature.feature, f"{feature.equal:,}", f"{feature.differing:,}", worst, example]
 

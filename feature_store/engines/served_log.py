@@ -274,7 +274,7 @@ def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | Non
 
     Args:
         files: at least one, of one service.
-        served: the features that are wanted; None: those of the files, which are of one version.
+        served: the features that are wanted; None: those of the newest version among the files.
 
     Raises:
         DataError: some have other features; it names their versions.
@@ -285,7 +285,7 @@ def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | Non
     if other:
         raise DataError(
             f"served log: service {newest.service}",
-            expected="records of the features that are served now, in their order",
+            expected=f"records of the features {f'of version {newest.version}' if served is None else 'served now'}",
             got=f"others, of version {', '.join(map(str, other))} of the serving plan",
             hint="take the records of one version, with its features: version=… or --version",
         )
