@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from feature_store import FeatureStore
     from feature_store.definitions.pruning import Pruning
 
-SERVICE = '\nevery = FeatureService("every", features=[by_user, by_shop.project().rename({"price_count_7d": "sold"})])\n'
+SERVICE = (
+    '\nevery = FeatureService("every", features=[by_user, by_shop.project().rename({"price_count_7d": "sold"})])\n'
+)
 DROPPED = ["price_sum_1h", "price_sum_7d", "price_count_7d", "sold", "price_max_7d"]
 
 
