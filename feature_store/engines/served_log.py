@@ -126,17 +126,18 @@ def record_batch(requests: Sequence[Observed]) -> pa.RecordBatch:
         {name: str(column.dtype) for name, column in features.items()},
     )
     ids = pa.array([request.request_id for request in requests], pa.string())
-    of_request = np.repeat(np.arange(len(requests), dtype=np.int32), rows.sizes)
+    placed = _Placed()
+    at_first = np.zeros(rows.count, np.int32)
     columns: dict[str, pa.Array] = {
-        REQUEST_ID: _placed(ids, of_request),
+        REQUEST_ID: placed.take(ids, np.repeat(np.arange(len(requests), dtype=np.int32), rows.sizes)),
         REQUEST_ROW: pa.array(np.concatenate([np.arange(size, dtype=np.int32) for size in rows.sizes])),
         SERVED_AT: pa.array(rows.times_us()).view(_UTC),
-        SERVED_BY: _placed(pa.array([about.service]), np.zeros(rows.count, np.int32)),
-        SERVED_VERSION: _placed(pa.array([about.version]), np.zeros(rows.count, np.int32)),
-        SERVED_PLAN: _placed(pa.array([about.plan], pa.string()), np.zeros(rows.count, np.int32)),
+        SERVED_BY: placed.take(pa.array([about.service]), at_first),
+        SERVED_VERSION: placed.take(pa.array([about.version]), at_first),
+        SERVED_PLAN: placed.take(pa.array([about.plan], pa.string()), at_first),
     }
     _add(columns, {name: _typed(dtype, values, None) for name, (dtype, values) in (keys | fields).items()})
-    _add(columns, {name: _served(column) for name, column in features.items()})
+    _add(columns, {name: placed.served(column) for name, column in features.items()})
     columns[SERVED_STATUS] = _statuses(features, rows.count)
     _add(columns, _log_fields(requests, rows.sizes))
     return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(about.to_metadata())
@@ -150,20 +151,34 @@ def _add(columns: dict[str, pa.Array], more: Mapping[str, pa.Array]) -> None:
         columns[name] = column
 
 
-def _served(column: RowValues) -> pa.Array:
-    values = _filled(column)
-    return values if column.places is None else _placed(values, column.places)
+class _Placed:
+    """Makes columns of values and places: dictionaries, which are neither made nor written at full length. The indexes
+    of columns with the same places are made once."""
 
+    def __init__(self) -> None:
+        self._indexes: dict[int, tuple[np.ndarray[Any, Any], pa.Array]] = {}
 
-def _placed(values: pa.Array, places: np.ndarray[Any, Any]) -> pa.Array:
-    """Values for rows, by their places: as a dictionary, which is neither made nor written at full length."""
-    if pa.types.is_nested(values.type) or pa.types.is_boolean(values.type):  # Parquet has no dictionaries of them
-        return values.take(pa.array(places))
-    if not values.null_count:
-        return pa.DictionaryArray.from_arrays(pa.array(places.astype(np.int32)), values)
-    is_there = values.is_valid().to_numpy(zero_copy_only=False)
-    without_nulls = np.cumsum(is_there, dtype=np.int32) - np.int32(1)  # nor has it dictionaries with nulls
-    return pa.DictionaryArray.from_arrays(pa.array(without_nulls[places], mask=~is_there[places]), values.drop_null())
+    def served(self, column: RowValues) -> pa.Array:
+        """A feature, as it was served."""
+        values = _filled(column)
+        return values if column.places is None else self.take(values, column.places)
+
+    def take(self, values: pa.Array, places: np.ndarray[Any, Any]) -> pa.Array:
+        """`values[places]`."""
+        if pa.types.is_nested(values.type) or pa.types.is_boolean(values.type):  # Parquet has no dictionaries of them
+            return values.take(self._index(places))
+        if not values.null_count:
+            return pa.DictionaryArray.from_arrays(self._index(places), values)
+        is_there = values.is_valid().to_numpy(zero_copy_only=False)
+        without_nulls = np.cumsum(is_there, dtype=np.int32) - np.int32(1)  # nor has it dictionaries with nulls
+        index = pa.array(without_nulls[places], mask=~is_there[places])
+        return pa.DictionaryArray.from_arrays(index, values.drop_null())
+
+    def _index(self, places: np.ndarray[Any, Any]) -> pa.Array:
+        found = self._indexes.get(id(places))
+        if found is None:  # kept with the places, so that no other ones get their id
+            found = self._indexes[id(places)] = places, pa.array(places.astype(np.int32, copy=False))
+        return found[1]
 
 
 def _filled(column: RowValues) -> pa.Array:
