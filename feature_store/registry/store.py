@@ -191,11 +191,13 @@ class Registry:
         newest = self._versions(sa.select(_VERSIONS).order_by(_VERSIONS.c.version.desc()).limit(1))
         return newest[0] if newest else None
 
-    def newest_version(self) -> int:
-        """The number of the newest version, 0 before the first apply: what tells whether `latest` is another by now."""
-        chosen = sa.select(sa.func.max(_VERSIONS.c.version)).where(_VERSIONS.c.project == self._project)
+    def head(self) -> tuple[int, str] | None:
+        """The number and digest of the newest version, None before the first apply: whether `latest` is another by now,
+        without reading it."""
+        newest = sa.select(_VERSIONS.c.version, _VERSIONS.c.digest).where(_VERSIONS.c.project == self._project)
         with self._errors(), self._engine.connect() as connection:
-            return connection.execute(chosen).scalar() or 0
+            row = connection.execute(newest.order_by(_VERSIONS.c.version.desc()).limit(1)).first()
+        return None if row is None else (row.version, row.digest)
 
     def version(self, number: int) -> Version:
         """A version by its number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How long a page waits for what is being computed: what is quick is then on it at once, and it still answers in 100 ms.
 PATIENCE_S = 0.04
+# When to try again what failed.
+_RETRY_S = 5.0
 # Answers that are kept. Those asked for longest ago go first.
 _MOST_KEPT = 512
 
@@ -59,27 +62,42 @@ class Background:
         Args:
             key: what it is the answer to; one key, one computation at a time.
             compute: is called in another thread.
-            max_age_s: when to compute it anew; the old answer stands meanwhile. None: never.
+            max_age_s: when to compute it anew; the old answer stands meanwhile. None: never, unless it failed.
             patience_s: how long to wait for it.
+
+        Raises:
+            Exception: what `compute` raised, unless it is an error of the library, which is an outcome.
         """
         with self._lock:
             kept = self._kept.get(key)
             if kept is None:
                 kept = self._kept[key] = _Kept(self._pool.submit(compute), Outcome(is_pending=True), time.monotonic())
-            elif kept.future.done() and max_age_s is not None and time.monotonic() - kept.begun > max_age_s:
-                kept.outcome = _outcome(kept.future)
+            elif kept.future.done() and time.monotonic() - kept.begun > _lasts(kept.future, max_age_s):
+                if not _is_broken(kept.future):
+                    kept.outcome = _outcome(kept.future)
                 kept.future, kept.begun = self._pool.submit(compute), time.monotonic()
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
-        if not kept.future.done():
-            wait([kept.future], patience_s)
-        found = _outcome(kept.future) if kept.future.done() else kept.outcome
-        return cast("Outcome[T]", found)
+            future, before = kept.future, kept.outcome
+        wait([future], patience_s)
+        return cast("Outcome[T]", _outcome(future) if future.done() else before)
 
     def close(self) -> None:
         """Start nothing more; what runs is waited for."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _lasts(future: Future[Any], max_age_s: float | None) -> float:
+    """For how many seconds an answer stands."""
+    wanted = math.inf if max_age_s is None else max_age_s
+    return wanted if future.exception() is None else min(wanted, _RETRY_S)
+
+
+def _is_broken(future: Future[Any]) -> bool:
+    """Whether it failed by a fault of the code."""
+    error = future.exception()
+    return error is not None and not isinstance(error, FeatureStoreError)
 
 
 def _outcome(future: Future[Any]) -> Outcome[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 from typing import TYPE_CHECKING
@@ -33,27 +34,32 @@ def serve(
         ConfigError: the address cannot be listened on.
         RegistryError: the registry cannot be read.
     """
-    app = create_app(store, token=token, loopback=is_loopback(host))
-    # The definitions stay: looking through them for garbage would hold a page up, for 0.3 s where there are 5,000.
-    gc.collect()
-    gc.freeze()
-    bound = _bound(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    told(f"http://{shown}:{bound.getsockname()[1]}/{'?token=…' if token else ''} shows {store.project}; Ctrl+C ends it")
-    # Requests are not logged: addresses hold what people look for, and a token once.
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=True)
-    uvicorn.Server(config).run([bound])
+    with _bound(host, port) as bound:
+        app = create_app(store, token=token, loopback=is_loopback(host))
+        # The definitions stay: looking through them for garbage would hold a page up, for 0.3 s where there are 5,000.
+        gc.collect()
+        gc.freeze()
+        # Requests are not logged: addresses hold what people look for, and a token once.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
+        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
+        told(f"{address}{'?token=…' if token else ''} shows {store.project}; Ctrl+C ends it")
+        try:
+            uvicorn.Server(config).run([bound])
+        finally:
+            gc.unfreeze()
 
 
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(128)
+        with contextlib.ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(128)
+            stack.pop_all()  # it stays open
+            return bound
     except OSError as error:
         raise ConfigError(
             f"--host {host} --port {port}", expected="a free address", got=str(error), hint="choose another --port"
         ) from None
-    return bound

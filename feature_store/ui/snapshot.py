@@ -278,7 +278,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._checked = 0.0
         self._newest: Snapshot | None = None
-        self._wanted = 0
+        self._head: tuple[int, str] | None = None
 
     def newest(self) -> Snapshot:
         """The newest version, seen a second after it was applied at the latest, and once it is read.
@@ -289,17 +289,18 @@ class Snapshots:
         """
         with self._lock:
             if time.monotonic() - self._checked > _CHECK_S:
-                self._wanted = self._store.registry.newest_version()
+                self._head = self._store.registry.head()
                 self._checked = time.monotonic()
-            if self._wanted == 0:
+            if self._head is None:
                 self._newest = None
                 raise NotFoundError(
                     f"project {self._store.project}", expected="applied definitions", hint="run `feature-store apply`"
                 )
+            version, digest = self._head
             if self._newest is None:
-                self._newest = self._read(self._wanted)
-            elif self._newest.version.version != self._wanted:
-                read = self._background.ask(("snapshot", self._wanted), lambda wanted=self._wanted: self._read(wanted))  # type: ignore[misc]
+                self._newest = self._read(version)
+            elif self._newest.version.digest != digest:
+                read = self._background.ask(("snapshot", digest), lambda: self._read(version))
                 self._newest = read.value or self._newest
             return self._newest
 

@@ -40,7 +40,7 @@ def registry(url: str) -> Iterator[Registry]:
 def test_an_empty_registry_has_no_version(registry: Registry) -> None:
     assert registry.latest() is None
     assert registry.history() == []
-    assert registry.newest_version() == 0
+    assert registry.head() is None
     with pytest.raises(NotFoundError):
         registry.version(1)
 
@@ -48,7 +48,7 @@ def test_an_empty_registry_has_no_version(registry: Registry) -> None:
 def test_versions_are_numbered_and_kept(registry: Registry) -> None:
     first = registry.commit(definitions("age"), base=None, author="ada")
     second = registry.commit(definitions("height"), base=1, author="bob")
-    assert registry.newest_version() == 2
+    assert registry.head() == (2, second.digest)
     assert (first.version, second.version) == (1, 2)
     assert [(version.version, version.author) for version in registry.history()] == [(2, "bob"), (1, "ada")]
     assert registry.latest() == second

@@ -83,6 +83,7 @@ def test_a_page_is_whole_and_harmless(visitor: Visitor, path: str) -> None:
             assert labelled or "aria-label" in attributes
         if tag == "th":
             assert attributes["scope"] in ("row", "col")
+    assert names.count("table") == names.count("caption")
     identities = [attributes["id"] for _, attributes in tags.found if "id" in attributes]
     assert len(identities) == len(set(identities))
 
@@ -242,6 +243,61 @@ def test_without_the_online_store_the_catalogue_is_there(tmp_path: Path, redis_u
         found = visitor.get("/lookup?of=view:stats&user_id=1")
         assert found.status_code == 503
         assert "hunter" not in found.text
+
+
+def test_no_secret_is_shown(tmp_path: Path, redis_url: str) -> None:
+    from feature_store import FeatureStore
+
+    make_project(tmp_path / "shop", redis_url).close()
+    config = tmp_path / "shop" / "feature_store.yaml"
+    text = config.read_text() + "kafka: {bootstrap.servers: 'h:1', sasl.password: hunter2, ssl.key.pem: hunter3}\n"
+    config.write_text(text + "spark: {spark.hadoop.fs.s3a.secret.key: hunter4}\n")
+    with FeatureStore(tmp_path / "shop") as store:
+        page = Visitor(create_app(store)).get("/").text
+    assert "sasl.password" in page
+    assert "***" in page
+    assert "hunter" not in page
+
+
+def test_what_a_plan_drops_is_told(tmp_path: Path, redis_url: str) -> None:
+    from feature_store.pruner import Pruner
+    from feature_store.pruning.planner import Budget
+
+    with make_project(tmp_path / "shop", redis_url) as store:
+        pruner = Pruner(store)
+        plan = pruner.plan("ranking", Budget(keep=0.5), {"user": 1, "item": 10})
+        pruner.apply(plan, "drop", unverified=True)
+        visitor = Visitor(create_app(store))
+        assert plan.dropped
+        for path in PAGES:
+            if not path.startswith("/lookup"):
+                assert visitor.page(path)
+        dropped = visitor.page("/view/activity")
+        assert "activity" in dropped
+        for name in plan.dropped:
+            view = next(view for view, field in _FIELDS if field == name)
+            text = visitor.page(f"/feature/{view}/{name}")
+            assert f"dropped by {plan.id}" in text
+        assert f">{plan.id}</code>" in visitor.page("/prune?service=ranking")
+        text = visitor.page("/lookup?of=service:ranking&user_id=1&item_id=1&budget=3.5")
+        assert "PRESENT" in text
+        for view in ("stats", "about", "activity", "affordability"):
+            found = visitor.get(f"/lookup?of=view:{view}&user_id=1&item_id=1&budget=1.0")
+            assert found.status_code in (200, 400), found.text
+            assert (found.status_code == 400) == ("prune plans left without features" in found.text)
+
+
+_FIELDS = [
+    ("stats", "orders"),
+    ("stats", "mean_basket"),
+    ("stats", "is_new"),
+    ("about", "price"),
+    ("activity", "price_mean_1h"),
+    ("activity", "price_mean_1d"),
+    ("activity", "bought_1h"),
+    ("activity", "price_last3_1h"),
+    ("affordability", "share"),
+]
 
 
 @given(
