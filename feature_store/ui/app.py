@@ -25,7 +25,7 @@ from feature_store.errors import (
 from feature_store.registry.catalog import KINDS
 from feature_store.ui.background import Background, Outcome
 from feature_store.ui.catalogue import Query, catalogue
-from feature_store.ui.definition_pages import entity_page, service_page, source_page, view_page
+from feature_store.ui.definition_pages import MOST_ROWS, entity_page, service_page, source_page, view_page
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.lineage import lineage_around
 from feature_store.ui.lookup import asked, look_up
@@ -115,7 +115,7 @@ class Site:
         self._background = Background()
         self._snapshots = Snapshots(store, self._background)
         self._history = FeatureHistory(store.registry)
-        self._templates = Templates(project=store.project, again_s=_AGAIN_S)
+        self._templates = Templates(project=store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS)
         self._opening = threading.Lock()
         with contextlib.suppress(
             FeatureStoreError
@@ -307,7 +307,10 @@ class Site:
         return self._opened().online.require_published().plan
 
     def _shown_url(self) -> str:
-        return self._opened().online.shown_url
+        try:
+            return self._opened().online.shown_url
+        except FeatureStoreError:  # an embedded server that does not start: what needs it says so
+            return "redis://…"
 
     def _sample(self, view: str) -> Outcome[Sample]:
         """A sample of a stored view's entities."""

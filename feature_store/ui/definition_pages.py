@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_store.definitions import Entity, FeatureService, KafkaSource, OnDemandFeatureView, ParquetSource
+from feature_store.definitions import (
+    Entity,
+    FeatureService,
+    FeatureView,
+    KafkaSource,
+    OnDemandFeatureView,
+    ParquetSource,
+)
 from feature_store.definitions.definition_set import find
+from feature_store.definitions.duration import shown_duration
 from feature_store.registry.catalog import kind_of, source_name, unknown
 
 if TYPE_CHECKING:
@@ -14,6 +22,9 @@ if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning
     from feature_store.registry.catalog import Source
     from feature_store.ui.snapshot import AnyView, Feature, Snapshot
+
+# Rows of a page's table.
+MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,10 @@ def _facts(view: AnyView) -> list[tuple[str, str]]:
     if isinstance(view, OnDemandFeatureView):
         return [("function", view.function)]
     facts = []
-    if (ttl_us := view.ttl_us) is not None:
-        days, rest = divmod(ttl_us, 86_400_000_000)
-        facts.append(("ttl", f"{days:,} days" if not rest else f"{ttl_us / 1e6:,.0f} s"))
+    if isinstance(view, FeatureView) and view.ttl:
+        facts.append(("ttl", shown_duration(view.ttl)))
+    if view.freshness is not None:
+        facts.append(("may be at most", f"{shown_duration(view.freshness)} old"))
     if isinstance(view.source, KafkaSource):
         facts.append(("topic", view.source.topic))
     if sql := getattr(view, "sql", None):

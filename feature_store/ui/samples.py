@@ -103,16 +103,17 @@ def sample(store: FeatureStore, plan: ServingPlan, view: str, now: datetime) -> 
 
     Raises:
         OnlineStoreError: the store cannot be read.
-        NotFoundError: the view is not served.
     """
-    keys = store.online.sample_keys(view, MOST_SAMPLED)
     tiles = plan.tiles_of(view)
+    if tiles is None and not any(segment.view == view for group in plan.groups for segment in group.segments):
+        return Sample(view, now, 0, None, None, {})
     stored = plan.group_of(view) if tiles is None else tiles
     names = (
         [window.name for window in tiles.windows.features]
         if tiles is not None
         else [field.name for field in plan.group_of(view).segment(view).fields]
     )
+    keys = store.online.sample_keys(view, MOST_SAMPLED)
     if not keys:
         return Sample(view, now, 0, None, None, {name: Distribution(0, {}) for name in names})
     rows = {key: list(values) for (key, _), values in zip(stored.join_keys, zip(*keys, strict=True), strict=True)}

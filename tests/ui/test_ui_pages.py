@@ -4,10 +4,10 @@ import re
 import time
 from html import unescape
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ui_worlds import HOSTILE, Tags, Visitor, make_project
 
@@ -274,6 +274,7 @@ def test_what_a_plan_drops_is_told(tmp_path: Path, redis_url: str) -> None:
                 assert visitor.page(path)
         dropped = visitor.page("/view/activity")
         assert "activity" in dropped
+        assert "It is not stored: a prune plan drops it." in visitor.page("/feature/activity/price_mean_1d")
         for name in plan.dropped:
             view = next(view for view, field in _FIELDS if field == name)
             text = visitor.page(f"/feature/{view}/{name}")
@@ -298,6 +299,45 @@ _FIELDS = [
     ("activity", "price_last3_1h"),
     ("affordability", "share"),
 ]
+
+
+_texts = st.one_of(
+    st.text(max_size=40), st.sampled_from(["stats", "views", "view:stats", "service:ranking", "1", HOSTILE])
+)
+_paths = st.one_of(
+    st.sampled_from(["/", "/catalogue", "/lineage", "/lookup", "/prune", "/source"]),
+    st.lists(_texts, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(quote(part, safe="") for part in parts)),
+    st.tuples(st.sampled_from(["feature", "view", "service", "entity", "static"]), _texts, _texts).map(
+        lambda parts: "/" + "/".join(quote(part, safe="") for part in parts)
+    ),
+)
+_names = st.sampled_from(
+    [
+        "q",
+        "kind",
+        "owner",
+        "tag",
+        "entity",
+        "page",
+        "of",
+        "name",
+        "service",
+        "direction",
+        "point",
+        "bytes",
+        "n_user",
+        "user_id",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(_paths, st.dictionaries(_names, _texts, max_size=5))
+def test_whatever_is_asked_gets_a_whole_answer(visitor: Visitor, path: str, parameters: dict[str, str]) -> None:
+    found = visitor.get(f"{path}?{urlencode(parameters)}")
+    assert found.status_code in (200, 303, 307, 400, 404), found.text
+    if found.headers.get("content-type", "").startswith("text/html"):
+        assert not [tag for tag, _ in Tags(found.text).found if tag == "img"]
 
 
 @given(
