@@ -1,22 +1,25 @@
 """The pruning page: what a service could do without, budget by budget, and the plans that are kept of it.
 
-The choices of all budgets are computed on the server, as `feature-store prune plan --max-bytes` makes them; a slider
-goes from one to the next.
+The curve is computed on the server, as `feature-store prune` makes plans; a slider goes from one choice to the next.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feature_store.definitions.pruned import columns_of
 from feature_store.errors import RequestError
 from feature_store.pruner import Pruner
 from feature_store.pruning.cost import cost_model
-from feature_store.pruning.plan import policy_pins
-from feature_store.pruning.planner import Budget, choose
+from feature_store.pruning.frontier import frontier
+from feature_store.pruning.importance import checked
+from feature_store.pruning.labels import classify
+from feature_store.pruning.plan import consumers, policy_pins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from feature_store.pruning.cost import Cost, CostModel
     from feature_store.pruning.importance import Importances
@@ -24,29 +27,22 @@ if TYPE_CHECKING:
     from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Snapshot
 
-# Budgets that are tried between the cheapest feature's bytes and those of all: as many again in even shares as in even
-# steps, since a few features of a row cost little, and the tiles of a stream view much.
-_BUDGETS = 12
-# For the proof of each choice; what is not proven by then is said to be so.
-_SECONDS = 1.0
 # Rows of the table of features: more nobody reads, and the page must stay quick.
 _MOST_ROWS = 300
 _MOST_ENTITIES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Choice:
+class Bought:
     """What a budget buys.
 
     Attributes:
-        budget: bytes of a request.
         kept: whether each feature stays, in the order of the service: `1` or `0`.
         cost: of what stays.
         share: of the importance that stays.
         proven: whether nothing better fits.
     """
 
-    budget: int
     kept: str
     cost: Cost
     share: float
@@ -55,7 +51,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Account:
-    """A feature's worth, and what it costs alone; `place` is its place in `Choice.kept`."""
+    """A feature's worth, and what it costs alone.
+
+    Attributes:
+        place: in `Bought.kept`.
+        name, view: what it is.
+        importance, std: what it is worth.
+        bytes, keys: of a request, that go with it alone.
+        pinned: whether a tag says that it must stay.
+        labels: see `labels.classify`.
+    """
 
     place: int
     name: str
@@ -65,6 +70,7 @@ class Account:
     bytes: int
     keys: int
     pinned: bool
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class WhatIf:
 
     importances: Importances
     full: Cost
-    choices: tuple[Choice, ...]
+    choices: tuple[Bought, ...]
     accounts: tuple[Account, ...]
     features: int
 
@@ -111,14 +117,19 @@ def what_if(store: FeatureStore, snapshot: Snapshot, service: str, request: Mapp
 
     Raises:
         NotFoundError: there is no such service.
+        DataError: the importances are not of the features that it has now.
     """
-    importances = Pruner(store).importances(service)
-    if importances is None:
+    found = Pruner(store).importances(service)
+    if found is None:
         return None
+    columns = columns_of(snapshot.definitions, service)
+    importances = checked(found, [name for name, _, _ in columns])
     model = cost_model(snapshot.definitions, service, request, project=store.project)
     worth = importances.by_name()
     pinned = policy_pins(snapshot.definitions, model)
-    choices = tuple(_choices(model, worth, pinned))
+    choices = tuple(_bought(model, worth, pinned))
+    serving = consumers(snapshot.definitions)
+    labels = classify(importances, {name: tuple(serving[view, feature]) for name, view, feature in columns})
     std = {item.feature: item.std for item in importances.features}
     ranked = sorted(range(len(model.features)), key=lambda i: -worth.get(model.features[i], 0.0))[:_MOST_ROWS]
     accounts = []
@@ -135,36 +146,25 @@ def what_if(store: FeatureStore, snapshot: Snapshot, service: str, request: Mapp
                 alone.bytes,
                 alone.keys,
                 name in pinned,
+                tuple(label.replace("epsilon", "ε") for label in labels.get(name, ())),
             )
         )
     return WhatIf(importances, model.cost(model.features), choices, tuple(accounts), len(model.features))
 
 
-def _choices(model: CostModel, worth: Mapping[str, float], pinned: set[str]) -> Iterator[Choice]:
-    full = model.cost(model.features)
-    least = max(1, min(model.cost([name]).bytes for name in model.features))
-    total = sum(worth.get(name, 0.0) for name in model.features)
-    seen: set[str] = set()
-    for budget in _budgets(least, full.bytes):
-        try:
-            found = choose(model, worth, Budget(max_bytes=budget), required=pinned, seconds=_SECONDS)
-        except RequestError:  # what must stay is beyond it
-            continue
-        kept = set(found.kept)
-        bits = "".join("1" if name in kept else "0" for name in model.features)
-        if kept and bits not in seen:
-            seen.add(bits)
-            share = found.importance / total if total > 0 else 1.0
-            yield Choice(budget, bits, found.cost, share, found.proven)
-    everything = "1" * len(model.features)
-    if everything not in seen:
-        yield Choice(full.bytes, everything, full, 1.0, True)
+def _bought(model: CostModel, worth: Mapping[str, float], pinned: set[str]) -> Iterator[Bought]:
+    """The importance–cost curve, and at its end all features."""
+    total = math.fsum(worth.get(name, 0.0) for name in model.features)
+    for choice in frontier(model, worth, required=pinned):
+        share = choice.importance / total if total > 0 else 1.0
+        if len(choice.kept) < len(model.features):
+            yield Bought(_bits(model, choice.kept), choice.cost, share, choice.proven)
+    yield Bought(_bits(model, model.features), model.cost(model.features), 1.0, True)
 
 
-def _budgets(least: int, most: int) -> list[int]:
-    shares = [i / _BUDGETS for i in range(_BUDGETS + 1)]
-    steps = [least + (most - least) * share for share in shares]
-    return sorted({round(budget) for budget in (*steps, *(least * (most / least) ** share for share in shares))})
+def _bits(model: CostModel, kept: Collection[str]) -> str:
+    stays = set(kept)
+    return "".join("1" if name in stays else "0" for name in model.features)
 
 
 def chosen(found: WhatIf, parameters: Mapping[str, str]) -> int:
