@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.on_demand import OnDemandFeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.registry.store import KeptReport, PruneRecord, Version
     from feature_store.store import FeatureStore
@@ -62,8 +63,15 @@ def _features(definitions: DefinitionSet) -> Iterator[FeatureEvidence]:
                 is_owned=bool(field.owner or view.owner),
                 is_described=bool(feature_description(view, field)),
                 is_deprecated=tags.get(DEPRECATED_TAG, "no").lower() not in _NO,
+                # What is computed of events or of other features follows from these.
+                is_expected=bool(field.expectation) or not _is_given(view),
                 services=tuple(one["service"] for one in served if one["service"] and not one["pruned_by"]),
             )
+
+
+def _is_given(view: FeatureView | StreamFeatureView | OnDemandFeatureView) -> bool:
+    """Whether its values are a source's own."""
+    return isinstance(view, FeatureView) and not view.aggregations
 
 
 def _view(view: FeatureView | StreamFeatureView, stale: Mapping[str, bool] | None) -> ViewEvidence:

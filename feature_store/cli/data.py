@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, End, Lookback, Now, Repo, Start, Yes, read_entity_rows
-from feature_store.cli.output import confirm, console, print_json, shown_time, table
+from feature_store.cli.output import confirm, console, print_json, shown_time, table, visible
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.response import response_document, show_response
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
@@ -124,6 +124,9 @@ def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
         if summary.quarantined:
             told = f"{counted(summary.quarantined, 'row')} of {summary.view} set aside, with the reasons"
             out.print(f"[yellow]{escape(told)}: {escape(str(summary.quarantine_file))}[/]", soft_wrap=True)
+        for breach in summary.breaches:
+            told = visible(f"{summary.view}.{breach}; written all the same")
+            out.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
 
 
 def _interval(summary: Summary) -> tuple[str | None, str | None]:

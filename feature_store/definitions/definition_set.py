@@ -282,10 +282,9 @@ def _place(path: Path, error: Exception) -> str:
 
 def _as_json(definition: Definition) -> dict[str, Any]:
     document = definition.model_dump(mode="json", by_alias=True, exclude={"name"})
-    # Where it is not declared, the document is the one of before it could be: the same definitions, the same digest.
-    if document.get("freshness", 0) is None:
-        del document["freshness"]
-    return document
+    # Where they are not declared, the document is the one of before they could be, and so is its digest.
+    unsaid = {"freshness": None, "on_breach": "block"}
+    return {name: value for name, value in document.items() if name not in unsaid or value != unsaid[name]}
 
 
 def _timedelta(microseconds: int | None) -> timedelta | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field as Attribute
 from pydantic import field_serializer, field_validator, model_validator
@@ -124,6 +124,8 @@ class FeatureView(StoredView):
         aggregations: what is computed of events.
         sql: one SELECT from `source`; it must return the columns that are taken from the source without it.
         freshness: how old the newest event time stored may become; `feature-store freshness` tells when it is older.
+        on_breach: what happens when rows that are to be written have values that their fields do not expect. `block`:
+            none of them is written; `warn`: they are, and it is told.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -135,6 +137,7 @@ class FeatureView(StoredView):
     ttl: timedelta | None = None
     aggregations: tuple[Aggregation, ...] = ()
     sql: str | None = Attribute(default=None, min_length=1)
+    on_breach: Literal["block", "warn"] = "block"
 
     def __init__(
         self,
@@ -147,6 +150,7 @@ class FeatureView(StoredView):
         aggregations: Sequence[Aggregation] = (),
         sql: str | None = None,
         freshness: timedelta | None = None,
+        on_breach: str = "block",
         **about: Any,
     ) -> None:
         super().__init__(
@@ -158,6 +162,7 @@ class FeatureView(StoredView):
             aggregations=aggregations,
             sql=sql,
             freshness=freshness,
+            on_breach=on_breach,
             **about,
         )
 

@@ -2,51 +2,148 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
-from pydantic import field_serializer, model_validator
+from pydantic import field_serializer, model_serializer, model_validator
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import DType
-from feature_store.errors import DefinitionError
+from feature_store.errors import DataError, DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic import SerializerFunctionWrapHandler
+
+_NUMBERS = ("Int32", "Int64", "Float32", "Float64")
+_LISTED = (*_NUMBERS, "Bool", "String")
+EXPECTATIONS = ("min", "max", "allowed", "max_null_rate")
 
 
 class Field(Definition):
     """One feature of a view, or one field of a request.
+
+    What is expected of values is checked by `materialize` and `push`, of the rows that are to be written: see
+    FeatureView. Null is no value; NaN is one, which is in no range.
 
     Args:
         name: the column's name.
         dtype: its type.
         default: what is served where there is no value (null, missing, expired); it must be of the type.
             Without a default, such a value is None in a dict and NaN in a matrix.
+        min, max: the least and the greatest number that is expected.
+        allowed: the numbers, booleans or strings that are expected.
+        max_null_rate: the share of rows, from 0 to 1, that may have no value.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
-        DefinitionError: a name, type or default is not allowed.
+        DefinitionError: a name, type, default or expectation is not allowed.
     """
 
     dtype: DType
     default: Any = None
+    min: Any = None
+    max: Any = None
+    allowed: Any = None
+    max_null_rate: float | None = None
 
-    def __init__(self, name: str, dtype: DType, *, default: Any = None, **about: Any) -> None:
-        super().__init__(name=name, dtype=dtype, default=default, **about)
+    def __init__(
+        self,
+        name: str,
+        dtype: DType,
+        *,
+        default: Any = None,
+        min: float | None = None,
+        max: float | None = None,
+        allowed: Sequence[Any] | None = None,
+        max_null_rate: float | None = None,
+        **about: Any,
+    ) -> None:
+        expected = {"min": min, "max": max, "allowed": allowed, "max_null_rate": max_null_rate}
+        super().__init__(name=name, dtype=dtype, default=default, **expected, **about)
 
     @model_validator(mode="before")
     @classmethod
-    def _default_is_canonical(cls, values: Any) -> Any:
+    def _values_are_canonical(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             raise ValueError("expected a Field")
         dtype = values.get("dtype")
         if isinstance(dtype, str):  # a document: see `to_document`
             dtype = DType.parse(dtype)
-            return values | {"dtype": dtype, "default": dtype.from_json(values.get("default"))}
-        if isinstance(dtype, DType) and values.get("default") is not None:
-            try:
-                return values | {"default": dtype.fit(values["default"], "default")}
-            except ValueError as error:
-                raise DefinitionError("default", expected=f"a value of {dtype}", got=repr(values["default"])) from error
-        return values
+            values = values | {"dtype": dtype, "default": dtype.from_json(values.get("default"))}
+        if not isinstance(dtype, DType):
+            return values
+        fitted = {"default": _fitted("default", values.get("default"), dtype)}
+        fitted |= {name: _fitted_limit(name, values.get(name), dtype) for name in ("min", "max")}
+        return values | fitted | {"allowed": _fitted_list(values.get("allowed"), dtype)}
+
+    @model_validator(mode="after")
+    def _expectations_fit(self) -> Field:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise DefinitionError("min", expected=f"at most max, {self.max}", got=str(self.min))
+        if self.max_null_rate is not None and not 0 <= self.max_null_rate <= 1:
+            raise DefinitionError("max_null_rate", expected="a share from 0 to 1", got=str(self.max_null_rate))
+        return self
 
     @field_serializer("default")
     def _default_as_json(self, default: Any) -> Any:
         return self.dtype.to_json(default)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_expected(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A field of which nothing is expected has the document that it had before it could be: the same digest.
+        document: dict[str, Any] = serialize(self)
+        return {key: value for key, value in document.items() if key not in EXPECTATIONS or value is not None}
+
+    @property
+    def expectation(self) -> str:
+        """What is expected of values, in words; empty: nothing."""
+        said = {
+            "at least {}": self.min,
+            "at most {}": self.max,
+            "one of {}": None if self.allowed is None else ", ".join(map(_shown, self.allowed)),
+            "null in at most {} of rows": self.max_null_rate,
+        }
+        return "; ".join(words.format(_shown(value)) for words, value in said.items() if value is not None)
+
+
+def refuse_expectations(fields: Iterable[Field], where: str) -> None:
+    """Raise a DefinitionError when something is expected of values that nobody checks."""
+    for i, field in enumerate(fields):
+        if field.expectation:
+            hint = "declare it in the schema of a FeatureView, whose values are checked before they are written"
+            raise DefinitionError(f"{where}[{i}]", expected="no expectations here", got=field.expectation, hint=hint)
+
+
+def _fitted(where: str, value: Any, dtype: DType) -> Any:
+    try:
+        return None if value is None else dtype.fit(value, where)
+    except DataError as error:
+        raise DefinitionError(where, expected=f"a value of {dtype}", got=repr(value)) from error
+
+
+def _fitted_limit(where: str, value: Any, dtype: DType) -> Any:
+    if value is not None and (dtype.name not in _NUMBERS or not _is_finite(value)):
+        raise DefinitionError(where, expected="a number, of a field of numbers", got=f"{value!r} of {dtype}")
+    return _fitted(where, value, dtype)
+
+
+def _fitted_list(values: Any, dtype: DType) -> Any:
+    if values is None:
+        return None
+    if dtype.name not in _LISTED or not isinstance(values, (list, tuple)) or not values:
+        expected = "some values, of a field of numbers, booleans or strings"
+        raise DefinitionError("allowed", expected=expected, got=f"{values!r} of {dtype}")
+    for i, value in enumerate(values):
+        if value is None or not _is_finite(value):
+            raise DefinitionError(f"allowed[{i}]", expected="a value", got=repr(value))
+    return tuple(_fitted(f"allowed[{i}]", value, dtype) for i, value in enumerate(values))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)

@@ -14,6 +14,7 @@ from pydantic import PrivateAttr, field_validator, model_validator
 
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.feature_view import FeatureView, Projectable, Projection
+from feature_store.definitions.field import refuse_expectations
 from feature_store.definitions.source import RequestSource
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DefinitionError
@@ -80,6 +81,7 @@ class OnDemandFeatureView(Projectable):
     @model_validator(mode="after")
     def _inputs_are_unique(self) -> OnDemandFeatureView:
         refuse_repeats([field.name for field in self.fields], "schema")
+        refuse_expectations(self.fields, "schema")
         names = [served for projection in self.projections for _, served in projection.columns]
         names += [field.name for request in self.requests for field in request.fields]
         try:

@@ -9,6 +9,7 @@ import orjson
 
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.dtypes import MICROSECOND
+from feature_store.definitions.field import EXPECTATIONS
 from feature_store.definitions.pruning import PrunedFeature, Pruning
 from feature_store.errors import ConflictError, DefinitionError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 Stored = tuple[str, str]  # view and feature
 # Not part of what a feature means.
-_DESCRIPTIVE = {"description", "owner", "tags", "freshness"}
+_DESCRIPTIVE = {"description", "owner", "tags", "freshness", "on_breach", *EXPECTATIONS}
 
 
 def pruning_of(

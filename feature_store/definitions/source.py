@@ -8,7 +8,7 @@ from pydantic import Field as Attribute
 from pydantic import model_validator
 
 from feature_store.definitions.definition import Definition, Model, refuse_repeats
-from feature_store.definitions.field import Field
+from feature_store.definitions.field import Field, refuse_expectations
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -124,12 +124,14 @@ class RequestSource(Definition):
     @model_validator(mode="after")
     def _names_are_unique(self) -> RequestSource:
         refuse_repeats([field.name for field in self.fields], "schema")
+        refuse_expectations(self.fields, "schema")
         return self
 
 
 def check_event_columns(fields: Sequence[Field], times: AbstractSet[str | None]) -> None:
     """Raise a DefinitionError when columns of events are repeated, are their times, or hold no scalars."""
     refuse_repeats([field.name for field in fields], "schema")
+    refuse_expectations(fields, "schema")
     for i, field in enumerate(fields):
         if field.name in times:
             got = f"{field.name!r}, which is a timestamp of the source"

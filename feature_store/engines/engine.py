@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store.definitions.feature_view import FeatureView
+    from feature_store.engines.inspection import Inspection
     from feature_store.engines.quarantine import Quarantine
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
@@ -90,6 +91,10 @@ class Engine(Protocol):
 
     def chunk_count(self, target: Path) -> int:
         """How many chunks a staged target has; each time the same. Every entity key occurs in one chunk, once."""
+        ...
+
+    def inspect(self, target: Path, view: FeatureView) -> Inspection:
+        """What is to be said of a staged target's rows, of a view that expects something of values."""
         ...
 
     def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.engine import Written
+from feature_store.engines.inspection import Inspection, inspect
 from feature_store.engines.local_join import join, read_labels
 from feature_store.engines.local_sql import selected
 from feature_store.engines.local_windows import stage_windows
@@ -85,6 +86,13 @@ class LocalEngine:
         with reading(f"staged rows {target}"):
             count: int = pq.read_metadata(target).num_row_groups
         return count
+
+    def inspect(self, target: Path, view: FeatureView) -> Inspection:
+        """See Engine."""
+        found = Inspection()
+        for batch in _chunks(target, view, 0):
+            found = found.plus(inspect(batch, view))
+        return found
 
     def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
         """See Engine."""

@@ -1,6 +1,7 @@
 """A job: rows of a view in an interval, staged, written in chunks, recorded. Killed anywhere, it goes on when rerun.
 
 stage    the engine puts the latest rows on disk; a rename makes them be there whole or not at all
+inspect  they are compared with what their fields expect; a view says whether a breach blocks what follows
 write    the engine writes chunk after chunk; the registry notes how many are written
 record   the interval, then the staged rows go
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.engine import Stage
+from feature_store.engines.inspection import expects
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import fingerprint, parquet_rows, pushed_rows
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Engine
+    from feature_store.engines.inspection import Breach
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
     from feature_store.materialize.progress import Progress
@@ -49,6 +52,7 @@ class Summary:
         older: of them, those that the store had newer.
         quarantined: rows that do not fit the view.
         quarantine_file: where they are.
+        breaches: what is not as fields expect of the rows that were written; none where a view lets breaches block.
         resumed_chunks: chunks that an earlier, killed run had written.
         seconds: how long it took.
     """
@@ -61,6 +65,7 @@ class Summary:
     older: int = 0
     quarantined: int = 0
     quarantine_file: str | None = None
+    breaches: tuple[Breach, ...] = ()
     resumed_chunks: int = 0
     seconds: float = 0.0
 
@@ -114,7 +119,8 @@ def materialize(
         report: is told of the progress.
 
     Raises:
-        DataError: the source does not fit the view, or cannot be read; or the interval is empty.
+        DataError: the source does not fit the view, or cannot be read; or the interval is empty; or values are not as
+            fields expect, and the view lets that block: then no row of the interval is written.
     """
     begun = time.perf_counter()
     if view.source is None:
@@ -160,7 +166,8 @@ def push(
         engine, destination, folders, report: as of `materialize`.
 
     Raises:
-        DataError: the table does not fit the view, or cannot be read; or the view is computed from events.
+        DataError: the table does not fit the view, or cannot be read; or the view is computed from events; or values
+            are not as fields expect, as of `materialize`.
     """
     begun = time.perf_counter()
     if view.aggregations:
@@ -240,6 +247,7 @@ def _run(job: _Job, engine: Engine, destination: Destination, progress: Progress
         progress.forget_job(job.name)  # of a staged file that is no more
         _stage(job, engine, report)
     note = _read_note(job.note)
+    breaches = _breaches(job, engine)
     total = engine.chunk_count(job.staged)
     counts, latest = WriteCounts(), 0
     report.started(f"{job.view.name}: write", None)
@@ -257,6 +265,7 @@ def _run(job: _Job, engine: Engine, destination: Destination, progress: Progress
         older=counts.older,
         quarantined=note.quarantined,
         quarantine_file=note.quarantine_file,
+        breaches=breaches,
         resumed_chunks=done,
     )
 
@@ -273,6 +282,27 @@ def _stage(job: _Job, engine: Engine, report: Report) -> None:
     unfinished.rename(job.note)
 
 
+def _breaches(job: _Job, engine: Engine) -> tuple[Breach, ...]:
+    """What is not as the view's fields expect of the staged rows.
+
+    Raises:
+        DataError: something is not, and the view lets that block.
+    """
+    if not expects(job.view):
+        return ()
+    found = engine.inspect(job.staged, job.view).breaches(job.view)
+    if found and job.view.on_breach == "block":
+        first, *others = found
+        also = f"; also {'; '.join(map(str, others))}" if others else ""
+        raise DataError(
+            f"{job.view.name}.{first.field}",
+            expected=first.expected,
+            got=f"{first.got}{also}",
+            hint='nothing of it was written: correct the source or the expectation, or say on_breach="warn"',
+        )
+    return tuple(found)
+
+
 def _add(a: Summary, b: Summary) -> Summary:
     return replace(
         a,
@@ -282,6 +312,7 @@ def _add(a: Summary, b: Summary) -> Summary:
         older=a.older + b.older,
         quarantined=a.quarantined + b.quarantined,
         quarantine_file=b.quarantine_file or a.quarantine_file,
+        breaches=(*a.breaches, *b.breaches),
         resumed_chunks=a.resumed_chunks + b.resumed_chunks,
     )
 

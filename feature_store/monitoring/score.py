@@ -33,6 +33,7 @@ class FeatureEvidence:
         name: of it.
         is_owned, is_described: it or its view has an owner; it has a description.
         is_deprecated: its tag `deprecated` says so.
+        is_expected: something is expected of its values; or nothing can be, since it is computed here.
         services: that get it.
     """
 
@@ -40,6 +41,7 @@ class FeatureEvidence:
     is_owned: bool
     is_described: bool
     is_deprecated: bool
+    is_expected: bool
     services: tuple[str, ...]
 
 
@@ -186,14 +188,13 @@ def _schema(evidence: Evidence) -> Item:
         return Item(
             "Data 1", title, 0.0, "no feature is applied", "features", "define views, and `feature-store apply`"
         )
-    return Item(
-        "Data 1",
-        title,
-        0.5,
-        f"{_all(evidence.features, 'feature')} declare a type, against which every row and event is checked",
-        "what values are to be expected: ranges, sets, shares of nulls; a type is all that a field can declare",
-        "check them where the source is made",
-    )
+    unexpected = [one.name for one in evidence.features if not one.is_expected]
+    found = f"{_all(evidence.features, 'feature')} declare a type, against which every row and event is checked"
+    found += f"; of {len(evidence.features) - len(unexpected)}, values too are expected, or follow from others"
+    if not unexpected:
+        return Item("Data 1", title, 1.0, found)
+    how = "say min=, max=, allowed= or max_null_rate= of fields"
+    return Item("Data 1", title, 0.5, found, f"what values are expected of {_some(unexpected)}", how)
 
 
 def _beneficial(evidence: Evidence) -> Item:
@@ -307,15 +308,16 @@ def _invariants(evidence: Evidence) -> Item:
     title = "Data invariants hold for inputs"
     if not evidence.features:
         return Item("Monitoring 2", title, 0.0, "no feature is applied", "features", "`feature-store apply`")
-    kept = f"{evidence.quarantined} quarantine file{'' if evidence.quarantined == 1 else 's'}"
-    return Item(
-        "Monitoring 2",
-        title,
-        0.5,
-        f"rows that do not fit their types are quarantined, events dead-lettered, with the reason; {kept} here",
-        "invariants of values, which a field cannot declare",
-        "check them where the source is made; read the quarantine's reasons",
+    unexpected = [one.name for one in evidence.features if not one.is_expected]
+    files = f"{evidence.quarantined} quarantine file{'' if evidence.quarantined == 1 else 's'}"
+    found = f"rows that do not fit their types are quarantined, events dead-lettered, with the reason; {files} here"
+    found += (
+        f"; what is expected of {len(evidence.features) - len(unexpected)} features is checked before it is written"
     )
+    if not unexpected:
+        return Item("Monitoring 2", title, 1.0, found)
+    how = "say min=, max=, allowed= or max_null_rate= of fields; read the quarantine's reasons"
+    return Item("Monitoring 2", title, 0.5, found, f"invariants of {_some(unexpected)}", how)
 
 
 def _skew(evidence: Evidence) -> Item:

@@ -330,6 +330,7 @@ def _feature_document(definitions: DefinitionSet, name: str, feature: str) -> Do
         "view": name,
         "dtype": str(field.dtype),
         "default": field.dtype.to_json(field.default),
+        "expected": field.expectation or None,
         "description": feature_description(view, field) or None,
         "owner": field.owner or view.owner or None,
         "tags": dict(view.tags) | dict(field.tags),
@@ -358,6 +359,7 @@ def _fields(view: View) -> list[Document]:
             "name": field.name,
             "dtype": str(field.dtype),
             "default": field.dtype.to_json(field.default),
+            "expected": field.expectation or None,
             "description": feature_description(view, field) or None,
             "tags": dict(field.tags),
         }

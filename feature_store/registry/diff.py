@@ -217,14 +217,18 @@ def _judge_view(
     reasons = {
         "ttl": "the ttl counts at read",
         "freshness": "watched from now on",
+        "on_breach": "from the next materialize on",
+        "min": "expected of what is written from the next materialize on",
+        "max": "expected of what is written from the next materialize on",
+        "allowed": "expected of what is written from the next materialize on",
+        "max_null_rate": "expected of what is written from the next materialize on",
         "default": "served where there is no value",
         "path": "read by the next materialize",
         "sql": "selected by the next materialize",
         "aggregations": "computed by the next materialize",
     }
-    return "safe", "; ".join(
-        reason for path, reason in reasons.items() if path in paths
-    ) or "stored rows stay as they are"
+    told = dict.fromkeys(reason for path, reason in reasons.items() if path in paths)
+    return "safe", "; ".join(told) or "stored rows stay as they are"
 
 
 def _judge_stream_view(

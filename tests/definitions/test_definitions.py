@@ -27,6 +27,7 @@ from feature_store.definitions import (
     Int32,
     Int64,
     KafkaSource,
+    OnDemandFeatureView,
     ParquetSource,
     RequestSource,
     StreamFeatureView,
@@ -306,3 +307,69 @@ def test_a_typed_value_is_read(dtype: DType, text: str, value: Any) -> None:
 def test_what_is_no_value_of_the_type_is_refused(dtype: DType, text: str) -> None:
     with pytest.raises(DataError, match="x: expected a value of"):
         dtype.read(text, "x")
+
+
+def test_expectations_are_kept_and_leave_no_trace_where_there_are_none() -> None:
+    fields = [
+        Field("a", Float32, min=0, max=0.1, max_null_rate=0.5),
+        Field("b", String, allowed=["x", "y"]),
+        Field("c", Int32),
+    ]
+    view = FeatureView("v", entities=[Entity("user")], schema=fields, on_breach="warn")
+    document = json.loads(json.dumps(DefinitionSet([view]).to_document()))
+    found = DefinitionSet.from_document(document).view("v")
+    assert found == view
+    assert document["feature_views"]["v"]["schema"][2].keys() == {
+        "name",
+        "description",
+        "owner",
+        "tags",
+        "dtype",
+        "default",
+    }
+    assert [field.expectation for field in found.fields] == [
+        "at least 0; at most 0.1; null in at most 0.5 of rows",
+        "one of x, y",
+        "",
+    ]
+    plain = FeatureView("v", entities=[Entity("user")], schema=[Field("c", Int32)])
+    assert "on_breach" not in DefinitionSet([plain]).to_document()["feature_views"]["v"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "about", "where"),
+    [
+        (String, {"min": 1}, "min"),
+        (Array(Float32), {"max": 1}, "max"),
+        (Bool, {"min": 0}, "min"),
+        (Int32, {"min": 0.5}, "min"),
+        (Int32, {"max": 2**31}, "max"),
+        (Float64, {"min": float("nan")}, "min"),
+        (Float64, {"max": float("inf")}, "max"),
+        (Int32, {"min": 2, "max": 1}, "min"),
+        (Int32, {"allowed": []}, "allowed"),
+        (Int32, {"allowed": 3}, "allowed"),
+        (Int32, {"allowed": ["x"]}, "allowed"),
+        (Int32, {"allowed": [1, None]}, "allowed"),
+        (Timestamp, {"allowed": [1]}, "allowed"),
+        (Int32, {"max_null_rate": 1.5}, "max_null_rate"),
+        (Int32, {"max_null_rate": "x"}, "max_null_rate"),
+    ],
+)
+def test_expectations_fit_their_field(dtype: DType, about: dict[str, Any], where: str) -> None:
+    with pytest.raises(DefinitionError) as raised:
+        Field("a", dtype, **about)
+    assert where in raised.value.where
+
+
+def test_nothing_is_expected_where_nobody_checks() -> None:
+    expecting = Field("n", Float64, min=0)
+    columns = [Field("user_id", Int64), expecting]
+    for make in (
+        lambda: RequestSource("r", [expecting]),
+        lambda: KafkaSource("e", topic="e", event_timestamp="ts", schema=columns),
+        lambda: ParquetSource("e", event_timestamp="ts", schema=columns),
+        lambda: OnDemandFeatureView("o", sources=[], schema=[expecting], function=lambda inputs: inputs),
+    ):
+        with pytest.raises(DefinitionError, match="no expectations here"):
+            make()

@@ -180,4 +180,5 @@ def test_descriptions_and_other_services_do_not_matter() -> None:
     refuse_unbound(changed(profile, description="Who they are.", owner="me", tags={"a": "b"}), pruning)
     refuse_unbound(DefinitionSet([*BASE, FeatureService("third", features=[profile])]), pruning)
     refuse_unbound(changed(profile, freshness=3_600_000_000), pruning)
+    refuse_unbound(changed(profile, on_breach="warn"), pruning)
     assert service_digest(BASE, "ranking") != service_digest(BASE, "other")

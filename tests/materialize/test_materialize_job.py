@@ -29,7 +29,7 @@ from offline_worlds import (
     write_files,
 )
 
-from feature_store.definitions import Float64
+from feature_store.definitions import FeatureView, Field, Float64, String
 from feature_store.engines import local
 from feature_store.engines.engine import Written
 from feature_store.engines.local import LocalEngine
@@ -41,7 +41,6 @@ from feature_store.materialize.progress import BEGINNING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from feature_store.definitions import FeatureView
     from feature_store.engines.engine import Destination, Stage
     from feature_store.online.batch import RowBatch
     from feature_store.online.writer import WriteCounts
@@ -625,3 +624,53 @@ def test_a_report_is_told_of_every_row_read_and_written(world: World) -> None:
 
 def test_a_summary_is_a_document() -> None:
     assert Summary("stats", ((1, 2),), 3).to_document()["source_rows"] == 3
+
+
+# -- what is expected of values -------------------------------------------------------------------------------------
+
+
+def expecting(folder: Path, **about: Any) -> World:
+    fields = [Field("score", Float64, min=0, max_null_rate=0.5), Field("text", String)]
+    return World(folder, FeatureView("stats", entities=[user], source=VIEW.source, schema=fields, **about))
+
+
+def test_values_that_are_not_expected_keep_the_whole_interval_from_being_written(tmp_path: Path) -> None:
+    world = expecting(tmp_path)
+    world.write([row(1, 0, 1.0), row(2, 1, -3.0), row(3, 2, -4.0)])
+    for _ in range(2):  # run again, it says the same
+        with pytest.raises(DataError) as raised:
+            world.run(5)
+        assert raised.value.where == "stats.score"
+        assert raised.value.expected == "at least 0"
+        assert "another value in 2 of 3 rows, such as -" in raised.value.got
+        assert "nothing of it was written" in raised.value.hint
+    assert (world.sink.rows, world.finished()) == ({}, [])
+    world.write([row(2, 3, 3.0), row(3, 3, 3.0)], "corrections")
+    assert world.run(5).written == 3, "only the latest rows are looked at"
+    assert world.finished() == [(BEGINNING, at(5))]
+
+
+def test_a_share_of_nulls(tmp_path: Path) -> None:
+    world = expecting(tmp_path)
+    world.write([row(1, 0), Row((2,), at(0), None, (None, None))])
+    assert world.run(1).written == 2
+    world.write([Row((3,), at(2), None, (None, None))], "more")
+    with pytest.raises(DataError, match=r"null in at most 0\.5 of rows, got 1 of 1"):
+        world.run(5)
+
+
+def test_a_view_may_only_be_warned(tmp_path: Path) -> None:
+    world = expecting(tmp_path, on_breach="warn")
+    world.write([row(1, 0, 1.0), row(2, 1, -3.0)])
+    summary = world.run(5)
+    assert summary.written == 2
+    assert [(breach.field, breach.rows, breach.of) for breach in summary.breaches] == [("score", 1, 2)]
+    assert summary.to_document()["breaches"][0]["expected"] == "at least 0"
+
+
+def test_what_is_pushed_is_looked_at_too(tmp_path: Path) -> None:
+    world = expecting(tmp_path)
+    with pytest.raises(DataError, match="at least 0"):
+        push(world, table_of(world.view, [row(1, 0, -1.0)], pa.timestamp("us")))
+    assert world.sink.rows == {}
+    assert push(world, table_of(world.view, [row(1, 0, 1.0)], pa.timestamp("us"))).written == 1

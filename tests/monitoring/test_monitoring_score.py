@@ -9,7 +9,9 @@ import pytest
 from feature_store.monitoring.score import Evidence, FeatureEvidence, ServiceEvidence, ViewEvidence, score_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-FEATURE = FeatureEvidence("v:a", is_owned=True, is_described=True, is_deprecated=False, services=("s",))
+FEATURE = FeatureEvidence(
+    "v:a", is_owned=True, is_described=True, is_deprecated=False, is_expected=True, services=("s",)
+)
 VIEW = ViewEvidence("v", is_owned=True, says_privacy=True, personal=(), freshness_declared=True, is_stale=False)
 SERVICE = ServiceEvidence(
     "s",
@@ -45,14 +47,9 @@ def changed(id: str, part: str, **values: Any) -> Any:
 
 
 def test_the_best_and_the_least() -> None:
-    assert points(BEST) == {
-        **{f"Data {i}": 1.0 for i in range(2, 8)},
-        **{f"Monitoring {i}": 1.0 for i in (1, 3, 4)},
-        "Data 1": 0.5,
-        "Monitoring 2": 0.5,
-    }
+    assert points(BEST) == {f"Data {i}": 1.0 for i in range(1, 8)} | {f"Monitoring {i}": 1.0 for i in range(1, 5)}
     assert set(points(NOTHING).values()) == {0.0}
-    assert score_of(BEST).sections == {"Data": (6.5, 7, 7), "Monitoring": (3.5, 4, 7)}
+    assert score_of(BEST).sections == {"Data": (7.0, 7, 7), "Monitoring": (4.0, 4, 7)}
 
 
 def test_whatever_is_short_of_a_point_says_what_is_missing_and_how_to_get_it() -> None:
@@ -94,6 +91,11 @@ def test_what_is_missing_costs_points_in_its_place_alone(
     assert says in next(item.missing for item in score_of(evidence).items if item.id == id)
 
 
+def test_a_type_alone_is_half_of_what_can_be_expected() -> None:
+    found = points(replace(BEST, features=(FEATURE, replace(FEATURE, name="v:b", is_expected=False))))
+    assert (found["Data 1"], found["Monitoring 2"]) == (0.5, 0.5)
+
+
 def test_no_code_of_ones_own_needs_no_tests() -> None:
     assert points(replace(BEST, tested_code={}))["Data 7"] == 1.0
 
@@ -112,5 +114,5 @@ def test_of_many_names_a_few_are_shown() -> None:
 
 def test_as_a_document() -> None:
     document = score_of(BEST).to_document()
-    assert document["sections"]["Monitoring"] == {"points": 3.5, "seen": 4, "tests": 7}
+    assert document["sections"]["Monitoring"] == {"points": 4.0, "seen": 4, "tests": 7}
     assert len(document["items"]) == 11

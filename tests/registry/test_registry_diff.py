@@ -71,6 +71,14 @@ def test_the_same_definitions_are_no_change() -> None:
         ({"ttl": DAY}, {"ttl": 2 * DAY}, "ttl", 86_400_000_000, 172_800_000_000),
         ({}, {"ttl": DAY}, "ttl", None, 86_400_000_000),
         ({}, {"freshness": DAY}, "freshness", None, 86_400_000_000),
+        ({}, {"on_breach": "warn"}, "on_breach", None, "warn"),
+        (
+            {"schema": [Field("a", Int32), Field("b", Float32)]},
+            {"schema": [Field("a", Int32, min=3), Field("b", Float32)]},
+            "schema.a.min",
+            None,
+            3,
+        ),
         ({"owner": "ada"}, {"owner": "bob"}, "owner", "ada", "bob"),
         ({"tags": {"team": "x"}}, {"tags": {"team": "y"}}, "tags.team", "x", "y"),
         (

@@ -9,12 +9,13 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from feature_store.engines.engine import Written
+from feature_store.engines.inspection import Inspection
 from feature_store.engines.rows import source_columns
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join import join, labels_of
 from feature_store.engines.spark.session import Session
 from feature_store.engines.spark.sql import selected
-from feature_store.engines.spark.tasks import BadRows, Keep, Read, ReadCounts, Write, staged_files
+from feature_store.engines.spark.tasks import BadRows, Inspect, Keep, Read, ReadCounts, Write, staged_files
 from feature_store.engines.windows import reached_us
 from feature_store.online.writer import WriteCounts
 
@@ -86,6 +87,17 @@ class SparkEngine:
     def chunk_count(self, target: Path) -> int:
         """See Engine."""
         return -(-len(staged_files(target)) // _FILES_PER_CHUNK)
+
+    def inspect(self, target: Path, view: FeatureView) -> Inspection:
+        """See Engine."""
+        files = staged_files(target)
+        found = Inspection()
+        if files:
+            tasks = min(_WRITERS, len(files))
+            look = Inspect(view, tuple(tuple(files[i::tasks]) for i in range(tasks)))
+            for row in self._session.collect(self._session.tasks(tasks, look.run, Inspect.RESULT)):
+                found = found.plus(Inspect.read(row.found))
+        return found
 
     def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
         """See Engine."""

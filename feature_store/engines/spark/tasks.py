@@ -4,7 +4,8 @@
                  (so that a hot key crosses the network once a batch), and packs them for the parts of their keys
     Keep         takes a part, and keeps the latest row of each entity; or of events, which are not reduced before,
                  computes the windows of each entity. Puts them into a file by a rename
-    Write        takes some of these files, and writes them to the online store on a connection of its own
+    Inspect      takes some of these files, and counts values that their fields do not expect
+    Write        takes some of them, and writes them to the online store on a connection of its own
 
 A task that is killed, retried, or run twice at once does no harm: files are renamed over their equals, and the online
 store takes a row again without a change.
@@ -12,15 +13,17 @@ store takes a row again without a change.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from feature_store.engines.inspection import FieldCounts, Inspection, inspect
 from feature_store.engines.quarantine import QuarantineFile, joint_schema
 from feature_store.engines.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
 from feature_store.engines.sources import piece_rows, reading
@@ -216,6 +219,36 @@ class Write:
                         counts = counts.plus(sink.write(to_row_batch(batch, self.view)))
                         rows += len(batch)
             yield _one_row({"rows": rows, "written": counts.written, "older": counts.older})
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Looks at staged files; see `engines/inspection.py`.
+
+    Attributes:
+        view: whose rows.
+        shares: a task looks at the files of its number.
+    """
+
+    view: FeatureView
+    shares: tuple[tuple[Path, ...], ...]
+
+    RESULT = "found string"
+
+    def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """What was seen, as `read` reads it."""
+        for number in numbers_of(batches):
+            found = Inspection()
+            for path in self.shares[number]:
+                for batch in _staged(path):
+                    found = found.plus(inspect(to_row_batch(batch, self.view), self.view))
+            yield pa.record_batch({"found": pa.array([json.dumps(asdict(found))])})
+
+    @staticmethod
+    def read(told: str) -> Inspection:
+        """What a task has seen."""
+        found = json.loads(told)
+        return Inspection(found["rows"], {name: FieldCounts(**counts) for name, counts in found["fields"].items()})
 
 
 def staged_files(folder: Path) -> list[Path]:

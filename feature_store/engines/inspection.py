@@ -1,0 +1,131 @@
+"""Rows that are to be written, against what their fields expect of values: counted, not changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.field import Field
+    from feature_store.online.batch import RowBatch, Values
+
+    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_SHOWN = 200  # characters of an example
+
+
+@dataclass(frozen=True)
+class FieldCounts:
+    """What is known of one field: rows without a value, values that are not expected, and the first of these."""
+
+    nulls: int = 0
+    unexpected: int = 0
+    example: str = ""
+
+    def plus(self, other: FieldCounts) -> FieldCounts:
+        """Of both."""
+        return FieldCounts(self.nulls + other.nulls, self.unexpected + other.unexpected, self.example or other.example)
+
+
+@dataclass(frozen=True)
+class Breach:
+    """What is not as a field expects.
+
+    Attributes:
+        field: its name.
+        expected: in words.
+        got: in words, with an example.
+        rows: how many.
+        of: of how many.
+    """
+
+    field: str
+    expected: str
+    got: str
+    rows: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.field}: expected {self.expected}, got {self.got}"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen of rows: how many, and per field that expects something, its counts. Plain data, to be sent."""
+
+    rows: int = 0
+    fields: Mapping[str, FieldCounts] = field(default_factory=dict)
+
+    def plus(self, other: Inspection) -> Inspection:
+        """Of both, this one's rows first."""
+        names = dict.fromkeys([*self.fields, *other.fields])
+        none = FieldCounts()
+        counts = {name: self.fields.get(name, none).plus(other.fields.get(name, none)) for name in names}
+        return Inspection(self.rows + other.rows, counts)
+
+    def breaches(self, view: FeatureView) -> list[Breach]:
+        """What is not as the view's fields expect."""
+        found = []
+        for declared in view.fields:
+            counts = self.fields.get(declared.name, FieldCounts())
+            if counts.unexpected:
+                got = f"another value in {counts.unexpected:,} of {self.rows:,} rows, such as {counts.example}"
+                found.append(Breach(declared.name, _values_expected(declared), got, counts.unexpected, self.rows))
+            most = declared.max_null_rate
+            if most is not None and counts.nulls > most * self.rows:
+                got = f"{counts.nulls:,} of {self.rows:,}"
+                expected = f"null in at most {most:g} of rows"
+                found.append(Breach(declared.name, expected, got, counts.nulls, self.rows))
+        return found
+
+
+def expects(view: FeatureView) -> bool:
+    """Whether a view expects anything of values."""
+    return any(declared.expectation for declared in view.fields)
+
+
+def inspect(batch: RowBatch, view: FeatureView) -> Inspection:
+    """Look at rows of a view."""
+    found = {}
+    for declared in view.fields:
+        if declared.expectation:
+            values = batch.columns[declared.name]
+            unexpected = _unexpected(values, declared)
+            nulls = 0 if values.nulls is None else int(np.count_nonzero(values.nulls))
+            places = np.flatnonzero(unexpected)
+            example = _example(batch, values, int(places[0])) if len(places) else ""
+            found[declared.name] = FieldCounts(nulls, len(places), example)
+    return Inspection(len(batch), found)
+
+
+def _unexpected(values: Values, declared: Field) -> Mask:
+    """Which rows have a value that is not expected: (n,) bool."""
+    column = values.values
+    unexpected: Mask = np.zeros(len(column), bool)
+    if declared.min is not None:
+        unexpected |= ~(column >= declared.min)  # NaN is in no range
+    if declared.max is not None:
+        unexpected |= ~(column <= declared.max)
+    if declared.allowed is not None:
+        allowed = set(declared.allowed)
+        listed = np.array([value in allowed for value in column.tolist()], bool)
+        unexpected |= ~listed
+    if values.nulls is not None:
+        unexpected &= ~values.nulls
+    return unexpected
+
+
+def _example(batch: RowBatch, values: Values, place: int) -> str:
+    key = ", ".join(f"{name}={column[place]}" for name, column in batch.keys.items())
+    value = values.values[place]
+    shown = value.item() if isinstance(value, np.generic) else value
+    return f"{shown!r} of {key}"[:_SHOWN]
+
+
+def _values_expected(declared: Field) -> str:
+    return declared.model_copy(update={"max_null_rate": None}).expectation
