@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from feature_store.definitions.duration import shown_age
+from feature_store.numerals import counted
 from feature_store.registry.compile import layout_of, tiles_layout_of
 
 if TYPE_CHECKING:
@@ -174,8 +175,9 @@ def of_rows(statistics: Mapping[str, Mapping[str, int]], streams: Sequence[str])
         streams: which of them are stream views.
     """
     for name, found in statistics.items():
-        count = f"{found['rows']:,} row{'' if found['rows'] == 1 else 's'}"
-        about = f"{name}: {count} of {found['row_bytes']:,} bytes, {found['bytes'] / 1e6:.1f} MB"
+        about = (
+            f"{name}: {counted(found['rows'], 'row')} of {found['row_bytes']:,} bytes, {found['bytes'] / 1e6:.1f} MB"
+        )
         if found["rows"]:
             yield Finding("rows", "ok", about)
         else:
@@ -205,8 +207,7 @@ def of_topics(topics: Mapping[str, Sequence[str]], partitions: Mapping[str, Sequ
     """
     for topic, views in topics.items():
         if topic in partitions:
-            count = len(partitions[topic])
-            about = f"topic {topic}: {count} partition{'' if count == 1 else 's'}, read by {', '.join(views)}"
+            about = f"topic {topic}: {counted(len(partitions[topic]), 'partition')}, read by {', '.join(views)}"
             yield Finding("kafka", "ok", about)
         else:
             hint = "create it, or correct the source's topic and apply"
@@ -221,7 +222,7 @@ def of_lag(view: str, behind: int, lost: int) -> Finding:
         behind: messages that are there and not merged.
         lost: messages that Kafka deleted before they were merged.
     """
-    about = f"{view}: {behind:,} message{'' if behind == 1 else 's'} behind"
+    about = f"{view}: {counted(behind, 'message')} behind"
     if lost:
         hint = f"`feature-store backfill {view}` fills it from the history; let the topic keep messages for longer"
         return Finding("stream", "failed", f"{about}, {lost:,} were deleted before they were merged", hint)

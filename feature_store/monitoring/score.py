@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from feature_store.numerals import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -189,7 +191,7 @@ def _schema(evidence: Evidence) -> Item:
             "Data 1", title, 0.0, "no feature is applied", "features", "define views, and `feature-store apply`"
         )
     unexpected = [one.name for one in evidence.features if not one.is_expected]
-    found = f"{_all(evidence.features, 'feature')} declare a type, against which every row and event is checked"
+    found = f"{counted(len(evidence.features), 'feature')} declare a type, against which every row and event is checked"
     found += f"; of {len(evidence.features) - len(unexpected)}, values too are expected, or follow from others"
     if not unexpected:
         return Item("Data 1", title, 1.0, found)
@@ -202,7 +204,7 @@ def _beneficial(evidence: Evidence) -> Item:
     known = [one.name for one in services if one.importances_cover]
     useless = [f"{one.name}:{name}" for one in services for name in one.useless]
     how = ", ".join(dict.fromkeys(one.importances for one in services if one.importances))
-    found = f"importances of all features of {len(known)} of {_all(services, 'service')}{f' ({how})' if how else ''}"
+    found = f"importances of all features of {len(known)} of {counted(len(services), 'service')}{f' ({how})' if how else ''}"
     unknown = [one.name for one in services if not one.importances_cover]
     if unknown or not services:
         missing = f"importances for {_some(unknown)}" if services else "a service"
@@ -219,7 +221,7 @@ def _cost(evidence: Evidence) -> Item:
     title, services = "No feature's cost is too much", evidence.services
     planned = [one for one in services if one.plan]
     settled = [one for one in planned if one.is_settled]
-    found = f"a prune plan weighs what features cost for {len(planned)} of {_all(services, 'service')}"
+    found = f"a prune plan weighs what features cost for {len(planned)} of {counted(len(services), 'service')}"
     how = "`feature-store prune show` tells costs; `prune plan` with a budget, `verify`, `apply`"
     if services and len(settled) == len(services):
         return Item("Data 3", title, 1.0, f"{found}, and is served")
@@ -232,7 +234,7 @@ def _requirements(evidence: Evidence) -> Item:
     title, features = "Features adhere to meta-level requirements", evidence.features
     meeting = [one for one in features if one.is_owned and one.is_described]
     deprecated = [one.name for one in features if one.is_deprecated and one.services]
-    found = f"{len(meeting)} of {_all(features, 'feature')} have an owner and a description"
+    found = f"{len(meeting)} of {counted(len(features), 'feature')} have an owner and a description"
     lacking = [one.name for one in features if not (one.is_owned and one.is_described)]
     wants = [f"an owner and a description of {_some(lacking)}"] if lacking else []
     wants += [f"services without the deprecated {_some(deprecated)}"] if deprecated else []
@@ -248,7 +250,7 @@ def _privacy(evidence: Evidence) -> Item:
     saying = [one for one in views if one.says_privacy]
     personal = sum(len(one.personal) for one in views)
     found = (
-        f"{len(saying)} of {_all(views, 'view')} say whether they are personal; {personal} features are; "
+        f"{len(saying)} of {counted(len(views), 'view')} say whether they are personal; {personal} features are; "
         "`feature-store delete` forgets an entity, and no secret is kept in the registry"
     )
     if views and len(saying) == len(views):
@@ -262,7 +264,7 @@ def _privacy(evidence: Evidence) -> Item:
 def _new_features(evidence: Evidence) -> Item:
     title = "New features can be added quickly"
     found = (
-        f"{evidence.versions} version{'' if evidence.versions == 1 else 's'}, of which {evidence.added_features} added "
+        f"{counted(evidence.versions, 'version')}, of which {evidence.added_features} added "
         "features to what was there; `apply` fills a new layout while the old one is served"
     )
     if evidence.added_features:
@@ -293,7 +295,7 @@ def _dependencies(evidence: Evidence) -> Item:
     with_models = [one for one in services if one.models]
     unowned = [view.name for view in evidence.views if not view.is_owned]
     unowned += [one.name for one in services if not one.is_owned]
-    found = f"lineage goes on to models from {len(with_models)} of {_all(services, 'service')}"
+    found = f"lineage goes on to models from {len(with_models)} of {counted(len(services), 'service')}"
     found += "; `plan` says what a change means, `history` who made it" if evidence.versions else ""
     modelless = [one.name for one in services if not one.models]
     wants = [f"the models of {_some(modelless)}"] if modelless else []
@@ -309,7 +311,7 @@ def _invariants(evidence: Evidence) -> Item:
     if not evidence.features:
         return Item("Monitoring 2", title, 0.0, "no feature is applied", "features", "`feature-store apply`")
     unexpected = [one.name for one in evidence.features if not one.is_expected]
-    files = f"{evidence.quarantined} quarantine file{'' if evidence.quarantined == 1 else 's'}"
+    files = counted(evidence.quarantined, "quarantine file")
     found = f"rows that do not fit their types are quarantined, events dead-lettered, with the reason; {files} here"
     found += (
         f"; what is expected of {len(evidence.features) - len(unexpected)} features is checked before it is written"
@@ -324,7 +326,7 @@ def _skew(evidence: Evidence) -> Item:
     title, services = "Training and serving are not skewed", evidence.services
     recent = [one for one in services if one.skew_at is not None and evidence.at - one.skew_at <= RECENT]
     equal = [one for one in recent if not one.skew_differing]
-    found = f"{len(recent)} of {_all(services, 'service')} compared in the last {RECENT.days} days"
+    found = f"{len(recent)} of {counted(len(services), 'service')} compared in the last {RECENT.days} days"
     found += f", {len(equal)} without a difference" if recent else ""
     if services and len(equal) == len(services):
         return Item("Monitoring 3", title, 1.0, found)
@@ -341,7 +343,7 @@ def _staleness(evidence: Evidence) -> Item:
     declared = [one for one in views if one.freshness_declared]
     stale = [one.name for one in declared if one.is_stale]
     unknown = [one.name for one in declared if one.is_stale is None]
-    found = f"{len(declared)} of {_all(views, 'view')} declare how fresh their features must be"
+    found = f"{len(declared)} of {counted(len(views), 'view')} declare how fresh their features must be"
     found += f"; older than that: {_some(stale)}" if stale else ""
     undeclared = [one.name for one in views if not one.freshness_declared]
     wants = [f"freshness declared by {_some(undeclared)}"] if undeclared else []
@@ -352,10 +354,6 @@ def _staleness(evidence: Evidence) -> Item:
     how = "say freshness=timedelta(…) on views, and watch `feature-store freshness --metrics-port`"
     points: float = 0.5 if declared and len(stale) < len(declared) else 0.0
     return Item("Monitoring 4", title, points, found, "; ".join(wants) or "views", how)
-
-
-def _all(things: Sequence[object], name: str) -> str:
-    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:
