@@ -204,7 +204,8 @@ def _beneficial(evidence: Evidence) -> Item:
     known = [one.name for one in services if one.importances_cover]
     useless = [f"{one.name}:{name}" for one in services for name in one.useless]
     how = ", ".join(dict.fromkeys(one.importances for one in services if one.importances))
-    found = f"importances of all features of {len(known)} of {counted(len(services), 'service')}{f' ({how})' if how else ''}"
+    found = f"importances of all features of {len(known)} of {counted(len(services), 'service')}"
+    found += f" ({how})" if how else ""
     unknown = [one.name for one in services if not one.importances_cover]
     if unknown or not services:
         missing = f"importances for {_some(unknown)}" if services else "a service"
