@@ -46,8 +46,10 @@ def aggregated_features(where: str, events: str, columns: Sequence[Field], aggre
 
 
 def aggregated_columns(columns: Iterable[Field], aggregations: Iterable[Aggregation]) -> dict[str, DType]:
-    """The columns that aggregations and their filters take, with their types."""
-    wanted = {
+    """The columns that aggregations and their filters take, and those of which something is expected, with their types:
+    what an event is told by to be one."""
+    columns = list(columns)
+    wanted = {field.name for field in columns if field.of_values} | {
         name
         for aggregation in aggregations
         for name in (aggregation.column, *(expression(aggregation.filter).names if aggregation.filter else []))

@@ -25,7 +25,8 @@ class Field(Definition):
     """One feature of a view, or one field of a request.
 
     What is expected of values is checked by `materialize` and `push`, of the rows that are to be written: see
-    FeatureView. Null is no value; NaN is one, which is in no range.
+    FeatureView. An event with a value that is not expected is set aside wherever it is met: in streams as dead letter,
+    from files in quarantine. Null is no value; NaN is one, which is in no range.
 
     Args:
         name: the column's name.
@@ -98,12 +99,17 @@ class Field(Definition):
 
     @property
     def expectation(self) -> str:
-        """What is expected of values, in words; empty: nothing."""
+        """What is expected, in words; empty: nothing."""
+        nulls = [] if self.max_null_rate is None else [f"null in at most {self.max_null_rate:g} of rows"]
+        return "; ".join([*filter(None, [self.of_values]), *nulls])
+
+    @property
+    def of_values(self) -> str:
+        """What is expected of each value, in words; empty: nothing."""
         said = {
             "at least {}": self.min,
             "at most {}": self.max,
             "one of {}": None if self.allowed is None else ", ".join(map(_shown, self.allowed)),
-            "null in at most {} of rows": self.max_null_rate,
         }
         return "; ".join(words.format(_shown(value)) for words, value in said.items() if value is not None)
 

@@ -131,8 +131,11 @@ class RequestSource(Definition):
 def check_event_columns(fields: Sequence[Field], times: AbstractSet[str | None]) -> None:
     """Raise a DefinitionError when columns of events are repeated, are their times, or hold no scalars."""
     refuse_repeats([field.name for field in fields], "schema")
-    refuse_expectations(fields, "schema")
     for i, field in enumerate(fields):
+        if field.max_null_rate is not None:
+            hint = "events come one by one: say what is expected of each, or of the features of a FeatureView"
+            got = f"{field.max_null_rate:g}"
+            raise DefinitionError(f"schema[{i}].max_null_rate", expected="none for events", got=got, hint=hint)
         if field.name in times:
             got = f"{field.name!r}, which is a timestamp of the source"
             raise DefinitionError("schema", expected="columns of their own", got=got)

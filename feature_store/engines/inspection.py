@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from feature_store.definitions.expected import unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.field import Field
     from feature_store.online.batch import RowBatch, Values
-
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _SHOWN = 200  # characters of an example
 
@@ -95,29 +95,12 @@ def inspect(batch: RowBatch, view: FeatureView) -> Inspection:
     for declared in view.fields:
         if declared.expectation:
             values = batch.columns[declared.name]
-            unexpected = _unexpected(values, declared)
+            wrong = unexpected(values.values, values.nulls, declared)
             nulls = 0 if values.nulls is None else int(np.count_nonzero(values.nulls))
-            places = np.flatnonzero(unexpected)
+            places = np.flatnonzero(wrong)
             example = _example(batch, values, int(places[0])) if len(places) else ""
             found[declared.name] = FieldCounts(nulls, len(places), example)
     return Inspection(len(batch), found)
-
-
-def _unexpected(values: Values, declared: Field) -> Mask:
-    """Which rows have a value that is not expected: (n,) bool."""
-    column = values.values
-    unexpected: Mask = np.zeros(len(column), bool)
-    if declared.min is not None:
-        unexpected |= ~(column >= declared.min)  # NaN is in no range
-    if declared.max is not None:
-        unexpected |= ~(column <= declared.max)
-    if declared.allowed is not None:
-        allowed = set(declared.allowed)
-        listed = np.array([value in allowed for value in column.tolist()], bool)
-        unexpected |= ~listed
-    if values.nulls is not None:
-        unexpected &= ~values.nulls
-    return unexpected
 
 
 def _example(batch: RowBatch, values: Values, place: int) -> str:
@@ -128,4 +111,4 @@ def _example(batch: RowBatch, values: Values, place: int) -> str:
 
 
 def _values_expected(declared: Field) -> str:
-    return declared.model_copy(update={"max_null_rate": None}).expectation
+    return declared.of_values

@@ -105,7 +105,7 @@ class RowGroups:
             for name, dtype in columns.types.items()
             if view.aggregations or name in view.join_keys or name in wanted or not self.fits(name, dtype)
         }
-        return SourceColumns(types, columns.event_timestamp, columns.created_timestamp)
+        return columns._replace(types=types)
 
     def _read(self, columns: Sequence[str], groups: Sequence[_Group]) -> Iterator[pa.RecordBatch]:
         names = list(dict.fromkeys(columns))

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
+from feature_store.definitions.expected import unexpected
 from feature_store.engines.csv_text import parse
 from feature_store.errors import DataError
 from feature_store.online.batch import RowBatch, Values
@@ -25,6 +26,7 @@ from feature_store.online.codec import object_column
 if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.field import Field
     from feature_store.definitions.stream_view import StreamFeatureView
 
 # Names of columns of checked rows that no join key or field can have.
@@ -44,12 +46,14 @@ class SourceColumns(NamedTuple):
         event_timestamp: the column of event times.
         created_timestamp: the column of creation times, or None.
         text: whether all columns are text that is to be parsed.
+        expecting: of events, the fields that expect something of values; rows that hold others do not fit.
     """
 
     types: dict[str, DType]
     event_timestamp: str
     created_timestamp: str | None
     text: bool = False
+    expecting: tuple[Field, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +103,14 @@ def source_columns(
     times = {event: Timestamp} | ({created: Timestamp} if created is not None else {})
     for name, dtype in (types | times).items():
         refuse_column(f"{where}: column {name}", name, dtype, schema, text=text)
-    return SourceColumns(types, event, created, text)
+    return SourceColumns(types, event, created, text, _expecting(view))
+
+
+def _expecting(view: FeatureView | StreamFeatureView) -> tuple[Field, ...]:
+    """The fields of a view's events that expect something of values."""
+    if not view.aggregations or view.source is None:
+        return ()
+    return tuple(field for field in view.source.fields if field.of_values)
 
 
 def checked_schema(columns: SourceColumns) -> pa.Schema:
@@ -124,14 +135,17 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
         values, bad = _read(batch.column(name), dtype, columns)
         if name in keys:
             bad |= _nulls(values)
-        _explain(reasons, bad, name, dtype, batch)
+        _explain(reasons, bad, name, str(dtype), batch)
         fitted.append(values)
+    for field in columns.expecting:
+        found, nulls = numpy_values(fitted[list(columns.types).index(field.name)], field.dtype)
+        _explain(reasons, unexpected(found, nulls, field), field.name, field.of_values, batch)
     events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
-    _explain(reasons, bad | _nulls(events), columns.event_timestamp, Timestamp, batch)
+    _explain(reasons, bad | _nulls(events), columns.event_timestamp, str(Timestamp), batch)
     created = events
     if columns.created_timestamp is not None:
         created, bad = _read(batch.column(columns.created_timestamp), Timestamp, columns)
-        _explain(reasons, bad, columns.created_timestamp, Timestamp, batch)
+        _explain(reasons, bad, columns.created_timestamp, str(Timestamp), batch)
         created = pc.coalesce(created, events)
     sequence = pa.array(np.arange(first, first + len(batch)))
     good = pa.RecordBatch.from_arrays([*fitted, events, created, sequence], schema=checked_schema(columns))
@@ -351,10 +365,10 @@ def _fit_lists(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
     return pa.ListArray.from_arrays(pa.array(offsets), kept, mask=pa.array(nulls)), bad
 
 
-def _explain(reasons: dict[int, str], bad: Mask, name: str, dtype: DType, batch: pa.RecordBatch) -> None:
+def _explain(reasons: dict[int, str], bad: Mask, name: str, expected: str, batch: pa.RecordBatch) -> None:
     for i in np.flatnonzero(bad).tolist():
         if i not in reasons:
-            reasons[i] = f"{name}: expected {dtype}, got {shown(batch.column(name)[i])[:_SHOWN]}"
+            reasons[i] = f"{name}: expected {expected}, got {shown(batch.column(name)[i])[:_SHOWN]}"
 
 
 def shown(value: pa.Scalar) -> str:

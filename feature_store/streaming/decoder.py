@@ -14,11 +14,13 @@ import orjson
 
 from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.expected import unexpected
 from feature_store.streaming.members import UNIT_US, typed_member, typed_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from feature_store.definitions.field import Field
     from feature_store.definitions.source import KafkaSource
 
     Array = np.ndarray[Any, Any]
@@ -75,7 +77,7 @@ class JsonDecoder:
 
     def __init__(self, source: KafkaSource) -> None:
         self._time, self._unit_us = source.event_timestamp, UNIT_US[source.timestamp_unit]
-        self._fields = [(field.name, field.dtype) for field in source.fields]
+        self._fields = source.fields
 
     def decode(self, messages: Sequence[bytes | None]) -> EventBatch:
         """See Decoder."""
@@ -84,10 +86,11 @@ class JsonDecoder:
         event_us, nulls, bad = typed_times([document.get(self._time) for document in documents], self._unit_us)
         _reject(rejected, self._time, bad | dict.fromkeys(np.flatnonzero(nulls).tolist(), "expected a time, got null"))
         columns = {}
-        for name, dtype in self._fields:
-            values, nulls, bad = typed_member([document.get(name) for document in documents], dtype, self._unit_us)
-            _reject(rejected, name, bad)
-            columns[name] = values, nulls
+        for field in self._fields:
+            members = [document.get(field.name) for document in documents]
+            values, nulls, bad = typed_member(members, field.dtype, self._unit_us)
+            _reject(rejected, field.name, bad | _not_expected(values, nulls, bad, field))
+            columns[field.name] = values, nulls
         _reject(rejected, self._time, _out_of_range(event_us))
         return _without(rejected, EventBatch(np.arange(len(messages)), event_us, columns, rejected))
 
@@ -129,6 +132,14 @@ def _document(message: bytes | None, place: int, rejected: dict[int, Rejection])
         rejected[place] = Rejection(MALFORMED, "message", f"expected a JSON object, got {document!r}"[:200])
         return {}
     return document
+
+
+def _not_expected(values: Array, nulls: Array, bad: Mapping[int, str], field: Field) -> dict[int, str]:
+    """Why values of the right type are none of those that a field expects."""
+    if not field.of_values:
+        return {}
+    places = [i for i in np.flatnonzero(unexpected(values, nulls, field)).tolist() if i not in bad]
+    return {i: f"expected {field.of_values}, got {values[i : i + 1].tolist()[0]!r}"[:200] for i in places}
 
 
 def _out_of_range(event_us: Array) -> dict[int, str]:

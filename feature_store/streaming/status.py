@@ -44,7 +44,7 @@ class TopicCounts:
 
     Attributes:
         messages: read, those that are read again after a fault included.
-        malformed: not of the source's schema; dead-lettered.
+        malformed: not of the source's schema, or with a value that it does not expect; dead-lettered.
         future: further ahead of the clock than clocks differ; dead-lettered.
         lost: gone from Kafka before they were read.
     """

@@ -364,12 +364,31 @@ def test_expectations_fit_their_field(dtype: DType, about: dict[str, Any], where
 
 def test_nothing_is_expected_where_nobody_checks() -> None:
     expecting = Field("n", Float64, min=0)
-    columns = [Field("user_id", Int64), expecting]
     for make in (
         lambda: RequestSource("r", [expecting]),
-        lambda: KafkaSource("e", topic="e", event_timestamp="ts", schema=columns),
-        lambda: ParquetSource("e", event_timestamp="ts", schema=columns),
         lambda: OnDemandFeatureView("o", sources=[], schema=[expecting], function=lambda inputs: inputs),
     ):
         with pytest.raises(DefinitionError, match="no expectations here"):
             make()
+
+
+def test_events_are_expected_one_by_one() -> None:
+    user = Entity("user", join_key="user_id")
+    columns = [Field("user_id", Int64), Field("n", Float64, min=0), Field("m", Float64, max=1), Field("k", Int32)]
+    sums = [Aggregation("k", "sum", windows=[timedelta(hours=1)])]
+    streamed = StreamFeatureView(
+        "s",
+        entities=[user],
+        source=KafkaSource("e", topic="e", event_timestamp="ts", schema=columns),
+        aggregations=sums,
+    )
+    batch = FeatureView(
+        "b",
+        entities=[user],
+        source=ParquetSource("e", event_timestamp="ts", schema=columns),
+        aggregations=sums,
+    )
+    for view in (streamed, batch):
+        assert list(view.event_columns) == ["n", "m", "k"], "what an event is told by, too"
+    with pytest.raises(DefinitionError, match="none for events"):
+        KafkaSource("e", topic="e", event_timestamp="ts", schema=[Field("n", Float64, max_null_rate=0.5)])

@@ -232,3 +232,22 @@ def test_a_schema_may_gain_members_and_a_message_may_lack_some() -> None:
     assert not found.rejected
     assert found.columns["i64"][0].tolist() == [7]
     assert all(nulls.tolist() == [name != "i64"] for name, (_, nulls) in found.columns.items())
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-3, 3), st.sampled_from(["x", 1.5, 2**40])), max_size=12))
+def test_a_value_that_is_not_expected_is_no_event(members: list[Any]) -> None:
+    fields = [Field("n", Int32, min=-1, max=2), Field("text", String, allowed=["a", "b"])]
+    decoder = JsonDecoder(KafkaSource("s", topic="t", event_timestamp="ts", schema=fields))
+    texts = ["a" if i % 3 else "c" if i % 2 else None for i in range(len(members))]
+    documents = [
+        {"ts": 1_700_000_000_000, "n": member, "text": text} for member, text in zip(members, texts, strict=True)
+    ]
+    found = decoder.decode([dumped(document) for document in documents])
+    fits = [
+        (n is None or (type(n) is int and -1 <= n <= 2)) and text in (None, "a", "b")
+        for n, text in zip(members, texts, strict=True)
+    ]
+    assert found.places.tolist() == [i for i, fit in enumerate(fits) if fit]
+    for i, rejection in found.rejected.items():
+        if type(members[i]) is int and -3 <= members[i] < -1:
+            assert rejection.reason == f"expected at least -1; at most 2, got {members[i]}"
