@@ -15,6 +15,7 @@ from feature_store.cli import (
     project,
     prune,
     registry,
+    schema,
     server,
     streaming,
     training,
@@ -34,6 +35,7 @@ for module in (project, data, streaming, training, registry, browse, monitoring)
 app.command()(doctor.doctor)
 app.command()(ui.ui)
 app.add_typer(prune.app, name="prune")
+app.add_typer(schema.app, name="schema")
 app.add_typer(server.app, name="server")
 
 

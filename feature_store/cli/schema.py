@@ -1,0 +1,67 @@
+"""Commands on schemas: infer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.output import print_json, visible
+from feature_store.definitions.field import EXPECTATIONS
+from feature_store.errors import RequestError, extra
+from feature_store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from feature_store.engines.schema_proposal import Proposal
+
+app = typer.Typer(help="Schemas of views.", no_args_is_help=True)
+
+
+@app.callback()
+def schema() -> None:
+    """Schemas of views."""
+
+
+@app.command()
+def infer(
+    of: Annotated[str, typer.Argument(metavar="VIEW|PATH", help="A view of the folder, or a Parquet file or folder.")],
+    repo: Repo = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Propose fields from data: types, ranges, lists of strings, shares of nulls; as Python to paste and correct."""
+    with extra("local", "schema infer"):
+        proposals = _of_path(Path(of)) if Path(of).exists() else _of_view(of, repo)
+    if as_json:
+        print_json([_document(one) for one in proposals])
+    else:
+        for one in proposals:
+            typer.echo(visible(one.to_code()))
+
+
+def _of_path(path: Path) -> list[Proposal]:
+    from feature_store.engines.schema_proposal import propose
+    from feature_store.engines.sources import path_rows
+
+    rows = path_rows(f"data {path}", path)
+    return propose(rows, rows.schema.names, {})
+
+
+def _of_view(name: str, repo: Path) -> list[Proposal]:
+    from feature_store.engines.schema_proposal import propose
+    from feature_store.engines.sources import parquet_rows
+
+    with FeatureStore(repo) as store:
+        view, folder = store.definitions.view(name), store.config.folder
+    if view.source is None or view.sql is not None or view.aggregations:
+        hint = "infer from a file of such rows instead"
+        got = "no source" if view.source is None else "SQL or aggregations"
+        raise RequestError(f"schema of {name}", expected="a view whose source has its features", got=got, hint=hint)
+    dtypes = {field.name: field.dtype for field in view.fields}
+    return propose(parquet_rows(view.source, view, folder), dtypes, dtypes)
+
+
+def _document(one: Proposal) -> dict[str, object]:
+    field = None if one.field is None else one.field.model_dump(mode="json", include={"dtype", *EXPECTATIONS})
+    return {"column": one.column, "field": field, "why": one.why or None}

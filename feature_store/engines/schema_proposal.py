@@ -1,0 +1,149 @@
+"""Fields proposed from data: types, and what may be expected of values. A beginning, for people to widen and correct.
+
+Limits are those that the data have; a share of nulls is rounded up to a hundredth; few different strings are listed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.definitions.dtypes import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
+from feature_store.definitions.field import Field
+from feature_store.engines.sources import reading
+from feature_store.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from feature_store.definitions.dtypes import DType
+    from feature_store.engines.sources import Rows
+
+# More different strings are no list of kinds but names; and each should have been seen several times.
+_MOST_LISTED, _LEAST_SEEN = 20, 5
+_NUMBERS = ("Int32", "Int64", "Float32", "Float64")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a column could be.
+
+    Attributes:
+        column: its name.
+        field: as it could be declared; None: it cannot.
+        why: it cannot.
+    """
+
+    column: str
+    field: Field | None
+    why: str = ""
+
+    def to_code(self) -> str:
+        """A line of Python for a schema."""
+        if self.field is None:
+            return f"# {self.column!r}: {self.why}"
+        expected = {
+            "min": self.field.min,
+            "max": self.field.max,
+            "allowed": None if self.field.allowed is None else list(self.field.allowed),
+            "max_null_rate": self.field.max_null_rate,
+        }
+        said = "".join(f", {name}={value!r}" for name, value in expected.items() if value is not None)
+        return f'Field("{self.column}", {self.field.dtype}{said}),'
+
+
+def propose(rows: Rows, columns: Iterable[str], dtypes: Mapping[str, DType]) -> list[Proposal]:
+    """Look at all rows of files.
+
+    Args:
+        rows: of files.
+        columns: which of their columns.
+        dtypes: of those whose type is declared already; of the others it is taken from the files.
+
+    Raises:
+        DataError: the files cannot be read.
+    """
+    seen = {name: _Seen() for name in columns}
+    with reading(rows.where):
+        for batch in rows.dataset.to_batches(columns=list(seen)):
+            for name, found in seen.items():
+                found.add(batch.column(name))
+    return [_proposal(name, found, rows.schema.field(name).type, dtypes.get(name)) for name, found in seen.items()]
+
+
+class _Seen:
+    """What a column's values have in common so far."""
+
+    def __init__(self) -> None:
+        self.rows = self.nulls = 0
+        self.least: Any = None
+        self.most: Any = None
+        self.texts: set[str] | None = set()
+
+    def add(self, values: pa.Array) -> None:
+        self.rows += len(values)
+        self.nulls += values.null_count
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+            self._add_numbers(values)
+        elif _is_text(values.type) and self.texts is not None:
+            self.texts |= set(pc.unique(values.drop_null()).to_pylist())
+            self.texts = self.texts if len(self.texts) <= _MOST_LISTED else None
+
+    def _add_numbers(self, values: pa.Array) -> None:
+        if pa.types.is_decimal(values.type):
+            values = values.cast(pa.float64())
+        if pa.types.is_floating(values.type):
+            values = values.filter(pc.fill_null(pc.is_finite(values), False))
+        ends = pc.min_max(values).as_py()
+        if ends["min"] is not None:
+            self.least = ends["min"] if self.least is None else min(self.least, ends["min"])
+            self.most = ends["max"] if self.most is None else max(self.most, ends["max"])
+
+
+def _proposal(name: str, seen: _Seen, found: pa.DataType, declared: DType | None) -> Proposal:
+    dtype = declared or _dtype_of(found, seen)
+    if dtype is None:
+        return Proposal(name, None, f"no type for a column of {found}")
+    expected: dict[str, Any] = {}
+    if dtype.name in _NUMBERS and seen.least is not None:
+        whole = dtype.name in ("Int32", "Int64")
+        expected = {"min": int(seen.least), "max": int(seen.most)} if whole else {"min": seen.least, "max": seen.most}
+    if dtype.name == "String" and seen.texts and seen.rows - seen.nulls >= _LEAST_SEEN * len(seen.texts):
+        expected = {"allowed": sorted(seen.texts)}
+    if seen.rows:
+        expected["max_null_rate"] = math.ceil(seen.nulls / seen.rows * 100) / 100
+    try:
+        return Proposal(name, Field(name, dtype, **expected))
+    except DefinitionError as error:
+        return Proposal(name, None, error.reason)
+
+
+def _dtype_of(found: pa.DataType, seen: _Seen) -> DType | None:
+    if pa.types.is_dictionary(found):
+        return _dtype_of(found.value_type, seen)
+    if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
+        element = _dtype_of(found.value_type, seen)
+        length = found.list_size if pa.types.is_fixed_size_list(found) else None
+        return None if element is None or element.element is not None else Array(element, length)
+    if pa.types.is_integer(found):
+        fits = seen.most is None or seen.most <= (1 << 63) - 1
+        narrow = found.bit_width < 32 or found == pa.int32()
+        return (Int32 if narrow else Int64) if fits else None
+    kinds = {
+        Bool: pa.types.is_boolean,
+        Float32: lambda kind: kind in (pa.float16(), pa.float32()),
+        Float64: lambda kind: kind == pa.float64() or pa.types.is_decimal(kind),
+        String: _is_text,
+        Timestamp: lambda kind: pa.types.is_timestamp(kind) or pa.types.is_date(kind),
+    }
+    return next((dtype for dtype, matches in kinds.items() if matches(found)), None)
+
+
+def _is_text(found: pa.DataType) -> bool:
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found))
