@@ -79,7 +79,7 @@ def skew(
 ) -> None:
     """Compare what is served, or was, with what the offline data say. Exit code 1 when a feature differs in more.
 
-    The registry keeps what was found last of what is served now, for `feature-store score`.
+    The registry keeps what was found last, for `feature-store score`.
     """
     if from_served_log is None and (service is None or training_set or version is not None or max_distance is not None):
         about_log = "--training-set, --version and --max-distance are about a log: --from-served-log"
@@ -91,6 +91,7 @@ def skew(
             log_report = store.skew_of_log(
                 from_served_log, service, training_set=training_set, version=version, sample=sample or 20_000
             )
+            _keep(store, log_report)
             beyond = log_report.beyond(max_differing, max_distance)
             document = log_report.to_document() | {"beyond": beyond}
         else:
@@ -110,7 +111,7 @@ def skew(
         raise typer.Exit(1)
 
 
-def _keep(store: FeatureStore, report: SkewReport) -> None:
+def _keep(store: FeatureStore, report: SkewReport | ServedSkewReport) -> None:
     """Keep what was found; a registry that only lets itself be read is no reason not to show it."""
     try:
         store.registry.keep_report("skew", report.service, report.summary(), current_author())

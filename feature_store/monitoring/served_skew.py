@@ -112,6 +112,11 @@ class ServedSkewReport:
 
         return [feature.compared.feature for feature in self.features if is_beyond(feature)]
 
+    def summary(self) -> dict[str, int]:
+        """How many values were compared, and how many differ."""
+        differing = sum(feature.compared.differing for feature in self.features)
+        return {"values": self.rows * len(self.features), "differing": differing}
+
     def to_document(self) -> dict[str, Any]:
         """The report as JSON types."""
         return asdict(self) | {"features": [_document(feature) for feature in self.features]}

@@ -276,6 +276,7 @@ def test_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsy
     assert run(*asked, "--max-differing", "0.01")[0] == 0
     change(log, "score", lambda column: pa.array([9.0] * len(column)))
     assert run(*asked, "--max-differing", "1", "--max-distance", "0.5")[0] == 1
+    assert store.registry.reports("skew")["ranking"].document["differing"] > 0, "kept, for the score"
     assert run()[0] == run("--service", "ranking", "--max-distance", "1")[0] == run(*asked, "user_id=1")[0] == 2
     code, _, error = run("--from-served-log", "nothing")
     assert code == 1 and "served log nothing" in error
