@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.pruned import columns_of
 from feature_store.errors import OnlineStoreError
 from feature_store.monitoring.score import Evidence, FeatureEvidence, ServiceEvidence, ViewEvidence
 from feature_store.pruning.importance import Importances
 from feature_store.pruning.labels import classify
 from feature_store.pruning.plan import PrunePlan
-from feature_store.registry.catalog import consumers_by_feature, feature_description, views
+from feature_store.registry.catalog import aggregated_as, consumers_by_feature, feature_description, views
 from feature_store.registry.lineage import MODELS, Node, lineage_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.on_demand import OnDemandFeatureView
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.field import Field
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.registry.store import KeptReport, PruneRecord, Version
     from feature_store.store import FeatureStore
@@ -63,15 +64,20 @@ def _features(definitions: DefinitionSet) -> Iterator[FeatureEvidence]:
                 is_owned=bool(field.owner or view.owner),
                 is_described=bool(feature_description(view, field)),
                 is_deprecated=tags.get(DEPRECATED_TAG, "no").lower() not in _NO,
-                # What is computed of events or of other features follows from these.
-                is_expected=bool(field.expectation) or not _is_given(view),
+                is_expected=_is_expected(view, field),
                 services=tuple(one["service"] for one in served if one["service"] and not one["pruned_by"]),
             )
 
 
-def _is_given(view: FeatureView | StreamFeatureView | OnDemandFeatureView) -> bool:
-    """Whether its values are a source's own."""
-    return isinstance(view, FeatureView) and not view.aggregations
+def _is_expected(view: FeatureView | StreamFeatureView | OnDemandFeatureView, field: Field) -> bool:
+    """Whether something is expected of a feature's values, or of the column of events that it is computed of. What is
+    computed of other features follows from these."""
+    if isinstance(view, OnDemandFeatureView):
+        return True
+    if not view.aggregations or view.source is None:
+        return bool(field.expectation)
+    column = aggregated_as(view, field.name)["column"]
+    return any(one.of_values for one in view.source.fields if one.name == column)
 
 
 def _view(view: FeatureView | StreamFeatureView, stale: Mapping[str, bool] | None) -> ViewEvidence:

@@ -28,10 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="list")(registry.list_definitions)
-for module in (project, data, streaming, training, registry, browse, monitoring):
+for module in (project, data, streaming, training):
     for command in module.COMMANDS:
         app.command()(command)
+app.command(name="list")(registry.list_definitions)
+for command in (*registry.COMMANDS, *browse.COMMANDS, *monitoring.COMMANDS):
+    app.command()(command)
 app.command()(doctor.doctor)
 app.command()(ui.ui)
 app.add_typer(prune.app, name="prune")

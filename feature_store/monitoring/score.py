@@ -35,7 +35,7 @@ class FeatureEvidence:
         name: of it.
         is_owned, is_described: it or its view has an owner; it has a description.
         is_deprecated: its tag `deprecated` says so.
-        is_expected: something is expected of its values; or nothing can be, since it is computed here.
+        is_expected: something is expected of its values, or of what it is computed of.
         services: that get it.
     """
 
@@ -192,7 +192,7 @@ def _schema(evidence: Evidence) -> Item:
         )
     unexpected = [one.name for one in evidence.features if not one.is_expected]
     found = f"{counted(len(evidence.features), 'feature')} declare a type, against which every row and event is checked"
-    found += f"; of {len(evidence.features) - len(unexpected)}, values too are expected, or follow from others"
+    found += f"; of {len(evidence.features) - len(unexpected)}, values too are expected, or those they are computed of"
     if not unexpected:
         return Item("Data 1", title, 1.0, found)
     how = "say min=, max=, allowed= or max_null_rate= of fields"
