@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from feature_store.ui.app import create_app
 from feature_store.ui.security import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from feature_store.store import FeatureStore
 
@@ -41,12 +42,30 @@ def serve(
         gc.freeze()
         # Requests are not logged: addresses hold what people look for, and a token once.
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
-        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
-        told(f"{address}{'?token=…' if token else ''} shows {store.project}; Ctrl+C ends it")
-        try:
-            uvicorn.Server(config).run([bound])
-        finally:
-            gc.unfreeze()
+        server = uvicorn.Server(config)
+        with _ended_by_signals(server):
+            address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
+            told(f"{address}{'?token=…' if token else ''} shows {store.project}; Ctrl+C ends it")
+            try:
+                server.run([bound])
+            finally:
+                gc.unfreeze()
+
+
+@contextlib.contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGINT and SIGTERM end the server and nothing else: uvicorn raises them once more when it has ended, and what
+    comes after it, such as the embedded server's end, would not happen."""
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -19,6 +19,7 @@ _COMMAND = "import sys; from feature_store.cli import main; main()"
 
 @pytest.mark.parametrize("secret", ["", "open sesame"])
 def test_pages_are_served_until_a_signal(run: Any, project: Path, secret: str) -> None:
+    (project / "feature_store.yaml").write_text("project: shop\n")
     run("apply")
     server = subprocess.Popen(
         [sys.executable, "-c", _COMMAND, "ui", "--repo", str(project), "--port", "0"],
@@ -40,9 +41,10 @@ def test_pages_are_served_until_a_signal(run: Any, project: Path, secret: str) -
         assert "server" not in client.get("/").headers
     if secret:
         assert httpx.get(f"{address[0]}catalogue").status_code == 401
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGINT if secret else signal.SIGTERM)
     out, error = server.communicate(timeout=30)
-    assert (out, error) == ("", "")
+    assert (server.returncode, out, error) == (0, "", "")
+    assert run("server", "status")[1].startswith("stopped"), "nobody uses the embedded server any more"
 
 
 def test_others_are_not_served_without_a_token(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
