@@ -14,8 +14,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +30,7 @@ with extra("registry", "search"):
     from rapidfuzz.process import cdist, extract
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from feature_store.definitions.definition_set import DefinitionSet
@@ -82,10 +84,11 @@ class SearchIndex:
             for place in _WEIGHTS:  # the weightiest first: a word counts where it counts most
                 for word in entry.words.get(place, ()):
                     postings[word].setdefault(number, place)
-        self._vocabulary = list(postings)
-        self._places = [list(found.values()) for found in postings.values()]
-        self._numbers = [np.fromiter(found, np.intp, len(found)) for found in postings.values()]
-        self._weights = [np.array([_WEIGHTS[place] for place in found], np.float32) for found in self._places]
+        # In order, so that words which begin alike stand together.
+        self._vocabulary = sorted(postings)
+        self._places = [postings[word] for word in self._vocabulary]
+        self._numbers = [np.fromiter(found, np.intp, len(found)) for found in self._places]
+        self._weights = [np.array([_WEIGHTS[place] for place in found.values()], np.float32) for found in self._places]
         self._ids = {word: i for i, word in enumerate(self._vocabulary)}
         self._names = [_normal(entry.name.rpartition(":")[2]) for entry in self._entries]
         self._references = [_normal(entry.name) for entry in self._entries]
@@ -108,15 +111,21 @@ class SearchIndex:
         words, name = list(dict.fromkeys(_words(query))), _normal(query)
         if not words or not self._entries:
             return []
-        by_name, (by_words, places) = self._name_scores(name), self._word_scores(words)
+        by_name, (by_words, like) = self._name_scores(name), self._word_scores(words)
         scores = np.maximum(by_name, by_words)
+        ordered = np.round(scores, 4)
         best = [int(i) for i in np.flatnonzero(scores >= _LEAST) if kinds is None or self._entries[i].kind in kinds]
-        best.sort(key=lambda i: (-round(float(scores[i]), 4), -by_name[i], len(self._names[i]), self._entries[i].name))
-        return [self._found(i, float(scores[i]), bool(by_name[i]), places) for i in best[:limit]]
+        # Of thousands that have a common word only the best are put in order.
+        best = nsmallest(
+            limit, best, key=lambda i: (-ordered[i], -by_name[i], len(self._names[i]), self._entries[i].name)
+        )
+        return [self._found(i, float(scores[i]), bool(by_name[i]), like) for i in best]
 
-    def _found(self, number: int, score: float, is_named: bool, places: list[Mapping[int, str]]) -> Found:
+    def _found(self, number: int, score: float, is_named: bool, like: list[list[int]]) -> Found:
         entry = self._entries[number]
-        where = {found[number] for found in places if number in found} | ({"name"} if is_named else set())
+        where = {"name"} if is_named else set()
+        for known in like:  # of each word of the query, the likest that the entry has
+            where |= {next((self._places[i][number] for i in known if number in self._places[i]), "")}
         matched = tuple(place for place in _WEIGHTS if place in where)
         return Found(entry.kind, entry.name, round(score, 4), matched, entry.description)
 
@@ -126,41 +135,43 @@ class SearchIndex:
         scores: Floats = np.where(like == 1, np.float32(1), like * np.float32(_EXACT))
         return scores
 
-    def _word_scores(self, words: list[str]) -> tuple[Floats, list[Mapping[int, str]]]:
-        """How well each entry has the words of the query; and of each word, where entries have it."""
+    def _word_scores(self, words: list[str]) -> tuple[Floats, list[list[int]]]:
+        """How well each entry has the words of the query; and of each of these the known words like it, the likest
+        first."""
         total, rarities = np.zeros(len(self._entries), np.float32), 0.0
         exact = np.ones(len(self._entries), bool)
-        places: list[Mapping[int, str]] = []
+        alike: list[list[int]] = []
         for word in words:
-            best, is_exact, where = self._scores_of(word)
+            best, is_exact, like = self._scores_of(word)
             rarity = 1 + math.log(len(self._entries) / max(int(np.count_nonzero(best)), 1))
             total += best * np.float32(rarity)
             rarities += rarity
             exact &= is_exact
-            places.append(where)
+            alike.append(like)
         mean: Floats = total / np.float32(rarities)
         written = _EXACT + (1 - _EXACT) * mean * _ALMOST
-        return np.where(exact, written, mean * _WORDS_PENALTY).astype(np.float32), places
+        return np.where(exact, written, mean * _WORDS_PENALTY).astype(np.float32), alike
 
-    def _scores_of(self, word: str) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]], Mapping[int, str]]:
-        """How well each entry has a word, whether it has it as written, and where."""
+    def _scores_of(self, word: str) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]], list[int]]:
+        """How well each entry has a word, whether as it is written, and the known words like it, the likest first."""
         like = _likeness(word, self._vocabulary, _LIKE_WORD)
         best, exact = np.zeros(len(self._entries), np.float32), np.zeros(len(self._entries), bool)
-        where: dict[int, str] = {}
         if word in self._ids:
             exact[self._numbers[self._ids[word]]] = True
         for i in self._begins_with(word):
             like[i] = max(like[i], _LIKE_WORD + (1 - _LIKE_WORD) * len(word) / len(self._vocabulary[i]))
-        for i in np.argsort(-like, kind="stable")[: np.count_nonzero(like)]:
+        known: list[int] = np.argsort(-like, kind="stable")[: np.count_nonzero(like)].tolist()
+        for i in known:
             numbers = self._numbers[i]
-            np.maximum.at(best, numbers, self._weights[i] * like[i])
-            for number, place in zip(numbers.tolist(), self._places[i], strict=True):
-                where.setdefault(number, place)
-        return best, exact, where
+            best[numbers] = np.maximum(best[numbers], self._weights[i] * like[i])
+        return best, exact, known
 
-    def _begins_with(self, word: str) -> list[int]:
+    def _begins_with(self, word: str) -> Sequence[int]:
         # One letter begins too much.
-        return [i for i, known in enumerate(self._vocabulary) if known.startswith(word)] if len(word) > 1 else []
+        if len(word) == 1:
+            return range(0)
+        last = bisect_right(self._vocabulary, word, key=lambda known: known[: len(word)])
+        return range(bisect_left(self._vocabulary, word), last)
 
     @staticmethod
     def _refuse_unknown_kinds(kinds: Iterable[str]) -> None:

@@ -128,7 +128,7 @@ def test_what_is_listed_and_described(run: Any) -> None:
     assert _json(run("list", "versions", "--json"))["versions"][0]["author"] == "ada"
     described = _json(run("describe", "product_stats", "--json"))
     assert described["read_by"] == ["basket", "ranking"]
-    clicks = {"name": "clicks_7d", "dtype": "Int32", "default": 0, "description": None, "tags": {}}
+    clicks = {"name": "clicks_7d", "dtype": "Int32", "default": 0, "expected": None, "description": None, "tags": {}}
     assert described["fields"][1] == clicks
     assert "product_stats:price" in _json(run("describe", "basket", "--json"))["inputs"]
 
