@@ -22,6 +22,7 @@ from feature_store.errors import (
     RegistryError,
     RequestError,
 )
+from feature_store.online import OnlineClient
 from feature_store.registry.catalog import KINDS
 from feature_store.ui.background import Background, Outcome
 from feature_store.ui.catalogue import Query, catalogue
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
+    from feature_store.monitoring.checks import Finding
     from feature_store.registry.serving_plan import ServingPlan
     from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Snapshot
@@ -116,7 +118,8 @@ class Site:
         self._snapshots = Snapshots(store, self._background)
         self._history = FeatureHistory(store.registry)
         self._templates = Templates(project=store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS)
-        self._opening = threading.Lock()
+        self._opening = threading.Lock()  # around what opens or imports; imports by two threads would meet
+        self._reader: tuple[int, OnlineClient] | None = None
         with contextlib.suppress(
             FeatureStoreError
         ):  # so that the first visitor does not wait; pages tell what is wrong
@@ -125,6 +128,8 @@ class Site:
     def close(self) -> None:
         """Stop what is being counted."""
         self._background.close()
+        if self._reader is not None:
+            self._reader[1].close()
 
     # -- pages --------------------------------------------------------------------------------------------------
 
@@ -134,7 +139,7 @@ class Site:
         plan = self._background.ask("plan", self._plan, max_age_s=_PLAN_S)
         covered = self._background.ask("coverage", lambda: coverage(self._opened(), self._plan()), max_age_s=_SAMPLE_S)
         fresh = self._background.ask("freshness", lambda: freshness(self._opened().freshness()), max_age_s=_SAMPLE_S)
-        findings = self._background.ask("attention", lambda: attention(self._opened()), max_age_s=_SAMPLE_S)
+        findings = self._background.ask("attention", self._attention, max_age_s=_SAMPLE_S)
         counts = Counter(kind for kind, _ in snapshot.entries)
         return self._page(
             "overview.html",
@@ -162,7 +167,7 @@ class Site:
         snapshot = self._snapshots.newest()
         feature = find_feature(snapshot, request.path_params["view"], request.path_params["name"])
         is_stored = feature.view.name not in snapshot.definitions.on_demand_feature_views
-        found = self._sample(feature.view.name) if is_stored else Outcome[Sample]()
+        found = self._sample(snapshot, feature.view.name) if is_stored else Outcome[Sample]()
         worth = {service: self._worth(snapshot, service) for service, _ in feature.consumers}
         known = {service: one.value for service, one in worth.items() if one.value is not None}
         version = snapshot.version.version
@@ -187,7 +192,7 @@ class Site:
         """One view of any kind."""
         snapshot = self._snapshots.newest()
         page = view_page(snapshot, request.path_params["name"])
-        found = self._sample(page.view.name) if page.is_stored else Outcome[Sample]()
+        found = self._sample(snapshot, page.view.name) if page.is_stored else Outcome[Sample]()
         return self._page("view.html", snapshot, waiting=[found], page=page, sample=found, now=datetime.now(UTC))
 
     def service(self, request: Request) -> Response:
@@ -221,7 +226,7 @@ class Site:
         found = problem = None
         if wanted.is_complete:
             try:
-                found = look_up(self._opened(), snapshot, wanted, now)
+                found = look_up(self._opened().online, self._client(snapshot.version.version), snapshot, wanted, now)
             except FeatureStoreError as error:
                 problem = error
         status = 200 if problem is None else _status_of(problem)
@@ -302,6 +307,31 @@ class Site:
             _ = self._store.online
         return self._store
 
+    def _client(self, version: int) -> OnlineClient:
+        """A client with the functions that the folder held when the version was first seen; where the folder's files
+        are broken, what is stored can be read all the same."""
+        store = self._opened()
+        with self._opening:
+            if self._reader is None or self._reader[0] != version:
+                functions = {}
+                with contextlib.suppress(FeatureStoreError):
+                    store.reload()
+                    functions = store.definitions.on_demand_feature_views
+                timeout_s = store.config.online_store.timeout_ms / 1000
+                client = OnlineClient(store.online_url, store.project, timeout_s=timeout_s, transforms=functions)
+                if self._reader is not None:
+                    self._reader[1].close()
+                self._reader = version, client
+            return self._reader[1]
+
+    def _attention(self) -> list[Finding]:
+        """What needs attention in the folder as it is now."""
+        store = self._opened()
+        with self._opening, contextlib.suppress(FeatureStoreError):  # the doctor tells why it cannot be read
+            store.reload()
+            _ = store.definitions
+        return attention(store)
+
     def _plan(self) -> ServingPlan:
         """The published plan."""
         return self._opened().online.require_published().plan
@@ -312,13 +342,14 @@ class Site:
         except FeatureStoreError:  # an embedded server that does not start: what needs it says so
             return "redis://…"
 
-    def _sample(self, view: str) -> Outcome[Sample]:
+    def _sample(self, snapshot: Snapshot, view: str) -> Outcome[Sample]:
         """A sample of a stored view's entities."""
 
         def compute() -> Sample:
-            return sample(self._opened(), self._plan(), view, datetime.now(UTC))
+            client = self._client(snapshot.version.version)
+            return sample(self._opened().online, client, view, datetime.now(UTC))
 
-        return self._background.ask(("sample", view), compute, max_age_s=_SAMPLE_S)
+        return self._background.ask(("sample", snapshot.version.version, view), compute, max_age_s=_SAMPLE_S)
 
     def _worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
         key = ("worth", snapshot.version.version, service)

@@ -49,7 +49,7 @@ class _Kept:
 class Background:
     """Computes in a few threads; pages ask, and never wait for long."""
 
-    def __init__(self, threads: int = 2) -> None:
+    def __init__(self, threads: int = 4) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ui")
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._lock = threading.Lock()

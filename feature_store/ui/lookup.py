@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from feature_store.online.client import OnlineClient
     from feature_store.online.inspection import StoredValue
     from feature_store.online.response import OnlineResponse
-    from feature_store.store import FeatureStore
+    from feature_store.online.store import OnlineStore
     from feature_store.ui.snapshot import Feature, Snapshot
 
 # What an entity's key or a field of a request may be at most, in characters.
@@ -123,7 +124,7 @@ def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
     return Asked(of, request, given)
 
 
-def look_up(store: FeatureStore, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
+def look_up(online: OnlineStore, client: OnlineClient, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
     """Read what was asked for.
 
     Raises:
@@ -135,14 +136,12 @@ def look_up(store: FeatureStore, snapshot: Snapshot, wanted: Asked, now: datetim
     what: str | list[str] = wanted.of.removeprefix("service:")
     if wanted.of.startswith("view:"):
         what = [feature.reference for feature in features.values()]
-    response = store.client.get_online_features(what, row, now=now)
+    response = client.get_online_features(what, row, now=now)
     by_view: dict[str, list[str]] = {}
     for name in response.names:
         by_view.setdefault(features[name].view.name, []).append(name)
     values = response.to_dict()
-    stored = store.online.inspect(
-        [view for view in by_view if view in snapshot.stored_views], row, to_microseconds(now)
-    )
+    stored = online.inspect([view for view in by_view if view in snapshot.stored_views], row, to_microseconds(now))
     views = tuple(
         _from_view(view, stored.get(view), [_value(response, values, name, features[name]) for name in names])
         for view, names in by_view.items()

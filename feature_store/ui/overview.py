@@ -94,7 +94,6 @@ def freshness(report: FreshnessReport) -> list[Freshness]:
 
 def attention(store: FeatureStore) -> list[Finding]:
     """What `feature-store doctor` finds wrong, what is broken first; changes of the files that are not applied too."""
-    store.reload()
     found = [finding for finding in diagnose(store) if finding.state != "ok"]
     return sorted(found, key=lambda finding: finding.state != "failed")
 

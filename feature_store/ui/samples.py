@@ -21,8 +21,8 @@ from feature_store.ui.rendering import shortened
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.store import FeatureStore
+    from feature_store.online.client import OnlineClient
+    from feature_store.online.store import OnlineStore
 
 # Entities of a sample: a share is then right to 3 in 100, 19 times of 20, and is read in some milliseconds.
 MOST_SAMPLED = 1000
@@ -98,12 +98,13 @@ class Sample:
     features: Mapping[str, Distribution]
 
 
-def sample(store: FeatureStore, plan: ServingPlan, view: str, now: datetime) -> Sample:
+def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime) -> Sample:
     """Read some entities of a stored view.
 
     Raises:
         OnlineStoreError: the store cannot be read.
     """
+    plan = online.require_published().plan
     tiles = plan.tiles_of(view)
     if tiles is None and not any(segment.view == view for group in plan.groups for segment in group.segments):
         return Sample(view, now, 0, None, None, {})
@@ -113,7 +114,7 @@ def sample(store: FeatureStore, plan: ServingPlan, view: str, now: datetime) -> 
         if tiles is not None
         else [field.name for field in plan.group_of(view).segment(view).fields]
     )
-    keys = store.online.sample_keys(view, MOST_SAMPLED)
+    keys = online.sample_keys(view, MOST_SAMPLED)
     if not keys:
         return Sample(view, now, 0, None, None, {name: Distribution(0, {}) for name in names})
     rows = {key: list(values) for (key, _), values in zip(stored.join_keys, zip(*keys, strict=True), strict=True)}
@@ -122,12 +123,12 @@ def sample(store: FeatureStore, plan: ServingPlan, view: str, now: datetime) -> 
     for start in range(0, len(names), _MOST_FEATURES):
         chosen = names[start : start + _MOST_FEATURES]
         references = [f"{view}:{name}" for name in chosen]
-        response = store.client.get_online_features(references, rows, now=now)
+        response = client.get_online_features(references, rows, now=now)
         status = {name: response.status[name] for name in chosen}
         times = sorted(time for time in response.event_timestamps[chosen[0]] if time is not None)
         if any(Status.EXPIRED in of_one for of_one in status.values()):
             # What has expired is not served, but it is there: as of the oldest row's time it shows.
-            response = store.client.get_online_features(references, rows, now=times[0])
+            response = client.get_online_features(references, rows, now=times[0])
         values, was = response.to_dict(), response.status
         found |= {name: distribution(values[name], was[name], status[name]) for name in chosen}
     newest, median = (times[-1], times[len(times) // 2]) if times else (None, None)

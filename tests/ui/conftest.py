@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import redis_server
@@ -9,7 +10,7 @@ from ui_worlds import Visitor, make_project
 from feature_store.ui.app import create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from feature_store import FeatureStore
 
@@ -22,5 +23,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
 
 
 @pytest.fixture(scope="session")
-def visitor(shop: FeatureStore) -> Visitor:
-    return Visitor(create_app(shop))
+def visit() -> Iterator[Callable[..., Visitor]]:
+    """Visitors of a project's pages, with the options of `create_app`."""
+    with contextlib.ExitStack() as stack:
+
+        def visitor(store: FeatureStore, **options: Any) -> Visitor:
+            return stack.enter_context(contextlib.closing(Visitor(create_app(store, **options))))
+
+        yield visitor
+
+
+@pytest.fixture(scope="session")
+def visitor(shop: FeatureStore, visit: Callable[..., Visitor]) -> Visitor:
+    return visit(shop)

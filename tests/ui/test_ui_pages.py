@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ui_worlds import HOSTILE, Tags, Visitor, make_project
 
-from feature_store.ui.app import create_app
 from feature_store.ui.catalogue import PER_PAGE, Query, catalogue
 from feature_store.ui.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from feature_store import FeatureStore
@@ -188,13 +188,13 @@ def test_the_lineage_of_a_view_shows_its_features(visitor: Visitor) -> None:
     assert "<title>service ranking</title>" in down
 
 
-def test_a_new_version_is_seen(tmp_path: Path, redis_url: str) -> None:
+def test_a_new_version_is_seen(visit: Callable[..., Visitor], tmp_path: Path, redis_url: str) -> None:
     with make_project(tmp_path / "shop", redis_url) as store:
-        visitor = Visitor(create_app(store))
+        visitor = visit(store)
         assert "orders" in visitor.page("/view/stats")
         file = tmp_path / "shop" / "features.py"
         file.write_text(file.read_text().replace("Orders so far.", "All orders, so far."))
-        del store.__dict__["definitions"]
+        store.reload()
         assert store.apply().version.version == 2
         for _ in range(100):
             if "All orders, so far." in visitor.page("/feature/stats/orders"):
@@ -206,13 +206,49 @@ def test_a_new_version_is_seen(tmp_path: Path, redis_url: str) -> None:
         assert "Version 2, applied" in text
 
 
-def test_without_an_apply_the_pages_say_what_to_do(tmp_path: Path, redis_url: str) -> None:
+def test_broken_files_hide_nothing_that_is_stored(
+    visit: Callable[..., Visitor], tmp_path: Path, redis_url: str
+) -> None:
+    from feature_store import FeatureStore
+
+    make_project(tmp_path / "shop", redis_url).close()
+    (tmp_path / "shop" / "features.py").write_text("def (")
+    with FeatureStore(tmp_path / "shop") as store:
+        visitor = visit(store)
+        assert "60 stored entities sampled" in visitor.page("/feature/stats/orders")
+        assert "PRESENT" in visitor.page("/lookup?of=view:stats&user_id=1")
+        assert "features.py" in visitor.page("/").split("What needs attention")[1].split("Freshness")[0]
+        found = visitor.get("/lookup?of=view:affordability&user_id=1&item_id=1&budget=1")
+        assert found.status_code == 503, "its function is not there"
+
+
+def test_a_changed_function_is_used_once_it_is_applied(
+    visit: Callable[..., Visitor], tmp_path: Path, redis_url: str
+) -> None:
+    asked = "/lookup?of=view:affordability&user_id=1&item_id=1&budget=2"
+    with make_project(tmp_path / "shop", redis_url) as store:
+        visitor = visit(store)
+        assert ">4.75<" in visitor.page(asked)
+        file = tmp_path / "shop" / "features.py"
+        file.write_text(file.read_text().replace('inputs["price"] /', '2 * inputs["price"] /'))
+        store.reload()
+        store.apply()
+        for _ in range(100):
+            if visitor.get(asked).status_code == 200 and ">9.5<" in visitor.page(asked):
+                return
+            time.sleep(0.05)
+        raise AssertionError(visitor.get(asked).text)
+
+
+def test_without_an_apply_the_pages_say_what_to_do(
+    visit: Callable[..., Visitor], tmp_path: Path, redis_url: str
+) -> None:
     from feature_store import FeatureStore
 
     (tmp_path / "feature_store.yaml").write_text(f"project: empty\nonline_store:\n  url: {redis_url}\n")
     (tmp_path / "features.py").write_text("from feature_store import *\nuser = Entity('user')\n")
     with FeatureStore(tmp_path) as store:
-        visitor = Visitor(create_app(store))
+        visitor = visit(store)
         found = visitor.get("/catalogue")
         assert found.status_code == 404
         assert "feature-store apply" in found.text
@@ -221,14 +257,16 @@ def test_without_an_apply_the_pages_say_what_to_do(tmp_path: Path, redis_url: st
         assert visitor.get("/catalogue").status_code == 200
 
 
-def test_without_the_online_store_the_catalogue_is_there(tmp_path: Path, redis_url: str) -> None:
+def test_without_the_online_store_the_catalogue_is_there(
+    visit: Callable[..., Visitor], tmp_path: Path, redis_url: str
+) -> None:
     from feature_store import FeatureStore
 
     make_project(tmp_path / "shop", redis_url).close()
     config = tmp_path / "shop" / "feature_store.yaml"
     config.write_text("project: shop\nonline_store:\n  url: redis://:hunter2@127.0.0.1:1/0?password=hunter3\n")
     with FeatureStore(tmp_path / "shop") as store:
-        visitor = Visitor(create_app(store))
+        visitor = visit(store)
         for path in (
             "/catalogue",
             "/feature/stats/orders",
@@ -245,7 +283,7 @@ def test_without_the_online_store_the_catalogue_is_there(tmp_path: Path, redis_u
         assert "hunter" not in found.text
 
 
-def test_no_secret_is_shown(tmp_path: Path, redis_url: str) -> None:
+def test_no_secret_is_shown(visit: Callable[..., Visitor], tmp_path: Path, redis_url: str) -> None:
     from feature_store import FeatureStore
 
     make_project(tmp_path / "shop", redis_url).close()
@@ -253,13 +291,13 @@ def test_no_secret_is_shown(tmp_path: Path, redis_url: str) -> None:
     text = config.read_text() + "kafka: {bootstrap.servers: 'h:1', sasl.password: hunter2, ssl.key.pem: hunter3}\n"
     config.write_text(text + "spark: {spark.hadoop.fs.s3a.secret.key: hunter4}\n")
     with FeatureStore(tmp_path / "shop") as store:
-        page = Visitor(create_app(store)).get("/").text
+        page = visit(store).get("/").text
     assert "sasl.password" in page
     assert "***" in page
     assert "hunter" not in page
 
 
-def test_what_a_plan_drops_is_told(tmp_path: Path, redis_url: str) -> None:
+def test_what_a_plan_drops_is_told(visit: Callable[..., Visitor], tmp_path: Path, redis_url: str) -> None:
     from feature_store.pruner import Pruner
     from feature_store.pruning.planner import Budget
 
@@ -267,7 +305,7 @@ def test_what_a_plan_drops_is_told(tmp_path: Path, redis_url: str) -> None:
         pruner = Pruner(store)
         plan = pruner.plan("ranking", Budget(keep=0.5), {"user": 1, "item": 10})
         pruner.apply(plan, "drop", unverified=True)
-        visitor = Visitor(create_app(store))
+        visitor = visit(store)
         assert plan.dropped
         for path in PAGES:
             if not path.startswith("/lookup"):

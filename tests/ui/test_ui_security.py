@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from ui_worlds import Visitor
 
 from feature_store import FeatureStore
-from feature_store.ui.app import create_app
 from feature_store.ui.security import COOKIE, is_loopback
 
 TOKEN = "k0-ſecret token &=+"
 
 
 @pytest.fixture(scope="module")
-def guarded(shop: FeatureStore) -> Visitor:
-    return Visitor(create_app(shop, token=TOKEN))
+def guarded(visit: Callable[..., Visitor], shop: FeatureStore) -> Visitor:
+    return visit(shop, token=TOKEN)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +64,11 @@ def test_head_is_get_without_a_body(visitor: Visitor) -> None:
     ],
 )
 def test_only_names_of_this_machine_are_answered(
-    visitor: Visitor, shop: FeatureStore, host: str, allowed: bool
+    visit: Callable[..., Visitor], visitor: Visitor, shop: FeatureStore, host: str, allowed: bool
 ) -> None:
     assert (visitor.get("/catalogue", host=host).status_code == 200) is allowed
     # Who serves others has a token for it, and any name.
-    anywhere = Visitor(create_app(shop, token=TOKEN, loopback=False))
+    anywhere = visit(shop, token=TOKEN, loopback=False)
     assert anywhere.get("/catalogue", host=host, authorization=f"Bearer {TOKEN}".encode()).status_code == 200  # type: ignore[arg-type]
 
 

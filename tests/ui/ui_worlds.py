@@ -157,6 +157,17 @@ class Visitor:
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.ask("GET", path, headers)
 
+    def close(self) -> None:
+        """Start and end the application as a server does, so that it closes what it opened."""
+        messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+        async def receive() -> dict[str, str]:
+            return next(messages)
+
+        async def send(_message: object) -> None: ...
+
+        asyncio.run(self.app({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
+
     def page(self, path: str) -> str:
         """A page that is found, once nothing on it is being counted any more."""
         for _ in range(200):
