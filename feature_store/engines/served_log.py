@@ -212,12 +212,15 @@ def _typed(dtype: DType, values: Any, absent: Any) -> pa.Array:
 
 
 def _statuses(features: Mapping[str, RowValues], count: int) -> pa.Array:
-    packed = np.zeros((count, len(features)), np.uint8)
-    for i, column in enumerate(features.values()):
-        status = column.row_status()
-        if status is not None:
-            packed[:, i] = status
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(len(features)), count, [None, pa.py_buffer(packed)])
+    """A dictionary, since few combinations are usual: all PRESENT, and those of a view that has no row."""
+    found = {i: column.row_status() for i, column in enumerate(features.values())}
+    each = {i: status for i, status in found.items() if status is not None}
+    rows = count if each else 1
+    packed = np.zeros((rows, len(features)), np.uint8)
+    for i, status in each.items():
+        packed[:, i] = status
+    made = pa.FixedSizeBinaryArray.from_buffers(pa.binary(len(features)), rows, [None, pa.py_buffer(packed)])
+    return made.dictionary_encode() if each else pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), made)
 
 
 def _log_fields(requests: Sequence[Observed], sizes: Sequence[int]) -> dict[str, pa.Array]:

@@ -21,7 +21,7 @@ from served_worlds import NOW, expected_rows, make_project, some_request
 from feature_store.engines.served_log import About, log_files, read_log, statuses_of
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog
-from feature_store.monitoring.served_log import share_of
+from feature_store.monitoring.served_log import _Pace, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -203,13 +203,13 @@ def test_a_slow_sink_drops_and_nobody_waits(make_client: Any) -> None:
             time.sleep(0.01)
         for _ in range(20):
             assert client.get_online_features("numbers", {"user_id": 1}, now=NOW).names == ["visits", "spent"]
-        assert log.counts.sampled == 21 and log.counts.dropped == 15
+        assert log.counts.sampled == 21 and log.counts.dropped == 16, "one is at the gate, and four wait"
         assert not log.flush(0.05)
         sink.gate.set()
         assert log.flush(60)
-        assert (log.counts.written, log.counts.dropped) == (6, 15)
+        assert (log.counts.written, log.counts.dropped) == (5, 16)
     client.get_online_features("numbers", {"user_id": 1}, now=NOW)
-    assert log.counts.dropped == 16, "after its end"
+    assert log.counts.dropped == 17, "after its end"
 
 
 def test_the_queue_is_bounded_in_bytes_too(make_client: Any) -> None:
@@ -272,7 +272,18 @@ def test_a_forked_child_logs_for_itself(world: FeatureStore, tmp_path: Path) -> 
     assert sorted(read_log(log_files(tmp_path))["request_id"].to_pylist()) == ["child", "parent"]
 
 
-@pytest.mark.parametrize("wrong", [{"rate": 1.5}, {"by": "luck"}, {"queue": 0}])
+def test_the_thread_rests_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, used = 100.0, 5.0
+    monkeypatch.setattr("feature_store.monitoring.served_log.time.monotonic", lambda: clock)
+    monkeypatch.setattr("feature_store.monitoring.served_log.time.thread_time", lambda: used)
+    pace = _Pace(0.25)
+    clock, used = 101.0, 6.0  # a second of work, nothing else
+    assert pace.rest_s() == 3.0
+    clock, used = 111.0, 7.0  # a second of work, nine of waiting
+    assert pace.rest_s() == 0.0
+
+
+@pytest.mark.parametrize("wrong", [{"rate": 1.5}, {"by": "luck"}, {"queue": 0}, {"share": 0.0}])
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
         ServedLog(Kept(), **wrong)
