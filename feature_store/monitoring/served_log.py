@@ -39,7 +39,7 @@ _PERIOD_S = 0.1
 _BATCH_ROWS = 20_000
 _HASHED = 1 << 64
 # Of a core, for the log's thread: what runs in it can make requests wait, as both are Python.
-_SHARE = 0.25
+_SHARE = 0.5
 
 
 class Sink(Protocol):
