@@ -18,7 +18,7 @@ from feature_store.engines.labels import label_values
 from feature_store.engines.rows import numpy_values, one_array, storage_type
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
-from feature_store.online.columns import ComputedColumn
+from feature_store.online.columns import ComputedColumn, PrunedColumn
 from feature_store.online.transforms import decides_absence, run_transform, shown_input
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class ServedColumns:
                     results[column.transform] = self._run(column.transform, labels, joined, first)
                 outputs, absent = results[column.transform]
                 values = pa.array(outputs[column.output], storage_type(column.dtype), mask=absent)
+            elif isinstance(column, PrunedColumn):
+                values = pa.nulls(len(labels), storage_type(column.dtype))
             else:
                 values = joined[self._places[self._service.origins[name]]]
             missing.append(values.null_count)
@@ -113,7 +115,9 @@ class ServedColumns:
 
 def _wanted(service: CompiledService) -> dict[str, list[str]]:
     stored = [
-        service.origins[name] for name, column in service.columns.items() if not isinstance(column, ComputedColumn)
+        service.origins[name]
+        for name, column in service.columns.items()
+        if not isinstance(column, (ComputedColumn, PrunedColumn))
     ]
     for transform in service.transforms.values():
         stored += [(item.view, item.feature) for item in transform.plan.inputs if item.view]

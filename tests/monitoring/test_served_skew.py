@@ -21,6 +21,7 @@ from served_worlds import NOW, make_project, some_request
 from feature_store import FeatureStore
 from feature_store.cli import main
 from feature_store.definitions.pruned import pruning_of
+from feature_store.engines.served_log import log_files, read_log
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog
 from feature_store.monitoring.served_skew import JENSEN_SHANNON, L_INFINITY, distance, jensen_shannon
@@ -280,3 +281,32 @@ def test_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsy
     assert run()[0] == run("--service", "ranking", "--max-distance", "1")[0] == run(*asked, "user_id=1")[0] == 2
     code, _, error = run("--from-served-log", "nothing")
     assert code == 1 and "served log nothing" in error
+
+
+def test_requests_of_no_rows_of_references_and_of_pruned_services(store: FeatureStore) -> None:
+    functions: Any = store.definitions.on_demand_feature_views
+    folder = store.config.folder / "log"
+    one, two = {"user_id": 1, "movie_id": ["m1"], "now_year": 2000}, {"user_id": 1, "movie_id": ["m1", "m2"], "now_year": 2000}  # fmt: skip
+    with (
+        ServedLog(ParquetSink(folder), 1.0) as log,
+        OnlineClient(store.online_url, "shop", transforms=functions, observers=[log]) as client,
+    ):
+        client.get_online_features("ranking", one | {"movie_id": []}, now=NOW, log_fields={"position": []})
+        client.get_online_features("ranking", one, now=NOW, log_fields={"position": [3]})
+        client.get_online_features(["of_user:visits", "of_both:likes"], {"user_id": [1, 2], "movie_id": "m1"}, now=NOW)
+        dropped = ["spent", "title", "vector", "likes"]
+        store.prune(
+            "ranking", pruning_of(store.applied(), "ranking", dropped, plan="p", stage="mask", answer="default")
+        )
+        answer = client.get_online_features("ranking", two, now=NOW)
+        assert log.flush(60)
+    assert (log.counts.written, log.counts.failed) == (4, 0)
+    found = {
+        (file.about.service, file.about.version, file.about.plan): len(read_log([file])) for file in log_files(folder)
+    }
+    assert found == {("ranking", 1, None): 1, ("(references)", 1, None): 2, ("ranking", 2, "p"): 2}
+    pruned = read_log(log_files(folder, "ranking", 2))
+    assert pruned.select(answer.names).to_pydict() == answer.to_dict()
+    report = store.skew_of_log(folder, "ranking", version=2)
+    assert report.beyond() == []
+    assert {feature.compared.feature for feature in report.features if feature.left_out == 2} == set(dropped)

@@ -180,3 +180,14 @@ def test_times_are_those_of_requests(store: FeatureStore) -> None:
     labels = pa.table({"request_id": ["r"], "user_id": [1]})
     made = store.training_set_from_log(store.config.folder / "log", labels, "numbers", take=["served_at"])
     assert made.to_arrow()["served_at"].to_pylist() == [later]
+
+
+def test_features_that_are_pruned_and_answered_are_their_defaults(store: FeatureStore) -> None:
+    dropped = ["spent", "title", "vector", "likes"]
+    pruning = pruning_of(store.applied(), "ranking", dropped, plan="p", stage="drop", answer="default")
+    store.prune("ranking", pruning)
+    labels = {"user_id": [1, 2], "movie_id": ["m1", "m2"], "now_year": [2020, 2021], "event_timestamp": [NOW, NOW]}
+    made = store.get_historical_features(pa.table(labels), "ranking")
+    served = store.get_online_features("ranking", {name: labels[name] for name in list(labels)[:3]}, now=NOW)
+    assert made.to_arrow().select(served.names).to_pydict() == served.to_dict()
+    assert [made.manifest.missing[name] for name in dropped] == [2] * 4
