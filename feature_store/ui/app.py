@@ -118,11 +118,11 @@ class Site:
         self._snapshots = Snapshots(store, self._background)
         self._history = FeatureHistory(store.registry)
         self._templates = Templates(project=store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS)
-        self._opening = threading.Lock()  # around what opens or imports; imports by two threads would meet
-        self._reader: tuple[int, OnlineClient] | None = None
-        with contextlib.suppress(
-            FeatureStoreError
-        ):  # so that the first visitor does not wait; pages tell what is wrong
+        self._opening = threading.Lock()
+        self._importing = threading.Lock()  # around what imports the folder's files; two threads would meet
+        self._reader: tuple[str, OnlineClient] | None = None
+        # So that the first visitor does not wait; what is wrong, the pages tell.
+        with contextlib.suppress(FeatureStoreError):
             self._snapshots.newest()
 
     def close(self) -> None:
@@ -170,8 +170,8 @@ class Site:
         found = self._sample(snapshot, feature.view.name) if is_stored else Outcome[Sample]()
         worth = {service: self._worth(snapshot, service) for service, _ in feature.consumers}
         known = {service: one.value for service, one in worth.items() if one.value is not None}
-        version = snapshot.version.version
-        history = self._background.ask(("history", version), lambda: self._history.up_to(version))
+        newest = snapshot.version
+        history = self._background.ask(("history", newest.digest), lambda: self._history.up_to(newest))
         changes = (history.value or {}).get((feature.view.name, feature.field.name), [])
         return self._page(
             "feature.html",
@@ -226,7 +226,7 @@ class Site:
         found = problem = None
         if wanted.is_complete:
             try:
-                found = look_up(self._opened().online, self._client(snapshot.version.version), snapshot, wanted, now)
+                found = look_up(self._opened().online, self._client(snapshot), snapshot, wanted, now)
             except FeatureStoreError as error:
                 problem = error
         status = 200 if problem is None else _status_of(problem)
@@ -246,7 +246,7 @@ class Site:
         def compute() -> WhatIf | None:
             return what_if(self._store, snapshot, name, counts)
 
-        key = ("what-if", snapshot.version.version, name, *counts.items())
+        key = ("what-if", snapshot.version.digest, name, *counts.items())
         found = self._background.ask(key, compute, max_age_s=_WORTH_S)
         return self._page(
             "prune.html",
@@ -307,12 +307,12 @@ class Site:
             _ = self._store.online
         return self._store
 
-    def _client(self, version: int) -> OnlineClient:
+    def _client(self, snapshot: Snapshot) -> OnlineClient:
         """A client with the functions that the folder held when the version was first seen; where the folder's files
         are broken, what is stored can be read all the same."""
-        store = self._opened()
-        with self._opening:
-            if self._reader is None or self._reader[0] != version:
+        store, digest = self._opened(), snapshot.version.digest
+        with self._importing:
+            if self._reader is None or self._reader[0] != digest:
                 functions = {}
                 with contextlib.suppress(FeatureStoreError):
                     store.reload()
@@ -321,13 +321,13 @@ class Site:
                 client = OnlineClient(store.online_url, store.project, timeout_s=timeout_s, transforms=functions)
                 if self._reader is not None:
                     self._reader[1].close()
-                self._reader = version, client
+                self._reader = digest, client
             return self._reader[1]
 
     def _attention(self) -> list[Finding]:
         """What needs attention in the folder as it is now."""
         store = self._opened()
-        with self._opening, contextlib.suppress(FeatureStoreError):  # the doctor tells why it cannot be read
+        with self._importing, contextlib.suppress(FeatureStoreError):  # the doctor tells why it cannot be read
             store.reload()
             _ = store.definitions
         return attention(store)
@@ -346,13 +346,13 @@ class Site:
         """A sample of a stored view's entities."""
 
         def compute() -> Sample:
-            client = self._client(snapshot.version.version)
+            client = self._client(snapshot)
             return sample(self._opened().online, client, view, datetime.now(UTC))
 
-        return self._background.ask(("sample", snapshot.version.version, view), compute, max_age_s=_SAMPLE_S)
+        return self._background.ask(("sample", snapshot.version.digest, view), compute, max_age_s=_SAMPLE_S)
 
     def _worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
-        key = ("worth", snapshot.version.version, service)
+        key = ("worth", snapshot.version.digest, service)
         return self._background.ask(key, lambda: worth_of(self._store, snapshot, service), max_age_s=_WORTH_S)
 
 

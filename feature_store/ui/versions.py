@@ -44,21 +44,30 @@ class FeatureHistory:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
-        self._read = 0
+        self._read, self._digest = 0, ""
         self._before: dict[_Feature, dict[str, Any]] = {}
         self._changes: dict[_Feature, list[Change]] = defaultdict(list)
 
-    def up_to(self, version: int) -> dict[_Feature, list[Change]]:
-        """Per `(view, feature)` its changes, the oldest first.
+    def up_to(self, newest: Version) -> dict[_Feature, list[Change]]:
+        """Per `(view, feature)` its changes up to a version, the oldest first.
 
         Raises:
             RegistryError: the registry cannot be read.
         """
         with self._lock:
-            for number in range(self._read + 1, version + 1):
-                self._take(self._registry.version(number))
-                self._read = number
+            is_known = newest.version == self._read and newest.digest == self._digest
+            if newest.version <= self._read and not is_known:  # the project was torn down and begun anew
+                self._forget()
+            for number in range(self._read + 1, newest.version + 1):
+                version = self._registry.version(number)
+                self._take(version)
+                self._read, self._digest = number, version.digest
             return {feature: list(changes) for feature, changes in self._changes.items()}
+
+    def _forget(self) -> None:
+        self._read, self._digest = 0, ""
+        self._before.clear()
+        self._changes.clear()
 
     def _take(self, version: Version) -> None:
         now = dict(_features(version.document))

@@ -206,6 +206,25 @@ def test_a_new_version_is_seen(visit: Callable[..., Visitor], tmp_path: Path, re
         assert "Version 2, applied" in text
 
 
+def test_a_project_that_is_begun_anew_is_seen(visit: Callable[..., Visitor], tmp_path: Path, redis_url: str) -> None:
+    with make_project(tmp_path / "shop", redis_url) as store:
+        visitor = visit(store)
+        assert "added" in visitor.page("/feature/stats/orders")
+        store.teardown()
+        file = tmp_path / "shop" / "features.py"
+        file.write_text(file.read_text().replace("Orders so far.", "Another project."))
+        store.reload()
+        assert store.apply().version.version == 1
+        for _ in range(100):
+            if "Another project." in visitor.page("/feature/stats/orders"):
+                break
+            time.sleep(0.05)
+        text = visitor.page("/feature/stats/orders")
+        assert "Another project." in text
+        assert text.split("Versions in which it changed")[1].count("added") == 1
+        assert "Nothing is stored of stats yet." in text
+
+
 def test_broken_files_hide_nothing_that_is_stored(
     visit: Callable[..., Visitor], tmp_path: Path, redis_url: str
 ) -> None:
