@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -121,6 +122,7 @@ class Site:
         self._opening = threading.Lock()
         self._importing = threading.Lock()  # around what imports the folder's files; two threads would meet
         self._reader: tuple[str, OnlineClient] | None = None
+        self._graph = "", b""  # of which version, the page
         # So that the first visitor does not wait; what is wrong, the pages tell.
         with contextlib.suppress(FeatureStoreError):
             self._snapshots.newest()
@@ -216,8 +218,18 @@ class Site:
         """What comes from what: all of it, or around one thing."""
         snapshot = self._snapshots.newest()
         kind, name, direction = (request.query_params.get(one, "") for one in ("kind", "name", "direction"))
-        page = lineage_around(snapshot, kind, name, direction) if name else snapshot.whole_lineage
+        if not name:
+            return HTMLResponse(self._whole_lineage(snapshot))
+        page = lineage_around(snapshot, kind, name, direction)
         return self._page("lineage.html", snapshot, page=page, direction=direction)
+
+    def _whole_lineage(self, snapshot: Snapshot) -> bytes:
+        """The page of the whole graph, which is large, and the same until something is applied."""
+        digest, page = self._graph
+        if digest != snapshot.version.digest:
+            page = bytes(self._page("lineage.html", snapshot, page=snapshot.whole_lineage, direction="").body)
+            self._graph = snapshot.version.digest, page
+        return page
 
     def lookup(self, request: Request) -> Response:
         """What one entity is served now, and why."""
@@ -330,7 +342,9 @@ class Site:
         with self._importing, contextlib.suppress(FeatureStoreError):  # the doctor tells why it cannot be read
             store.reload()
             _ = store.definitions
-        return attention(store)
+        found = attention(store)
+        store.reload()  # of a large project, 200,000 objects to look through for garbage
+        return found
 
     def _plan(self) -> ServingPlan:
         """The published plan."""
