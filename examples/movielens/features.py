@@ -152,7 +152,8 @@ user_activity = StreamFeatureView(
     ],
     description="What a user has rated in the last hour, day and week, within a second.",
     owner=OWNER,
-    tags={"domain": "ratings", "cadence": "live"},
+    # The list answers to what the user just did: that is what the product promises, whatever a model makes of it.
+    tags={"domain": "ratings", "cadence": "live", "prune": "never"},
 )
 
 movie_activity = StreamFeatureView(
