@@ -254,7 +254,9 @@ class Pruner:
         online, client = self._store.online, self._store.client
 
         def ask(rows: Mapping[str, Any]) -> int:
-            return len(client.get_online_features(service, rows, now=now).to_numpy()[0])
+            response = client.get_online_features(service, rows, now=now)
+            response.to_numpy()
+            return len(response.names)
 
         features = [ask(rows) for rows in requests][-1]  # and once before anything is counted
         counted = [Counted.of(online.info()), Counted.of(online.info())]

@@ -325,6 +325,10 @@ def drop_what_is_not_needed(store: FeatureStore, requests: int) -> None:
     drawn = ", ".join(str(path.relative_to(FOLDER)) for path in prune.draw(store, plan, FOLDER))
     console.print(f"importance–cost curve: {drawn}")
     pruner.rollback(model.SERVICE)
+    # A rollback fills windows from the whole history. Here that goes on beyond the clock of the reads, so that windows
+    # which end at that clock need the history as it was then, and the stream after it.
+    for view in live.STREAMED:
+        store.backfill(view, HISTORY_END)
     same = "every value as before" if np.array_equal(values(), full, equal_nan=True) else "[red]values differ[/]"
     console.print(f"Rolled back: {len(plan.columns)} features are served again, {same}.")
 
