@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ui_worlds import HOSTILE, Tags, Visitor, make_project
 
@@ -389,6 +389,7 @@ _names = st.sampled_from(
 
 
 @settings(max_examples=300)
+@example(path="////", parameters={})
 @given(_paths, st.dictionaries(_names, _texts, max_size=5))
 def test_whatever_is_asked_gets_a_whole_answer(visitor: Visitor, path: str, parameters: dict[str, str]) -> None:
     found = visitor.get(f"{path}?{urlencode(parameters)}")

@@ -124,7 +124,7 @@ def test_the_redirect_stays_here(guarded: Visitor) -> None:
     from urllib.parse import quote
 
     for path in ("//evil.example/", "/\\evil.example", "///evil.example"):
-        found = guarded.get(f"http://127.0.0.1{path}?token={quote(TOKEN)}")
+        found = guarded.get(f"{path}?token={quote(TOKEN)}")
         assert found.status_code == 303
         assert not found.headers["location"].startswith(("//", "/\\", "http"))
 

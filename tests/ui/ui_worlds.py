@@ -149,8 +149,9 @@ class Visitor:
     def ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
         async def asked() -> httpx.Response:
             transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url=self.base) as client:
-                return await client.request(method, path, headers=headers)
+            async with httpx.AsyncClient(transport=transport) as client:
+                # As a whole: a path that begins with two slashes would be taken for another host's.
+                return await client.request(method, f"{self.base}{path}", headers=headers)
 
         return asyncio.run(asked())
 
