@@ -25,7 +25,7 @@ from rich.console import Console
 from feature_store import FeatureStore
 from feature_store.pruner import Pruner
 from feature_store.pruning.curve import Curve, area_under
-from feature_store.pruning.dataset import load_factory
+from feature_store.pruning.dataset import load_factory, scores
 from feature_store.pruning.metric import auc
 from feature_store.pruning.planner import Budget, choose
 from feature_store.pruning.trials import Trials
@@ -151,15 +151,12 @@ def _others(known: Dataset, factory: str) -> dict[str, list[Importance]]:
 
 def _permutation(models: list[object], data: Dataset, rng: np.random.Generator) -> Importance:
     """What a model's AUC loses when one column is shuffled (Breiman 2001), on rows that it was not fitted on."""
-    whole = [auc(data.y, model.predict_proba(data.x)[:, 1]) for model in models]  # type: ignore[attr-defined]
+    whole = [auc(data.y, scores(model, data.x)) for model in models]
     found = {}
     for at, name in enumerate(data.names):
         x = data.x.copy()
         x[:, at] = x[rng.permutation(len(x)), at]
-        lost = [
-            before - auc(data.y, model.predict_proba(x)[:, 1])  # type: ignore[attr-defined]
-            for before, model in zip(whole, models, strict=True)
-        ]
+        lost = [before - auc(data.y, scores(model, x)) for before, model in zip(whole, models, strict=True)]
         found[name] = max(0.0, float(np.mean(lost)))
     return found
 

@@ -444,25 +444,23 @@ class Pruner:
         """
         from feature_store.pruning.accounts import accounts_of
 
-        definitions = self._store.applied()
+        definitions, model = self._store.applied(), self.costs(service, request)
+        rows = {name: about["rows"] for name, about in self._store.online.statistics().items()} if redis else None
         return accounts_of(
             definitions,
-            self.costs(service, request),
+            model,
             self.importances(service),
-            pinned=policy_pins(definitions, self.costs(service, request)),
-            rows=self._stored_rows() if redis else None,
-            daily=self._daily_rows(definitions, service) if redis else {},
+            pinned=policy_pins(definitions, model),
+            rows=rows,
+            daily={} if rows is None else self._daily_rows(definitions, service, rows),
             latency=self.latency(service, request) if timed else None,
             decode_ns=self._decode_ns(service, request) if timed else {},
         )
 
-    def _stored_rows(self) -> dict[str, int]:
-        return {name: about["rows"] for name, about in self._store.online.statistics().items()}
-
-    def _daily_rows(self, definitions: DefinitionSet, service: str) -> dict[str, float]:
+    def _daily_rows(self, definitions: DefinitionSet, service: str, stored: Mapping[str, int]) -> dict[str, float]:
         """Of each view of which that is known, how many rows are materialized a day: what its source had of the last
         weeks; of a view with aggregations each stored entity's row, once a day."""
-        plan, stored, found = self._store.online.require_published().plan, self._stored_rows(), {}
+        plan, found = self._store.online.require_published().plan, {}
         for view in pruned(definitions).stored_views_of(service):
             if not isinstance(view, FeatureView) or view.source is None:
                 continue
@@ -471,8 +469,8 @@ class Pruner:
                 found[view.name] = float(stored.get(group.name, 0))
             elif intervals := self._store.registry.finished_intervals(view.name, group.generation):
                 end_us = intervals[-1][1]
-                rows = parquet_rows(view.source, view, self._store.config.folder)
-                count = rows.count_between(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
+                source = parquet_rows(view.source, view, self._store.config.folder)
+                count = source.count_between(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
                 found |= {} if count is None else {view.name: count / _RECENT_DAYS}
         return found
 

@@ -300,15 +300,7 @@ class Registry:
     def record_chunk(self, job: str, done: int, total: int) -> None:
         """Note how many chunks of a job are written."""
         values = {"chunks_done": done, "chunks_total": total, "updated_at": time.time_ns() // 1000}
-        try:
-            self._put_job(job, values)
-        except _TakenError:  # another process was first to insert it: now there is one to update
-            self._put_job(job, values)
-
-    def _put_job(self, job: str, values: dict[str, int]) -> None:
-        with self._errors(), self._engine.begin() as connection:
-            if not connection.execute(sa.update(_JOBS).where(self._of_job(job)).values(**values)).rowcount:
-                connection.execute(sa.insert(_JOBS).values(project=self._project, job=job, **values))
+        self._put(_JOBS, {"job": job}, values)
 
     def forget_job(self, job: str) -> None:
         """Drop the record of a job."""
@@ -320,17 +312,7 @@ class Registry:
     def keep_prune_record(self, kind: str, service: str, id: str, document: bytes, author: str) -> None:
         """Keep importances or a prune plan; one of the same id is replaced."""
         about = {"service": service, "author": author, "made_at": time.time_ns() // 1000, "document": document.decode()}
-        try:
-            self._put_prune_record(kind, id, about)
-        except _TakenError:  # another process was first to insert it: now there is one to update
-            self._put_prune_record(kind, id, about)
-
-    def _put_prune_record(self, kind: str, id: str, about: dict[str, Any]) -> None:
-        place = {"project": self._project, "kind": kind, "id": id}
-        chosen = sa.and_(*(_PRUNING.c[name] == value for name, value in place.items()))
-        with self._errors(), self._engine.begin() as connection:
-            if not connection.execute(sa.update(_PRUNING).where(chosen).values(**about)).rowcount:
-                connection.execute(sa.insert(_PRUNING).values(**place, **about))
+        self._put(_PRUNING, {"kind": kind, "id": id}, about)
 
     def prune_records(self, kind: str, service: str | None = None) -> list[PruneRecord]:
         """What is kept of a kind, of one service or of all, the newest first."""
@@ -349,17 +331,7 @@ class Registry:
     def keep_report(self, kind: str, service: str, document: dict[str, Any], author: str) -> None:
         """Keep what was found of a service; it takes the place of the last report of that kind."""
         about = {"author": author, "made_at": time.time_ns() // 1000, "document": orjson.dumps(document).decode()}
-        try:
-            self._put_report(kind, service, about)
-        except _TakenError:  # another process was first to insert it: now there is one to update
-            self._put_report(kind, service, about)
-
-    def _put_report(self, kind: str, service: str, about: dict[str, Any]) -> None:
-        place = {"project": self._project, "kind": kind, "service": service}
-        chosen = sa.and_(*(_REPORTS.c[name] == value for name, value in place.items()))
-        with self._errors(), self._engine.begin() as connection:
-            if not connection.execute(sa.update(_REPORTS).where(chosen).values(**about)).rowcount:
-                connection.execute(sa.insert(_REPORTS).values(**place, **about))
+        self._put(_REPORTS, {"kind": kind, "service": service}, about)
 
     def reports(self, kind: str) -> dict[str, KeptReport]:
         """The last report of a kind on each service that has one."""
@@ -384,6 +356,20 @@ class Registry:
         self._engine.dispose()
 
     # -- small parts --------------------------------------------------------------------------------------------
+
+    def _put(self, table: sa.Table, place: dict[str, Any], values: dict[str, Any]) -> None:
+        """Put a row of this project in the place of the one with that key, or beside the others."""
+        try:
+            self._put_once(table, place, values)
+        except _TakenError:  # another process was first to insert it: now there is one to update
+            self._put_once(table, place, values)
+
+    def _put_once(self, table: sa.Table, place: dict[str, Any], values: dict[str, Any]) -> None:
+        place = {"project": self._project} | place
+        chosen = sa.and_(*(table.c[name] == value for name, value in place.items()))
+        with self._errors(), self._engine.begin() as connection:
+            if not connection.execute(sa.update(table).where(chosen).values(**values)).rowcount:
+                connection.execute(sa.insert(table).values(**place, **values))
 
     def _versions(self, query: sa.Select[Any]) -> list[Version]:
         with self._errors(), self._engine.connect() as connection:
