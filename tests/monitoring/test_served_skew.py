@@ -83,11 +83,13 @@ def serve(store: FeatureStore, requests: list[dict[str, Any]], **options: Any) -
 
 
 def change(log: Path, name: str, changed: Callable[[pa.ChunkedArray], pa.Array]) -> None:
-    """Write a column of the log anew."""
-    (file,) = log.rglob("*.parquet")
-    table = pq.read_table(file, partitioning=None)
+    """Write a column of the log anew, in one file: a log that was slow has several."""
+    first, *others = sorted(log.rglob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(file, partitioning=None) for file in (first, *others)])
     column = changed(table[name])
-    pq.write_table(table.set_column(table.column_names.index(name), name, column), file)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), first)
+    for file in others:
+        file.unlink()
 
 
 def test_what_is_served_is_what_the_offline_data_say(store: FeatureStore) -> None:
