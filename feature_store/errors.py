@@ -19,13 +19,14 @@ class FeatureStoreError(Exception):
     Attributes:
         where: the path of the thing at fault, such as `movie_profile.schema[1].dtype`.
         expected: what would have been right.
-        got: what was found instead.
+        got: what is there instead.
+        problem: a plain sentence, used where expected and got would be forced: `worker exited with code 1`.
         hint: what to do about it; may be empty.
     """
 
-    def __init__(self, where: str, *, expected: str = "", got: str = "", hint: str = "") -> None:
-        self.where, self.expected, self.got, self.hint = where, expected, got, hint
-        parts = [f"expected {expected}" if expected else "", f"got {got}" if got else ""]
+    def __init__(self, where: str, *, expected: str = "", got: str = "", problem: str = "", hint: str = "") -> None:
+        self.where, self.expected, self.got, self.problem, self.hint = where, expected, got, problem, hint
+        parts = [problem, f"expected {expected}" if expected else "", f"got {got}" if got else ""]
         reason = ", ".join(part for part in parts if part)
         self.reason = f"{where}: {reason}" if reason else where
         super().__init__(f"{self.reason}. Hint: {hint}" if hint else self.reason)
