@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 
 import pytest
 
@@ -22,3 +23,9 @@ def test_the_contract() -> None:
     contract = """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
         FeatureService Aggregation ParquetSource KafkaSource RequestSource Bool Int32 Int64 Float32 Float64 String Timestamp Array FeatureStore""".split()
     assert sorted(feature_store.__all__) == sorted(contract)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    import feature_store
+
+    assert importlib.metadata.version("feature-store") == feature_store.__version__
