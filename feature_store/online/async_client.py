@@ -72,7 +72,8 @@ class AsyncOnlineClient:
     ) -> OnlineResponse:
         """As `OnlineClient.get_online_features`."""
         if self._observers:
-            with Observed(self._observers, service, entity_rows, request_id, log_fields) as observed:
+            label_of = self._conversation.label_of
+            with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:
                 observed.response = await self._read(service, entity_rows, now, model_features, plan, deadline_ms)
             return observed.response
         return await self._read(service, entity_rows, now, model_features, plan, deadline_ms)

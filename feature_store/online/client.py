@@ -74,7 +74,8 @@ class OnlineClient:
         """Read the features of n entity rows in one round trip.
 
         Args:
-            service: a service's name, or feature references (`["movie_profile:year", …]`).
+            service: a service's name, or feature references (`["movie_profile:year", …]`). The 256 lists used last
+                stay compiled; a list that is not among them is compiled anew, some 0.3 ms.
             entity_rows: `{join key or request field: value or n values}`; a scalar stands for every row, each distinct
                 key is read once, and rows come back in the order given. Names not needed are ignored.
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
@@ -96,7 +97,8 @@ class OnlineClient:
             TransformError: an on-demand function is missing or differs from the applied one.
         """
         if self._observers:
-            with Observed(self._observers, service, entity_rows, request_id, log_fields) as observed:
+            label_of = self._conversation.label_of
+            with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:
                 observed.response = self._read(service, entity_rows, now, model_features, plan, deadline_ms)
             return observed.response
         return self._read(service, entity_rows, now, model_features, plan, deadline_ms)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.dtypes import to_microseconds
@@ -25,6 +26,7 @@ from feature_store.errors import (
 )
 from feature_store.online import keys
 from feature_store.online.decode import Decoder
+from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.resp import ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService, Request, joined
@@ -39,17 +41,25 @@ Exchange = tuple[bytes, ReplyParser]
 # What a model was made for: see CompiledService.refuse_unless_for.
 MadeFor = tuple["Sequence[str] | None", "str | None"]
 WHATEVER: MadeFor = (None, None)
-_SHADOW = ":shadow"
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
 MOST_RELOADS = 10
+# Lists of feature references that stay compiled, the ones used last. A list takes some 20 kB; a server asks for a few
+# dozen, unless they come from its callers.
+MOST_LISTS = 256
 
 
 class PublishedPlan:
-    """A serving plan as it was read, with the services compiled from it."""
+    """A serving plan as it was read, with the services compiled from it.
+
+    Services by name are at most as many as the plan has. Of lists of feature references, the MOST_LISTS used last stay
+    compiled.
+    """
 
     def __init__(self, plan: ServingPlan, epoch: bytes, transforms: Mapping[str, Transform]) -> None:
         self.plan, self.epoch, self._transforms = plan, epoch, transforms
-        self._compiled: dict[str | tuple[str, ...], CompiledService] = {}
+        self._compiled: dict[str, CompiledService] = {}
+        self._shadows: dict[str, CompiledService] = {}
+        self._of_references = lru_cache(MOST_LISTS)(self._compile_references)
 
     def __contains__(self, service: object) -> bool:
         """Whether a service, by name, was compiled already."""
@@ -62,23 +72,32 @@ class PublishedPlan:
             NotFoundError, RequestError: it is not in the plan.
             TransformError: an on-demand function is missing or differs from the applied one.
         """
-        name = asked if isinstance(asked, str) else tuple(asked)
-        compiled = self._compiled.get(name)
+        if not isinstance(asked, str):
+            return self._of_references(_normalised(asked))
+        compiled = self._compiled.get(asked)
         if compiled is None:
-            service = self.plan.service(name) if isinstance(name, str) else _from_references(name)
-            compiled = self._compiled[name] = CompiledService(self.plan, service, self._transforms, self.epoch)
+            compiled = self._compiled[asked] = self._compile(self.plan.service(asked))
         return compiled
+
+    def knows(self, service: str) -> bool:
+        """Whether the plan has a service of that name."""
+        return service in self._compiled or any(one.name == service for one in self.plan.services)
 
     def shadow(self, compiled: CompiledService) -> CompiledService | None:
         """The service as a prune plan in the stage `shadow` would leave it; None when there is no such plan."""
         if not compiled.is_shadowed:
             return None
-        name = (_SHADOW, compiled.name)  # no feature reference has such a view
-        found = self._compiled.get(name)
+        found = self._shadows.get(compiled.name)
         if found is None:
             service = self.plan.service(compiled.name).shadowed()
-            found = self._compiled[name] = CompiledService(self.plan, service, self._transforms, self.epoch)
+            found = self._shadows[compiled.name] = self._compile(service)
         return found
+
+    def _compile(self, service: ServicePlan) -> CompiledService:
+        return CompiledService(self.plan, service, self._transforms, self.epoch)
+
+    def _compile_references(self, references: tuple[str, ...]) -> CompiledService:
+        return self._compile(_from_references(references))
 
 
 class Conversation:
@@ -145,10 +164,28 @@ class Conversation:
         try:
             return published, _of_plan(published, service, made_for)
         except (NotFoundError, ModelMismatchError):
-            fresh = yield from self.load_plan()
-            if fresh.epoch == published.epoch:
+            fresh = yield from self._newer_than(published)
+            if fresh is None:
                 raise
             return fresh, _of_plan(fresh, service, made_for)
+
+    def _newer_than(self, published: PublishedPlan) -> Generator[Exchange, None, PublishedPlan | None]:
+        """The plan that was published since; None when there is none.
+
+        Asks for the epoch alone, some bytes: a caller that makes names up costs Redis no more than a read does, and a
+        new plan is still seen at once.
+        """
+        parser = ReplyParser(1, [])
+        yield b"*2\r\n$4\r\nMGET\r\n" + argument(keys.epoch_key(self._project, 0)), parser
+        refuse_errors(parser)
+        if parser.replies[0][0] == published.epoch:
+            return None
+        return (yield from self.load_plan())
+
+    def label_of(self, service: str) -> str:
+        """The name of a service for a label of metrics: UNKNOWN unless the plan has it, so that labels are few."""
+        is_known = self._published is not None and self._published.knows(service)
+        return service if is_known or service == REFERENCES else UNKNOWN
 
     def begin(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], made_for: MadeFor = WHATEVER
@@ -259,6 +296,14 @@ def _microseconds(now: datetime | int | None) -> int:
     if now is None:
         return time.time_ns() // 1000
     return to_microseconds(now) if isinstance(now, datetime) else now
+
+
+def _normalised(references: Sequence[str]) -> tuple[str, ...]:
+    """References as a key: plain text, whatever kind of list and of text the caller has (numpy's, say)."""
+    for i, reference in enumerate(references):
+        if not isinstance(reference, str):
+            raise RequestError(f"features[{i}]", expected="a feature reference, view:feature", got=repr(reference))
+    return tuple(map(str, references))
 
 
 def _from_references(references: tuple[str, ...]) -> ServicePlan:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # How a service that is made of feature references is called; no service has such a name.
 REFERENCES = "(references)"
+# The label of a service that the plan does not have.
+UNKNOWN = "(unknown)"
 _LOG = logging.getLogger("feature_store.observers")
 
 
@@ -26,7 +28,8 @@ class Observed:
     """One request, from its first step to its answer: reading again after a new plan, and in shadow, included.
 
     Attributes:
-        service: the service's name; REFERENCES when feature references were given.
+        service: the service's name, as it was given; REFERENCES when feature references were given.
+        label: the same for labels of metrics: UNKNOWN unless the plan that the client knows has such a service.
         entity_rows: as they were given.
         started_ns: when it began, nanoseconds since 1970.
         seconds: how long it took. Values are decoded later, when the caller asks for them.
@@ -37,6 +40,7 @@ class Observed:
 
     __slots__ = (
         "_clock",
+        "_label_of",
         "_observers",
         "entity_rows",
         "error",
@@ -51,17 +55,23 @@ class Observed:
     def __init__(
         self,
         observers: Observers,
+        label_of: Callable[[str], str],
         service: str | Sequence[str],
         entity_rows: Mapping[str, Any],
         request_id: str | None,
         log_fields: Mapping[str, Any] | None,
     ) -> None:
-        self._observers = observers
+        self._observers, self._label_of = observers, label_of
         self.service = service if isinstance(service, str) else REFERENCES
         self.entity_rows, self.request_id, self.log_fields = entity_rows, request_id, log_fields
         self.response: OnlineResponse | None = None
         self.error: BaseException | None = None
         self.seconds = 0.0
+
+    @property
+    def label(self) -> str:
+        """See the class."""
+        return self.service if self.response is not None else self._label_of(self.service)
 
     def __enter__(self) -> Self:
         self.started_ns = time.time_ns()

@@ -53,6 +53,8 @@ _NOBODY = EntityKeys(0, b"", None, None)
 _NAMED = 5  # of features that are too few or too many, how many an error names
 # Shapes kept per service; a server that ranks up to a thousand candidates sees a thousand.
 MOST_SHAPES = 4096
+# The same of a list of feature references, of which a client keeps hundreds.
+MOST_SHAPES_OF_A_LIST = 128
 
 
 class GroupRead:
@@ -158,6 +160,7 @@ class CompiledService:
         self.groups = [self._group(index) for index in range(len(self._layouts))]
         self._is_fixed = all(group.is_fixed for group in self.groups)
         self._shapes: dict[tuple[int, ...], FixedShape] = {}
+        self._most_shapes = MOST_SHAPES if service.name else MOST_SHAPES_OF_A_LIST
         self._window_readers: dict[int, WindowReader] = {}
         self._epoch_argument = argument(keys.epoch_key(plan.project, 0))
 
@@ -285,7 +288,7 @@ class CompiledService:
         return Request(size, values, asked, b"".join(parts), ReplyParser(1, shape.runs, self._epoch), None)
 
     def _shape(self, counts: tuple[int, ...]) -> FixedShape:
-        if len(self._shapes) >= MOST_SHAPES:
+        if len(self._shapes) >= self._most_shapes:
             self._shapes.clear()
         runs: list[RowRun] = []
         at = len(b"*%d\r\n" % (sum(counts) + 1))
