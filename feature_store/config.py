@@ -13,7 +13,9 @@
     kafka: {bootstrap.servers: "localhost:9092"}
     streaming: {dead_letters: "{topic}.dead-letter"}
 
-`${NAME}` and `${NAME:-default}` in values are taken from the environment, so that no secret need be in the file.
+`${NAME}` and `${NAME:-default}` in values are taken from the environment, so that no secret need be in the file. What
+stands in a URL before the host (`redis://:${PASSWORD}@host`) is percent-encoded there, so that a password may hold any
+character; give it as it is. What came from the environment is never shown.
 """
 
 from __future__ import annotations
@@ -23,28 +25,49 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
 from feature_store.errors import ConfigError
+from feature_store.private import STATE_FOLDER
+from feature_store.redaction import (
+    HIDDEN,
+    has_user,
+    hide,
+    hide_password,
+    hide_url,
+    with_quoted_password,
+    with_user,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pydantic_core import ErrorDetails
 
 FILE_NAME = "feature_store.yaml"
-STATE_FOLDER = ".feature_store"
 DEFAULT_REGISTRY = f"{STATE_FOLDER}/registry.db"
 MAX_BUCKETS = 16_384  # as many as Redis Cluster has slots
 
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
-# Up to the last @, since a password may hold one: rather too much is hidden than too little.
-_URL_PASSWORD = re.compile(r"(://[^:/?#@\s]*):\S*@")
-_QUERY_PASSWORD = re.compile(r"(?i)([?&][a-z_.]*(?:password|secret|token|key)[a-z_.]*=)[^&\s]*")
-_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|credential|jaas|private|pem$|api[._-]?key|access[._-]?key")
-_HIDDEN = "***"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SECRET_NAME = re.compile(
+    r"(?i)pass|pwd|secret|token|credential|jaas|private|pem$|auth$|signature|[._]sas|[._-]key$|account[._-]?key|oauth"
+)
+# Settings of Spark and Kafka that say how big, how long, how many or where. Of all others the text is not shown: a
+# password hides under many names (`spark.hadoop.fs.azure.sas…`, `-Dpassword=…` among Java's options).
+_HARMLESS_SETTING = re.compile(
+    r"bootstrap\.servers|group\.id|client\.id|security\.protocol|sasl\.mechanisms?|auto\.offset\.reset|acks|debug"
+    r"|compression\.(type|codec)|isolation\.level|partition\.assignment\.strategy"
+    r"|spark\.(master|app\.name|submit\.deployMode|serializer|ui\.port|jars\.packages)"
+    r"|spark\.(executor|driver)\.(memory|memoryOverhead|cores|instances|host|bindAddress)"
+    r"|spark\.sql\.(shuffle\.partitions|session\.timeZone)|kafka\.group\.id"
+)
+_QUANTITY = re.compile(r"(?i)\d{1,12}(\.\d{1,6})?\s?([kmgt]i?b?|b|ms|us|s|min|h|d)?|true|false")
+
+# Where a value from the environment may be secret. A project's name or an engine's cannot be.
+_MAY_BE_SECRET = ("registry", "online_store", "spark", "kafka", "streaming")
 
 Options = dict[str, str | int | float | bool]
 
@@ -58,15 +81,27 @@ class OnlineStoreConfig(_Section):
 
     Attributes:
         url: `redis://`, `rediss://` or `unix://`; None: the embedded server.
+        username: for a server with users (ACL); beside the URL rather than in it.
+        password: as it is, with any characters; beside the URL rather than in it.
         buckets: how many hash tags the keys are spread over; more than 1 is for Redis Cluster.
         expire_keys: whether Redis drops a row once every view in it has expired.
         timeout_ms: milliseconds to wait for an answer.
     """
 
     url: str | None = Field(default=None, min_length=1, repr=False)
+    username: str | None = Field(default=None, min_length=1, repr=False)
+    password: str | None = Field(default=None, min_length=1, repr=False)
     buckets: int = Field(default=1, ge=1, le=MAX_BUCKETS)
     expire_keys: bool = False
     timeout_ms: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _one_password(self) -> OnlineStoreConfig:
+        if self.username is not None and self.password is None:
+            raise ValueError("a password beside the username")
+        if self.password is not None and (self.url is None or has_user(self.url)):
+            raise ValueError("a url without a user in it, beside the password")
+        return self
 
 
 class StreamingConfig(_Section):
@@ -103,6 +138,7 @@ class Config(_Section):
     streaming: StreamingConfig = StreamingConfig()
 
     _folder: Path = PrivateAttr(default=Path())
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -115,11 +151,19 @@ class Config(_Section):
         return self._folder / STATE_FOLDER
 
     @property
+    def online_url(self) -> str | None:
+        """The online store's URL with its user and password; None: the embedded server."""
+        store = self.online_store
+        if store.url is None or store.password is None:
+            return store.url
+        return with_user(store.url, store.username or "", store.password)
+
+    @property
     def registry_url(self) -> str:
         """The registry as an SQLAlchemy URL; a SQLite file is relative to the folder."""
         prefix = "sqlite:///"
         if "://" in self.registry and not self.registry.startswith(prefix):
-            return self.registry
+            return with_quoted_password(self.registry)
         path = self.registry.removeprefix(prefix)
         if path in ("", ":memory:") or path.startswith("file:"):
             return self.registry
@@ -127,9 +171,13 @@ class Config(_Section):
         return f"{prefix}{(self._folder / path).resolve()}"
 
     def shown(self) -> dict[str, Any]:
-        """The configuration as JSON types, with passwords and other secrets hidden."""
-        document: dict[str, Any] = _without_secrets(self.model_dump())
-        return document
+        """The configuration as JSON types, for people. Nothing in it is secret.
+
+        A value from the environment is shown as the file has it, `${NAME}`; passwords are hidden, and of `spark` and
+        `kafka` the text of all settings but those that are known to be harmless.
+        """
+        shown: dict[str, Any] = _shown(self.model_dump(exclude_none=True), self._written, ())
+        return shown
 
 
 def load_config(folder: Path) -> Config:
@@ -140,11 +188,14 @@ def load_config(folder: Path) -> Config:
             that is not allowed; it says which and where.
     """
     file = folder / FILE_NAME
-    document = _interpolated(_read(file), "")
+    written = _read(file)
+    document = _interpolated(written, "")
+    _hide_secrets(document, written)
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        raise _as_config_error(error) from None
+        raise _as_config_error(error, written) from None
+    config._written = written
     config._folder = folder.expanduser().resolve()
     return config
 
@@ -177,13 +228,61 @@ def _problem(error: yaml.YAMLError) -> str:
 def _interpolated(value: Any, path: str) -> Any:
     match value:
         case str():
-            return _VARIABLE.sub(lambda found: _variable(found, path), value)
+            return _text(value, path)
         case dict():
             return {key: _interpolated(item, f"{path}.{key}" if path else f"{key}") for key, item in value.items()}
         case list():
             return [_interpolated(item, f"{path}[{i}]") for i, item in enumerate(value)]
         case _:
             return value
+
+
+def _text(template: str, path: str) -> str:
+    """A value with its variables filled in. Those before the host of a URL are percent-encoded."""
+    user = _user_of_url(template)
+    has_password = ":" in _blanked(template)[user.start : user.stop]
+
+    def filled(found: re.Match[str]) -> str:
+        value = _variable(found, path)
+        if found.start() not in user:
+            return value
+        # A variable may hold both: USER:PASSWORD.
+        name, colon, password = ("", "", value) if has_password else value.partition(":")
+        return f"{quote(name, safe='')}{colon}{quote(password, safe='')}"
+
+    return _VARIABLE.sub(filled, template)
+
+
+def _user_of_url(template: str) -> range:
+    """Where user and password stand in a URL whose variables are not filled in yet; empty in another text."""
+    text = _blanked(template)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return range(0)
+    authority = re.split(r"[/?#]", text[scheme.end() :], maxsplit=1)[0]
+    return range(scheme.end(), scheme.end() + max(authority.rfind("@"), 0))
+
+
+def _blanked(template: str) -> str:
+    return _VARIABLE.sub(lambda found: "x" * len(found[0]), template)
+
+
+def _hide_secrets(value: Any, written: Any, path: tuple[str, ...] = ()) -> None:
+    """Let no error show what came from the environment, nor passwords that stand in the file."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _hide_secrets(item, written[key], (*path, str(key)))
+        return
+    if not isinstance(value, str) or not path or path[0] not in _MAY_BE_SECRET:
+        return
+    variables = list(_VARIABLE.finditer(written))
+    for found in variables:
+        if taken := os.environ.get(found[1] or ""):
+            (hide_url if _SCHEME.match(taken) else hide)(taken, f"${{{found[1]}}}")
+    if not variables and _SECRET_NAME.search(path[-1]):
+        hide(value)
+    if _SCHEME.match(value) and "@" in value:
+        hide_password(value)
 
 
 def _variable(found: re.Match[str], path: str) -> str:
@@ -204,7 +303,7 @@ def _variable(found: re.Match[str], path: str) -> str:
     return value
 
 
-def _as_config_error(error: ValidationError) -> ConfigError:
+def _as_config_error(error: ValidationError, written: dict[str, Any]) -> ConfigError:
     detail = error.errors(include_url=False)[0]
     path = [str(part) for part in detail["loc"]]
     # A setting that may be of several types is reported once for each, with the type's name at the end of the path.
@@ -217,7 +316,7 @@ def _as_config_error(error: ValidationError) -> ConfigError:
         return ConfigError(where, expected="a value", got="none")
     if path[0] in ("spark", "kafka"):
         return ConfigError(where, expected="settings: text, numbers or booleans", got=type(detail["input"]).__name__)
-    return ConfigError(where, expected=_expectation(detail), got=_got(path, detail["input"]))
+    return ConfigError(where, expected=_expectation(detail), got=_got(path, detail["input"], written))
 
 
 def _expectation(detail: ErrorDetails) -> str:
@@ -227,7 +326,7 @@ def _expectation(detail: ErrorDetails) -> str:
         case "model_type" | "dict_type":
             return "a mapping"
         case _:
-            return detail["msg"].removeprefix("Input should be ")
+            return detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def _nearest(path: list[str]) -> str:
@@ -238,22 +337,39 @@ def _nearest(path: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
 
 
-def _got(path: list[str], value: Any) -> str:
+def _got(path: list[str], value: Any, written: Any) -> str:
     if not isinstance(value, (str, int, float)):
         return type(value).__name__
-    return repr(_without_secrets({path[-1]: value})[path[-1]])
+    for part in path:
+        written = written.get(part) if isinstance(written, dict) else None
+    shown = _shown(value, written, tuple(path))
+    return shown if shown != value and _VARIABLE.search(str(written)) else repr(shown)
 
 
-def _without_secrets(value: Any) -> Any:
-    match value:
-        case dict():
-            return dict(_hidden_items(value))
-        case str():
-            return _QUERY_PASSWORD.sub(rf"\1{_HIDDEN}", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", value))
-        case _:
-            return value
+def _shown(value: Any, written: Any, path: tuple[str, ...]) -> Any:
+    """A value, or the values of a mapping, as people may see them.
+
+    Args:
+        value: with its variables filled in.
+        written: the same as the file has it.
+        path: the keys that lead to it.
+    """
+    if isinstance(value, dict):
+        within = written if isinstance(written, dict) else {}
+        return {key: _shown(item, within.get(key), (*path, str(key))) for key, item in value.items()}
+    if isinstance(written, str) and _VARIABLE.search(written):
+        written = _VARIABLE.sub(lambda found: f"${{{found[1]}}}", written)
+        return HIDDEN if _is_secret(path, written) else without_secrets(written)
+    if value in (None, "") or isinstance(value, bool):
+        return value
+    if _is_secret(path, value):
+        return HIDDEN
+    return without_secrets(value) if isinstance(value, str) else value
 
 
-def _hidden_items(mapping: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in mapping.items():
-        yield key, _HIDDEN if value and _SECRET_NAME.search(key) else _without_secrets(value)
+def _is_secret(path: tuple[str, ...], value: str | float) -> bool:
+    if _HARMLESS_SETTING.fullmatch(path[-1]):
+        return False
+    if _SECRET_NAME.search(path[-1]):
+        return True
+    return len(path) > 1 and path[0] in ("spark", "kafka") and not _QUANTITY.fullmatch(str(value))

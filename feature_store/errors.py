@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from feature_store.redaction import redacted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 class FeatureStoreError(Exception):
-    """Base of all errors of this library.
+    """Base of all errors of this library. Secrets of feature_store.yaml are hidden in each text.
 
     Attributes:
         where: the path of the thing at fault, such as `movie_profile.schema[1].dtype`.
@@ -25,6 +27,7 @@ class FeatureStoreError(Exception):
     """
 
     def __init__(self, where: str, *, expected: str = "", got: str = "", problem: str = "", hint: str = "") -> None:
+        where, expected, got, problem, hint = map(redacted, (where, expected, got, problem, hint))
         self.where, self.expected, self.got, self.problem, self.hint = where, expected, got, problem, hint
         parts = [problem, f"expected {expected}" if expected else "", f"got {got}" if got else ""]
         reason = ", ".join(part for part in parts if part)

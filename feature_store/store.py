@@ -108,8 +108,8 @@ class FeatureStore:
         Raises:
             EmbeddedServerError: it cannot be started.
         """
-        if self.config.online_store.url is not None:
-            return self.config.online_store.url
+        if self.config.online_url is not None:
+            return self.config.online_url
         from feature_store.online.embedded import EmbeddedServer
 
         server = EmbeddedServer(self.config.folder)

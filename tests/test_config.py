@@ -38,7 +38,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         """,
     )
     assert config.registry_url == "postgresql://me@host/db"
-    assert config.online_store.model_dump() == {
+    assert config.online_store.model_dump(exclude_none=True) == {
         "url": "redis://cache:6379",
         "buckets": 16,
         "expire_keys": True,
@@ -83,7 +83,7 @@ def test_variables_come_from_the_environment(tmp_path: Path, monkeypatch: pytest
     )
     assert config.project == "shop"
     assert config.registry == "r.db"
-    assert config.online_store.url == "redis://:p$w${d}@cache:6379"
+    assert config.online_store.url == "redis://:p%24w%24%7Bd%7D@cache:6379"
     assert config.online_store.buckets == 4
     assert config.kafka == {"sasl.password": "p$w${d}", "client.id": "$HOME "}
 

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
+from feature_store.engines.duck import connected
 from feature_store.engines.engine import Written
 from feature_store.engines.inspection import Inspection, inspect
 from feature_store.engines.local_join import join, read_labels
@@ -29,6 +29,7 @@ from feature_store.engines.rows import (
 )
 from feature_store.engines.sources import reading
 from feature_store.errors import DataError
+from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ COPY (
         ) AS "rank"
         FROM fitting_rows
     ) WHERE "rank" = 1
-) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE {chunk_rows}, COMPRESSION lz4_raw)
+) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE {chunk_rows}, COMPRESSION lz4_raw, USE_TMP_FILE false)
 """
 
 
@@ -64,8 +65,8 @@ class LocalEngine:
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
-        asked.target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = asked.target.with_suffix(".unfinished")
+        private_folder(asked.target.parent)
+        unfinished = private_file(asked.target.with_suffix(".unfinished"))
         with tempfile.TemporaryDirectory(dir=asked.target.parent, prefix="spill-") as spill:
             if asked.view.sql is not None and not asked.rows.pushed:
                 # What the windows at the end hold, and those at the start could, happened before the interval.
@@ -113,11 +114,7 @@ def _stage_latest(asked: Stage, unfinished: Path, spill: str) -> int:
     rows = asked.rows
     columns = source_columns(asked.view, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
     reader = _FittingRows(asked, columns)
-    try:
-        _latest(reader.reader(), asked.view, unfinished, spill)
-    except DataError as error:
-        # DuckDB tells of an error in what it reads with a traceback; the reader kept the error itself.
-        raise reader.error or error from None
+    _latest(reader, asked.view, unfinished, spill)
     return reader.in_interval
 
 
@@ -127,7 +124,7 @@ class _FittingRows:
     def __init__(self, asked: Stage, columns: SourceColumns) -> None:
         self._asked, self._columns = asked, columns
         self.in_interval = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def reader(self) -> pa.RecordBatchReader:
         """As a stream that DuckDB reads once."""
@@ -140,7 +137,7 @@ class _FittingRows:
         try:
             for batch in self._batches():
                 yield batch.rename_columns(names)
-        except Exception as error:  # also of a reader that was pushed, which may raise anything
+        except (Exception, KeyboardInterrupt) as error:  # also what a pushed reader raises
             self.error = error
             raise
 
@@ -170,7 +167,7 @@ def _columns(view: FeatureView) -> list[str]:
     return [*view.join_keys, *(field.name for field in view.fields)]
 
 
-def _latest(rows: pa.RecordBatchReader, view: FeatureView, target: Path, spill: str) -> None:
+def _latest(rows: _FittingRows, view: FeatureView, target: Path, spill: str) -> None:
     query = _LATEST.format(
         keys=", ".join(f"c{i}" for i, _ in enumerate(view.join_keys)),
         event=EVENT_TS,
@@ -184,9 +181,11 @@ def _latest(rows: pa.RecordBatchReader, view: FeatureView, target: Path, spill: 
         "temp_directory": spill,
         "preserve_insertion_order": False,
     }
-    try:
-        with duckdb.connect(config=settings) as connection:
-            connection.register("fitting_rows", rows)
-            connection.execute(query)
-    except duckdb.Error as error:
-        raise DataError(f"latest rows of {view.name}", expected="to be computed", got=str(error)) from error
+
+    def failure(message: str) -> BaseException:
+        # Of an error in the rows that it reads, DuckDB has a traceback as text; the reader keeps the error itself.
+        return rows.error or DataError(f"latest rows of {view.name}", problem=f"DuckDB cannot compute them: {message}")
+
+    with connected(failure, settings) as connection:
+        connection.register("fitting_rows", rows.reader())
+        connection.execute(query)

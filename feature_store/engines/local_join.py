@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.as_of import NONE, as_of, sort_rows
+from feature_store.engines.duck import connected, first_line
 from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.join import Labels, Query
 from feature_store.engines.labels import label_times, label_values
@@ -120,13 +120,12 @@ class LocalJoined:
 
 
 def _queried(query: Query) -> Labels:
-    try:
-        with duckdb.connect(config={"file_search_path": str(query.folder)}) as connection:
-            connection.execute("SET TimeZone = 'UTC'")  # else times without a zone would be the machine's
-            rows = connection.sql(query.text).to_arrow_table()
-    except duckdb.Error as error:
-        got = str(error).partition("\n")[0]  # after it comes the query again
-        raise DataError("labels of a query", expected="SQL that DuckDB runs", got=got) from error
+
+    def failure(message: str) -> DataError:
+        return DataError("labels of a query", expected="SQL that DuckDB runs", got=first_line(message))
+
+    with connected(failure, {"file_search_path": str(query.folder)}) as connection:
+        rows = connection.sql(query.text).to_arrow_table()
     return Labels("labels of a query", rows.schema, rows)
 
 

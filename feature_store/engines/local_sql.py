@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
+from feature_store.engines.duck import connected, first_line
 from feature_store.engines.rows import source_columns
 from feature_store.engines.sources import Rows
 from feature_store.engines.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
+from feature_store.private import private_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,21 +41,20 @@ def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us:
     query = sql_of(view, "duckdb")
     target = folder / f"{view.name}.selected.parquet"
     settings: dict[str, Any] = {"memory_limit": _MEMORY_LIMIT, "temp_directory": str(folder)}
-    try:
-        with duckdb.connect(config=settings) as connection:
-            connection.execute("SET TimeZone = 'UTC'")  # else times without a zone would be the machine's
-            connection.read_parquet(rows.dataset.files, union_by_name=True, hive_partitioning=False).create_view(SOURCE)
-            found = connection.sql(query)
-            schema = found.limit(0).to_arrow_table().schema
-            columns = source_columns(view, schema, where)
-            inside = _within(schema.field(columns.event_timestamp), start_us, end_us)
-            reader = (found.filter(inside) if inside else found).to_arrow_reader(_BATCH_ROWS)
-            with pq.ParquetWriter(target, schema) as writer:
-                for batch in reader:
-                    writer.write_batch(batch)
-    except duckdb.Error as error:
-        got = str(error).partition("\n")[0]
-        raise DataError(where, expected="SQL that runs on the source", got=got) from error
+
+    def failure(message: str) -> DataError:
+        return DataError(where, expected="SQL that runs on the source", got=first_line(message))
+
+    with connected(failure, settings) as connection:
+        connection.read_parquet(rows.dataset.files, union_by_name=True, hive_partitioning=False).create_view(SOURCE)
+        found = connection.sql(query)
+        schema = found.limit(0).to_arrow_table().schema
+        columns = source_columns(view, schema, where)
+        inside = _within(schema.field(columns.event_timestamp), start_us, end_us)
+        reader = (found.filter(inside) if inside else found).to_arrow_reader(_BATCH_ROWS)
+        with pq.ParquetWriter(private_file(target), schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
     return Rows(where, schema, pq.read_metadata(target).num_rows, dataset=ds.dataset(str(target), format="parquet"))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_store.engines.duck import connected
 from feature_store.engines.rows import (
     EVENT_TS,
     SEQUENCE,
@@ -63,14 +63,14 @@ class _EventReader:
         self._asked, self.name, self.join_keys = asked, asked.view.name, asked.view.join_keys
         self.columns = source_columns(asked.view, asked.rows.schema, asked.rows.where)
         self.in_interval = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._first_us = reached_us(asked.view, asked.start_us, asked.end_us)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The events that fit; the others are set aside if they are of the interval."""
         try:
             yield from self._batches()
-        except Exception as error:  # DuckDB would tell of it with a traceback
+        except (Exception, KeyboardInterrupt) as error:  # DuckDB has it as text only; also Ctrl-C
             self.error = error
             raise
 
@@ -103,23 +103,22 @@ def _by_entity(reader: _EventReader, spill: str) -> Iterator[pa.Table]:
         "memory_limit": _MEMORY_LIMIT,
         "temp_directory": spill,
     }
-    try:
-        with duckdb.connect(config=settings) as connection:
-            connection.register("events", events)
-            waiting = schema.empty_table()
-            for batch in connection.sql(f"SELECT * FROM events ORDER BY {order}").to_arrow_reader(_EVENTS):
-                sorted_events = pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
-                waiting = pa.concat_tables([waiting, sorted_events])
-                _, firsts = _numbered(waiting, reader.join_keys)
-                if len(firsts) > 1:
-                    yield waiting.slice(0, int(firsts[-1])).combine_chunks()
-                    waiting = waiting.slice(int(firsts[-1]))
-            if len(waiting):
-                yield waiting.combine_chunks()
-    except duckdb.Error as error:
-        if reader.error is not None:
-            raise reader.error from None
-        raise DataError(f"windows of {reader.name}", expected="to be computed", got=str(error)) from error
+
+    def failure(message: str) -> BaseException:
+        return reader.error or DataError(f"windows of {reader.name}", problem=f"DuckDB cannot compute them: {message}")
+
+    with connected(failure, settings) as connection:
+        connection.register("events", events)
+        waiting = schema.empty_table()
+        for batch in connection.sql(f"SELECT * FROM events ORDER BY {order}").to_arrow_reader(_EVENTS):
+            sorted_events = pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
+            waiting = pa.concat_tables([waiting, sorted_events])
+            _, firsts = _numbered(waiting, reader.join_keys)
+            if len(firsts) > 1:
+                yield waiting.slice(0, int(firsts[-1])).combine_chunks()
+                waiting = waiting.slice(int(firsts[-1]))
+        if len(waiting):
+            yield waiting.combine_chunks()
 
 
 def _numbered(rows: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from feature_store.engines.rows import shown
 from feature_store.engines.sources import reading
+from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,7 @@ class QuarantineFile:
         with reading(f"quarantine file {self._unfinished}"):
             schema = _joined(self._schema or bad.schema, bad.schema)
             if self._writer is None:
-                self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+                private_folder(self._unfinished.parent)
                 self._open(schema)
             elif schema != self._schema:
                 self._widen(schema)
@@ -64,11 +65,11 @@ class QuarantineFile:
         with reading(f"quarantine file {self._path}"):
             if self._writer is not None:
                 self._writer.close()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
             shutil.move(self._unfinished, self._path)
 
     def _open(self, schema: pa.Schema) -> None:
-        self._writer, self._schema = pq.ParquetWriter(self._unfinished, schema), schema
+        self._writer, self._schema = pq.ParquetWriter(private_file(self._unfinished), schema), schema
 
     def _widen(self, schema: pa.Schema) -> None:
         """Write what is there again: at most once for each column."""

@@ -27,6 +27,7 @@ from feature_store.engines.sources import fingerprint, parquet_rows, pushed_rows
 from feature_store.errors import DataError
 from feature_store.materialize.progress import BEGINNING, Interval, missing
 from feature_store.online.writer import WriteCounts
+from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,7 +279,7 @@ def _stage(job: _Job, engine: Engine, report: Report) -> None:
         quarantine.close()
     note = _Note(job.interval, source_rows, quarantine.rows, str(quarantine.path) if quarantine.path else None)
     unfinished = job.note.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(note))
+    private_file(unfinished).write_text(json.dumps(note))
     unfinished.rename(job.note)
 
 
@@ -321,8 +322,8 @@ def _add(a: Summary, b: Summary) -> Summary:
 def _locked(folder: Path) -> Iterator[Path]:
     """A view's working folder, for one process at a time: the second waits, and then finds the work done."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+        private_folder(folder)
+        with private_file(folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
     except OSError as error:

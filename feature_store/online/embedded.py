@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from feature_store.errors import EmbeddedServerError, OnlineStoreError
+from feature_store.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,7 +191,7 @@ class EmbeddedServer:
         return self.data_dir / "server.log"
 
     def _prepare(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        private_folder(self.data_dir)
         self.data_dir.chmod(0o700)
 
     @contextlib.contextmanager
@@ -302,6 +303,8 @@ class EmbeddedServer:
             _write(lock, _Record(path, None))
             log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            # The server's own files are private as well. A file that another thread makes meanwhile is private, too.
+            umask = os.umask(0o077)
             try:
                 pid = os.posix_spawn(
                     binary,
@@ -312,6 +315,7 @@ class EmbeddedServer:
                     setsid=True,  # a Ctrl-C in the terminal is for its users
                 )
             finally:
+                os.umask(umask)
                 os.close(log)
                 os.close(null)
             _write(lock, _Record(path, pid))

@@ -6,20 +6,17 @@ This module is redis-py's one door in the package: it maps its errors, and nothi
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from feature_store.errors import ConfigError, OnlineStoreError, StoreConnectionError, StoreTimeoutError
+from feature_store.redaction import hide_password, redacted, with_quoted_password, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
-
-_SECRET = re.compile(r"(?i)^([^=]*(?:pass|secret|token|key)[^=]*)=.*", re.DOTALL)
 
 
 class Endpoint:
@@ -41,7 +38,9 @@ class Endpoint:
         if not isinstance(url, str):
             self.shown, self.pool = "the given connection pool", url
             return
-        self.shown = without_password(url)
+        url = with_quoted_password(url)
+        hide_password(url)
+        self.shown = redacted(without_secrets(url))
         try:
             # RESP 2, whose nil is the same for every type; no notifications, so that replies are all that comes.
             self.pool = redis.ConnectionPool.from_url(
@@ -129,13 +128,3 @@ class Endpoint:
             got=reason,
             hint="is the server running and the URL right?",
         )
-
-
-def without_password(url: str) -> str:
-    """A URL that can be shown; redis-py takes a password in the query, too."""
-    head, mark, query = url.partition("?")
-    parts = urlsplit(head)
-    if parts.password is not None:
-        host = parts.netloc.rpartition("@")[2]
-        head = urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-    return head + mark + "&".join(_SECRET.sub(r"\1=***", part) for part in query.split("&"))

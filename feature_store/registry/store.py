@@ -22,6 +22,7 @@ from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, to_microseconds
 from feature_store.definitions.pruned import pruned
 from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError, extra
+from feature_store.private import STATE_FOLDER, private_file, private_folder
 
 with extra("registry", "registry"):
     import sqlalchemy as sa
@@ -416,7 +417,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     is_file = is_sqlite and url.database not in (None, "", ":memory:")
     if is_file:
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        _make_room(Path(str(url.database)))
     try:
         engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS} if is_file else {})
     except ImportError as error:
@@ -429,6 +430,16 @@ def _engine(url: sa.URL) -> sa.Engine:
     if is_file:
         sa.event.listen(engine, "connect", _use_wal)
     return engine
+
+
+def _make_room(file: Path) -> None:
+    """Make the folder of a SQLite file; in a project's own `.feature_store`, for nobody else to read."""
+    if STATE_FOLDER not in file.parts:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return
+    private_folder(file.parent)
+    if file.parent.stat().st_uid == os.getuid():
+        private_file(file)
 
 
 def _use_wal(connection: sqlite3.Connection, _record: object) -> None:

@@ -30,6 +30,7 @@ from feature_store.engines.rows import EVENT_TS, SEQUENCE, check_events, numpy_v
 from feature_store.engines.sources import fingerprint, parquet_rows
 from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.online import tile_generations
+from feature_store.private import private_file, private_folder
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
 from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.merging import Origin, ViewMerger
@@ -312,9 +313,8 @@ class Backfill:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """For one process at a time: the second finds the work done."""
-        folder = self._state / "backfill"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{self._view.name}.lock").open("w") as lock:
+        folder = private_folder(self._state / "backfill")
+        with private_file(folder / f"{self._view.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -26,6 +26,7 @@ from feature_store.engines.sources import parquet_rows, reading
 from feature_store.errors import DataError, RequestError, extra
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns
+from feature_store.private import private_folder
 from feature_store.registry.compile import compile_plan
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceSnapshot, source_files_now
@@ -150,7 +151,7 @@ def historical_features(
     labels = engine.labels(label_rows(entity_df, project.folder))
     columns = ServedColumns(compiled, labels.schema, labels.where)
     refuse_labels(labels.schema, labels.where, _needed(columns, definitions), timestamp_column)
-    project.work.mkdir(parents=True, exist_ok=True)
+    private_folder(project.work)
     with tempfile.TemporaryDirectory(dir=project.work) as work:
         views = [
             _view_join(definitions, name, tuple(fields), project, Path(work)) for name, fields in columns.wanted.items()
@@ -233,7 +234,7 @@ def _view_join(
             expected, hint = "a history of its events", f"give {view.source.name} one: history=ParquetSource(…)"
         raise RequestError(where, expected=expected, got="none", hint=hint)
     folder = work / name
-    folder.mkdir()
+    private_folder(folder)
     quarantine = Quarantine(project.quarantine, folder, name)
     return ViewJoin(view, parquet_rows(view.history, view, project.folder), fields, quarantine)
 

@@ -18,6 +18,7 @@ from feature_store.engines.spark.sql import selected
 from feature_store.engines.spark.tasks import BadRows, Inspect, Keep, Read, ReadCounts, Write, staged_files
 from feature_store.engines.windows import reached_us
 from feature_store.online.writer import WriteCounts
+from feature_store.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ class SparkEngine:
         unfinished = asked.target.with_suffix(".unfinished")
         for left in (asked.target, unfinished, selection, asked.quarantine.parts):
             shutil.rmtree(left, ignore_errors=True)
-        unfinished.mkdir(parents=True)
+        private_folder(unfinished)
         start_us = reached_us(view, asked.start_us, asked.end_us) if view.aggregations else asked.start_us
         if view.sql is not None:
             asked = asked._replace(rows=selected(self._session, view, asked.rows, selection, start_us, asked.end_us))

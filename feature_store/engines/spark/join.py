@@ -43,6 +43,7 @@ from feature_store.engines.spark.sql import queried, selected
 from feature_store.engines.spark.tasks import BadRows
 from feature_store.engines.windows import visible_us
 from feature_store.errors import DataError
+from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ class WorkFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(f"folder {path}"):
-            path.mkdir(parents=True)
+            private_folder(path)
         weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
 
 
@@ -132,7 +133,7 @@ def _label_files(asked: Join, tasks: int) -> LabelFiles:
     if isinstance(rows, pa.Table):
         path = asked.work / f"labels-{secrets.token_hex(8)}.parquet"
         with reading(where):
-            pq.write_table(rows, path, row_group_size=_GROUP_ROWS)
+            pq.write_table(rows, private_file(path), row_group_size=_GROUP_ROWS)
         rows = path_rows(where, path)
     types = [view.view.field(name).dtype for view in asked.views for name in view.fields]
     width = row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)

@@ -31,6 +31,7 @@ from feature_store.engines.spark.entities import entities_of, latest_rows, parts
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.windows import windows_of_entities, windows_schema
 from feature_store.online.writer import WriteCounts
+from feature_store.private import private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,7 +185,7 @@ class Keep:
     def _put(self, path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
         unfinished = hidden(path)
         options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with reading(f"staged rows {path}"), unfinished.open("wb") as file:
+        with reading(f"staged rows {path}"), private_file(unfinished).open("wb") as file:
             with pa.ipc.new_file(file, schema, options=options) as writer:
                 for table in tables:
                     writer.write_table(table, max_chunksize=_BATCH_ROWS)
