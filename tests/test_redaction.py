@@ -76,7 +76,7 @@ def test_a_password_may_stand_beside_the_url(tmp_path_factory: pytest.TempPathFa
     "section", ["{password: x}", '{url: "redis://a:b@c", password: x}', '{url: "redis://c", username: x}']
 )
 def test_a_password_is_given_once(tmp_path: Path, section: str) -> None:
-    with pytest.raises(ConfigError, match="online_store: expected a (url|password)"):
+    with pytest.raises(ConfigError, match=r"online_store: expected a (url|password)"):
         load(tmp_path, f"project: shop\nonline_store: {section}\n")
 
 
