@@ -46,6 +46,23 @@ def from_microseconds(value: int) -> datetime:
     return EPOCH + timedelta(microseconds=value)
 
 
+def largest_whole(dtype: np.dtype[Any] | type[Any]) -> int:
+    """The largest float of a type that stands for one integer alone, 2**53 - 1 of float64: 2**53 is also what 2**53 + 1
+    is rounded to."""
+    return int(2 ** (np.finfo(dtype).nmant + 1)) - 1
+
+
+def whole_number(value: Any) -> Any:
+    """The integer that a float stands for: one without a fraction, up to `largest_whole`; any other value as it is.
+
+    pandas makes floats of a column of integers with a missing value, and some writers of JSON make them of all numbers.
+    """
+    if not isinstance(value, (float, np.floating)) or not value.is_integer():
+        return value
+    whole = int(value)
+    return whole if abs(whole) <= largest_whole(type(value)) else value
+
+
 @dataclass(frozen=True, slots=True)
 class DType:
     """A type of feature or entity key. Use the constants (`Int64`, `String`, …) and `Array(…)`.
@@ -99,7 +116,8 @@ class DType:
             return self._fit_array(value, where)
         fitted = _FIT[self.name](value)
         if fitted is None:
-            raise DataError(where, expected=_WANTED[self.name], got=f"{value!r} ({type(value).__name__})")
+            shown = value.item() if isinstance(value, np.generic) else value
+            raise DataError(where, expected=_WANTED[self.name], got=f"{shown!r} ({type(value).__name__})")
         return fitted
 
     def _fit_array(self, value: Any, where: str) -> list[Any]:

@@ -1,9 +1,9 @@
 """Rows as a source has them → rows of the declared types; those that do not fit are set aside with the reason.
 
-A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (below 2**53:
-beyond, a float stands for several integers, as when pandas has made floats of identifiers), times in the years 1 to
-9999. Only float64 → float32 and decimal → float round, because that is what the declared types say. NaN is a value;
-null is none.
+A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (below 2**53,
+float32 below 2**24: beyond, a float stands for several integers, as when pandas has made floats of identifiers), times
+in the years 1 to 9999. Only float64 → float32 and decimal → float round, because that is what the declared types say.
+NaN is a value; null is none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp, largest_whole
 from feature_store.definitions.expected import unexpected
 from feature_store.engines.csv_text import parse
 from feature_store.errors import DataError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
 TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
-_LARGEST_WHOLE = (1 << 53) - 1  # the next one is what 2**53 + 1 is rounded to
 _SHOWN = 200  # characters of a value: enough to know it by
 _DAY_US = 86_400_000_000
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -277,9 +276,9 @@ def _fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
 def _as_integers(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
     limits = np.iinfo(wanted)
     if raw.dtype.kind == "f":
-        wide = raw.astype(np.float64)
+        wide, largest = raw.astype(np.float64), largest_whole(raw.dtype)
         # NaN compares false.
-        fits = (wide >= max(limits.min, -_LARGEST_WHOLE)) & (wide <= min(limits.max, _LARGEST_WHOLE))
+        fits = (wide >= max(limits.min, -largest)) & (wide <= min(limits.max, largest))
         fits &= np.trunc(wide) == wide
     else:
         fits = (raw <= limits.max) if raw.dtype.kind == "u" else (raw >= limits.min) & (raw <= limits.max)

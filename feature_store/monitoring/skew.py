@@ -113,5 +113,6 @@ def _compare(
 
 def _distance(one: Any, other: Any) -> float:
     """How far two numbers are from each other; -1 when they are no numbers."""
-    numbers = all(isinstance(value, (int, float)) for value in (one, other))
-    return abs(float(one) - float(other)) if numbers and not math.isnan(one) and not math.isnan(other) else -1.0
+    if not all(isinstance(value, (int, float)) for value in (one, other)) or math.isnan(one) or math.isnan(other):
+        return -1.0
+    return float(abs(one - other))  # integers are subtracted as such

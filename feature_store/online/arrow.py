@@ -47,9 +47,28 @@ def to_arrow(decoder: Decoder) -> pa.Table:
 
 def to_pandas(decoder: Decoder) -> pd.DataFrame:
     """The response as a DataFrame. See OnlineResponse.to_pandas."""
+    return data_frame(to_arrow(decoder))
+
+
+def data_frame(table: pa.Table) -> pd.DataFrame:
+    """A table as a DataFrame whose integers and booleans are pandas' nullable types (`Int64`, `boolean`, …).
+
+    The types follow from the table's schema alone. numpy's types would turn a column of integers into floats as soon
+    as it has one null, and 9007199254740993 into 9007199254740992.0.
+
+    Raises:
+        MissingDependencyError: pandas is not installed (`feature-store[pandas]`).
+    """
     with extra("pandas", "to_pandas()"):
-        import pandas  # noqa: F401 - pyarrow needs it, and says less when it is not there
-    return to_arrow(decoder).to_pandas()
+        import pandas
+    arrow = _pyarrow()
+    nullable = {arrow.bool_(): pandas.BooleanDtype()}
+    for bits in (8, 16, 32, 64):
+        nullable[getattr(arrow, f"int{bits}")()] = getattr(pandas, f"Int{bits}Dtype")()
+        nullable[getattr(arrow, f"uint{bits}")()] = getattr(pandas, f"UInt{bits}Dtype")()
+    # The second setting is for integers inside lists and structs.
+    frame: pd.DataFrame = table.to_pandas(types_mapper=nullable.get, integer_object_nulls=True)
+    return frame
 
 
 def _pyarrow() -> Any:

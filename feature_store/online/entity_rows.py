@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from feature_store.definitions.dtypes import DType
+from feature_store.definitions.dtypes import DType, whole_number
 from feature_store.errors import DataError, RequestError
 from feature_store.online.keys import encode, fixed_width
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # The usual types, told without asking numpy, which would make an array of the value first.
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None), datetime})
 _PACK_CODES = {"Int32": "i", "Int64": "q"}
+_NARROW = (np.dtype(np.float16), np.dtype(np.float32))
 
 
 class EntityKeys(NamedTuple):
@@ -145,7 +146,9 @@ def _listed(value: Any) -> list[Any]:
         return value
     if isinstance(value, tuple):
         return list(value)
-    return np.asarray(value).tolist()  # type: ignore[no-any-return]
+    array = np.asarray(value)
+    # As Python's floats, numbers of a narrower type would seem to be exact.
+    return list(array) if array.dtype in _NARROW else array.tolist()
 
 
 def _distinct(rows: list[Any]) -> tuple[list[Any], Column | None]:
@@ -167,10 +170,15 @@ def _checked(name: str, dtype: DType, column: list[Any], given: Any) -> list[Any
     if set(map(type, column)) <= {wanted}:
         return column  # an int beyond the type is found when it is packed
     try:  # numpy's integers, say; or the value at fault
-        return [dtype.fit(item, name) for item in column]
+        return [_fit(name, dtype, item) for item in column]
     except DataError:
         _refuse(name, dtype, given)
         raise
+
+
+def _fit(name: str, dtype: DType, item: Any) -> Any:
+    """A join key; of an integer type also a float that stands for one integer alone, as materialize and labels take."""
+    return dtype.fit(item if dtype.name == "String" else whole_number(item), name)
 
 
 def _refuse(name: str, dtype: DType, given: Any) -> None:
@@ -181,6 +189,6 @@ def _refuse(name: str, dtype: DType, given: Any) -> None:
         if item is None:
             raise RequestError(where, expected=f"a join key of {dtype}", got="null")
         try:
-            dtype.fit(item, where)
+            _fit(where, dtype, item)
         except DataError as error:
             raise RequestError(error.where, expected=error.expected, got=error.got) from None

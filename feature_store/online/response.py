@@ -155,6 +155,11 @@ class OnlineResponse:
     def to_pandas(self) -> pd.DataFrame:
         """`to_arrow()` as a DataFrame.
 
+        The types of the columns follow from the declared types, whether a value is null or not: Bool is `boolean`,
+        Int32 and Int64 are pandas' nullable types of the same names, so that integers stay exact; Float32 and Float64
+        are numpy's, with NaN for null; Timestamp is `datetime64[us, UTC]`; String is pandas' default for text; arrays
+        are objects.
+
         Raises:
             MissingDependencyError: pandas or pyarrow is not installed (`feature-store[pandas,local]`).
             CorruptRowError, TransformError: as `to_numpy`.

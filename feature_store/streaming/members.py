@@ -1,8 +1,8 @@
 """Members of decoded messages → columns of the declared types.
 
-A value fits when nothing is lost, as everywhere in this library: integers in range, also as floats that are whole,
-since writers of JSON differ in that; no bool passes for a number; only Float32 rounds. Times are ISO 8601 (UTC unless
-they say otherwise) or numbers in the source's unit.
+A value fits when nothing is lost, as everywhere in this library: integers in range, also as floats that are whole and
+below 2**53, since writers of JSON differ in that; no bool passes for a number; only Float32 rounds. Times are ISO 8601
+(UTC unless they say otherwise) or numbers in the source's unit.
 
 Each column is judged as a whole where the set of its types allows it, else value by value. Measured on 5,000 values: a
 column of floats 0.25 ms as a whole, 2.6 ms value by value.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, to_microseconds
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, to_microseconds, whole_number
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
@@ -128,9 +128,7 @@ def _one_by_one(values: list[Any], wanted: np.dtype[Any], fit: Callable[[Any], A
 
 
 def _fit(dtype: DType, value: Any) -> Any:
-    if type(value) is float and dtype.name in ("Int32", "Int64") and value.is_integer():
-        value = int(value)
-    return dtype.fit(value, "")
+    return dtype.fit(whole_number(value) if dtype.name in ("Int32", "Int64") else value, "")
 
 
 def _time(value: Any, unit_us: int) -> int:

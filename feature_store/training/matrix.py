@@ -28,9 +28,10 @@ def to_matrix(table: pa.Table, types: Mapping[str, DType]) -> np.ndarray[Any, np
     first = 0
     for name, dtype in types.items():
         column = table.column(name).combine_chunks()
+        if dtype.numpy == np.int64:  # before they are rounded, as in serving
+            integers = pc.list_flatten(column) if dtype.element is not None else column
+            refuse_identifiers([name], integers.drop_null().to_numpy())
         values = _lists(column, dtype) if dtype.element is not None else _numbers(column)[:, None]
-        if dtype.numpy == np.int64:
-            refuse_identifiers([name], values[~np.isnan(values)])
         with np.errstate(over="ignore"):  # a float64 beyond float32 is inf, as when it is served
             out[:, first : first + dtype.size] = values
         first += dtype.size

@@ -23,7 +23,8 @@ from feature_store.engines.labels import refuse_labels
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import parquet_rows, reading
-from feature_store.errors import DataError, RequestError, extra
+from feature_store.errors import DataError, RequestError
+from feature_store.online.arrow import data_frame
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns
 from feature_store.private import private_folder
@@ -98,14 +99,15 @@ class TrainingSet:
         return pa.Table.from_batches(self._joined.batches(), self._joined.schema)
 
     def to_pandas(self) -> pd.DataFrame:
-        """`to_arrow()` as a DataFrame.
+        """`to_arrow()` as a DataFrame, with the types of OnlineResponse.to_pandas().
+
+        Integers and booleans, those of the label rows too, are pandas' nullable types (`Int64`, `boolean`, …), whether
+        a value is null or not.
 
         Raises:
             MissingDependencyError: pandas is not installed (`feature-store[pandas]`).
         """
-        with extra("pandas", "to_pandas()"):
-            import pandas  # noqa: F401 - pyarrow needs it, and says less when it is not there
-        return self.to_arrow().to_pandas()
+        return data_frame(self.to_arrow())
 
     def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The features as a model is served them: (n, f) float32, C-contiguous, the columns and numbers of

@@ -157,22 +157,25 @@ def distribution(values: Sequence[Any], was: Sequence[Status], status: Sequence[
         rest = sum(words.values()) - sum(bar.count for bar in bars)
         bars = (*bars, Bar(f"{len(words) - len(bars):,} others", rest)) if rest else bars
         return replace(missing, bars=bars, distinct=len(words))
-    numbers = np.array([item for item in elements if item is not None and math.isfinite(item)], np.float64)
+    finite = [item for item in elements if item is not None and math.isfinite(item)]
+    numbers = np.array(finite, np.float64)
     if not len(numbers):
         return missing
     quantiles = tuple(zip(_QUANTILES, np.quantile(numbers, _QUANTILES).tolist(), strict=True))
     with np.errstate(over="ignore"):
         mean = float(numbers.mean())
-    return replace(missing, bars=_bars(numbers), is_numeric=True, quantiles=quantiles, mean=mean)
+    return replace(missing, bars=_bars(finite, numbers), is_numeric=True, quantiles=quantiles, mean=mean)
 
 
-def _bars(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Bar, ...]:
-    different = np.unique(numbers)
-    if len(different) <= _BINS // 2:  # few values: each has its bar
-        counts = [int(np.count_nonzero(numbers == value)) for value in different]
+def _bars(values: list[Any], numbers: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Bar, ...]:
+    """Of values, and of the same as floats, to which large integers are rounded."""
+    counted = sorted(Counter(values).items())
+    if len(counted) <= _BINS // 2:  # few values: each has its bar
         return tuple(
-            Bar(f"{value:.6g}", count, value, value) for value, count in zip(different.tolist(), counts, strict=True)
+            Bar(str(value) if isinstance(value, int) else f"{value:.6g}", count, value, value)
+            for value, count in counted
         )
+    different = np.unique(numbers)
     low, high = np.quantile(numbers, _BODY).tolist()
     if not low < high:
         low, high = float(different[0]), float(different[-1])

@@ -208,7 +208,7 @@ BAD_REQUESTS = [
     ({"user_id": 1, "movie_id": [1, None]}, r"movie_id\[1\].*null"),
     ({"user_id": 1, "movie_id": [1, "2"]}, r"movie_id\[1\].*'2' \(str\)"),
     ({"user_id": 1, "movie_id": [1, True]}, r"movie_id\[1\].*True"),
-    ({"user_id": 1, "movie_id": [1, 1.0]}, r"movie_id\[1\].*1\.0 \(float\)"),
+    ({"user_id": 1, "movie_id": [1, 1.5]}, r"movie_id\[1\].*1\.5 \(float\)"),
     ({"user_id": 1, "movie_id": [1, 2**63]}, r"movie_id\[1\].*9223372036854775808"),
     ({"user_id": 2**63, "movie_id": 1}, "user_id"),
     ({"user_id": True, "movie_id": 1}, "user_id"),
