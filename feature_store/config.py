@@ -83,7 +83,8 @@ class OnlineStoreConfig(_Section):
         url: `redis://`, `rediss://` or `unix://`; None: the embedded server.
         username: for a server with users (ACL); beside the URL rather than in it.
         password: as it is, with any characters; beside the URL rather than in it.
-        buckets: how many hash tags the keys are spread over; more than 1 is for Redis Cluster.
+        buckets: how many hash tags the keys are spread over. 1 unless the keys move to a Redis Cluster later: one that
+            is spread over several nodes is refused today.
         expire_keys: whether Redis drops a row once every view in it has expired.
         timeout_ms: milliseconds to wait for an answer.
     """

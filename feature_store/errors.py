@@ -7,7 +7,7 @@ calls the driver; none escapes.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from feature_store.redaction import redacted
 
@@ -115,6 +115,82 @@ class StoreConnectionError(OnlineStoreError, ConnectionError):
 
 class StoreTimeoutError(OnlineStoreError, TimeoutError):
     """Redis did not answer in time."""
+
+
+class StoreReplyError(OnlineStoreError):
+    """Redis answered a command with an error. A subclass exists for each error that asks for an action of its own.
+
+    Messages hold Redis's error code and never its text as a whole, because that text can quote keys and values.
+
+    Attributes:
+        code: the first word of Redis's error: `READONLY`, `OOM`, `ERR`, …
+        is_wrong_server: whether the connection leads to a server that cannot serve, so that it is closed.
+    """
+
+    code: str = ""
+    is_wrong_server: ClassVar[bool] = False
+
+
+class ReadOnlyReplicaError(StoreReplyError):
+    """READONLY: a write reached a replica, as after a failover."""
+
+    is_wrong_server = True
+
+
+class WrongNodeError(StoreReplyError):
+    """MOVED, ASK: the server is a node of a Redis Cluster, and another node holds the key."""
+
+    is_wrong_server = True
+
+
+class CrossSlotError(StoreReplyError):
+    """CROSSSLOT: one command names keys of several hash slots of a Redis Cluster."""
+
+
+class ClusterDownError(StoreReplyError):
+    """CLUSTERDOWN, TRYAGAIN: the Redis Cluster does not serve the keys now."""
+
+    is_wrong_server = True
+
+
+class LoadingError(StoreReplyError):
+    """LOADING: Redis has started and is still reading its data from disk."""
+
+
+class MasterDownError(StoreReplyError):
+    """MASTERDOWN: a replica has lost its master and is configured not to serve stale data."""
+
+    is_wrong_server = True
+
+
+class AuthenticationError(StoreReplyError):
+    """NOAUTH, WRONGPASS: Redis wants a password, or another one."""
+
+    is_wrong_server = True
+
+
+class PermissionDeniedError(StoreReplyError):
+    """NOPERM: the ACL of the Redis user does not allow the command or the keys."""
+
+
+class BusyScriptError(StoreReplyError):
+    """BUSY: a script that runs too long blocks Redis."""
+
+
+class StoreFullError(StoreReplyError):
+    """OOM: Redis has reached `maxmemory` and refuses writes."""
+
+
+class ScriptMissingError(StoreReplyError):
+    """NOSCRIPT: Redis does not have a script that was loaded before, as after a failover or SCRIPT FLUSH."""
+
+
+class NotPersistingError(StoreReplyError):
+    """MISCONF: Redis refuses writes because it cannot save them to disk."""
+
+
+class TooFewReplicasError(StoreReplyError):
+    """NOREPLICAS: Redis refuses writes because fewer replicas than `min-replicas-to-write` are connected."""
 
 
 class CorruptRowError(OnlineStoreError):

@@ -27,6 +27,7 @@ from feature_store.errors import (
 from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.observer import REFERENCES, UNKNOWN
+from feature_store.online.redis_errors import reply_error
 from feature_store.online.resp import ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService, Request, joined
@@ -150,7 +151,7 @@ class Conversation:
                     yield part.command, part.parser
                     refuse_errors(part.parser)
                     answered += 1
-            if all(part.parser.epoch() == published.epoch for part in parts[:answered]):
+            if all(part.parser.saw_only(published.epoch) for part in parts[:answered]):
                 self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
                 return OnlineResponse(Decoder(compiled, joined(request, parts, answered), _microseconds(now)))
             self._published = None
@@ -210,7 +211,7 @@ class Conversation:
         parser = request.parser
         if not parser.fixed:
             refuse_errors(parser)
-            if parser.epoch() != published.epoch:
+            if not parser.saw_only(published.epoch):
                 return None
         return OnlineResponse(Decoder(compiled, request, _microseconds(now)))
 
@@ -286,10 +287,9 @@ def _too_many_plans(project: str) -> OnlineStoreError:
 
 
 def refuse_errors(parser: ReplyParser) -> None:
-    """Raise an OnlineStoreError when Redis answered with an error."""
-    for reply in parser.replies:
-        if isinstance(reply, Exception):
-            raise OnlineStoreError("Redis", expected="values", got=str(reply))
+    """Raise a StoreReplyError when Redis answered with an error."""
+    if (error := parser.error) is not None:
+        raise reply_error("Redis", error)
 
 
 def _microseconds(now: datetime | int | None) -> int:

@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import ConfigError, OnlineStoreError, StoreConnectionError, StoreTimeoutError
+from feature_store.online.redis_errors import is_reply_error, reply_error
 from feature_store.redaction import hide_password, redacted, with_quoted_password, without_secrets
 
 if TYPE_CHECKING:
@@ -104,12 +105,21 @@ class Endpoint:
 
         try:
             yield
-        except (redis.TimeoutError, TimeoutError, BlockingIOError) as error:
-            raise self.timeout() from error
-        except (redis.ConnectionError, OSError) as error:
-            raise self.lost(str(error)) from error
         except redis.RedisError as error:
-            raise OnlineStoreError(f"Redis at {self.shown}", got=str(error)) from error
+            raise self._mapped(error) from error
+        except (TimeoutError, BlockingIOError) as error:
+            raise self.timeout() from error
+        except OSError as error:
+            raise self.lost(str(error)) from error
+
+    def _mapped(self, error: redis.RedisError) -> OnlineStoreError:
+        import redis
+
+        if isinstance(error, redis.TimeoutError):
+            return self.timeout()
+        if is_reply_error(error):
+            return reply_error(f"Redis at {self.shown}", error)
+        return self.lost(str(error))
 
     def timeout(self) -> StoreTimeoutError:
         """The error for an answer that did not come in time."""

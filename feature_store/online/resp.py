@@ -124,12 +124,19 @@ class ReplyParser:
         """How many bytes have come."""
         return self.earlier + self._got
 
-    def epoch(self) -> bytes | None:
-        """The epoch that the (first) command saw."""
+    @property
+    def error(self) -> Exception | None:
+        """The first error among the replies, as hiredis made it."""
         if self.fixed:
-            return self._epoch
-        value: bytes | None = self.replies[0][-1]
-        return value
+            return None
+        return next((reply for reply in self.replies if isinstance(reply, Exception)), None)
+
+    def saw_only(self, epoch: bytes) -> bool:
+        """Whether each command saw this epoch. Commands of several buckets run one after the other, so that a plan can
+        be published between them; then their epochs differ."""
+        if self.fixed:
+            return epoch == self._epoch
+        return all(reply[-1] == epoch for reply in self.replies)
 
     def __del__(self) -> None:
         BUFFERS.give_back(self.reply)

@@ -7,17 +7,16 @@ once, whoever sends it and however often: tiles and fences are written, lost and
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from feature_store.errors import CorruptRowError, FenceError, OnlineStoreError, StaleWriteError
+from feature_store.errors import CorruptRowError, FenceError, StaleWriteError
 from feature_store.online import keys
-from feature_store.online.connection import Connection
 from feature_store.online.resp import KeyWriter, argument
+from feature_store.online.script_connection import ScriptConnection
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import TilesPlan
 
 MERGE = files("feature_store.online").joinpath("lua/merge.lua").read_bytes()
-_SHA = hashlib.sha1(MERGE, usedforsecurity=False).hexdigest().encode()
 _STALE, _FENCED = -1, -2
 # Fields of the fences' hash that are no fences; a fence has a colon.
 LATE = b"late"
@@ -89,8 +87,8 @@ class TileWriter:
             argument(b"%d" % (layout.longest_ring + 1)),
         ]
         self._under_way: deque[Merge] = deque()
-        self._connection = Connection(endpoint)
-        self._load_script()
+        self._connection = ScriptConnection(endpoint, MERGE, f"merge into {tiles.view}")
+        self._sha_argument = argument(self._connection.sha)
 
     def fences(self) -> list[dict[str, int]]:
         """Per bucket, per source of events, the offset of the next event to merge.
@@ -117,6 +115,7 @@ class TileWriter:
             StaleWriteError: another plan was published meanwhile; nothing was merged.
             FenceError: a fence is elsewhere; nothing was merged.
             CorruptRowError: a stored value is not of this layout; nothing was merged.
+            StoreReplyError: Redis refuses the merge (it is full, a replica, …); nothing was merged.
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time: whether it merged, the
                 fences say.
         """
@@ -138,11 +137,9 @@ class TileWriter:
     def answer(self) -> list[int]:
         """The answer to the first merge that has none yet; see `merge`."""
         merge = self._under_way.popleft()
-        reply = self._connection.reply()
+        reply = self._connection.answer()
         if isinstance(reply, list):
             return [number - 1 for number in reply]
-        if isinstance(reply, Exception):
-            raise OnlineStoreError(f"merge into {self.plan.view}", expected="deltas to be merged", got=str(reply))
         if reply == _STALE:
             raise StaleWriteError(
                 f"merge into {self.plan.view}",
@@ -185,7 +182,7 @@ class TileWriter:
         return b"".join(
             [
                 b"*%d\r\n$7\r\nEVALSHA\r\n" % (count + 15),
-                argument(_SHA),
+                self._sha_argument,
                 argument(b"%d" % (count + 2)),
                 argument(keys.epoch_key(self._project, merge.bucket)),
                 argument(keys.fences_key(self._project, merge.bucket, self.plan)),
@@ -208,24 +205,10 @@ class TileWriter:
         return self._key_writers[merge.bucket].write(len(merge.entity_keys), b"".join(merge.entity_keys))
 
     def _hashes(self) -> list[dict[bytes, bytes]]:
-        found = []
-        for bucket in range(self.buckets):
-            self._connection.send(
-                b"*2\r\n$7\r\nHGETALL\r\n" + argument(keys.fences_key(self._project, bucket, self.plan))
-            )
-        for _ in range(self.buckets):
-            listed = self._connection.reply()
-            if isinstance(listed, Exception):
-                raise OnlineStoreError(f"fences of {self.plan.view}", expected="to be read", got=str(listed))
-            found.append(dict(zip(listed[::2], listed[1::2], strict=True)))
-        return found
-
-    def _load_script(self) -> None:
-        self._connection.send(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n" + argument(MERGE))
-        reply = self._connection.reply()
-        if isinstance(reply, Exception):
-            self.close()
-            raise OnlineStoreError("Redis", expected="to load the merge script", got=str(reply))
+        head = b"*2\r\n$7\r\nHGETALL\r\n"
+        named = [keys.fences_key(self._project, bucket, self.plan) for bucket in range(self.buckets)]
+        listed = self._connection.replies([head + argument(key) for key in named])
+        return [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in listed]
 
 
 def _moves(advances: Mapping[str, tuple[int | None, int]]) -> bytes:

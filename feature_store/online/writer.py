@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feature_store.definitions.dtypes import DType
-from feature_store.errors import NotFoundError, OnlineStoreError, StaleWriteError
+from feature_store.errors import NotFoundError, StaleWriteError
 from feature_store.online import keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import encode_segments, encode_variables, object_column
-from feature_store.online.connection import Connection
 from feature_store.online.layout import RowLayout
 from feature_store.online.resp import KeyWriter, argument
+from feature_store.online.script_connection import ScriptConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,8 +172,7 @@ class ViewWriter:
             raise NotFoundError(f"project {plan.project}", expected="an applied feature view", got=repr(view))
         self._epoch = published.epoch
         self._targets = [GroupWriter(plan, group, view, copied) for group in holding]
-        self._connection = Connection(endpoint)
-        self._load_script()
+        self._connection = ScriptConnection(endpoint, NEWEST_WINS, f"write {view}")
 
     @property
     def layout(self) -> tuple[bool, list[tuple[str, DType]]]:
@@ -188,6 +187,7 @@ class ViewWriter:
             StaleWriteError: another plan was published meanwhile. Some rows of the batch may be written; with a writer
                 of the new plan, write all of them again.
             DataError: the batch does not fit the view's fields.
+            StoreReplyError: Redis refuses the write (it is full, a replica, …).
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
         """
         first, *others = self._targets
@@ -225,10 +225,11 @@ class ViewWriter:
         return counts
 
     def _answer(self, rows: int) -> WriteCounts:
-        reply = self._connection.reply()
-        if isinstance(reply, Exception):
-            self.close()
-            raise OnlineStoreError("Redis", expected="rows to be written", got=str(reply))
+        try:
+            reply = self._connection.answer()
+        except BaseException:
+            self.close()  # other calls are under way, whose replies nobody takes
+            raise
         if reply == _STALE:
             self.close()
             raise StaleWriteError(
@@ -238,13 +239,6 @@ class ViewWriter:
                 hint="run the write again: rows that are already there stay as they are",
             )
         return WriteCounts(rows - reply, reply)
-
-    def _load_script(self) -> None:
-        self._connection.send(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n" + argument(NEWEST_WINS))
-        reply = self._connection.reply()
-        if isinstance(reply, Exception):
-            self.close()
-            raise OnlineStoreError("Redis", expected="to load the write script", got=str(reply))
 
 
 def layout_of(segment: SegmentPlan) -> tuple[bool, list[tuple[str, DType]]]:

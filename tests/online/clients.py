@@ -25,6 +25,9 @@ class AsyncInThread:
     def plan(self) -> Any:
         return self.run(self.client.plan())
 
+    def shadow(self, service: str) -> Any:
+        return self.client.shadow(service)
+
     def run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
