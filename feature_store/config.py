@@ -8,7 +8,7 @@
       expire_keys: false
       timeout_ms: 1000
     engine: local                                 # or spark
-    definitions: "*.py"
+    definitions: features.py                      # or a folder, a glob, a module, a package, or a list of these
     spark: {spark.executor.memory: 4g}
     kafka: {bootstrap.servers: "localhost:9092"}
     streaming: {dead_letters: "{topic}.dead-letter"}
@@ -28,7 +28,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from feature_store.errors import ConfigError
 from feature_store.private import STATE_FOLDER
@@ -123,7 +132,9 @@ class Config(_Section):
         registry: an SQLAlchemy URL, or the path of a SQLite file; see `registry_url`.
         online_store: where rows are served from.
         engine: what materializes and joins.
-        definitions: glob of the Python files with definitions, in the file's folder.
+        definitions: the Python files with definitions: a file, a folder, a glob such as `defs/*.py`, a module or a
+            package, or a list of these, relative to the file's folder. None given: features.py, and each other Python
+            file directly in the folder that makes definitions in its module-level code.
         spark: Spark's settings, passed through; those that begin with `kafka.` are options of its source of streams.
         kafka: the Kafka client's settings, passed through.
         streaming: how events are streamed.
@@ -133,13 +144,18 @@ class Config(_Section):
     registry: str = Field(default=DEFAULT_REGISTRY, min_length=1, repr=False)
     online_store: OnlineStoreConfig = OnlineStoreConfig()
     engine: Literal["local", "spark"] = "local"
-    definitions: str = Field(default="*.py", min_length=1)
+    definitions: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
     spark: Options = Field(default_factory=dict, repr=False)
     kafka: Options = Field(default_factory=dict, repr=False)
     streaming: StreamingConfig = StreamingConfig()
 
     _folder: Path = PrivateAttr(default=Path())
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @field_validator("definitions", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @property
     def folder(self) -> Path:

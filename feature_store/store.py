@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.applying import Applied, Fills, with_definitions, with_pruning
 from feature_store.config import FILE_NAME, load_config
-from feature_store.definitions.definition_set import find, load_definitions
+from feature_store.definitions.definition_set import find
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
+from feature_store.definitions.loading import load_definitions
 from feature_store.definitions.pruned import pruned, refuse_unbound
 from feature_store.errors import (
     ConfigError,
@@ -79,7 +80,7 @@ class FeatureStore:
 
     @cached_property
     def definitions(self) -> DefinitionSet:
-        """The definitions in the folder, applied or not.
+        """The definitions in the folder, applied or not. `plan` and `apply` read the files anew, as does `reload`.
 
         Raises:
             DefinitionError: they cannot be imported, or are wrong.
@@ -161,6 +162,7 @@ class FeatureStore:
         Raises:
             DefinitionError: the definitions in the folder are wrong.
         """
+        self.reload()
         return with_definitions(self.registry.latest(), self.definitions).changes
 
     def apply(self, *, author: str | None = None) -> Applied:
@@ -176,6 +178,7 @@ class FeatureStore:
             ConflictError: somebody else applied in the meantime.
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
+        self.reload()
         newest = self.registry.latest()
         return self._apply(newest, with_definitions(newest, self.definitions), author)
 

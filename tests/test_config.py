@@ -19,7 +19,7 @@ def test_a_project_name_is_enough(tmp_path: Path) -> None:
     assert config.folder == tmp_path
     assert config.state_folder == tmp_path / ".feature_store"
     assert config.registry_url == f"sqlite:///{tmp_path}/.feature_store/registry.db"
-    assert (config.engine, config.definitions, config.spark, config.kafka) == ("local", "*.py", {}, {})
+    assert (config.engine, config.definitions, config.spark, config.kafka) == ("local", (), {}, {})
     store = config.online_store
     assert (store.url, store.buckets, store.expire_keys, store.timeout_ms) == (None, 1, False, 1000)
 

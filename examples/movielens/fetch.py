@@ -36,7 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.config import load_config
-from feature_store.definitions.definition_set import DefinitionSet, load_definitions
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.loading import load_definitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,10 +1,7 @@
-"""All the definitions of a project, checked against each other; read from Python files or from a stored document."""
+"""All the definitions of a project, checked against each other, and as a stored document."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.definitions.aggregation import Aggregation
@@ -22,7 +19,6 @@ from feature_store.errors import DefinitionError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import timedelta
-    from pathlib import Path
 
 D = TypeVar("D", bound=Definition)
 KINDS: dict[str, type[Definition]] = {
@@ -228,56 +224,6 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
     if name not in items:
         raise NotFoundError(name, expected=f"a {kind}: {', '.join(items) or 'none is defined'}", got=repr(name))
     return items[name]
-
-
-def load_definitions(folder: Path, pattern: str = "*.py") -> DefinitionSet:
-    """Import the Python files of a folder and collect the definitions at their top level.
-
-    The files may import each other by name. They leave nothing behind in `sys.modules`, so that two projects with
-    a `features.py` each can be loaded in one process.
-
-    Raises:
-        DefinitionError: there is no file, a file cannot be imported, or the definitions do not fit each other.
-    """
-    files = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(("_", "test_"))]
-    if not files:
-        raise DefinitionError(str(folder), expected=f"Python files with definitions ({pattern})", got="none")
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        modules = [_import(path) for path in files]
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and str(folder) in file:
-                del sys.modules[name]
-    return DefinitionSet(
-        value
-        for module in modules
-        for value in vars(module).values()
-        if isinstance(value, Definition) and type(value) in KINDS.values()
-    )
-
-
-def _import(path: Path) -> Any:
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(path.stem)
-    except DefinitionError as error:
-        raise DefinitionError(
-            f"{_place(path, error)}: {error.where}", expected=error.expected, got=error.got, hint=error.hint
-        ) from error
-    except Exception as error:  # whatever a user's file raises belongs to that file
-        raise DefinitionError(
-            _place(path, error), expected="a file that imports", got=f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def _place(path: Path, error: Exception) -> str:
-    """The file, and the line of it where the error came from; a SyntaxError says its line itself."""
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
-    return f"{path.name}, line {lines[-1]}" if lines else path.name
 
 
 def _as_json(definition: Definition) -> dict[str, Any]:

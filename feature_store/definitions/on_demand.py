@@ -63,9 +63,8 @@ class OnDemandFeatureView(Projectable):
     ) -> None:
         if callable(function):
             stored |= {"digest": code_digest(function), **_split(name, sources)}
-            super().__init__(
-                name=name, schema=schema, function=f"{function.__module__}:{function.__qualname__}", **stored
-            )
+            function_name = f"{_module_of(function)}:{function.__qualname__}"
+            super().__init__(name=name, schema=schema, function=function_name, **stored)
             self._transform = function
         else:  # a document: the function is found by its name when it is needed
             super().__init__(name=name, schema=schema, function=function, **stored)
@@ -140,6 +139,12 @@ def code_digest(function: Transform) -> str:
         if ast.get_docstring(definition) is not None:
             definition.body = definition.body[1:] or [ast.Pass()]
     return "source:" + hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:32]
+
+
+def _module_of(function: Transform) -> str:
+    """The module of a function as its project imports it: definition files are loaded under private names."""
+    name: str = getattr(function, "__globals__", {}).get("__definitions_name__", function.__module__)
+    return name
 
 
 def _split(name: str, sources: Sequence[Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,6 @@ from feature_store.definitions import (
     Timestamp,
     on_demand_feature_view,
 )
-from feature_store.definitions.definition_set import load_definitions
 from feature_store.definitions.dtypes import SCALARS, from_microseconds, to_microseconds
 from feature_store.definitions.on_demand import code_digest
 from feature_store.errors import DataError, DefinitionError, NotFoundError
@@ -215,31 +213,6 @@ def test_the_digest_is_of_the_code_and_not_of_its_looks() -> None:
     assert code_digest(one) == one_as_two
     digests = {code_digest(function) for function in (one, two, three)}
     assert len(digests) == 3, "the name is code: it is how the function is found"
-
-
-def test_files_are_loaded_and_leave_nothing_behind(tmp_path: Path) -> None:
-    import sys
-
-    for project in ("first", "second"):
-        folder = tmp_path / project
-        folder.mkdir()
-        (folder / "entities.py").write_text("from feature_store import Entity\nthing = Entity('thing')\n")
-        (folder / "features.py").write_text(
-            "from entities import thing\nfrom feature_store import FeatureView, Field, Bool\n"
-            f"v = FeatureView('{project}', entities=[thing], schema=[Field('a', Bool)])\n"
-        )
-        assert list(load_definitions(folder).feature_views) == [project]
-        assert "features" not in sys.modules and "entities" not in sys.modules
-    (folder / "features.py").write_text("import nothing_of_that_name\n")
-    with pytest.raises(
-        DefinitionError, match=r"features\.py, line 1: expected a file that imports, got ModuleNotFoundError"
-    ):
-        load_definitions(folder)
-    (folder / "features.py").write_text("from feature_store import Field, Int32\nField('a', Int32, default='x')\n")
-    with pytest.raises(DefinitionError, match=r"features\.py, line 2: Field\('a'\)\.default"):
-        load_definitions(folder)
-    with pytest.raises(DefinitionError, match="Python files with definitions"):
-        load_definitions(tmp_path)
 
 
 def test_freshness_is_kept_and_leaves_no_trace_where_it_is_not_declared() -> None:

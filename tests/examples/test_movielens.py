@@ -20,7 +20,8 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.config import load_config
-from feature_store.definitions.definition_set import DefinitionSet, load_definitions
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.loading import load_definitions
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "movielens"
 GENRES = ("drama", "comedy", "action", "thriller", "romance")
