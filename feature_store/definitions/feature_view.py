@@ -105,7 +105,7 @@ class FeatureView(StoredView):
 
     - a table of features, a row when they change: `schema` lists the columns that are features;
     - a table from which SQL makes such rows: `sql` selects them from `source`, as a table of that name. It is DuckDB's
-      SQL, which is translated for Spark;
+      SQL, and DuckDB runs it, on Spark too; docs/sql.md says what it may not say;
     - a table of events: `aggregations` compute windows of them; the features are named as those of stream views, and
       the source's `schema` lists the columns that are taken. `sql` may make the events.
 

@@ -51,7 +51,7 @@ class ViewJoin(NamedTuple):
     Attributes:
         view: whose features. Of one with aggregations they are `aggregates.at_times.windows_at` of its events, as of
             the label's time; of others, those of the row that `as_of` finds.
-        rows: its source, or its history; `transformation.sql_of` it, when the view has SQL.
+        rows: its source, or its history; to be selected from (`local_sql`), when the view has SQL.
         fields: the names of the wanted fields, in the order in which `finish` takes them.
         quarantine: takes the rows that do not fit the view, wanted fields or not.
     """

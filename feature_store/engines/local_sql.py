@@ -1,8 +1,13 @@
-"""The SQL of views on the local engine: DuckDB selects from the source's files, and the result is Parquet again."""
+"""Running the SQL of views, and of label rows: DuckDB selects from Parquet files, and the result is Parquet again.
+
+Both engines run it here: the local one on all files at once, Spark's tasks (`spark/sql.py`) on some of them each.
+DuckDB may read these files and write what does not fit in memory; every other file, extension and setting is locked
+before a user's SQL runs.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -11,18 +16,54 @@ import pyarrow.parquet as pq
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.engines.duck import connected, first_line
 from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import Rows
+from feature_store.engines.sources import Rows, reading
 from feature_store.engines.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
 from feature_store.private import private_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from feature_store.definitions.feature_view import FeatureView
+    import duckdb
 
-_MEMORY_LIMIT = "1GB"
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.engines.join import Query
+
+MEMORY_LIMIT = "1GB"
 _BATCH_ROWS = 128 * 1024
+
+
+class Selection(NamedTuple):
+    """A view's SQL with its source and the interval, as plain data.
+
+    Attributes:
+        view: one with SQL.
+        text: the SQL, checked.
+        where: what it is, for errors.
+        columns: of the source, over all its files: (name, DuckDB's type); a file may lack some, or have narrower ones.
+        start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
+    """
+
+    view: FeatureView
+    text: str
+    where: str
+    columns: tuple[tuple[str, str], ...]
+    start_us: int
+    end_us: int
+
+
+def selection(view: FeatureView, rows: Rows, start_us: int, end_us: int) -> Selection:
+    """What is to be selected of a view's source.
+
+    Raises:
+        DataError: the SQL is not allowed (see `transformation`), or a file cannot be read.
+    """
+    sql = sql_of(view)
+    with connected(_failure(sql.where)) as connection:
+        described = _parquet(connection, rows.dataset.files)
+        columns = tuple((name, str(kind)) for name, kind in zip(described.columns, described.types, strict=True))
+    return Selection(view, sql.text, sql.where, columns, start_us, end_us)
 
 
 def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us: int) -> Rows:
@@ -37,25 +78,129 @@ def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us:
     Raises:
         DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
     """
-    where = f"{view.name}.sql"
-    query = sql_of(view, "duckdb")
     target = folder / f"{view.name}.selected.parquet"
-    settings: dict[str, Any] = {"memory_limit": _MEMORY_LIMIT, "temp_directory": str(folder)}
+    asked = selection(view, rows, start_us, end_us)
+    schema = write_selected(asked, rows.dataset.files, target, folder)
+    return Rows(
+        asked.where, schema, pq.read_metadata(target).num_rows, dataset=ds.dataset(str(target), format="parquet")
+    )
 
-    def failure(message: str) -> DataError:
-        return DataError(where, expected="SQL that runs on the source", got=first_line(message))
 
-    with connected(failure, settings) as connection:
-        connection.read_parquet(rows.dataset.files, union_by_name=True, hive_partitioning=False).create_view(SOURCE)
-        found = connection.sql(query)
-        schema = found.limit(0).to_arrow_table().schema
-        columns = source_columns(view, schema, where)
-        inside = _within(schema.field(columns.event_timestamp), start_us, end_us)
-        reader = (found.filter(inside) if inside else found).to_arrow_reader(_BATCH_ROWS)
-        with pq.ParquetWriter(private_file(target), schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-    return Rows(where, schema, pq.read_metadata(target).num_rows, dataset=ds.dataset(str(target), format="parquet"))
+def write_selected(
+    asked: Selection, files: Sequence[str], target: Path, spill: Path, settings: dict[str, Any] | None = None
+) -> pa.Schema:
+    """Run a selection on some files of its source; the result is a Parquet file.
+
+    Args:
+        asked: what to run.
+        files: at least one.
+        target: the result's path.
+        spill: a folder for what does not fit in memory.
+        settings: DuckDB's own, beside those of this module.
+
+    Raises:
+        DataError: the SQL fails, or its result has not the columns that the view takes.
+    """
+    with connected(_failure(asked.where), _settings(spill) | (settings or {})) as connection:
+        _read(connection, asked.columns, files)
+        _lock(connection, files, spill)
+        found = connection.sql(asked.text)
+        schema = _schema(found)
+        columns = source_columns(asked.view, schema, asked.where)
+        inside = _within(schema.field(columns.event_timestamp), asked.start_us, asked.end_us)
+        _write(found.filter(inside) if inside else found, schema, target)
+    return schema
+
+
+def selected_schema(asked: Selection) -> pa.Schema:
+    """The columns of a selection's result; no row is read.
+
+    Raises:
+        DataError: the SQL cannot run on the source, or its result has not the columns that the view takes.
+    """
+    with connected(_failure(asked.where)) as connection:
+        listed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in asked.columns)
+        connection.execute(f"CREATE VIEW {SOURCE} AS SELECT {listed} LIMIT 0")
+        schema = _schema(connection.sql(asked.text))
+    source_columns(asked.view, schema, asked.where)
+    return schema
+
+
+def write_cut(asked: Selection, files: Sequence[str], column: str, parts: int, folder: Path, spill: Path) -> None:
+    """Write the rows of some files into the folders `part=0` to `part=<parts - 1>`, by the hash of a column.
+
+    Raises:
+        DataError: a file cannot be read or written.
+    """
+    with connected(_failure(asked.where), _settings(spill)) as connection:
+        _read(connection, asked.columns, files)
+        connection.execute(
+            f"COPY (SELECT *, hash({quoted(column)}) % {parts} AS part FROM {SOURCE}) "
+            f"TO {literal(str(folder))} (FORMAT parquet, PARTITION_BY (part), COMPRESSION lz4_raw)"
+        )
+
+
+def write_queried(query: Query, target: Path, spill: Path) -> None:
+    """Write the rows of labels that a query gives, in its order.
+
+    Raises:
+        DataError: the query fails.
+    """
+    settings = _settings(spill) | {"file_search_path": str(query.folder)}
+    with connected(_failure("labels of a query", "SQL that DuckDB runs"), settings) as connection:
+        found = connection.sql(query.text)
+        _write(found, _schema(found), target)
+
+
+def quoted(name: str) -> str:
+    """A name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _failure(where: str, expected: str = "SQL that runs on the source") -> Callable[[str], DataError]:
+    return lambda message: DataError(where, expected=expected, got=first_line(message))
+
+
+def _settings(spill: Path) -> dict[str, Any]:
+    return {"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}
+
+
+def _parquet(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBPyRelation:
+    return connection.read_parquet(list(files), union_by_name=True, hive_partitioning=False)
+
+
+def _read(connection: duckdb.DuckDBPyConnection, columns: Sequence[tuple[str, str]], files: Sequence[str]) -> None:
+    """Make the table `source`: these columns of files, which may lack some, or have them of a narrower type."""
+    found = _parquet(connection, files)
+    there = set(found.columns)
+    listed = [
+        f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}" if name in there else f"NULL::{kind} AS {quoted(name)}"
+        for name, kind in columns
+    ]
+    found.project(", ".join(listed)).create_view(SOURCE)
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str], spill: Path) -> None:
+    """From now on only these files are read, and nothing is set."""
+    connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
+    connection.execute(f"SET allowed_directories = [{literal(str(spill))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _schema(found: duckdb.DuckDBPyRelation) -> pa.Schema:
+    return found.limit(0).to_arrow_table().schema
+
+
+def _write(found: duckdb.DuckDBPyRelation, schema: pa.Schema, target: Path) -> None:
+    with reading(str(target)), pq.ParquetWriter(private_file(target), schema) as writer:
+        for batch in found.to_arrow_reader(_BATCH_ROWS):
+            writer.write_batch(batch)
 
 
 def _within(field: pa.Field, start_us: int, end_us: int) -> str:
@@ -63,7 +208,7 @@ def _within(field: pa.Field, start_us: int, end_us: int) -> str:
     over; empty when there is none to set."""
     if not pa.types.is_timestamp(field.type):
         return ""
-    name = '"' + field.name.replace('"', '""') + '"'
+    name = quoted(field.name)
     kind = "TIMESTAMP" if field.type.tz is None else "TIMESTAMPTZ"
     bounds = []
     if start_us > MIN_TIMESTAMP_US:

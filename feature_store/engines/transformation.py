@@ -1,46 +1,277 @@
-"""The SQL of views: one SELECT from the table `source`, in DuckDB's words, checked; translated for other engines."""
+"""The SQL of views: one SELECT from the table `source`, in DuckDB's words. What it may say, and why.
+
+DuckDB runs it on both engines: on Spark, in the executors (`spark/sql.py`). So a construct has one meaning, and there
+is no translation whose values could differ. What is left to refuse is SQL whose result is not a function of the rows:
+
+- another table than `source`, or a file;
+- functions that give other values each time (`random`, `now`): DuckDB's own catalog says which are VOLATILE, or are
+  CONSISTENT_WITHIN_QUERY only;
+- what depends on the order of rows, which no table has: `first` without ORDER BY, LIMIT without ORDER BY, samples.
+
+DuckDB's own parser reads the SQL here, too: what is checked is what runs.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.errors import DataError, extra
+import orjson
+
+from feature_store.errors import DataError, EngineError, extra
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from feature_store.definitions.feature_view import FeatureView
 
 SOURCE = "source"
+# Aggregates that take rows in the order in which these come, unless ORDER BY says one.
+ORDERED_AGGREGATES = frozenset(
+    {"any_value", "arbitrary", "array_agg", "first", "group_concat", "last", "list", "listagg", "mode", "string_agg"}
+)
+# Aggregates whose result depends on the order of rows, whatever is said.
+APPROXIMATE_AGGREGATES = frozenset({"approx_quantile", "approx_top_k", "reservoir_quantile"})
+# Window functions that mean nothing without ORDER BY.
+ORDERED_WINDOWS = frozenset(
+    {"cume_dist", "dense_rank", "fill", "first", "first_value", "lag", "last", "last_value", "lead", "nth_value"}
+    | {"ntile", "percent_rank", "rank", "rank_dense", "row_number"}
+)
+# Words that look like columns and are functions of the time or of the session.
+SESSION_WORDS = frozenset(
+    {"current_catalog", "current_database", "current_date", "current_role", "current_schema", "current_time"}
+    | {"current_timestamp", "current_user", "localtime", "localtimestamp", "rowid", "session_user", "user"}
+)
+# Functions of the time that DuckDB's catalog does not mark. `age` is one of them when it has one argument.
+TIME_FUNCTIONS = frozenset({"current_localtime", "current_localtimestamp"})
+# Functions that may stand where tables do: they make rows of values.
+TABLE_FUNCTIONS = frozenset({"generate_series", "range", "unnest"})
+
+Tree = dict[str, Any]
 
 
-def sql_of(view: FeatureView, dialect: Literal["duckdb", "spark"]) -> str:
-    """A view's SQL, for an engine that has its source as the table `source`.
+class ViewSql(NamedTuple):
+    """SQL that may run.
+
+    Attributes:
+        where: what it is, for errors.
+        text: as the user wrote it, without a semicolon at the end.
+        tree: as DuckDB's parser reads it: the node of the query.
+    """
+
+    where: str
+    text: str
+    tree: Tree
+
+
+class Functions(NamedTuple):
+    """What DuckDB's catalog says of functions, by their names in lower case.
+
+    Attributes:
+        aggregates: those that make one value of many rows.
+        unstable: those that may give another value for the same arguments.
+        macros: the definition of each that is short for other SQL.
+    """
+
+    aggregates: frozenset[str]
+    unstable: frozenset[str]
+    macros: dict[str, str]
+
+
+def sql_of(view: FeatureView) -> ViewSql:
+    """A view's SQL, checked.
 
     Raises:
-        DataError: it is not one SELECT, or reads another table than `source`.
-        MissingDependencyError: sqlglot is not installed (`feature-store[sql]`).
+        DataError: it is not one SELECT from `source`, or its result would not depend on the rows alone; it names the
+            construct, and says what to write instead.
+        MissingDependencyError: DuckDB is not installed (`feature-store[sql]`).
     """
     assert view.sql is not None
-    query = _checked(f"{view.name}.sql", view.sql)
-    # What users wrote runs as they wrote it.
-    return view.sql.strip().rstrip(";") if dialect == "duckdb" else query.sql(dialect=dialect)
+    return _checked(f"{view.name}.sql", view.sql)
+
+
+def parts_of(tree: Any) -> Iterator[Tree]:
+    """Every node of a parsed query, outer ones first."""
+    if isinstance(tree, dict):
+        yield tree
+        for value in tree.values():
+            yield from parts_of(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from parts_of(value)
+
+
+def called(node: Tree) -> str:
+    """The name of the function that a node calls, in lower case; empty when it calls none."""
+    return str(node.get("function_name", "")).lower() if node.get("class") in ("FUNCTION", "WINDOW") else ""
+
+
+@lru_cache(maxsize=1)
+def functions() -> Functions:
+    """The functions of the DuckDB that is installed."""
+    from feature_store.engines.duck import connected
+
+    with connected(EngineError) as connection:
+        found = connection.execute(
+            "SELECT DISTINCT lower(function_name), function_type, stability, macro_definition FROM duckdb_functions()"
+        ).fetchall()
+    return Functions(
+        frozenset(name for name, kind, _, _ in found if kind == "aggregate"),
+        frozenset(name for name, _, stability, _ in found if stability not in (None, "CONSISTENT")),
+        {name: text for name, kind, _, text in found if kind == "macro" and text},
+    )
 
 
 @lru_cache(maxsize=256)
-def _checked(where: str, text: str) -> Any:
+def _checked(where: str, text: str) -> ViewSql:
+    tree = _parsed(where, text)
+    _refuse_tables(where, tree, frozenset({SOURCE}))
+    for node in parts_of(tree):
+        _refuse_node(where, node)
+    return ViewSql(where, text.strip().rstrip(";"), tree)
+
+
+def _parsed(where: str, text: str) -> Tree:
     with extra("sql", where):
-        import sqlglot
-        from sqlglot import expressions
-    try:
-        statements = sqlglot.parse(text, read="duckdb")
-    except sqlglot.errors.SqlglotError as error:
-        raise DataError(where, expected="SQL", got=str(error).partition("\n")[0]) from None
-    if len(statements) != 1 or not isinstance(statements[0], expressions.Query):
+        from feature_store.engines.duck import connected
+    with connected(EngineError) as connection:
+        (document,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone() or ("{}",)
+    found = orjson.loads(document)
+    if found.get("error") and found.get("error_type") == "not implemented":
         raise DataError(where, expected="one SELECT", got=f"{text[:80]!r}")
-    query = statements[0]
-    named = {SOURCE, *(part.alias for part in query.find_all(expressions.CTE))}
-    for table in query.find_all(expressions.Table):
-        if not isinstance(table.this, expressions.Identifier) or table.db or table.name not in named:
-            hint = "the rows of the view's source are the table `source`"
-            raise DataError(where, expected="no other table than `source`", got=table.sql(dialect="duckdb"), hint=hint)
-    return query
+    if found.get("error"):
+        raise DataError(where, expected="SQL", got=str(found.get("error_message")).partition("\n")[0])
+    if len(found["statements"]) != 1:
+        raise DataError(where, expected="one SELECT", got=f"{text[:80]!r}")
+    tree: Tree = found["statements"][0]["node"]
+    return tree
+
+
+def _refuse_tables(where: str, tree: Any, known: frozenset[str]) -> None:
+    """Refuse every table but `source` and the WITH queries that are in scope where it stands."""
+    if isinstance(tree, list):
+        for part in tree:
+            _refuse_tables(where, part, known)
+        return
+    if not isinstance(tree, dict):
+        return
+    if tree.get("type") == "BASE_TABLE":
+        _refuse_table(where, tree, known)
+    inner, named = dict(tree), tree.get("cte_map")
+    if isinstance(named, dict):
+        is_recursive = _is_recursive(named)
+        for one in named.get("map", []):
+            name = str(one["key"]).lower()
+            _refuse_tables(where, one["value"], known | {name} if is_recursive else known)
+            known = known | {name}
+        del inner["cte_map"]
+    if tree.get("type") in ("CTE_NODE", "RECURSIVE_CTE_NODE"):
+        # The name is known to what follows it and, in a recursion, to its own second half.
+        name = str(tree.get("cte_name", "")).lower()
+        first = inner.pop("query" if tree["type"] == "CTE_NODE" else "left", None)
+        _refuse_tables(where, first, known)
+        known = known | {name}
+    for part in inner.values():
+        _refuse_tables(where, part, known)
+
+
+def _is_recursive(named: Tree) -> bool:
+    return any(part.get("type") == "RECURSIVE_CTE_NODE" for part in parts_of(named))
+
+
+def _refuse_table(where: str, table: Tree, known: frozenset[str]) -> None:
+    name = str(table.get("table_name", ""))
+    path = [str(table.get(part) or "") for part in ("catalog_name", "schema_name")]
+    if not any(path) and name.lower() in known:
+        return
+    got = ".".join([*filter(None, path), name])
+    hint = "the rows of the view's source are the table `source`; a WITH query is known where it stands and within it"
+    raise DataError(where, expected=f"no other table than `{SOURCE}`", got=got, hint=hint)
+
+
+def _refuse_node(where: str, node: Tree) -> None:
+    for found in (_call, _order, _table, _word):
+        construct, hint = found(node)
+        if construct:
+            raise DataError(where, expected="SQL whose result depends on the rows alone", got=construct, hint=hint)
+
+
+def _call(node: Tree) -> tuple[str, str]:
+    """A call of a function that is not one of the rows."""
+    name = called(node)
+    if not name:
+        return "", ""
+    if _is_unstable(name) or (name == "age" and len(_arguments(node)) == 1):
+        hint = "take times from the rows; `materialize` computes rows anew, and they must come out the same"
+        return f"{name}(), which gives another value each time", hint
+    if name in APPROXIMATE_AGGREGATES:
+        return f"{name}(), which depends on the order of rows", "use quantile_cont, or count and QUALIFY"
+    is_window = node.get("class") == "WINDOW"
+    ordered = node.get("orders") or _orders(node.get("order_bys")) or node.get("arg_orders")
+    if name in (ORDERED_WINDOWS if is_window else ORDERED_AGGREGATES) and not ordered:
+        hint = (
+            f"write {name}(…) OVER (… ORDER BY …)" if is_window else f"write {name}(… ORDER BY …), or max, min, arg_max"
+        )
+        return f"{name}() without ORDER BY, which takes rows as they come", hint
+    return "", ""
+
+
+def _arguments(node: Tree) -> list[Any]:
+    found: list[Any] = node.get("arguments") or node.get("children") or []  # before DuckDB 2, `children`
+    return found
+
+
+def _orders(modifier: Any) -> Any:
+    return modifier.get("orders") if isinstance(modifier, dict) else None
+
+
+@lru_cache(maxsize=4096)
+def _is_unstable(name: str) -> bool:
+    known = functions()
+    if name in known.unstable or name in TIME_FUNCTIONS | SESSION_WORDS:
+        return True
+    macro = known.macros.get(name)
+    if macro is None:
+        return False
+    parts = parts_of(_parsed(f"macro {name}", f"SELECT {macro}"))
+    return any(_word(part)[0] or (called(part) != name and _call(part)[0]) for part in parts)
+
+
+def _order(node: Tree) -> tuple[str, str]:
+    """Rows that are taken as they come."""
+    if node.get("sample"):
+        return "a sample", "choose rows by their values: WHERE hash(key) % 10 = 0"
+    modifiers = node.get("modifiers")
+    kinds = {one.get("type") for one in modifiers} if isinstance(modifiers, list) else set()
+    if kinds & {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"} and "ORDER_MODIFIER" not in kinds:
+        return "LIMIT without ORDER BY, which takes rows as they come", "write ORDER BY before it"
+    on = [one for one in modifiers or () if one.get("type") == "DISTINCT_MODIFIER" and one.get("distinct_on_targets")]
+    if on and "ORDER_MODIFIER" not in kinds:
+        return (
+            "DISTINCT ON without ORDER BY, which takes rows as they come",
+            "write ORDER BY, or QUALIFY row_number() …",
+        )
+    return "", ""
+
+
+def _table(node: Tree) -> tuple[str, str]:
+    """What stands where a table does, and is none."""
+    kind = node.get("type")
+    if kind == "TABLE_FUNCTION":
+        name = called(node.get("function") or {})
+        if name not in TABLE_FUNCTIONS:
+            return f"the table function {name}(), so no other table than `{SOURCE}`", "select from `source`"
+    if kind == "JOIN" and node.get("ref_type") == "POSITIONAL":
+        return "POSITIONAL JOIN, which takes rows as they come", "join by a key"
+    if kind in ("SHOW_REF", "COLUMN_DATA"):
+        return "DESCRIBE or SHOW", "select from `source`"
+    return "", ""
+
+
+def _word(node: Tree) -> tuple[str, str]:
+    """A word that stands for a function of the session."""
+    if node.get("type") == "COLUMN_REF":
+        names = node.get("column_names") or [""]
+        if len(names) == 1 and str(names[0]).lower() in SESSION_WORDS:
+            return f"{names[0]}, which is not a column of the rows", "rename such a column: SELECT … AS …"
+    return "", ""

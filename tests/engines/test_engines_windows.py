@@ -389,7 +389,7 @@ def test_sql_makes_events_that_are_aggregated(engine: Any, tmp_path: Path) -> No
     ("sql", "message"),
     [
         ("SELECT * FROM other", "no other table than `source`, got other"),
-        ("SELECT * FROM read_parquet('events/*.parquet')", "no other table"),
+        ("SELECT * FROM read_parquet('events/*.parquet')", "table function read_parquet"),
         ("SELECT * FROM 'events/part-0.parquet'", "no other table"),
         ("SELECT * FROM source; DROP TABLE source", "one SELECT"),
         ("DELETE FROM source", "one SELECT"),

@@ -10,17 +10,15 @@ import signal
 import sys
 import threading
 import warnings
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_store.engines.spark.told import Told, raised_by_a_task
-from feature_store.errors import DataError, EngineError, extra
+from feature_store.errors import EngineError, extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from feature_store.engines.report import Report
 
@@ -40,16 +38,12 @@ with extra("spark", "engine spark"), _quiet():
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.pandas.types import to_arrow_schema
 
 VERSION: str = pyspark.__version__
 # What a session that this engine starts is given unless the settings or spark-submit say otherwise.
 _DEFAULTS = {"spark.app.name": "feature-store", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
-# Of this engine's queries and files alone: others of the same Spark keep theirs.
+# Of this engine's queries alone: others of the same Spark keep theirs.
 _OWN = {
-    "spark.sql.session.timeZone": "UTC",  # else times without a zone would be the machine's
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    "spark.sql.legacy.parquet.nanosAsLong": "true",  # as which `parquet` makes times of them; Spark has none so fine
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # of what is packed, some thousand are too many
 }
 _POLL_SECONDS = 0.2
@@ -110,27 +104,6 @@ class Session:
         """The rows of a frame, which are few."""
         with spark_errors():
             return frame.collect()
-
-    def query(self, text: str, tables: Mapping[str, Sequence[str]]) -> DataFrame:
-        """What SQL selects from tables of Parquet files.
-
-        Args:
-            text: in Spark's words.
-            tables: the files of each table.
-        """
-        for name, files in tables.items():
-            self._parquet(files).createOrReplaceTempView(name)
-        return self.spark.sql(text)
-
-    def _parquet(self, files: Sequence[str]) -> DataFrame:
-        """Files, by the names of their columns; where types differ, as the wider ones."""
-        of_schema: dict[pa.Schema, list[str]] = {}
-        for file in files:
-            of_schema.setdefault(pq.read_schema(file).remove_metadata(), []).append(file)
-        frames = [
-            self.spark.read.parquet(*alike).selectExpr(*map(_column, schema)) for schema, alike in of_schema.items()
-        ]
-        return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), frames)
 
     @contextlib.contextmanager
     def watched(self, tasks: int, rows: int, report: Report) -> Iterator[Callable[[int], None]]:
@@ -210,29 +183,6 @@ def spark_errors() -> Iterator[None]:
         raise raised_by_a_task(str(error)) or EngineError(
             "Spark", expected="the job to succeed", got=_reason(str(error)), hint=_hint(str(error))
         ) from error
-
-
-@contextlib.contextmanager
-def sql_errors(where: str, expected: str) -> Iterator[None]:
-    """Around SQL of users: what Spark raises is about it."""
-    try:
-        yield
-    except (PySparkException, Py4JError) as error:
-        raise DataError(where, expected=expected, got=_reason(str(error))) from error
-
-
-def arrow_schema(frame: DataFrame) -> pa.Schema:
-    """The types that a frame's rows have in Parquet files."""
-    schema: pa.Schema = to_arrow_schema(frame.schema, timezone="UTC")
-    return schema
-
-
-def _column(field: pa.Field) -> str:
-    name: str = "`" + field.name.replace("`", "``") + "`"
-    if not pa.types.is_timestamp(field.type) or field.type.unit != "ns":
-        return name
-    microseconds = f"timestamp_micros(({name} - pmod({name}, 1000)) DIV 1000)"  # DIV alone would round up before 1970
-    return f"{microseconds if field.type.tz else f'CAST({microseconds} AS TIMESTAMP_NTZ)'} AS {name}"
 
 
 def _reason(text: str) -> str:

@@ -1,28 +1,130 @@
-"""SQL on Spark: of views, and of label rows. Users write it in DuckDB's words; its result is Parquet again."""
+"""SQL on Spark: of views, and of label rows. DuckDB runs it, in the executors; its result is Parquet again.
+
+Spark's own SQL gives other values for the same words: integer division, casts, null order, time zones, texts, regular
+expressions. So Spark shares the work out, and each task runs what the local engine runs.
+
+    each row alone       a task takes some files
+    rows that meet by    tasks cut files by the hash of that column (Cut), and a task takes all rows of one part
+    a column's value
+    all rows together    one task takes all files; what does not fit in memory goes to its disk
+"""
 
 from __future__ import annotations
 
-import glob
-from typing import TYPE_CHECKING, Any
+import contextlib
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
-from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import path_rows
-from feature_store.engines.spark.session import arrow_schema, sql_errors
-from feature_store.engines.transformation import SOURCE, sql_of
-from feature_store.errors import DataError, extra
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.engines.local_sql import (
+    Selection,
+    selected_schema,
+    selection,
+    write_cut,
+    write_queried,
+    write_selected,
+)
+from feature_store.engines.sources import path_rows, reading
+from feature_store.engines.spark.tasks import hidden, numbers_of
+from feature_store.engines.sql_parts import cut_by, row_by_row
+from feature_store.engines.transformation import sql_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pyspark.sql import DataFrame
+    from collections.abc import Iterator, Sequence
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.join import Query
     from feature_store.engines.sources import Rows
     from feature_store.engines.spark.session import Session
 
-_KINDS = {"timestamp": "TIMESTAMP_LTZ", "timestamp_ntz": "TIMESTAMP_NTZ"}
+# Of files, for a task: it takes some seconds, and its rows fit in a gigabyte.
+_TASK_BYTES = 64 << 20
+_MOST_TASKS = 4096
+# DuckDB's in a task, of which an executor runs one a core.
+_SETTINGS = {"threads": 1}
+_RESULT = "done long"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Cuts files of a source into parts.
+
+    Attributes:
+        asked: what the parts are for.
+        shares: a task cuts the files of its number.
+        column: by which.
+        parts: how many.
+        folder: takes a folder for each task.
+    """
+
+    asked: Selection
+    shares: tuple[tuple[str, ...], ...]
+    column: str
+    parts: int
+    folder: Path
+
+    def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run the task of each number."""
+        for number in numbers_of(batches):
+            target = self.folder / f"cut-{number:05d}"
+            unfinished = hidden(target)
+            with _spill() as spill, reading(f"parts {target}"):
+                unfinished.mkdir(parents=True)
+                write_cut(self.asked, self.shares[number], self.column, self.parts, unfinished, spill)
+                _put_folder(unfinished, target)
+            yield _done()
+
+
+@dataclass(frozen=True)
+class Select:
+    """Runs SQL on files of a source.
+
+    Attributes:
+        asked: what to run.
+        shares: a task takes the files of its number,
+        cut: or all rows that Cut put into the part of its number, in this folder.
+        folder: takes a file of each task.
+    """
+
+    asked: Selection
+    shares: tuple[tuple[str, ...], ...]
+    cut: Path | None
+    folder: Path
+
+    def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run the task of each number."""
+        for number in numbers_of(batches):
+            files = self.shares[number] if self.cut is None else _files_of_part(self.cut, number)
+            if files:
+                with _spill() as spill, _whole(self.folder / f"part-{number:05d}.parquet") as target:
+                    write_selected(self.asked, files, target, spill, _SETTINGS)
+            yield _done()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Runs a query for label rows, whose order is that of its result.
+
+    Attributes:
+        query: what to run.
+        folder: takes the file.
+    """
+
+    query: Query
+    folder: Path
+
+    def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run the one task."""
+        for _ in numbers_of(batches):
+            with _spill() as spill, _whole(self.folder / "part-00000.parquet") as target:
+                write_queried(self.query, target, spill)
+            yield _done()
 
 
 def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us: int) -> Rows:
@@ -38,14 +140,32 @@ def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, star
     Raises:
         DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
     """
-    where = f"{view.name}.sql"
-    query = sql_of(view, "spark")
-    with sql_errors(where, "SQL that runs on the source"):
-        found = session.query(query, {SOURCE: rows.dataset.files})
-        columns = source_columns(view, arrow_schema(found), where)
-        inside = _within(found, columns.event_timestamp, start_us, end_us)
-        (found.filter(inside) if inside else found).write.parquet(str(folder))
-    return path_rows(where, folder)
+    asked = selection(view, rows, start_us, end_us)
+    schema = selected_schema(asked)
+    tree, files = sql_of(view).tree, rows.dataset.files
+    shares = _shares(files, session.parallelism)
+    column = None
+    if not row_by_row(tree):
+        column = cut_by(tree, [name for name, _ in asked.columns], view.join_keys)
+        shares = shares if column is not None else (tuple(files),)
+    if column is None or len(shares) == 1:
+        _run(session, Select(asked, shares, None, folder), len(shares))
+    else:
+        _run_on_parts(session, asked, shares, column, folder)
+    with reading(asked.where):
+        pq.write_table(schema.empty_table(), folder / "part-none.parquet")  # a source without rows has no parts
+    return path_rows(asked.where, folder)
+
+
+def _run_on_parts(
+    session: Session, asked: Selection, shares: tuple[tuple[str, ...], ...], column: str, folder: Path
+) -> None:
+    cut = folder.with_name(f"{folder.name}.cut-{secrets.token_hex(8)}")
+    try:
+        _run(session, Cut(asked, shares, column, len(shares), cut), len(shares))
+        _run(session, Select(asked, (), cut, folder), len(shares))
+    finally:
+        shutil.rmtree(cut, ignore_errors=True)
 
 
 def queried(session: Session, query: Query, folder: Path) -> Rows:
@@ -59,57 +179,55 @@ def queried(session: Session, query: Query, folder: Path) -> Rows:
     Raises:
         DataError: the query fails.
     """
-    where = "labels of a query"
-    text, tables = _translated(query, where)
-    with sql_errors(where, "SQL that Spark runs"):
-        session.query(text, tables).write.parquet(str(folder))
-    return path_rows(where, folder)
+    _run(session, Ask(query, folder), 1)
+    return path_rows("labels of a query", folder)
 
 
-def _within(found: DataFrame, event_timestamp: str, start_us: int, end_us: int) -> str:
-    """See local_sql._within."""
-    kind = _KINDS.get(found.schema[event_timestamp].dataType.typeName())
-    if kind is None:
-        return ""
-    name = "`" + event_timestamp.replace("`", "``") + "`"
-    bounds = []
-    if start_us > MIN_TIMESTAMP_US:
-        bounds.append(f"{name} >= CAST('{from_microseconds(start_us).isoformat()}' AS {kind})")
-    if end_us <= MAX_TIMESTAMP_US:
-        bounds.append(f"{name} < CAST('{from_microseconds(end_us).isoformat()}' AS {kind})")
-    return f"{name} IS NULL OR ({' AND '.join(bounds)})" if bounds else ""
+def _run(session: Session, task: Cut | Select | Ask, count: int) -> None:
+    task.folder.mkdir(parents=True, exist_ok=True)
+    session.collect(session.tasks(count, task.run, _RESULT))
 
 
-def _translated(query: Query, where: str) -> tuple[str, dict[str, list[str]]]:
-    """A query in Spark's words, and the files of the tables that stand in it for their names."""
-    with extra("sql", where):
-        import sqlglot
-        from sqlglot import expressions
+def _shares(files: Sequence[str], parallelism: int) -> tuple[tuple[str, ...], ...]:
+    """Files for each task."""
+    with reading("source"):
+        size = sum(Path(file).stat().st_size for file in files)
+    count = min(len(files), _MOST_TASKS, max(parallelism, -(-size // _TASK_BYTES)))
+    return tuple(tuple(files[i::count]) for i in range(count))
+
+
+def _files_of_part(cut: Path, number: int) -> list[str]:
+    return sorted(str(file) for file in cut.glob(f"cut-*/part={number}/*.parquet"))
+
+
+@contextlib.contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A path to write to; what is written is put in place when it is whole."""
+    unfinished = hidden(target)
     try:
-        statement = sqlglot.parse_one(query.text, read="duckdb")
-    except sqlglot.errors.SqlglotError as error:
-        raise DataError(where, expected="SQL", got=str(error).partition("\n")[0]) from None
-    tables: dict[str, list[str]] = {}
-    for table in statement.find_all(expressions.Table):
-        paths = _paths(table.this)
-        if paths:
-            name = f"labels_{len(tables)}"
-            tables[name] = [file for path in paths for file in _files(query.folder, path, where)]
-            table.set("this", expressions.to_identifier(name))
-    return statement.sql(dialect="spark"), tables
+        yield unfinished
+        with reading(str(target)):
+            unfinished.rename(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
-def _paths(table: Any) -> list[str]:
-    """What a table in DuckDB's words reads: `'file.parquet'`, `read_parquet('file')`, `read_parquet(['a', 'b'])`."""
-    from sqlglot import expressions
+def _put_folder(unfinished: Path, target: Path) -> None:
+    """Put a folder in place, unless another try of the task did: it is the same."""
+    try:
+        unfinished.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        shutil.rmtree(unfinished, ignore_errors=True)
 
-    if isinstance(table, expressions.Identifier):
-        return [table.name] if table.args.get("quoted") and "parquet" in table.name else []
-    return [literal.name for literal in table.find_all(expressions.Literal)]
+
+@contextlib.contextmanager
+def _spill() -> Iterator[Path]:
+    """A folder on the executor's own disk, for what does not fit in memory."""
+    with tempfile.TemporaryDirectory(prefix="feature-store-sql-") as folder:
+        yield Path(folder)
 
 
-def _files(folder: Path, path: str, where: str) -> list[str]:
-    files = sorted(glob.glob(str(folder / path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    if not files:
-        raise DataError(where, expected=f"Parquet files under {folder}", got=path)
-    return files
+def _done() -> pa.RecordBatch:
+    return pa.record_batch({"done": pa.array([1], pa.int64())})
