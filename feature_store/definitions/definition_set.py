@@ -229,7 +229,7 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
 def _as_json(definition: Definition) -> dict[str, Any]:
     document = definition.model_dump(mode="json", by_alias=True, exclude={"name"})
     # Where they are not declared, the document is the one of before they could be, and so is its digest.
-    unsaid = {"freshness": None, "on_breach": "block"}
+    unsaid = {"freshness": None, "on_breach": "block", "nulls": "strict"}
     return {name: value for name, value in document.items() if name not in unsaid or value != unsaid[name]}
 
 

@@ -6,12 +6,14 @@ import ast
 import hashlib
 import inspect
 import textwrap
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field as Attribute
 from pydantic import PrivateAttr, field_validator, model_validator
 
+from feature_store.definitions.code_digest import source_digest
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.feature_view import FeatureView, Projectable, Projection
 from feature_store.definitions.field import refuse_expectations
@@ -25,31 +27,56 @@ if TYPE_CHECKING:
     from feature_store.definitions.field import Field
 
     Columns = dict[str, np.ndarray[Any, Any]]
-    Transform = Callable[[Columns], Columns]
+    Transform = Callable[..., Columns]
+
+Nulls = Literal["strict", "shown"]
+_PARAMETERS = {"strict": ("inputs",), "shown": ("inputs", "nulls")}
 
 
 class OnDemandFeatureView(Projectable):
     """Features that a numpy function computes from other features and from request fields.
 
-    The function takes `{input: array of n values}` and returns `{output: array of n values}`. It is strict: where an
-    input is null and has no default, the outputs of that row are null whatever the function made of the placeholder
-    it was shown (NaN for floats, zero for the rest).
+    The function takes `{input: array of n values}` and returns `{output: array of n values}`. The arrays are its own:
+    it may change them in place. What it sees, for n rows of any number, zero and one included:
+
+    | input | array |
+    |---|---|
+    | Bool, Int32, Int64, Float32, Float64 | (n,) of that numpy type |
+    | Timestamp | (n,) int64, microseconds since 1970 |
+    | Array(T, length), T of fixed width | (n, length), elements as above |
+    | String | (n,) object, a str each |
+    | Array(T), Array(String, length) | (n,) object, a list each |
+
+    Where an input has no value, the function sees the input's default, else a placeholder: NaN, zero, an empty text or
+    an empty list. With `nulls="strict"` the outputs of such a row are null, whatever the function returns for it,
+    unless the input has a default. With `nulls="shown"` the function takes a second argument, `{input: (n,) bool
+    array}`, True where the input has no value (a default may stand in for it), and all outputs are served as it
+    returns them:
+
+        @on_demand_feature_view(sources=[stats], schema=[Field("a_or_b", Float32)], nulls="shown")
+        def either(inputs, nulls):
+            return {"a_or_b": np.where(nulls["a"], inputs["b"], inputs["a"])}
+
+    Outputs are arrays, or lists, of n values that fit the schema: no null, no NaT, no integer beyond the type. NaN is a
+    float. A bool fits a number, an integer fits a float; a float does not fit an integer.
 
     Args:
         name: the view's name.
         sources: views, projections of views, and request sources whose fields are the function's inputs.
         schema: what the function returns.
-        function: a function at the top level of an importable module.
+        function: a function that is defined with `def` at the top level of a file.
+        nulls: `strict`, or `shown`; see above.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
-        DefinitionError: an argument is not allowed, or two inputs have the same name.
+        DefinitionError: an argument is not allowed, two inputs have the same name, or the function cannot be served.
     """
 
     projections: tuple[Projection, ...]
     requests: tuple[RequestSource, ...]
-    function: str = Attribute(description="module:qualname of the function")
-    digest: str = Attribute(description="hash of the function's code, so that serving runs what was applied")
+    function: str = Attribute(description="module:name of the function, for people; nothing is looked up by it")
+    digest: str = Attribute(description="digest of what the function computes, so that serving runs what was applied")
+    nulls: Nulls = "strict"
     _transform: Transform | None = PrivateAttr(default=None)
 
     def __init__(
@@ -62,11 +89,16 @@ class OnDemandFeatureView(Projectable):
         **stored: Any,
     ) -> None:
         if callable(function):
-            stored |= {"digest": code_digest(function), **_split(name, sources)}
-            function_name = f"{_module_of(function)}:{function.__qualname__}"
-            super().__init__(name=name, schema=schema, function=function_name, **stored)
+            nulls = stored.get("nulls", "strict")
+            if nulls not in _PARAMETERS:
+                raise DefinitionError(
+                    f"OnDemandFeatureView({name!r}).nulls", expected="strict or shown", got=repr(nulls)
+                )
+            inner = refuse_unservable(function, nulls)
+            stored |= {"digest": code_digest(function, nulls), **_split(name, sources)}
+            super().__init__(name=name, schema=schema, function=f"{_module_of(inner)}:{inner.__qualname__}", **stored)
             self._transform = function
-        else:  # a document: the function is found by its name when it is needed
+        else:  # a document of a registry, which holds no code
             super().__init__(name=name, schema=schema, function=function, **stored)
 
     @field_validator("fields")
@@ -91,15 +123,20 @@ class OnDemandFeatureView(Projectable):
             ) from None
         return self
 
-    def __call__(self, inputs: Columns) -> Columns:
-        """Run the function.
+    def __call__(self, *arguments: Columns) -> Columns:
+        """Run the function on its arguments.
 
         Raises:
             DefinitionError: the view was read from a registry, which holds no code.
         """
         if self._transform is None:
             raise DefinitionError(f"{self.name}()", expected="its function", got=f"only its name, {self.function}")
-        return self._transform(inputs)
+        return self._transform(*arguments)
+
+    @property
+    def has_function(self) -> bool:
+        """Whether it can be called: a view that was read from a registry cannot."""
+        return self._transform is not None
 
 
 def on_demand_feature_view(
@@ -124,15 +161,83 @@ def on_demand_feature_view(
     return decorate
 
 
-def code_digest(function: Transform) -> str:
-    """A hash of a function's code that does not change with its comments, layout or place in the file."""
+def code_digest(function: Any, nulls: Nulls = "strict") -> str:
+    """The digest of what a function computes; see definitions/code_digest.py.
+
+    Args:
+        function: the function, or an on-demand view, whose digest it has.
+        nulls: as of OnDemandFeatureView.
+
+    Raises:
+        DefinitionError: it is no function that can be served.
+    """
+    if isinstance(function, OnDemandFeatureView):
+        return function.digest
+    return source_digest(refuse_unservable(function, nulls), "" if nulls == "strict" else f"nulls={nulls}")
+
+
+def refuse_unservable(function: Any, nulls: Nulls | None = None) -> FunctionType:
+    """The function inside decorators, when servers can run it.
+
+    Args:
+        function: what is to be served.
+        nulls: as of OnDemandFeatureView; None: not known yet.
+
+    Raises:
+        DefinitionError: they cannot: it is no function at the top level of a file, or takes other arguments.
+    """
+    inner = inspect.unwrap(function) if callable(function) else function
+    where = f"function {getattr(inner, '__qualname__', None) or repr(function)}"
+    problem = _wrong_kind(function) or _wrong_kind(inner) or _wrong_place(inner)
+    if not problem and nulls is not None:
+        problem = _wrong_parameters(function, nulls)
+    if problem:
+        hint = "define it with `def` at the top level of a Python file: servers must find the same function again"
+        raise DefinitionError(where, problem=problem, hint=hint)
+    assert isinstance(inner, FunctionType)  # as `_wrong_place` has seen
+    return inner
+
+
+def _wrong_kind(function: Any) -> str:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return "an async function cannot be served"
+    if inspect.isgeneratorfunction(function):
+        return "a generator cannot be served"
+    return "a method cannot be served" if inspect.ismethod(function) else ""
+
+
+def _wrong_place(function: Any) -> str:
+    if not isinstance(function, FunctionType):
+        return "an object that is called like a function cannot be served"
+    if function.__name__ == "<lambda>":
+        return "a lambda cannot be served"
+    if "<locals>" in function.__qualname__:
+        return "a function defined inside another function cannot be served"
+    return "a method cannot be served" if "." in function.__qualname__ else ""
+
+
+def _wrong_parameters(function: Any, nulls: Nulls) -> str:
+    wanted = _PARAMETERS[nulls]
+    try:
+        inspect.signature(function).bind(*wanted)
+    except TypeError:
+        return f"it does not take the arguments of nulls={nulls!r}: ({', '.join(wanted)})"
+    return ""
+
+
+def legacy_digest(function: Any) -> str:
+    """The digest of before `v2:`, for plans and registries that hold it: it starts with `source:` or `bytecode:`.
+
+    It covers the function alone and depends on the version of Python. Empty when there is none.
+    """
+    function = function._transform if isinstance(function, OnDemandFeatureView) else function
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError):  # typed in at a prompt: there is no source to read
-        return (
-            "bytecode:"
-            + hashlib.sha256(function.__code__.co_code + repr(function.__code__.co_consts).encode()).hexdigest()[:32]
-        )
+    except (OSError, TypeError, SyntaxError):
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return ""
+        return "bytecode:" + hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:32]
     definition = tree.body[0]
     if isinstance(definition, (ast.FunctionDef, ast.AsyncFunctionDef)):
         definition.decorator_list = []
@@ -141,7 +246,7 @@ def code_digest(function: Transform) -> str:
     return "source:" + hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:32]
 
 
-def _module_of(function: Transform) -> str:
+def _module_of(function: FunctionType) -> str:
     """The module of a function as its project imports it: definition files are loaded under private names."""
     name: str = getattr(function, "__globals__", {}).get("__definitions_name__", function.__module__)
     return name

@@ -14,6 +14,7 @@ from feature_store.errors import FeatureStoreError, OnlineStoreError, StoreConne
 from feature_store.online.conversation import Conversation
 from feature_store.online.endpoint import Endpoint
 from feature_store.online.observer import Observed, Observers
+from feature_store.online.offered import Offered
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
     from feature_store.online.conversation import Exchange
     from feature_store.online.observer import Observer
+    from feature_store.online.offered import Definitions, Transforms
     from feature_store.online.resp import ReplyParser
     from feature_store.online.response import OnlineResponse
     from feature_store.online.shadow import ShadowCounts
-    from feature_store.online.transforms import Transform
     from feature_store.registry.serving_plan import ServingPlan
 
 
@@ -38,10 +39,12 @@ class AsyncOnlineClient:
     """`OnlineClient` for asyncio. One per event loop; any number of requests can be under way at once.
 
     Args:
-        url, project, timeout_s, transforms, observers: as of `OnlineClient`; timeout_s bounds the whole of an answer.
+        url, project, timeout_s, transforms, definitions, observers: as of `OnlineClient`; timeout_s bounds the whole of
+            an answer.
 
     Raises:
-        ConfigError: the URL cannot be read.
+        ConfigError: the URL cannot be read, or `transforms` or `definitions` is no such thing.
+        DefinitionError: a file of `definitions` cannot be imported.
     """
 
     def __init__(
@@ -50,12 +53,13 @@ class AsyncOnlineClient:
         project: str,
         *,
         timeout_s: float = 1.0,
-        transforms: Mapping[str, Transform] | None = None,
+        transforms: Transforms | None = None,
+        definitions: Definitions | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._observers = Observers(observers)
         self._endpoint = Endpoint(url, timeout_s)
-        self._conversation = Conversation(project, transforms, self._observers)
+        self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
         self._idle: deque[_Connection] = deque()
 
     async def get_online_features(

@@ -10,6 +10,7 @@ from feature_store.online.connection import Pool
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
 from feature_store.online.observer import Observed, Observers
+from feature_store.online.offered import Offered
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     from feature_store.online.conversation import Exchange
     from feature_store.online.observer import Observer
+    from feature_store.online.offered import Definitions, Transforms
     from feature_store.online.response import OnlineResponse
     from feature_store.online.shadow import ShadowCounts
-    from feature_store.online.transforms import Transform
     from feature_store.registry.serving_plan import ServingPlan
 
 
@@ -38,12 +39,16 @@ class OnlineClient:
         url: `redis://`, `rediss://` or `unix://`; or a redis-py connection pool (a Sentinel's, say).
         project: whose features.
         timeout_s: seconds to wait to connect, and for each piece of an answer.
-        transforms: on-demand functions by view name; others are imported by the name that they were applied with.
+        transforms: on-demand views (`[movie_age]`), or functions by view name.
+        definitions: a Python file, a folder of such files, a module, or several of them: their on-demand views are
+            offered too. A client calls no other function than those it is given here, and of those only one whose
+            digest the plan lists.
         observers: are told of each request and of what happens to the connections (`feature_store.monitoring` has
             some: metrics, traces, a log of what was served).
 
     Raises:
-        ConfigError: the URL cannot be read.
+        ConfigError: the URL cannot be read, or `transforms` or `definitions` is no such thing.
+        DefinitionError: a file of `definitions` cannot be imported.
     """
 
     def __init__(
@@ -52,12 +57,13 @@ class OnlineClient:
         project: str,
         *,
         timeout_s: float = 1.0,
-        transforms: Mapping[str, Transform] | None = None,
+        transforms: Transforms | None = None,
+        definitions: Definitions | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._observers = Observers(observers)
         self._pool = Pool(Endpoint(url, timeout_s), self._observers)
-        self._conversation = Conversation(project, transforms, self._observers)
+        self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
 
     def get_online_features(
         self,
@@ -94,7 +100,7 @@ class OnlineClient:
             NotPublishedError: no plan is published for the project.
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
             CorruptRowError: a stored row does not have the bytes that its layout demands.
-            TransformError: an on-demand function is missing or differs from the applied one.
+            TransformError: an on-demand function is not offered, differs from the applied ones, or fails.
         """
         if self._observers:
             label_of = self._conversation.label_of

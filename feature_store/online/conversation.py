@@ -27,6 +27,7 @@ from feature_store.errors import (
 from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.observer import REFERENCES, UNKNOWN
+from feature_store.online.offered import Offered
 from feature_store.online.redis_errors import reply_error
 from feature_store.online.resp import ReplyParser, argument
 from feature_store.online.response import OnlineResponse
@@ -36,7 +37,6 @@ from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, Serving
 
 if TYPE_CHECKING:
     from feature_store.online.observer import Observers
-    from feature_store.online.transforms import Transform
 
 Exchange = tuple[bytes, ReplyParser]
 # What a model was made for: see CompiledService.refuse_unless_for.
@@ -56,8 +56,8 @@ class PublishedPlan:
     compiled.
     """
 
-    def __init__(self, plan: ServingPlan, epoch: bytes, transforms: Mapping[str, Transform]) -> None:
-        self.plan, self.epoch, self._transforms = plan, epoch, transforms
+    def __init__(self, plan: ServingPlan, epoch: bytes, offered: Offered | None = None) -> None:
+        self.plan, self.epoch, self._offered = plan, epoch, offered or Offered()
         self._compiled: dict[str, CompiledService] = {}
         self._shadows: dict[str, CompiledService] = {}
         self._of_references = lru_cache(MOST_LISTS)(self._compile_references)
@@ -71,7 +71,7 @@ class PublishedPlan:
 
         Raises:
             NotFoundError, RequestError: it is not in the plan.
-            TransformError: an on-demand function is missing or differs from the applied one.
+            TransformError: an on-demand function is not offered, or differs from the applied ones.
         """
         if not isinstance(asked, str):
             return self._of_references(_normalised(asked))
@@ -95,7 +95,7 @@ class PublishedPlan:
         return found
 
     def _compile(self, service: ServicePlan) -> CompiledService:
-        return CompiledService(self.plan, service, self._transforms, self.epoch)
+        return CompiledService(self.plan, service, self._offered, self.epoch)
 
     def _compile_references(self, references: tuple[str, ...]) -> CompiledService:
         return self._compile(_from_references(references))
@@ -106,12 +106,12 @@ class Conversation:
 
     Args:
         project: its name.
-        transforms: on-demand functions by view name; others are imported when a service needs them.
+        offered: the on-demand functions that this process offers.
         observers: are told of plans and of reads in shadow.
     """
 
-    def __init__(self, project: str, transforms: Mapping[str, Transform] | None, observers: Observers) -> None:
-        self._project, self._transforms, self._observers = project, dict(transforms or {}), observers
+    def __init__(self, project: str, offered: Offered, observers: Observers) -> None:
+        self._project, self._offered, self._observers = project, offered, observers
         self._published: PublishedPlan | None = None
         self.shadows = Shadows(observers)
         self.skipped: Counter[str] = Counter()  # how often a row group or stream view was not read in time
@@ -270,7 +270,7 @@ class Conversation:
                 got="none in this Redis",
                 hint="run `feature-store apply`; is it the right URL and project?",
             )
-        self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._transforms)
+        self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._offered)
         self._observers.plan_read(self._published.plan.version)
         return self._published
 

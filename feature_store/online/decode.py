@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feature_store.online.layout import SegmentLayout
     from feature_store.online.matrix import MatrixPlan, ViewPlan
     from feature_store.online.service import CompiledService, CompiledTransform, Request
+    from feature_store.registry.serving_plan import TransformPlan
 
 NO_TIME = np.iinfo(np.int64).min  # the event time of what is missing; no datetime is so early
 
@@ -150,8 +151,9 @@ class Decoder:
             elif isinstance(column, WindowColumn):
                 self._count_computed(counts, [column])
             else:
-                inputs = self.service.transforms[column.transform].inputs
-                self._count_computed(counts, [item.stored for item in inputs if self._decides(item)])
+                computed = self.service.transforms[column.transform]
+                deciding = [item.stored for item in computed.inputs if self._decides(computed.plan, item)]
+                self._count_computed(counts, deciding)
         return counts
 
     def _count_computed(self, counts: list[int], inputs: list[StoredColumn | WindowColumn | None]) -> None:
@@ -257,7 +259,8 @@ class Decoder:
         if column.transform not in self._results:
             compiled = self.service.transforms[column.transform]
             inputs = {item.name: self._input(item) for item in compiled.inputs}
-            self._results[column.transform] = run_transform(compiled.plan, compiled.function, inputs, self.count)
+            nulls = {item.name: self._nulls(item) for item in compiled.inputs} if compiled.plan.nulls == "shown" else {}
+            self._results[column.transform] = run_transform(compiled, inputs, nulls, self.count)
         return self._results[column.transform][column.output]
 
     def _input(self, item: TransformInput) -> Column:
@@ -269,16 +272,24 @@ class Decoder:
         )
         return shown_input(item, values, self._stored_status(column) != Status.PRESENT)
 
+    def _nulls(self, item: TransformInput) -> Column:
+        if item.stored is None:
+            return self.service.request_nulls(item, self.request.values, self.count)
+        absent: Column = self._stored_status(item.stored) != Status.PRESENT
+        return absent
+
     def _inputs_status(self, transform: CompiledTransform) -> np.ndarray[Any, np.dtype[np.uint8]]:
         status = np.zeros(self.count, np.uint8)
         for item in transform.inputs:
-            if item.stored is not None and self._decides(item):
+            if item.stored is not None and self._decides(transform.plan, item):
                 np.maximum(status, self._stored_status(item.stored), out=status)
         return status
 
-    def _decides(self, item: TransformInput) -> bool:
+    def _decides(self, transform: TransformPlan, item: TransformInput) -> bool:
         """Whether results have the status of this input."""
-        return item.stored is not None and (decides_absence(item) or item.stored.group in self.request.skipped)
+        return item.stored is not None and (
+            decides_absence(transform, item) or item.stored.group in self.request.skipped
+        )
 
     # -- from the reply to rows ---------------------------------------------------------------------------------
 

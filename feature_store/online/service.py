@@ -14,13 +14,13 @@ from feature_store.aggregates.read import WindowReader
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, ModelMismatchError, NotFoundError, RequestError
 from feature_store.online import keys
+from feature_store.online.codec import object_column
 from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, TransformInput, WindowColumn
 from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
 from feature_store.online.layout import RowLayout
 from feature_store.online.matrix import MatrixPlan, matrix_columns
 from feature_store.online.resp import KeyWriter, ReplyParser, RowRun, argument
 from feature_store.online.tile_layout import TileValueLayout
-from feature_store.online.transforms import find_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from feature_store.online.batch import Column
     from feature_store.online.columns import Column as ServedColumn
     from feature_store.online.layout import FieldLayout, SegmentLayout
-    from feature_store.online.transforms import Transform
+    from feature_store.online.offered import Offered, Transform
     from feature_store.registry.serving_plan import (
         ColumnPlan,
         InputPlan,
@@ -40,11 +40,19 @@ if TYPE_CHECKING:
 
 
 class CompiledTransform(NamedTuple):
-    """An on-demand view with its function and inputs."""
+    """An on-demand view with its function and inputs.
+
+    Attributes:
+        plan: what the plan says of it.
+        function: the process's own function.
+        inputs: where its inputs come from.
+        digest: of the function, one of those that the plan lists.
+    """
 
     plan: TransformPlan
     function: Transform
     inputs: list[TransformInput]
+    digest: str
 
 
 Layout = TypeVar("Layout", RowLayout, TileValueLayout)
@@ -135,22 +143,20 @@ class CompiledService:
     Args:
         plan: the serving plan.
         service: the service, one of the plan's or made of feature references.
-        transforms: on-demand functions by view name, before they are looked for by import.
+        offered: the on-demand functions that this process offers.
         epoch: of the plan's publication.
 
     Raises:
-        TransformError: an on-demand function is missing or differs from the applied one.
+        TransformError: an on-demand function is not offered, or differs from the applied ones.
     """
 
-    def __init__(
-        self, plan: ServingPlan, service: ServicePlan, transforms: Mapping[str, Transform], epoch: bytes
-    ) -> None:
+    def __init__(self, plan: ServingPlan, service: ServicePlan, offered: Offered, epoch: bytes) -> None:
         self.plan, self.name, self._epoch = plan, service.name, epoch
         # By the name of a row group, or of a stream view after a colon, which no group's name has.
         self._layouts: dict[str, RowLayout | TileValueLayout] = {}
         self.transforms: dict[str, CompiledTransform] = {}
         self._transform_plans = {transform.name: transform for transform in plan.transforms}
-        self._given = transforms
+        self._offered = offered
         self.pruning = service.pruning
         self.is_shadowed = self.pruning is not None and self.pruning.stage == "shadow"
         self.prune_plan = self.pruning.plan if self.pruning is not None and not self.is_shadowed else ""
@@ -210,27 +216,32 @@ class CompiledService:
         return [layout.plan.view] if isinstance(layout, TileValueLayout) else list(layout.segments)
 
     def request_column(self, wanted: TransformInput, values: Mapping[str, Any], count: int) -> Column:
-        """A field of the request as (count,) of its dtype.
+        """A field of the request as its function is shown it: (count,) of its numpy type; (count, length) for arrays of
+        fixed width, (count,) object of lists for others. A single value stands for every row; of an array field, only
+        its default does.
 
         Raises:
             RequestError: it is missing, null without a default, or of a wrong type.
         """
         if wanted.name not in values and wanted.default is None:
-            given = ", ".join(values) or "nothing"
-            raise RequestError(wanted.name, expected=f"the request field ({wanted.dtype})", got=given)
-        value = values.get(wanted.name, wanted.default)
-        scalar = is_scalar(value)
-        items = [value] if scalar else np.asarray(value).tolist() if not isinstance(value, (list, tuple)) else value
-        fitted = [
-            self._request_value(wanted, item, wanted.name if scalar else f"{wanted.name}[{i}]")
-            for i, item in enumerate(items)
-        ]
-        column = (
-            np.array([wanted.dtype.to_json(item) for item in fitted], dtype=wanted.dtype.numpy)
-            if (wanted.dtype.name == "Timestamp")
-            else np.array(fitted, dtype=wanted.dtype.numpy)
-        )
-        return np.repeat(column, count) if scalar else column
+            got = ", ".join(values) or "nothing"
+            raise RequestError(wanted.name, expected=f"the request field ({wanted.dtype})", got=got)
+        given = values.get(wanted.name)
+        if given is None or is_scalar(given):
+            value = self._request_value(wanted, given, wanted.name)
+            if wanted.dtype.width is None:
+                return _request_array(wanted.dtype, [value] * count)
+            return np.repeat(_request_array(wanted.dtype, [value]), count, axis=0)
+        items = given.tolist() if isinstance(given, np.ndarray) else list(given)
+        fitted = [self._request_value(wanted, item, f"{wanted.name}[{i}]") for i, item in enumerate(items)]
+        return _request_array(wanted.dtype, fitted)
+
+    def request_nulls(self, wanted: TransformInput, values: Mapping[str, Any], count: int) -> Column:
+        """(count,) bool, where a field of the request has no value of its own."""
+        given = values.get(wanted.name)
+        if given is None or is_scalar(given):
+            return np.full(count, given is None)
+        return np.array([item is None for item in given], bool)
 
     @cached_property
     def stored_parts(self) -> list[tuple[int, SegmentLayout, list[FieldLayout]]]:
@@ -376,10 +387,9 @@ class CompiledService:
         if transform is None:
             return self._stored(column.view, column.feature)
         if transform.name not in self.transforms:
+            chosen = self._offered.choose(transform)
             inputs = [self._input(item) for item in transform.inputs]
-            self.transforms[transform.name] = CompiledTransform(
-                transform, find_transform(transform, self._given), inputs
-            )
+            self.transforms[transform.name] = CompiledTransform(transform, chosen.function, inputs, chosen.digest)
         output = next((field for field in transform.outputs if field.name == column.feature), None)
         if output is None:
             raise RequestError(
@@ -441,6 +451,17 @@ def joined(request: Request, parts: Sequence[Part], answered: int) -> Request:
     places = [place for part in parts[:answered] for place in part.places]
     skipped = frozenset([part.group for part in parts[answered:]])
     return request._replace(command=command, parser=parser, places=places, skipped=skipped)
+
+
+def _request_array(dtype: DType, values: list[Any]) -> Column:
+    """Canonical values of a request field → the array that a function is shown."""
+    if dtype.width is None:
+        # Rows that share a value would share a list.
+        return object_column(values if dtype.element is None else [list(value) for value in values])
+    if (dtype.element or dtype).name == "Timestamp":
+        values = [dtype.to_json(value) for value in values]
+    array = np.array(values, dtype.numpy)
+    return array if dtype.length is None else array.reshape(len(values), dtype.length)
 
 
 def _pruned(column: PrunedColumnPlan) -> PrunedColumn:

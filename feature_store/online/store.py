@@ -150,7 +150,7 @@ class OnlineStore:
         if plan is None or known != document:
             plan = ServingPlan.from_json(document)
             self._parsed = document, plan
-        return PublishedPlan(plan, epoch, {})
+        return PublishedPlan(plan, epoch)
 
     def require_published(self) -> PublishedPlan:
         """The plan that is published.
@@ -189,7 +189,7 @@ class OnlineStore:
                 got="another, published meanwhile",
                 hint="plan and apply again",
             )
-        return PublishedPlan(plan, epoch, {})
+        return PublishedPlan(plan, epoch)
 
     # -- rows ---------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning
     from feature_store.definitions.stream_view import StreamFeatureView
 
+# Functions of earlier versions that a plan still accepts. A roll-out has two at once; a few more let one be applied
+# while another is under way, and keep a plan from growing with every version.
+EARLIER_FUNCTIONS = 4
+
 
 def compile_plan(
     definitions: DefinitionSet,
@@ -54,7 +58,10 @@ def compile_plan(
         version=version,
         groups=tuple(_keep_generation(group, kept.get(group.name)) for group in _groups(definitions, version)),
         tiles=tuple(_keep_tiles(_tiles(view, version), previous) for view in definitions.stream_feature_views.values()),
-        transforms=tuple(_transform(view, definitions) for view in definitions.on_demand_feature_views.values()),
+        transforms=tuple(
+            _keep_earlier(_transform(view, definitions), previous)
+            for view in definitions.on_demand_feature_views.values()
+        ),
         services=tuple(
             ServicePlan(
                 service.name,
@@ -174,7 +181,23 @@ def _transform(view: OnDemandFeatureView, definitions: DefinitionSet) -> Transfo
         for request in view.requests
         for field in request.fields
     ]
-    return TransformPlan(view.name, view.function, view.digest, (*stored, *asked), _fields(view.fields))
+    return TransformPlan(
+        view.name, view.function, view.digest, (*stored, *asked), _fields(view.fields), nulls=view.nulls
+    )
+
+
+def _keep_earlier(transform: TransformPlan, previous: ServingPlan | None) -> TransformPlan:
+    """The transform with the digests that servers may still run: those of the previous plan, when a function with one
+    of them takes the same inputs and returns the same outputs."""
+    before = next((one for one in previous.transforms if one.name == transform.name), None) if previous else None
+    if before is None or _signature(before) != _signature(transform):
+        return transform
+    digests = dict.fromkeys([before.digest, *before.earlier])
+    return replace(transform, earlier=tuple(one for one in digests if one != transform.digest)[:EARLIER_FUNCTIONS])
+
+
+def _signature(transform: TransformPlan) -> tuple[object, ...]:
+    return transform.inputs, transform.outputs, transform.nulls
 
 
 def _type_and_default(field: Field) -> tuple[str, object]:

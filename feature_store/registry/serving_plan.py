@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.aggregates.windows import Windows
 from feature_store.errors import NotFoundError, NotPublishedError
@@ -110,13 +110,26 @@ class InputPlan:
 
 @dataclass(frozen=True, slots=True)
 class TransformPlan:
-    """An on-demand view: `function` is `module:qualname`, `digest` the hash of its code."""
+    """An on-demand view. Clients call a function that their own process offers for the view's name.
+
+    Attributes:
+        name: the view's name.
+        function: the file and name of the function that was applied, for people; nothing is looked up by it.
+        digest: what its code hashes to.
+        inputs: what it is given.
+        outputs: what it returns.
+        nulls: `strict`, or `shown`: whether it is told where inputs have no value; see OnDemandFeatureView.
+        earlier: digests of functions that were applied before, with the same inputs and outputs, the newest first.
+            Model servers that still run one of them go on serving.
+    """
 
     name: str
     function: str
     digest: str
     inputs: tuple[InputPlan, ...]
     outputs: tuple[FieldPlan, ...]
+    nulls: Literal["strict", "shown"] = "strict"
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

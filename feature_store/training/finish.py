@@ -88,7 +88,7 @@ class ServedColumns:
 
     def _run(self, name: str, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Outputs:
         transform = self._service.transforms[name]
-        inputs = {}
+        inputs, shown = {}, {}
         absent = np.zeros(len(labels), bool)
         for item, origin in zip(transform.inputs, transform.plan.inputs, strict=True):
             if item.stored is None:
@@ -96,10 +96,11 @@ class ServedColumns:
             else:
                 values = joined[self._places[origin.view, origin.feature]]
             nulls = values.is_null().to_numpy(zero_copy_only=False)
-            if decides_absence(item):
+            if decides_absence(transform.plan, item):
                 absent |= nulls
+            shown[item.name] = nulls.copy()  # Arrow's memory, which a function must not change
             inputs[item.name] = shown_input(item, _as_functions_see(values, item.dtype), nulls)
-        return run_transform(transform.plan, transform.function, inputs, len(labels)), absent
+        return run_transform(transform, inputs, shown, len(labels)), absent
 
     def _request_column(self, item: TransformInput, labels: pa.RecordBatch, first: int) -> pa.Array:
         if item.name not in labels.schema.names:

@@ -27,6 +27,7 @@ from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns
+from feature_store.online.offered import Offered
 from feature_store.private import private_folder
 from feature_store.registry.compile import compile_plan
 from feature_store.training.finish import ServedColumns
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.engines.join import Joined, JoinEngine
     from feature_store.engines.report import Report
+    from feature_store.online.offered import Transform
     from feature_store.online.service import CompiledService
-    from feature_store.online.transforms import Transform
     from feature_store.registry.store import Version
     from feature_store.training.manifest import SourceFile
 
@@ -60,7 +61,7 @@ class Project(NamedTuple):
         folder: what sources' paths and files in queries are relative to.
         version: the applied definitions.
         definitions: the same, with the prunings that the training set is made by.
-        transforms: on-demand functions by view name; others are imported.
+        transforms: on-demand functions by view name.
         work: a folder for what is there only meanwhile.
         quarantine: a folder for rows that do not fit.
     """
@@ -190,7 +191,7 @@ def compiled_service(service: str | Sequence[str], project: Project) -> Compiled
         TransformError: an on-demand function is missing or differs from the applied one.
     """
     plan = compile_plan(project.definitions, project=project.name, version=project.version.version)
-    return PublishedPlan(plan, b"", project.transforms).service(service)
+    return PublishedPlan(plan, b"", Offered(project.transforms)).service(service)
 
 
 def served_types(service: CompiledService) -> dict[str, DType]:

@@ -24,11 +24,11 @@ from feature_store.definitions import (
     Int32,
     Int64,
     KafkaSource,
+    OnDemandFeatureView,
     ParquetSource,
     StreamFeatureView,
     String,
     Timestamp,
-    on_demand_feature_view,
 )
 from feature_store.definitions.aggregation import shown_window
 from feature_store.errors import DefinitionError, NotFoundError
@@ -240,6 +240,10 @@ aggregations_of = st.builds(
 )
 
 
+def halved(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"half": next(iter(inputs.values())) / 2}
+
+
 @settings(max_examples=60)
 @given(
     aggregations=st.lists(aggregations_of, min_size=1, max_size=4, unique_by=lambda item: item.feature_name(HOUR)[:-3]),
@@ -252,11 +256,7 @@ def test_a_document_holds_all_of_it(aggregations: Any, history: Any, unit: Any, 
     activity = view(
         entities=entities, source=topic, aggregations=aggregations, description="v", owner="p", tags={"c": "d"}
     )
-
-    @on_demand_feature_view(sources=[activity], schema=[Field("half", Float32)])
-    def half(inputs: dict[str, Any]) -> dict[str, Any]:
-        return {"half": next(iter(inputs.values())) / 2}
-
+    half = OnDemandFeatureView("half", sources=[activity], schema=[Field("half", Float32)], function=halved)
     known = DefinitionSet(
         [
             activity,

@@ -17,8 +17,8 @@ from feature_store.definitions import (
     Int32,
     Int64,
     KafkaSource,
-    OnDemandFeatureView,
     StreamFeatureView,
+    on_demand_feature_view,
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.freshness import freshness_report
@@ -100,9 +100,13 @@ profile = FeatureView("profile", entities=[user], ttl=HOUR, freshness=HOUR, sche
 counts = StreamFeatureView(
     "counts", entities=[user], source=events, aggregations=[Aggregation("n", "count", windows=[HOUR])]
 )
-double = OnDemandFeatureView(
-    "double", sources=[profile], schema=[Field("b", Float32)], function=lambda inputs: {"b": inputs["a"] * 2}
-)
+
+
+@on_demand_feature_view(sources=[profile], schema=[Field("b", Float32)])
+def double(inputs):
+    return {"b": inputs["a"] * 2}
+
+
 PLAN = compile_plan(
     DefinitionSet([profile, counts, double, FeatureService("s", features=[profile, double])]), project="p", version=3
 )

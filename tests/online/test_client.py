@@ -22,7 +22,7 @@ from feature_store.definitions import (
     RequestSource,
     on_demand_feature_view,
 )
-from feature_store.errors import NotFoundError, NotPublishedError, RequestError, TransformError
+from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RequestError, TransformError
 from feature_store.online import OnlineStore, Status
 from feature_store.registry.compile import compile_plan
 
@@ -305,6 +305,10 @@ def derived(inputs: dict[str, Any]) -> dict[str, Any]:
     return {"movie_age": age + inputs["bonus"], "sum": inputs["year"].astype("int64") + inputs["age"]}
 
 
+def gone(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
 def publish_derived(store: OnlineStore, view: Any = derived) -> None:
     service = FeatureService("derived_only", features=[view])
     both = FeatureService("both", features=[numbers[["a"]], view])
@@ -352,17 +356,14 @@ def test_on_demand_features(make_client, store) -> None:
 
 def test_on_demand_code_must_be_what_was_applied(make_client, store) -> None:
     publish_derived(store)
-    with pytest.raises(TransformError, match=r"with other code .*deploy the code that was applied"):
-        make_client(transforms={"derived": lambda inputs: inputs}).get_online_features(
-            "both", {"user_id": 1, "movie_id": 1}
-        )
-
-    def gone(inputs):
-        return {}
+    with pytest.raises(TransformError, match=r"not one that was applied .*apply the changed definitions, then deploy"):
+        make_client(transforms={"derived": gone}).get_online_features("both", {"user_id": 1, "movie_id": 1})
+    with pytest.raises(DefinitionError, match="a lambda cannot be served"):
+        make_client(transforms={"derived": lambda inputs: inputs})
 
     view = on_demand_feature_view(sources=[numbers[["c"]]], schema=[Field("x", Float32)])(gone)
     publish_derived(store, view)
-    with pytest.raises(TransformError, match="pass transforms="):
+    with pytest.raises(TransformError, match=r"offers no function for it.*pass definitions="):
         make_client().get_online_features("both", {"movie_id": 1})
     with pytest.raises(TransformError, match=r"expected a dict of \['x'\]"):
         make_client(transforms={"gone": view}).get_online_features("both", {"movie_id": 1}).to_dict()

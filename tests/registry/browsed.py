@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import Any
 
 from feature_store.definitions import (
     Aggregation,
@@ -24,6 +25,10 @@ from feature_store.definitions import (
 from feature_store.definitions.pruned import pruning_of
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def years(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"years": inputs["now_year"] - inputs["year"]}
 
 
 def shop() -> DefinitionSet:
@@ -64,7 +69,7 @@ def shop() -> DefinitionSet:
         "age",
         sources=[profile[["year"]], RequestSource("context", [Field("now_year", Int32)])],
         schema=[Field("years", Float32)],
-        function=lambda inputs: {"years": inputs["now_year"] - inputs["year"]},
+        function=years,
     )
     ranking = FeatureService(
         "ranking", features=[profile, activity[["rating_mean_1h"]].rename({"rating_mean_1h": "liked"}), age]

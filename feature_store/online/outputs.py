@@ -1,0 +1,119 @@
+"""What an on-demand function returned, as its schema declares it, or an error that says what does not fit.
+
+Arrays of numpy's own types are checked as a whole; what numpy has no type for (a list with None, datetimes, text in an
+object array) is checked value by value, as the fields of a request are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.errors import DataError, TransformError
+from feature_store.online.codec import object_column
+
+if TYPE_CHECKING:
+    from feature_store.definitions.dtypes import DType
+
+    Column = np.ndarray[Any, Any]
+
+# The kinds of numpy arrays (`dtype.kind`) that fit a type without a look at each value's Python type.
+_KINDS = {
+    "Bool": "b",
+    "Int32": "biu",
+    "Int64": "biu",
+    "Float32": "biuf",
+    "Float64": "biuf",
+    "Timestamp": "iuM",
+    "String": "UT",
+}
+# Units of datetime64 that are no coarser than a microsecond.
+_FINE_UNITS = {"us", "ns", "ps", "fs", "as"}
+
+
+def fitted_output(where: str, dtype: DType, output: Any, count: int) -> Column:
+    """An output as (count,) of the numpy type of `dtype`, object for String; a copy.
+
+    Args:
+        where: the name of the output, for errors.
+        dtype: a scalar type.
+        output: what the function returned.
+        count: how many values there must be.
+
+    Raises:
+        TransformError: it has another shape, no value in a row, or values that are not of the type.
+    """
+    array = _as_array(where, output)
+    if array.shape != (count,):
+        raise TransformError(where, expected=f"an array of shape ({count},)", got=f"shape {array.shape}")
+    if array.dtype.kind == "O":
+        return _fitted_each(where, dtype, array)
+    # Of a list without values numpy makes floats, whatever they would be.
+    if array.dtype.kind not in _KINDS[dtype.name] and (count or isinstance(output, np.ndarray)):
+        raise TransformError(where, expected=f"values of {dtype}", got=f"an array of {array.dtype}")
+    if dtype.name == "String":
+        return _fitted_each(where, dtype, array.astype(object))
+    if dtype.name == "Timestamp":
+        return _fitted_times(where, array)
+    if dtype.numpy.kind == "i":
+        info = np.iinfo(dtype.numpy)
+        _refuse_beyond(where, str(dtype), array, int(info.min), int(info.max))
+    with np.errstate(over="ignore"):  # beyond float32 is inf, as numpy users expect
+        return array.astype(dtype.numpy)
+
+
+def _as_array(where: str, output: Any) -> Column:
+    if isinstance(output, np.ma.MaskedArray) and np.ma.is_masked(output):
+        masked = np.flatnonzero(np.ma.getmaskarray(output))
+        row = f" (first in row {masked[0]})" if output.ndim == 1 else ""
+        raise TransformError(where, expected="a value in each row", got=f"{masked.size} masked values{row}")
+    try:
+        return np.asarray(output)
+    except Exception as error:  # a list of lists of several lengths, an object that does not become an array
+        raise TransformError(where, expected="an array", got=f"{type(output).__name__}: {error}") from error
+
+
+def _fitted_times(where: str, array: Column) -> Column:
+    if array.dtype.kind == "M":
+        empty = np.flatnonzero(np.isnat(array))
+        if empty.size:
+            raise TransformError(f"{where}[{empty[0]}]", expected="a time", got="NaT")
+        times = array.astype("datetime64[us]")
+        # A coarser unit holds times that int64 microseconds do not: they wrap, and do not come back as they were.
+        if np.datetime_data(array.dtype)[0] not in _FINE_UNITS and (times.astype(array.dtype) != array).any():
+            raise TransformError(where, expected="values of Timestamp", got="a time beyond the years 1 to 9999")
+        array = times.astype(np.int64)
+    _refuse_beyond(where, "Timestamp", array, MIN_TIMESTAMP_US, MAX_TIMESTAMP_US)
+    return array.astype(np.int64)
+
+
+def _refuse_beyond(where: str, name: str, array: Column, least: int, most: int) -> None:
+    if not array.size or array.dtype.kind == "b":
+        return
+    # As Python integers, which do not wrap.
+    for place in (int(array.argmin()), int(array.argmax())):
+        value = int(array[place])
+        if not least <= value <= most:
+            raise TransformError(f"{where}[{place}]", expected=f"a value of {name}", got=f"{value}, which is beyond it")
+
+
+def _fitted_each(where: str, dtype: DType, array: Column) -> Column:
+    try:
+        values = [dtype.fit(value, f"{where}[{i}]") for i, value in enumerate(array.tolist())]
+        if dtype.name == "String":
+            return object_column([_text(value, f"{where}[{i}]") for i, value in enumerate(values)])
+        return np.array(
+            [dtype.to_json(value) for value in values] if dtype.name == "Timestamp" else values, dtype.numpy
+        )
+    except DataError as error:
+        raise TransformError(error.where, expected=error.expected, got=error.got) from None
+
+
+def _text(value: str, where: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(where, expected="text that UTF-8 can hold", got=ascii(value)) from None
+    return str(value)
