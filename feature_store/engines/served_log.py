@@ -23,7 +23,7 @@ The schema's metadata hold, under `feature_store.served`, a JSON document: `form
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +61,7 @@ class About:
     Attributes:
         project, service, version, plan: who served it; plan is that of pruning, None when all features are served.
         keys, request, features: `{name: type}` of the join keys, the request's fields and the features, in order.
+        functions: per on-demand view the digest of the function that computed it; empty in logs of before.
     """
 
     project: str
@@ -70,6 +71,7 @@ class About:
     keys: dict[str, str]
     request: dict[str, str]
     features: dict[str, str]
+    functions: dict[str, str] = field(default_factory=dict)
 
     @property
     def feature_types(self) -> dict[str, DType]:
@@ -124,6 +126,7 @@ def record_batch(requests: Sequence[Observed]) -> pa.RecordBatch:
         {name: str(dtype) for name, (dtype, _) in keys.items()},
         {name: str(dtype) for name, (dtype, _) in fields.items()},
         {name: str(column.dtype) for name, column in features.items()},
+        response.transforms,
     )
     ids = pa.array([request.request_id for request in requests], pa.string())
     placed = _Placed()
@@ -308,6 +311,15 @@ def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | Non
             hint="take the records of one version, with its features: version=… or --version",
         )
     return newest
+
+
+def functions_of(files: Sequence[LogFile]) -> dict[str, tuple[str, ...]]:
+    """Per on-demand view the digests of the functions that computed it, in the order of the files."""
+    found: dict[str, dict[str, None]] = {}
+    for file in files:
+        for view, digest in file.about.functions.items():
+            found.setdefault(view, {})[digest] = None
+    return {view: tuple(digests) for view, digests in found.items()}
 
 
 def plain(table: pa.Table) -> pa.Table:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.definitions.dtypes import to_microseconds
 from feature_store.errors import (
-    ModelMismatchError,
-    NotFoundError,
+    FeatureStoreError,
     NotPublishedError,
     OnlineStoreError,
     RequestError,
@@ -38,6 +37,7 @@ from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, Serving
 if TYPE_CHECKING:
     from feature_store.online.observer import Observers
 
+P = TypeVar("P")
 Exchange = tuple[bytes, ReplyParser]
 # What a model was made for: see CompiledService.refuse_unless_for.
 MadeFor = tuple["Sequence[str] | None", "str | None"]
@@ -113,6 +113,8 @@ class Conversation:
     def __init__(self, project: str, offered: Offered, observers: Observers) -> None:
         self._project, self._offered, self._observers = project, offered, observers
         self._published: PublishedPlan | None = None
+        # The epoch of a plan that cannot be read, and the reason.
+        self._unreadable: tuple[bytes, NotPublishedError] | None = None
         self.shadows = Shadows(observers)
         self.skipped: Counter[str] = Counter()  # how often a row group or stream view was not read in time
 
@@ -125,8 +127,9 @@ class Conversation:
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows."""
         for _ in range(MOST_RELOADS):
-            published, compiled = yield from self._chosen(service, made_for)
-            request = compiled.prepare(entity_rows)
+            published, compiled, request = yield from self._prepared(
+                service, made_for, lambda compiled: compiled.prepare(entity_rows)
+            )
             yield request.command, request.parser
             response = self.finish(published, compiled, request, now)
             if response is not None:
@@ -143,8 +146,9 @@ class Conversation:
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows, group by group; what throws a StoreTimeoutError in skips the rest."""
         for _ in range(MOST_RELOADS):
-            published, compiled = yield from self._chosen(service, made_for)
-            request, parts = compiled.prepare_in_parts(entity_rows)
+            published, compiled, (request, parts) = yield from self._prepared(
+                service, made_for, lambda compiled: compiled.prepare_in_parts(entity_rows)
+            )
             answered = 0
             with contextlib.suppress(StoreTimeoutError):
                 for part in parts:
@@ -157,18 +161,25 @@ class Conversation:
             self._published = None
         raise _too_many_plans(self._project)
 
-    def _chosen(
-        self, service: str | Sequence[str], made_for: MadeFor
-    ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService]]:
-        """The service of the plan that the client knows; when that refuses it, of one that was published since."""
+    def _prepared(
+        self, service: str | Sequence[str], made_for: MadeFor, prepare: Callable[[CompiledService], P]
+    ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService, P]]:
+        """A request of the plan that the client knows; when that refuses it, of one that was published since.
+
+        Whatever the reason of the refusal, another plan may not have it: an unknown name, a function that is not
+        offered, a join key that the caller does not send any more. So a client never stays with an error that an older
+        plan caused.
+        """
         published = self._published or (yield from self.load_plan())
         try:
-            return published, _of_plan(published, service, made_for)
-        except (NotFoundError, ModelMismatchError):
+            compiled = _of_plan(published, service, made_for)
+            return published, compiled, prepare(compiled)
+        except FeatureStoreError:
             fresh = yield from self._newer_than(published)
             if fresh is None:
                 raise
-            return fresh, _of_plan(fresh, service, made_for)
+            compiled = _of_plan(fresh, service, made_for)
+            return fresh, compiled, prepare(compiled)
 
     def _newer_than(self, published: PublishedPlan) -> Generator[Exchange, None, PublishedPlan | None]:
         """The plan that was published since; None when there is none.
@@ -176,12 +187,17 @@ class Conversation:
         Asks for the epoch alone, some bytes: a caller that makes names up costs Redis no more than a read does, and a
         new plan is still seen at once.
         """
+        if (yield from self._epoch()) == published.epoch:
+            return None
+        return (yield from self.load_plan())
+
+    def _epoch(self) -> Generator[Exchange, None, bytes | None]:
+        """The epoch of the plan that is published now."""
         parser = ReplyParser(1, [])
         yield b"*2\r\n$4\r\nMGET\r\n" + argument(keys.epoch_key(self._project, 0)), parser
         refuse_errors(parser)
-        if parser.replies[0][0] == published.epoch:
-            return None
-        return (yield from self.load_plan())
+        epoch: bytes | None = parser.replies[0][0]
+        return epoch
 
     def label_of(self, service: str) -> str:
         """The name of a service for a label of metrics: UNKNOWN unless the plan has it, so that labels are few."""
@@ -202,7 +218,10 @@ class Conversation:
         compiled = published.service(service)
         if made_for is not WHATEVER and not compiled.is_for(*made_for):
             return None
-        return published, compiled, compiled.prepare(entity_rows)
+        try:
+            return published, compiled, compiled.prepare(entity_rows)
+        except RequestError:  # does another plan take it?
+            return None
 
     def finish(
         self, published: PublishedPlan, compiled: CompiledService, request: Request, now: datetime | int | None
@@ -251,7 +270,9 @@ class Conversation:
         return self.finish(published, compiled, request, now_us)
 
     def load_plan(self) -> Generator[Exchange, None, PublishedPlan]:
-        """Read the published plan."""
+        """Read the published plan. One that cannot be read is not read again before another is published."""
+        if self._unreadable is not None and (yield from self._epoch()) == self._unreadable[0]:
+            raise self._unreadable[1].with_traceback(None)
         command = b"".join(
             [
                 b"*3\r\n$4\r\nMGET\r\n",
@@ -270,7 +291,13 @@ class Conversation:
                 got="none in this Redis",
                 hint="run `feature-store apply`; is it the right URL and project?",
             )
-        self._published = PublishedPlan(ServingPlan.from_json(document), epoch, self._offered)
+        try:
+            plan = ServingPlan.from_json(document)
+        except NotPublishedError as error:
+            self._unreadable = epoch, error
+            raise
+        self._unreadable = None
+        self._published = PublishedPlan(plan, epoch, self._offered)
         self._observers.plan_read(self._published.plan.version)
         return self._published
 

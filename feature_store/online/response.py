@@ -100,6 +100,12 @@ class OnlineResponse:
         return self._decoder.service.prune_plan or None
 
     @property
+    def transforms(self) -> dict[str, str]:
+        """Per on-demand view of the service, the digest of the function that computes it. While a changed function is
+        rolled out, model servers run different ones."""
+        return self._decoder.service.functions()
+
+    @property
     def plan_version(self) -> int:
         """The registry version that served this."""
         return self._decoder.service.plan.version

@@ -329,6 +329,10 @@ class CompiledService:
             places.append(chosen)
         return Request(count, values, asked, b"".join(commands), ReplyParser(len(commands), []), places)
 
+    def functions(self) -> dict[str, str]:
+        """Per on-demand view the digest of its function."""
+        return {name: transform.digest for name, transform in self.transforms.items()}
+
     def is_for(self, model_features: Sequence[str] | None, prune_plan: str | None) -> bool:
         """Whether the service serves what a model was made for.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,8 @@ class Manifest:
         seconds: how long it took.
         rows: how many.
         missing: per feature, how many rows have no value, whether a default stands there or not.
+        functions: per on-demand view, the digests of the functions that computed it. Rows of the log of what was served
+            may have been computed by several.
     """
 
     project: str
@@ -78,6 +80,7 @@ class Manifest:
     seconds: float
     rows: int
     missing: dict[str, int]
+    functions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def missing_rates(self) -> dict[str, float]:

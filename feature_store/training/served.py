@@ -22,6 +22,7 @@ from feature_store.engines.served_log import (
     REQUEST_ID,
     REQUEST_ROW,
     SERVED_AT,
+    functions_of,
     log_files,
     one_feature_list,
     read_log,
@@ -82,6 +83,7 @@ def training_set_from_log(
         seconds=time.perf_counter() - begun,
         rows=joined.rows,
         missing=missing,
+        functions=functions_of(files),
     )
     return TrainingSet(joined, manifest, about.feature_types)
 

@@ -179,6 +179,7 @@ def historical_features(
         seconds=time.perf_counter() - begun,
         rows=joined.rows,
         missing=dict(joined.missing),
+        functions={name: (digest,) for name, digest in compiled.functions().items()},
     )
     return TrainingSet(joined, manifest, served_types(compiled))
 

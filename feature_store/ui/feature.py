@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from feature_store.definitions import OnDemandFeatureView
 from feature_store.registry.catalog import unknown
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: 
     rows = ", ".join(
         f'"{name}": {_listed(dtype) if name == many else _example(dtype)}' for name, dtype in request.items()
     )
+    # The function of an on-demand view is not in Redis: the client takes it from the file that defines it.
+    is_computed = isinstance(feature.view, OnDemandFeatureView)
+    functions = f', definitions="{_file_of(feature.view)}"' if is_computed else ""
     return (
         "from feature_store.online import OnlineClient\n\n"
-        f'client = OnlineClient("{shown_url}", project="{project}")\n'
+        f'client = OnlineClient("{shown_url}", project="{project}"{functions})\n'
         "response = client.get_online_features(\n"
         f'    ["{feature.reference}"],\n'
         f"    {{{rows}}},\n"
@@ -90,6 +94,10 @@ def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: 
         f'response.to_dict()["{feature.field.name}"]\n'
         f'response.status["{feature.field.name}"]'
     )
+
+
+def _file_of(view: Any) -> str:
+    return f"{view.function.partition(':')[0].replace('.', '/')}.py"
 
 
 def _example(dtype: str) -> str:
