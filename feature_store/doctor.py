@@ -170,6 +170,10 @@ def _stream(store: FeatureStore) -> Iterator[Finding]:
     ranges = topics.ranges([(topic, number) for topic, numbers in there.items() for number in numbers])
     for tiles in published.plan.tiles:
         partitions = [(tiles.topic, number) for number in there.get(tiles.topic, ())]
+        lost = store.online.lost_fences(tiles)
+        if lost is not None:
+            yield Finding("stream", "failed", lost.reason, lost.hint)
+            continue
         with store.online.tile_writer(tiles.view) as writer:
             fences = Fences(writer.fences(), [f"{topic}:{number}" for topic, number in partitions])
         if partitions:

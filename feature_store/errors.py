@@ -105,6 +105,10 @@ class NotPublishedError(OnlineStoreError):
     """No serving plan is published for the project."""
 
 
+class DamagedPlanError(NotPublishedError):
+    """What is published is incomplete, of two publications, or unreadable: Redis lost keys one by one."""
+
+
 class TransformError(OnlineStoreError):
     """An on-demand function is missing, differs from the applied one, or returned what it must not."""
 
@@ -203,6 +207,11 @@ class StaleWriteError(OnlineStoreError):
 
 class FenceError(OnlineStoreError):
     """A fence is not where the caller expects it: somebody else merged these events, or Redis went back in time."""
+
+
+class FencesLostError(OnlineStoreError):
+    """The fences of a stream view are not those of its tiles: Redis lost keys one by one. Nothing is merged into the
+    view until it is filled anew, since events would count twice."""
 
 
 class EmbeddedServerError(OnlineStoreError):

@@ -355,25 +355,31 @@ class FeatureStore:
                 )
             return stream(setup, workers or 1, stopped=stopped, until_caught_up=until_caught_up, report=tell)
 
-    def backfill(self, view: str, until: datetime, *, allow_gap: bool = False, report: Report | None = None) -> Filled:
+    def backfill(
+        self, view: str, until: datetime | None = None, *, allow_gap: bool = False, report: Report | None = None
+    ) -> Filled:
         """Fill a stream view anew: from its source's history before a time, and from Kafka since then.
 
         Meanwhile the view is served and streamed as it was; then the new one takes its place at once.
 
         Args:
             view: a stream view.
-            until: up to when the history is whole, UTC unless it says otherwise.
+            until: up to when the history is whole, UTC unless it says otherwise; None: the source has no history, and
+                the view is filled from all that the topic holds.
             allow_gap: go on when Kafka may have deleted messages of after that time.
             report: is told of the progress.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such stream view.
-            DefinitionError: its source has no history.
+            DefinitionError: there is a time, though its source has no history.
+            RequestError: the time is not past, or there is none though its source has a history.
             DataError, StreamError, OnlineStoreError: as their names say; run it again, and it goes on.
         """
         definitions = self._served()[0].served_definitions()
         definition = find(definitions.stream_feature_views, view, "stream view")
-        return self._backfill(definition, allow_gap=allow_gap, report=report).run(to_microseconds(until))
+        return self._backfill(definition, allow_gap=allow_gap, report=report).run(
+            None if until is None else to_microseconds(until)
+        )
 
     def get_online_features(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], *, now: datetime | int | None = None

@@ -77,9 +77,13 @@ def stream(
 def backfill(
     view: Annotated[str, typer.Argument(help="A stream view.")],
     until: Annotated[
-        datetime,
-        typer.Option(parser=read_time, metavar="TIME", help="Up to when the history is whole; from then on, Kafka."),
-    ],
+        datetime | None,
+        typer.Option(
+            parser=read_time,
+            metavar="TIME",
+            help="Up to when the history is whole; from then on, Kafka. Leave it out where the source has no history.",
+        ),
+    ] = None,
     repo: Repo = Path(),
     allow_gap: Annotated[
         bool, typer.Option("--allow-gap", help="Go on when Kafka may have deleted messages of after that time.")
@@ -87,6 +91,8 @@ def backfill(
     as_json: AsJson = False,
 ) -> None:
     """Fill a stream view anew from its source's history and from Kafka, while it is served as it was; then serve it.
+
+    It also repairs a view whose fences Redis has lost.
 
     Killed anywhere, it goes on when it is run again with the same time.
     """
@@ -152,6 +158,7 @@ class StreamProgress:
         parts: list[RenderableType] = [_partitions(status), self._views(status), Text(_faults(status), style="dim")]
         if status.trouble:
             parts.append(Text(f"waiting: {status.trouble}", style="yellow"))
+        parts += _stopped(status)
         return Group(*parts)
 
     def _views(self, status: Status) -> RenderableType:
@@ -192,7 +199,12 @@ def _summary(status: Status) -> RenderableType:
         for topic, c in sorted(status.topics.items())
     ]
     lines.append(_faults(status))
-    return Group(table("", {"view": "left"} | columns, rows), *(Text(line, style="dim") for line in lines))
+    told = [Text(line, style="dim") for line in lines]
+    return Group(table("", {"view": "left"} | columns, rows), *told, *_stopped(status))
+
+
+def _stopped(status: Status) -> list[Text]:
+    return [Text(f"{name} is not streamed: {why}", style="red") for name, why in sorted(status.stopped.items())]
 
 
 def _faults(status: Status) -> str:

@@ -13,6 +13,7 @@ A backfill that is under way goes on, unless its view changes.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from feature_store.errors import ConfigError, ConflictError
@@ -62,13 +63,12 @@ def roll_out(
         ConfigError: the number of buckets differs from the one that rows are stored under.
         ConflictError: a newer version is published, or somebody else publishes at the same time.
     """
-    published = online.published()
-    old = published.plan if published is not None else None
-    target = compile_plan(
-        definitions, project=project, version=version, previous=old, buckets=buckets, expire_keys=expire_keys
+    compiled = partial(
+        compile_plan, definitions, project=project, version=version, buckets=buckets, expire_keys=expire_keys
     )
-    if published is None or old is None:
-        return online.publish(target, over=None).plan
+    published = _whole(online, compiled)
+    old = published.plan
+    target = compiled(previous=old)
     _refuse_to_go_back(old, target)
     target = replace(_with_starts(target, old, fill_tiles), filling_tiles=_under_way(target, old))
     if replace(old, retired=(), retired_tiles=()) != target:
@@ -81,6 +81,22 @@ def roll_out(
     if published.plan != target:
         published = online.publish(target, over=published)
     return published.plan
+
+
+def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan]) -> PublishedPlan:
+    """The plan that is published: complete, and with marks. What Redis has lost of it is published again first; a plan
+    that is lost altogether is made again of what is stored.
+
+    Raises:
+        ConflictError: somebody else publishes at the same time.
+    """
+    found = online.find_published()
+    if found.is_empty:
+        return online.publish(compiled(), over=found)
+    plan = found.plan or online.remaining(compiled())
+    if found.problem is None and all(tiles.mark for tiles in (*plan.tiles, *plan.filling_tiles)):
+        return found.published
+    return online.publish(plan, over=replace(found, plan=plan))
 
 
 def _under_way(target: ServingPlan, old: ServingPlan) -> tuple[TilesPlan, ...]:

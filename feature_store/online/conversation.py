@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.definitions.dtypes import to_microseconds
 from feature_store.errors import (
+    DamagedPlanError,
     FeatureStoreError,
     NotPublishedError,
     OnlineStoreError,
@@ -285,14 +286,10 @@ class Conversation:
         refuse_errors(parser)
         document, epoch = parser.replies[0]
         if document is None or epoch is None:
-            raise NotPublishedError(
-                f"project {self._project}",
-                expected="a published serving plan",
-                got="none in this Redis",
-                hint="run `feature-store apply`; is it the right URL and project?",
-            )
+            raise _not_published(self._project, document, epoch)
         try:
             plan = ServingPlan.from_json(document)
+            plan.refuse_other_epoch(self._project, epoch)
         except NotPublishedError as error:
             self._unreadable = epoch, error
             raise
@@ -306,6 +303,22 @@ def _of_plan(published: PublishedPlan, service: str | Sequence[str], made_for: M
     compiled = published.service(service)
     compiled.refuse_unless_for(*made_for)
     return compiled
+
+
+def _not_published(project: str, document: bytes | None, epoch: bytes | None) -> NotPublishedError:
+    if document is None and epoch is None:
+        return NotPublishedError(
+            f"project {project}",
+            expected="a published serving plan",
+            got="none in this Redis",
+            hint="run `feature-store apply`; is it the right URL and project?",
+        )
+    lost, there = ("plan's key", "epoch") if document is None else ("epoch", "plan")
+    return DamagedPlanError(
+        f"serving plan of {project}",
+        problem=f"the {lost} is lost, though the {there} is there",
+        hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
+    )
 
 
 def _too_many_plans(project: str) -> OnlineStoreError:

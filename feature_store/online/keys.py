@@ -6,6 +6,7 @@
     {<project>:<bucket>}v:<group>:<generation>:<view>:<entity key>   a view's variable value
     {<project>:<bucket>}t:<view>:<generation>:<entity key>   a stream view's tiles
     {<project>:<bucket>}f:<view>:<generation>                a stream view's fences: which events its tiles hold
+    {<project>:<bucket>}m:<view>:<generation>                how often its fences were moved, as they say themselves
 
 Names are identifiers (groups join them with `+`), so `:` and `}` end them. The entity key comes last: integers as 4 or
 8 bytes, big-endian, two's complement; a string alone as UTF-8; a string that is one part of several with its length
@@ -65,6 +66,11 @@ def tiles_prefix(project: str, bucket: int, tiles: TilesPlan) -> bytes:
 def fences_key(project: str, bucket: int, tiles: TilesPlan) -> bytes:
     """The key of a stream view's fences in a bucket."""
     return b"%bf:%b:%d" % (tag(project, bucket), tiles.view.encode(), tiles.generation)
+
+
+def merges_key(project: str, bucket: int, tiles: TilesPlan) -> bytes:
+    """The key of how often a stream view's fences in a bucket were moved."""
+    return b"%bm:%b:%d" % (tag(project, bucket), tiles.view.encode(), tiles.generation)
 
 
 def fixed_width(dtypes: Sequence[DType]) -> int | None:

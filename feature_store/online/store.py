@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import struct
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -12,30 +11,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, DType
-from feature_store.errors import ConflictError, NotFoundError, NotPublishedError, StaleWriteError
-from feature_store.online import keys
+from feature_store.errors import NotFoundError, NotPublishedError, StaleWriteError
+from feature_store.online import fence_marks, keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import decode_variable, object_column, unbiased
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.endpoint import Endpoint
 from feature_store.online.entity_rows import entity_keys
 from feature_store.online.layout import ABSENT, FINGERPRINT_BYTES, RowLayout, decode_time
+from feature_store.online.publication import Found, Publications
+from feature_store.online.remains import Remains
 from feature_store.online.rows import StoredRows
 from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.tile_writer import TileWriter
 from feature_store.online.writer import ViewWriter, WriteCounts, layout_of
-from feature_store.registry.serving_plan import ServingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import redis
 
+    from feature_store.errors import FencesLostError
     from feature_store.online.inspection import StoredValue
     from feature_store.online.layout import FieldLayout, SegmentLayout
-    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, TilesPlan
+    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan
 
-PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
 NEWEST = files("feature_store.online").joinpath("lua/newest.lua").read_text()
 # Keys per SCAN and per UNLINK or MGET: what Redis does in well under a millisecond.
 _KEYS_PER_STEP = 1000
@@ -124,7 +124,7 @@ class OnlineStore:
         self._endpoint = Endpoint(url, timeout_s)
         self._project = project
         self._redis: Any = self._endpoint.client()
-        self._parsed: tuple[bytes, ServingPlan | None] = b"", None
+        self._publications = Publications(self._endpoint, self._redis, project)
         self._layouts: dict[str, RowLayout] = {}
 
     @property
@@ -134,23 +134,26 @@ class OnlineStore:
 
     # -- the plan -----------------------------------------------------------------------------------------------
 
+    def find_published(self) -> Found:
+        """What Redis holds of a publication, complete or not.
+
+        Raises:
+            NotPublishedError: the plan is of another version of the library.
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+        """
+        return self._publications.find()
+
     def published(self) -> PublishedPlan | None:
         """The plan that is published, or None.
 
         Raises:
-            NotPublishedError: what is there cannot be read.
-            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+            DamagedPlanError: what is published is incomplete, or cannot be read.
+            NotPublishedError, StoreConnectionError, StoreTimeoutError: as `find_published`.
         """
-        with self._endpoint.errors():
-            document, epoch = self._redis.mget(keys.plan_key(self._project), keys.epoch_key(self._project, 0))
-        if document is None or epoch is None:
-            return None
-        # Read again for nearly every call, and seldom another: of 5,000 features it takes 30 ms to parse.
-        known, plan = self._parsed
-        if plan is None or known != document:
-            plan = ServingPlan.from_json(document)
-            self._parsed = document, plan
-        return PublishedPlan(plan, epoch)
+        found = self._publications.find()
+        if found.problem is not None:
+            raise found.problem
+        return None if found.is_empty else found.published
 
     def require_published(self) -> PublishedPlan:
         """The plan that is published.
@@ -168,28 +171,31 @@ class OnlineStore:
             )
         return published
 
-    def publish(self, plan: ServingPlan, *, over: PublishedPlan | None) -> PublishedPlan:
+    def publish(self, plan: ServingPlan, *, over: PublishedPlan | Found | None) -> PublishedPlan:
         """Publish a plan in the place of another, at once for all readers and writers.
 
+        Args:
+            plan: the plan.
+            over: what the caller has found published, complete or not; None: nothing.
+
         Raises:
-            ConflictError: another than `over` is published.
+            ConflictError: something else than `over` is published.
         """
-        epoch = secrets.token_hex(keys.EPOCH_BYTES // 2).encode()
-        names = [
-            keys.plan_key(self._project),
-            *(keys.epoch_key(self._project, bucket) for bucket in range(plan.buckets)),
-        ]
-        expected = over.epoch if over is not None else b""
-        with self._endpoint.errors():
-            done = self._redis.eval(PUBLISH, len(names), *names, expected, plan.to_json(), epoch)
-        if not done:
-            raise ConflictError(
-                f"serving plan of {self._project}",
-                expected="the plan that was published before",
-                got="another, published meanwhile",
-                hint="plan and apply again",
-            )
-        return PublishedPlan(plan, epoch)
+        return self._publications.publish(plan, over=over, has_tiles=self._has_tiles)
+
+    def remaining(self, target: ServingPlan) -> ServingPlan:
+        """A plan that goes on with what is stored, where the plan that named it is lost; see online/remains.py.
+
+        Args:
+            target: what is to be served, compiled as if nothing were stored.
+
+        Raises:
+            ConfigError: keys are stored under more buckets than the plan has.
+        """
+        return Remains(self._endpoint, self._redis, self._project, self._scan).adopted(target)
+
+    def _has_tiles(self, tiles: TilesPlan, bucket: int) -> bool:
+        return any(self._scan(keys.tiles_prefix(self._project, bucket, tiles) + b"*"))
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
@@ -250,11 +256,10 @@ class OnlineStore:
             NotPublishedError, NotFoundError: there is no plan, or it is not being filled.
         """
         published = self.require_published()
-        if tiles not in published.plan.filling_tiles:
-            raise NotFoundError(
-                tiles.view, expected="a generation that is being filled", got=f"generation {tiles.generation}"
-            )
-        return TileWriter(self._endpoint, published, tiles)
+        for begun in published.plan.filling_tiles:
+            if begun == tiles:
+                return TileWriter(self._endpoint, published, begun)
+        raise _not_filling(tiles)
 
     def copy_rows(self, old: RowGroupPlan, new: RowGroupPlan) -> int:
         """Copy all that two layouts of a row group share; what only the new one has is null. Returns the rows copied.
@@ -289,9 +294,33 @@ class OnlineStore:
         Returns how many keys."""
         deleted = 0
         for bucket in range(self.require_published().plan.buckets):
-            deleted += self._unlink([keys.fences_key(self._project, bucket, tiles)])
+            name = (self._project, bucket, tiles)
+            deleted += self._unlink([keys.fences_key(*name), keys.merges_key(*name)])
             deleted += self._unlink_all(keys.tiles_prefix(self._project, bucket, tiles) + b"*")
         return deleted
+
+    def begin_tiles_anew(self, tiles: TilesPlan) -> None:
+        """Delete what a generation that is being filled holds, so that it can be filled from the beginning.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or it is not being filled.
+        """
+        published = self.require_published()
+        begun = next((one for one in published.plan.filling_tiles if one == tiles), None)
+        if begun is None:
+            raise _not_filling(tiles)
+        self.drop_tiles(begun)
+        for bucket in range(published.plan.buckets if begun.mark else 0):
+            fence_marks.mark(self._endpoint, self._redis, self._project, begun, bucket)
+
+    def lost_fences(self, tiles: TilesPlan) -> FencesLostError | None:
+        """The error for a generation whose fences are not those that it began with; None: they are.
+
+        Raises:
+            NotPublishedError, StoreConnectionError, StoreTimeoutError: as their names say.
+        """
+        buckets = self.require_published().plan.buckets
+        return fence_marks.lost(self._endpoint, self._redis, self._project, tiles, buckets)
 
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything stored of one entity, in composite keys too. Returns how many keys were deleted.
@@ -664,6 +693,10 @@ class FollowingWriter:
             writer.close()
             raise _stale(self._segment)
         return writer
+
+
+def _not_filling(tiles: TilesPlan) -> NotFoundError:
+    return NotFoundError(tiles.view, expected="a generation that is being filled", got=f"generation {tiles.generation}")
 
 
 def _stale(segment: SegmentPlan) -> StaleWriteError:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import ServingPlan, TilesPlan
 
 
-def begin(online: OnlineStore, view: str, start_us: int) -> TilesPlan:
+def begin(online: OnlineStore, view: str, start_us: int | None) -> TilesPlan:
     """Name a new generation, to be filled; the one that an earlier call named when it starts at the same time.
 
     Args:
         online: the online store.
         view: a stream view.
-        start_us: where the stream goes on after the history, microseconds since 1970.
+        start_us: where the stream goes on after the history, microseconds since 1970; None: there is no history.
 
     Raises:
         NotPublishedError, NotFoundError: there is no plan, or no such stream view in it.
@@ -39,11 +39,11 @@ def begin(online: OnlineStore, view: str, start_us: int) -> TilesPlan:
         raise NotFoundError(view, expected=f"a stream view: {known or 'none is applied'}", got=repr(view))
     generations = [served, *_of(view, plan.filling_tiles), *_of(view, plan.retired_tiles)]
     tiles = replace(served, generation=max(item.generation for item in generations) + 1, start_us=start_us)
-    for begun in _of(view, plan.filling_tiles):
-        if replace(begun, generation=0) == replace(tiles, generation=0):
-            return begun
+    for filling in _of(view, plan.filling_tiles):
+        if replace(filling, generation=0) == replace(tiles, generation=0):
+            return filling
     abandoned = _of(view, plan.filling_tiles)
-    online.publish(
+    begun = online.publish(
         replace(
             plan,
             filling_tiles=(*(item for item in plan.filling_tiles if item.view != view), tiles),
@@ -52,7 +52,7 @@ def begin(online: OnlineStore, view: str, start_us: int) -> TilesPlan:
         over=published,
     )
     drop_retired(online)
-    return tiles
+    return _of(view, begun.plan.filling_tiles)[0]
 
 
 def serve(online: OnlineStore, tiles: TilesPlan) -> None:

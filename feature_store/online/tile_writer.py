@@ -1,8 +1,10 @@
 """Merges deltas of stream views into their tiles, and moves the fences on in the same call.
 
-A fence is, per bucket and source of events (`<topic>:<partition>`), the offset of the next event to merge. A call names
-the fences that it expects and those that it leaves; when one is elsewhere, nothing happens. So every event is merged
-once, whoever sends it and however often: tiles and fences are written, lost and restored together.
+A fence is, per bucket and source of events (`<topic>:<partition>`), the offset of the next event to merge. A call
+names the fences that it expects and those that it leaves; when one is elsewhere, nothing happens. So every event is
+merged once, whoever sends it and however often: tiles and fences are written, lost and restored together. Where a
+Redis loses keys one by one, the fences may be gone while tiles stay; they hold the generation's mark (see
+publication.py), and a call that does not find it does nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from feature_store.errors import CorruptRowError, FenceError, StaleWriteError
+from feature_store.errors import CorruptRowError, FenceError, StaleWriteError, StoreReplyError
 from feature_store.online import keys
+from feature_store.online.fence_marks import BORN, fences_lost
 from feature_store.online.resp import KeyWriter, argument
 from feature_store.online.script_connection import ScriptConnection
 from feature_store.online.tile_layout import TileValueLayout
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import TilesPlan
 
 MERGE = files("feature_store.online").joinpath("lua/merge.lua").read_bytes()
-_STALE, _FENCED = -1, -2
+_STALE, _FENCED, _LOST = -1, -2, -3
 # Fields of the fences' hash that are no fences; a fence has a colon.
 LATE = b"late"
 
@@ -94,11 +97,20 @@ class TileWriter:
         """Per bucket, per source of events, the offset of the next event to merge.
 
         Raises:
+            FencesLostError: they are not those that the generation began with.
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
         """
-        return [
-            {field.decode(): int(value) for field, value in found.items() if b":" in field} for found in self._hashes()
-        ]
+        fences = []
+        for bucket, found in enumerate(self._hashes()):
+            if self.plan.mark and found.get(BORN) != self.plan.mark.encode():
+                raise fences_lost(
+                    self.plan, bucket, "they are of another generation" if BORN in found else "they are gone"
+                )
+            try:
+                fences.append({field.decode(): int(value) for field, value in found.items() if b":" in field})
+            except ValueError:
+                raise fences_lost(self.plan, bucket, "a fence is not a number") from None
+        return fences
 
     def late(self) -> int:
         """How many deltas came too late for every window, over the generation's whole life.
@@ -106,7 +118,8 @@ class TileWriter:
         Raises:
             StoreConnectionError, StoreTimeoutError: as `fences`.
         """
-        return sum(int(found.get(LATE, 0)) for found in self._hashes())
+        counts = [found.get(LATE, b"0") for found in self._hashes()]
+        return sum(int(count) for count in counts if count.isdigit())
 
     def merge(self, merge: Merge) -> list[int]:
         """Merge, and wait. Returns the indexes of the records that came too late for every window.
@@ -114,6 +127,7 @@ class TileWriter:
         Raises:
             StaleWriteError: another plan was published meanwhile; nothing was merged.
             FenceError: a fence is elsewhere; nothing was merged.
+            FencesLostError: the fences are not those of the tiles; nothing was merged.
             CorruptRowError: a stored value is not of this layout; nothing was merged.
             StoreReplyError: Redis refuses the merge (it is full, a replica, …); nothing was merged.
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time: whether it merged, the
@@ -154,11 +168,13 @@ class TileWriter:
                 got="others",
                 hint="go on at the stored fences",
             )
-        key = keys.decode(self.dtypes, merge.entity_keys[-reply - 3])
+        if reply == _LOST:
+            raise fences_lost(self.plan, merge.bucket, "they are gone, or come from an older copy")
+        key = keys.decode(self.dtypes, merge.entity_keys[-reply - 4])
         raise CorruptRowError(
             f"project {self._project}, tiles of {self.plan.view}({key})",
-            expected=f"a value that starts with {self.layout.fingerprint.hex()}",
-            got="another",
+            expected=f"{self.layout.size} bytes that start with {self.layout.fingerprint.hex()}",
+            got="another value",
             hint="something else wrote this key: delete the entity and backfill the view",
         )
 
@@ -181,11 +197,12 @@ class TileWriter:
         count = len(merge.entity_keys)
         return b"".join(
             [
-                b"*%d\r\n$7\r\nEVALSHA\r\n" % (count + 15),
+                b"*%d\r\n$7\r\nEVALSHA\r\n" % (count + 18),
                 self._sha_argument,
-                argument(b"%d" % (count + 2)),
+                argument(b"%d" % (count + 3)),
                 argument(keys.epoch_key(self._project, merge.bucket)),
                 argument(keys.fences_key(self._project, merge.bucket, self.plan)),
+                argument(keys.merges_key(self._project, merge.bucket, self.plan)),
                 self._key_arguments(merge),
                 argument(self._epoch),
                 argument(_moves(merge.advances)),
@@ -193,6 +210,8 @@ class TileWriter:
                 argument(" ".join(map(str, merge.counts.tolist())).encode()),
                 argument(merge.records.tobytes()),
                 argument(b"%d" % self._keep_ms),
+                argument(self.plan.mark.encode()),
+                argument(b"%d" % self.layout.size),
             ]
         )
 
@@ -207,7 +226,12 @@ class TileWriter:
     def _hashes(self) -> list[dict[bytes, bytes]]:
         head = b"*2\r\n$7\r\nHGETALL\r\n"
         named = [keys.fences_key(self._project, bucket, self.plan) for bucket in range(self.buckets)]
-        listed = self._connection.replies([head + argument(key) for key in named])
+        try:
+            listed = self._connection.replies([head + argument(key) for key in named])
+        except StoreReplyError as error:
+            if error.code != "WRONGTYPE":
+                raise
+            raise fences_lost(self.plan, None, "a key is of another type") from error
         return [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in listed]
 
 

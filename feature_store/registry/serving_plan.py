@@ -7,12 +7,13 @@ reads a plan, no pydantic.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.aggregates.windows import Windows
-from feature_store.errors import NotFoundError, NotPublishedError
+from feature_store.errors import DamagedPlanError, NotFoundError, NotPublishedError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -85,6 +86,7 @@ class TilesPlan:
         windows: what is kept and served.
         start_us: events before are not merged from the stream: a backfill has filled them from the history.
         event_time: the member that says when an event happened, and its unit; None: a plan of before it said so.
+        mark: what its fences in Redis hold (see online/publication.py); empty: a plan of before there were marks.
     """
 
     view: str
@@ -95,6 +97,7 @@ class TilesPlan:
     windows: Windows
     start_us: int | None = None
     event_time: tuple[str, str] | None = None
+    mark: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ class ServingPlan:
         unstored: views that prune plans left without a feature: should they come back, they are filled first.
         buckets: how many hash tags the project's keys are spread over.
         expire_keys: whether Redis drops a row once every view in it has expired.
+        epoch: that it was published with; empty: not published, or by a version of the library that did not say it.
     """
 
     project: str
@@ -217,6 +221,7 @@ class ServingPlan:
     buckets: int = 1
     expire_keys: bool = False
     format: int = field(default=FORMAT)
+    epoch: str = field(default="", compare=False)
 
     def group_of(self, view: str) -> RowGroupPlan:
         """The row group that holds a view.
@@ -267,24 +272,52 @@ class ServingPlan:
         """Read what `to_json` wrote.
 
         Raises:
-            NotPublishedError: the document is not a plan of this format.
+            NotPublishedError: the document is a plan of another format.
+            DamagedPlanError: the document is not a plan.
         """
         from pydantic import ValidationError
 
         try:
             plan = _adapter().validate_json(document)
         except ValidationError as error:
-            raise NotPublishedError(
-                "serving plan", expected="a plan that this version of the library reads", got=str(error)
+            _refuse_other_format(_format_of(document))
+            raise DamagedPlanError(
+                "serving plan",
+                expected="a plan that this version of the library reads",
+                got=str(error),
+                hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
             ) from None
-        if plan.format not in _READABLE:
-            raise NotPublishedError(
-                f"serving plan of {plan.project}",
-                expected=f"format {FORMAT}",
-                got=f"format {plan.format}",
-                hint="run the library version that applied it; or tear down, apply and materialize with this one",
-            )
+        _refuse_other_format(plan.format)
         return plan
+
+    def refuse_other_epoch(self, project: str, epoch: bytes) -> None:
+        """Raise a DamagedPlanError unless the plan is this project's, and was published with this epoch."""
+        if self.project == project and self.epoch in ("", epoch.decode(errors="replace")):
+            return
+        raise DamagedPlanError(
+            f"serving plan of {project}",
+            problem="the plan and the epoch are of two publications: one of the keys comes from an older copy",
+            hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
+        )
+
+
+def _refuse_other_format(found: object) -> None:
+    if found not in _READABLE:
+        raise NotPublishedError(
+            "serving plan",
+            expected=f"format {FORMAT}",
+            got=f"format {found}",
+            hint="run the library version that applied it; or tear down, apply and materialize with this one",
+        )
+
+
+def _format_of(document: bytes) -> object:
+    """The format that a document states; this one's when it states none."""
+    try:
+        found = json.loads(document)
+    except ValueError:
+        return FORMAT
+    return found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
 
 
 @cache

@@ -2,11 +2,17 @@
 
     begin     the plan names the new generation; readers and workers go on with the old one
     history   rows with event times before T, as far back as the longest window needs, through the same merges
-    stream    events with times from T on, from where Kafka has them up to its end
+    stream    events with times from T on, up to the topic's end
     serve     readers change over at once; workers go on at the fences of the new generation
 
 The history's fences count its rows as a partition's count its messages. So a backfill that was killed goes on exactly
 where it was. Another history (its fences carry a digest of the files) begins anew.
+
+A view whose source has no history is filled from all that the topic holds.
+
+Kafka finds messages by their timestamps. Those that brokers set (`message.timestamp.type=LogAppendTime`) say where T is
+in a topic; those that producers set may be wrong, so such a topic is read from its start, and events before T are left
+out by their own times.
 """
 
 from __future__ import annotations
@@ -57,6 +63,9 @@ _BATCH = 5_000
 # Kafka finds messages by their own times, which are not the events'. A message is taken to be sent no more than this
 # before the time that its event states; every message sent later than that is looked at.
 _MARGIN_US = 3_600_000_000
+# Of a partition whose start Kafka has deleted, so many messages are looked at to see how old what is left is, for so
+# long at most.
+_FIRST_MESSAGES, _FIRST_S = 100, 10.0
 # When no more than this is left of the stream, the workers take over; nobody waits longer for it than a moment.
 _LEFT = 5_000
 _WAIT_S = 0.2
@@ -122,27 +131,37 @@ class Backfill:
         self._view, self._online, self._folder, self._kafka = view, online, source_folder, kafka
         self._state, self._allow_gap, self._report = state_folder, allow_gap, report or Silent()
 
-    def run(self, until_us: int) -> Filled:
+    def run(self, until_us: int | None) -> Filled:
         """Fill a new generation, of the history before a time and the stream from then on, and serve it.
 
+        Args:
+            until_us: up to when the history is whole, microseconds since 1970; None: the source has no history.
+
         Raises:
-            DefinitionError: the view's source has no history.
-            RequestError: the time is not past.
+            DefinitionError: there is a time, though the view's source has no history.
+            RequestError: the time is not past, or there is none though the source has a history.
             DataError: the history cannot be read.
             StreamError: Kafka cannot be reached, or may have lost messages of after the time.
             OnlineStoreError: Redis cannot be reached; run it again.
         """
-        now_us = time.time_ns() // 1_000
-        if until_us > now_us:
-            where, latest = f"backfill of {self._view.name}", from_microseconds(now_us).isoformat()
-            raise RequestError(
-                where, expected=f"an end of the history before {latest}", got=from_microseconds(until_us).isoformat()
-            )
-        self._rows()
+        self._refuse_end(until_us)
         tiles = _again(lambda: tile_generations.begin(self._online, self._view.name, until_us))
         filled = self.fill(tiles)
         _again(lambda: tile_generations.serve(self._online, tiles))
         return filled
+
+    def _refuse_end(self, until_us: int | None) -> None:
+        """Raise an error when this is no end of the view's history."""
+        where, now_us = f"backfill of {self._view.name}", time.time_ns() // 1_000
+        if until_us is None:
+            if self._view.history is not None:
+                problem = "the source has a history, and nothing says up to when it is whole"
+                raise RequestError(where, problem=problem, hint="say it: --until TIME")
+            return
+        if until_us > now_us:
+            latest, got = from_microseconds(now_us).isoformat(), from_microseconds(until_us).isoformat()
+            raise RequestError(where, expected=f"an end of the history before {latest}", got=got)
+        self._rows()
 
     def fill(self, tiles: TilesPlan) -> Filled:
         """Fill a generation that the plan names as being filled; called again after a kill, it goes on.
@@ -154,6 +173,8 @@ class Backfill:
         rows = events = 0
         with self._locked():
             quarantine = Quarantine(self._state / "quarantine", self._state / "backfill", self._view.name)
+            if self._online.lost_fences(tiles) is not None:
+                self._online.begin_tiles_anew(tiles)
             if tiles.start_us is not None:
                 try:
                     rows = self._fill_from_history(tiles, tiles.start_us, quarantine)
@@ -216,7 +237,7 @@ class Backfill:
     def _rows(self) -> Rows:
         if self._view.history is None:
             where = f"KafkaSource({self._view.source.name!r}).history"
-            hint = "give the source a history: a ParquetSource of the same events"
+            hint = "leave --until out to fill the view from the topic alone, or give the source a history"
             raise DefinitionError(where, expected="the events on disk", got="none", hint=hint)
         return parquet_rows(self._view.history, self._view, self._folder)
 
@@ -237,7 +258,7 @@ class Backfill:
             known = {known.rpartition("/")[0] for fences in writer.fences() for known in fences}
         begun = {source for source in known if source.startswith(f"{HISTORY}:")}
         if begun != {name}:
-            self._online.drop_tiles(tiles)
+            self._online.begin_tiles_anew(tiles)
 
     # -- stream -------------------------------------------------------------------------------------------------
 
@@ -288,16 +309,43 @@ class Backfill:
     def _firsts(
         self, reader: PartitionConsumer, partitions: list[Partition], start_us: int | None
     ) -> dict[Partition, int]:
-        """Where messages of after the history's end begin."""
+        """Where to begin to read for messages of after the history's end.
+
+        Raises:
+            StreamError: Kafka may have deleted such messages.
+        """
+        starts = {partition: reader.range(partition)[0] for partition in partitions}
         if start_us is None:
-            return {}
-        topic = self._view.source.topic
-        firsts = reader.offsets_at(topic, [number for _, number in partitions], start_us - _MARGIN_US)
-        for partition, offset in firsts.items():
-            first, _ = reader.range(partition)
-            if first > 0 and offset <= first:
+            return starts
+        since_us, topic = start_us - _MARGIN_US, self._view.source.topic
+        if Topics(self._kafka).are_times_of_brokers(topic):
+            firsts = reader.offsets_at(topic, [number for _, number in partitions], since_us)
+            kept = {partition: offset > starts[partition] for partition, offset in firsts.items()}
+        else:
+            _LOG.info("producers set the timestamps of topic %s: it is read from its start", topic)
+            firsts = starts
+            kept = {partition: self._begins_before(reader, partition, since_us) for partition in partitions}
+        for partition, first in starts.items():
+            if first > 0 and not kept[partition]:
                 self._tell_of_gap(partition, first, start_us)
         return firsts
+
+    def _begins_before(self, reader: PartitionConsumer, partition: Partition, since_us: int) -> bool:
+        """Whether one of the first messages that a partition holds is of an event before a time."""
+        first, end = reader.range(partition)
+        wanted = min(end, first + _FIRST_MESSAGES)
+        if first == 0 or first == end:
+            return first == 0
+        reader.place({partition: first})
+        decoder = JsonDecoder(self._view.source)
+        until = time.monotonic() + _FIRST_S
+        while reader.positions[partition] < wanted and time.monotonic() < until:
+            for span in reader.poll(_FIRST_MESSAGES, _WAIT_S).spans.values():
+                events = decoder.decode([message.value() for message in span.messages])
+                if len(events) and events.event_us.min() < since_us:
+                    return True
+        reader.place({})
+        return False
 
     def _tell_of_gap(self, partition: Partition, first: int, start_us: int) -> None:
         error = StreamError(

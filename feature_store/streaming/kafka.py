@@ -25,7 +25,7 @@ with extra("kafka", "streaming"):
         Producer,
         TopicPartition,
     )
-    from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+    from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -406,6 +406,16 @@ class Topics:
                 found.append({(at.topic, at.partition): done.result(_ANSWER_S).offset for at, done in asked.items()})
         first, end = found
         return {partition: (first[partition], end[partition]) for partition in first}
+
+    def are_times_of_brokers(self, topic: str) -> bool:
+        """Whether brokers, not producers, set the timestamps of a topic's messages; False when Kafka does not tell."""
+        asked = ConfigResource(ResourceType.TOPIC, topic)
+        try:
+            found = self._admin.describe_configs([asked])[asked].result(_ANSWER_S)
+        except KafkaException as error:
+            _LOG.info("the settings of topic %s cannot be read: %s", topic, _reason(error))
+            return False
+        return str(found["message.timestamp.type"].value) == "LogAppendTime"
 
     def create(self, topic: str, like: str) -> None:
         """Make a topic with as many partitions as another, unless there is one.

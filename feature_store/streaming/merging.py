@@ -11,7 +11,7 @@ import numpy as np
 
 from feature_store.aggregates.deltas import deltas
 from feature_store.definitions.expression import expression
-from feature_store.errors import CorruptRowError, FenceError, StaleWriteError
+from feature_store.errors import CorruptRowError, FenceError, FencesLostError, StaleWriteError
 from feature_store.online import keys
 from feature_store.online.tile_writer import Merge
 from feature_store.streaming.fences import LANES, Fences
@@ -195,7 +195,8 @@ class ViewMerger:
         """Take the answers to the first batch that is under way. Returns how many of its calls the fences refused, too.
 
         Raises:
-            StaleWriteError, CorruptRowError: as TileWriter.answer; all answers of the batch are taken before.
+            StaleWriteError, CorruptRowError, FencesLostError: as TileWriter.answer; all answers of the batch are taken
+                before.
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
         """
         prepared = self._under_way.popleft()
@@ -207,7 +208,7 @@ class ViewMerger:
                 outcome.merged += call.events
             except FenceError:
                 refused += 1
-            except (StaleWriteError, CorruptRowError) as found:
+            except (StaleWriteError, CorruptRowError, FencesLostError) as found:
                 error = found
         if error is not None:
             raise error

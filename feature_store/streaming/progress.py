@@ -12,6 +12,7 @@ from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.pipeline import source_name
 
 if TYPE_CHECKING:
+    from feature_store.errors import FencesLostError
     from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
     from feature_store.streaming.routes import StreamedView
@@ -38,11 +39,13 @@ class Goals:
             ranges = {partition: consumer.range(partition) for partition in partitions}
         finally:
             consumer.close()
+        self._lost: dict[str, FencesLostError] = {}
         # An empty partition has nothing to reach.
         self._ends = {partition: end for partition, (first, end) in ranges.items() if end > first}
 
     def are_reached(self) -> bool:
-        """Whether every view has merged everything up to the ends; False while that cannot be told."""
+        """Whether every view has merged everything up to the ends, except those whose fences are lost; False while that
+        cannot be told."""
         with contextlib.suppress(OnlineStoreError, RegistryError):
             return all(self._is_reached(view) for view in self._catalog.views())
         return False
@@ -51,8 +54,18 @@ class Goals:
         """Close the connections."""
         self._catalog.close()
 
+    def refuse_lost(self) -> None:
+        """Raise the FencesLostError of a view that could not be streamed up to the ends."""
+        for error in self._lost.values():
+            raise error
+
     def _is_reached(self, view: StreamedView) -> bool:
         ends = {source_name(item): end for item, end in self._ends.items() if item[0] == view.source.topic}
+        error = self._catalog.online.lost_fences(view.tiles)
+        self._lost.pop(view.tiles.view, None)
+        if error is not None:
+            self._lost[view.tiles.view] = error
+            return True
         with self._catalog.writer(view) as writer:
             fences = Fences(writer.fences(), ends)
         return all((fences.start(source) or 0) >= end for source, end in ends.items())

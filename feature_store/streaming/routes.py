@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from feature_store.definitions.source import KafkaSource
+    from feature_store.errors import FencesLostError
     from feature_store.online.store import OnlineStore
     from feature_store.online.tile_writer import TileWriter
     from feature_store.registry.serving_plan import TilesPlan
@@ -24,6 +25,17 @@ class StreamedView(NamedTuple):
 
     tiles: TilesPlan
     source: KafkaSource
+
+
+def intact(online: OnlineStore, views: Iterable[StreamedView]) -> tuple[list[StreamedView], dict[str, FencesLostError]]:
+    """The views that can be streamed, and by name those whose fences are lost, with the reason.
+
+    Raises:
+        NotPublishedError, StoreConnectionError, StoreTimeoutError: as their names say.
+    """
+    found = [(view, online.lost_fences(view.tiles)) for view in views]
+    lost = {view.tiles.view: error for view, error in found if error is not None}
+    return [view for view, error in found if error is None], lost
 
 
 def routes_of(online: OnlineStore, views: Iterable[StreamedView]) -> list[Route]:

@@ -75,6 +75,7 @@ class Status:
         positions: per partition, up to where it is read, and where it ends (None: not known).
         trouble: what keeps a worker from going on; empty: nothing.
         restarts: workers that died and were started again.
+        stopped: views that are not streamed, and why.
     """
 
     views: dict[str, ViewCounts] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Status:
     positions: dict[Partition, tuple[int, int | None]] = field(default_factory=dict)
     trouble: str = ""
     restarts: int = 0
+    stopped: dict[str, str] = field(default_factory=dict)
 
     def view(self, name: str) -> ViewCounts:
         """The counts of a view."""
@@ -126,6 +128,7 @@ class Status:
             known = self.positions.get(partition, position)
             self.positions[partition] = max(position, known, key=lambda at_end: at_end[0])
         self.trouble = self.trouble or other.trouble
+        self.stopped |= other.stopped
 
     def to_document(self) -> dict[str, Any]:
         """As JSON types."""
@@ -142,6 +145,7 @@ class Status:
             "batches": self.batches,
             "merge_seconds": round(self.merge_seconds, 3),
             "restarts": self.restarts,
+            "stopped": dict(sorted(self.stopped.items())),
         }
 
 

@@ -1,9 +1,9 @@
 """One consumer: reads the partitions that its group gives it, and merges them; it can be killed anywhere.
 
-The fences in Redis say which events are merged. Whenever something is not as expected - partitions come or go, a fence
-refuses, Redis was away, another plan is published - the worker lets go of all that it has under way, reads the fences
-and goes on there. A view that is far behind the others of its topic is read for by itself until it has caught up, so
-that the others stay fresh.
+The fences in Redis say which events are merged. Whenever something is not as expected - partitions come or go, a
+fence refuses, Redis was away, another plan is published - the worker lets go of all that it has under way, reads the
+fences and goes on there. A view whose fences are lost is stopped, and the others go on. A view that is far behind the
+others of its topic is read for by itself until it has caught up, so that the others stay fresh.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from feature_store.streaming.dead_letters import DeadLetters
 from feature_store.streaming.kafka import GroupConsumer
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import Replay, earliest, enter
-from feature_store.streaming.routes import routes_of, wanted_of
+from feature_store.streaming.routes import intact, routes_of, wanted_of
 from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
@@ -57,13 +57,15 @@ class _Open:
     """What a worker works with under one plan.
 
     Attributes:
-        views: what it streams.
+        served: the stream views of the plan.
+        views: those of them that are streamed.
         consumer: reads.
         pipeline: merges.
         partitions: those that the pipeline has the fences of.
         behind: reads for views that are far behind.
     """
 
+    served: list[StreamedView]
     views: list[StreamedView]
     consumer: GroupConsumer
     pipeline: Pipeline
@@ -140,16 +142,32 @@ class Worker:
 
     def _begin(self) -> _Open:
         """Find out what is to be streamed, and connect."""
-        views = self._catalog.views()
+        served = self._catalog.views()
+        views = self._intact(served)
         topics = sorted({view.source.topic for view in views})
         if self._consumer is None:
             self._consumer = GroupConsumer(self._setup.kafka, self._setup.group, topics, self._hand_over)
         elif self._consumer.topics != topics:
             self._consumer.subscribe(topics)
         self._open = _Open(
-            views, self._consumer, Pipeline(routes_of(self._catalog.online, views), self._letters, self._status)
+            served, views, self._consumer, Pipeline(routes_of(self._catalog.online, views), self._letters, self._status)
         )
         return self._open
+
+    def _intact(self, served: list[StreamedView]) -> list[StreamedView]:
+        """The views whose fences are there.
+
+        Raises:
+            FencesLostError: those of all views are lost.
+        """
+        views, lost = intact(self._catalog.online, served)
+        for name, error in lost.items():
+            if name not in self._status.stopped:
+                _LOG.error("%s is not streamed: %s", name, error)
+        self._status.stopped = {name: str(error) for name, error in lost.items()}
+        if not views:
+            raise next(iter(lost.values()))
+        return views
 
     def _hand_over(self) -> None:
         """Move the fences to where events were taken, so that whoever goes on there reads nothing again."""
@@ -237,6 +255,8 @@ class Worker:
         if now - self._moved_at > _CATCH_UP_S:
             self._moved_at = now
             opened.pipeline.catch_up(opened.partitions & opened.consumer.assigned)
+            if self._status.stopped and self._catalog.views() != opened.served:
+                raise StaleWriteError("stream", problem="another plan was published meanwhile")
             if now - self._read_at > _CATCH_UP_S:
                 # No merge would tell that Redis went back in time.
                 opened.pipeline.verify()

@@ -179,6 +179,7 @@ def stream(
         report: is told the status of all workers, several times a second.
 
     Raises:
+        FencesLostError: the fences of a view are lost, and it is to be caught up; the others are.
         FeatureStoreError: as Workers.
     """
     goals = Goals(setup) if until_caught_up else None
@@ -193,6 +194,8 @@ def stream(
         if goals is not None:
             goals.close()
     report(workers.status)
+    if goals is not None:
+        goals.refuse_lost()
     return workers.status
 
 

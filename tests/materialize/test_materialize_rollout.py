@@ -182,7 +182,7 @@ def assert_whole(project: Project, plan: ServingPlan) -> None:
     assert project.online.require_published().plan == plan
     assert not (plan.filling or plan.filling_tiles or plan.retired or plan.retired_tiles)
     assert project.read() == SERVED
-    of_tiles = {f"{kind}:{tiles.view}:{tiles.generation}" for tiles in plan.tiles for kind in "tf"}
+    of_tiles = {f"{kind}:{tiles.view}:{tiles.generation}" for tiles in plan.tiles for kind in "tfm"}
     assert project.stored() == of_tiles | {f"r:{group.name}:{group.generation}" for group in plan.groups}
 
 
@@ -326,4 +326,4 @@ def test_a_backfill_is_given_up_when_features_of_its_view_change_their_names(pro
     plan = project.apply(2, [clicks(named), *FIRST[1:]])
     assert generations(plan) == {"clicks": 1, "steady": 1}
     assert not plan.filling_tiles
-    assert project.stored() == {"t:clicks:1", "f:clicks:1", "t:steady:1", "f:steady:1", "r:user:1"}
+    assert project.stored() == {f"{kind}:{view}:1" for kind in "tfm" for view in ("clicks", "steady")} | {"r:user:1"}

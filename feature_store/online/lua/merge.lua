@@ -1,6 +1,6 @@
 -- Merges deltas into the tiles of many entities and moves the fences on, at once: no crash lies between the two.
 --
--- KEYS  epoch, fences, one key per entity
+-- KEYS  epoch, fences, merges, one key per entity
 -- ARGV  epoch expected
 --       fences: `field expected next …`, separated by spaces; expected `-`: none yet
 --       fingerprint of the layout
@@ -11,17 +11,33 @@
 --       per entity how many of the records are its own, separated by spaces
 --       the records, one after the other
 --       milliseconds after an entity's newest event at which its key may go (0: never)
+--       mark of the generation (empty: of a plan that names none)
+--       bytes of a value
 -- Returns the numbers (from 1) of the records that came too late for the ring with the longest reach; or, with nothing
--- merged, -1: another serving plan is published; -2: a fence is not where the caller expects it; -2 - i: the value of
--- entity i is not of this layout. All that can fail is checked before the first write, since what a script wrote before it
--- failed stays.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+-- merged, -1: another serving plan is published; -2: a fence is not where the caller expects it; -3: the fences are not
+-- those of the generation; -3 - i: the value of entity i is not of this layout. All that can fail is checked before the
+-- first write, since what a script wrote before it failed stays.
+--
+-- Fences that are lost would let every event be merged again. So they hold the generation's mark, and how many merges
+-- there were, which a key beside them holds too: fences that come from an older copy have another number.
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
   return -1
 end
 local unpack_bytes, pack_bytes = struct.unpack, struct.pack
 local sub, floor = string.sub, math.floor
 
+local marks = redis.pcall('HMGET', KEYS[2], 'born', 'merges', 'late')
+local late = tonumber(marks[3] or 0)
+if marks.err or not late then
+  return -3
+end
 local moves = {}
+if ARGV[11] ~= '' then
+  if marks[1] ~= ARGV[11] or not marks[2] or redis.pcall('GET', KEYS[3]) ~= marks[2] then
+    return -3
+  end
+  moves = { 'merges', string.format('%.0f', tonumber(marks[2]) + 1) }
+end
 for field, expected, next_offset in string.gmatch(ARGV[2], '(%S+) (%S+) (%S+)') do
   if (redis.call('HGET', KEYS[2], field) or '-') ~= expected then
     return -2
@@ -152,13 +168,16 @@ end
 local longest = tonumber(ARGV[7])
 
 -- First all that can fail.
-local heads = {}
-for i = 3, #KEYS do
-  local head = redis.call('GETRANGE', KEYS[i], 0, head_end)
-  if #head > 0 and (#head ~= record_size + prefix or sub(head, 1, prefix) ~= fingerprint) then
+local heads, value_size = {}, tonumber(ARGV[12])
+for i = 4, #KEYS do
+  local head = redis.pcall('GETRANGE', KEYS[i], 0, head_end)
+  if type(head) ~= 'string' then
     return -i
   end
-  heads[i - 2] = head
+  if #head > 0 and (sub(head, 1, prefix) ~= fingerprint or redis.call('STRLEN', KEYS[i]) ~= value_size) then
+    return -i
+  end
+  heads[i - 3] = head
 end
 
 local refused = {}
@@ -222,7 +241,7 @@ local keep_ms = tonumber(ARGV[10])
 local entity = 0
 for count in string.gmatch(ARGV[8], '%d+') do
   entity = entity + 1
-  local key, stored = KEYS[entity + 2], heads[entity]
+  local key, stored = KEYS[entity + 3], heads[entity]
   local first, head = 1, nil
   if #stored > 0 then
     head = { unpack_bytes(format, stored, prefix + 1) }
@@ -251,9 +270,12 @@ for count in string.gmatch(ARGV[8], '%d+') do
 end
 
 if #refused > 0 then
-  redis.call('HINCRBY', KEYS[2], 'late', #refused)
+  moves[#moves + 1], moves[#moves + 2] = 'late', string.format('%.0f', late + #refused)
 end
 if #moves > 0 then
   redis.call('HSET', KEYS[2], unpack(moves))
+end
+if ARGV[11] ~= '' then
+  redis.call('SET', KEYS[3], moves[2])
 end
 return refused

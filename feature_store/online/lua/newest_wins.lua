@@ -4,10 +4,11 @@
 -- ARGV  epoch expected, empty row, offset of the segment, n segments in one string, n,
 --       microseconds after the event time at which a key may go (0: never), bytes of the times at the start of a segment:
 --       8 or, with a creation time, 16, offset of the segment in the rows that are copied[, n variable values]
+-- A value that is no row of the layout (another type, or length) is replaced; its other views have no value then.
 -- A row that is copied is not written when the one that it was copied from holds that view's segment no more.
 -- Returns how many rows were older than the stored ones or are gone there, or -1 when the epoch is another: the serving
 -- plan has changed since the caller read it, and nothing was written.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
   return -1
 end
 local empty, offset, segments, n, keep_us = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -35,8 +36,8 @@ local function is_older(new, stored)
 end
 
 local function is_gone(key)
-  local event_ts = redis.call('GETRANGE', key, copied_offset, copied_offset + 7)
-  return #event_ts ~= 8 or event_ts == absent
+  local event_ts = redis.pcall('GETRANGE', key, copied_offset, copied_offset + 7)
+  return type(event_ts) ~= 'string' or #event_ts ~= 8 or event_ts == absent
 end
 
 local function keep(key, segment)
@@ -54,12 +55,12 @@ local older = 0
 for i = 1, n do
   local key = KEYS[i + 1]
   local segment = string.sub(segments, (i - 1) * size + 1, i * size)
-  local stored = redis.call('GETRANGE', key, offset, offset + times - 1)
+  local stored = redis.pcall('GETRANGE', key, offset, offset + times - 1)
   local written = true
   if is_copy and is_gone(KEYS[last_key + i]) then
     older = older + 1
     written = false
-  elseif #stored ~= times then
+  elseif type(stored) ~= 'string' or redis.call('STRLEN', key) ~= #empty then
     redis.call('SET', key, before .. segment .. after)
   elseif is_older(segment, stored) then
     older = older + 1

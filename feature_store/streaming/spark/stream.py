@@ -36,8 +36,8 @@ from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.progress import Goals
 from feature_store.streaming.replay import earliest, go_on
-from feature_store.streaming.routes import routes_of, wanted_of
-from feature_store.streaming.spark.tasks import STALE, MergeTask, behind, told_of
+from feature_store.streaming.routes import intact, routes_of, wanted_of
+from feature_store.streaming.spark.tasks import LOST, STALE, MergeTask, behind, told_of
 from feature_store.streaming.status import Status
 from feature_store.streaming.worker import far_behind
 from feature_store.streaming.workers import prepare_topics
@@ -169,7 +169,8 @@ class SparkStream:
 
     def _begin(self) -> None:
         """Find out what is to be streamed and from where on, and start to read."""
-        self._views = views = self._catalog.views()
+        self._views = self._catalog.views()
+        views = self._intact(self._views)
         kept = self._kept(sorted({view.source.topic for view in views}))
         with contextlib.closing(Pipeline(routes_of(self._catalog.online, views), None, Status())) as pipeline:
             pipeline.load(wanted_of(views, kept))
@@ -183,6 +184,19 @@ class SparkStream:
                 "far behind in the stream, and read for by themselves until caught up: %s", ", ".join(sorted(far))
             )
             self._read([view for view in views if view.tiles.view in far], kept, first)
+
+    def _intact(self, served: list[StreamedView]) -> list[StreamedView]:
+        """The views whose fences are there.
+
+        Raises:
+            FencesLostError: those of all views are lost.
+        """
+        views, lost = intact(self._catalog.online, served)
+        with self._counting:
+            self._status.stopped = {name: str(error) for name, error in lost.items()}
+        if not views:
+            raise next(iter(lost.values()))
+        return views
 
     def _read(
         self, views: list[StreamedView], kept: Mapping[Partition, tuple[int, int]], others: _Reading | None
@@ -273,6 +287,8 @@ class SparkStream:
         faults = {one.fault for one in told} - {""}
         if STALE in faults:
             raise _replaced()
+        if LOST in faults:
+            self._intact(self._views)
         if faults:
             raise _moved()
         reading.at = reading.at | ends
@@ -358,6 +374,7 @@ def stream(
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
+        FencesLostError: the fences of a view are lost, and it is to be caught up; the others are.
         StreamError: Kafka cannot be reached, or lacks a topic.
         EngineError: Spark cannot be started, has no connector, or fails again and again.
     """
@@ -380,6 +397,8 @@ def stream(
     finally:
         if goals is not None:
             goals.close()
+    if goals is not None:
+        goals.refuse_lost()
     return found
 
 

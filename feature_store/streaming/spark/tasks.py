@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.engines.spark.kafka import messages, row_of
-from feature_store.errors import StaleWriteError
+from feature_store.errors import FencesLostError, StaleWriteError
 from feature_store.online.store import OnlineStore
 from feature_store.streaming.dead_letters import DeadLetters
 from feature_store.streaming.kafka import Span
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from feature_store.streaming.kafka import Message, Partition
     from feature_store.streaming.routes import StreamedView
 
-# Faults: fences are before the batch; somebody else moved them meanwhile; another plan was published meanwhile.
-BEHIND, REFUSED, STALE = "behind", "refused", "stale"
+# Faults: fences are before the batch; somebody else moved them meanwhile; another plan was published meanwhile; fences
+# are lost.
+BEHIND, REFUSED, STALE, LOST = "behind", "refused", "stale", "lost"
 # Messages that are merged at a time, as by a worker.
 _BATCH = 5_000
 # How long letters may take to arrive before the task fails, and with it the batch.
@@ -127,7 +128,11 @@ class _Share:
             self._fault = STALE
             return
         self._pipelines[partition] = pipeline
-        pipeline.load(wanted_of(views, [partition]))
+        try:
+            pipeline.load(wanted_of(views, [partition]))
+        except FencesLostError:
+            self._fault = LOST
+            return
         pipeline.skip(partition, self._task.firsts.get(partition, 0))
         if behind(pipeline.starts(), self._at):
             self._fault = BEHIND
@@ -157,6 +162,8 @@ class _Share:
                 pipeline.catch_up([partition])
         except StaleWriteError:
             self._fault = STALE
+        except FencesLostError:
+            self._fault = LOST
         if pipeline.refused:
             self._fault = REFUSED
 

@@ -1,0 +1,68 @@
+"""The marks of a generation's fences: whether they are there, and setting them again when the generation begins anew.
+
+born     the tag that the serving plan names for the generation
+merges   how often the fences were moved; a key beside the fences holds it, too
+layout   of a generation that is served: a digest of what its tiles hold of which events
+start    of a generation that is served: `start_us` of its plan, empty when it has none
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from feature_store.errors import FencesLostError
+from feature_store.online import keys
+
+if TYPE_CHECKING:
+    from feature_store.online.endpoint import Endpoint
+    from feature_store.registry.serving_plan import TilesPlan
+
+BORN, MERGES, LAYOUT, START = b"born", b"merges", b"layout", b"start"
+
+
+def lost(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, buckets: int) -> FencesLostError | None:
+    """The error for a generation whose fences are not those that its plan names; None: they are.
+
+    Raises:
+        StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+    """
+    if not tiles.mark:
+        return None
+    for bucket in range(buckets):
+        with endpoint.errors(), client.pipeline(transaction=True) as together:
+            together.hmget(keys.fences_key(project, bucket, tiles), BORN, MERGES)
+            together.get(keys.merges_key(project, bucket, tiles))
+            marks, merges = together.execute(raise_on_error=False)
+        problem = _problem(tiles, marks, merges)
+        if problem:
+            return fences_lost(tiles, bucket, problem)
+    return None
+
+
+def mark(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, bucket: int) -> None:
+    """Give fences that are gone their mark again; the tiles of the bucket must be gone, too."""
+    with endpoint.errors(), client.pipeline(transaction=True) as together:
+        together.hset(keys.fences_key(project, bucket, tiles), mapping={BORN: tiles.mark, MERGES: 0})
+        together.set(keys.merges_key(project, bucket, tiles), 0)
+        together.execute()
+
+
+def fences_lost(tiles: TilesPlan, bucket: int | None, problem: str) -> FencesLostError:
+    """The error for fences that are not those of a generation."""
+    return FencesLostError(
+        f"fences of {tiles.view}, generation {tiles.generation}" + ("" if bucket is None else f", bucket {bucket}"),
+        problem=f"{problem}; events that are merged already would count again, so nothing is merged into the view",
+        hint=f"run `feature-store backfill {tiles.view}` (with --until, if its source has a history), which fills the "
+        "view anew; and see that Redis evicts no keys",
+    )
+
+
+def _problem(tiles: TilesPlan, marks: Any, merges: Any) -> str:
+    if isinstance(marks, Exception) or isinstance(merges, Exception):
+        return "a key is of another type"
+    born, moved = marks
+    if born is None:
+        return "they are gone"
+    if born != tiles.mark.encode():
+        return "they are of another generation"
+    return "" if moved is not None and moved == merges else "they, or the key beside them, come from an older copy"

@@ -1,0 +1,180 @@
+"""What a project still holds in Redis when its serving plan is lost: what of it a new plan can go on with.
+
+A generation is *adopted* where the stored keys prove that it is whole and of the wanted layout: every value has the
+layout's fingerprint and length, and lies in the bucket that its key belongs to. Rows are adopted where they are of
+one generation alone; while a rollout is under way there are two, and nobody knows how far it is. Tiles are adopted
+where the fences of all buckets have one mark and say that the generation was served under this layout. All else is
+deleted, and its generation numbers are not used again.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import replace
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from feature_store.aggregates.windows import Windows
+from feature_store.errors import ConfigError
+from feature_store.online import keys
+from feature_store.online.layout import RowLayout
+from feature_store.online.publication import layout_digest
+from feature_store.online.tile_layout import TileValueLayout
+from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from feature_store.online.endpoint import Endpoint
+    from feature_store.registry.serving_plan import ServingPlan
+
+FITS = files("feature_store.online").joinpath("lua/fits.lua").read_text()
+_KEY = re.compile(rb"\{[^:}]+:(\d+)\}([rvtfm]):([^:]+):(\d+)(?::|$)", re.DOTALL)
+# What the fences of a history are named; see streaming/backfill.py.
+_HISTORY = b"@history:"
+
+
+class Generation(NamedTuple):
+    """A generation of a row group or of a stream view, by the kinds of keys that belong together."""
+
+    kinds: str
+    name: str
+    number: int
+
+
+class Remains:
+    """Looks through the keys of a project that has no readable plan.
+
+    Args:
+        endpoint: the Redis server.
+        client: a redis-py client of it.
+        project: the project's name.
+        scan: walks over the names of keys.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, client: Any, project: str, scan: Callable[[bytes], Iterator[list[bytes]]]
+    ) -> None:
+        self._endpoint, self._redis, self._project, self._scan = endpoint, client, project, scan
+
+    def adopted(self, target: ServingPlan) -> ServingPlan:
+        """A plan that goes on with what can be adopted, and retires all else.
+
+        Args:
+            target: what is to be served, compiled as if nothing were stored.
+
+        Raises:
+            ConfigError: keys are stored under more buckets than the plan has.
+        """
+        stored = self._stored(target.buckets)
+        groups = tuple(self._group(group, stored, target.buckets) for group in target.groups)
+        tiles = tuple(self._tiles(one, stored, target.buckets) for one in target.tiles)
+        named = {Generation("rv", group.name, group.generation) for group in groups}
+        named |= {Generation("tfm", one.view, one.generation) for one in tiles}
+        left = sorted(stored - named)
+        return replace(
+            target,
+            groups=groups,
+            tiles=tiles,
+            retired=tuple(RowGroupPlan(one.name, (), (), one.number, ()) for one in left if one.kinds == "rv"),
+            retired_tiles=tuple(
+                TilesPlan(one.name, (), (), one.number, "", Windows((), ())) for one in left if one.kinds == "tfm"
+            ),
+        )
+
+    def _stored(self, buckets: int) -> set[Generation]:
+        found = set()
+        for names in self._scan(b"{%b:*" % self._project.encode()):
+            for name in names:
+                parts = _KEY.match(name)
+                if parts is not None:
+                    _refuse_bucket(int(parts[1]), buckets)
+                    kinds = "rv" if parts[2] in b"rv" else "tfm"
+                    found.add(Generation(kinds, parts[3].decode(), int(parts[4])))
+        return found
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    def _group(self, group: RowGroupPlan, stored: set[Generation], buckets: int) -> RowGroupPlan:
+        numbers = _numbers(stored, "rv", group.name)
+        if len(numbers) == 1:
+            adopted = replace(group, generation=numbers[0])
+            if self._fit(RowLayout(adopted), buckets) is not None:
+                return adopted
+        return replace(group, generation=max([group.generation, *(number + 1 for number in numbers)]))
+
+    # -- tiles --------------------------------------------------------------------------------------------------
+
+    def _tiles(self, tiles: TilesPlan, stored: set[Generation], buckets: int) -> TilesPlan:
+        numbers = _numbers(stored, "tfm", tiles.view)
+        for number in reversed(numbers):
+            adopted = self._adopted_tiles(replace(tiles, generation=number), buckets, alone=len(numbers) == 1)
+            if adopted is not None:
+                return adopted
+        return replace(tiles, generation=max([tiles.generation, *(number + 1 for number in numbers)]))
+
+    def _adopted_tiles(self, tiles: TilesPlan, buckets: int, *, alone: bool) -> TilesPlan | None:
+        filled = self._fit(TileValueLayout(tiles), buckets)
+        if filled is None:
+            return None
+        found = self._fences(tiles, buckets)
+        if found is None:
+            return None
+        marks = {fences.get(b"born", b"") for fences, _ in found}
+        if marks == {b""}:
+            is_whole = all(fences or bucket not in filled for bucket, (fences, _) in enumerate(found))
+            return tiles if alone and is_whole and _is_of_topic_alone(tiles, [fences for fences, _ in found]) else None
+        layout = layout_digest(tiles).encode()
+        if len(marks) > 1 or any(
+            fences.get(b"layout") != layout or fences.get(b"merges", b"") != merges for fences, merges in found
+        ):
+            return None
+        start = found[0][0].get(b"start", b"")
+        return replace(tiles, mark=marks.pop().decode(), start_us=int(start) if start else None)
+
+    def _fences(self, tiles: TilesPlan, buckets: int) -> list[tuple[dict[bytes, bytes], bytes]] | None:
+        """Per bucket the fences, and how often they were moved; None: a key is of another type."""
+        found = []
+        for bucket in range(buckets):
+            names = keys.fences_key(self._project, bucket, tiles), keys.merges_key(self._project, bucket, tiles)
+            with self._endpoint.errors():
+                types = [self._redis.type(name) for name in names]
+                if types[0] not in (b"hash", b"none") or types[1] not in (b"string", b"none"):
+                    return None
+                found.append((self._redis.hgetall(names[0]), self._redis.get(names[1]) or b""))
+        return found
+
+    def _fit(self, layout: RowLayout | TileValueLayout, buckets: int) -> set[int] | None:
+        """The buckets that hold values of a layout; None: some are of another, or in a bucket that is not theirs."""
+        filled: set[int] = set()
+        for bucket in range(buckets):
+            prefix = layout.prefix(self._project, bucket)
+            for names in self._scan(prefix + b"*"):
+                if any(zlib.crc32(name[len(prefix) :]) % buckets != bucket for name in names):
+                    return None
+                with self._endpoint.errors():
+                    if self._redis.eval(FITS, len(names), *names, layout.fingerprint, layout.size):
+                        return None
+                filled.add(bucket)
+        return filled
+
+
+def _numbers(stored: set[Generation], kinds: str, name: str) -> list[int]:
+    return sorted(one.number for one in stored if (one.kinds, one.name) == (kinds, name))
+
+
+def _is_of_topic_alone(tiles: TilesPlan, fences: list[dict[bytes, bytes]]) -> bool:
+    """Whether fences without a mark are of the view's topic, and of no history, whose end only the lost plan knew."""
+    sources = [name for found in fences for name in found if b":" in name]
+    return all(name.startswith(tiles.topic.encode() + b":") and not name.startswith(_HISTORY) for name in sources)
+
+
+def _refuse_bucket(bucket: int, buckets: int) -> None:
+    if bucket >= buckets:
+        raise ConfigError(
+            "feature_store.yaml: online_store.buckets",
+            expected=f"more than {bucket}, since keys are stored in bucket {bucket}",
+            got=str(buckets),
+            hint="tear the project down first, or keep the number",
+        )
