@@ -41,6 +41,7 @@ def diagnose(store: FeatureStore) -> Iterator[Finding]:
         "serving plan": _serving_plan,
         "rows": _rows,
         "freshness": _freshness,
+        "fences": _fences,
         "stream": _stream,
     }
     has_kafka = True
@@ -156,6 +157,15 @@ def _freshness(store: FeatureStore) -> Iterator[Finding]:
         yield from checks.of_freshness(store.freshness())
 
 
+def _fences(store: FeatureStore) -> Iterator[Finding]:
+    """Whether the fences of stream views are those that their tiles were merged under."""
+    published = store.online.published()
+    tiles = published.plan.tiles if published is not None else ()
+    if tiles:
+        lost = {one.view: store.online.lost_fences(one) for one in tiles}
+        yield from checks.of_fences(lost, [one.view for one in tiles if not one.mark])
+
+
 def _stream(store: FeatureStore) -> Iterator[Finding]:
     """How far each stream view is behind, by its fences. What is missing for that, other checks tell."""
     published = store.online.published()
@@ -170,9 +180,7 @@ def _stream(store: FeatureStore) -> Iterator[Finding]:
     ranges = topics.ranges([(topic, number) for topic, numbers in there.items() for number in numbers])
     for tiles in published.plan.tiles:
         partitions = [(tiles.topic, number) for number in there.get(tiles.topic, ())]
-        lost = store.online.lost_fences(tiles)
-        if lost is not None:
-            yield Finding("stream", "failed", lost.reason, lost.hint)
+        if store.online.lost_fences(tiles) is not None:
             continue
         with store.online.tile_writer(tiles.view) as writer:
             fences = Fences(writer.fences(), [f"{topic}:{number}" for topic, number in partitions])

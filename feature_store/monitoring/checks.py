@@ -12,6 +12,7 @@ from feature_store.registry.compile import layout_of, tiles_layout_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from feature_store.errors import FencesLostError
     from feature_store.monitoring.freshness import FreshnessReport
     from feature_store.registry.serving_plan import ServingPlan
 
@@ -212,6 +213,23 @@ def of_topics(topics: Mapping[str, Sequence[str]], partitions: Mapping[str, Sequ
         else:
             hint = "create it, or correct the source's topic and apply"
             yield Finding("kafka", "failed", f"topic {topic}, which {', '.join(views)} needs, is not there", hint)
+
+
+def of_fences(lost: Mapping[str, FencesLostError | None], unmarked: Sequence[str]) -> Iterator[Finding]:
+    """Whether the fences of stream views are those that their tiles were merged under.
+
+    Args:
+        lost: by view, the error for fences that are not; None: they are.
+        unmarked: views whose fences an earlier version of the library began, so that nobody can tell.
+    """
+    for view, error in lost.items():
+        if error is not None:
+            yield Finding("fences", "failed", f"{view}: {error.reason}", error.hint)
+    if unmarked:
+        hint = "run `feature-store apply`: it marks them, so that lost fences are noticed"
+        yield Finding("fences", "warning", f"no marks in the fences of {', '.join(unmarked)}", hint)
+    elif not any(lost.values()):
+        yield Finding("fences", "ok", f"{counted(len(lost), 'stream view')} can go on where they stopped")
 
 
 def of_lag(view: str, behind: int, lost: int) -> Finding:

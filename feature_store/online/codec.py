@@ -74,7 +74,8 @@ def decode_variable(value: bytes, layout: SegmentLayout, field: FieldLayout) -> 
             raise ValueError(f"{len(value)} bytes where {start + ends[-1]} are announced")
         return _decode(field.dtype, value[start + (ends[slot - 1] if slot else 0) : start + ends[slot]])
     except (struct.error, ValueError) as error:
-        raise CorruptRowError("variable value", expected=f"{slots} fields", got=str(error)) from None
+        hint = "something else wrote this key, or only a part of it was restored: materialize the view again"
+        raise CorruptRowError("variable value", expected=f"{slots} fields", got=str(error), hint=hint) from None
 
 
 def biased(times_us: Column) -> Column:

@@ -322,8 +322,11 @@ def _not_published(project: str, document: bytes | None, epoch: bytes | None) ->
 
 
 def _too_many_plans(project: str) -> OnlineStoreError:
-    expected, got = "one serving plan for the time of a request", f"{MOST_RELOADS} in a row"
-    return OnlineStoreError(f"project {project}", expected=expected, got=got)
+    return OnlineStoreError(
+        f"project {project}",
+        problem=f"the epochs did not fit the serving plan, though it was read {MOST_RELOADS} times",
+        hint="the epoch of a bucket may be lost: run `feature-store apply`, which publishes the plan again",
+    )
 
 
 def refuse_errors(parser: ReplyParser) -> None:

@@ -30,10 +30,10 @@ def lost(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, bucket
         return None
     for bucket in range(buckets):
         with endpoint.errors(), client.pipeline(transaction=True) as together:
-            together.hmget(keys.fences_key(project, bucket, tiles), BORN, MERGES)
+            together.hgetall(keys.fences_key(project, bucket, tiles))
             together.get(keys.merges_key(project, bucket, tiles))
-            marks, merges = together.execute(raise_on_error=False)
-        problem = _problem(tiles, marks, merges)
+            fences, merges = together.execute(raise_on_error=False)
+        problem = _problem(tiles, fences, merges)
         if problem:
             return fences_lost(tiles, bucket, problem)
     return None
@@ -57,12 +57,13 @@ def fences_lost(tiles: TilesPlan, bucket: int | None, problem: str) -> FencesLos
     )
 
 
-def _problem(tiles: TilesPlan, marks: Any, merges: Any) -> str:
-    if isinstance(marks, Exception) or isinstance(merges, Exception):
+def _problem(tiles: TilesPlan, fences: Any, merges: Any) -> str:
+    if isinstance(fences, Exception) or isinstance(merges, Exception):
         return "a key is of another type"
-    born, moved = marks
-    if born is None:
+    if BORN not in fences:
         return "they are gone"
-    if born != tiles.mark.encode():
+    if fences[BORN] != tiles.mark.encode():
         return "they are of another generation"
-    return "" if moved is not None and moved == merges else "they, or the key beside them, come from an older copy"
+    if any(b":" in name and not at.isdigit() for name, at in fences.items()):
+        return "a fence is not a number"
+    return "" if fences.get(MERGES, b"") == merges else "they, or the key beside them, come from an older copy"

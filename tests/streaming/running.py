@@ -86,13 +86,18 @@ def merged_up_to(store: FeatureStore) -> dict[str, int]:
     found = {}
     for view in store.definitions.stream_feature_views:
         with store.online.tile_writer(view) as writer:
-            lowest: dict[str, int] = {}
-            for fences in writer.fences():
-                for name, at in fences.items():
-                    source = name.rpartition("/")[0]
-                    lowest[source] = min(at, lowest.get(source, at))
-        found[view] = sum(at for source, at in lowest.items() if not source.startswith(HISTORY))
+            found[view] = sum(merged_messages(writer.fences()).values())
     return found
+
+
+def merged_messages(fences: list[dict[str, int]]) -> dict[str, int]:
+    """By partition, the lowest fence: how many messages are merged."""
+    lowest: dict[str, int] = {}
+    for of_bucket in fences:
+        for name, at in of_bucket.items():
+            source = name.rpartition("/")[0]
+            lowest[source] = min(at, lowest.get(source, at))
+    return {source: at for source, at in lowest.items() if not source.startswith(HISTORY)}
 
 
 def children(pid: int) -> list[int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 from kafka_server import kafka_server
-from running import merged_up_to, streaming, until
+from running import merged_messages, merged_up_to, streaming, until
 from servers import RedisServer, redis_server
 from streaming_worlds import SECOND_US, Click, differences, make_topic, project, send, some_clicks, value_of
 
@@ -161,6 +161,28 @@ def test_redis_emptied_and_rebuilt_from_what_kafka_retains(tmp_path: Path, redis
             store.apply()  # the plan was in Redis too
         assert_all_is_merged(store, running, clicks)
         assert running.stop()["restarts"] == 0
+
+
+@pytest.mark.parametrize("lost", ["f", "m"])
+def test_fences_lost_alone_stop_their_view_until_it_is_filled_anew(
+    tmp_path: Path, redis_url: str, kafka: str, lost: str
+) -> None:
+    clicks = some_clicks(20_000, users=2_000, seed=9, start_us=NOW_US)
+    make_topic(kafka, "clicks", PARTITIONS)
+    with project(tmp_path, redis_url, kafka) as store, streaming(tmp_path, "--workers", "2") as running:
+        with sending(kafka, store, clicks, 5_000), redis.Redis.from_url(redis_url) as client:
+            wait_until_merged(store, running, 5_000)
+            client.delete(f"{{shop:0}}{lost}:by_user:1")
+            until(lambda: merged_of_shops(store) >= 9_000, 60, running.log)
+            store.backfill("by_user")
+        assert_all_is_merged(store, running, clicks)
+        assert running.stop()["stopped"] == {}
+
+
+def merged_of_shops(store: FeatureStore) -> int:
+    """How many messages the view that has its fences has merged."""
+    with store.online.tile_writer("by_shop") as writer:
+        return sum(merged_messages(writer.fences()).values())
 
 
 def test_the_broker_killed_and_started_again(tmp_path: Path, redis_url: str) -> None:
