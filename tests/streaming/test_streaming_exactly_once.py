@@ -169,12 +169,18 @@ def test_fences_lost_alone_stop_their_view_until_it_is_filled_anew(
 ) -> None:
     clicks = some_clicks(20_000, users=2_000, seed=9, start_us=NOW_US)
     make_topic(kafka, "clicks", PARTITIONS)
+    first, second = clicks[: len(clicks) // 2], clicks[len(clicks) // 2 :]
     with project(tmp_path, redis_url, kafka) as store, streaming(tmp_path, "--workers", "2") as running:
-        with sending(kafka, store, clicks, 5_000), redis.Redis.from_url(redis_url) as client:
-            wait_until_merged(store, running, 5_000)
+        send(kafka, "clicks", map(value_of, first), PARTITIONS)
+        wait_until_merged(store, running, len(first))
+        with redis.Redis.from_url(redis_url) as client:
             client.delete(f"{{shop:0}}{lost}:by_user:1")
-            until(lambda: merged_of_shops(store) >= 9_000, 60, running.log)
-            store.backfill("by_user")
+        send(kafka, "clicks", map(value_of, second), PARTITIONS)
+        until(lambda: merged_of_shops(store) == len(clicks), 60, running.log)
+        by_user = store.online.require_published().plan.tiles_of("by_user")
+        assert by_user is not None
+        assert store.online.lost_fences(by_user) is not None
+        store.backfill("by_user")
         assert_all_is_merged(store, running, clicks)
         assert running.stop()["stopped"] == {}
 
