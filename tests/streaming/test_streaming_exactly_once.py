@@ -169,18 +169,19 @@ def test_fences_lost_alone_stop_their_view_until_it_is_filled_anew(
 ) -> None:
     clicks = some_clicks(20_000, users=2_000, seed=9, start_us=NOW_US)
     make_topic(kafka, "clicks", PARTITIONS)
-    first, second = clicks[: len(clicks) // 2], clicks[len(clicks) // 2 :]
+    first, second, third = clicks[:8_000], clicks[8_000:16_000], clicks[16_000:]
     with project(tmp_path, redis_url, kafka) as store, streaming(tmp_path, "--workers", "2") as running:
         send(kafka, "clicks", map(value_of, first), PARTITIONS)
         wait_until_merged(store, running, len(first))
         with redis.Redis.from_url(redis_url) as client:
             client.delete(f"{{shop:0}}{lost}:by_user:1")
         send(kafka, "clicks", map(value_of, second), PARTITIONS)
-        until(lambda: merged_of_shops(store) == len(clicks), 60, running.log)
+        until(lambda: merged_of_shops(store) == len(first) + len(second), 60, running.log)
         by_user = store.online.require_published().plan.tiles_of("by_user")
         assert by_user is not None
         assert store.online.lost_fences(by_user) is not None
         store.backfill("by_user")
+        send(kafka, "clicks", map(value_of, third), PARTITIONS)
         assert_all_is_merged(store, running, clicks)
         assert running.stop()["stopped"] == {}
 
