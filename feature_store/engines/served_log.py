@@ -13,7 +13,7 @@ A row of the log is a row of a request:
 | the join keys, then the fields that requests carried | of their declared types |
 | the features | of their declared types: exactly what was served, defaults included; null where nothing was |
 | `served_status` | fixed-size binary: a byte for each feature, in their order, a `Status` code |
-| what callers gave as `log_fields` | as Arrow infers it |
+| what callers gave as `log_fields` | as Arrow infers it, file by file; see `read_log` |
 
 Columns whose values repeat are dictionaries, until they are read.
 
@@ -282,12 +282,48 @@ def log_files(path: Path, service: str | None = None, version: int | None = None
 def read_log(files: Sequence[LogFile]) -> pa.Table:
     """All rows of files, with the columns of each; null where another file has none.
 
+    Each caller gives log fields as it likes, a number here and a text there. Where files differ in the type of a
+    column, it is read as a type that holds all values exactly, else as text, so that one caller's field does not make
+    the others' records unreadable.
+
     Raises:
-        DataError: a file cannot be read, or a column is of two types.
+        DataError: a file cannot be read.
     """
     with reading(f"served log {files[0].path}"):
         tables = [plain(pq.read_table(file.path, partitioning=None)) for file in files]
-        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+        for name in dict.fromkeys(name for table in tables for name in table.column_names):
+            tables = _of_one_type(tables, name)
+        return pa.concat_tables(tables, promote_options="default").combine_chunks()
+
+
+def _of_one_type(tables: list[pa.Table], name: str) -> list[pa.Table]:
+    """The tables with a column of one type in all that have it."""
+    found = {i: table[name] for i, table in enumerate(tables) if name in table.column_names}
+    kinds = dict.fromkeys(column.type for column in found.values() if not pa.types.is_null(column.type))
+    if len(kinds) < 2:
+        return tables
+    made = _cast_exactly(found, list(kinds)) or {i: _as_text(column) for i, column in found.items()}
+    return [
+        table.set_column(table.column_names.index(name), name, made[i]) if i in made else table
+        for i, table in enumerate(tables)
+    ]
+
+
+def _cast_exactly(columns: Mapping[int, pa.ChunkedArray], kinds: Sequence[pa.DataType]) -> dict[int, Any] | None:
+    """Columns as the one type that holds all their values exactly; None: there is none."""
+    try:
+        schemas = [pa.schema([("", kind)]) for kind in kinds]
+        one = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        return {i: column.cast(one) for i, column in columns.items()}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return None
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_nested(column.type):
+        return column.cast(pa.string())
+    texts = [None if value is None else orjson.dumps(value, default=str).decode() for value in column.to_pylist()]
+    return pa.chunked_array([pa.array(texts, pa.string())])
 
 
 def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | None) -> About:

@@ -38,6 +38,8 @@ _PERIOD_S = 0.1
 # Rows of a record batch: enough that a request costs some microseconds of it, and that no step of making it takes long.
 _BATCH_ROWS = 20_000
 _HASHED = 1 << 64
+# Schemas whose records wait to be written: one for each service, version and set of log fields. More are made up.
+_MOST_PENDING = 64
 # Of a core, for the log's thread: what runs in it can make requests wait, as both are Python.
 _SHARE = 0.5
 
@@ -268,6 +270,8 @@ class ServedLog(Observer):
         schema = batch.schema.serialize().to_pybytes()
         pending = self._pending.get(schema)
         if pending is None:
+            if len(self._pending) >= _MOST_PENDING:
+                self._write(self._pending.pop(next(iter(self._pending))))
             pending = self._pending[schema] = _Pending([], 0, 0, time.monotonic())
         pending.batches.append(batch)
         pending.rows += len(batch)

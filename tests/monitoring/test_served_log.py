@@ -20,7 +20,7 @@ from served_worlds import NOW, expected_rows, make_project, some_request
 
 from feature_store.engines.served_log import About, log_files, read_log, statuses_of
 from feature_store.errors import DataError, NotFoundError, RequestError
-from feature_store.monitoring import ParquetSink, ServedLog
+from feature_store.monitoring import ParquetSink, ServedLog, served_log
 from feature_store.monitoring.served_log import _Pace, share_of
 
 if TYPE_CHECKING:
@@ -287,3 +287,47 @@ def test_the_thread_rests_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
         ServedLog(Kept(), **wrong)
+
+
+# -- log fields that callers give as they like ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ([1, "n/a"], ["1", "n/a"]),
+        ([1, 2.5], [1.0, 2.5]),
+        ([2**53 + 1, 0.5], [str(2**53 + 1), "0.5"]),
+        ([True, 7], ["true", "7"]),
+        ([None, "x", None], [None, "x", None]),
+        ([1, None, "x", [1.5]], ["1", None, "x", "1.5"]),
+        ([{"a": 1}, "x"], ['{"a":1}', "x"]),
+        ([b"x", "y"], [b"x", b"y"]),
+    ],
+)
+def test_a_field_of_several_types_leaves_the_log_readable(
+    make_client: Any, tmp_path: Path, given: list[Any], read: list[Any]
+) -> None:
+    """Each process writes files of its own, with the type that its values have."""
+    for i, value in enumerate(given):
+        with ServedLog(ParquetSink(tmp_path / "log"), 1.0) as log:
+            fields = {"note": value} if not isinstance(value, list) else {"note": value * 2}
+            make_client(log).get_online_features("ranking", ROWS, now=NOW, request_id=f"r{i}", log_fields=fields)
+            assert log.flush(60)
+            assert log.counts.failed == 0
+    table = read_log(log_files(tmp_path / "log", "ranking"))
+    found = dict(zip(table["request_id"].to_pylist(), table["note"].to_pylist(), strict=True))
+    assert found == {f"r{i}": value for i, value in enumerate(read)}
+
+
+def test_records_that_wait_are_of_few_schemas(make_client: Any) -> None:
+    sink = Kept()
+    with ServedLog(sink, 1.0) as log:
+        client = make_client(log)
+        for i in range(300):
+            client.get_online_features("ranking", ROWS, now=NOW, log_fields={f"made up {i}": 1})
+            if i % 100 == 99:
+                assert log.flush(60)
+            assert len(log._pending) <= served_log._MOST_PENDING
+        assert log.flush(60)
+        assert log.counts.written == 300
