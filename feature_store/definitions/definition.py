@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic import Field as Attribute
 
+from feature_store.definitions.names import MOST_CHARACTERS, PATTERN
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# Names become parts of Redis keys, columns and file names: no separators, no quoting, short enough to show.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+Name = Annotated[str, StringConstraints(pattern=PATTERN, max_length=MOST_CHARACTERS)]
 Tags = Annotated[dict[str, str], Attribute(default_factory=dict)]
 
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.aggregates.windows import Windows
 from feature_store.errors import DamagedPlanError, NotFoundError, NotPublishedError
+from feature_store.registry.soundness import MOST_BYTES, UnsoundError, refuse_unsound
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
 FORMAT = 2
 # A plan of format 1 says of no segment that it has no creation times, and is read as it was meant.
 _READABLE = (1, FORMAT)
+_MOST_TOLD = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,21 +275,24 @@ class ServingPlan:
 
         Raises:
             NotPublishedError: the document is a plan of another format.
-            DamagedPlanError: the document is not a plan.
+            DamagedPlanError: the document is not a plan, or one that no definitions can have made.
         """
         from pydantic import ValidationError
 
+        if len(document) > MOST_BYTES:
+            raise _damaged(f"{len(document):,} bytes, more than {MOST_BYTES:,}")
         try:
             plan = _adapter().validate_json(document)
         except ValidationError as error:
             _refuse_other_format(_format_of(document))
-            raise DamagedPlanError(
-                "serving plan",
-                expected="a plan that this version of the library reads",
-                got=str(error),
-                hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
-            ) from None
+            raise _damaged(_told(error)) from None
+        except RecursionError:
+            raise _damaged("one that is nested too deep") from None
         _refuse_other_format(plan.format)
+        try:
+            refuse_unsound(plan)
+        except UnsoundError as error:
+            raise _damaged(str(error)) from None
         return plan
 
     def refuse_other_epoch(self, project: str, epoch: bytes) -> None:
@@ -315,9 +320,26 @@ def _format_of(document: bytes) -> object:
     """The format that a document states; this one's when it states none."""
     try:
         found = json.loads(document)
-    except ValueError:
+    except (ValueError, RecursionError):
         return FORMAT
     return found.get("format", FORMAT) if isinstance(found, dict) else FORMAT
+
+
+def _damaged(got: str) -> DamagedPlanError:
+    return DamagedPlanError(
+        "serving plan",
+        expected="a plan that this version of the library reads",
+        got=got,
+        hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
+    )
+
+
+def _told(error: ValidationError) -> str:
+    """What does not fit; of very many parts only how many, since pydantic makes all their texts at once."""
+    if error.error_count() > _MOST_TOLD:
+        return f"{error.error_count():,} parts that do not fit"
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'][:200]}".removeprefix(": ")
 
 
 @cache

@@ -1,0 +1,308 @@
+"""Whether a serving plan can be meant: whoever can write to Redis can write a plan.
+
+The types of its parts are checked when it is parsed. What is checked here is what they hold: names (they become Redis
+keys, columns, file names), references between parts, and sizes, so that a plan cannot make a client allocate or compute
+without bound. The bounds are far beyond what is useful.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from feature_store.aggregates.windows import PARTS
+from feature_store.definitions.dtypes import DType
+from feature_store.definitions.names import is_name
+from feature_store.errors import DataError, DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from feature_store.aggregates.windows import Part, Ring, Window, Windows
+    from feature_store.registry.serving_plan import (
+        ColumnPlan,
+        FieldPlan,
+        InputPlan,
+        PrunedColumnPlan,
+        PruningPlan,
+        RowGroupPlan,
+        SegmentPlan,
+        ServicePlan,
+        ServingPlan,
+        TilesPlan,
+        TransformPlan,
+    )
+
+T = TypeVar("T")
+# Of a document: a plan of 5,000 features takes half a megabyte.
+MOST_BYTES = 32 << 20
+# Of one entity's row, or tiles. Redis would hold 512 MiB; a request of 200 rows of 1 MiB is as good as dead.
+MOST_VALUE_BYTES = 64 << 20
+_MOST_TEXT = 1_000
+_MOST_BUCKETS = 16_384
+_MOST_TILES = 100_000
+_MOST_LISTED = 1_000
+_MOST_NUMBER = 2**53
+# Windows are whole seconds; a century is more than a day can be asked for.
+_LONGEST_US = 100 * 366 * 86_400 * 1_000_000
+_KEY_TYPES = {"Int32", "Int64", "String"}
+_TIME_UNITS = {"s", "ms", "us"}
+_TILE_BYTES = {"count": 4, "sum": 8, "min": 8, "max": 8, "moments": 20, "sketch": 128}
+
+
+class UnsoundError(ValueError):
+    """A plan that nobody can have meant; its text says where and why."""
+
+
+def refuse_unsound(plan: ServingPlan) -> None:
+    """Raise an UnsoundError when a plan holds what no definitions can have made."""
+    _name("project", plan.project)
+    _whole("version", plan.version, 0, _MOST_NUMBER)
+    _whole("buckets", plan.buckets, 1, _MOST_BUCKETS)
+    for kind in ("groups", "filling", "retired"):
+        _each(kind, getattr(plan, kind), _group)
+    for kind in ("tiles", "filling_tiles", "retired_tiles"):
+        _each(kind, getattr(plan, kind), _tiles)
+    _each("transforms", plan.transforms, _transform)
+    _each("services", plan.services, _service)
+    _names("unstored", plan.unstored)
+    _once("groups", [group.name for group in plan.groups])
+    stored = [segment.view for group in plan.groups for segment in group.segments]
+    views = [*stored, *(tiles.view for tiles in plan.tiles), *(transform.name for transform in plan.transforms)]
+    _once("views", views)
+    _once("services", [service.name for service in plan.services])
+
+
+def _each(where: str, items: Sequence[T], check: Callable[[T], int]) -> int:
+    """Check items; returns the sum of their bytes. Places are put together only for an error."""
+    size = 0
+    for i, item in enumerate(items):
+        try:
+            size += check(item)
+        except UnsoundError as error:
+            raise UnsoundError(f"{where}[{i}].{error}") from None
+    return size
+
+
+def _group(group: RowGroupPlan) -> int:
+    _keys(group.entities, group.join_keys)
+    if group.name != "+".join(group.entities):
+        _refuse("name", "the names of its entities", group.name)
+    _whole("generation", group.generation, 0, _MOST_NUMBER)
+    _once("segments", [segment.view for segment in group.segments])
+    size = _each("segments", group.segments, _segment)
+    _whole("bytes of a row", size, 0, MOST_VALUE_BYTES)
+    return size
+
+
+def _segment(segment: SegmentPlan) -> int:
+    _name("view", segment.view)
+    if segment.ttl_us is not None:
+        _whole("ttl_us", segment.ttl_us, 1, _LONGEST_US * 10)
+    _once("fields", [field.name for field in segment.fields])
+    return _each("fields", segment.fields, _field)
+
+
+def _field(field: FieldPlan | InputPlan | PrunedColumnPlan) -> int:
+    _name("name", field.name)
+    dtype = _dtype(field.dtype)
+    _default(dtype, field.default)
+    return dtype.width or 1
+
+
+def _tiles(tiles: TilesPlan) -> int:
+    _name("view", tiles.view)
+    _keys(tiles.entities, tiles.join_keys)
+    _whole("generation", tiles.generation, 0, _MOST_NUMBER)
+    _text("topic", tiles.topic)
+    if tiles.start_us is not None:
+        _whole("start_us", tiles.start_us, -(2**63), 2**63 - 1)
+    if tiles.event_time is not None:
+        member, unit = tiles.event_time
+        _text("event_time", member)
+        if unit not in _TIME_UNITS:
+            _refuse("event_time", "s, ms or us", unit)
+    return _windows(tiles.windows)
+
+
+def _windows(windows: Windows) -> int:
+    if not windows.features:
+        _refuse("windows", "at least one window", "none")
+    _once("windows.features", [window.name for window in windows.features])
+    size = _each("windows.rings", windows.rings, _ring)
+    _whole("bytes of its tiles", size, 1, MOST_VALUE_BYTES)
+    _each("windows.features", windows.features, lambda window: _window(window, windows.rings))
+    return size
+
+
+def _ring(ring: Ring) -> int:
+    _whole("hop_us", ring.hop_us, 1_000_000, _LONGEST_US)
+    _whole("slots", ring.slots, 1, _MOST_TILES)
+    return (ring.slots + 1) * (4 + _each("parts", ring.parts, _part))
+
+
+def _part(part: Part) -> int:
+    _text("column", part.column)
+    _text("filter", part.filter)
+    _whole("n", part.n, 1, _MOST_LISTED)
+    dtype = _dtype(part.dtype)
+    if part.kind in _TILE_BYTES:
+        return _TILE_BYTES[part.kind]
+    if dtype.width is None or dtype.element is not None:
+        _refuse("dtype", "a scalar type of fixed width", part.dtype)
+    return part.n * (8 + dtype.width)
+
+
+def _window(window: Window, rings: Sequence[Ring]) -> int:
+    _name("name", window.name)
+    if window.function not in PARTS:
+        _refuse("function", f"one of {', '.join(PARTS)}", window.function)
+    _whole("ring", window.ring, 0, len(rings) - 1)
+    ring = rings[window.ring]
+    _whole("window_us", window.window_us, 1, ring.hop_us * ring.slots)
+    for place in window.parts:
+        _whole("parts", place, 0, len(ring.parts) - 1)
+    parts = [ring.parts[place] for place in window.parts]
+    if tuple(part.kind for part in parts) != PARTS[window.function]:
+        _refuse("parts", f"the parts of {window.function}", ", ".join(part.kind for part in parts))
+    dtype = _dtype(window.dtype)
+    wanted = _dtype_of(window.function, parts[0].dtype)
+    if str(dtype) != wanted:
+        _refuse("dtype", wanted, window.dtype)
+    _default(dtype, window.default)
+    return 0
+
+
+def _dtype_of(function: str, column: str) -> str:
+    match function:
+        case "count" | "distinct":
+            return "Int64"
+        case "first" | "last":
+            return column
+        case "last_n":
+            return f"Array({column})"
+        case _:
+            return "Float64"
+
+
+def _transform(transform: TransformPlan) -> int:
+    _name("name", transform.name)
+    for text in (transform.function, transform.digest, *transform.earlier):
+        _text("digest", text)
+    _once("inputs", [item.name for item in transform.inputs])
+    _once("outputs", [item.name for item in transform.outputs])
+    _each("inputs", transform.inputs, _input)
+    return _each("outputs", transform.outputs, _output)
+
+
+def _input(item: InputPlan) -> int:
+    _name("feature", item.feature)
+    if item.view:
+        _name("view", item.view)
+    return _field(item)
+
+
+def _output(output: FieldPlan) -> int:
+    size = _field(output)
+    if _dtype(output.dtype).element is not None:
+        _refuse("dtype", "a scalar type", output.dtype)
+    return size
+
+
+def _service(service: ServicePlan) -> int:
+    _name("name", service.name)
+    _once("columns", [column.name for column in service.columns])
+    _each("columns", service.columns, _column)
+    if service.pruning is not None:
+        _pruning(service.pruning, {column.name for column in service.columns})
+    return 0
+
+
+def _column(column: ColumnPlan) -> int:
+    _names("name", (column.name, column.view, column.feature))
+    return 0
+
+
+def _pruning(pruning: PruningPlan, served: set[str]) -> None:
+    _text("pruning.plan", pruning.plan)
+    if pruning.stage not in ("shadow", "mask", "drop") or pruning.answer not in ("error", "default"):
+        _refuse("pruning", "a stage and an answer of a prune plan", f"{pruning.stage}, {pruning.answer}")
+    _names("pruning.read_order", pruning.read_order)
+    _names("pruning.columns", pruning.columns)
+    _once("pruning.columns", pruning.columns)
+    _each("pruning.dropped", pruning.dropped, _dropped)
+    known = served | {column.name for column in pruning.dropped}
+    for name in pruning.columns:
+        if name not in known:
+            _refuse("pruning.columns", "columns that are served or dropped", name)
+
+
+def _dropped(column: PrunedColumnPlan) -> int:
+    _names("view", (column.view, column.feature))
+    return _field(column)
+
+
+# -- small parts ------------------------------------------------------------------------------------------------------
+
+
+def _refuse(where: str, expected: str, got: object) -> NoReturn:
+    raise UnsoundError(f"{where}: expected {expected}, got {repr(got)[:80]}")
+
+
+def _name(where: str, text: str) -> None:
+    if not is_name(text):
+        _refuse(where, "a name of at most 64 letters, digits and underscores", text)
+
+
+def _names(where: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        _name(where, text)
+
+
+def _once(where: str, names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        _refuse(where, "names that differ", Counter(names).most_common(1)[0][0])
+
+
+def _text(where: str, text: str) -> None:
+    if len(text) > _MOST_TEXT or not text.isprintable():
+        _refuse(where, f"at most {_MOST_TEXT:,} characters that can be shown", text)
+
+
+def _whole(where: str, number: int, least: int, most: int) -> None:
+    if not least <= number <= most:
+        _refuse(where, f"a number from {least} to {most}", number)
+
+
+def _keys(entities: Sequence[str], join_keys: Sequence[tuple[str, str]]) -> None:
+    _names("entities", entities)
+    _names("join_keys", [name for name, _ in join_keys])
+    _once("join_keys", [name for name, _ in join_keys])
+    if not entities or len(entities) != len(join_keys):
+        _refuse("join_keys", "a join key of each entity", len(join_keys))
+    for _, dtype in join_keys:
+        if dtype not in _KEY_TYPES:
+            _refuse("join_keys", "Int32, Int64 or String", dtype)
+
+
+@lru_cache(maxsize=1_000)
+def _dtype(text: str) -> DType:
+    if len(text) > _MOST_TEXT:
+        _refuse("dtype", "a type", text)
+    try:
+        dtype = DType.parse(text)
+    except (DefinitionError, ValueError):  # ValueError: a length of thousands of digits
+        _refuse("dtype", "a type", text)
+    if (dtype.length or 0) > MOST_VALUE_BYTES:
+        _refuse("dtype", "a length that memory can hold", text)
+    return dtype
+
+
+def _default(dtype: DType, default: Any) -> None:
+    if default is None:
+        return
+    try:
+        dtype.fit(dtype.from_json(default), "default")
+    except (DataError, ValueError, TypeError, OverflowError):
+        _refuse("default", f"a value of {dtype}", default)
