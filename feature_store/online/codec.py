@@ -13,6 +13,7 @@ from feature_store.online.layout import TIME_BIAS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from feature_store.definitions.dtypes import DType
     from feature_store.online.batch import Column, RowBatch, Values
@@ -94,8 +95,23 @@ def python_values(dtype: DType, column: Column) -> list[Any]:
     if (dtype.element or dtype).name != "Timestamp":
         return values
     if dtype.element is None:
+        return stored_times(values)
+    return [stored_times(value) for value in values]
+
+
+def stored_times(values: list[int]) -> list[datetime]:
+    """Stored times as UTC datetimes.
+
+    Raises:
+        CorruptRowError: one is beyond the years 1 to 9999, so nothing of ours wrote it.
+    """
+    try:
         return [from_microseconds(value) for value in values]
-    return [[from_microseconds(item) for item in value] for value in values]
+    except OverflowError:
+        worst = max(values, key=abs)
+        raise CorruptRowError(
+            "stored time", expected="microseconds since 1970 of the years 1 to 9999", got=str(worst)
+        ) from None
 
 
 def _column(layout: SegmentLayout, field: FieldLayout, batch: RowBatch) -> Values:

@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.aggregates.parts import ALGEBRA, Held, finalize
 from feature_store.aggregates.tiles import state_of
-from feature_store.definitions.dtypes import DType, from_microseconds
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, DType, from_microseconds
 from feature_store.errors import CorruptRowError
 from feature_store.online.codec import unbiased
 from feature_store.online.layout import FINGERPRINT_BYTES, TIME_BYTES, RowLayout
@@ -109,6 +109,8 @@ def inspect_tiles(layout: TileValueLayout, key: bytes, value: bytes | None, now_
         raise CorruptRowError(_shown(key), expected=f"{layout.size} bytes of its layout", got=f"{len(value)} bytes")
     held = np.frombuffer(value[FINGERPRINT_BYTES:], layout.tiles.value)
     newest = float(held["record"]["newest"][0])
+    if not abs(newest) <= MAX_TIMESTAMP_US:
+        raise CorruptRowError(_shown(key), expected="the time of its newest event", got=str(newest))
     windows = {window.name: _tiles(layout, held, window, now_us) for window in layout.plan.windows.features}
     return StoredValue(_shown(key), layout.plan.generation, len(value), int(newest) if newest else None, None, windows)
 

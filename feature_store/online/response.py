@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from feature_store.definitions.dtypes import from_microseconds
+from feature_store.online.codec import stored_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,4 +197,4 @@ class OnlineResponse:
         if times is None:
             return [None] * len(self)
         missing = np.iinfo(np.int64).min
-        return [None if time == missing else from_microseconds(time) for time in times.tolist()]
+        return [None if time == missing else stored_times([time])[0] for time in times.tolist()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store.errors import CorruptRowError
 from feature_store.online.buffers import BUFFERS
 from feature_store.online.codec import python_values
 from feature_store.online.layout import FINGERPRINT_BYTES
@@ -48,7 +49,16 @@ class StoredTiles:
     @cached_property
     def event_times(self) -> Column:
         """When each entity's newest event was: (n,) int64 microseconds; 0: it has none."""
-        newest: Column = self._layout.tiles.newest_in(self._bytes).astype(np.int64)
+        try:
+            with np.errstate(invalid="raise"):
+                newest: Column = self._layout.tiles.newest_in(self._bytes).astype(np.int64)
+        except FloatingPointError:
+            raise CorruptRowError(
+                f"tiles of {self._layout.name}",
+                expected="the time of the newest event, microseconds since 1970",
+                got="no number of 64 bits",
+                hint="something else wrote this key: delete the entity and backfill the view",
+            ) from None
         return newest
 
     def values(self, column: WindowColumn) -> Column:

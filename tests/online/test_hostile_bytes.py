@@ -1,0 +1,108 @@
+"""Rows and tiles of any bytes: every way to read them ends in values or in our errors, never in a library's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stream_worlds import activity, merge_events
+from worlds import NOW_US, every_type, numbers, write
+
+from feature_store.definitions import DefinitionSet, FeatureService
+from feature_store.errors import FeatureStoreError
+from feature_store.online import OnlineClient, OnlineStore
+from feature_store.online.inspection import inspect_row, inspect_tiles
+from feature_store.online.layout import RowLayout
+from feature_store.online.tile_layout import TileValueLayout
+from feature_store.registry.compile import compile_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ALL = FeatureService("all", features=[every_type, numbers])
+WINDOWS = FeatureService("windows", features=[activity])
+ROW = {
+    "movie_id": 1,
+    "event_ts": NOW_US,
+    "flag": True,
+    "small": 1,
+    "large": 2,
+    "single": 1.5,
+    "double": 2.5,
+    "title": "é",
+    "vector": [1.0, 2.0, 3.0],
+    "ragged": [1, 2],
+    "words": ["a", "bc"],
+}
+# Bytes that mean something to somebody: times at the ends, NaN, infinities, invalid UTF-8, lengths beyond everything.
+PIECES = [b"\xff" * 8, b"\x00" * 8, b"\x7f" + b"\xff" * 7, b"\x00\x00\x00\x00\x00\x00\xf0\x7f", b"\x00\x00\x00\x00\x00\x00\xf8\x7f", b"\x80", b"\xff\xff\xff\x7f"]  # fmt: skip
+changes = st.lists(st.tuples(st.integers(0, 2_000), st.one_of(st.sampled_from(PIECES), st.binary(min_size=1, max_size=9))), min_size=1, max_size=6)  # fmt: skip
+
+
+class World:
+    def __init__(self, url: str) -> None:
+        self.store = OnlineStore(url, "hostile")
+        definitions = DefinitionSet([every_type, numbers, activity, ALL, WINDOWS])
+        self.store.publish(compile_plan(definitions, project="hostile", version=1), over=self.store.published())
+        write(self.store, every_type, [ROW | {"when": datetime(2020, 1, 1, tzinfo=UTC)}])
+        write(self.store, numbers, [{"movie_id": 1, "event_ts": NOW_US, "a": 1.0, "c": 3}])
+        with self.store.tile_writer("activity") as writer:
+            event = {"user_id": 1, "shop_id": "s", "ts": NOW_US, "price": 2.0, "action": "buy"}
+            merge_events(writer, [event] * 3, {"clicks:0": (None, 3)})
+        redis = self.store._redis
+        self.values = {key: redis.get(key) for key in redis.scan_iter(b"{hostile:0}*") if redis.type(key) == b"string"}
+        self.data = sorted(key for key in self.values if not key.endswith((b"plan", b"epoch", b"fences")))
+        self.client = OnlineClient(url, "hostile")
+
+    def close(self) -> None:
+        self.client.close()
+        self.store.close()
+
+
+@pytest.fixture
+def world(redis_url: str) -> Iterator[World]:
+    world = World(redis_url)
+    assert len(world.data) >= 3, "a row, its variable value, tiles"
+    yield world
+    world.close()
+
+
+def readings(world: World, key: bytes, value: bytes) -> Iterator[Any]:
+    plan = world.store.require_published().plan
+    yield lambda: inspect_row(RowLayout(plan.group_of("every_type")), "every_type", key, value)
+    yield lambda: inspect_tiles(TileValueLayout(plan.tiles[0]), key, value, NOW_US)
+    for service, request in (("all", {"movie_id": [1, 2]}), ("all", {"movie_id": 1}), ("windows", {"user_id": [1, 1]})):
+        for how in ("to_dict", "to_arrow", "to_pandas", "to_numpy", "status_counts"):
+            yield lambda service=service, request=request, how=how: getattr(
+                world.client.get_online_features(service, request, now=NOW_US), how
+            )()
+        yield lambda service=service, request=request: dict(
+            world.client.get_online_features(service, request, now=NOW_US).event_timestamps
+        )
+    for features in (["numbers:a", "numbers:b"], ["every_type:vector", "every_type:flag"]):
+        yield lambda features=features: world.client.get_online_features(
+            features, {"movie_id": 1}, now=NOW_US
+        ).to_numpy()
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=st.integers(0, 9), changes=changes, cut=st.one_of(st.none(), st.integers(0, 400)))
+def test_bytes_of_any_kind_are_read_or_refused(world: World, place: int, changes: Any, cut: int | None) -> None:
+    key = world.data[place % len(world.data)]
+    value = bytearray(world.values[key])
+    for at, piece in changes:
+        start = 4 + at % max(1, len(value) - 4)  # the fingerprint stays, else nothing is looked at
+        value[start : start + len(piece)] = piece[: len(value) - start]
+    stored = bytes(value if cut is None else value[:cut])
+    world.store._redis.set(key, stored)
+    try:
+        for read in readings(world, key, stored):
+            try:
+                read()
+            except FeatureStoreError as error:
+                assert len(str(error)) < 2_000
+    finally:
+        world.store._redis.set(key, world.values[key])
