@@ -45,6 +45,8 @@ MadeFor = tuple["Sequence[str] | None", "str | None"]
 WHATEVER: MadeFor = (None, None)
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
 MOST_RELOADS = 10
+# How often a plan that cannot be read is read again under the same epoch: a restored copy of it has that epoch.
+_REREAD_S = 1.0
 # Lists of feature references that stay compiled, the ones used last. A list takes some 20 kB; a server asks for a few
 # dozen, unless they come from its callers.
 MOST_LISTS = 256
@@ -114,8 +116,8 @@ class Conversation:
     def __init__(self, project: str, offered: Offered, observers: Observers) -> None:
         self._project, self._offered, self._observers = project, offered, observers
         self._published: PublishedPlan | None = None
-        # The epoch of a plan that cannot be read, and the reason.
-        self._unreadable: tuple[bytes, NotPublishedError] | None = None
+        # The epoch of a plan that cannot be read, the reason, and when it was read.
+        self._unreadable: tuple[bytes, NotPublishedError, float] | None = None
         self.shadows = Shadows(observers)
         self.skipped: Counter[str] = Counter()  # how often a row group or stream view was not read in time
 
@@ -271,9 +273,11 @@ class Conversation:
         return self.finish(published, compiled, request, now_us)
 
     def load_plan(self) -> Generator[Exchange, None, PublishedPlan]:
-        """Read the published plan. One that cannot be read is not read again before another is published."""
-        if self._unreadable is not None and (yield from self._epoch()) == self._unreadable[0]:
-            raise self._unreadable[1].with_traceback(None)
+        """Read the published plan. One that cannot be read is read again when its epoch changes, or after a second."""
+        if self._unreadable is not None:
+            epoch, reason, read_at = self._unreadable
+            if time.monotonic() - read_at < _REREAD_S and (yield from self._epoch()) == epoch:
+                raise reason.with_traceback(None)
         command = b"".join(
             [
                 b"*3\r\n$4\r\nMGET\r\n",
@@ -291,7 +295,7 @@ class Conversation:
             plan = ServingPlan.from_json(document)
             plan.refuse_other_epoch(self._project, epoch)
         except NotPublishedError as error:
-            self._unreadable = epoch, error
+            self._unreadable = epoch, error, time.monotonic()
             raise
         self._unreadable = None
         self._published = PublishedPlan(plan, epoch, self._offered)

@@ -58,6 +58,7 @@ class UnsoundError(ValueError):
 def refuse_unsound(plan: ServingPlan) -> None:
     """Raise an UnsoundError when a plan holds what no definitions can have made."""
     _name("project", plan.project)
+    _text("epoch", plan.epoch)
     _whole("version", plan.version, 0, _MOST_NUMBER)
     _whole("buckets", plan.buckets, 1, _MOST_BUCKETS)
     for kind in ("groups", "filling", "retired"):

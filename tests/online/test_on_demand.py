@@ -187,7 +187,8 @@ def test_nothing_that_redis_names_is_imported_or_called(make_client, store, tmp_
                     for service in plan["services"]:
                         for column in service["columns"]:
                             column["view"] = name if column["view"] == "doubled" else column["view"]
-                    redis.mset({plan_key("shop"): json.dumps(plan), epoch_key("shop", 0): os.urandom(16)})
+                    plan["epoch"] = os.urandom(8).hex()
+                    redis.mset({plan_key("shop"): json.dumps(plan), epoch_key("shop", 0): plan["epoch"]})
                     for client in (offered, make_client()):
                         if client is offered and name == "doubled" and digest is None:
                             assert client.get_online_features("stored", {"user": 1}, now=NOW).to_dict()["doubled"] == [

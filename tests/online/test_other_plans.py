@@ -95,6 +95,12 @@ def publish(store: OnlineStore, plan: ServingPlan) -> ServingPlan:
     return plan
 
 
+def put(redis: Any, plan: ServingPlan) -> None:
+    """Publish a plan over anything, as `apply` repairs what is published."""
+    epoch = os.urandom(8).hex()
+    redis.mset({plan_key("test"): replace(plan, epoch=epoch).to_json(), epoch_key("test", 0): epoch})
+
+
 def made_by(client: Any) -> float:
     response = client.get_online_features("s", ASKED, now=NOW_US)
     return response.to_dict()["made"][0] - 10
@@ -205,7 +211,7 @@ def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, bad, error, o
             for _ in range(3):
                 with pytest.raises(error):
                     ask(one)
-        redis.mset({plan_key("test"): good.to_json(), epoch_key("test", 0): os.urandom(8).hex()})
+        put(redis, good)
         assert ask(client) == ask(newcomer) == [11.0]
 
 
