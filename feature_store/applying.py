@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feature_store.online.store import OnlineStore
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
-    from feature_store.registry.store import Registry, Version
+    from feature_store.registry.store import Version
     from feature_store.streaming.backfill import Backfill
 
 
@@ -88,7 +88,6 @@ class Fills:
         definitions: what is computed and stored of the version.
         folder: what sources' paths are relative to.
         online: the online store.
-        registry: where intervals are recorded.
         engine: the configured one.
         folders: where jobs keep files.
         backfill: of a stream view.
@@ -100,13 +99,12 @@ class Fills:
         *,
         folder: Path,
         online: OnlineStore,
-        registry: Registry,
         engine: Callable[[], Engine],
         folders: Callable[[], Folders],
         backfill: Callable[[StreamFeatureView], Backfill],
     ) -> None:
         self._definitions, self._folder = definitions, folder
-        self._online, self._registry = online, registry
+        self._online = online
         self._engine, self._folders, self._backfill = engine, folders, backfill
 
     def rows(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
@@ -124,10 +122,9 @@ class Fills:
                 start_us=start_us,
                 end_us=end_us,
                 lookback_us=0,
-                generation=group.generation,
                 engine=self._engine(),
                 destination=self._online.filling(view, group),
-                progress=self._registry,
+                progress=self._online.progress(view, group),
                 folders=self._folders(),
                 digest=str(group.generation),
                 report=None,

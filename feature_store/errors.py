@@ -205,6 +205,10 @@ class StaleWriteError(OnlineStoreError):
     """The serving plan changed while a batch was being written with the old one; load the plan and write again."""
 
 
+class LostWriteError(OnlineStoreError):
+    """Redis may have lost rows that it acknowledged, before they were recorded as written; write them again."""
+
+
 class FenceError(OnlineStoreError):
     """A fence is not where the caller expects it: somebody else merged these events, or Redis went back in time."""
 

@@ -461,13 +461,14 @@ class Pruner:
         """Of each view of which that is known, how many rows are materialized a day: what its source had of the last
         weeks; of a view with aggregations each stored entity's row, once a day."""
         plan, found = self._store.online.require_published().plan, {}
+        finished = self._store.online.finished_intervals()
         for view in pruned(definitions).stored_views_of(service):
             if not isinstance(view, FeatureView) or view.source is None:
                 continue
             group = plan.group_of(view.name)
             if view.aggregations:
                 found[view.name] = float(stored.get(group.name, 0))
-            elif intervals := self._store.registry.finished_intervals(view.name, group.generation):
+            elif intervals := finished[view.name]:
                 end_us = intervals[-1][1]
                 source = parquet_rows(view.source, view, self._store.config.folder)
                 count = source.count_between(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)

@@ -205,7 +205,6 @@ class FeatureStore:
             pruned(target.definitions),
             folder=self.config.folder,
             online=self.online,
-            registry=self.registry,
             engine=lambda: self._engine(self.config.engine),
             folders=lambda: self._folders,
             # The topic may have lost what follows a history that ended long ago; a change can be served nevertheless.
@@ -240,7 +239,7 @@ class FeatureStore:
 
         Args:
             start: None: from where the last materialization ended (or from the beginning), less `lookback`.
-            end: None: now.
+            end: None, or a time to come: now, by Redis's clock.
             views: names; None: every view that has a source.
             engine: `local` or `spark`; the configured one unless given.
             lookback: how far before the last end to read again, for rows that came late.
@@ -251,28 +250,35 @@ class FeatureStore:
             DataError: a source does not fit its view.
             OnlineStoreError, RegistryError: as their names say.
         """
-        with extra("local", "materialize"):
-            from feature_store.materialize.job import materialize
-
-        newest, plan = self._served()
-        definitions = newest.served_definitions()
+        newest, _ = self._served()
         return [
-            materialize(
+            self._materialized(
                 view,
-                source_folder=self.config.folder,
                 start_us=None if start is None else to_microseconds(start),
-                end_us=to_microseconds(end or datetime.now(UTC)),
+                end_us=None if end is None else to_microseconds(end),
                 lookback_us=lookback // MICROSECOND,
-                generation=plan.group_of(view.name).generation,
                 engine=self._engine(engine or self.config.engine),
-                destination=self.online.destination(view.name),
-                progress=self.registry,
-                folders=self._folders,
                 digest=newest.digest,
                 report=report,
             )
-            for view in self._chosen(definitions, views)
+            for view in self._chosen(newest.served_definitions(), views)
         ]
+
+    def _materialized(self, view: FeatureView, **how: Any) -> Summary:
+        with extra("local", "materialize"):
+            from feature_store.materialize.job import materialize
+
+        summary = materialize(
+            view,
+            source_folder=self.config.folder,
+            destination=self.online.destination(view.name),
+            progress=self.online.progress(view.name),
+            folders=self._folders,
+            **how,
+        )
+        for interval in summary.intervals:
+            self.registry.note_materialized(view.name, *interval)
+        return summary
 
     def push(self, view: str, table: Any, *, report: Report | None = None) -> Summary:
         """Write rows of a view: an Arrow table, a DataFrame, or the path of a CSV or Parquet file.
@@ -525,12 +531,7 @@ class FeatureStore:
 
         definitions = self._newest().served_definitions()
         views = definitions.stored_views if service is None else definitions.stored_views_of(service)
-        published = self.online.require_published().plan
-        finished = {
-            segment.view: self.registry.finished_intervals(segment.view, group.generation)
-            for group in published.groups
-            for segment in group.segments
-        }
+        finished = self.online.finished_intervals()
         return freshness_report(
             views,
             self.online.newest_event_times(),

@@ -2,8 +2,10 @@
 
 stage    the engine puts the latest rows on disk; a rename makes them be there whole or not at all
 inspect  they are compared with what their fields expect; a view says whether a breach blocks what follows
-write    the engine writes chunk after chunk; the registry notes how many are written
-record   the interval, then the staged rows go
+write    the engine writes chunk after chunk; beside the rows, the online store notes how many are written
+record   the online store notes the interval, then the staged rows go
+
+What the online store has lost, with the notes that speak of it, the next run writes again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import secrets
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
@@ -24,20 +27,23 @@ from feature_store.engines.inspection import expects
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import fingerprint, parquet_rows, pushed_rows
-from feature_store.errors import DataError
-from feature_store.materialize.progress import BEGINNING, Interval, missing
-from feature_store.online.writer import WriteCounts
+from feature_store.errors import DataError, LostWriteError
+from feature_store.intervals import BEGINNING, missing
 from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Destination, Engine
+    from feature_store.engines.engine import Destination, Engine, Written
     from feature_store.engines.inspection import Breach
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
+    from feature_store.intervals import Interval
     from feature_store.materialize.progress import Progress
+
+# How often a job writes what Redis may have lost while it ran: a Redis that is lost more often needs a person.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,8 @@ def materialize(
     *,
     source_folder: Path,
     start_us: int | None,
-    end_us: int,
+    end_us: int | None,
     lookback_us: int,
-    generation: int,
     engine: Engine,
     destination: Destination,
     progress: Progress,
@@ -109,12 +114,11 @@ def materialize(
         view: a view with a source.
         source_folder: what the source's path is relative to.
         start_us: where to begin; None: read what is not recorded, and `lookback_us` before its end again.
-        end_us: where to end.
+        end_us: where to end; None, or a time to come: now, by the clock of `progress`.
         lookback_us: see `start_us`.
-        generation: of the view's row group, under which intervals are recorded.
         engine: what finds the latest rows, and writes them.
         destination: where they go.
-        progress: what is recorded.
+        progress: what is recorded, beside the rows in the online store.
         folders: where files go.
         digest: of the definitions; rows staged under others are not used.
         report: is told of the progress.
@@ -126,26 +130,32 @@ def materialize(
     begun = time.perf_counter()
     if view.source is None:
         raise DataError(f"materialize {view.name}", expected="a view with a source", got="none", hint="push its rows")
-    if start_us is not None and start_us >= end_us:
-        got = f"{from_microseconds(start_us)} and {from_microseconds(end_us)}"
-        raise DataError(f"materialize {view.name}", expected="a start before the end", got=got)
+    end_us = _past_end(view.name, start_us, end_us, progress.now_us())
     summary = Summary(view.name)
     with _locked(folders.work / view.name) as work:
         source = fingerprint(view.source, source_folder)
-        rows_digest = json.dumps([engine.name, view.name, generation, digest, source])
-        intervals = _intervals(progress.finished_intervals(view.name, generation), start_us, end_us, lookback_us)
+        rows_digest = json.dumps([engine.name, view.name, digest, source])
+        intervals = _intervals(progress.finished_intervals(), start_us, end_us, lookback_us)
         intervals = _leftover_first(intervals, work, rows_digest)
-        if not intervals or not (work / f"{_job_name(rows_digest, intervals[0])}.json").exists():
+        if not intervals or _read_note(work / f"{_job_name(rows_digest, intervals[0])}.json") is None:
             _drop(work, progress)
         for interval in intervals:
             rows = parquet_rows(view.source, view, source_folder)
             job = _Job(_job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
             done = _run(job, engine, destination, progress, report or Silent())
-            progress.record_interval(view.name, generation, *interval)
-            progress.forget_job(job.name)
             _clear(work)
             summary = _add(summary, done)
     return replace(summary, intervals=tuple(intervals), seconds=time.perf_counter() - begun)
+
+
+def _past_end(view: str, start_us: int | None, end_us: int | None, now_us: int) -> int:
+    """Where to end: nothing that is yet to come counts as done."""
+    end = now_us if end_us is None else min(end_us, now_us)
+    if start_us is not None and start_us >= end:
+        got = f"{from_microseconds(start_us)} and {from_microseconds(end)}"
+        hint = "an end that is to come counts as now, by Redis's clock" if end == now_us else ""
+        raise DataError(f"materialize {view}", expected="a start before the end", got=got, hint=hint)
+    return end
 
 
 def push(
@@ -203,6 +213,7 @@ class _Job(NamedTuple):
 
 
 class _Note(NamedTuple):
+    id: str  # of these staged rows alone: how many chunks of others are written says nothing of these
     interval: Interval
     source_rows: int
     quarantined: int
@@ -214,15 +225,22 @@ def _job_name(rows_digest: str, interval: Interval) -> str:
     return hashlib.sha256(json.dumps([rows_digest, interval]).encode()).hexdigest()[:24]
 
 
-def _read_note(path: Path) -> _Note:
-    interval, *counts = json.loads(path.read_text())
-    return _Note((interval[0], interval[1]), *counts)
+def _read_note(path: Path) -> _Note | None:
+    """The note; None where there is none, or one of another release."""
+    try:
+        id, interval, *counts = json.loads(path.read_text())
+        return _Note(id, (interval[0], interval[1]), *counts)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def _leftover_first(intervals: list[Interval], work: Path, rows_digest: str) -> list[Interval]:
     """Split off what a killed job has staged: "until now" ends later at each run, and would never find it again."""
     for path in work.glob("*.json"):
-        start, end = _read_note(path).interval
+        note = _read_note(path)
+        if note is None:
+            continue
+        start, end = note.interval
         holds = [held for held in intervals if held[0] <= start and end <= held[1]]
         if holds and path.stem == _job_name(rows_digest, (start, end)):
             rest = [part for part in intervals if part not in holds]
@@ -243,44 +261,68 @@ def _intervals(finished: list[Interval], start_us: int | None, end_us: int, look
 
 
 def _run(job: _Job, engine: Engine, destination: Destination, progress: Progress, report: Report) -> Summary:
-    done = progress.chunks_done(job.name) if job.note.exists() else 0
-    if not job.note.exists():
-        progress.forget_job(job.name)  # of a staged file that is no more
-        _stage(job, engine, report)
-    note = _read_note(job.note)
+    note = _read_note(job.note) or _stage(job, engine, report)
     breaches = _breaches(job, engine)
-    total = engine.chunk_count(job.staged)
-    counts, latest = WriteCounts(), 0
     report.started(f"{job.view.name}: write", None)
-    for chunk, written in enumerate(engine.write(job.staged, job.view, done, destination), done):
-        counts = counts.plus(written.counts)
-        latest += written.rows
-        progress.record_chunk(job.name, chunk + 1, total)
-        report.advanced(written.rows)
+    written: dict[int, Written] = {}
+    resumed, attempt = progress.chunks_done(note.id), 1
+    while True:
+        try:
+            _write(job, note.id, engine, destination, progress, report, written)
+            break
+        except LostWriteError:
+            if attempt == _ATTEMPTS:
+                raise
+            attempt += 1
     report.finished()
+    counts = [chunk.counts for chunk in written.values()]
     return Summary(
         job.view.name,
         source_rows=note.source_rows,
-        latest_rows=latest,
-        written=counts.written,
-        older=counts.older,
+        latest_rows=sum(chunk.rows for chunk in written.values()),
+        written=sum(count.written for count in counts),
+        older=sum(count.older for count in counts),
         quarantined=note.quarantined,
         quarantine_file=note.quarantine_file,
         breaches=breaches,
-        resumed_chunks=done,
+        resumed_chunks=resumed,
     )
 
 
-def _stage(job: _Job, engine: Engine, report: Report) -> None:
+def _write(
+    job: _Job,
+    id: str,
+    engine: Engine,
+    destination: Destination,
+    progress: Progress,
+    report: Report,
+    written: dict[int, Written],
+) -> None:
+    """Write the chunks that are not noted, and record the interval.
+
+    Raises:
+        LostWriteError: Redis may have lost chunks that it acknowledged.
+    """
+    first = progress.chunks_done(id)
+    for chunk, done in enumerate(engine.write(job.staged, job.view, first, destination), first):
+        progress.record_chunk(id, chunk + 1)
+        written[chunk] = done
+        report.advanced(done.rows)
+    progress.record_interval(id, engine.chunk_count(job.staged), job.interval)
+
+
+def _stage(job: _Job, engine: Engine, report: Report) -> _Note:
     quarantine = Quarantine(job.quarantine, job.work, job.view.name)
     try:
         source_rows = engine.stage(Stage(job.view, job.rows, *job.interval, job.staged, quarantine, report))
     finally:
         quarantine.close()
-    note = _Note(job.interval, source_rows, quarantine.rows, str(quarantine.path) if quarantine.path else None)
+    file = str(quarantine.path) if quarantine.path else None
+    note = _Note(secrets.token_hex(8), job.interval, source_rows, quarantine.rows, file)
     unfinished = job.note.with_suffix(".unfinished")
     private_file(unfinished).write_text(json.dumps(note))
     unfinished.rename(job.note)
+    return note
 
 
 def _breaches(job: _Job, engine: Engine) -> tuple[Breach, ...]:
@@ -334,8 +376,10 @@ def _locked(folder: Path) -> Iterator[Path]:
 
 def _drop(work: Path, progress: Progress) -> None:
     """Give up what a killed job has staged, because nobody will ask for it again."""
-    for note in work.glob("*.json"):
-        progress.forget_job(note.stem)
+    for path in work.glob("*.json"):
+        note = _read_note(path)
+        if note is not None:
+            progress.forget_job(note.id)
     _clear(work)
 
 
@@ -351,18 +395,26 @@ def _clear(folder: Path) -> None:
 class _Unrecorded:
     """The progress of what cannot be resumed, because its rows are nowhere but in the caller's hands."""
 
-    def finished_intervals(self, view: str, generation: int) -> list[Interval]:
+    def now_us(self) -> int:
+        """See Progress."""
+        return time.time_ns() // 1000
+
+    def finished_intervals(self) -> list[Interval]:
         """See Progress."""
         return []
 
-    def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
+    def files_read(self) -> bytes:
         """See Progress."""
+        return b""
 
     def chunks_done(self, job: str) -> int:
         """See Progress."""
         return 0
 
-    def record_chunk(self, job: str, done: int, total: int) -> None:
+    def record_chunk(self, job: str, done: int) -> None:
+        """See Progress."""
+
+    def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
         """See Progress."""
 
     def forget_job(self, job: str) -> None:

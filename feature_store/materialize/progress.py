@@ -1,46 +1,51 @@
-"""How far jobs are: what is recorded of them."""
+"""What jobs know of how far they are, and record."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-Interval = tuple[int, int]
-# Before and after every time that a datetime can hold.
-BEGINNING = -(1 << 62)
+if TYPE_CHECKING:
+    from feature_store.intervals import Interval
 
 
 class Progress(Protocol):
-    """What is recorded of materialization, so that jobs go on where others ended. The registry keeps it."""
+    """How far one view is materialized. The online store keeps it beside the rows: `online/progress.py`."""
 
-    def finished_intervals(self, view: str, generation: int) -> list[Interval]:
+    def now_us(self) -> int:
+        """The clock that counts, microseconds since 1970: nothing later is recorded."""
+        ...
+
+    def finished_intervals(self) -> list[Interval]:
         """The intervals `[start, end)` that are materialized, in microseconds, sorted, none touching another."""
         ...
 
-    def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
-        """Note that an interval is materialized."""
+    def files_read(self) -> bytes:
+        """What `record_interval` was last given as the states of the source's files; empty: nothing."""
         ...
 
     def chunks_done(self, job: str) -> int:
-        """How many chunks of a job are written; 0 for a job that is not known."""
+        """How many chunks of a job are written; 0 for a job that is not known.
+
+        A job asks this before it writes: what is recorded after this call is of rows that are written after it.
+        """
         ...
 
-    def record_chunk(self, job: str, done: int, total: int) -> None:
-        """Note how many chunks of a job are written."""
+    def record_chunk(self, job: str, done: int) -> None:
+        """Note how many chunks of a job are written, after the ones that were noted before.
+
+        Raises:
+            LostWriteError: some of them may be lost; ask `chunks_done`, and write the others again.
+        """
+        ...
+
+    def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
+        """Note that an interval is materialized by a job of so many chunks, and forget the job.
+
+        Raises:
+            LostWriteError: as `record_chunk`.
+        """
         ...
 
     def forget_job(self, job: str) -> None:
         """Drop the record of a job."""
         ...
-
-
-def missing(wanted: Interval, finished: list[Interval]) -> list[Interval]:
-    """The parts of `wanted` that no interval of `finished` (sorted, none touching another) holds."""
-    gaps = []
-    start, end = wanted
-    for done_start, done_end in finished:
-        if done_start > start and start < end:
-            gaps.append((start, min(done_start, end)))
-        start = max(start, done_end)
-    if start < end:
-        gaps.append((start, end))
-    return gaps

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from feature_store.errors import ConfigError, ConflictError
+from feature_store.intervals import until
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.serving_plan import FORMAT
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
     # Fills one view's segment of a new generation from its source, over intervals in microseconds.
     Fill = Callable[[str, RowGroupPlan, list[tuple[int, int]]], None]
+
+
+# Copying has no chunks that are noted.
+_NO_JOB = "copy"
 
 
 class FillTiles(Protocol):
@@ -62,6 +67,7 @@ def roll_out(
     Raises:
         ConfigError: the number of buckets differs from the one that rows are stored under.
         ConflictError: a newer version is published, or somebody else publishes at the same time.
+        LostWriteError: Redis was restarted or replaced meanwhile; apply again.
     """
     compiled = partial(
         compile_plan, definitions, project=project, version=version, buckets=buckets, expire_keys=expire_keys
@@ -72,8 +78,9 @@ def roll_out(
     _refuse_to_go_back(old, target)
     target = replace(_with_starts(target, old, fill_tiles), filling_tiles=_under_way(target, old))
     if replace(old, retired=(), retired_tiles=()) != target:
+        server = online.server_id()
         published = _fill(target, published, online, registry, fill, fill_tiles)
-        published = online.publish(_retiring(target, published.plan), over=published)
+        published = online.publish(_retiring(target, published.plan), over=published, written_to=server)
     for group in published.plan.retired:
         online.drop_rows(group)
     for tiles in published.plan.retired_tiles:
@@ -193,18 +200,21 @@ def _fill_group(
     registry: Registry,
     fill: Fill,
 ) -> None:
+    # What is recorded from here on is of rows that are written from here on.
+    progress = {segment.view: online.progress(segment.view, new) for segment in new.segments}
+    finished, now_us = online.finished_intervals(), online.now_us()
     if old is not None:
         online.copy_rows(old, new)
     for segment in new.segments:
         was = next((other for other in old.segments if other.view == segment.view), None) if old is not None else None
         if segment.view in back:
-            intervals = registry.intervals_without_drop(segment.view)
+            intervals = until(registry.materialized_had_it_stayed(segment.view), now_us)
         else:
-            intervals = registry.finished_intervals(segment.view, old.generation) if old is not None else []
+            intervals = finished[segment.view] if was is not None else []
         if segment.view in back or (was is not None and (_adds_fields(was, segment) or segment.created > was.created)):
             fill(segment.view, new, intervals)
-        for start, end in intervals:
-            registry.record_interval(segment.view, new.generation, start, end)
+        for interval in intervals:
+            progress[segment.view].record_interval(_NO_JOB, 0, interval)
 
 
 def _adds_fields(was: SegmentPlan, segment: SegmentPlan) -> bool:

@@ -4,6 +4,7 @@
     {<project>:<bucket>}epoch                                 16 hex digits that change with each publication
     {<project>:<bucket>}r:<group>:<generation>:<entity key>   a row
     {<project>:<bucket>}v:<group>:<generation>:<view>:<entity key>   a view's variable value
+    {<project>:<bucket>}p:<group>:<generation>:<view>        how far a view's rows are materialized: see progress.py
     {<project>:<bucket>}t:<view>:<generation>:<entity key>   a stream view's tiles
     {<project>:<bucket>}f:<view>:<generation>                a stream view's fences: which events its tiles hold
     {<project>:<bucket>}m:<view>:<generation>                how often its fences were moved, as they say themselves
@@ -56,6 +57,11 @@ def row_prefix(project: str, bucket: int, group: RowGroupPlan) -> bytes:
 def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
     """What the keys of a view's variable values start with; the entity key follows."""
     return b"%bv:%b:%d:%b:" % (tag(project, bucket), group.name.encode(), group.generation, view.encode())
+
+
+def progress_key(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
+    """The key of how far a view's rows in a bucket are materialized."""
+    return b"%bp:%b:%d:%b" % (tag(project, bucket), group.name.encode(), group.generation, view.encode())
 
 
 def tiles_prefix(project: str, bucket: int, tiles: TilesPlan) -> bytes:

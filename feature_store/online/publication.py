@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import ConflictError, DamagedPlanError
+from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError
 from feature_store.online import keys
 from feature_store.online.conversation import PublishedPlan
 from feature_store.registry.compile import tiles_layout_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from feature_store.online.endpoint import Endpoint
 
 PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
+_OTHER_SERVER = -2
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,12 @@ class Publications:
         return Found(document, tuple(epochs), plan, problem)
 
     def publish(
-        self, plan: ServingPlan, *, over: PublishedPlan | Found | None, has_tiles: Callable[[TilesPlan, int], bool]
+        self,
+        plan: ServingPlan,
+        *,
+        over: PublishedPlan | Found | None,
+        has_tiles: Callable[[TilesPlan, int], bool],
+        written_to: bytes = b"",
     ) -> PublishedPlan:
         """Publish a plan in the place of another, at once for all readers and writers.
 
@@ -108,9 +114,11 @@ class Publications:
             plan: the plan.
             over: what the caller has found published, complete or not; None: nothing.
             has_tiles: whether Redis holds tiles of a generation in a bucket.
+            written_to: as of `OnlineStore.publish`.
 
         Raises:
             ConflictError: something else than `over` is published.
+            LostWriteError: another server answers, which may lack rows that the other acknowledged.
         """
         epoch = secrets.token_hex(keys.EPOCH_BYTES // 2).encode()
         plan = replace(_with_marks(plan, over.plan if over is not None else None), epoch=epoch.decode())
@@ -128,7 +136,14 @@ class Publications:
             marks += [how, tiles.mark, layout, "" if tiles.start_us is None else str(tiles.start_us)]
         expected = _expected(over)
         with self._endpoint.errors():
-            done = self._redis.eval(PUBLISH, len(names), *names, *expected, plan.to_json(), epoch, plan.buckets, *marks)
+            about = (*expected, plan.to_json(), epoch, plan.buckets, written_to)
+            done = self._redis.eval(PUBLISH, len(names), *names, *about, *marks)
+        if done == _OTHER_SERVER:
+            raise LostWriteError(
+                f"serving plan of {self._project}",
+                problem="Redis was restarted or replaced while rows of the new plan were written",
+                hint="run it again: it goes on with what is there",
+            )
         if not done:
             raise ConflictError(
                 f"serving plan of {self._project}",

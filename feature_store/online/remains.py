@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import ServingPlan
 
 FITS = files("feature_store.online").joinpath("lua/fits.lua").read_text()
-_KEY = re.compile(rb"\{[^:}]+:(\d+)\}([rvtfm]):([^:]+):(\d+)(?::|$)", re.DOTALL)
+_KEY = re.compile(rb"\{[^:}]+:(\d+)\}([prvtfm]):([^:]+):(\d+)(?::|$)", re.DOTALL)
 # What the fences of a history are named; see streaming/backfill.py.
 _HISTORY = b"@history:"
 
@@ -70,14 +70,14 @@ class Remains:
         stored = self._stored(target.buckets)
         groups = tuple(self._group(group, stored, target.buckets) for group in target.groups)
         tiles = tuple(self._tiles(one, stored, target.buckets) for one in target.tiles)
-        named = {Generation("rv", group.name, group.generation) for group in groups}
+        named = {Generation("prv", group.name, group.generation) for group in groups}
         named |= {Generation("tfm", one.view, one.generation) for one in tiles}
         left = sorted(stored - named)
         return replace(
             target,
             groups=groups,
             tiles=tiles,
-            retired=tuple(RowGroupPlan(one.name, (), (), one.number, ()) for one in left if one.kinds == "rv"),
+            retired=tuple(RowGroupPlan(one.name, (), (), one.number, ()) for one in left if one.kinds == "prv"),
             retired_tiles=tuple(
                 TilesPlan(one.name, (), (), one.number, "", Windows((), ())) for one in left if one.kinds == "tfm"
             ),
@@ -90,14 +90,14 @@ class Remains:
                 parts = _KEY.match(name)
                 if parts is not None:
                     _refuse_bucket(int(parts[1]), buckets)
-                    kinds = "rv" if parts[2] in b"rv" else "tfm"
+                    kinds = "prv" if parts[2] in b"prv" else "tfm"
                     found.add(Generation(kinds, parts[3].decode(), int(parts[4])))
         return found
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
     def _group(self, group: RowGroupPlan, stored: set[Generation], buckets: int) -> RowGroupPlan:
-        numbers = _numbers(stored, "rv", group.name)
+        numbers = _numbers(stored, "prv", group.name)
         if len(numbers) == 1:
             adopted = replace(group, generation=numbers[0])
             if self._fit(RowLayout(adopted), buckets) is not None:

@@ -19,6 +19,7 @@ from feature_store.online.conversation import PublishedPlan
 from feature_store.online.endpoint import Endpoint
 from feature_store.online.entity_rows import entity_keys
 from feature_store.online.layout import ABSENT, FINGERPRINT_BYTES, RowLayout, decode_time
+from feature_store.online.progress import StoredProgress, finished_intervals
 from feature_store.online.publication import Found, Publications
 from feature_store.online.remains import Remains
 from feature_store.online.rows import StoredRows
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.errors import FencesLostError
+    from feature_store.intervals import Interval
     from feature_store.online.inspection import StoredValue
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan
@@ -128,6 +130,11 @@ class OnlineStore:
         self._layouts: dict[str, RowLayout] = {}
 
     @property
+    def project(self) -> str:
+        """The project's name."""
+        return self._project
+
+    @property
     def shown_url(self) -> str:
         """Where the store is, without a password."""
         return self._endpoint.shown
@@ -171,17 +178,33 @@ class OnlineStore:
             )
         return published
 
-    def publish(self, plan: ServingPlan, *, over: PublishedPlan | Found | None) -> PublishedPlan:
+    def server_id(self) -> bytes:
+        """The id of the Redis process that answers: another after a restart or a failover."""
+        with self._endpoint.errors():
+            found: str = self._redis.info("server")["run_id"]
+        return found.encode()
+
+    def now_us(self) -> int:
+        """Redis's clock, microseconds since 1970."""
+        with self._endpoint.errors():
+            seconds, microseconds = self._redis.time()
+        return int(seconds) * 1_000_000 + int(microseconds)
+
+    def publish(
+        self, plan: ServingPlan, *, over: PublishedPlan | Found | None, written_to: bytes = b""
+    ) -> PublishedPlan:
         """Publish a plan in the place of another, at once for all readers and writers.
 
         Args:
             plan: the plan.
             over: what the caller has found published, complete or not; None: nothing.
+            written_to: `server_id` of before rows of the plan were copied or filled; empty: there are none.
 
         Raises:
             ConflictError: something else than `over` is published.
+            LostWriteError: another server answers, which may lack rows that the other acknowledged.
         """
-        return self._publications.publish(plan, over=over, has_tiles=self._has_tiles)
+        return self._publications.publish(plan, over=over, has_tiles=self._has_tiles, written_to=written_to)
 
     def remaining(self, target: ServingPlan) -> ServingPlan:
         """A plan that goes on with what is stored, where the plan that named it is lost; see online/remains.py.
@@ -236,6 +259,24 @@ class OnlineStore:
         """
         return ViewWriter(self._endpoint, self.require_published(), view, only=(group,), copied=copied)
 
+    def progress(self, view: str, filled: RowGroupPlan | None = None) -> StoredProgress:
+        """How far a batch view is materialized, in the row group that is served or in one that is being filled.
+
+        Raises:
+            NotPublishedError, NotFoundError: there is no plan, or no such view in it.
+        """
+        return StoredProgress(self, self._endpoint, view, filled)
+
+    def finished_intervals(self) -> dict[str, list[Interval]]:
+        """Per batch view of the published plan the intervals `[start, end)` that are materialized, in microseconds,
+        sorted, none touching another.
+
+        Raises:
+            NotPublishedError: there is no plan.
+            CorruptRowError: what is stored cannot be read.
+        """
+        return finished_intervals(self, self._endpoint)
+
     def tile_writer(self, view: str) -> TileWriter:
         """A writer of a stream view's tiles, bound to the plan that is published now.
 
@@ -279,14 +320,15 @@ class OnlineStore:
         return copied
 
     def drop_rows(self, group: RowGroupPlan) -> int:
-        """Delete a row group's rows and variable values. Returns how many keys."""
+        """Delete a row group: first how far it is materialized, so that what is left of it is never gone on with.
+        Returns how many keys."""
         buckets = range(self.require_published().plan.buckets)
         return sum(
             self._unlink_all(
                 b"%b%b:%b:%d:*" % (keys.tag(self._project, bucket), kind, group.name.encode(), group.generation)
             )
+            for kind in (b"p", b"r", b"v")
             for bucket in buckets
-            for kind in (b"r", b"v")
         )
 
     def drop_tiles(self, tiles: TilesPlan) -> int:

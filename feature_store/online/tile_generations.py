@@ -55,10 +55,16 @@ def begin(online: OnlineStore, view: str, start_us: int | None) -> TilesPlan:
     return _of(view, begun.plan.filling_tiles)[0]
 
 
-def serve(online: OnlineStore, tiles: TilesPlan) -> None:
+def serve(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") -> None:
     """Serve a generation that is filled, in the place of the one before, which is deleted.
 
+    Args:
+        online: the online store.
+        tiles: what is filled.
+        written_to: `OnlineStore.server_id` of before it was filled.
+
     Raises:
+        LostWriteError: another server answers, which may lack tiles that the other acknowledged.
         NotFoundError: it is not being filled any more: somebody else began another.
         ConflictError: somebody else publishes at the same time.
     """
@@ -75,6 +81,7 @@ def serve(online: OnlineStore, tiles: TilesPlan) -> None:
             retired_tiles=(*plan.retired_tiles, *_of(tiles.view, plan.tiles)),
         ),
         over=published,
+        written_to=written_to,
     )
     drop_retired(online)
 

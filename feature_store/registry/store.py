@@ -1,4 +1,4 @@
-"""The registry: every applied version of a project's definitions, and how far its data are materialized.
+"""The registry: every applied version of a project's definitions, and the history of what was asked for.
 
 SQLAlchemy's one door in the package: SQLite unless the URL says otherwise.
 """
@@ -22,6 +22,7 @@ from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, to_microseconds
 from feature_store.definitions.pruned import pruned
 from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError, extra
+from feature_store.intervals import merged
 from feature_store.private import STATE_FOLDER, private_file, private_folder
 
 with extra("registry", "registry"):
@@ -31,6 +32,8 @@ with extra("registry", "registry"):
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+
+    from feature_store.intervals import Interval
 
 _METADATA = sa.MetaData()
 _VERSIONS = sa.Table(
@@ -53,15 +56,8 @@ _INTERVALS = sa.Table(
     sa.Column("start_us", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("end_us", sa.BigInteger, nullable=False),
 )
-_JOBS = sa.Table(
-    "fs_jobs",
-    _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
-    sa.Column("job", sa.String(255), primary_key=True),
-    sa.Column("chunks_done", sa.Integer, nullable=False),
-    sa.Column("chunks_total", sa.Integer, nullable=False),
-    sa.Column("updated_at", sa.BigInteger, nullable=False),
-)
+# Earlier releases noted under each generation what its rows in Redis held, and believed it. Their rows are history now.
+_ANY_GENERATION = 0
 _PRUNING = sa.Table(
     "fs_pruning",
     _METADATA,
@@ -251,62 +247,44 @@ class Registry:
             raise self._conflict(base, self.latest()) from None
         return self.version(values["version"])  # type: ignore[arg-type]
 
-    # -- progress of materialization ----------------------------------------------------------------------------
+    # -- what was asked for -------------------------------------------------------------------------------------
 
-    def finished_intervals(self, view: str, generation: int) -> list[tuple[int, int]]:
-        """The materialized intervals `[start, end)` of a view, in microseconds, sorted, none touching another."""
-        chosen = sa.select(_INTERVALS.c.start_us, _INTERVALS.c.end_us).where(self._of_view(view, generation))
-        with self._errors(), self._engine.connect() as connection:
-            return merged([(row.start_us, row.end_us) for row in connection.execute(chosen)])
+    def note_materialized(self, view: str, start_us: int, end_us: int) -> None:
+        """Note that somebody had `[start_us, end_us)` of a view materialized, wherever to.
 
-    def intervals_without_drop(self, view: str) -> list[tuple[int, int]]:
-        """What a view that was dropped for a while would be materialized over, had it stayed: what it was, in its last
-        generation, and what other views were since."""
+        This is history: what an online store holds, it says itself.
+        """
+        try:
+            self._add_interval(view, start_us, end_us)
+        except _TakenError:  # another process was first to insert one of that start: now there is one to merge with
+            self._add_interval(view, start_us, end_us)
+
+    def materialized_had_it_stayed(self, view: str) -> list[Interval]:
+        """The intervals that a view which was not stored for a while would be materialized over, had it stayed: what it
+        was materialized over, and what other views were since."""
         chosen = sa.select(_INTERVALS).where(_INTERVALS.c.project == self._project)
         with self._errors(), self._engine.connect() as connection:
             rows = connection.execute(chosen).all()
-        generations = [row.generation for row in rows if row.view == view]
-        if not generations:
+        own = [(row.start_us, row.end_us) for row in rows if row.view == view]
+        if not own:
             return []
-        own = [(row.start_us, row.end_us) for row in rows if (row.view, row.generation) == (view, max(generations))]
         end_us = max(end for _, end in own)
         since = [(max(row.start_us, end_us), row.end_us) for row in rows if row.view != view]
         return merged([*own, *since])
 
-    def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
-        """Note that `[start_us, end_us)` of a view is materialized."""
-        try:
-            self._add_interval(view, generation, start_us, end_us)
-        except _TakenError:  # another process was first to insert one of that start: now there is one to merge with
-            self._add_interval(view, generation, start_us, end_us)
-
-    def _add_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
-        place = {"project": self._project, "view": view, "generation": generation}
+    def _add_interval(self, view: str, start_us: int, end_us: int) -> None:
+        place = {"project": self._project, "view": view, "generation": _ANY_GENERATION}
+        columns = _INTERVALS.c
+        chosen = sa.and_(*(columns[name] == value for name, value in place.items()))
         with self._errors(), self._engine.begin() as connection:
             # Deleting first takes the write lock, so that two jobs that finish at once do not lose one's interval.
-            chosen = self._of_view(view, generation)
-            known = sa.select(_INTERVALS.c.start_us, _INTERVALS.c.end_us).where(chosen).with_for_update()
+            known = sa.select(columns.start_us, columns.end_us).where(chosen).with_for_update()
             if self._engine.dialect.name == "sqlite":
-                connection.execute(sa.update(_INTERVALS).where(chosen).values(end_us=_INTERVALS.c.end_us))
+                connection.execute(sa.update(_INTERVALS).where(chosen).values(end_us=columns.end_us))
             intervals = [(row.start_us, row.end_us) for row in connection.execute(known)]
             connection.execute(sa.delete(_INTERVALS).where(chosen))
             for start, end in merged([*intervals, (start_us, end_us)]):
                 connection.execute(sa.insert(_INTERVALS).values(**place, start_us=start, end_us=end))
-
-    def chunks_done(self, job: str) -> int:
-        """How many chunks of a job are written; 0 for a job that is not known."""
-        with self._errors(), self._engine.connect() as connection:
-            return connection.execute(sa.select(_JOBS.c.chunks_done).where(self._of_job(job))).scalar() or 0
-
-    def record_chunk(self, job: str, done: int, total: int) -> None:
-        """Note how many chunks of a job are written."""
-        values = {"chunks_done": done, "chunks_total": total, "updated_at": time.time_ns() // 1000}
-        self._put(_JOBS, {"job": job}, values)
-
-    def forget_job(self, job: str) -> None:
-        """Drop the record of a job."""
-        with self._errors(), self._engine.begin() as connection:
-            connection.execute(sa.delete(_JOBS).where(self._of_job(job)))
 
     # -- pruning ------------------------------------------------------------------------------------------------
 
@@ -349,7 +327,7 @@ class Registry:
     def teardown(self) -> None:
         """Drop all that the registry holds of this project, and of no other."""
         with self._errors(), self._engine.begin() as connection:
-            for table in (_VERSIONS, _INTERVALS, _JOBS, _PRUNING, _REPORTS):
+            for table in (_VERSIONS, _INTERVALS, _PRUNING, _REPORTS):
                 connection.execute(sa.delete(table).where(table.c.project == self._project))
 
     def close(self) -> None:
@@ -381,13 +359,6 @@ class Registry:
             )
             for row in rows
         ]
-
-    def _of_view(self, view: str, generation: int) -> sa.ColumnElement[bool]:
-        columns = _INTERVALS.c
-        return sa.and_(columns.project == self._project, columns.view == view, columns.generation == generation)
-
-    def _of_job(self, job: str) -> sa.ColumnElement[bool]:
-        return sa.and_(_JOBS.c.project == self._project, _JOBS.c.job == job)
 
     def _conflict(self, base: int | None, newest: Version | None) -> ConflictError:
         by = f", by {newest.author} at {newest.applied_at:%Y-%m-%d %H:%M:%S} UTC" if newest else ""
@@ -464,17 +435,6 @@ def _create_tables(engine: sa.Engine) -> None:
             _METADATA.create_all(engine)
             return
     _METADATA.create_all(engine)
-
-
-def merged(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Half-open intervals, sorted, with those that touch or overlap made one."""
-    result: list[tuple[int, int]] = []
-    for start, end in sorted(interval for interval in intervals if interval[0] < interval[1]):
-        if result and start <= result[-1][1]:
-            result[-1] = result[-1][0], max(end, result[-1][1])
-        else:
-            result.append((start, end))
-    return result
 
 
 def current_author() -> str:

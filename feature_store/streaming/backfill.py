@@ -146,13 +146,14 @@ class Backfill:
         """
         self._refuse_end(until_us)
         tiles = _again(lambda: tile_generations.begin(self._online, self._view.name, until_us))
+        server = self._online.server_id()
         filled = self.fill(tiles)
-        _again(lambda: tile_generations.serve(self._online, tiles))
+        _again(lambda: tile_generations.serve(self._online, tiles, server))
         return filled
 
     def _refuse_end(self, until_us: int | None) -> None:
         """Raise an error when this is no end of the view's history."""
-        where, now_us = f"backfill of {self._view.name}", time.time_ns() // 1_000
+        where, now_us = f"backfill of {self._view.name}", self._online.now_us()
         if until_us is None:
             if self._view.history is not None:
                 problem = "the source has a history, and nothing says up to when it is whole"

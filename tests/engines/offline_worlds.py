@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.definitions import Entity, FeatureView, Field, Float64, Int32, Int64, ParquetSource, String
+from feature_store.intervals import BEGINNING, merged
 from feature_store.online.batch import RowBatch
 from feature_store.online.writer import WriteCounts
 
@@ -123,9 +124,12 @@ class MemorySink:
     def open(self) -> Iterator[MemorySink]:
         yield self
 
+    def fail(self) -> None:
+        raise ConnectionError("the sink is gone")
+
     def write(self, batch: RowBatch) -> WriteCounts:
         if len(self.writes) == self.fails_at:
-            raise ConnectionError("the sink is gone")
+            self.fail()
         self.writes.append(len(batch))
         older = 0
         for key, row in rows_of(batch, self.view):
@@ -164,30 +168,34 @@ class FolderSink:
 
 
 class MemoryProgress:
-    """What the registry keeps, in dicts."""
+    """How far a view is materialized, in a dict. Its clock stands after all rows of the tests."""
 
     def __init__(self) -> None:
-        self.intervals: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self.intervals: list[tuple[int, int]] = []
         self.jobs: dict[str, int] = {}
+        self.files = b""
+        self.now = -BEGINNING
 
-    def finished_intervals(self, view: str, generation: int) -> list[tuple[int, int]]:
-        merged: list[tuple[int, int]] = []
-        for start, end in sorted(self.intervals.get((view, generation), [])):
-            if merged and start <= merged[-1][1]:
-                merged[-1] = merged[-1][0], max(end, merged[-1][1])
-            else:
-                merged.append((start, end))
-        return merged
+    def now_us(self) -> int:
+        return self.now
 
-    def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
-        self.intervals.setdefault((view, generation), []).append((start_us, end_us))
+    def finished_intervals(self) -> list[tuple[int, int]]:
+        return merged(self.intervals)
+
+    def files_read(self) -> bytes:
+        return self.files
 
     def chunks_done(self, job: str) -> int:
         return self.jobs.get(job, 0)
 
-    def record_chunk(self, job: str, done: int, total: int) -> None:
-        assert 0 < done <= total
+    def record_chunk(self, job: str, done: int) -> None:
+        assert done == self.jobs.get(job, 0) + 1
         self.jobs[job] = done
+
+    def record_interval(self, job: str, chunks: int, interval: tuple[int, int], files_read: bytes = b"") -> None:
+        assert self.jobs.pop(job, 0) == chunks
+        self.intervals.append(interval)
+        self.files = files_read or self.files
 
     def forget_job(self, job: str) -> None:
         self.jobs.pop(job, None)

@@ -37,9 +37,9 @@ from feature_store.engines.spark import engine as spark
 from feature_store.engines.spark import session as sessions
 from feature_store.engines.spark.session import Session
 from feature_store.errors import DataError, EngineError, StaleWriteError, StoreConnectionError
+from feature_store.intervals import BEGINNING
 from feature_store.materialize import job as jobs
 from feature_store.materialize.job import Folders, Summary
-from feature_store.materialize.progress import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,6 @@ def run(view: Any, folder: Path, work: Path, engine: Engine, destination: Any, *
         "start_us": None,
         "end_us": -BEGINNING,
         "lookback_us": 0,
-        "generation": 1,
         "engine": engine,
         "destination": destination,
         "progress": MemoryProgress(),
@@ -154,10 +153,10 @@ def test_a_task_that_dies_at_every_try_ends_the_job_which_then_goes_on(
         destination = store.online.destination("stats")
         with pytest.raises(EngineError, match="Spark: expected the job to succeed"):
             run(VIEW, folder, folder, spark_engine, Killing(destination, folder, 99, 9), progress=progress)
-        assert progress.finished_intervals("stats", 1) == []
+        assert progress.finished_intervals() == []
         run(VIEW, folder, folder, spark_engine, destination, progress=progress)
     assert stored(redis_url) == expected
-    assert progress.finished_intervals("stats", 1) == [(BEGINNING, -BEGINNING)]
+    assert progress.finished_intervals() == [(BEGINNING, -BEGINNING)]
     assert progress.jobs == {}
 
 
@@ -187,14 +186,14 @@ def test_tasks_that_run_twice_at_once_leave_the_same_bytes(
 
 
 class StoppedAt(MemoryProgress):
-    """A registry that is gone after so many chunks."""
+    """A Redis that is gone after so many chunks."""
 
     chunks = 0
 
-    def record_chunk(self, job: str, done: int, total: int) -> None:
+    def record_chunk(self, job: str, done: int) -> None:
         if done > self.chunks:
-            raise ConnectionError("the registry is gone")
-        super().record_chunk(job, done, total)
+            raise ConnectionError("Redis is gone")
+        super().record_chunk(job, done)
 
 
 @pytest.mark.usefixtures("small_chunks")

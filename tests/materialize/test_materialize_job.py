@@ -33,10 +33,10 @@ from feature_store.definitions import FeatureView, Field, Float64, String
 from feature_store.engines import local
 from feature_store.engines.engine import Written
 from feature_store.engines.local import LocalEngine
-from feature_store.errors import DataError
+from feature_store.errors import DataError, LostWriteError
+from feature_store.intervals import BEGINNING
 from feature_store.materialize import job as jobs
 from feature_store.materialize.job import Folders, Summary
-from feature_store.materialize.progress import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,6 @@ class World:
             "start_us": None if start is None else at(start),
             "end_us": at(end),
             "lookback_us": lookback * SECOND_US,
-            "generation": 1,
             "engine": LocalEngine(),
             "destination": self.sink,
             "progress": self.progress,
@@ -80,8 +79,8 @@ class World:
         }
         return jobs.materialize(self.view, **(given_ | other))
 
-    def finished(self, generation: int = 1) -> list[tuple[int, int]]:
-        return self.progress.finished_intervals(self.view.name, generation)
+    def finished(self) -> list[tuple[int, int]]:
+        return self.progress.finished_intervals()
 
     def left(self) -> set[str]:
         """The names of what stands in the working folder."""
@@ -188,7 +187,7 @@ def test_intervals_without_a_start_are_the_missing_ones_and_the_lookback(
 ) -> None:
     progress, done = MemoryProgress(), set[int]()
     for start, end, lookback in runs:
-        finished = progress.finished_intervals("v", 1)
+        finished = progress.finished_intervals()
         intervals = jobs._intervals(finished, start, end, lookback)
         beginning = -3  # stands for all before
         read = [second for low, high in intervals for second in range(max(low, beginning), high)]
@@ -201,15 +200,76 @@ def test_intervals_without_a_start_are_the_missing_ones_and_the_lookback(
             assert set(read) == (set(range(beginning, end)) - done) | again
         for interval in intervals:
             if interval[0] < interval[1]:
-                progress.record_interval("v", 1, *interval)
+                progress.record_interval("job", 0, interval)
         done |= set(read)
 
 
-def test_generations_are_materialized_apart(world: World) -> None:
+@pytest.mark.parametrize("end", [5, 9, None])
+def test_nothing_beyond_the_clock_is_read_or_recorded(world: World, end: int | None) -> None:
+    world.write([row(1, 0), row(1, 6, 1.5)])
+    world.progress.now = at(5)
+    summary = world.run(0, end_us=None if end is None else at(end))
+    assert (summary.source_rows, summary.intervals) == (1, ((BEGINNING, at(5)),))
+    assert world.finished() == [(BEGINNING, at(5))]
+    world.progress.now = at(7)
+    assert world.run(9).source_rows == 1
+    assert world.sink.rows == oracle(world.rows, BEGINNING, at(7))[0]
+
+
+def test_an_interval_that_begins_beyond_the_clock_is_refused(world: World) -> None:
     world.write([row(1, 0)])
-    world.run(5)
-    assert world.run(5, generation=2).source_rows == 1
-    assert world.finished(1) == world.finished(2) == [(BEGINNING, at(5))]
+    world.progress.now = at(5)
+    with pytest.raises(DataError, match="counts as now, by Redis's clock"):
+        world.run(9, 5)
+
+
+class Lossy(MemoryProgress):
+    """Progress of a Redis that is lost at some records, with all that was noted of the job since a chunk."""
+
+    def __init__(self, sink: MemorySink, losses: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self._sink, self._losses = sink, losses
+        self._snapshots: dict[int, tuple[dict[Any, Latest], dict[str, int]]] = {}
+
+    def chunks_done(self, job: str) -> int:
+        self._snapshots[super().chunks_done(job)] = dict(self._sink.rows), dict(self.jobs)
+        return super().chunks_done(job)
+
+    def record_chunk(self, job: str, done: int) -> None:
+        self._lose(done)
+        super().record_chunk(job, done)
+        self._snapshots[done] = dict(self._sink.rows), dict(self.jobs)
+
+    def record_interval(self, job: str, chunks: int, interval: tuple[int, int], files_read: bytes = b"") -> None:
+        self._lose(chunks + 1)
+        super().record_interval(job, chunks, interval, files_read)
+
+    def _lose(self, at_record: int) -> None:
+        for loss in self._losses:
+            if loss[0] == at_record:
+                self._losses.remove(loss)
+                rows, noted = self._snapshots[min(loss[1], max(self._snapshots))]
+                self._sink.rows, self.jobs = dict(rows), dict(noted)
+                raise LostWriteError("rows", problem="Redis was restarted")
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("losses", [[(1, 0)], [(3, 2)], [(3, 0)], [(4, 1), (5, 4)], [(6, 5)], [(6, 0)]])
+def test_what_redis_loses_while_a_job_runs_is_written_again(world: World, losses: list[tuple[int, int]]) -> None:
+    world.write(many())
+    world.progress = Lossy(world.sink, losses)
+    summary = world.run(20)
+    assert world.sink.rows == oracle(world.rows, at(0), at(20))[0]
+    assert summary.latest_rows == len(world.sink.rows), "each row is counted once"
+    assert world.finished() == [(BEGINNING, at(20))]
+
+
+def test_a_job_gives_up_when_redis_is_lost_again_and_again(world: World) -> None:
+    world.write([row(1, 0)])
+    world.progress = Lossy(world.sink, [(1, 0)] * 9)
+    with pytest.raises(LostWriteError):
+        world.run(20)
+    assert world.finished() == []
 
 
 @pytest.mark.parametrize("start", [5, 6])
@@ -339,7 +399,7 @@ def test_a_job_for_less_than_what_is_staged_reads_the_source(world: World) -> No
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("changed", ["source", "digest", "generation"])
+@pytest.mark.parametrize("changed", ["source", "digest"])
 def test_what_was_staged_for_something_else_is_staged_anew(world: World, changed: str) -> None:
     world.write(many())
     world.sink.fails_at = 3
@@ -349,7 +409,7 @@ def test_what_was_staged_for_something_else_is_staged_anew(world: World, changed
     if changed == "source":
         world.rows = []
         world.write(many(seed=2))
-    changes: dict[str, dict[str, Any]] = {"digest": {"digest": "e"}, "generation": {"generation": 2}}
+    changes: dict[str, dict[str, Any]] = {"digest": {"digest": "e"}}
     summary = world.run(20, 0, **changes.get(changed, {}))
     assert summary.resumed_chunks == 0
     assert world.sink.rows == oracle(world.rows, at(0), at(20))[0]
@@ -420,8 +480,8 @@ def test_whatever_runs_and_stops_each_finished_interval_is_written(
 @pytest.mark.usefixtures("small_chunks")
 def test_a_job_stopped_between_its_last_chunk_and_its_record_is_only_recorded(world: World) -> None:
     class Unrecording(MemoryProgress):
-        def record_interval(self, view: str, generation: int, start_us: int, end_us: int) -> None:
-            raise ConnectionError("the registry is gone")
+        def record_interval(self, *_: object) -> None:
+            raise ConnectionError("Redis is gone")
 
     world.write(many())
     world.progress = Unrecording()
@@ -467,16 +527,29 @@ def test_half_a_note_is_no_note(world: World) -> None:
 
 
 def test_a_chunk_count_of_another_job_of_that_name_does_not_count(world: World) -> None:
-    """The registry says that chunks are written, but the staged file is gone: everything is written again."""
+    """Chunks are noted, but the staged file that they are of is gone: everything is written again."""
+    world.write([row(1, 0)])
+    world.progress.record_interval = lambda *_: world.sink.fail()  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError):
+        world.run(10)
+    assert list(world.progress.jobs.values()) == [1]
+    (note,) = (world.folders.work / "stats").glob("*.json")
+    note.unlink()
+    del world.progress.record_interval
+    assert world.run(10).written == 1
+
+
+@pytest.mark.parametrize("note", ["[[1, 2], 3, 0, null]", "[", "[]", "{}"])
+def test_rows_that_another_release_staged_are_staged_again(world: World, note: str) -> None:
     world.write([row(1, 0)])
     world.sink.fails_at = 0
     with pytest.raises(ConnectionError):
         world.run(10)
-    (note,) = (world.folders.work / "stats").glob("*.json")
-    world.progress.record_chunk(note.stem, 1, 1)
-    note.unlink()
+    (path,) = (world.folders.work / "stats").glob("*.json")
+    path.write_text(note)
     world.sink.fails_at = None
     assert world.run(10).written == 1
+    assert world.left() == {"lock"}
 
 
 # -- several at once ------------------------------------------------------------------------------------------------

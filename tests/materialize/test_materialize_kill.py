@@ -17,7 +17,7 @@ from offline_worlds import NOW_US, SECOND_US
 from feature_store import FeatureStore
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines import local
-from feature_store.materialize.progress import BEGINNING
+from feature_store.intervals import BEGINNING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +162,6 @@ def test_a_job_killed_again_and_again_ends_as_if_nothing_had_happened(
     write_source(folder, rows)
     with FeatureStore(folder) as store:
         store.apply()
-        generation = store.online.require_published().plan.group_of("stats").generation
     phases = ["stats", "stats: write"] * (KILLS // 2)
     chance.shuffle(phases)
     for phase in [*phases, "stats: write"]:
@@ -172,12 +171,12 @@ def test_a_job_killed_again_and_again_ends_as_if_nothing_had_happened(
         else:
             assert killed(folder, phase, chance.randint(1, 2), chance.uniform(0, 0.02))
         with FeatureStore(folder) as store:
-            assert store.registry.finished_intervals("stats", generation) == []
+            assert store.online.finished_intervals()["stats"] == []
 
     with FeatureStore(folder) as store:
         (summary,) = store.materialize()
         assert served(store) == expected(rows)
-        ((start, end),) = store.registry.finished_intervals("stats", generation)
+        ((start, end),) = store.online.finished_intervals()["stats"]
         assert (start, end) == (BEGINNING, summary.intervals[-1][1])
         assert store.materialize()[0].source_rows == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.materialize.progress import missing
+from feature_store.intervals import missing
 
 NUMBERS = st.integers(-8, 8)
 

@@ -81,44 +81,35 @@ def test_projects_in_one_database_do_not_see_each_other(registry: Registry, url:
     other = Registry(url, "xshop")
     other.commit(definitions("height"), base=None, author="bob")
     for one in (registry, other):
-        one.record_interval("profile", 1, 0, 10)
-        one.record_chunk("job", 1, 2)
+        one.note_materialized("profile", 0, 10)
     registry.teardown()
-    assert (registry.latest(), registry.finished_intervals("profile", 1), registry.chunks_done("job")) == (None, [], 0)
+    assert (registry.latest(), registry.materialized_had_it_stayed("profile")) == (None, [])
     assert [version.author for version in other.history()] == ["bob"]
-    assert (other.finished_intervals("profile", 1), other.chunks_done("job")) == ([(0, 10)], 1)
+    assert other.materialized_had_it_stayed("profile") == [(0, 10)]
     other.close()
 
 
-def test_finished_intervals_are_a_sorted_union(registry: Registry) -> None:
+def test_what_was_materialized_is_a_sorted_union(registry: Registry) -> None:
     for start, end in [(50, 60), (0, 10), (10, 20), (15, 17), (58, 70), (30, 31)]:
-        registry.record_interval("profile", 3, start, end)
-    assert registry.finished_intervals("profile", 3) == [(0, 20), (30, 31), (50, 70)]
-    assert registry.finished_intervals("profile", 4) == []
+        registry.note_materialized("profile", start, end)
+    assert registry.materialized_had_it_stayed("profile") == [(0, 20), (30, 31), (50, 70)]
 
 
-def test_a_view_that_was_dropped_for_a_while_lacks_what_others_were_materialized_over_since(registry: Registry) -> None:
-    for view, generation, start, end in [
-        ("a", 1, 0, 5),
-        ("a", 2, 0, 10),
-        ("b", 2, 0, 10),
-        ("b", 3, 8, 20),
-        ("c", 3, 30, 40),
-    ]:
-        registry.record_interval(view, generation, start, end)
-    assert registry.intervals_without_drop("a") == [(0, 20), (30, 40)]
-    assert registry.intervals_without_drop("c") == [(30, 40)]
-    assert registry.intervals_without_drop("d") == [], "it was never materialized"
+def test_a_view_that_was_not_stored_for_a_while_lacks_what_others_were_materialized_over(registry: Registry) -> None:
+    for view, start, end in [("a", 0, 5), ("a", 0, 10), ("b", 0, 10), ("b", 8, 20), ("c", 30, 40)]:
+        registry.note_materialized(view, start, end)
+    assert registry.materialized_had_it_stayed("a") == [(0, 20), (30, 40)]
+    assert registry.materialized_had_it_stayed("c") == [(30, 40)]
+    assert registry.materialized_had_it_stayed("d") == [], "it was never materialized"
 
 
-def test_a_job_resumes_where_it_was(registry: Registry) -> None:
-    assert registry.chunks_done("job") == 0
-    registry.record_chunk("job", 1, 5)
-    registry.record_chunk("job", 2, 5)
-    registry.record_chunk("other", 9, 9)
-    assert registry.chunks_done("job") == 2
-    registry.forget_job("job")
-    assert (registry.chunks_done("job"), registry.chunks_done("other")) == (0, 9)
+def test_what_earlier_releases_recorded_of_generations_is_history(registry: Registry, url: str) -> None:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        rows = [("shop", "profile", 1, 0, 10), ("shop", "profile", 4, 10, 30)]
+        connection.executemany("INSERT INTO fs_intervals VALUES (?, ?, ?, ?, ?)", rows)
+    connection.close()
+    registry.note_materialized("profile", 30, 40)
+    assert registry.materialized_had_it_stayed("profile") == [(0, 40)]
 
 
 def test_threads_lose_no_progress(registry: Registry) -> None:
@@ -127,8 +118,7 @@ def test_threads_lose_no_progress(registry: Registry) -> None:
     def record(first: int) -> None:
         try:
             for i in range(first, 40, 4):
-                registry.record_interval("profile", 1, i * 10, i * 10 + 10)
-                registry.record_chunk("job", i, 40)
+                registry.note_materialized("profile", i * 10, i * 10 + 10)
         except BaseException as error:
             failures.append(error)
 
@@ -138,7 +128,7 @@ def test_threads_lose_no_progress(registry: Registry) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert registry.finished_intervals("profile", 1) == [(0, 400)]
+    assert registry.materialized_had_it_stayed("profile") == [(0, 400)]
 
 
 COMMIT = """
@@ -278,8 +268,8 @@ def test_the_author_need_not_have_a_name(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_large_numbers_of_microseconds_survive(registry: Registry) -> None:
     end = 253_402_300_799_999_999  # the last microsecond of year 9999
-    registry.record_interval("profile", 1, -62_135_596_800_000_000, end)
-    assert registry.finished_intervals("profile", 1) == [(-62_135_596_800_000_000, end)]
+    registry.note_materialized("profile", -62_135_596_800_000_000, end)
+    assert registry.materialized_had_it_stayed("profile") == [(-62_135_596_800_000_000, end)]
 
 
 def test_dtypes_survive(registry: Registry) -> None:

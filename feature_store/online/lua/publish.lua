@@ -3,11 +3,12 @@
 -- KEYS  plan, epoch of each bucket, then per mark: fences, merges (see merge.lua)
 -- ARGV  epoch of bucket 0 that is expected (empty: none)
 --       SHA-1 of the plan document that is expected (of the empty string: none); empty: any document
---       plan document, new epoch, number of buckets
+--       plan document, new epoch, number of buckets, run id of the server that is expected (empty: any)
 --       per mark: how, tag, and the fields that describe a generation that is served: layout, start (layout empty: it is
 --       not served)
 -- How a mark is made: `new`: whatever is there goes; `adopt`: fences without a mark get one; `keep`: there should be one.
--- Returns 1, or 0 when something else is published.
+-- Returns 1; or, with nothing changed, 0: something else is published; -2: the server is another process, which may lack
+-- rows of the plan that the other had acknowledged.
 local function text(key)
   local value = redis.pcall('GET', key)
   return type(value) == 'string' and value or ''
@@ -24,12 +25,15 @@ if ARGV[2] == '' then
 elseif redis.sha1hex(document) ~= ARGV[2] then
   return 0
 end
+if ARGV[6] ~= '' and string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') ~= ARGV[6] then
+  return -2
+end
 local buckets = tonumber(ARGV[5])
 redis.call('SET', KEYS[1], ARGV[3])
 for i = 2, buckets + 1 do
   redis.call('SET', KEYS[i], ARGV[4])
 end
-local at = 6
+local at = 7
 for i = buckets + 2, #KEYS, 2 do
   local fences, merges = KEYS[i], KEYS[i + 1]
   local how, tag, layout, start = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]

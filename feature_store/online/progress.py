@@ -1,0 +1,305 @@
+"""How far the rows of views are materialized, kept in Redis beside the rows.
+
+Each bucket has one hash per row group, generation and view:
+
+    intervals   the finished intervals, as `start,end` in microseconds since 1970, with a space between two
+    job:<id>    how many chunks of a job are written
+    files       in bucket 0 alone: which states of the source's files are read, see `engines/changed_files.py`
+
+A hash is written after Redis acknowledged the rows that it speaks of, and the same server holds both. So a server that
+is emptied, restored from a snapshot, cut at the end of its append-only file or replaced by a replica that lags may lack
+progress whose rows it has, but never has progress whose rows it lacks. An interval counts where all buckets have it.
+
+One gap is left: rows may be lost between their acknowledgement and the record. So each record names the server process
+that was there before the rows were written, and what that process held then. When either has changed, LostWriteError
+makes the job write its rows again.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from feature_store.errors import CorruptRowError, LostWriteError, StaleWriteError
+from feature_store.intervals import common, merged
+from feature_store.online import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from feature_store.intervals import Interval
+    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.store import OnlineStore
+    from feature_store.registry.serving_plan import RowGroupPlan
+
+READ = files("feature_store.online").joinpath("lua/progress_read.lua").read_text()
+CHANGE = files("feature_store.online").joinpath("lua/progress.lua").read_text()
+_INTERVALS, _FILES = b"intervals", b"files"
+_DONE, _DIFFERENT, _STALE, _OTHER_SERVER = 1, 0, -1, -2
+# How often a record is tried again because other jobs recorded theirs meanwhile: each needs a millisecond.
+_ATTEMPTS = 50
+
+Fields = dict[bytes, bytes]
+# Per field its new value; empty: the field goes.
+Changes = dict[bytes, bytes]
+
+
+class _Bucket(NamedTuple):
+    """What a bucket's node says: its process, its clock (microseconds), and the fields of each view asked for."""
+
+    server: bytes
+    now_us: int
+    fields: list[Fields]
+
+
+class StoredProgress:
+    """How far one view is materialized, in the row group that holds it.
+
+    Args:
+        store: the online store.
+        endpoint: its server.
+        view: a batch view.
+        filled: the row group that is being filled; None: the one that is served, whatever plan is published.
+
+    Raises:
+        NotPublishedError, NotFoundError: there is no plan, or no such view in it.
+    """
+
+    def __init__(self, store: OnlineStore, endpoint: Endpoint, view: str, filled: RowGroupPlan | None = None) -> None:
+        self._store, self._endpoint, self._view, self._filled = store, endpoint, view, filled
+        self._redis = endpoint.client()
+        self._begin()
+
+    def now_us(self) -> int:
+        """Redis's clock, microseconds since 1970; the earliest of several servers'."""
+        self._begin()
+        return min(bucket.now_us for bucket in self._buckets)
+
+    def finished_intervals(self) -> list[Interval]:
+        """The intervals that are materialized. One that ends beyond Redis's clock is not among them.
+
+        Raises:
+            CorruptRowError: what is stored cannot be read.
+        """
+        self._begin()
+        return _finished(self._key(0), self._buckets, 0)
+
+    def files_read(self) -> bytes:
+        """What `record_interval` was last given as the states of files; empty: nothing."""
+        self._begin()
+        return self._buckets[0].fields[0].get(_FILES, b"")
+
+    def chunks_done(self, job: str) -> int:
+        """How many chunks of a job are written; 0 for a job that is not known.
+
+        What is recorded after this call is of rows that are written after it.
+        """
+        self._begin()
+        return min(_chunks(self._key(0), bucket, _job(job)) for bucket in self._buckets)
+
+    def record_chunk(self, job: str, done: int) -> None:
+        """Note how many chunks of a job are written, after the ones that were noted before.
+
+        Raises:
+            LostWriteError: Redis may have lost some of them; ask `chunks_done`, and write the others again.
+            StaleWriteError: the row group is not filled any more.
+        """
+        field, value = _job(job), b"%d" % done
+        if self._change(lambda _, __: {field: value}):
+            return
+        # A lost answer makes redis-py send the call again, which then finds its own change.
+        self._look()
+        if any(bucket.fields[0].get(field) != value for bucket in self._buckets):
+            raise self._lost()
+
+    def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
+        """Note that an interval is materialized by a job of so many chunks, and forget the job.
+
+        Args:
+            files_read: what `files_read` then returns; empty: as before.
+
+        Raises:
+            LostWriteError, StaleWriteError: as `record_chunk`.
+        """
+        field, expected = _job(job), b"%d" % chunks if chunks else b""
+
+        def changes(number: int, fields: Fields) -> Changes:
+            believed = _past(_intervals(self._key(number), fields), self._buckets[number].now_us)
+            changed = {_INTERVALS: _text(merged([*believed, interval])), field: b""}
+            return changed | ({_FILES: files_read} if files_read and number == 0 else {})
+
+        for _ in range(_ATTEMPTS):
+            if any(
+                bucket.fields[0].get(field, b"") != expected and not self._holds(number, interval)
+                for number, bucket in enumerate(self._buckets)
+            ):
+                break
+            if self._change(changes):
+                return
+            self._look()
+        raise self._lost()
+
+    def forget_job(self, job: str) -> None:
+        """Drop the record of a job."""
+        with self._endpoint.errors():
+            for bucket in range(len(self._buckets)):
+                self._redis.hdel(self._key(bucket), _job(job))
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Read all, of whichever server is there and plan is published."""
+        published = self._store.require_published()
+        self._epoch, self._group = published.epoch, self._filled or published.plan.group_of(self._view)
+        self._buckets = self._read_buckets(published.plan.buckets)
+
+    def _look(self) -> None:
+        """Read again.
+
+        Raises:
+            LostWriteError: another server is there.
+        """
+        found = self._read_buckets(len(self._buckets))
+        if [bucket.server for bucket in found] != [bucket.server for bucket in self._buckets]:
+            raise self._lost()
+        self._buckets = found
+
+    def _read_buckets(self, count: int) -> list[_Bucket]:
+        with self._endpoint.errors():
+            return [_read(self._redis, [self._key(number)]) for number in range(count)]
+
+    def _holds(self, number: int, interval: Interval) -> bool:
+        stored = _intervals(self._key(number), self._buckets[number].fields[0])
+        return any(start <= interval[0] and interval[1] <= end for start, end in stored)
+
+    def _change(self, changes: Callable[[int, Fields], Changes]) -> bool:
+        """Make changes in every bucket; False when one is not as it was read, and then some may be made.
+
+        Raises:
+            LostWriteError, StaleWriteError: as `record_chunk`.
+        """
+        for number, bucket in enumerate(self._buckets):
+            known = bucket.fields[0]
+            made = changes(number, known)
+            reply = self._call(number, bucket, made)
+            while reply == _STALE:
+                self._follow()
+                reply = self._call(number, bucket, made)
+            if reply == _OTHER_SERVER:
+                raise self._lost()
+            if reply == _DIFFERENT:
+                return False
+            known |= made
+            for field in [field for field, value in made.items() if not value]:
+                del known[field]
+        return True
+
+    def _call(self, number: int, bucket: _Bucket, changes: Changes) -> int:
+        known = bucket.fields[0]
+        listed = [part for field, value in changes.items() for part in (field, known.get(field, b""), value)]
+        epoch = keys.epoch_key(self._store.project, number)
+        with self._endpoint.errors():
+            return int(self._redis.eval(CHANGE, 2, epoch, self._key(number), self._epoch, bucket.server, *listed))
+
+    def _follow(self) -> None:
+        """Go on under another plan, as long as it serves the same rows.
+
+        Raises:
+            LostWriteError: they are served in another generation, for which nothing is noted yet.
+            StaleWriteError: the row group is not filled any more.
+        """
+        published = self._store.require_published()
+        if self._filled is not None:
+            raise StaleWriteError(
+                f"progress of {self._view}",
+                problem="another serving plan was published while the row group was filled",
+                hint="apply again",
+            )
+        group = published.plan.group_of(self._view)
+        if (group.name, group.generation) != (self._group.name, self._group.generation):
+            raise self._lost()
+        self._epoch = published.epoch
+
+    def _key(self, number: int) -> bytes:
+        return keys.progress_key(self._store.project, number, self._group, self._view)
+
+    def _lost(self) -> LostWriteError:
+        return LostWriteError(
+            f"rows of {self._view}",
+            problem="Redis was restarted, replaced or emptied, or the plan changed, before the rows were recorded",
+            hint="run the job again: it writes what is not recorded",
+        )
+
+
+def finished_intervals(store: OnlineStore, endpoint: Endpoint) -> dict[str, list[Interval]]:
+    """Per batch view of the published plan its finished intervals: see `StoredProgress.finished_intervals`.
+
+    Raises:
+        NotPublishedError: there is no plan.
+        CorruptRowError: what is stored cannot be read.
+    """
+    plan = store.require_published().plan
+    views = [(group, segment.view) for group in plan.groups for segment in group.segments]
+    with endpoint.errors():
+        client = endpoint.client()
+        buckets = [
+            _read(client, [keys.progress_key(store.project, number, group, view) for group, view in views])
+            for number in range(plan.buckets if views else 0)
+        ]
+    return {
+        view: _finished(keys.progress_key(store.project, 0, group, view), buckets, i)
+        for i, (group, view) in enumerate(views)
+    }
+
+
+def _read(client: Any, names: Sequence[bytes]) -> _Bucket:
+    server, time, *hashes = client.eval(READ, len(names), *names)
+    return _Bucket(server, int(time), [dict(zip(found[::2], found[1::2], strict=True)) for found in hashes])
+
+
+def _finished(key: bytes, buckets: Sequence[_Bucket], number: int) -> list[Interval]:
+    """The times that all buckets have, of the view of that number."""
+    first, *others = (_past(_intervals(key, bucket.fields[number]), bucket.now_us) for bucket in buckets)
+    for other in others:
+        first = common(first, other)
+    return first
+
+
+def _past(intervals: Sequence[Interval], now_us: int) -> list[Interval]:
+    """The intervals that end before the clock.
+
+    An interval that ends later was recorded by a clock that was ahead. Rows of its end were still to come, and nothing
+    says since when: all of it is read again.
+    """
+    return [(start, end) for start, end in intervals if end <= now_us]
+
+
+def _intervals(key: bytes, fields: Fields) -> list[Interval]:
+    pairs = [pair.split(b",") for pair in fields.get(_INTERVALS, b"").split()]
+    try:
+        return merged((int(start), int(end)) for start, end in pairs)
+    except ValueError:
+        raise _corrupt(key, _INTERVALS, fields) from None
+
+
+def _chunks(key: bytes, bucket: _Bucket, field: bytes) -> int:
+    value = bucket.fields[0].get(field, b"0")
+    if not value.isdigit():
+        raise _corrupt(key, field, bucket.fields[0])
+    return int(value)
+
+
+def _corrupt(key: bytes, field: bytes, fields: Fields) -> CorruptRowError:
+    return CorruptRowError(
+        f"progress {key.decode()}",
+        problem=f"its field {field.decode()} is {fields[field][:80]!r}, which this library does not write",
+        hint="delete the key, and materialize: all rows are written again",
+    )
+
+
+def _text(intervals: Sequence[Interval]) -> bytes:
+    return b" ".join(b"%d,%d" % interval for interval in intervals)
+
+
+def _job(job: str) -> bytes:
+    return b"job:" + job.encode()
