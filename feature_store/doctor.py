@@ -18,6 +18,7 @@ from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
 from feature_store.numerals import counted
 from feature_store.registry.compile import compile_plan
+from feature_store.registry.identity import refuse_other_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -134,12 +135,14 @@ def _persistence(store: FeatureStore) -> Iterator[Finding]:
 def _serving_plan(store: FeatureStore) -> Iterator[Finding]:
     published, newest = store.online.require_published().plan, store.registry.latest()
     target = None
+    refuse_other_registry(published, store.registry)
     if newest is not None:
         target = compile_plan(
             newest.definitions(),
             project=store.project,
             version=newest.version,
             previous=published,
+            registry=store.registry.id(),
             buckets=store.config.online_store.buckets,
             expire_keys=store.config.online_store.expire_keys,
         )

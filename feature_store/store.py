@@ -26,6 +26,7 @@ from feature_store.errors import (
 from feature_store.materialize.rollout import roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
+from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.store import Registry, current_author
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class FeatureStore:
 
         Raises:
             RefusedError: a change cannot be carried out on stored data; it says which.
-            ConflictError: somebody else applied in the meantime.
+            ConflictError: somebody else applied in the meantime, or another registry's plan is published.
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
         self.reload()
@@ -198,6 +199,8 @@ class FeatureStore:
 
     def _apply(self, newest: Version | None, target: Target, author: str | None) -> Applied:
         target.refuse_unless_possible()
+        published = self.online.published()
+        refuse_other_registry(published.plan if published is not None else None, self.registry)
         version = self.registry.commit(
             target.definitions, base=newest.version if newest is not None else None, author=author or current_author()
         )
@@ -671,6 +674,7 @@ class FeatureStore:
 
     def _served(self) -> tuple[Version, ServingPlan]:
         newest, plan = self._newest(), self.online.require_published().plan
+        refuse_other_registry(plan, self.registry)
         if plan.version != newest.version or plan.filling:
             raise NotPublishedError(
                 f"project {self.project}",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from feature_store.errors import ConfigError, ConflictError
 from feature_store.intervals import until
 from feature_store.registry.compile import compile_plan
+from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.serving_plan import FORMAT
 
 if TYPE_CHECKING:
@@ -66,13 +67,20 @@ def roll_out(
 
     Raises:
         ConfigError: the number of buckets differs from the one that rows are stored under.
-        ConflictError: a newer version is published, or somebody else publishes at the same time.
+        ConflictError: another registry's plan or a newer version is published, or somebody else publishes at the
+            same time.
         LostWriteError: Redis was restarted or replaced meanwhile; apply again.
     """
     compiled = partial(
-        compile_plan, definitions, project=project, version=version, buckets=buckets, expire_keys=expire_keys
+        compile_plan,
+        definitions,
+        project=project,
+        version=version,
+        registry=registry.id(),
+        buckets=buckets,
+        expire_keys=expire_keys,
     )
-    published = _whole(online, compiled)
+    published = _whole(online, compiled, registry)
     old = published.plan
     target = compiled(previous=old)
     _refuse_to_go_back(old, target)
@@ -90,14 +98,15 @@ def roll_out(
     return published.plan
 
 
-def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan]) -> PublishedPlan:
+def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: Registry) -> PublishedPlan:
     """The plan that is published: complete, and with marks. What Redis has lost of it is published again first; a plan
     that is lost altogether is made again of what is stored.
 
     Raises:
-        ConflictError: somebody else publishes at the same time.
+        ConflictError: another registry's plan is published, or somebody else publishes at the same time.
     """
     found = online.find_published()
+    refuse_other_registry(found.plan, registry)
     if found.is_empty:
         return online.publish(compiled(), over=found)
     plan = found.plan or online.remaining(compiled())

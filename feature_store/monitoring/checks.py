@@ -162,6 +162,8 @@ def _differences(published: ServingPlan, target: ServingPlan) -> list[str]:
         found.append("services")
     if published.buckets != target.buckets:
         found.append(f"buckets ({published.buckets}, configured {target.buckets})")
+    if not found and published.registry != target.registry:
+        found.append("the registry's id, which plans of earlier releases lack")
     settled = replace(published, filling=(), filling_tiles=(), retired=(), retired_tiles=())
     if not found and settled != replace(target, filling_tiles=()):
         found.append("ttls or settings")

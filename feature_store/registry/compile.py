@@ -40,6 +40,7 @@ def compile_plan(
     project: str,
     version: int,
     previous: ServingPlan | None = None,
+    registry: str = "",
     buckets: int = 1,
     expire_keys: bool = False,
 ) -> ServingPlan:
@@ -75,6 +76,7 @@ def compile_plan(
             for service in definitions.feature_services.values()
         ),
         unstored=tuple(view.name for view in declared.stored_views if view.name not in stored),
+        registry=registry,
         buckets=buckets,
         expire_keys=expire_keys,
     )

@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import hashlib
 import os
+import secrets
 import socket
 import sqlite3
 import time
@@ -46,6 +47,12 @@ _VERSIONS = sa.Table(
     sa.Column("applied_at", sa.BigInteger, nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("definitions", sa.Text, nullable=False),
+)
+_IDS = sa.Table(
+    "fs_registry",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("id", sa.String(32), nullable=False),
 )
 _INTERVALS = sa.Table(
     "fs_intervals",
@@ -180,6 +187,26 @@ class Registry:
         with self._errors():
             self._engine = _engine(parsed)
             _create_tables(self._engine)
+
+    @property
+    def shown_url(self) -> str:
+        """Where the database is, without a password."""
+        return self._shown
+
+    def id(self) -> str:
+        """The id of the project's versions, which no other registry has; empty before the first version.
+
+        A registry of an earlier release gets one when it is asked for it.
+        """
+        chosen = sa.select(_IDS.c.id).where(_IDS.c.project == self._project)
+        with self._errors(), self._engine.connect() as connection:
+            known: str | None = connection.execute(chosen).scalar()
+        if known is None and self.head() is not None:
+            with contextlib.suppress(_TakenError), self._errors(), self._engine.begin() as connection:
+                connection.execute(sa.insert(_IDS).values(project=self._project, id=secrets.token_hex(16)))
+            with self._errors(), self._engine.connect() as connection:
+                known = connection.execute(chosen).scalar_one()
+        return known or ""
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -327,7 +354,7 @@ class Registry:
     def teardown(self) -> None:
         """Drop all that the registry holds of this project, and of no other."""
         with self._errors(), self._engine.begin() as connection:
-            for table in (_VERSIONS, _INTERVALS, _PRUNING, _REPORTS):
+            for table in (_VERSIONS, _IDS, _INTERVALS, _PRUNING, _REPORTS):
                 connection.execute(sa.delete(table).where(table.c.project == self._project))
 
     def close(self) -> None:

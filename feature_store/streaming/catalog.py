@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.errors import NotFoundError
 from feature_store.online.store import OnlineStore
+from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.store import Registry
 from feature_store.streaming.dead_letters import dead_letter_topic
 from feature_store.streaming.routes import StreamedView, writer_of
@@ -67,6 +68,7 @@ class Catalog:
 
         Raises:
             NotFoundError: a view that is asked for is not served, or there is none.
+            ConflictError: another registry has published the plan.
             NotPublishedError, StoreConnectionError, StoreTimeoutError, RegistryError: as their names say.
         """
         plan = self.online.require_published().plan
@@ -77,6 +79,7 @@ class Catalog:
                 known = ", ".join(served) or "none is applied"
                 raise NotFoundError(name, expected=f"a stream view: {known}", got=repr(name))
         if self._known is None or self._known[0] != plan.version:
+            refuse_other_registry(plan, self._registry)
             self._known = plan.version, self._registry.version(plan.version).definitions().stream_feature_views
         definitions = self._known[1]
         return [StreamedView(served[name], definitions[name].source) for name in wanted]

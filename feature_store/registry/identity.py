@@ -1,0 +1,48 @@
+"""Whose plan is published: a registry has an id, and the plans that it publishes carry it.
+
+Two registries that number their versions apart would give different layouts the same generation. So what one of them
+has published, the other neither replaces nor writes to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_store.errors import ConflictError, NotFoundError
+from feature_store.registry.compile import compile_plan, layout_of, tiles_layout_of
+
+if TYPE_CHECKING:
+    from feature_store.registry.serving_plan import ServingPlan
+    from feature_store.registry.store import Registry
+
+
+def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:
+    """See to it that the published plan is of a registry, or that there is none.
+
+    A plan without an id was published by a release before ids. It counts as the registry's when its layouts are those
+    of the registry's version of that number; the next apply writes the id.
+
+    Raises:
+        ConflictError: it is of another registry.
+    """
+    if plan is None or plan.registry == (registry.id() or None):
+        return
+    if not plan.registry and _has_published(plan, registry):
+        return
+    raise ConflictError(
+        f"serving plan of {plan.project}",
+        problem=f"another registry than {registry.shown_url} has published version {plan.version} to this Redis",
+        hint="set `registry` in feature_store.yaml to the database that both are to share, or give this project "
+        "another name or another Redis; if the other registry is lost, run `feature-store teardown`, then apply and "
+        "materialize",
+    )
+
+
+def _has_published(plan: ServingPlan, registry: Registry) -> bool:
+    try:
+        definitions = registry.version(plan.version).definitions()
+    except NotFoundError:
+        return False
+    own = compile_plan(definitions, project=plan.project, version=plan.version, previous=plan)
+    rows = [layout_of(group) for group in own.groups] == [layout_of(group) for group in plan.groups]
+    return rows and [tiles_layout_of(one) for one in own.tiles] == [tiles_layout_of(one) for one in plan.tiles]
