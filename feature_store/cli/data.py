@@ -121,6 +121,10 @@ def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
         if summary.resumed_chunks:
             chunks = counted(summary.resumed_chunks, "chunk")
             out.print(f"{summary.view}: went on after {chunks} of an earlier run.", markup=False)
+        if summary.late_rows:
+            late = counted(summary.late_rows, "row")
+            told = f"{summary.view}: files brought rows of times that were finished: {late} of them read again."
+            out.print(told, markup=False)
         if summary.quarantined:
             told = f"{counted(summary.quarantined, 'row')} of {summary.view} set aside, with the reasons"
             out.print(f"[yellow]{escape(told)}: {escape(str(summary.quarantine_file))}[/]", soft_wrap=True)

@@ -147,6 +147,13 @@ def piece_rows(piece: Piece, where: str) -> Rows:
         return Rows(where, whole.schema, piece.rows, dataset=part)
 
 
+def source_rows_of(file: Any, where: str) -> Rows:
+    """The rows of a file of a dataset, or of the row groups that it is cut to."""
+    schema = file.physical_schema
+    part = ds.FileSystemDataset([file], schema, file.format, file.filesystem)
+    return Rows(where, schema, None, dataset=part)
+
+
 def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, folder: Path) -> Rows:
     """The rows of a source: a file, a folder of files or a glob, relative to `folder`.
 

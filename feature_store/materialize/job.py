@@ -25,6 +25,7 @@ from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.engine import Stage
 from feature_store.engines.inspection import expects
 from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.read_files import look_at
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import fingerprint, parquet_rows, pushed_rows
 from feature_store.errors import DataError, LostWriteError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Engine, Written
     from feature_store.engines.inspection import Breach
+    from feature_store.engines.read_files import ReadFiles
     from feature_store.engines.report import Report
     from feature_store.engines.sources import Rows
     from feature_store.intervals import Interval
@@ -61,6 +63,7 @@ class Summary:
         quarantine_file: where they are.
         breaches: what is not as fields expect of the rows that were written; none where a view lets breaches block.
         resumed_chunks: chunks that an earlier, killed run had written.
+        late_rows: of the source's rows, those of finished times that were read again, because files brought some late.
         seconds: how long it took.
     """
 
@@ -74,6 +77,7 @@ class Summary:
     quarantine_file: str | None = None
     breaches: tuple[Breach, ...] = ()
     resumed_chunks: int = 0
+    late_rows: int = 0
     seconds: float = 0.0
 
     def to_document(self) -> dict[str, Any]:
@@ -113,7 +117,8 @@ def materialize(
     Args:
         view: a view with a source.
         source_folder: what the source's path is relative to.
-        start_us: where to begin; None: read what is not recorded, and `lookback_us` before its end again.
+        start_us: where to begin; None: read what is not recorded, what files brought since they were read, and
+            `lookback_us` before the end of what is recorded again.
         end_us: where to end; None, or a time to come: now, by the clock of `progress`.
         lookback_us: see `start_us`.
         engine: what finds the latest rows, and writes them.
@@ -135,17 +140,43 @@ def materialize(
     with _locked(folders.work / view.name) as work:
         source = fingerprint(view.source, source_folder)
         rows_digest = json.dumps([engine.name, view.name, digest, source])
-        intervals = _intervals(progress.finished_intervals(), start_us, end_us, lookback_us)
-        intervals = _leftover_first(intervals, work, rows_digest)
-        if not intervals or _read_note(work / f"{_job_name(rows_digest, intervals[0])}.json") is None:
+        finished = progress.finished_intervals()
+        rows = parquet_rows(view.source, view, source_folder)
+        files = look_at(rows, progress.files_read())
+        intervals = _intervals(finished, start_us, end_us, lookback_us)
+        late = _late(view, files, finished, intervals) if start_us is None else []
+        intervals = _leftover_first([*intervals, *late], work, rows_digest)
+        jobs = [
+            _Job(_job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
+            for interval in intervals
+        ]
+        if not jobs or _read_note(jobs[0].note) is None:
             _drop(work, progress)
-        for interval in intervals:
-            rows = parquet_rows(view.source, view, source_folder)
-            job = _Job(_job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
-            done = _run(job, engine, destination, progress, report or Silent())
+        # What earlier jobs have left unread, a job over given times does not read.
+        files_read = files.document if start_us is None or not finished else b""
+        for job in jobs:
+            done = _run(job, engine, destination, progress, report or Silent(), files_read if job is jobs[-1] else b"")
             _clear(work)
-            summary = _add(summary, done)
+            is_late = any(start <= job.interval[0] and job.interval[1] <= end for start, end in late)
+            summary = _add(summary, replace(done, late_rows=done.source_rows if is_late else 0))
     return replace(summary, intervals=tuple(intervals), seconds=time.perf_counter() - begun)
+
+
+def _late(view: FeatureView, files: ReadFiles, finished: list[Interval], intervals: list[Interval]) -> list[Interval]:
+    """The times, among those that are finished and not read again anyway, of what files brought since they were read.
+
+    All files are read over these times: of equal rows, the last in the source counts. Windows need no such interval:
+    they are computed of all events that they hold, whenever those came.
+    """
+    if view.aggregations or view.source is None or not finished:
+        return []
+    last = finished[-1][1]
+    end_us = min([last, *(start for start, end in intervals if start < last <= end)])
+    if view.sql is None:
+        found = files.times_before(view.source.event_timestamp, end_us)
+        return [found] if found is not None else []
+    # Which times SQL makes of rows, only running it would say.
+    return [(BEGINNING, end_us)] if files.unread else []
 
 
 def _past_end(view: str, start_us: int | None, end_us: int | None, now_us: int) -> int:
@@ -200,6 +231,7 @@ class _Job(NamedTuple):
     interval: Interval
     work: Path
     quarantine: Path
+    is_late: bool = False
 
     @property
     def staged(self) -> Path:
@@ -260,7 +292,14 @@ def _intervals(finished: list[Interval], start_us: int | None, end_us: int, look
     return [*missing((BEGINNING, again[0]), finished), again]
 
 
-def _run(job: _Job, engine: Engine, destination: Destination, progress: Progress, report: Report) -> Summary:
+def _run(
+    job: _Job,
+    engine: Engine,
+    destination: Destination,
+    progress: Progress,
+    report: Report,
+    files_read: bytes = b"",
+) -> Summary:
     note = _read_note(job.note) or _stage(job, engine, report)
     breaches = _breaches(job, engine)
     report.started(f"{job.view.name}: write", None)
@@ -269,6 +308,7 @@ def _run(job: _Job, engine: Engine, destination: Destination, progress: Progress
     while True:
         try:
             _write(job, note.id, engine, destination, progress, report, written)
+            progress.record_interval(note.id, engine.chunk_count(job.staged), job.interval, files_read)
             break
         except LostWriteError:
             if attempt == _ATTEMPTS:
@@ -298,7 +338,7 @@ def _write(
     report: Report,
     written: dict[int, Written],
 ) -> None:
-    """Write the chunks that are not noted, and record the interval.
+    """Write the chunks that are not noted.
 
     Raises:
         LostWriteError: Redis may have lost chunks that it acknowledged.
@@ -308,7 +348,6 @@ def _write(
         progress.record_chunk(id, chunk + 1)
         written[chunk] = done
         report.advanced(done.rows)
-    progress.record_interval(id, engine.chunk_count(job.staged), job.interval)
 
 
 def _stage(job: _Job, engine: Engine, report: Report) -> _Note:
@@ -356,6 +395,7 @@ def _add(a: Summary, b: Summary) -> Summary:
         quarantined=a.quarantined + b.quarantined,
         quarantine_file=b.quarantine_file or a.quarantine_file,
         breaches=(*a.breaches, *b.breaches),
+        late_rows=a.late_rows + b.late_rows,
         resumed_chunks=a.resumed_chunks + b.resumed_chunks,
     )
 

@@ -212,18 +212,21 @@ def _fill_group(
     # What is recorded from here on is of rows that are written from here on.
     progress = {segment.view: online.progress(segment.view, new) for segment in new.segments}
     finished, now_us = online.finished_intervals(), online.now_us()
+    stored = {segment.view: segment for segment in old.segments} if old is not None else {}
+    files_read = {view: online.progress(view).files_read() for view in stored}
     if old is not None:
         online.copy_rows(old, new)
     for segment in new.segments:
-        was = next((other for other in old.segments if other.view == segment.view), None) if old is not None else None
+        was = stored.get(segment.view)
         if segment.view in back:
             intervals = until(registry.materialized_had_it_stayed(segment.view), now_us)
         else:
             intervals = finished[segment.view] if was is not None else []
         if segment.view in back or (was is not None and (_adds_fields(was, segment) or segment.created > was.created)):
             fill(segment.view, new, intervals)
+            files_read.pop(segment.view, None)  # the fill notes what it reads
         for interval in intervals:
-            progress[segment.view].record_interval(_NO_JOB, 0, interval)
+            progress[segment.view].record_interval(_NO_JOB, 0, interval, files_read.get(segment.view, b""))
 
 
 def _adds_fields(was: SegmentPlan, segment: SegmentPlan) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import shutil
 import tempfile
 import threading
 from pathlib import Path
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from offline_worlds import (
     NOW_US,
     SECOND_US,
+    SOURCE,
     Latest,
     MemoryProgress,
     MemorySink,
@@ -158,14 +161,99 @@ def test_an_earlier_end_than_the_last_reads_nothing(world: World) -> None:
     assert world.run(3).intervals == ()
 
 
-def test_lookback_reads_what_came_late(world: World) -> None:
+def test_lookback_reads_times_again(world: World) -> None:
+    world.write([row(1, 0), row(2, 4)])
+    world.run(5)
+    summary = world.run(6, lookback=2)
+    assert (summary.intervals, summary.source_rows, summary.late_rows) == (((at(3), at(6)),), 1, 0)
+
+
+# -- rows that come late --------------------------------------------------------------------------------------------
+
+
+def test_a_new_file_brings_rows_of_times_that_are_finished(world: World) -> None:
+    world.write([row(1, 0), row(1, 4, 1.5)])
+    world.run(5)
+    world.write([row(1, 4, 9.5), row(2, 1), row(3, 7)], "some")
+    summary = world.run(8)
+    assert (summary.source_rows, summary.late_rows) == (4, 3)
+    assert summary.intervals == ((at(5), at(8)), (at(1), at(4) + 1)), "all files are read over the times that came late"
+    assert world.sink.rows == oracle(world.rows, at(0), at(8))[0]
+    assert world.run(9).late_rows == 0
+    assert world.finished() == [(BEGINNING, at(9))]
+
+
+def test_of_a_file_that_is_written_anew_only_the_times_of_row_groups_that_differ_are_read(world: World) -> None:
+    path = world.folder / "rows" / "rows.parquet"
+    path.parent.mkdir()
+
+    def write() -> None:
+        pq.write_table(table_of(VIEW, rows, pa.timestamp("us")), path, row_group_size=10)
+
+    rows = [row(chance, second, chance / 8) for second in range(20) for chance in range(5)]
+    write()
+    world.run(20)
+    rows[23] = row(3, 4, 99.5)
+    rows += [row(8, 22), row(9, 25)]
+    write()
+    summary = world.run(24)
+    assert (summary.source_rows, summary.late_rows) == (11, 10), "of one row group; and a row of the new one"
+    assert world.sink.rows == oracle(rows, at(0), at(24))[0]
+
+
+def test_files_that_are_touched_copied_or_renamed_bring_nothing(world: World) -> None:
+    world.write([row(1, 0)], "a")
+    world.write([row(2, 1)], "b")
+    world.run(5)
+    folder = world.folder / "rows"
+    os.utime(folder / "a.parquet", (1, 1))
+    (folder / "b.parquet").rename(folder / "c.parquet")
+    shutil.copy(folder / "a.parquet", folder / "d.parquet")
+    assert world.run(6).source_rows == 0
+
+
+def test_a_job_over_given_times_leaves_other_late_rows_to_be_found(world: World) -> None:
     world.write([row(1, 0)])
     world.run(5)
-    world.write([row(2, 4), row(3, 1)], "late")
-    assert world.run(6, lookback=2).intervals == ((at(3), at(6)),)
-    assert set(world.sink.rows) == {(1,), (2,)}
-    assert world.run(6, lookback=5).intervals == ((at(1), at(6)),)
-    assert set(world.sink.rows) == {(1,), (2,), (3,)}
+    world.write([row(2, 1), row(3, 4)], "late")
+    assert world.run(5, 3).source_rows == 1
+    assert world.run(6).late_rows == 2
+    assert world.sink.rows == oracle(world.rows, at(0), at(6))[0]
+
+
+def test_late_rows_of_a_killed_job_are_found_by_the_next(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    world.write([row(2, 1), row(3, 6)], "late")
+    for writes in (0, 1):
+        world.sink.fails_at = len(world.sink.writes) + writes
+        with pytest.raises(ConnectionError):
+            world.run(8)
+    world.sink.fails_at = None
+    assert world.run(9).late_rows == 2
+    assert world.sink.rows == oracle(world.rows, at(0), at(9))[0]
+
+
+def test_late_rows_of_sql_are_found_whatever_times_it_makes(tmp_path: Path) -> None:
+    sql = """SELECT * REPLACE (date_trunc('day', "at") AS "at") FROM source"""
+    fields = [Field("score", Float64), Field("title", String)]
+    world = World(tmp_path, FeatureView("stats", entities=[user], source=SOURCE, sql=sql, schema=fields))
+    world.write([row(1, 0)])
+    world.run(5)
+    world.write([row(2, 7)], "new")
+    assert world.run(8).late_rows == 2
+    assert {key for (key,) in world.sink.rows} == {1, 2}
+    assert world.run(9).source_rows == 0
+
+
+def test_what_is_kept_of_files_may_be_of_another_release_or_cut(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    whole = world.progress.files
+    for document in (b"", b"2" + whole[1:], whole[:-1], b"x"):
+        world.progress.files = document
+        assert world.run(5).late_rows == 1
+        assert (world.run(5).late_rows, world.progress.files) == (0, whole)
 
 
 def test_lookback_counts_from_the_last_end_and_leaves_no_gap(world: World) -> None:

@@ -1,0 +1,132 @@
+"""Which parts of a source's Parquet files are read, so that rows that come late are found by the files that bring them.
+
+What is read is kept as bytes, one entry per file: 8 bytes of a hash of its path, size and time, the number of its row
+groups (uint32, big-endian), and 8 bytes of a hash of each row group. The hash of a row group is of what the file's
+footer says of it: how many rows it has, and of each column its sizes, its nulls, its least and its greatest value. So a
+file that was rewritten with more rows, copied or touched is known by its row groups, and footers of files that are as
+they were are not looked at.
+
+A value that was changed within a row group, with the same sizes, the same nulls and between the same least and greatest
+value, is not noticed: it takes `--start` or `--lookback`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, Timestamp
+from feature_store.engines.rows import fit
+from feature_store.engines.sources import reading, source_rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feature_store.engines.sources import Rows
+    from feature_store.intervals import Interval
+
+_HASH_BYTES, _COUNT_BYTES = 8, 4
+# Before the entries: a kind of entries that this release does not know says nothing of what is read.
+_FORMAT = b"1"
+
+
+class ReadFiles(NamedTuple):
+    """The files of a source, beside what was read of them.
+
+    Attributes:
+        document: what is kept when all of them are read.
+        unread: the files, each cut to its row groups that were not read as they are now.
+        where: what the source is, for errors.
+    """
+
+    document: bytes
+    unread: tuple[Any, ...]
+    where: str
+
+    def times_before(self, event_timestamp: str, end_us: int) -> Interval | None:
+        """From the first to the last event time before `end_us` of what was not read; None: there is none.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        found = [interval for file in self.unread for interval in self._times(file, event_timestamp, end_us)]
+        return (min(start for start, _ in found), max(end for _, end in found)) if found else None
+
+    def _times(self, file: Any, event_timestamp: str, end_us: int) -> Iterator[Interval]:
+        """Of each batch of a file, the times before an end."""
+        source = source_rows_of(file, self.where)
+        for batch in source.batches([event_timestamp], event_timestamp, MIN_TIMESTAMP_US, end_us):
+            values, bad = fit(batch.column(0), Timestamp)
+            times = values.fill_null(end_us).to_numpy()[~bad]
+            before = times[times < end_us]
+            if len(before):
+                yield int(before.min()), int(before.max()) + 1
+
+
+def look_at(rows: Rows, known: bytes) -> ReadFiles:
+    """Compare a source's files with what was read of them.
+
+    Args:
+        rows: the source.
+        known: the document of when it was read last; empty: never.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    files, groups = _parsed(known)
+    document, unread = [_FORMAT], []
+    with reading(rows.where):
+        for file in rows.dataset.get_fragments():
+            about = Path(file.path).stat()
+            name = _hash(file.path, about.st_size, about.st_mtime_ns)
+            hashes = files.get(name)
+            if hashes is None:
+                # Read after the time: of a file that is replaced meanwhile, the time is then the old one's.
+                footer = pq.read_metadata(file.path)
+                hashes = [_group_hash(footer.row_group(i)) for i in range(footer.num_row_groups)]
+                new = [i for i, found in enumerate(hashes) if found not in groups]
+                if new:
+                    unread.append(file.subset(row_group_ids=new))
+            document += [name, len(hashes).to_bytes(_COUNT_BYTES, "big"), *hashes]
+    return ReadFiles(b"".join(document), tuple(unread), rows.where)
+
+
+def _parsed(document: bytes) -> tuple[dict[bytes, list[bytes]], set[bytes]]:
+    """By file the hashes of its row groups, and all of them."""
+    files: dict[bytes, list[bytes]] = {}
+    if not document.startswith(_FORMAT):
+        return files, set()
+    at = len(_FORMAT)
+    while at < len(document):
+        name, at = document[at : at + _HASH_BYTES], at + _HASH_BYTES
+        count, at = int.from_bytes(document[at : at + _COUNT_BYTES], "big"), at + _COUNT_BYTES
+        end = at + count * _HASH_BYTES
+        if end > len(document):
+            return {}, set()
+        files[name] = [document[i : i + _HASH_BYTES] for i in range(at, end, _HASH_BYTES)]
+        at = end
+    return files, {found for hashes in files.values() for found in hashes}
+
+
+def _group_hash(group: Any) -> bytes:
+    return _hash(group.num_rows, *(_about(group.column(i)) for i in range(group.num_columns)))
+
+
+def _about(column: Any) -> tuple[Any, ...]:
+    found = column.statistics
+    least_and_greatest = (found.min_raw, found.max_raw) if found is not None and found.has_min_max else ()
+    nulls = found.null_count if found is not None else None
+    return (
+        column.path_in_schema,
+        column.total_compressed_size,
+        column.total_uncompressed_size,
+        nulls,
+        *least_and_greatest,
+    )
+
+
+def _hash(*about: Any) -> bytes:
+    return hashlib.blake2b(repr(about).encode(), digest_size=_HASH_BYTES).digest()
