@@ -199,8 +199,7 @@ class FeatureStore:
 
     def _apply(self, newest: Version | None, target: Target, author: str | None) -> Applied:
         target.refuse_unless_possible()
-        published = self.online.published()
-        refuse_other_registry(published.plan if published is not None else None, self.registry)
+        refuse_other_registry(self.online.find_published().plan, self.registry)
         version = self.registry.commit(
             target.definitions, base=newest.version if newest is not None else None, author=author or current_author()
         )
