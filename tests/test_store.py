@@ -197,11 +197,14 @@ def test_an_older_row_does_not_replace_a_newer_one(folder: Path) -> None:
         assert _served(store, ["stats:visits"], [5]) == {"visits": [15]}
 
 
-def test_late_rows_are_found_with_a_lookback(folder: Path) -> None:
+def test_late_rows_are_found_by_the_files_that_bring_them(folder: Path) -> None:
     with FeatureStore(folder) as store:
         store.apply()
         store.materialize(end=NOW)
+        assert store.materialize(end=NOW)[0].written == 0
         _write_source(folder, day=3)
+        summary = store.materialize(end=NOW)[0]
+        assert (summary.written, summary.late_rows) == (USERS, USERS)
         assert store.materialize(end=NOW)[0].written == 0
         assert store.materialize(end=NOW, lookback=timedelta(days=8))[0].written == USERS
 

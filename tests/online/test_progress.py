@@ -124,7 +124,7 @@ def test_nothing_is_recorded_of_a_generation_that_is_served_no_more(store: Onlin
         progress.record_chunk("job", 2)
     assert progress.chunks_done("job") == 0, "in the generation that is served"
     progress.record_interval("new", 0, (0, 10))
-    assert {key.decode().rpartition("}")[2] for key in client.scan_iter("*p:*")} == {"p:user:2:profile"}
+    assert {key.decode().rpartition("}")[2] for key in client.scan_iter("*}p:*")} == {"p:user:2:profile"}
 
 
 def test_nothing_is_recorded_of_a_row_group_that_is_not_filled_any_more(store: OnlineStore) -> None:
