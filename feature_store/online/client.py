@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.errors import FeatureStoreError, StoreTimeoutError
-from feature_store.online.connection import Pool
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
+from feature_store.online.limit import Limit
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -36,18 +36,24 @@ class OnlineClient:
     It needs Redis and nothing else: the serving plan is published there, and read again whenever another is published.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`; or a redis-py connection pool (a Sentinel's, say).
+        url: `redis://`, `rediss://` or `unix://`; or a connection pool of redis-py's, of `redis` or `redis.asyncio`
+            (plain, TLS, Unix, blocking, a Sentinel's), of which only the options are read: the client makes
+            connections of its own.
         project: whose features.
-        timeout_s: seconds to wait to connect, and for each piece of an answer.
+        timeout_s: seconds for the whole of an answer: waiting for a connection, connecting, TLS, AUTH, reading a new
+            plan and reading the features.
         transforms: on-demand views (`[movie_age]`), or functions by view name.
         definitions: a Python file, a folder of such files, a module, or several of them: their on-demand views are
             offered too. A client calls no other function than those it is given here, and of those only one whose
             digest the plan lists.
         observers: are told of each request and of what happens to the connections (`feature_store.monitoring` has
             some: metrics, traces, a log of what was served).
+        max_connections: connections at most, 64 unless given here or in the URL. When all are in use, requests wait in
+            the order in which they came. A connection that was not needed for a minute is closed.
 
     Raises:
-        ConfigError: the URL cannot be read, or `transforms` or `definitions` is no such thing.
+        ConfigError: the URL or its options cannot be read, a pool is of an unknown class, timeout_s or max_connections
+            is not a number greater than 0, or `transforms` or `definitions` is no such thing.
         DefinitionError: a file of `definitions` cannot be imported.
     """
 
@@ -60,9 +66,11 @@ class OnlineClient:
         transforms: Transforms | None = None,
         definitions: Definitions | None = None,
         observers: Sequence[Observer] = (),
+        max_connections: int | None = None,
     ) -> None:
         self._observers = Observers(observers)
-        self._pool = Pool(Endpoint(url, timeout_s), self._observers)
+        self._endpoint = Endpoint(url, timeout_s)
+        self._pool = Pool(self._endpoint, self._observers, self._endpoint.most(max_connections))
         self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
 
     def get_online_features(
@@ -87,9 +95,9 @@ class OnlineClient:
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
             model_features: the names of the model's features, in order; any will do unless given.
             plan: the id of the prune plan that the model was made for, empty: none; any will do unless given.
-            deadline_ms: when to answer at the latest. Views are then read one row group after the other, a round trip
-                each, in the order of their importance for what they cost; what does not come in time is its default,
-                with Status.SKIPPED.
+            deadline_ms: milliseconds for the whole of this answer, in place of timeout_s. Views are then read one row
+                group after the other, a round trip each, in the order of their importance for what they cost; what does
+                not come in time is its default, with Status.SKIPPED.
             request_id: what the request is known by elsewhere, for observers.
             log_fields: what else observers should know: `{name: value or n values}`, such as positions or a variant.
 
@@ -98,7 +106,9 @@ class OnlineClient:
             NotFoundError: there is no such service, view or feature.
             RequestError: an entity key or request field is missing, null, or of a wrong type or length.
             NotPublishedError: no plan is published for the project.
-            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+            StoreConnectionError: Redis cannot be reached, or closed the connection.
+            StoreTimeoutError: Redis does not answer in time, or no connection was free.
+            StoreReplyError: Redis answers with an error; its subclasses say which.
             CorruptRowError: a stored row does not have the bytes that its layout demands.
             TransformError: an on-demand function is not offered, differs from the applied ones, or fails.
         """
@@ -122,16 +132,17 @@ class OnlineClient:
         made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
         if deadline_ms is not None:
             steps = conversation.get_in_time(service, entity_rows, now, made_for)
-            return self._run_in_time(steps, time.monotonic() + deadline_ms / 1000)
+            return self._run(steps, Limit.of_deadline(deadline_ms))
+        limit = self._endpoint.limit()
         begun = conversation.begin(service, entity_rows, made_for)
         if begun is not None:
             request = begun[2]
-            self._pool.exchange(request.command, request.parser)
+            self._pool.exchange(request.command, request.parser, limit)
             response = conversation.finish(*begun, now)
             if response is not None:
-                return self._in_shadow_too(entity_rows, response) if begun[1].is_shadowed else response
-        response = self._run(conversation.get_online_features(service, entity_rows, now, made_for))
-        return self._in_shadow_too(entity_rows, response) if response.service.is_shadowed else response
+                return self._in_shadow_too(entity_rows, response, limit) if begun[1].is_shadowed else response
+        response = self._run(conversation.get_online_features(service, entity_rows, now, made_for), limit)
+        return self._in_shadow_too(entity_rows, response, limit) if response.service.is_shadowed else response
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -142,9 +153,9 @@ class OnlineClient:
         """What this client has found of a service whose prune plan is in the stage `shadow`; None: nothing yet."""
         return self._conversation.shadows.of(service)
 
-    def _in_shadow_too(self, entity_rows: Mapping[str, Any], response: OnlineResponse) -> OnlineResponse:
+    def _in_shadow_too(self, entity_rows: Mapping[str, Any], response: OnlineResponse, limit: Limit) -> OnlineResponse:
         try:
-            self._run(self._conversation.read_in_shadow(entity_rows, response))
+            self._run(self._conversation.read_in_shadow(entity_rows, response), limit)
         except FeatureStoreError:
             self._conversation.shadow_failed(response)
         return response
@@ -156,7 +167,7 @@ class OnlineClient:
             NotPublishedError: none is.
             StoreConnectionError, StoreTimeoutError: as `get_online_features`.
         """
-        return self._run(self._conversation.load_plan()).plan
+        return self._run(self._conversation.load_plan(), self._endpoint.limit()).plan
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -168,24 +179,17 @@ class OnlineClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run_in_time(self, steps: Generator[Exchange, None, OnlineResponse], deadline: float) -> OnlineResponse:
+    def _run(self, steps: Generator[Exchange, None, T], limit: Limit) -> T:
+        """Run steps to their end. Of a timeout they are told, since a request with a deadline goes on without."""
         try:
             exchange = next(steps)
             while True:
                 try:
-                    self._pool.exchange(*exchange, deadline)
+                    self._pool.exchange(*exchange, limit)
                 except StoreTimeoutError as error:
                     exchange = steps.throw(error)
                 else:
                     exchange = next(steps)
-        except StopIteration as finished:
-            response: OnlineResponse = finished.value
-            return response
-
-    def _run(self, steps: Generator[Exchange, None, T]) -> T:
-        try:
-            while True:
-                self._pool.exchange(*next(steps))
         except StopIteration as finished:
             result: T = finished.value
             return result

@@ -1,161 +1,293 @@
-"""Blocking connections: send a request, fill its parser; a pool of them that threads and forked processes can share."""
+"""Blocking connections: open one, send a request, fill its parser, all within a limit in time."""
 
 from __future__ import annotations
 
-import os
+import _socket
+import queue
+import socket
+import struct
+import threading
 import time
-import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from feature_store.errors import OnlineStoreError, StoreConnectionError
+from feature_store.errors import OnlineStoreError
+from feature_store.online.address import UNIX, is_replica
 
 if TYPE_CHECKING:
+    from feature_store.online.address import Address
     from feature_store.online.endpoint import Endpoint
-    from feature_store.online.observer import Observers
+    from feature_store.online.limit import Limit
     from feature_store.online.resp import ReplyParser
+
+# A limit that is set in the kernel stays as it is while what is left of the request's differs by less than this part.
+_TOLERANCE = 0.02
+# Bytes of a long command that are sent before the clock is looked at again.
+_PIECE_BYTES = 1 << 14
+_PLAIN = int(getattr(socket, "MSG_DONTWAIT", 0))
 
 
 class Connection:
-    """One connection.
+    """One connection, greeted: authenticated, and on the right database.
+
+    Args:
+        endpoint: where it leads.
+        limit: of connecting, the TLS handshake and AUTH; the endpoint's own unless given.
 
     Raises:
-        StoreConnectionError, StoreTimeoutError: the server cannot be reached, or does not answer in time.
+        StoreConnectionError, StoreTimeoutError: the server cannot be reached, or not in time.
+        StoreReplyError: the server refuses the user, the password or the database.
+        ConfigError: a file of certificates or keys cannot be read.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._socket, self._keep = endpoint.connect()
-        self._reader = hiredis.Reader()
+    def __init__(self, endpoint: Endpoint, limit: Limit | None = None) -> None:
+        limit = limit if limit is not None else endpoint.limit()
+        self._open(endpoint, _find(endpoint, limit), limit)
 
-    def exchange(self, command: bytes, parser: ReplyParser, deadline: float | None = None) -> None:
-        """Send a command and take its reply; by a time of the clock `time.monotonic`, if one is given."""
-        if deadline is not None:
-            self._exchange_by(command, parser, deadline)
-            return
+    @classmethod
+    def to(cls, address: Address, endpoint: Endpoint, limit: Limit) -> Connection:
+        """A connection to one address of an endpoint: a Sentinel's, say."""
+        made = cls.__new__(cls)
+        made._open(endpoint, address, limit)
+        return made
+
+    def _open(self, endpoint: Endpoint, address: Address, limit: Limit) -> None:
+        self._endpoint = endpoint
+        self._reader = hiredis.Reader()
+        context = address.tls.context if address.tls is not None else None
+        self.idle_since = 0.0
         try:
-            self._socket.sendall(command)
+            self._socket = _connected(address, limit)
+        except OSError as error:
+            raise self._mapped(error, limit) from error
+        try:
+            if context is not None:
+                self._socket.settimeout(limit.left())
+                self._socket = context.wrap_socket(
+                    self._socket, server_hostname=address.host, do_handshake_on_connect=False
+                )
+                self._socket.do_handshake()
+            # The kernel keeps the limit of a blocking socket: one system call a read, where a timeout of Python's takes
+            # a poll and a read. It does so for sockets of the interpreter's own alone, not for those of gevent, and
+            # not below TLS, which waits by itself.
+            self._is_kernels = context is None and isinstance(self._socket, _socket.socket)
+            if self._is_kernels:
+                self._socket.settimeout(None)
+            self._limit_s = 0.0
+            self._greet(address, limit)
+        except OSError as error:
+            self.close()
+            raise self._mapped(error, limit) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, address: Address, limit: Limit) -> None:
+        commands = address.greeting(address.credentials())
+        if not commands:
+            return
+        self._send(b"".join(commands), limit)
+        replies = [self._reply(limit) for _ in commands]
+        refused = replies[:-1] if address.is_master else replies
+        for reply in refused:
+            if isinstance(reply, Exception):
+                raise self._endpoint.refused(reply)
+        if address.is_master and is_replica(replies):
+            raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
+
+    def exchange(self, command: bytes, parser: ReplyParser, limit: Limit) -> None:
+        """Send a command and take its reply.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
+        """
+        try:
+            self._send(command, limit)
             receive = self._socket.recv_into
             while True:
-                got = receive(parser.buffer())
-                if not got:
+                count = receive(parser.buffer())
+                if not count:
                     raise self._endpoint.lost("the server closed the connection")
-                if parser.received(got):
+                if parser.received(count):
                     return
+                self._hold(limit)  # only a reply of several pieces gets here
         except OSError as error:
-            raise self._mapped(error) from error
-
-    def _exchange_by(self, command: bytes, parser: ReplyParser, deadline: float) -> None:
-        # The usual timeout is the kernel's (see Endpoint), which counts anew for each piece.
-        try:
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise self._endpoint.timeout()
-                self._socket.settimeout(left)
-                if command:
-                    self._socket.sendall(command)
-                    command = b""
-                got = self._socket.recv_into(parser.buffer())
-                if not got:
-                    raise self._endpoint.lost("the server closed the connection")
-                if parser.received(got):
-                    self._socket.settimeout(None)
-                    return
-        except OSError as error:
-            raise self._mapped(error) from error
+            raise self._mapped(error, limit) from error
+        except hiredis.HiredisError as error:
+            raise self._garbled(error) from error
 
     def send(self, command: bytes) -> None:
-        """Send a command whose reply `reply()` will return, in the order of sending."""
+        """Send a command whose reply `reply()` will return, in the order of sending.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the server went away, or does not take the bytes in time.
+        """
+        limit = self._endpoint.limit()
         try:
-            self._socket.sendall(command)
+            self._send(command, limit)
         except OSError as error:
-            raise self._mapped(error) from error
+            raise self._mapped(error, limit) from error
 
     def reply(self) -> Any:
-        """The next reply to what was sent; a hiredis.ReplyError is returned, not raised."""
+        """The next reply to what was sent; a hiredis.ReplyError is returned, not raised.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
+        """
+        limit = self._endpoint.limit()
+        try:
+            return self._reply(limit)
+        except OSError as error:
+            raise self._mapped(error, limit) from error
+        except hiredis.HiredisError as error:
+            raise self._garbled(error) from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def __del__(self) -> None:
+        # Clients and writers that are dropped without a close leave nothing behind; nothing is there if opening failed.
+        opened: socket.socket | None = getattr(self, "_socket", None)
+        if opened is not None:
+            opened.close()
+
+    def _reply(self, limit: Limit) -> Any:
         while (reply := self._reader.gets()) is False:
-            try:
-                piece = self._socket.recv(1 << 16)
-            except OSError as error:
-                raise self._mapped(error) from error
+            self._hold(limit)
+            piece = self._socket.recv(1 << 16)
             if not piece:
                 raise self._endpoint.lost("the server closed the connection")
             self._reader.feed(piece)
         return reply
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._keep.disconnect()
+    def _send(self, command: bytes, limit: Limit) -> None:
+        self._hold(limit)
+        sent = 0
+        if self._is_kernels:
+            try:
+                sent = self._socket.send(command, _PLAIN)
+            except BlockingIOError:  # the buffer of the socket is full
+                sent = 0
+            if sent == len(command):
+                return
+        rest = memoryview(command)[sent:]
+        while rest:
+            rest = rest[self._socket.send(rest[:_PIECE_BYTES]) :]
+            if rest:
+                self._hold(limit)
 
-    def _mapped(self, error: OSError) -> OSError:
+    def _hold(self, limit: Limit) -> None:
+        """See to it that the next call of the socket ends when the limit does."""
+        left = limit.at - time.monotonic()
+        if abs(left - self._limit_s) <= _TOLERANCE * left:
+            return
+        if left <= 0:
+            raise TimeoutError
+        self._limit_s = left
+        if not self._is_kernels:
+            self._socket.settimeout(left)
+            return
+        # To the kernel, 0 is no limit.
+        microseconds = max(1, round(left * 1_000_000))
+        value = struct.pack("ll", microseconds // 1_000_000, microseconds % 1_000_000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def _mapped(self, error: OSError, limit: Limit) -> OSError:
         if isinstance(error, OnlineStoreError):
             return error
         if isinstance(error, (TimeoutError, BlockingIOError)):
-            return self._endpoint.timeout()
+            return self._endpoint.timeout(limit)
         return self._endpoint.lost(str(error))
 
+    def _garbled(self, error: Exception) -> OSError:
+        return self._endpoint.lost(f"bytes that are not the Redis protocol ({error})")
 
-class Pool:
-    """Idle connections, the last used first. A connection that failed is never used again.
 
-    Args:
-        endpoint: where they lead.
-        observers: are told when a connection turned out dead and the request goes on with another.
-    """
-
-    def __init__(self, endpoint: Endpoint, observers: Observers) -> None:
-        self._endpoint, self._observers = endpoint, observers
-        self._idle: deque[Connection] = deque()
-        _pools.add(self)
-
-    def exchange(self, command: bytes, parser: ReplyParser, deadline: float | None = None) -> None:
-        """Send a request that only reads, and take its reply; once more when an idle connection turns out dead.
-
-        Raises:
-            StoreConnectionError, StoreTimeoutError: the server cannot be reached, or does not answer in time.
-        """
-        connection, is_new = self._take()
-        try:
-            connection.exchange(command, parser, deadline)
-        except StoreConnectionError:
-            connection.close()
-            if is_new or parser.has_begun:
-                raise
-            # A server that restarted has closed them all.
-            self.close()
-            self._observers.reconnected()
-            return self.exchange(command, parser, deadline)
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.append(connection)
-        return None
-
-    def close(self) -> None:
-        """Close the idle connections. The pool can be used again."""
-        while self._idle:
+def _find(endpoint: Endpoint, limit: Limit) -> Address:
+    """The address of an endpoint, asking Sentinels where there are some."""
+    steps = endpoint.finding()
+    try:
+        question = next(steps)
+        while True:
             try:
-                self._idle.pop().close()
-            except IndexError:  # another thread took the last one
-                return
+                reply = _asked(question.address, question.command, endpoint, limit.share(question.servers))
+            except OnlineStoreError as error:
+                question = steps.throw(error)
+            except TimeoutError:
+                raise endpoint.timeout(limit) from None
+            else:
+                question = steps.send(reply)
+    except StopIteration as finished:
+        address: Address = finished.value
+        return address
 
-    def _take(self) -> tuple[Connection, bool]:
+
+def _asked(address: Address, command: bytes, endpoint: Endpoint, limit: Limit) -> Any:
+    connection = Connection.to(address, endpoint, limit)
+    try:
+        connection._send(command, limit)
+        reply = connection._reply(limit)
+    except OSError as error:
+        raise connection._mapped(error, limit) from error
+    finally:
+        connection.close()
+    if isinstance(reply, Exception):
+        raise endpoint.refused(reply)
+    return reply
+
+
+def _connected(address: Address, limit: Limit) -> socket.socket:
+    """A connected socket; of several addresses of a name, the first that answers."""
+    if address.transport == UNIX:
+        return _opened(socket.AF_UNIX, address.path, limit)
+    places = _looked_up(address.host, address.port, limit)
+    for i, (family, _, _, _, place) in enumerate(places):
         try:
-            return self._idle.pop(), False
-        except IndexError:
-            return Connection(self._endpoint), True
+            opened = _opened(family, place, limit.share(len(places) - i))
+        except OSError:
+            if i == len(places) - 1:
+                raise
+        else:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return opened
+    raise OSError(f"{address.host} has no address")
 
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+def _opened(family: int, place: Any, limit: Limit) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.settimeout(limit.left())
+        opened.connect(place)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
-def _forget_inherited_connections() -> None:
-    """In a forked child: its parent goes on using the connections, so the child closes its copies."""
-    for pool in list(_pools):
-        pool.close()
+def _looked_up(host: str, port: int, limit: Limit) -> list[Any]:
+    """The addresses of a host. The resolver of the system has no limit in time, so a thread waits for it."""
+    try:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except socket.gaierror:  # a name, not a number
+        pass
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+    def look_up() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except OSError as error:
+            answer.put(error)
 
-os.register_at_fork(after_in_child=_forget_inherited_connections)
+    threading.Thread(target=look_up, name="feature-store-resolver", daemon=True).start()
+    try:
+        places = answer.get(timeout=limit.left())
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(places, OSError):
+        raise places
+    found: list[Any] = places
+    return found

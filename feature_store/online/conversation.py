@@ -28,7 +28,6 @@ from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.offered import Offered
-from feature_store.online.redis_errors import reply_error
 from feature_store.online.resp import ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService, Request, joined
@@ -156,7 +155,6 @@ class Conversation:
             with contextlib.suppress(StoreTimeoutError):
                 for part in parts:
                     yield part.command, part.parser
-                    refuse_errors(part.parser)
                     answered += 1
             if all(part.parser.saw_only(published.epoch) for part in parts[:answered]):
                 self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
@@ -198,7 +196,6 @@ class Conversation:
         """The epoch of the plan that is published now."""
         parser = ReplyParser(1, [])
         yield b"*2\r\n$4\r\nMGET\r\n" + argument(keys.epoch_key(self._project, 0)), parser
-        refuse_errors(parser)
         epoch: bytes | None = parser.replies[0][0]
         return epoch
 
@@ -231,10 +228,8 @@ class Conversation:
     ) -> OnlineResponse | None:
         """The response to an answered request; None when another plan was published since the client read its own."""
         parser = request.parser
-        if not parser.fixed:
-            refuse_errors(parser)
-            if not parser.saw_only(published.epoch):
-                return None
+        if not parser.fixed and not parser.saw_only(published.epoch):
+            return None
         return OnlineResponse(Decoder(compiled, request, _microseconds(now)))
 
     def read_in_shadow(
@@ -287,7 +282,6 @@ class Conversation:
         )
         parser = ReplyParser(1, [])
         yield command, parser
-        refuse_errors(parser)
         document, epoch = parser.replies[0]
         if document is None or epoch is None:
             raise _not_published(self._project, document, epoch)
@@ -331,12 +325,6 @@ def _too_many_plans(project: str) -> OnlineStoreError:
         problem=f"the epochs did not fit the serving plan, though it was read {MOST_RELOADS} times",
         hint="the epoch of a bucket may be lost: run `feature-store apply`, which publishes the plan again",
     )
-
-
-def refuse_errors(parser: ReplyParser) -> None:
-    """Raise a StoreReplyError when Redis answered with an error."""
-    if (error := parser.error) is not None:
-        raise reply_error("Redis", error)
 
 
 def _microseconds(now: datetime | int | None) -> int:

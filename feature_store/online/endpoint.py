@@ -1,102 +1,214 @@
-"""How Redis is reached. redis-py reads the URL, connects, encrypts and authenticates; from then on the bytes are ours.
+"""How Redis is reached: redis-py reads URLs and pools, from then on the bytes are ours.
 
-This module is redis-py's one door in the package: it maps its errors, and nothing else sees its private parts.
+This module is redis-py's one door in the package: it maps its errors, and nothing uses its private parts. Both clients
+connect in the same way: they ask an endpoint for an address (`finding`), open it, and exchange its greeting.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
-from typing import TYPE_CHECKING, Any
+import random
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import hiredis
 
 from feature_store.errors import ConfigError, OnlineStoreError, StoreConnectionError, StoreTimeoutError
+from feature_store.online.address import TCP, TLS, UNIX, Address
+from feature_store.online.limit import Limit, checked_timeout
 from feature_store.online.redis_errors import is_reply_error, reply_error
 from feature_store.redaction import hide_password, redacted, with_quoted_password, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     import redis
 
+    from feature_store.errors import StoreReplyError
+
+# Connections of one client at most. One connection answers some thousand requests a second, and Redis runs one command
+# at a time: more of them only wait inside Redis instead of in the client's queue, where a limit in time is kept.
+MOST_CONNECTIONS = 64
+# What a connection pool of redis-py may be made of, by module and name: subclasses can add checks of their own, which
+# would be left out here without a word.
+_TRANSPORTS = {
+    ("redis.connection", "Connection"): TCP,
+    ("redis.connection", "SSLConnection"): TLS,
+    ("redis.connection", "UnixDomainSocketConnection"): UNIX,
+    ("redis.asyncio.connection", "Connection"): TCP,
+    ("redis.asyncio.connection", "SSLConnection"): TLS,
+    ("redis.asyncio.connection", "UnixDomainSocketConnection"): UNIX,
+    ("redis.sentinel", "SentinelManagedConnection"): TCP,
+    ("redis.sentinel", "SentinelManagedSSLConnection"): TLS,
+    ("redis.asyncio.sentinel", "SentinelManagedConnection"): TCP,
+    ("redis.asyncio.sentinel", "SentinelManagedSSLConnection"): TLS,
+}
+_POOLS = {
+    ("redis.connection", "ConnectionPool"),
+    ("redis.connection", "BlockingConnectionPool"),
+    ("redis.asyncio.connection", "ConnectionPool"),
+    ("redis.asyncio.connection", "BlockingConnectionPool"),
+}
+_SENTINEL_POOLS = {
+    ("redis.sentinel", "SentinelConnectionPool"),
+    ("redis.asyncio.sentinel", "SentinelConnectionPool"),
+}
+
+
+class Question(NamedTuple):
+    """What is to be asked of another server before a connection can be made.
+
+    Attributes:
+        address: of that server.
+        command: the bytes to send after its greeting.
+        servers: how many servers may still have to be asked: each gets its share of the time that is left.
+    """
+
+    address: Address
+    command: bytes
+    servers: int
+
 
 class Endpoint:
-    """A Redis server.
+    """A Redis server, or the one that Sentinels name.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, as redis-py reads it; or a connection pool of redis-py's, such as a
-            Sentinel's.
-        timeout_s: seconds to wait to connect, and for each piece of an answer.
+        url: `redis://`, `rediss://` or `unix://`, as redis-py reads it; or a connection pool of redis-py's (plain, TLS,
+            Unix, blocking or a Sentinel's; of `redis` or `redis.asyncio`), of which only the options are read.
+        timeout_s: seconds for the whole of an answer.
 
     Raises:
-        ConfigError: the URL cannot be read.
+        ConfigError: the URL cannot be read, the pool is of an unknown class, or an option is not followed here.
     """
 
     def __init__(self, url: str | redis.ConnectionPool, timeout_s: float) -> None:
+        self.timeout_s = checked_timeout(timeout_s)
+        self._sentinels: list[Address] = []
+        self._service = ""
+        self._is_master = True
+        if isinstance(url, str):
+            self._read_url(url)
+        else:
+            self._read_pool(url)
+        if self._address.tls is not None:
+            _ = self._address.tls.context  # reading certificates takes time that no request has
+
+    def _read_url(self, url: str) -> None:
         import redis
 
-        self.timeout_s = timeout_s
-        if not isinstance(url, str):
-            self.shown, self.pool = "the given connection pool", url
-            return
         url = with_quoted_password(url)
         hide_password(url)
         self.shown = redacted(without_secrets(url))
+        where = f"online store URL {self.shown}"
         try:
-            # RESP 2, whose nil is the same for every type; no notifications, so that replies are all that comes.
-            self.pool = redis.ConnectionPool.from_url(
-                url, protocol=2, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-            )
+            pool = redis.ConnectionPool.from_url(url)
         except ValueError as error:
+            raise ConfigError(where, expected="redis://, rediss:// or unix://", got=str(error)) from None
+        self.most_connections = _most_connections(pool)
+        transport = _TRANSPORTS[_name_of(pool.connection_class)]
+        self._address = Address.of(transport, _set_options(pool), where, known_only=True)
+
+    def _read_pool(self, pool: Any) -> None:
+        where, kind = "connection pool", _name_of(type(pool))
+        transport = _TRANSPORTS.get(_name_of(getattr(pool, "connection_class", None)))
+        if kind not in _POOLS | _SENTINEL_POOLS or transport is None:
+            made_of = getattr(getattr(pool, "connection_class", None), "__qualname__", "nothing known")
             raise ConfigError(
-                f"online store URL {self.shown}", expected="redis://, rediss:// or unix://", got=str(error)
-            ) from None
+                where,
+                expected="a URL, or redis-py's own ConnectionPool, BlockingConnectionPool or SentinelConnectionPool of "
+                "its own connection classes",
+                got=f"{type(pool).__qualname__} of {made_of}",
+                hint="a subclass may encrypt or check what this client would not: give a URL instead",
+            )
+        options = {name: value for name, value in pool.connection_kwargs.items() if name != "connection_pool"}
+        self.most_connections = _most_connections(pool)
+        self._address = Address.of(transport, options, where, known_only=False)
+        self.shown = self._address.shown
+        if kind in _SENTINEL_POOLS:
+            self._service, self._is_master = pool.service_name, pool.is_master
+            self._sentinels = [_sentinel_address(client) for client in pool.sentinel_manager.sentinels]
+            self.shown = f"{'master' if self._is_master else 'replica'} {self._service!r} of the Sentinels"
+
+    def most(self, given: int | None) -> int:
+        """How many connections a client may have: what it was given, else what the URL or pool says, else 64.
+
+        Raises:
+            ConfigError: it is no number greater than 0.
+        """
+        if given is None:
+            return self.most_connections
+        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+            raise ConfigError("max_connections", expected="a number greater than 0", got=repr(given))
+        return given
+
+    def limit(self) -> Limit:
+        """The limit of an answer that is asked for now."""
+        return Limit.of(self.timeout_s)
+
+    def finding(self) -> Generator[Question, Any, Address]:
+        """Find the address to connect to; yields what must be asked of Sentinels, and takes their replies.
+
+        Raises:
+            StoreConnectionError: no Sentinel names a server.
+        """
+        if not self._sentinels:
+            return self._address
+        reasons: list[str] = []
+        verb = b"GET-MASTER-ADDR-BY-NAME" if self._is_master else b"REPLICAS"
+        command = hiredis.pack_command((b"SENTINEL", verb, self._service.encode()))  # type: ignore[arg-type]
+        for i, sentinel in enumerate(self._sentinels):
+            try:
+                reply = yield Question(sentinel, command, len(self._sentinels) - i + 1)
+            except OnlineStoreError as error:
+                reasons.append(f"{sentinel.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
+                continue
+            node = _master(reply) if self._is_master else _replica(reply)
+            if node is not None:
+                return replace(self._address, host=node[0], port=node[1], is_master=self._is_master)
+            reasons.append(f"{sentinel.shown}: knows no such server")
+        raise self.lost(f"no Sentinel names it ({'; '.join(reasons)})")
+
+    @cached_property
+    def pool(self) -> redis.ConnectionPool:
+        """A pool of redis-py's to the same server, for what is not on the read path."""
+        import redis
+        import redis.sentinel
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        # What redis-py would try again, it would try for so long again. A connection that died while it was idle is
+        # made anew without that.
+        shared: dict[str, Any] = {
+            "socket_timeout": self.timeout_s,
+            "socket_connect_timeout": self.timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        address = self._address
+        if self._sentinels:
+            module: Any = redis.sentinel
+            sentinels = module.Sentinel([])
+            sentinels.sentinels = [redis.Redis(**_options(one), **shared) for one in self._sentinels]
+            pool: redis.ConnectionPool = module.SentinelConnectionPool(
+                self._service,
+                sentinels,
+                is_master=self._is_master,
+                ssl=address.transport == TLS,
+                **{name: value for name, value in _options(address).items() if name not in ("host", "port", "ssl")},
+                **shared,
+            )
+            return pool
+        options = _options(address)
+        kind = {TCP: redis.Connection, TLS: redis.SSLConnection, UNIX: redis.UnixDomainSocketConnection}
+        options.pop("ssl", None)
+        return redis.ConnectionPool(connection_class=kind[address.transport], **options, **shared)
 
     def client(self) -> redis.Redis:
         """A redis-py client, for what is not on the read path."""
         import redis
 
         return redis.Redis(connection_pool=self.pool)
-
-    def connect(self) -> tuple[socket.socket, Any]:
-        """A connected and authenticated socket, and what must be kept as long as it is used.
-
-        Raises:
-            StoreConnectionError, StoreTimeoutError: the server cannot be reached.
-        """
-        with self.errors():
-            connection = self.pool.connection_class(**self.pool.connection_kwargs)
-            connection.connect()
-        connected: socket.socket = connection._sock
-        if connected.type == socket.SOCK_STREAM and type(connected) is socket.socket:
-            # A blocking socket whose time limit the kernel keeps: one system call a read instead of poll and read.
-            connected.settimeout(None)
-            limit = struct.pack("ll", int(self.timeout_s), int(self.timeout_s % 1 * 1_000_000))
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        return connected, connection
-
-    async def connect_async(self) -> Any:
-        """The asyncio transport of a connected and authenticated connection, and what must be kept with it.
-
-        Raises:
-            StoreConnectionError, StoreTimeoutError: the server cannot be reached.
-        """
-        import redis
-        import redis.asyncio.connection as asynchronous
-
-        classes: dict[Any, Any] = {
-            redis.Connection: asynchronous.Connection,
-            redis.SSLConnection: asynchronous.SSLConnection,
-            redis.UnixDomainSocketConnection: asynchronous.UnixDomainSocketConnection,
-        }
-        kwargs = dict(self.pool.connection_kwargs)
-        for name in [name for name in kwargs if name.startswith("maint_notifications") or name == "retry"]:
-            del kwargs[name]
-        with self.errors():
-            connection = classes.get(self.pool.connection_class, asynchronous.Connection)(**kwargs)
-            await connection.connect()
-        return connection._writer.transport, connection
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -118,16 +230,29 @@ class Endpoint:
         if isinstance(error, redis.TimeoutError):
             return self.timeout()
         if is_reply_error(error):
-            return reply_error(f"Redis at {self.shown}", error)
+            return self.refused(error)
         return self.lost(str(error))
 
-    def timeout(self) -> StoreTimeoutError:
+    def refused(self, reply: Exception) -> StoreReplyError:
+        """The error for an error that Redis answered with."""
+        return reply_error(f"Redis at {self.shown}", reply)
+
+    def timeout(self, limit: Limit | None = None) -> StoreTimeoutError:
         """The error for an answer that did not come in time."""
+        seconds, setting = (limit.seconds, limit.setting) if limit is not None else (self.timeout_s, "timeout_s")
         return StoreTimeoutError(
             f"Redis at {self.shown}",
-            expected=f"an answer within {self.timeout_s * 1000:g} ms",
+            expected=f"an answer within {seconds * 1000:g} ms",
             got="none",
-            hint="is it overloaded, swapping or paused? The limit is timeout_s",
+            hint=f"is it overloaded, swapping or paused? The limit is {setting}, which connecting counts against, too",
+        )
+
+    def busy(self, limit: Limit, most: int) -> StoreTimeoutError:
+        """The error for a request that had to wait for a connection until its time was over."""
+        return StoreTimeoutError(
+            f"Redis at {self.shown}",
+            problem=f"no connection was free within {limit.seconds * 1000:g} ms: other requests use all {most}",
+            hint=f"send fewer requests at once, or set max_connections; the limit is {limit.setting}",
         )
 
     def lost(self, reason: str) -> StoreConnectionError:
@@ -138,3 +263,63 @@ class Endpoint:
             got=reason,
             hint="is the server running and the URL right?",
         )
+
+
+def _name_of(kind: Any) -> tuple[str, str]:
+    return getattr(kind, "__module__", ""), getattr(kind, "__qualname__", "")
+
+
+def _set_options(pool: redis.ConnectionPool) -> dict[str, Any]:
+    """What a URL says: a pool of redis-py adds options of its own to that."""
+    import redis
+
+    added = redis.ConnectionPool().connection_kwargs
+    return {name: value for name, value in pool.connection_kwargs.items() if name not in added}
+
+
+def _most_connections(pool: Any) -> int:
+    """The bound that a pool was given, else MOST_CONNECTIONS."""
+    import redis
+
+    given: int = pool.max_connections
+    return MOST_CONNECTIONS if given == redis.ConnectionPool().max_connections else given
+
+
+def _sentinel_address(client: Any) -> Address:
+    transport = _TRANSPORTS.get(_name_of(client.connection_pool.connection_class))
+    if transport is None:
+        raise ConfigError(
+            "Sentinels of the connection pool", expected="redis-py's own connection classes", got="others"
+        )
+    return Address.of(transport, client.connection_pool.connection_kwargs, "Sentinel", known_only=False)
+
+
+def _master(reply: Any) -> tuple[str, int] | None:
+    return (reply[0].decode(), int(reply[1])) if isinstance(reply, list) and len(reply) == 2 else None
+
+
+def _replica(reply: Any) -> tuple[str, int] | None:
+    """One of the replicas that serve, by chance."""
+    listed = [dict(zip(flat[::2], flat[1::2], strict=False)) for flat in reply or ()]
+    serving = [one for one in listed if not {b"s_down", b"o_down", b"disconnected"} & {*one[b"flags"].split(b",")}]
+    if not serving:
+        return None
+    chosen = random.choice(serving)
+    return chosen[b"ip"].decode(), int(chosen[b"port"])
+
+
+def _options(address: Address) -> dict[str, Any]:
+    """An address as options of redis-py."""
+    given = {
+        "host": address.host,
+        "port": address.port,
+        "path": address.path,
+        "username": address.username,
+        "password": address.password,
+        "client_name": address.client_name,
+        "credential_provider": address.credential_provider,
+    }
+    unused = ("host", "port") if address.transport == UNIX else ("path",)
+    options = {name: value for name, value in given.items() if name not in unused and value}
+    options["db"] = address.db
+    return options if address.tls is None else {**options, **address.tls.options, "ssl": True}

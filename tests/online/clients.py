@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
+
+import uvloop
 
 from feature_store.online import AsyncOnlineClient, OnlineClient, OnlineResponse, Status
 
@@ -13,8 +16,8 @@ from feature_store.online import AsyncOnlineClient, OnlineClient, OnlineResponse
 class AsyncInThread:
     """AsyncOnlineClient with blocking calls, on an event loop of its own."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, *args: Any, loop: Any = asyncio.new_event_loop, **kwargs: Any) -> None:
+        self._loop = loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.client = AsyncOnlineClient(*args, **kwargs)
@@ -43,4 +46,8 @@ def counted(response: OnlineResponse) -> dict[Status, int]:
     return Counter(status for statuses in response.status.values() for status in statuses)
 
 
-CLIENTS = {"blocking": OnlineClient, "asyncio": AsyncInThread}
+CLIENTS: dict[str, Any] = {
+    "blocking": OnlineClient,
+    "asyncio": AsyncInThread,
+    "uvloop": partial(AsyncInThread, loop=uvloop.new_event_loop),
+}

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import ssl
+import tempfile
 import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import hiredis
@@ -15,29 +20,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Proxy:
-    """Passes on one command after the other, each when the reply to the one before is there.
+@dataclass(frozen=True)
+class Certificates:
+    """A server's certificate, and the file of the authority that signed it."""
+
+    context: ssl.SSLContext
+    authority: Path
+
+
+class Listener:
+    """A listening socket of one transport; what is done with connections is up to subclasses.
 
     Attributes:
-        before: called with each command before the server gets it.
-        drip_s: seconds between each `piece` bytes of a reply; 0: replies go as a whole.
+        transport: `tcp`, `tls` or `unix`.
         connections: how many were accepted.
     """
 
-    def __init__(self, url: str) -> None:
-        self._path = urlsplit(url).path
-        self.before: Callable[[list[bytes]], None] = lambda command: None
-        self.drip_s, self.piece, self.connections = 0.0, 10, 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, transport: str = "tcp", certificates: Certificates | None = None, backlog: int = 100) -> None:
+        self.transport, self._certificates, self.connections = transport, certificates, 0
+        self._folder = Path(tempfile.mkdtemp(prefix="fs-test-"))
+        self._path = self._folder / "listener.sock"
+        self._listener = socket.socket(socket.AF_UNIX if transport == "unix" else socket.AF_INET)
+        self._listener.bind(str(self._path) if transport == "unix" else ("127.0.0.1", 0))
+        self._listener.listen(backlog)
         self._open: list[socket.socket] = []
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, user: str = "", query: str = "") -> str:
+        """Where it listens; over TLS, with the authority to trust."""
+        at = f"{user}@" if user else ""
+        if self.transport == "unix":
+            return f"unix://{at}{self._path}?{query}"
+        port = self._listener.getsockname()[1]
+        if self.transport == "tcp":
+            return f"redis://{at}127.0.0.1:{port}?{query}"
+        assert self._certificates is not None
+        return f"rediss://{at}localhost:{port}?ssl_ca_certs={self._certificates.authority}&{query}"
 
     def close(self) -> None:
         for open_socket in [self._listener, *self._open]:
             with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)
             open_socket.close()
+        shutil.rmtree(self._folder)
 
     def _accept(self) -> None:
         while True:
@@ -46,14 +71,82 @@ class Proxy:
             except OSError:
                 return
             self.connections += 1
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._path)
-            self._open += [client, server]
-            threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
+            self._open.append(client)
+            threading.Thread(target=self._handle, args=(client,), daemon=True).start()
 
-    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+    def _handle(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            if self.transport == "tls":
+                assert self._certificates is not None
+                client = self._certificates.context.wrap_socket(client, server_side=True)
+                self._open.append(client)
+            self.serve(client)
+
+    def serve(self, client: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class Silent(Listener):
+    """Accepts, and never says a word: over TLS, not even in the handshake."""
+
+    def _handle(self, client: socket.socket) -> None:
+        pass
+
+
+class Full(Listener):
+    """Does not accept: its queue is full, so that connecting itself waits."""
+
+    def __init__(self) -> None:
+        super().__init__(backlog=0)
+        self._fill: list[socket.socket] = []
+        for _ in range(4):
+            filling = socket.socket()
+            filling.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filling.connect(self._listener.getsockname())
+            self._fill.append(filling)
+
+    def _accept(self) -> None:
+        pass
+
+    def close(self) -> None:
+        for filling in self._fill:
+            filling.close()
+        super().close()
+
+
+class FirstBytes(Listener):
+    """Notes the first bytes of each connection, and hangs up."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+        super().__init__()
+
+    def serve(self, client: socket.socket) -> None:
+        self.seen.append(client.recv(1 << 12))
+        client.close()
+
+
+class Proxy(Listener):
+    """Passes on one command after the other, each when the reply to the one before is there.
+
+    Attributes:
+        before: called with each command before the server gets it.
+        drip_s: seconds between each `piece` bytes of a reply; 0: replies go as a whole.
+    """
+
+    def __init__(self, url: str, transport: str = "tcp", certificates: Certificates | None = None) -> None:
+        self._server_path = urlsplit(url).path
+        self.before: Callable[[list[bytes]], Any] = lambda command: None
+        self.drip_s, self.piece = 0.0, 10
+        super().__init__(transport, certificates)
+
+    def serve(self, client: socket.socket) -> None:
         commands = hiredis.Reader()
-        with contextlib.suppress(OSError), client, server:
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(self._server_path)
+        self._open.append(server)
+        with client, server:
             while piece := client.recv(1 << 16):
                 commands.feed(piece)
                 while (command := commands.gets()) is not False:

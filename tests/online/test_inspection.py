@@ -135,7 +135,7 @@ def _combined(function: str, values: list[Any]) -> Any:
         ("redis://localhost:6379/0", "redis://localhost:6379/0"),
         ("redis://me:hunter2@host", "redis://me:***@host"),
         ("redis://:hunter2@host/0?password=hunter2&db=1", "redis://:***@host/0?password=***&db=1"),
-        ("unix:///a/b.sock?db=1&PASSWORD=hunter2", "unix:///a/b.sock?db=1&PASSWORD=***"),
+        ("unix:///a/b.sock?db=1&password=hunter2", "unix:///a/b.sock?db=1&password=***"),
         ("rediss://host?ssl_password=hunter2=", "rediss://host?ssl_password=***"),
     ],
 )

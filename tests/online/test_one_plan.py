@@ -63,7 +63,7 @@ class Step:
 
 @pytest.fixture(params=list(CLIENTS))
 def client(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Any]:
-    made = CLIENTS[request.param](proxy.url, "test", timeout_s=20.0)
+    made = CLIENTS[request.param](proxy.url(), "test", timeout_s=20.0)
     yield made
     made.close()
 

@@ -1,0 +1,221 @@
+"""Where a Redis server is, how its bytes are encrypted, and what a new connection says first.
+
+redis-py reads URLs and makes pools; this module reads their options. It takes those that say where the server is and
+who connects, leaves out those that are about redis-py's own I/O, and refuses the rest: an option that is not understood
+could have asked for more safety than the connection would have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from feature_store.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+
+TCP, TLS, UNIX = "tcp", "tls", "unix"
+
+# Options that are read, by the name that redis-py gives them.
+_READ = {"host", "port", "path", "db", "username", "password", "credential_provider", "client_name"}
+_TLS = {
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_password",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_ca_path",
+    "ssl_include_verify_flags",
+    "ssl_exclude_verify_flags",
+    "ssl_min_version",
+    "ssl_ciphers",
+}
+# Options of a URL about redis-py's own I/O; `timeout_s` and `max_connections` of the client stand for them.
+_OWN = {
+    "protocol",
+    "socket_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_read_size",
+    "retry_on_timeout",
+    "retry_on_error",
+    "health_check_interval",
+    "max_connections",
+    "timeout",
+    "encoding",
+    "encoding_errors",
+    "decode_responses",
+    "legacy_responses",
+    "lib_name",
+    "lib_version",
+}
+# Options that change what is sent or checked, and that only redis-py's own connections follow.
+_REFUSED = {
+    "redis_connect_func",
+    "ssl_validate_ocsp",
+    "ssl_validate_ocsp_stapled",
+    "ssl_ocsp_context",
+    "ssl_ocsp_expected_cert",
+}
+
+
+class Tls:
+    """How connections are encrypted, and what the server's certificate must be: redis-py's `ssl_…` options."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """Made once, since that reads all certificates that the system trusts.
+
+        Raises:
+            ConfigError: a file of certificates or keys cannot be read.
+        """
+        try:
+            return _tls_context(self.options)
+        except (OSError, ValueError) as error:
+            files = ", ".join(str(value) for name, value in self.options.items() if name in _FILES) or "none"
+            raise ConfigError(
+                "TLS of the online store",
+                expected="certificates and keys that can be read",
+                got=f"{error} (files: {files})",
+            ) from None
+
+
+@dataclass(frozen=True)
+class Address:
+    """A Redis server and how to connect to it.
+
+    Attributes:
+        transport: TCP, TLS or UNIX.
+        host, port: of TCP and TLS.
+        path: of UNIX.
+        db: the number of the database.
+        username, password: for AUTH; empty: none.
+        credential_provider: an object of redis-py's that gives user and password for each new connection, or None.
+        client_name: for CLIENT SETNAME; empty: none.
+        tls: what encrypts; None unless the transport is TLS.
+        is_master: whether the server must be a master; what a Sentinel named is asked.
+    """
+
+    transport: str = TCP
+    host: str = "localhost"
+    port: int = 6379
+    path: str = ""
+    db: int = 0
+    username: str = ""
+    password: str = field(default="", repr=False)
+    credential_provider: Any = field(default=None, repr=False)
+    client_name: str = ""
+    tls: Tls | None = field(default=None, repr=False)
+    is_master: bool = False
+
+    @classmethod
+    def of(cls, transport: str, options: Mapping[str, Any], where: str, *, known_only: bool) -> Address:
+        """An address from redis-py's options.
+
+        Args:
+            transport: TCP, TLS or UNIX.
+            options: as redis-py's connection classes take them.
+            where: what they are of, for errors.
+            known_only: refuse every option that is not known, as for a URL. A pool's may be new ones of redis-py's I/O.
+
+        Raises:
+            ConfigError: an option is refused, or does not fit.
+        """
+        for name, value in options.items():
+            if (name in _REFUSED and value) or _is_unknown(name, known_only=known_only):
+                known = ", ".join(sorted(_READ | _TLS))
+                raise ConfigError(where, expected=f"options that this client follows: {known}", got=name)
+        given: dict[str, Any] = {n: value for n, value in options.items() if n in _READ and value is not None}
+        tls = {name: value for name, value in options.items() if name in _TLS and value is not None}
+        if transport != TLS and tls and known_only:
+            raise ConfigError(where, expected="rediss:// with TLS options", got=", ".join(tls))
+        try:
+            given |= {name: int(given[name]) for name in ("db", "port") if name in given}
+        except (TypeError, ValueError):
+            raise ConfigError(where, expected="numbers for db and port", got="others") from None
+        return cls(transport, tls=Tls(tls) if transport == TLS else None, **given)
+
+    @property
+    def shown(self) -> str:
+        """A URL without a user and a password."""
+        if self.transport == UNIX:
+            return f"unix://{self.path}"
+        scheme = "rediss" if self.transport == TLS else "redis"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    def credentials(self) -> tuple[str, ...]:
+        """The arguments of AUTH; empty when there is nothing to say. A credential provider may take its time."""
+        if self.credential_provider is not None:
+            return tuple(self.credential_provider.get_credentials())
+        if self.username:
+            return self.username, self.password
+        return (self.password,) if self.password else ()
+
+    def greeting(self, credentials: Sequence[str]) -> list[bytes]:
+        """The first commands of a connection. They are sent at once; each has one reply.
+
+        Nothing asks for RESP 3: in RESP 2, which every connection begins with, nil is the same for every type, and
+        nothing comes but replies.
+        """
+        commands: list[tuple[str, ...]] = []
+        if credentials:
+            commands.append(("AUTH", *credentials))
+        if self.client_name:
+            commands.append(("CLIENT", "SETNAME", self.client_name))
+        if self.db:
+            commands.append(("SELECT", str(self.db)))
+        if self.is_master:
+            commands.append(("ROLE",))
+        return [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+
+
+_FILES = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path")
+
+
+def is_replica(replies: Sequence[Any]) -> bool:
+    """Whether the replies to a greeting say that a server that was to be a master is none. A user without permission
+    for ROLE is told nothing; a write is refused then."""
+    role = replies[-1] if replies else None
+    return isinstance(role, list) and bool(role) and role[0] in (b"slave", b"replica", b"sentinel")
+
+
+def _is_unknown(name: str, *, known_only: bool) -> bool:
+    known = name in _READ or name in _TLS or name in _OWN or name in _REFUSED
+    return not known and (known_only or name.startswith("ssl"))
+
+
+def _tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
+    import ssl
+
+    required = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+    wanted = options.get("ssl_cert_reqs", "required")
+    mode = required[wanted] if isinstance(wanted, str) and wanted in required else ssl.VerifyMode(wanted)
+    context = ssl.create_default_context()
+    context.check_hostname = mode != ssl.CERT_NONE and bool(options.get("ssl_check_hostname", True))
+    context.verify_mode = mode
+    for flag in options.get("ssl_include_verify_flags") or ():
+        context.verify_flags |= flag
+    for flag in options.get("ssl_exclude_verify_flags") or ():
+        context.verify_flags &= ~flag
+    if "ssl_certfile" in options or "ssl_keyfile" in options:
+        certificate = options.get("ssl_certfile") or options["ssl_keyfile"]
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+    authorities = [options.get(name) for name in ("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data")]
+    if any(item is not None for item in authorities):
+        context.load_verify_locations(*authorities)
+    if "ssl_min_version" in options:
+        context.minimum_version = ssl.TLSVersion(options["ssl_min_version"])
+    if "ssl_ciphers" in options:
+        context.set_ciphers(options["ssl_ciphers"])
+    return context

@@ -1,0 +1,222 @@
+"""A pool of blocking connections that threads and forked processes share: bounded, with a fair queue."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+from feature_store.errors import StoreConnectionError
+from feature_store.online.connection import Connection
+
+if TYPE_CHECKING:
+    from feature_store.errors import StoreReplyError
+    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.limit import Limit
+    from feature_store.online.observer import Observers
+    from feature_store.online.resp import ReplyParser
+
+# A connection that was not needed for so long, while others were, is closed.
+IDLE_S = 60.0
+_Waiter = queue.SimpleQueue["Connection | None"]
+
+
+class Pool:
+    """Connections, the last used first. One that failed is never used again.
+
+    When all are in use, requests wait in the order in which they came, as long as their limits in time let them.
+
+    Args:
+        endpoint: where they lead.
+        observers: are told when a connection turned out dead and the request goes on with another.
+        most: how many connections there are at most.
+    """
+
+    def __init__(self, endpoint: Endpoint, observers: Observers, most: int) -> None:
+        self._endpoint, self._observers, self._most = endpoint, observers, most
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
+        # The usual request finds a connection in `_idle` and nobody in `_waiting`, and takes no lock: one operation of
+        # a deque is atomic. `_lock` is for `_open` and `_waiting`.
+        self._lock = threading.Lock()
+        self._idle: deque[Connection] = deque()
+        self._waiting: deque[_Waiter] = deque()
+        self._open = 0
+        self._trim_at = 0.0
+
+    def exchange(self, command: bytes, parser: ReplyParser, limit: Limit) -> None:
+        """Send a request that only reads, and take its reply; once more when an idle connection turns out dead.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the server cannot be reached, or does not answer in time.
+            StoreReplyError: the server answers with an error.
+        """
+        while True:
+            connection, is_new = self._take(limit)
+            try:
+                connection.exchange(command, parser, limit)
+            except StoreConnectionError:
+                self._discard(connection)
+                if is_new or parser.has_begun:
+                    raise
+                # A server that restarted has closed them all.
+                self.close()
+                self._observers.reconnected()
+            except BaseException:
+                self._discard(connection)
+                raise
+            else:
+                if not parser.fixed and parser.error is not None:
+                    raise self._refused(connection, parser.error)
+                self._give_back(connection, limit)
+                return
+
+    @property
+    def size(self) -> int:
+        """How many connections there are, idle or in use."""
+        return self._open
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Close the idle connections. The pool can be used again."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return
+            self._discard(connection)
+
+    def forget(self) -> None:
+        """In a forked child: close the copies of the parent's connections, which the parent goes on using."""
+        inherited = self._idle
+        self._begin()
+        for connection in inherited:
+            connection.close()
+
+    def _refused(self, connection: Connection, reply: Exception) -> StoreReplyError:
+        error = self._endpoint.refused(reply)
+        if error.is_wrong_server:
+            self._discard(connection)
+            self.close()  # all of them lead there
+        else:
+            self._give_back(connection, None)
+        return error
+
+    def _take(self, limit: Limit) -> tuple[Connection, bool]:
+        if not self._waiting:
+            try:
+                return self._idle.pop(), False
+            except IndexError:
+                pass
+        waiter: _Waiter = queue.SimpleQueue()
+        with self._lock:
+            self._waiting.append(waiter)
+            self._serve()
+        try:
+            connection = waiter.get(timeout=_left(limit))
+        except queue.Empty:
+            raise self._too_late(waiter, limit) from None
+        except BaseException:
+            self._too_late(waiter, limit)
+            raise
+        if connection is not None:
+            return connection, False
+        try:
+            return Connection(self._endpoint, limit), True
+        except BaseException:
+            self._free()
+            raise
+
+    def _too_late(self, waiter: _Waiter, limit: Limit) -> Exception:
+        with self._lock:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+                return self._endpoint.busy(limit, self._most)
+        connection = waiter.get_nowait()  # it came at the last moment
+        if connection is None:
+            self._free()
+        else:
+            self._give_back(connection, None)
+        return self._endpoint.busy(limit, self._most)
+
+    def _give_back(self, connection: Connection, limit: Limit | None) -> None:
+        if not self._waiting:
+            self._idle.append(connection)
+            if limit is not None:
+                began = limit.at - limit.seconds
+                connection.idle_since = began
+                if began > self._trim_at:
+                    self._trim(began)
+            if not self._waiting:
+                return
+            with self._lock:  # somebody came between the two looks
+                self._serve()
+            return
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().put(connection)
+            else:
+                self._idle.append(connection)
+
+    def _trim(self, now: float) -> None:
+        """Close what has not been used for a while; those are first in `_idle`."""
+        self._trim_at = now + 1.0
+        while len(self._idle) > 1:
+            try:
+                oldest = self._idle.popleft()
+            except IndexError:
+                return
+            if oldest.idle_since > now - IDLE_S:
+                self._idle.appendleft(oldest)
+                return
+            self._discard(oldest)
+
+    def _discard(self, connection: Connection) -> None:
+        connection.close()
+        self._free()
+
+    def _free(self) -> None:
+        """Let another connection be made in the place of one that is gone."""
+        with self._lock:
+            self._open -= 1
+            self._serve()
+
+    def _serve(self) -> None:
+        """Give those who wait an idle connection, or leave to make one (None); the lock is held."""
+        while self._waiting:
+            connection: Connection | None
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                if self._open >= self._most:
+                    return
+                self._open += 1
+                connection = None
+            self._waiting.popleft().put(connection)
+
+
+def _left(limit: Limit) -> float:
+    try:
+        return limit.left()
+    except TimeoutError:
+        return 0.0
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _forget_inherited_connections() -> None:
+    for pool in list(_pools):
+        pool.forget()
+
+
+os.register_at_fork(after_in_child=_forget_inherited_connections)
