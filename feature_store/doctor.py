@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+import threading
+from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import (
-    EmbeddedServerError,
     FeatureStoreError,
     StoreConnectionError,
     StoreTimeoutError,
@@ -17,45 +20,88 @@ from feature_store.errors import (
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
 from feature_store.numerals import counted
+from feature_store.online.response import Status
+from feature_store.redaction import redacted
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
+    from feature_store.definitions.feature_view import FeatureView
     from feature_store.store import FeatureStore
     from feature_store.streaming.kafka import Partition
 
 
+# How long Kafka may take to answer. A check should not be silent for longer.
+_KAFKA_S = 4.0
+# Entities of a view that are asked for.
+_SAMPLED = 200
+
+
 def diagnose(store: FeatureStore) -> Iterator[Finding]:
-    """Check after check. One that fails does not keep the others from being made, unless they need what could not be
-    reached: they would say the same."""
+    """Check after check, each finding as it is made.
+
+    A check that fails does not keep the others from being made, unless they need what could not be reached: they would
+    say the same. Kafka is asked beside the others, since a broker that is down takes seconds not to answer.
+    """
     yield Finding("library", "ok", f"feature-store {version('feature-store')}, Python {platform.python_version()}")
-    all_checks: dict[str, Callable[[FeatureStore], Iterator[Finding]]] = {
-        "definitions": _definitions,
-        "registry": _registry,
-        "sources": _sources,
-        "kafka": _kafka,
-        "online store": _server,
-        "memory": _memory,
-        "persistence": _persistence,
-        "serving plan": _serving_plan,
-        "rows": _rows,
-        "freshness": _freshness,
-        "fences": _fences,
-        "stream": _stream,
-    }
-    has_kafka = True
-    for name, check in all_checks.items():
-        if name == "stream" and not has_kafka:
-            continue
+    yield from _checked("definitions", _definitions, store)
+    kafka = _Beside("kafka", _kafka, store)
+    offline: tuple[tuple[str, _Check], ...] = (("registry", _registry), ("sources", _sources))
+    for name, check in offline:
+        yield from _checked(name, check, store)
+        yield from kafka.findings(wait=False)
+    reached = yield from _redis(store, kafka)
+    yield from kafka.findings(wait=True)
+    if reached and not kafka.failed:
+        yield from _checked("stream", _stream, store)
+
+
+def _redis(store: FeatureStore, kafka: _Beside) -> Generator[Finding, None, bool]:
+    """The checks of what Redis holds; returns whether it could be reached."""
+    for name, check in _OF_REDIS:
         try:
             yield from check(store)
         except FeatureStoreError as error:
             yield Finding(name, "failed", error.reason, error.hint)
-            has_kafka &= name != "kafka"
-            if isinstance(error, (StoreConnectionError, StoreTimeoutError, EmbeddedServerError)):
-                return
+            if name == "online store" or isinstance(error, (StoreConnectionError, StoreTimeoutError)):
+                return False
+        yield from kafka.findings(wait=False)
+    return True
+
+
+def _checked(name: str, check: _Check, store: FeatureStore) -> Iterator[Finding]:
+    try:
+        yield from check(store)
+    except FeatureStoreError as error:
+        yield Finding(name, "failed", error.reason, error.hint)
+
+
+class _Beside:
+    """A check that runs in a thread beside the others."""
+
+    def __init__(self, name: str, check: _Check, store: FeatureStore) -> None:
+        self._found: list[Finding] = []
+        self._shown = 0
+        self._thread = threading.Thread(target=self._run, args=(name, check, store), daemon=True)
+        self._thread.start()
+
+    def _run(self, name: str, check: _Check, store: FeatureStore) -> None:
+        self._found.extend(_checked(name, check, store))
+
+    @property
+    def failed(self) -> bool:
+        """Whether it found what it asks to be broken or out of reach."""
+        return any(finding.state == "failed" for finding in self._found)
+
+    def findings(self, *, wait: bool) -> Iterator[Finding]:
+        """Those that are there and were not returned yet, once the check is done; `wait`: for that."""
+        if wait:
+            self._thread.join()
+        if not self._thread.is_alive():
+            yield from self._found[self._shown :]
+            self._shown = len(self._found)
 
 
 def _definitions(store: FeatureStore) -> Iterator[Finding]:
@@ -110,9 +156,9 @@ def _kafka(store: FeatureStore) -> Iterator[Finding]:
     with extra("kafka", "doctor"):
         from feature_store.streaming.kafka import Topics
 
-    servers = store.config.kafka["bootstrap.servers"]
+    servers = redacted(str(store.config.kafka["bootstrap.servers"]))
     try:
-        partitions = Topics(store.config.kafka).partitions(topics)
+        partitions = Topics(store.config.kafka, _KAFKA_S).partitions(topics)
     except StreamError as error:
         raise StreamError(f"Kafka at {servers}", got=error.got, hint=error.hint) from error
     yield Finding("kafka", "ok", f"{servers} answers")
@@ -156,8 +202,25 @@ def _rows(store: FeatureStore) -> Iterator[Finding]:
 
 
 def _freshness(store: FeatureStore) -> Iterator[Finding]:
-    if store.online.published() is not None and store.registry.latest() is not None:
-        yield from checks.of_freshness(store.freshness())
+    newest = store.registry.latest()
+    if store.online.published() is None or newest is None:
+        return
+    yield from checks.of_freshness(store.freshness())
+    for view in newest.served_definitions().stored_views:
+        keys = store.online.sample_keys(view.name, _SAMPLED)
+        if keys:
+            yield _of_values(store, view, keys)
+
+
+def _of_values(
+    store: FeatureStore, view: FeatureView | StreamFeatureView, keys: Sequence[tuple[int | str, ...]]
+) -> Finding:
+    """What a request for entities that are stored gets now."""
+    rows = {name: list(values) for name, values in zip(view.join_keys, zip(*keys, strict=True), strict=True)}
+    (statuses,) = store.client.get_online_features([f"{view.name}:{view.fields[0].name}"], rows).status.values()
+    counts = Counter(statuses)
+    ttl = None if isinstance(view, StreamFeatureView) else view.ttl
+    return checks.of_values(view.name, ttl, len(keys), counts[Status.EXPIRED], counts[Status.MISSING])
 
 
 def _fences(store: FeatureStore) -> Iterator[Finding]:
@@ -178,7 +241,7 @@ def _stream(store: FeatureStore) -> Iterator[Finding]:
         from feature_store.streaming.fences import Fences
         from feature_store.streaming.kafka import Topics
 
-    topics = Topics(store.config.kafka)
+    topics = Topics(store.config.kafka, _KAFKA_S)
     there = topics.partitions({tiles.topic for tiles in published.plan.tiles})
     ranges = topics.ranges([(topic, number) for topic, numbers in there.items() for number in numbers])
     for tiles in published.plan.tiles:
@@ -215,3 +278,16 @@ def _topics(store: FeatureStore) -> dict[str, list[str]]:
 
 def _readers(topics: dict[str, list[str]]) -> str:
     return ", ".join(view for views in topics.values() for view in views)
+
+
+_Check = Callable[["FeatureStore"], "Iterator[Finding]"]
+# Each needs the first of them to succeed.
+_OF_REDIS: tuple[tuple[str, _Check], ...] = (
+    ("online store", _server),
+    ("memory", _memory),
+    ("persistence", _persistence),
+    ("serving plan", _serving_plan),
+    ("rows", _rows),
+    ("freshness", _freshness),
+    ("fences", _fences),
+)

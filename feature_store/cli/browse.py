@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import console, print_json, table, visible
+from feature_store.cli.output import console, print_json, table
+from feature_store.cli.text import visible
 from feature_store.registry.catalog import KINDS
 from feature_store.registry.catalog import consumers as consumers_of
 from feature_store.registry.lineage import lineage_of

@@ -10,9 +10,10 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, End, Lookback, Now, Repo, Start, Yes, read_entity_rows
-from feature_store.cli.output import confirm, console, print_json, shown_time, table, visible
+from feature_store.cli.output import confirm, console, print_json, shown_time, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.response import response_document, show_response
+from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.errors import RequestError
 from feature_store.numerals import counted

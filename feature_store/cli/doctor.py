@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import console, print_json, visible
+from feature_store.cli.output import console, print_json
+from feature_store.cli.running import FINDING
+from feature_store.cli.text import visible
 from feature_store.doctor import diagnose
 from feature_store.store import FeatureStore
+
+if TYPE_CHECKING:
+    from feature_store.monitoring.checks import Finding
 
 _SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 
 
 def doctor(repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Check definitions, registry, sources, Kafka, Redis and what they hold. Exit code 1 when something is broken."""
+    """Check definitions, registry, sources, Kafka, Redis and what they hold. Exit code 3 when something is broken."""
+    found: list[Finding] = []
     with FeatureStore(repo) as store:
-        findings = list(diagnose(store))
+        for finding in diagnose(store):
+            found.append(finding)
+            if not as_json:
+                _show(finding)
     if as_json:
-        print_json([finding._asdict() for finding in findings])
-    else:
-        out = console()
-        for finding in findings:
-            about = escape(visible(finding.about))
-            out.print(f"{_SIGNS[finding.state]} {finding.check:<13}{about}", soft_wrap=True)
-            if finding.hint:
-                out.print(f"  {'':<13}→ {escape(visible(finding.hint))}", soft_wrap=True)
-    if any(finding.state == "failed" for finding in findings):
-        raise typer.Exit(1)
+        print_json([finding._asdict() for finding in found])
+    if any(finding.state == "failed" for finding in found):
+        raise typer.Exit(FINDING)
+
+
+def _show(finding: Finding) -> None:
+    out = console()
+    out.print(f"{_SIGNS[finding.state]} {finding.check:<13}{escape(visible(finding.about))}", soft_wrap=True)
+    if finding.hint:
+        out.print(f"  {'':<13}→ {escape(visible(finding.hint))}", soft_wrap=True)
+    out.file.flush()

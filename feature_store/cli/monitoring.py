@@ -11,8 +11,10 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo, read_entity_rows, read_time
-from feature_store.cli.output import console, print_json, shown_time, table, visible
+from feature_store.cli.output import console, print_json, shown_time, table
+from feature_store.cli.running import FINDING
 from feature_store.cli.streaming import stop_signals
+from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.definitions.duration import shown_age, shown_duration
 from feature_store.errors import RegistryError
@@ -77,7 +79,7 @@ def skew(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Compare what is served, or was, with what the offline data say. Exit code 1 when a feature differs in more.
+    """Compare what is served, or was, with what the offline data say. Exit code 3 when a feature differs in more.
 
     The registry keeps what was found last, for `feature-store score`.
     """
@@ -108,7 +110,7 @@ def skew(
     else:
         _show(report)
     if beyond:
-        raise typer.Exit(1)
+        raise typer.Exit(FINDING)
 
 
 def _keep(store: FeatureStore, report: SkewReport | ServedSkewReport) -> None:
@@ -128,7 +130,7 @@ def freshness(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show how old the newest stored event time of each view is. Exit code 1 when it is older than declared."""
+    """Show how old the newest stored event time of each view is. Exit code 3 when it is older than declared."""
     with FeatureStore(repo) as store:
         report = store.freshness(service)
         if metrics_port is not None:
@@ -139,7 +141,7 @@ def freshness(
     else:
         _show_freshness(report)
     if report.breached:
-        raise typer.Exit(1)
+        raise typer.Exit(FINDING)
 
 
 def _serve(port: int, measure: Callable[[], FreshnessReport]) -> None:

@@ -43,7 +43,14 @@ def _time_option(about: str) -> Any:
 
 Repo = Annotated[
     Path,
-    typer.Option("--repo", "-C", envvar="FEATURE_STORE_REPO", help="Folder of feature_store.yaml.", show_default="."),
+    typer.Option(
+        "--repo",
+        "-C",
+        metavar="FOLDER",
+        envvar="FEATURE_STORE_REPO",
+        help="Folder of feature_store.yaml.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

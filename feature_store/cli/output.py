@@ -1,65 +1,70 @@
-"""What commands print: tables and lines for people on a terminal, JSON for programs."""
+"""What commands print: tables and lines for people on a terminal, JSON for programs.
+
+Everything that a command prints goes through this module: it alone writes to stdout while a command runs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from feature_store.cli.tables import MISSING, FittingTable
+from feature_store.cli.text import visible
 from feature_store.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from typing import TextIO
 
-# A pipe has no width; 80 columns would cut tables that a program or a log reads later.
-_WIDE = 200
-MISSING = "–"
-# Categories of characters that are not shown but do something: control, format (direction marks), lone surrogates.
-_STEERING = ("Cc", "Cf", "Cs")
+# A pipe has no width: a program or a log reads whole lines.
+_WIDE = 100_000
+# Where commands print while a command runs; None: to sys.stdout.
+_stdout: TextIO | None = None
+
+
+@contextlib.contextmanager
+def stdout_for_output_alone() -> Iterator[None]:
+    """Keep stdout for what this module prints: `print` in definitions and models goes to stderr meanwhile."""
+    global _stdout
+    before, _stdout = _stdout, sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = before
+
+
+def stdout() -> TextIO:
+    """The stdout that programs read."""
+    return _stdout if _stdout is not None else sys.stdout
 
 
 def console(*, stderr: bool = False) -> Console:
     """A console on what stdout (or stderr) is now."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False)
+    stream = sys.stderr if stderr else stdout()
+    made = Console(file=stream, highlight=False)
+    if not made.is_terminal:  # which FORCE_COLOR can say of a pipe
+        made.width = _WIDE
+    return made
 
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
     import orjson
 
-    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str).decode())
+    text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str)
+    typer.echo(text, file=stdout())  # as bytes: JSON is UTF-8 on a terminal of any encoding
 
 
-def table(title: str, columns: dict[str, str], rows: Iterable[Iterable[Any]]) -> Table:
+def table(title: str, columns: dict[str, str], rows: Iterable[Iterable[Any]]) -> FittingTable:
     """A table; `columns` are `{header: justify}`."""
-    return marked_table(columns, ([cell(value) for value in row] for row in rows), title=title)
-
-
-def marked_table(
-    columns: dict[str, str], rows: Iterable[Iterable[str]], *, title: str = "", show_header: bool = True
-) -> Table:
-    """As `table`, of cells that are rich's markup."""
-    made = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD if show_header else box.SIMPLE,
-        pad_edge=False,
-        show_header=show_header,
-    )
-    for name, justify in columns.items():
-        made.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        made.add_row(*row)
-    return made
+    return FittingTable(columns, ([cell(value) for value in row] for row in rows), title)
 
 
 def cell(value: Any) -> str:
@@ -67,13 +72,6 @@ def cell(value: Any) -> str:
     if value is None:
         return f"[dim]{MISSING}[/]"
     return escape(visible(_plain(value)))
-
-
-def visible(text: str) -> str:
-    """A text in which nothing steers the terminal: control and direction marks are shown as escapes."""
-    return "".join(
-        f"\\u{ord(one):04x}" if unicodedata.category(one) in _STEERING and one != "\n" else one for one in text
-    )
 
 
 def shown_time(time: datetime) -> str:
@@ -95,4 +93,6 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RequestError(question, expected="an answer", got="no terminal to ask on", hint="say --yes")
-    typer.confirm(question, abort=True)
+    if not typer.confirm(visible(question), err=True):
+        typer.echo("Nothing was changed.", err=True)
+        raise typer.Exit(1)

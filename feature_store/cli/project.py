@@ -11,7 +11,8 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo, Yes
-from feature_store.cli.output import confirm, console, print_json, visible
+from feature_store.cli.output import confirm, console, print_json
+from feature_store.cli.text import visible
 from feature_store.errors import ConfigError, RefusedError, extra
 from feature_store.numerals import counted
 from feature_store.store import FeatureStore

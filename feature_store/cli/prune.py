@@ -11,9 +11,11 @@ import orjson
 import typer
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import MISSING, console, print_json, table
+from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import CountReport
 from feature_store.cli.project import show_changes
+from feature_store.cli.running import FINDING
+from feature_store.cli.tables import MISSING
 from feature_store.errors import RequestError
 from feature_store.pruner import EARLIER, Pruner, Training
 from feature_store.pruning.planner import Budget
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from feature_store.pruning.plan import PrunePlan
     from feature_store.pruning.verify import Verification
 
-app = typer.Typer(help="Drop what a model does not need, prove it, serve by it, undo it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Drop what a model does not need, prove it, serve by it, undo it.", no_args_is_help=True, rich_markup_mode=None
+)
 
 _ACCOUNTS = (
     {"feature": "left", "view": "left"}
@@ -222,7 +226,7 @@ def verify(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Refit without what a plan drops and compare on later rows. Exit code 1 when it does not pass."""
+    """Refit without what a plan drops and compare on later rows. Exit code 3 when it does not pass."""
     training = Training(training_set, label, entity, model, timestamp, earlier)
     with FeatureStore(repo) as store, CountReport("verify", "fits", console(stderr=True)) as report:
         pruner = Pruner(store)
@@ -240,7 +244,7 @@ def verify(
     else:
         show_verification(verification, found, instead)
     if not found.is_verified:
-        raise typer.Exit(1)
+        raise typer.Exit(FINDING)
 
 
 @app.command()

@@ -11,8 +11,9 @@ import typer
 from rich.markup import escape
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import console, print_json, shown_time, table, visible
+from feature_store.cli.output import console, print_json, shown_time, table
 from feature_store.cli.project import show_change, show_changes
+from feature_store.cli.text import visible
 from feature_store.errors import NotFoundError
 from feature_store.pruner import Pruner
 from feature_store.registry.catalog import described, listed, names, unknown

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 from rich.text import Text
 
-from feature_store.cli.output import cell, console, marked_table
+from feature_store.cli.output import cell, console
+from feature_store.cli.tables import FittingTable
 from feature_store.online.response import Status
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 
     from feature_store.online.response import OnlineResponse
 
-_UNBOUND = 100_000
 _GAP = 3  # characters between the columns of a table
 
 
@@ -49,9 +51,8 @@ def show_response(rows: dict[str, Any], response: OnlineResponse) -> None:
         found = zip(values, statuses[name], strict=True)
         cells[name] = [_with_status(value, status) for value, status in found]
     out = console()
-    across = marked_table(dict.fromkeys(cells, "right"), zip(*cells.values(), strict=True))
-    unbound = out.options.update(max_width=_UNBOUND)
-    if out.measure(across, options=unbound).maximum <= out.width:
+    across = FittingTable(dict.fromkeys(cells, "right"), zip(*cells.values(), strict=True))
+    if across.fits(out):
         out.print(across)
     else:
         _show_down(out, cells, len(keys))
@@ -62,7 +63,9 @@ def _show_down(out: Console, cells: dict[str, list[str]], keys: int) -> None:
     names = [escape(name) for name in cells]
     for entities in _blocks(list(zip(*cells.values(), strict=True)), out.width - max(map(len, cells)) - _GAP):
         columns = {"": "left"} | {str(i): "right" for i in range(len(entities))}
-        down = marked_table(columns, [], show_header=False)
+        down = Table(box=box.SIMPLE, pad_edge=False, show_header=False)
+        for name, justify in columns.items():
+            down.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         for line, row in enumerate(zip(names, *entities, strict=True), 1):
             down.add_row(*row, end_section=line == keys)
         out.print(down)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import print_json, visible
+from feature_store.cli.output import print_json, stdout
+from feature_store.cli.text import visible
 from feature_store.definitions.field import EXPECTATIONS
 from feature_store.errors import RequestError, extra
 from feature_store.store import FeatureStore
@@ -16,7 +17,7 @@ from feature_store.store import FeatureStore
 if TYPE_CHECKING:
     from feature_store.engines.schema_proposal import Proposal
 
-app = typer.Typer(help="Schemas of views.", no_args_is_help=True)
+app = typer.Typer(help="Schemas of views.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -37,7 +38,7 @@ def infer(
         print_json([_document(one) for one in proposals])
     else:
         for one in proposals:
-            typer.echo(visible(one.to_code()))
+            typer.echo(visible(one.to_code()), file=stdout())
 
 
 def _of_path(path: Path) -> list[Proposal]:

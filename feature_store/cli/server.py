@@ -17,7 +17,11 @@ from feature_store.online.embedded import EmbeddedServer
 if TYPE_CHECKING:
     from feature_store.online.embedded import ServerStatus
 
-app = typer.Typer(help="The embedded server: a real Redis-protocol server of this project's own.", no_args_is_help=True)
+app = typer.Typer(
+    help="The embedded server: a real Redis-protocol server of this project's own.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @app.command()

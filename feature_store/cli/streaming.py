@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.text import Text
 
 from feature_store.cli.options import AsJson, Repo, read_time
-from feature_store.cli.output import MISSING, console, print_json, table
+from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import ProgressReport
+from feature_store.cli.tables import MISSING
 from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.expression import expression
 from feature_store.definitions.field import Field
+from feature_store.definitions.validation import as_list, shown
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def aggregated_features(where: str, events: str, columns: Sequence[Field], aggre
     """
     known = {field.name: field.dtype for field in columns}
     features = []
-    for i, aggregation in enumerate(aggregations):
+    for i, aggregation in enumerate(as_list(where, "aggregations", aggregations)):
         if not isinstance(aggregation, Aggregation):
-            raise DefinitionError(f"{where}[{i}]", expected="an Aggregation", got=repr(aggregation))
+            raise DefinitionError(f"{where}[{i}]", expected="an Aggregation", got=shown(aggregation))
         _check_columns(f"{where}[{i}]", events, known, aggregation)
         dtype = aggregation.dtype(known[aggregation.column])
         features += [

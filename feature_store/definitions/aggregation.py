@@ -71,8 +71,8 @@ class Aggregation(Model):
     def _microseconds_as_stored(cls, value: Any) -> Any:
         """A document holds microseconds; users write timedeltas."""
         if isinstance(value, (list, tuple)):
-            return tuple(item * MICROSECOND if type(item) is int else item for item in value)
-        return value * MICROSECOND if type(value) is int else value
+            return tuple(map(_from_document, value))
+        return _from_document(value)
 
     @field_serializer("windows", "hop")
     def _as_microseconds(self, value: Any) -> Any:
@@ -96,7 +96,8 @@ class Aggregation(Model):
         hop = self.hop_us(window)
         window_us = window // MICROSECOND
         if window_us < SECOND_US or window_us % SECOND_US:
-            raise DefinitionError(where, expected="whole seconds, at least one", got=str(window))
+            hint = "write windows as timedelta(hours=1), from datetime"
+            raise DefinitionError(where, expected="whole seconds, at least one", got=str(window), hint=hint)
         if hop < SECOND_US and self.hop is None:
             hint = "state a hop of at least one second"
             raise DefinitionError(where, expected="48 hops of at least one second", got=str(window), hint=hint)
@@ -141,6 +142,15 @@ class Aggregation(Model):
         if self.function == "last_n":
             return []
         return 0 if self.function in _ZERO_WHEN_EMPTY else None
+
+
+def _from_document(value: Any) -> Any:
+    if type(value) is not int:
+        return value
+    try:
+        return value * MICROSECOND
+    except OverflowError:
+        raise ValueError("expected a timedelta") from None
 
 
 def shown_window(window: timedelta) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store.definitions.validation import shown
 from feature_store.errors import DataError, DefinitionError
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class DType:
                 return value
             if isinstance(value, str):
                 return cls.parse(value)
-            raise ValueError(f"expected a type such as Int64 or Array(Float32, 8), got {value!r}")
+            raise ValueError("expected a type such as Int64 or Array(Float32, 8)")
 
         return core_schema.no_info_plain_validator_function(
             read, serialization=core_schema.plain_serializer_function_ser_schema(str)
@@ -208,9 +209,9 @@ def Array(element: DType, length: int | None = None) -> DType:
         DefinitionError: the element is itself an array, or the length is not at least 1.
     """
     if not isinstance(element, DType) or element.element is not None:
-        raise DefinitionError("Array", expected="a scalar element type", got=repr(element))
+        raise DefinitionError("Array", expected="a scalar element type", got=shown(element))
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 1):
-        raise DefinitionError("Array", expected="a length of at least 1, or none", got=repr(length))
+        raise DefinitionError("Array", expected="a length of at least 1, or none", got=shown(length))
     return DType("Array", element.code, element, length)
 
 

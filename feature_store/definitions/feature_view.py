@@ -58,6 +58,11 @@ class Projectable(Definition):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
 
+    @property
+    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
+        """The fields, as `fields`."""
+        return self.fields
+
     def field(self, name: str) -> Field:
         """The field of that name.
 

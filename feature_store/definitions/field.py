@@ -9,6 +9,7 @@ from pydantic import field_serializer, model_serializer, model_validator
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import DType
+from feature_store.definitions.validation import shown
 from feature_store.errors import DataError, DefinitionError
 
 if TYPE_CHECKING:
@@ -126,12 +127,12 @@ def _fitted(where: str, value: Any, dtype: DType) -> Any:
     try:
         return None if value is None else dtype.fit(value, where)
     except DataError as error:
-        raise DefinitionError(where, expected=f"a value of {dtype}", got=repr(value)) from error
+        raise DefinitionError(where, expected=f"a value of {dtype}", got=shown(value)) from error
 
 
 def _fitted_limit(where: str, value: Any, dtype: DType) -> Any:
     if value is not None and (dtype.name not in _NUMBERS or not _is_finite(value)):
-        raise DefinitionError(where, expected="a number, of a field of numbers", got=f"{value!r} of {dtype}")
+        raise DefinitionError(where, expected="a number, of a field of numbers", got=f"{shown(value)} of {dtype}")
     return _fitted(where, value, dtype)
 
 
@@ -140,10 +141,10 @@ def _fitted_list(values: Any, dtype: DType) -> Any:
         return None
     if dtype.name not in _LISTED or not isinstance(values, (list, tuple)) or not values:
         expected = "some values, of a field of numbers, booleans or strings"
-        raise DefinitionError("allowed", expected=expected, got=f"{values!r} of {dtype}")
+        raise DefinitionError("allowed", expected=expected, got=f"{shown(values)} of {dtype}")
     for i, value in enumerate(values):
         if value is None or not _is_finite(value):
-            raise DefinitionError(f"allowed[{i}]", expected="a value", got=repr(value))
+            raise DefinitionError(f"allowed[{i}]", expected="a value", got=shown(value))
     return tuple(_fitted(f"allowed[{i}]", value, dtype) for i, value in enumerate(values))
 
 

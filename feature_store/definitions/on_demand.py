@@ -19,6 +19,7 @@ from feature_store.definitions.feature_view import FeatureView, Projectable, Pro
 from feature_store.definitions.field import refuse_expectations
 from feature_store.definitions.source import RequestSource
 from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.definitions.validation import as_list, shown
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _module_of(function: FunctionType) -> str:
 
 def _split(name: str, sources: Sequence[Any]) -> dict[str, Any]:
     projections, requests = [], []
-    for i, source in enumerate(sources):
+    for i, source in enumerate(as_list(f"OnDemandFeatureView({name!r}).sources", "sources", sources)):
         match source:
             case FeatureView() | StreamFeatureView():
                 projections.append(source.project())
@@ -266,6 +267,6 @@ def _split(name: str, sources: Sequence[Any]) -> dict[str, Any]:
                 raise DefinitionError(
                     f"OnDemandFeatureView({name!r}).sources[{i}]",
                     expected="a view, a projection of one, or a RequestSource",
-                    got=repr(source),
+                    got=shown(source),
                 )
     return {"projections": projections, "requests": requests}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field as Attribute
@@ -37,13 +38,20 @@ class ParquetSource(Model):
 
     def __init__(
         self,
-        path: str,
+        path: str | os.PathLike[str],
         *,
         event_timestamp: str,
         created_timestamp: str | None = None,
         schema: Sequence[Field] = (),
     ) -> None:
+        if isinstance(path, os.PathLike):
+            path = os.fspath(path)
         super().__init__(path=path, event_timestamp=event_timestamp, created_timestamp=created_timestamp, schema=schema)
+
+    @property
+    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
+        """The fields, as `fields`."""
+        return self.fields
 
     @model_validator(mode="after")
     def _fields_fit(self) -> ParquetSource:
@@ -94,6 +102,11 @@ class KafkaSource(Definition):
             **about,
         )
 
+    @property
+    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
+        """The fields, as `fields`."""
+        return self.fields
+
     @model_validator(mode="after")
     def _parts_fit(self) -> KafkaSource:
         check_event_columns(self.fields, {self.event_timestamp})
@@ -120,6 +133,11 @@ class RequestSource(Definition):
 
     def __init__(self, name: str, schema: Sequence[Field], **about: Any) -> None:
         super().__init__(name=name, schema=schema, **about)
+
+    @property
+    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
+        """The fields, as `fields`."""
+        return self.fields
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> RequestSource:

@@ -13,6 +13,7 @@ from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import StoredView
 from feature_store.definitions.source import KafkaSource
+from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -121,5 +122,5 @@ class StreamFeatureView(StoredView):
 
 def _features(name: str, source: Any, aggregations: Any) -> list[Field]:
     if not isinstance(source, KafkaSource):
-        raise DefinitionError(f"StreamFeatureView({name!r}).source", expected="a KafkaSource", got=repr(source))
+        raise DefinitionError(f"StreamFeatureView({name!r}).source", expected="a KafkaSource", got=shown(source))
     return aggregated_features(f"StreamFeatureView({name!r}).aggregations", source.name, source.fields, aggregations)

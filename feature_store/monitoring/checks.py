@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from feature_store.definitions.duration import shown_age
+from feature_store.definitions.duration import shown_age, shown_duration
 from feature_store.numerals import counted
 from feature_store.registry.compile import layout_of, tiles_layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import timedelta
 
     from feature_store.errors import FencesLostError
     from feature_store.monitoring.freshness import FreshnessReport
@@ -195,10 +196,31 @@ def of_freshness(report: FreshnessReport) -> Iterator[Finding]:
         limit = shown_age(view.limit_s or 0)
         yield Finding("freshness", "failed", f"{view.view}: {age}, declared {limit}", view.hint)
     declared = [view for view in report.views if view.limit_s is not None]
-    if not declared:
-        yield Finding("freshness", "ok", "no view declares one")
-    elif not report.breached:
+    if declared and not report.breached:
         yield Finding("freshness", "ok", f"{len(declared)} of {len(report.views)} views declare one, and keep it")
+
+
+def of_values(view: str, ttl: timedelta | None, rows: int, expired: int, missing: int) -> Finding:
+    """Whether requests get what is stored of a view, or its defaults, by a sample of its entities.
+
+    Args:
+        view: its name.
+        ttl: how old a value may be when it is served; None: of any age.
+        rows: how many entities were asked for.
+        expired: of how many the value is older than the ttl.
+        missing: of how many nothing is stored, though other views of the entity have a row.
+    """
+    shares = [f"{count / rows:.0%} {word}" for count, word in ((expired, "expired"), (missing, "missing")) if count]
+    about = f"{view}: of {counted(rows, 'sampled entity')} {' and '.join(shares) or 'all have values'}"
+    if expired and ttl is not None:
+        about += f"; requests get defaults for values older than the ttl, {shown_duration(ttl)}"
+    if not shares:
+        return Finding("freshness", "ok", about)
+    hint = f"is what writes {view} running? See `feature-store freshness`"
+    if expired > missing:
+        hint += "; a longer ttl serves older values"
+    state: Literal["warning", "failed"] = "failed" if expired + missing == rows else "warning"
+    return Finding("freshness", state if expired or missing == rows else "ok", about, hint)
 
 
 def of_topics(topics: Mapping[str, Sequence[str]], partitions: Mapping[str, Sequence[int]]) -> Iterator[Finding]:

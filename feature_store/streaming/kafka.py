@@ -376,9 +376,15 @@ class Sender:
 
 
 class Topics:
-    """What a Kafka has."""
+    """What a Kafka has.
 
-    def __init__(self, options: Options) -> None:
+    Args:
+        options: librdkafka's.
+        answer_s: how long to wait for an answer.
+    """
+
+    def __init__(self, options: Options, answer_s: float = _ANSWER_S) -> None:
+        self._answer_s = answer_s
         with errors("Kafka"):
             self._admin = AdminClient(dict(options), logger=_CLIENT_LOG)
 
@@ -389,7 +395,7 @@ class Topics:
             StreamError: Kafka cannot be reached.
         """
         with errors("Kafka"):
-            known = self._admin.list_topics(timeout=_ANSWER_S).topics
+            known = self._admin.list_topics(timeout=self._answer_s).topics
         return {topic: sorted(known[topic].partitions) for topic in topics if topic in known and not known[topic].error}
 
     def ranges(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
@@ -403,7 +409,9 @@ class Topics:
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
             with errors("Kafka"):
                 asked = self._admin.list_offsets(dict.fromkeys(places, spec)) if places else {}
-                found.append({(at.topic, at.partition): done.result(_ANSWER_S).offset for at, done in asked.items()})
+                found.append(
+                    {(at.topic, at.partition): done.result(self._answer_s).offset for at, done in asked.items()}
+                )
         first, end = found
         return {partition: (first[partition], end[partition]) for partition in first}
 
@@ -428,7 +436,7 @@ class Topics:
             return
         try:
             made = self._admin.create_topics([NewTopic(topic, len(found.get(like, [0])))])
-            made[topic].result(_ANSWER_S)
+            made[topic].result(self._answer_s)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 hint = "create it, or allow this client to"

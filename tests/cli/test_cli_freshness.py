@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_view_that_is_older_than_declared_is_told_and_ends_with_1(run: Any, project: Path) -> None:
+def test_a_view_that_is_older_than_declared_is_told_and_ends_with_3(run: Any, project: Path) -> None:
     run("apply")
     code, out, _ = run("freshness")
     assert (code, out.count("empty")) == (0, 2), "nothing is declared, nothing is stored"
@@ -18,7 +18,7 @@ def test_a_view_that_is_older_than_declared_is_told_and_ends_with_1(run: Any, pr
     )
     run("apply")
     code, out, _ = run("freshness")
-    assert code == 1, "a view of which nothing is stored is not fresh"
+    assert code == 3, "a view of which nothing is stored is not fresh"
     assert "product_stats: run `feature-store materialize --view product_stats`" in out
     run("materialize")
     code, out, _ = run("freshness")
@@ -30,7 +30,7 @@ def test_a_view_that_is_older_than_declared_is_told_and_ends_with_1(run: Any, pr
     run("apply")
     code, out, _ = run("freshness", "--json")
     found = json.loads(out)
-    assert (code, found["breached"]) == (1, ["product_stats"])
+    assert (code, found["breached"]) == (3, ["product_stats"])
     assert {view["view"]: view["state"] for view in found["views"]} == {
         "product_stats": "stale",
         "user_stats": "undeclared",

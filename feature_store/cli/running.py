@@ -1,0 +1,248 @@
+"""One run of the command line: how it is started, interrupted and ended. It loads nothing but what every run needs.
+
+What a command prints with `output` goes to stdout. Whatever else the process prints, such as definitions that the
+command imports, goes to stderr, so that a program can read stdout.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from feature_store.cli.text import visible, visible_line
+from feature_store.errors import FeatureStoreError, extra
+from feature_store.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+FINDING = 3  # the command did its work and found something: stale, differing, broken, refused
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+# Commands that go on where they were when they are run again.
+_RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "stream"})
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command. Returns the exit code; nothing that goes wrong is raised.
+
+    Args:
+        arguments: without the program's name.
+    """
+    given = list(arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    as_json, debug = "--json" in options, "--debug" in options or bool(os.environ.get("FEATURE_STORE_DEBUG"))
+    given = [one for i, one in enumerate(given) if one != "--debug" or i >= len(options)]
+    _show_unencodable()
+    if sys.stdout is None:
+        _say("error: output: stdout is closed")
+        return FAILED
+    with _interrupts_end_at_once():
+        try:
+            code = _called(given)
+            _flush()
+        except KeyboardInterrupt:
+            code = _interrupted(given)
+        except SystemExit as error:  # of shell completion
+            code = error.code if isinstance(error.code, int) else FAILED if error.code else DONE
+        except BaseException as error:
+            code = _failed(error, as_json=as_json, debug=debug)
+        return code
+
+
+def _called(arguments: list[str]) -> int:
+    if arguments == ["--version"]:  # asked often, by scripts; it needs nothing else
+        from importlib.metadata import version
+
+        print(f"feature-store {version('feature-store')}")
+        return DONE
+    with extra("cli", "feature-store"):
+        import typer
+
+        from feature_store.cli.app import command
+    try:
+        result = command.main(args=arguments, prog_name="feature-store", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except typer.Exit as ended:
+        return ended.exit_code
+    return result if isinstance(result, int) else DONE
+
+
+@contextlib.contextmanager
+def _interrupts_end_at_once() -> Iterator[None]:
+    """While nothing but imports runs, Ctrl-C ends the process where it is: there is nothing to clean up.
+
+    `interruptible` is entered when a command begins.
+    """
+    if not _hears_interrupts():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """While a command runs, Ctrl-C is a KeyboardInterrupt, so that it leaves things in order."""
+    if signal.getsignal(signal.SIGINT) is not _end_at_once:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _hears_interrupts() -> bool:
+    """Not where the caller ignores or handles SIGINT, and in the main thread only."""
+    import threading
+
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _end_at_once(_number: int, _frame: Any) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"Interrupted.\n")
+    os._exit(INTERRUPTED)
+
+
+def _interrupted(arguments: list[str]) -> int:
+    goes_on = next((one for one in arguments if not one.startswith("-")), "") in _RESUMING
+    _say(f"Interrupted.{' Run it again: it goes on.' if goes_on else ''}")
+    return INTERRUPTED
+
+
+def _failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    if isinstance(error, BrokenPipeError):  # nobody reads any more, as after `| head`
+        _drop_output()
+        return FAILED
+    if debug:
+        import traceback
+
+        _say(redacted("".join(traceback.format_exception(error))))
+    code, document = _described(error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        _say_bytes(f"{visible(document['problem'])}\n".encode())
+    elif as_json:
+        import orjson
+
+        sys.stderr.flush()
+        _say_bytes(orjson.dumps({"error": document}, option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        reason = ": ".join(filter(None, (document["where"], document["problem"] or _expectation(document))))
+        _say(f"error: {reason}")
+        if document["hint"]:
+            _say(f"hint: {document['hint']}")
+    return code
+
+
+def _described(error: BaseException) -> tuple[int, dict[str, str]]:
+    """The exit code of an error, and what is said of it."""
+    empty = dict.fromkeys(("type", "where", "expected", "got", "problem", "hint"), "") | {"type": type(error).__name__}
+    if isinstance(error, FeatureStoreError):
+        parts = {name: getattr(error, name) for name in ("where", "expected", "got", "problem", "hint")}
+        return FAILED, empty | parts
+    usage = _usage(error)
+    if usage is not None:
+        return USAGE, empty | usage
+    if isinstance(error, OSError):
+        _drop_output_if_full(error)
+        where = redacted(str(error.filename or "output"))
+        return FAILED, empty | {"where": where, "problem": redacted(error.strerror or str(error))}
+    if type(error).__name__ == "ArrowCancelled":
+        return INTERRUPTED, empty | {"where": "Interrupted."}
+    problem = redacted(f"unexpected {type(error).__name__}: {error}".rstrip(": "))
+    hint = "this is a fault of feature-store or of a library that it calls; `--debug` shows where"
+    return FAILED, empty | {"where": "feature-store", "problem": problem, "hint": hint}
+
+
+def _usage(error: BaseException) -> dict[str, str] | None:
+    """What is wrong with the arguments; None of another error."""
+    message = getattr(error, "format_message", None)
+    if message is None:
+        return None
+    from feature_store.cli.suggestions import plain, suggestion
+
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "feature-store"
+    hint = suggestion(error) or f"`{where} --help` lists what there is"
+    return {"where": where, "problem": plain(message()), "hint": hint}
+
+
+def _expectation(document: dict[str, str]) -> str:
+    expected = f"expected {document['expected']}" if document["expected"] else ""
+    return ", ".join(filter(None, (expected, f"got {document['got']}" if document["got"] else "")))
+
+
+# -- what is written ------------------------------------------------------------------------------------------------
+
+
+# What commands print beside users' own text, for terminals that have only ASCII.
+_IN_ASCII = {"–": "-", "—": "-", "…": "...", "→": "->", "✓": "ok", "✗": "x", "×": "x", "µ": "u", "ε": "eps", "━": "="}
+
+
+def _show_unencodable() -> None:
+    """Show characters that the terminal's encoding lacks in ASCII or as escapes, rather than to fail on them."""
+
+    def replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = error.object[error.start]
+        return _IN_ASCII.get(text) or text.encode("ascii", "backslashreplace").decode(), error.start + 1
+
+    codecs.register_error("feature_store.shown", replaced)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="feature_store.shown")
+
+
+def _flush() -> None:
+    """See to it that what was printed is written: at the interpreter's end, an error would be told by no exit code."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    _say_bytes(f"{visible_line(text)}\n".encode(getattr(sys.stderr, "encoding", None) or "utf-8", "backslashreplace"))
+
+
+def _say_bytes(text: bytes) -> None:
+    """Write to stderr. A stderr that cannot be written to is no reason to fail in another way than one does."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        buffer = getattr(sys.stderr, "buffer", None)
+        if buffer is None:
+            sys.stderr.write(text.decode("utf-8", "backslashreplace"))
+        else:
+            sys.stderr.flush()
+            buffer.write(text)
+        sys.stderr.flush()
+
+
+def _drop_output_if_full(error: OSError) -> None:
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EPIPE):
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Let what could not be written be forgotten, else the interpreter tries again when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, sys.stdout.fileno())
+        os.close(target)
