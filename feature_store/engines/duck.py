@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
+
+from feature_store.errors import extra
+
+with extra("local", "engine local"):
+    import duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -86,6 +86,8 @@ _REPORTS = sa.Table(
     sa.Column("made_at", sa.BigInteger, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
 )
+# Distributions of database drivers that are named otherwise than their modules.
+_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}
 # How long a process waits for another's write to SQLite. A commit takes milliseconds; more means that one hangs.
 _BUSY_SECONDS = 30
 
@@ -423,7 +425,7 @@ def _engine(url: sa.URL) -> sa.Engine:
             f"registry at {url.render_as_string(hide_password=True)}",
             expected="the database's driver",
             got=str(error),
-            hint="install it with pip",
+            hint=f"pip install {_DRIVERS.get(str(error.name), error.name or 'the driver that the URL names')}",
         ) from error
     if is_file:
         sa.event.listen(engine, "connect", _use_wal)
