@@ -30,7 +30,7 @@ def command(*arguments: str, cwd: Path | None = None, **how: Any) -> subprocess.
     return subprocess.run([*COMMAND, *arguments], cwd=cwd, text=True, check=False, **how)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nonsense"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_what_needs_no_command_loads_none(arguments: list[str]) -> None:
     program = (
         "import sys; from feature_store.cli.running import run; sys.argv[1:] = []; run(%r);"
