@@ -82,18 +82,18 @@ class _Beside:
     """A check that runs in a thread beside the others."""
 
     def __init__(self, name: str, check: _Check, store: FeatureStore) -> None:
+        self.failed = False  # whether what it asks could not be reached
         self._found: list[Finding] = []
         self._shown = 0
         self._thread = threading.Thread(target=self._run, args=(name, check, store), daemon=True)
         self._thread.start()
 
     def _run(self, name: str, check: _Check, store: FeatureStore) -> None:
-        self._found.extend(_checked(name, check, store))
-
-    @property
-    def failed(self) -> bool:
-        """Whether it found what it asks to be broken or out of reach."""
-        return any(finding.state == "failed" for finding in self._found)
+        try:
+            self._found.extend(check(store))
+        except FeatureStoreError as error:
+            self.failed = True
+            self._found.append(Finding(name, "failed", error.reason, error.hint))
 
     def findings(self, *, wait: bool) -> Iterator[Finding]:
         """Those that are there and were not returned yet, once the check is done; `wait`: for that."""

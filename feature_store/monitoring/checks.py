@@ -196,7 +196,9 @@ def of_freshness(report: FreshnessReport) -> Iterator[Finding]:
         limit = shown_age(view.limit_s or 0)
         yield Finding("freshness", "failed", f"{view.view}: {age}, declared {limit}", view.hint)
     declared = [view for view in report.views if view.limit_s is not None]
-    if declared and not report.breached:
+    if not declared:
+        yield Finding("freshness", "ok", "no view declares how old it may become")
+    elif not report.breached:
         yield Finding("freshness", "ok", f"{len(declared)} of {len(report.views)} views declare one, and keep it")
 
 
