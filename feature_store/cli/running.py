@@ -74,6 +74,8 @@ def _called(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except typer.Exit as ended:
         return ended.exit_code
+    if result == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else DONE
 
 
