@@ -103,6 +103,7 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # it would make an address of the Host that the browser names
     return Guard(app, token=token, loopback=loopback)
 
 
@@ -361,7 +362,8 @@ class Site:
 
         def compute() -> Sample:
             client = self._client(snapshot)
-            return sample(self._opened().online, client, view, datetime.now(UTC))
+            hidden = {one.field.name for one in snapshot.features.values() if one.view.name == view and one.is_hidden}
+            return sample(self._opened().online, client, view, datetime.now(UTC), hidden)
 
         return self._background.ask(("sample", snapshot.version.digest, view), compute, max_age_s=_SAMPLE_S)
 

@@ -22,6 +22,9 @@ PATIENCE_S = 0.04
 _RETRY_S = 5.0
 # Answers that are kept. Those asked for longest ago go first.
 _MOST_KEPT = 512
+# Computations of one kind that wait for a thread. When there are more, the one asked for longest ago is dropped: its
+# visitor has left, or the page asks again.
+MOST_WAITING = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Background:
         with self._lock:
             kept = self._kept.get(key)
             if kept is None:
+                self._drop_waiting(_kind(key))
                 kept = self._kept[key] = _Kept(self._pool.submit(compute), Outcome(is_pending=True), time.monotonic())
             elif kept.future.done() and time.monotonic() - kept.begun > _lasts(kept.future, max_age_s):
                 if not _is_broken(kept.future):
@@ -78,14 +82,29 @@ class Background:
                 kept.future, kept.begun = self._pool.submit(compute), time.monotonic()
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
+                _, oldest = self._kept.popitem(last=False)
+                oldest.future.cancel()
             future, before = kept.future, kept.outcome
         wait([future], patience_s)
+        if future.cancelled():
+            return before
         return cast("Outcome[T]", _outcome(future) if future.done() else before)
+
+    def _drop_waiting(self, kind: Hashable) -> None:
+        """Make room for one more computation of a kind."""
+        waiting = [key for key, kept in self._kept.items() if _kind(key) == kind and not kept.future.done()]
+        for key in waiting[: max(0, len(waiting) + 1 - MOST_WAITING)]:
+            if self._kept[key].future.cancel():  # one that runs cannot be
+                del self._kept[key]
 
     def close(self) -> None:
         """Start nothing more; what runs is waited for."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _kind(key: Hashable) -> Hashable:
+    """What sort of computation a key is of: the first part of a tuple."""
+    return key[0] if isinstance(key, tuple) else key
 
 
 def _lasts(future: Future[Any], max_age_s: float | None) -> float:

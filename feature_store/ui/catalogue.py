@@ -20,6 +20,8 @@ PER_PAGE = 50
 _MOST_FOUND = 1000
 # Owners and tags to choose from, the commonest; others can be searched for.
 _MOST_CHOICES = 200
+# Characters of what is searched for: a page shows it again.
+_LONGEST = 500
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Query:
         Raises:
             RequestError: a page that is no number.
         """
-        named = {name: parameters.get(name, "") for name in ("q", "kind", "owner", "tag", "entity")}
+        named = {name: parameters.get(name, "")[:_LONGEST] for name in ("q", "kind", "owner", "tag", "entity")}
         page = parameters.get("page", "1")
         if not (page.isascii() and page.isdigit() and 0 < len(page) < 7) or int(page) < 1:
             raise RequestError("page", expected="a number from 1", got=repr(page[:20]))

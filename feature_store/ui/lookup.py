@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.dtypes import DType, from_microseconds, to_microseconds
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # What an entity's key or a field of a request may be at most, in characters.
 _LONGEST = 10_000
+# What stands for the value of a feature that is not to be seen (`Feature.is_hidden`).
+HIDDEN = "hidden by its tags"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,11 @@ def look_up(online: OnlineStore, client: OnlineClient, snapshot: Snapshot, wante
     values = response.to_dict()
     stored = online.inspect([view for view in by_view if view in snapshot.stored_views], row, to_microseconds(now))
     views = tuple(
-        _from_view(view, stored.get(view), [_value(response, values, name, features[name]) for name in names])
+        _from_view(
+            view,
+            _seen(stored.get(view), view, snapshot),
+            [_value(response, values, name, features[name]) for name in names],
+        )
         for view, names in by_view.items()
     )
     return Found(now, response.plan_version, views)
@@ -163,6 +169,16 @@ def _features(snapshot: Snapshot, of: str) -> dict[str, Feature]:
     return {field.name: snapshot.features[f"{name}:{field.name}"] for field in snapshot.served_views[name].fields}
 
 
+def _seen(stored: StoredValue | None, view: str, snapshot: Snapshot) -> StoredValue | None:
+    """What is stored, without the tiles of hidden features."""
+    if stored is None:
+        return None
+    windows = {
+        name: tiles for name, tiles in stored.windows.items() if not snapshot.features[f"{view}:{name}"].is_hidden
+    }
+    return replace(stored, windows=windows)
+
+
 def _from_view(view: str, stored: StoredValue | None, values: list[Value]) -> FromView:
     source = getattr(values[0].feature.view, "source", None)
     if stored is None:
@@ -174,7 +190,8 @@ def _from_view(view: str, stored: StoredValue | None, values: list[Value]) -> Fr
 
 def _value(response: OnlineResponse, values: Mapping[str, list[Any]], name: str, feature: Feature) -> Value:
     status = response.status[name][0]
-    return Value(name, feature, values[name][0], status, response.event_timestamps[name][0], _why(status, feature))
+    value = HIDDEN if feature.is_hidden and status == Status.PRESENT else values[name][0]
+    return Value(name, feature, value, status, response.event_timestamps[name][0], _why(status, feature))
 
 
 def _why(status: Status, feature: Feature) -> str:

@@ -19,7 +19,7 @@ from feature_store.online.response import Status
 from feature_store.ui.rendering import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from feature_store.online.client import OnlineClient
     from feature_store.online.store import OnlineStore
@@ -98,8 +98,8 @@ class Sample:
     features: Mapping[str, Distribution]
 
 
-def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime) -> Sample:
-    """Read some entities of a stored view.
+def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime, hidden: Collection[str] = ()) -> Sample:
+    """Read some entities of a stored view; of features in `hidden`, no value is kept.
 
     Raises:
         OnlineStoreError: the store cannot be read.
@@ -130,7 +130,8 @@ def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime) 
             # What has expired is not served, but it is there: as of the oldest row's time it shows.
             response = client.get_online_features(references, rows, now=times[0])
         values, was = response.to_dict(), response.status
-        found |= {name: distribution(values[name], was[name], status[name]) for name in chosen}
+        found |= {name: distribution(values[name], was[name], status[name]) for name in chosen if name not in hidden}
+        found |= {name: Distribution(len(keys), Counter(status[name])) for name in chosen if name in hidden}
     newest, median = (times[-1], times[len(times) // 2]) if times else (None, None)
     return Sample(view, now, len(keys), newest, median, found)
 

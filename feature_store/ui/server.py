@@ -7,21 +7,72 @@ import gc
 import signal
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from feature_store.errors import ConfigError
 from feature_store.ui.app import create_app
-from feature_store.ui.security import is_loopback
+from feature_store.ui.security import is_loopback, refuse_weak
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from feature_store.store import FeatureStore
 
 
+# Connections at once; a browser has six. More are answered 503.
+_MOST_CONNECTIONS = 256
+# Seconds for a request to come as a whole, from the first byte or from the end of the last answer.
+REQUEST_S = 10.0
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's, which waits for ever for the rest of a request: this one closes the connection after REQUEST_S."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Called by uvicorn when bytes have come."""
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:  # the request is there
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn."""
+        self._expect_request()
+        super().on_response_complete()
+
+    def _expect_request(self) -> None:
+        self._stop_waiting()
+        self._late = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
 def serve(
-    store: FeatureStore, *, host: str, port: int, token: str | None, told: Callable[[str], None] = lambda _: None
+    store: FeatureStore,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    shows_token: bool = False,
+    told: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve the pages of a project until SIGINT or SIGTERM.
 
@@ -29,23 +80,36 @@ def serve(
         store: the project.
         host, port: where; port 0: any that is free.
         token: what a visitor must show; None: nothing.
+        shows_token: whether the address that is told has the token: one that was made up for this server, so that a
+            click opens the pages, and not one that is a secret of the environment.
         told: is told the address once connections are accepted.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on, or the token is too short.
         RegistryError: the registry cannot be read.
     """
+    if token is not None:
+        refuse_weak(token)
     with _bound(host, port) as bound:
         app = create_app(store, token=token, loopback=is_loopback(host))
         # The definitions stay: looking through them for garbage would hold a page up, for 0.3 s where there are 5,000.
         gc.collect()
         gc.freeze()
         # Requests are not logged: addresses hold what people look for, and a token once.
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            limit_concurrency=_MOST_CONNECTIONS,
+            http=PatientProtocol,
+        )
         server = uvicorn.Server(config)
         with _ended_by_signals(server):
             address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
-            told(f"{address}{'?token=…' if token else ''} shows {store.project}; Ctrl+C ends it")
+            shown = "" if token is None else f"?{urlencode({'token': token})}" if shows_token else "?token=…"
+            told(f"{address}{shown} shows {store.project}; Ctrl+C ends it")
             try:
                 server.run([bound])
             finally:

@@ -33,6 +33,10 @@ AnyView = FeatureView | StreamFeatureView | OnDemandFeatureView
 _CHECK_S = 1.0
 
 
+# Values of the tag `pii` that say that a feature is none.
+_NOT_PII = frozenset({"", "no", "false", "none", "0"})
+
+
 @dataclass(frozen=True)
 class Feature:
     """One feature, and who reads it.
@@ -64,6 +68,12 @@ class Feature:
     def tags(self) -> dict[str, str]:
         """Its view's, and its own, which win."""
         return {**self.view.tags, **self.field.tags}
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether pages show none of its values: it, its view, is tagged `pii`, or `ui: hide`."""
+        tags = {name.casefold(): value.casefold() for name, value in self.tags.items()}
+        return tags.get("pii", "no") not in _NOT_PII or tags.get("ui") == "hide"
 
     @property
     def description(self) -> str:

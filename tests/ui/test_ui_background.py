@@ -80,3 +80,26 @@ def test_only_so_many_answers_are_kept(background: Background, monkeypatch: pyte
     for i in range(10):
         assert background.ask(i, lambda i=i: i, patience_s=30) == Outcome(i)  # type: ignore[misc]
     assert len(background._kept) == 3
+
+
+def test_what_nobody_waits_for_is_dropped(background: Background) -> None:
+    """Of one kind, so that a flood of what-ifs holds up no sample."""
+    may_end, done = threading.Event(), list[object]()
+
+    def compute(key: object) -> object:
+        assert may_end.wait(30)
+        done.append(key)
+        return key
+
+    for i in range(300):
+        key = ("what-if", i)
+        assert background.ask(key, lambda key=key: compute(key), patience_s=0.0).is_pending  # type: ignore[misc]
+    assert background.ask(("sample", 1), lambda: compute("sample"), patience_s=0.0).is_pending
+    may_end.set()
+    assert background.ask(("sample", 1), lambda: compute("sample"), patience_s=30) == Outcome("sample")
+    newest = ("what-if", 299)
+    assert background.ask(newest, lambda: compute(newest), patience_s=30) == Outcome(newest)
+    assert len(done) <= module.MOST_WAITING + 4 + 1, "four ran already, and the sample"
+    # What was dropped is computed when it is asked for again.
+    again = ("what-if", 50)
+    assert background.ask(again, lambda: compute(again), patience_s=30) == Outcome(again)

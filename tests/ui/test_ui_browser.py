@@ -44,10 +44,13 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+TOKEN = "open-sesame-0123456789"
+
+
 @pytest.fixture(scope="module")
 def address(shop: FeatureStore) -> Iterator[str]:
     """Where `feature-store ui` serves the project, with a token."""
-    arguments = ["ui", "--repo", str(shop.config.folder), "--port", "0", "--token", "sesame"]
+    arguments = ["ui", "--repo", str(shop.config.folder), "--port", "0", "--token", TOKEN]
     server = subprocess.Popen([sys.executable, "-c", _COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     told = server.stderr.readline()
@@ -70,7 +73,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("dialog", lambda dialog: problems.append(dialog.message))
     page.on("request", lambda asked: problems.append(asked.url) if not asked.url.startswith(address) else None)
-    page.goto("/?token=sesame")
+    page.goto(f"/?token={TOKEN}")
     assert page.url == f"{address}/"
     yield page
     context.close()
@@ -129,7 +132,7 @@ def test_the_slider_changes_what_is_kept(page: Page) -> None:
 def test_the_slider_works_without_scripts(browser: Browser, address: str) -> None:
     context = browser.new_context(base_url=address, java_script_enabled=False)
     page = context.new_page()
-    page.goto("/?token=sesame")
+    page.goto(f"/?token={TOKEN}")
     page.goto("/prune?service=ranking&n_user=1&n_item=100&point=2")
     page.wait_for_selector("#kept")
     first = page.locator("#bytes").inner_text()
@@ -196,7 +199,7 @@ def _press_until(page: Page, reached: str) -> None:
 def test_texts_can_be_read(browser: Browser, address: str, path: str, scheme: str) -> None:
     context = browser.new_context(base_url=address, viewport={"width": 360, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
-    page.goto("/?token=sesame")
+    page.goto(f"/?token={TOKEN}")
     page.goto(path)
     _whole(page)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")

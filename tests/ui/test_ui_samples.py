@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ui_worlds import Visitor
 
+from feature_store import FeatureStore
+from feature_store.definitions import Entity, FeatureView, Field, String
 from feature_store.online import Status
 from feature_store.ui.samples import distribution
+from feature_store.ui.snapshot import Feature
 
 statuses = st.sampled_from([Status.PRESENT, Status.PRESENT, Status.NULL, Status.MISSING, Status.EXPIRED])
 values = st.one_of(
@@ -64,3 +69,37 @@ def test_few_different_numbers_have_a_bar_each() -> None:
 def test_an_outlier_does_not_hide_the_others() -> None:
     found = distribution([*range(1000), 10**9], [Status.PRESENT] * 1001, [Status.PRESENT] * 1001)
     assert max(bar.count for bar in found.bars) < 100
+
+
+@pytest.mark.parametrize(
+    ("view_tags", "tags", "hidden"),
+    [
+        ({}, {}, False),
+        ({}, {"pii": "yes"}, True),
+        ({}, {"PII": "email"}, True),
+        ({"pii": "yes"}, {}, True),
+        ({"pii": "yes"}, {"pii": "no"}, False),
+        ({}, {"ui": "hide"}, True),
+        ({}, {"ui": "show"}, False),
+    ],
+)
+def test_tags_hide_values(view_tags: dict[str, str], tags: dict[str, str], hidden: bool) -> None:
+    user = Entity("user", join_key="user_id")
+    view = FeatureView("v", entities=[user], schema=[Field("zip", String, tags=tags)], tags=view_tags)
+    assert Feature(view, view.field("zip"), (), (), ()).is_hidden is hidden
+
+
+def test_hidden_values_are_on_no_page(
+    shop: FeatureStore, visit: Callable[..., Visitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("city", "price_mean_1h")
+    monkeypatch.setattr(Feature, "is_hidden", property(lambda feature: feature.field.name in names))
+    visitor = visit(shop)
+    page = visitor.page("/feature/stats/city")
+    assert "Its tags hide its values" in page
+    assert "city 1" not in page and "<script>alert" not in page
+    assert "60 stored entities" not in page, "no histogram"
+    found = visitor.page("/lookup?of=view:stats&user_id=6")
+    assert "hidden by its tags" in found and "city 2" not in found
+    assert "mean_basket" in found
+    assert "Tiles of price_mean_1h" not in visitor.page("/lookup?of=view:activity&user_id=1")
