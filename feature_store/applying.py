@@ -1,16 +1,18 @@
-"""What applying does beside the rollout: which definitions become a version, and how new generations are filled."""
+"""What applying does beside the rollout: which definitions become a version, what they are checked for before anything
+is committed, and how new generations are filled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from feature_store.definitions.pruned import refuse_unbound
-from feature_store.errors import NotFoundError, RefusedError, extra
+from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError, extra
+from feature_store.numerals import counted
 from feature_store.registry.diff import plan_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from feature_store.definitions.definition_set import DefinitionSet
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from feature_store.engines.engine import Engine
     from feature_store.materialize.job import Folders
     from feature_store.online.store import OnlineStore
-    from feature_store.registry.diff import ChangePlan
+    from feature_store.registry.diff import Change, ChangePlan
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Version
     from feature_store.streaming.backfill import Backfill
@@ -41,15 +43,32 @@ class Target:
     definitions: DefinitionSet
     changes: ChangePlan
 
-    def refuse_unless_possible(self) -> None:
-        """Raise a RefusedError when a change cannot be carried out on stored data."""
-        if self.changes.refused:
-            refused = self.changes.refused[0]
-            raise RefusedError(f"{refused.kind} {refused.name}", got=str(refused.details[0]), hint=refused.reason)
+    def refuse_unless_possible(self, *, allow_destructive: bool) -> None:
+        """Raise a RefusedError when a change cannot be carried out, or is destructive and nobody allowed that."""
+        for change in self.changes.refused:
+            raise RefusedError(f"{change.kind} {change.name}", problem=change.reason, hint=change.hint)
+        if self.changes.destructive and not allow_destructive:
+            names = ", ".join(f"{change.kind} {change.name} ({change.reason})" for change in self.changes.destructive)
+            raise RefusedError(
+                counted(len(self.changes.destructive), "destructive change"),
+                problem=names,
+                hint="pass allow_destructive=True to apply(), or --yes to `feature-store apply`",
+            )
+
+    def with_sources_checked(self, folder: Path) -> Target:
+        """The same, with the changes refused whose views' sources do not hold what the views take."""
+        return replace(self, changes=_with_sources_checked(self.changes, self.definitions, folder))
 
 
-def with_definitions(newest: Version | None, definitions: DefinitionSet) -> Target:
+def with_definitions(
+    newest: Version | None, definitions: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
+) -> Target:
     """The definitions, pruned as those that are applied.
+
+    Args:
+        newest: what is applied.
+        definitions: what is to be applied.
+        readers: of each service, see `plan_changes`.
 
     Raises:
         ConflictError: a service has changed that a prune plan is applied to.
@@ -60,7 +79,34 @@ def with_definitions(newest: Version | None, definitions: DefinitionSet) -> Targ
     target = definitions.with_prunings(applied.prunings.values())
     for pruning in target.prunings.values():
         refuse_unbound(target, pruning)
-    return Target(target, plan_changes(applied, target))
+    return Target(target, plan_changes(applied, target, readers))
+
+
+def with_version(
+    newest: Version, version: Version, offered: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
+) -> Target:
+    """The definitions and prunings of an earlier version.
+
+    Args:
+        newest: what is applied.
+        version: the earlier one.
+        offered: the folder's definitions, whose functions would be served.
+        readers: of each service, see `plan_changes`.
+
+    Raises:
+        RefusedError: the code of an on-demand function is another one by now, or gone.
+    """
+    applied, target = newest.definitions(), version.definitions()
+    for view in target.on_demand_feature_views.values():
+        found = offered.on_demand_feature_views.get(view.name)
+        if found is None or found.digest != view.digest:
+            problem = f"the folder has {'other' if found else 'no'} code for on-demand view {view.name}"
+            raise RefusedError(
+                f"rollback to version {version.version}",
+                problem=f"{problem} ({view.function})",
+                hint=f"check out the definition files of version {version.version}, and apply them",
+            )
+    return Target(target, plan_changes(applied, target, readers))
 
 
 def with_pruning(newest: Version, service: str, pruning: Pruning | None) -> Target:
@@ -79,6 +125,38 @@ def with_pruning(newest: Version, service: str, pruning: Pruning | None) -> Targ
     if pruning is not None:
         refuse_unbound(target, pruning)
     return Target(target, plan_changes(applied, target))
+
+
+def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: Path) -> ChangePlan:
+    try:
+        with extra("local", "checking sources"):
+            from feature_store.engines import source_check
+    except MissingDependencyError as error:
+        return replace(plan, notes=(*plan.notes, f"Sources are not checked: {error.hint}."))
+    changes, notes = [], []
+    for change in plan.changes:
+        if change.kind not in ("FeatureView", "StreamFeatureView") or change.action == "delete":
+            changes.append(change)
+            continue
+        view = definitions.stored_view(change.name)
+        try:
+            if change.effect != "rewrites" and not source_check.has_files(view, folder):
+                notes.append(f"The source of {view.name} has no files yet; materialize fails until it has.")
+            else:
+                source_check.check_source(view, folder)
+        except DataError as error:
+            if not _depends_on_source(change):
+                notes.append(f"The source of {view.name} does not fit it: {error.reason}.")
+            else:
+                change = replace(change, effect="refused", reason=error.reason, hint=error.hint)
+        changes.append(change)
+    return replace(plan, changes=tuple(changes), notes=(*plan.notes, *notes))
+
+
+def _depends_on_source(change: Change) -> bool:
+    """Whether a change takes something else from the view's source: a description or a ttl does not."""
+    parts = ("schema", "source", "sql", "aggregations")
+    return change.action == "create" or any(detail.path.split(".")[0] in parts for detail in change.details)
 
 
 class Fills:

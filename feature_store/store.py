@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from feature_store.applying import Applied, Fills, with_definitions, with_pruning
+from feature_store.applying import Applied, Fills, with_definitions, with_pruning, with_version
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find
 from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
@@ -17,17 +18,18 @@ from feature_store.definitions.loading import load_definitions
 from feature_store.definitions.pruned import pruned, refuse_unbound
 from feature_store.errors import (
     ConfigError,
+    ConflictError,
     DefinitionError,
+    FeatureStoreError,
     NotFoundError,
-    NotPublishedError,
     RequestError,
     extra,
 )
-from feature_store.materialize.rollout import roll_out
+from feature_store.materialize.rollout import give_up, roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
 from feature_store.registry.identity import refuse_other_registry
-from feature_store.registry.store import Registry, current_author
+from feature_store.registry.store import Registry, current_author, registry_exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -157,31 +159,82 @@ class FeatureStore:
                 found[record.service].append(model)
         return found
 
-    def plan(self) -> ChangePlan:
-        """What `apply` would change.
+    def plan(self, *, check_sources: bool = True) -> ChangePlan:
+        """What `apply` would change. It changes nothing, and makes no registry where there is none.
+
+        Args:
+            check_sources: whether to compare the schemas of sources with what changed views take, and to compile SQL.
 
         Raises:
             DefinitionError: the definitions in the folder are wrong.
+            ConflictError: a service has changed that a prune plan is applied to.
+            RegistryError: the registry cannot be read.
         """
         self.reload()
-        return with_definitions(self.registry.latest(), self.definitions).changes
+        if "registry" not in self.__dict__ and not registry_exists(self.config.registry_url):
+            return self._checked(with_definitions(None, self.definitions), check_sources).changes
+        newest = self.registry.latest()
+        target = self._checked(with_definitions(newest, self.definitions, self._readers()), check_sources)
+        unfinished = newest is not None and newest.version in self.registry.rollouts()
+        return replace(target.changes, unfinished=newest.version if newest is not None and unfinished else None)
 
-    def apply(self, *, author: str | None = None) -> Applied:
+    def apply(
+        self, *, author: str | None = None, allow_destructive: bool = False, check_sources: bool = True
+    ) -> Applied:
         """Make the folder's definitions a new version of the registry, and serve it.
 
-        Views whose row layout changes are filled in a new generation before any reader sees it.
+        Views whose row layout changes are filled in a new generation before any reader sees it. An apply that fails
+        leaves what was served; one that was killed is finished by the next.
 
         Args:
             author: who applies; FEATURE_STORE_AUTHOR or user@host unless given.
+            allow_destructive: whether stored values may be deleted, and columns of services be taken away or changed.
+            check_sources: as of `plan`; what does not fit is refused before anything is committed.
 
         Raises:
-            RefusedError: a change cannot be carried out on stored data; it says which.
+            RefusedError: a change cannot be carried out on stored data, or a source does not hold what its view takes,
+                or a change is destructive and that is not allowed; it says which.
             ConflictError: somebody else applied in the meantime, or another registry's plan is published.
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
         self.reload()
         newest = self.registry.latest()
-        return self._apply(newest, with_definitions(newest, self.definitions), author)
+        target = self._checked(with_definitions(newest, self.definitions, self._readers()), check_sources)
+        return self._apply(newest, target, author, allow_destructive=allow_destructive)
+
+    def rollback(
+        self,
+        version: int,
+        *,
+        author: str | None = None,
+        allow_destructive: bool = False,
+        check_sources: bool = True,
+    ) -> Applied:
+        """Make the definitions and prunings of an earlier version a new version, and serve it, as `apply` does.
+
+        The folder's files stay as they are: the next `apply` would go forward again.
+
+        Args:
+            version: the number of the earlier version.
+            author, allow_destructive, check_sources: as of `apply`.
+
+        Raises:
+            NotFoundError: there is no such version.
+            RefusedError: as of `apply`; or the folder has not the code of an on-demand function of that version.
+            ConflictError: somebody else applied in the meantime.
+            DefinitionError, RegistryError, OnlineStoreError: as their names say.
+        """
+        newest = self._newest()
+        target = self._of_version(newest, version, check_sources)
+        return self._apply(newest, target, author, allow_destructive=allow_destructive)
+
+    def plan_rollback(self, version: int, *, check_sources: bool = True) -> ChangePlan:
+        """What `rollback` would change.
+
+        Raises:
+            NotFoundError, RefusedError, DefinitionError, RegistryError: as of `rollback`.
+        """
+        return self._of_version(self._newest(), version, check_sources).changes
 
     def prune(self, service: str, pruning: Pruning | None, *, author: str | None = None) -> Applied:
         """Make what a prune plan takes from a service, or (None) that nothing is taken, a new version, and serve it.
@@ -195,10 +248,22 @@ class FeatureStore:
             DefinitionError, RegistryError, OnlineStoreError: as their names say.
         """
         newest = self._newest()
-        return self._apply(newest, with_pruning(newest, service, pruning), author)
+        return self._apply(newest, with_pruning(newest, service, pruning), author, allow_destructive=True)
 
-    def _apply(self, newest: Version | None, target: Target, author: str | None) -> Applied:
-        target.refuse_unless_possible()
+    def _of_version(self, newest: Version, version: int, check_sources: bool) -> Target:
+        self.reload()
+        earlier = self.registry.version(version)
+        return self._checked(with_version(newest, earlier, self.definitions, self._readers()), check_sources)
+
+    def _checked(self, target: Target, check_sources: bool) -> Target:
+        return target.with_sources_checked(self.config.folder) if check_sources else target
+
+    def _readers(self) -> dict[str, list[str]]:
+        """Who is known to read each service: the models whose importances are kept."""
+        return {service: [f"model {model}" for model in models] for service, models in self.models().items()}
+
+    def _apply(self, newest: Version | None, target: Target, author: str | None, *, allow_destructive: bool) -> Applied:
+        target.refuse_unless_possible(allow_destructive=allow_destructive)
         refuse_other_registry(self.online.find_published().plan, self.registry)
         version = self.registry.commit(
             target.definitions, base=newest.version if newest is not None else None, author=author or current_author()
@@ -212,17 +277,27 @@ class FeatureStore:
             # The topic may have lost what follows a history that ended long ago; a change can be served nevertheless.
             backfill=lambda view: self._backfill(view, allow_gap=True),
         )
-        plan = roll_out(
-            target.definitions,
-            version.version,
-            project=self.project,
-            online=self.online,
-            registry=self.registry,
-            fill=fills.rows,
-            fill_tiles=fills,
-            buckets=self.config.online_store.buckets,
-            expire_keys=self.config.online_store.expire_keys,
-        )
+        try:
+            plan = roll_out(
+                target.definitions,
+                version.version,
+                project=self.project,
+                online=self.online,
+                registry=self.registry,
+                fill=fills.rows,
+                fill_tiles=fills,
+                buckets=self.config.online_store.buckets,
+                expire_keys=self.config.online_store.expire_keys,
+            )
+        except ConflictError:  # somebody else rolls out
+            raise
+        except Exception as error:
+            # Where Redis or the registry is away, the version stays unfinished, and the next apply finishes it.
+            with contextlib.suppress(FeatureStoreError):
+                if give_up(version.version, self.online):
+                    self.registry.withdraw(version.version, f"{type(error).__name__}: {error}")
+            raise
+        self.registry.finish(version.version)
         return Applied(version, target.changes, plan)
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -672,16 +747,11 @@ class FeatureStore:
         return newest
 
     def _served(self) -> tuple[Version, ServingPlan]:
-        newest, plan = self._newest(), self.online.require_published().plan
+        """The version that is served, which an apply that has not finished leaves as it is, and its plan."""
+        self._newest()
+        plan = self.online.require_published().plan
         refuse_other_registry(plan, self.registry)
-        if plan.version != newest.version or plan.filling:
-            raise NotPublishedError(
-                f"project {self.project}",
-                expected=f"version {newest.version}, the registry's newest, to be served",
-                got=f"version {plan.version}",
-                hint="an apply did not finish, or another one is under way: run `feature-store apply`",
-            )
-        return newest, plan
+        return self.registry.version(plan.version), plan
 
     def _chosen(self, definitions: DefinitionSet, views: Sequence[str] | None) -> list[FeatureView]:
         if views is None:

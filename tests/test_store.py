@@ -115,10 +115,10 @@ def test_readers_are_served_whole_answers_while_layouts_change(folder: Path) -> 
 
 def _apply(folder: Path) -> int:
     with FeatureStore(folder) as store:
-        return store.apply().version.version
+        return store.apply(allow_destructive=True).version.version
 
 
-_APPLY = "import sys; from feature_store import FeatureStore; FeatureStore(sys.argv[1]).apply()"
+_APPLY = "import sys; from feature_store import FeatureStore; FeatureStore(sys.argv[1]).apply(allow_destructive=True)"
 
 
 def test_an_apply_that_is_killed_leaves_the_old_version_served_and_the_next_apply_finishes_it(folder: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_apply_that_is_killed_leaves_the_old_version_served_and_the_next_appl
         process.wait()
         with FeatureStore(folder) as store:
             assert _served(store, ["stats:visits"], [3, 19_999]) == {"visits": [3, 19_999]}
-            store.apply()
+            store.apply(allow_destructive=True)
             assert _served(store, ["stats:visits"], [3, 19_999]) == {"visits": [3, 19_999]}
             plan = store.client.plan()
             assert not plan.filling

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Jobs(Actor):
             self._unprune()
             self._layout = (self._layout + 1) % len(LAYOUTS)
             write_definitions(self.folder, self._layout)
-            self.insist("applied", self._store.apply)
+            self.insist("applied", partial(self._store.apply, allow_destructive=True))
         elif self.version % 4 == 1:
             self._prune()
         self.version += 1

@@ -33,6 +33,7 @@ COMMANDS = {
     "init": Lazy("Define", "project:init", "Make a project: feature_store.yaml, definitions, and a little data."),
     "plan": Lazy("Define", "project:plan", "Show what apply would change, and whether it is safe."),
     "apply": Lazy("Define", "project:apply", "Make the folder's definitions a new version, and serve it."),
+    "rollback": Lazy("Define", "project:rollback", "Make an earlier version the newest one, and serve it."),
     "schema": Lazy("Define", "schema:app", "Schemas of views."),
     "teardown": Lazy("Define", "project:teardown", "Delete this project's online data and registry entries."),
     "materialize": Lazy("Fill", "data:materialize", "Write the latest row of every entity to the online store."),

@@ -129,9 +129,15 @@ def diff(
 def _rows(store: FeatureStore, kind: Kind) -> list[dict[str, Any]]:
     match kind:
         case Kind.VERSIONS:
+            rollouts = store.registry.rollouts()
             return [
-                {"version": version.version, "applied_at": version.applied_at, "author": version.author}
-                for version in store.registry.history()
+                {
+                    "version": version.version,
+                    "applied_at": version.applied_at,
+                    "author": version.author,
+                    "state": rollouts[version.version].state if version.version in rollouts else "applied",
+                }
+                for version in store.registry.history(withdrawn=True)
             ]
         case Kind.PRUNE_PLANS:
             applied = {pruning.plan: pruning.stage for pruning in store.applied().prunings.values()}

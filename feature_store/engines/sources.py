@@ -17,6 +17,7 @@ from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US,
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.csv_text import csv_batches
 from feature_store.engines.rows import TO_MICROSECONDS, source_columns
+from feature_store.engines.source_formats import refuse_tables, refuse_url
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
@@ -191,11 +192,27 @@ def source_files(source: ParquetSource, folder: Path) -> list[Path]:
     """The files of a source, sorted; names that start with `_` or `.` are other programs' unfinished work.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or the path is a URL, or files belong to a table of another format.
     """
+    root, files = files_found(source, folder)
+    if not files:
+        hint = "names that start with _ or . are passed over"
+        raise DataError(f"source {source.path}", expected=f"Parquet files under {folder}", got="none", hint=hint)
+    if root.is_dir():
+        refuse_tables(source, root, files)
+    return files
+
+
+def files_found(source: ParquetSource, folder: Path) -> tuple[Path, list[Path]]:
+    """The file or folder that a source names, and its files, sorted, if there are any.
+
+    Raises:
+        DataError: the path is a URL.
+    """
+    refuse_url(source)
     path = folder / source.path
     if path.is_file():
-        return [path]
+        return path, [path]
     if path.is_dir():
         root, inside = path, list(path.rglob("*.parquet"))
     else:
@@ -204,11 +221,7 @@ def source_files(source: ParquetSource, folder: Path) -> list[Path]:
         root = folder.joinpath(*fixed)
         pattern = str(Path(*parts[len(fixed) :]))
         inside = [root / name for name in glob.glob(pattern, root_dir=root, recursive=True)]  # noqa: PTH207 - Path.glob finds hidden files
-    files = sorted(file for file in inside if file.is_file() and not _is_unfinished(file.relative_to(root)))
-    if not files:
-        hint = "names that start with _ or . are passed over" if inside else ""
-        raise DataError(f"source {source.path}", expected=f"Parquet files under {folder}", got="none", hint=hint)
-    return files
+    return root, sorted(file for file in inside if file.is_file() and not _is_unfinished(file.relative_to(root)))
 
 
 def _is_unfinished(file: Path) -> bool:

@@ -6,7 +6,8 @@
     publish the new plan, with the old generations "retired"        readers change over, each request whole
     delete the retired rows; publish the plan without them
 
-Every step can be repeated: an apply that was killed is finished by the next one, or given up by the next other one.
+Every step can be repeated: an apply that was killed is finished by the next one, or given up by the next other one. One
+that fails is given up at once (`give_up`), and what was served before stays served.
 A backfill that is under way goes on, unless its view changes.
 """
 
@@ -17,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from feature_store.errors import ConfigError, ConflictError
-from feature_store.intervals import until
+from feature_store.intervals import merged, until
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.serving_plan import FORMAT
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.intervals import Interval
     from feature_store.online.conversation import PublishedPlan
     from feature_store.online.store import OnlineStore
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan
@@ -113,6 +115,25 @@ def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: 
     if found.problem is None and all(tiles.mark for tiles in (*plan.tiles, *plan.filling_tiles)):
         return found.published
     return online.publish(plan, over=replace(found, plan=plan))
+
+
+def give_up(version: int, online: OnlineStore) -> bool:
+    """Leave what was served before a rollout of this version that failed. Returns False when it is served already.
+
+    Its rows are deleted. What was filled of stream views stays: the next apply of the same views goes on from there.
+    """
+    published = online.published()
+    if published is None:
+        return True
+    if published.plan.version >= version:
+        return False
+    if published.plan.filling:
+        kept = replace(published.plan, filling=())
+        published = online.publish(_retiring(kept, published.plan), over=published)
+        for group in published.plan.retired:
+            online.drop_rows(group)
+        online.publish(replace(published.plan, retired=()), over=published)
+    return True
 
 
 def _under_way(target: ServingPlan, old: ServingPlan) -> tuple[TilesPlan, ...]:
@@ -221,12 +242,20 @@ def _fill_group(
         if segment.view in back:
             intervals = until(registry.materialized_had_it_stayed(segment.view), now_us)
         else:
-            intervals = finished[segment.view] if was is not None else []
-        if segment.view in back or (was is not None and (_adds_fields(was, segment) or segment.created > was.created)):
+            intervals = _intervals(segment.view, stored, finished)
+        if was is None or segment.view in back or _adds_fields(was, segment) or segment.created > was.created:
             fill(segment.view, new, intervals)
             files_read.pop(segment.view, None)  # the fill notes what it reads
+        if was is None and segment.view not in back:
+            continue  # the fill has recorded what it wrote; of a view without a source that is nothing
         for interval in intervals:
             progress[segment.view].record_interval(_NO_JOB, 0, interval, files_read.get(segment.view, b""))
+
+
+def _intervals(view: str, stored: Mapping[str, SegmentPlan], finished: Mapping[str, list[Interval]]) -> list[Interval]:
+    """What a view of a new generation is to hold: what it held, or, when it is added to rows, what the others hold."""
+    views = [view] if view in stored else list(stored)
+    return merged([interval for one in views for interval in finished[one]])
 
 
 def _adds_fields(was: SegmentPlan, segment: SegmentPlan) -> bool:

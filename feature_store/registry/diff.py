@@ -1,14 +1,15 @@
 """What applying changed definitions would do: the diff, and for each change whether it is safe.
 
-safe      takes effect at once; stored rows stay as they are
-rewrites  the row layout changes: a new generation is filled beside the old one, then served at once
-refused   stored rows could not be carried over
+safe         takes effect at once; nothing that is stored or served is lost
+rewrites     the row layout changes: a new generation is filled beside the old one, then served at once
+destructive  stored values are deleted, or columns of a service are taken away, changed or moved: apply asks first
+refused      stored rows could not be carried over, or the source does not hold what the view takes
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,13 +21,16 @@ from feature_store.registry.compile import (
     segment_plan,
     tiles_layout_of,
 )
+from feature_store.registry.service_diff import ColumnChange, column_changes, columns_of, second_version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
 
 Action = Literal["create", "update", "delete"]
-Effect = Literal["safe", "rewrites", "refused"]
+Effect = Literal["safe", "rewrites", "destructive", "refused"]
 _SERVED_AGAIN = "{} are served again; what was not stored is filled from the sources first"
 _PRUNING = {
     (action, stage): reason
@@ -47,6 +51,7 @@ class AttributeChange:
     path: str
     before: Any
     after: Any
+    sign: str = field(default="~", init=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.path}: {_shown(self.path, self.before)} -> {_shown(self.path, self.after)}"
@@ -54,46 +59,91 @@ class AttributeChange:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one definition, and what that means for stored data."""
+    """What happens to one definition, and what that means for stored data and for readers.
+
+    Attributes:
+        action: `create`, `update` or `delete`.
+        kind: the class of the definition.
+        name: its name.
+        effect: see the module.
+        reason: why it has that effect.
+        details: the attributes, or the columns of a service, that change.
+        hint: how to have the change without the effect; may be empty.
+    """
 
     action: Action
     kind: str
     name: str
     effect: Effect
     reason: str
-    details: tuple[AttributeChange, ...] = ()
+    details: tuple[AttributeChange | ColumnChange, ...] = ()
+    hint: str = ""
+
+    def to_document(self) -> dict[str, Any]:
+        """The change as JSON types."""
+        details = [{"path": one.path, "before": one.before, "after": one.after} for one in self.details]
+        return asdict(self) | {"details": details}
 
 
 @dataclass(frozen=True)
 class ChangePlan:
-    """All the changes of an apply. `rewritten` names the row groups that get a new generation."""
+    """All the changes of an apply.
+
+    Attributes:
+        changes: of each definition.
+        rewritten: the row groups that get a new generation.
+        notes: what else to know before applying, in sentences.
+        unfinished: the version that was applied and is not served yet, because its apply was stopped; or None.
+    """
 
     changes: tuple[Change, ...]
     rewritten: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unfinished: int | None = None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing changes."""
-        return not self.changes
+        """Whether apply has nothing to do."""
+        return not self.changes and self.unfinished is None
 
     @property
     def refused(self) -> list[Change]:
         """The changes that cannot be applied."""
         return [change for change in self.changes if change.effect == "refused"]
 
+    @property
+    def destructive(self) -> list[Change]:
+        """The changes that delete stored values or take something from readers."""
+        return [change for change in self.changes if change.effect == "destructive"]
+
     def to_document(self) -> dict[str, Any]:
         """The plan as JSON types."""
-        return {"changes": [asdict(change) for change in self.changes], "rewritten_row_groups": list(self.rewritten)}
+        return {
+            "changes": [change.to_document() for change in self.changes],
+            "rewritten_row_groups": list(self.rewritten),
+            "notes": list(self.notes),
+            "unfinished_version": self.unfinished,
+        }
+
+    def remarks(self) -> list[str]:
+        """What there is to say besides the changes, in sentences."""
+        if self.unfinished is None:
+            return list(self.notes)
+        stopped = f"The apply of version {self.unfinished} was stopped before it was served; apply finishes it."
+        if self.changes:
+            stopped = f"The apply of version {self.unfinished} was stopped; this apply takes its place."
+        return [stopped, *self.notes]
 
     def __str__(self) -> str:
         if self.is_empty:
-            return "No changes: the registry has these definitions."
+            return "\n".join(["No changes: the registry has these definitions.", *self.remarks()])
         lines = []
         for change in self.changes:
             what = f"{_SIGNS[change.action]} {change.action} {change.kind} {change.name}"
             lines.append(f"{what}  ({change.effect}: {change.reason})")
-            lines += [f"    ~ {detail}" for detail in change.details]
-        return "\n".join([*lines, "", self.summary()])
+            lines += [f"    {detail.sign} {detail}" for detail in change.details]
+            lines += [f"    {change.hint}"] if change.hint else []
+        return "\n".join([*lines, "", *self.remarks(), self.summary()])
 
     def summary(self) -> str:
         """One line of counts."""
@@ -101,12 +151,20 @@ class ChangePlan:
         rewrites = sum(change.effect == "rewrites" for change in self.changes)
         return (
             f"Plan: {actions['create']} to create, {actions['update']} to change, {actions['delete']} to delete; "
-            f"{rewrites} rewrite data, {len(self.refused)} refused."
+            f"{rewrites} rewrite data, {len(self.destructive)} destructive, {len(self.refused)} refused."
         )
 
 
-def plan_changes(old: DefinitionSet | None, new: DefinitionSet) -> ChangePlan:
-    """The difference between what is applied (None: nothing) and new definitions."""
+def plan_changes(
+    old: DefinitionSet | None, new: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
+) -> ChangePlan:
+    """The difference between what is applied (None: nothing) and new definitions.
+
+    Args:
+        old: what is applied.
+        new: what is to be applied.
+        readers: who is known to read each service, such as `model ranker-7`.
+    """
     before = _as_json(old) if old is not None else {kind: {} for kind in KINDS}
     after = _as_json(new)
     rewritten = _rewritten_groups(old, new)
@@ -114,6 +172,9 @@ def plan_changes(old: DefinitionSet | None, new: DefinitionSet) -> ChangePlan:
     for kind, model in KINDS.items():
         for name in sorted(before[kind].keys() | after[kind].keys()):
             was, becomes = before[kind].get(name), after[kind].get(name)
+            if kind == "feature_services":
+                changes += _service_changes(name, was, becomes, old, new, (readers or {}).get(name, ()))
+                continue
             if was == becomes:
                 continue
             details = tuple(_differences("", was, becomes)) if was is not None and becomes is not None else ()
@@ -173,11 +234,42 @@ def _judge(
         return _judge_view(name, action, details, old, new, rewritten)
     if kind == "stream_feature_views":
         return _judge_stream_view(name, action, details, old, new)
-    if kind == "on_demand_feature_views":
-        code = any(detail.path == "digest" for detail in details)
-        return "safe", "computed when asked for" + ("; model servers need the new code" if code else "")
-    served = {"create": "can be asked for at once", "delete": "can be asked for no more"}
-    return "safe", served.get(action, "what is served changes with the next request")
+    code = any(detail.path == "digest" for detail in details)
+    return "safe", "computed when asked for" + ("; model servers need the new code" if code else "")
+
+
+def _service_changes(
+    name: str,
+    was: dict[str, Any] | None,
+    becomes: dict[str, Any] | None,
+    old: DefinitionSet | None,
+    new: DefinitionSet,
+    readers: Sequence[str],
+) -> list[Change]:
+    """The change of a service, if there is one: a column's type may change though its definition stays."""
+    kind, known = "FeatureService", f"; known readers: {', '.join(readers)}" if readers else ""
+    if old is None or was is None:
+        return [Change("create", kind, name, "safe", "can be asked for at once")] if becomes is not None else []
+    if becomes is None:
+        reason = f"can be asked for no more{known}"
+        hint = "Delete it when nobody asks for it: feature_store_client_request_seconds counts requests by service."
+        return [Change("delete", kind, name, "destructive", reason, hint=hint)]
+    service = new.feature_services[name]
+    columns = column_changes(columns_of(old, old.feature_services[name]), columns_of(new, service))
+    others = [change for change in _differences("", was, becomes) if not change.path.startswith("features")]
+    if not columns and not others:
+        return []
+    details: tuple[AttributeChange | ColumnChange, ...] = (*columns, *others)
+    if any(column.breaks_readers for column in columns):
+        reason = f"columns that clients read are taken away, changed or moved{known}"
+        hint = (
+            f"Without it: keep {name}, add {second_version(service, f'{name}_v2')}, move readers, then delete {name}."
+        )
+        return [Change("update", kind, name, "destructive", reason, details, hint)]
+    reason = "described anew"
+    if columns:
+        reason = f"columns are added with the next request; a model that takes the whole matrix gets them too{known}"
+    return [Change("update", kind, name, "safe", reason, details)]
 
 
 def _judge_entity(
@@ -207,12 +299,12 @@ def _judge_view(
     assert view is not None
     group = "+".join(entity.name for entity in view.entities)
     changes_layout = action != "update" or old is None or _layout(old.feature_views[name]) != _layout(view)
+    if action == "delete":
+        return "destructive", f"its values are deleted from the rows of {group}"
     if group in rewritten and changes_layout:
-        return "rewrites", f"new generation of the rows of {group}: copied, filled from the source, then served at once"
+        return _judge_rewritten(view, group, action, old)
     if action == "create":
         return "safe", "nothing is stored of it yet; materialize or push fills it"
-    if action == "delete":
-        return "safe", f"the rows of {group} are deleted"
     paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
     reasons = {
         "ttl": "the ttl counts at read",
@@ -231,6 +323,21 @@ def _judge_view(
     return "safe", "; ".join(told) or "stored rows stay as they are"
 
 
+def _judge_rewritten(view: FeatureView, group: str, action: Action, old: DefinitionSet | None) -> tuple[Effect, str]:
+    generation = f"new generation of the rows of {group}"
+    if view.source is None:
+        if action == "create":
+            return "rewrites", f"{generation}: copied, then served at once; push fills this view"
+        kept = {(field.name, field.dtype) for field in view.fields}
+        before = old.feature_views[view.name].fields if old is not None else ()
+        lost = [field.name for field in before if (field.name, field.dtype) not in kept]
+        if lost:
+            return "destructive", f"pushed values of {', '.join(lost)} are deleted, and no source has them"
+        return "rewrites", f"{generation}: copied, then served at once"
+    over = "over what its other views were materialized for" if action == "create" else "from the source"
+    return "rewrites", f"{generation}: copied, this view filled {over}, then served at once"
+
+
 def _judge_stream_view(
     name: str,
     action: Action,
@@ -243,7 +350,7 @@ def _judge_stream_view(
     if action == "create" or old is None:
         return "safe", "nothing is stored of it yet; stream and backfill fill it"
     if action == "delete":
-        return "safe", "its tiles are deleted"
+        return "destructive", "its tiles are deleted"
     before, after = (
         next(
             tiles

@@ -54,6 +54,16 @@ _IDS = sa.Table(
     sa.Column("project", sa.String(64), primary_key=True),
     sa.Column("id", sa.String(32), nullable=False),
 )
+# Versions that are not served as a whole, and why. A version without a row here is served, or was.
+_ROLLOUTS = sa.Table(
+    "fs_rollouts",
+    _METADATA,
+    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+_UNFINISHED, _WITHDRAWN = "unfinished", "withdrawn"
 _INTERVALS = sa.Table(
     "fs_intervals",
     _METADATA,
@@ -136,6 +146,21 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """A version that is not served as a whole.
+
+    Attributes:
+        version: its number.
+        state: `unfinished`: its apply is under way, or was stopped; `withdrawn`: its apply failed.
+        reason: why it was withdrawn.
+    """
+
+    version: int
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class PruneRecord:
     """Importances or a prune plan, as they were kept.
 
@@ -188,7 +213,7 @@ class Registry:
         self._shown = parsed.render_as_string(hide_password=True)
         with self._errors():
             self._engine = _engine(parsed)
-            _create_tables(self._engine)
+            self._has_rollouts = _create_tables(self._engine)
 
     @property
     def shown_url(self) -> str:
@@ -213,14 +238,17 @@ class Registry:
     # -- versions -----------------------------------------------------------------------------------------------
 
     def latest(self) -> Version | None:
-        """The newest version, or None before the first apply."""
-        newest = self._versions(sa.select(_VERSIONS).order_by(_VERSIONS.c.version.desc()).limit(1))
+        """The newest version that was not withdrawn, or None before the first apply."""
+        chosen = sa.select(_VERSIONS).where(self._not_withdrawn())
+        newest = self._versions(chosen.order_by(_VERSIONS.c.version.desc()).limit(1))
         return newest[0] if newest else None
 
     def head(self) -> tuple[int, str] | None:
         """The number and digest of the newest version, None before the first apply: whether `latest` is another by now,
         without reading it."""
-        newest = sa.select(_VERSIONS.c.version, _VERSIONS.c.digest).where(_VERSIONS.c.project == self._project)
+        newest = sa.select(_VERSIONS.c.version, _VERSIONS.c.digest).where(
+            _VERSIONS.c.project == self._project, self._not_withdrawn()
+        )
         with self._errors(), self._engine.connect() as connection:
             row = connection.execute(newest.order_by(_VERSIONS.c.version.desc()).limit(1)).first()
         return None if row is None else (row.version, row.digest)
@@ -238,16 +266,42 @@ class Registry:
 
     def version_at(self, time: datetime) -> Version | None:
         """The version that was the newest at a time; None: there was none yet."""
-        before = _VERSIONS.c.applied_at <= to_microseconds(time)
+        before = sa.and_(_VERSIONS.c.applied_at <= to_microseconds(time), self._not_withdrawn())
         found = self._versions(sa.select(_VERSIONS).where(before).order_by(_VERSIONS.c.version.desc()).limit(1))
         return found[0] if found else None
 
-    def history(self) -> list[Version]:
-        """All versions, the newest first."""
-        return self._versions(sa.select(_VERSIONS).order_by(_VERSIONS.c.version.desc()))
+    def history(self, *, withdrawn: bool = False) -> list[Version]:
+        """All versions, the newest first; those that were withdrawn are left out unless asked for."""
+        chosen = sa.select(_VERSIONS) if withdrawn else sa.select(_VERSIONS).where(self._not_withdrawn())
+        return self._versions(chosen.order_by(_VERSIONS.c.version.desc()))
+
+    def rollouts(self) -> dict[int, Rollout]:
+        """The versions that are not served as a whole: one whose apply has not finished, and those withdrawn."""
+        if not self._has_rollouts:
+            return {}
+        with self._errors(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_ROLLOUTS).where(_ROLLOUTS.c.project == self._project)).all()
+        return {row.version: Rollout(row.version, row.state, row.reason) for row in rows}
+
+    def finish(self, version: int) -> None:
+        """Note that a version is served."""
+        with self._errors(), self._engine.begin() as connection:
+            connection.execute(sa.delete(_ROLLOUTS).where(self._of_rollout(version)))
+
+    def withdraw(self, version: int, reason: str) -> None:
+        """Note that a version could not be served: what was the newest before it is the newest again. Its number is
+        not used again, since rows may be stored under it.
+        """
+        values = {"state": _WITHDRAWN, "reason": reason}
+        with self._errors(), self._engine.begin() as connection:
+            changed = connection.execute(sa.update(_ROLLOUTS).where(self._of_rollout(version)).values(**values))
+            if not changed.rowcount:
+                about = {"project": self._project, "version": version}
+                connection.execute(sa.insert(_ROLLOUTS).values(**about, **values))
 
     def commit(self, definitions: DefinitionSet, *, base: int | None, author: str) -> Version:
-        """Write a new version on top of `base`, the version that it was planned against (None: no version).
+        """Write a new version on top of `base`, the version that it was planned against (None: no version). It is
+        unfinished until `finish` says that it is served.
 
         Definitions equal to the base's make no new version.
 
@@ -256,6 +310,8 @@ class Registry:
         """
         document = orjson.dumps(definitions.to_document(), option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(document).hexdigest()
+        # Read before the newest: whoever commits in between takes this number, and the insert says so.
+        number = self._last_number() + 1
         newest = self.latest()
         if (newest.version if newest else None) != base:
             raise self._conflict(base, newest)
@@ -263,7 +319,7 @@ class Registry:
             return newest
         values = {
             "project": self._project,
-            "version": (base or 0) + 1,
+            "version": number,
             "author": author,
             "applied_at": time.time_ns() // 1000,
             "digest": digest,
@@ -272,9 +328,11 @@ class Registry:
         try:
             with self._errors(), self._engine.begin() as connection:
                 connection.execute(sa.insert(_VERSIONS).values(**values))
+                about = {"project": self._project, "version": number}
+                connection.execute(sa.insert(_ROLLOUTS).values(**about, state=_UNFINISHED, reason=""))
         except _TakenError:
             raise self._conflict(base, self.latest()) from None
-        return self.version(values["version"])  # type: ignore[arg-type]
+        return self.version(number)
 
     # -- what was asked for -------------------------------------------------------------------------------------
 
@@ -356,7 +414,7 @@ class Registry:
     def teardown(self) -> None:
         """Drop all that the registry holds of this project, and of no other."""
         with self._errors(), self._engine.begin() as connection:
-            for table in (_VERSIONS, _IDS, _INTERVALS, _PRUNING, _REPORTS):
+            for table in (_VERSIONS, _ROLLOUTS, _IDS, _INTERVALS, _PRUNING, _REPORTS):
                 connection.execute(sa.delete(table).where(table.c.project == self._project))
 
     def close(self) -> None:
@@ -388,6 +446,20 @@ class Registry:
             )
             for row in rows
         ]
+
+    def _last_number(self) -> int:
+        chosen = sa.select(sa.func.max(_VERSIONS.c.version)).where(_VERSIONS.c.project == self._project)
+        with self._errors(), self._engine.connect() as connection:
+            return connection.execute(chosen).scalar() or 0
+
+    def _not_withdrawn(self) -> sa.ColumnElement[bool]:
+        if not self._has_rollouts:
+            return sa.true()
+        gone = sa.and_(_ROLLOUTS.c.project == self._project, _ROLLOUTS.c.state == _WITHDRAWN)
+        return _VERSIONS.c.version.not_in(sa.select(_ROLLOUTS.c.version).where(gone))
+
+    def _of_rollout(self, version: int) -> sa.ColumnElement[bool]:
+        return sa.and_(_ROLLOUTS.c.project == self._project, _ROLLOUTS.c.version == version)
 
     def _conflict(self, base: int | None, newest: Version | None) -> ConflictError:
         by = f", by {newest.author} at {newest.applied_at:%Y-%m-%d %H:%M:%S} UTC" if newest else ""
@@ -457,13 +529,27 @@ def _use_wal(connection: sqlite3.Connection, _record: object) -> None:
             time.sleep(0.01)
 
 
-def _create_tables(engine: sa.Engine) -> None:
+def _create_tables(engine: sa.Engine) -> bool:
+    """Make the tables that are missing. Returns whether there is one of rollouts: a registry of an earlier release has
+    none, and somebody who may only read it cannot make it.
+    """
     # Another process may make a table between the look for it and its making: once for each table at worst.
     for _ in _METADATA.tables:
         with contextlib.suppress(SQLAlchemyError):
             _METADATA.create_all(engine)
-            return
-    _METADATA.create_all(engine)
+            return True
+    if not sa.inspect(engine).has_table(_VERSIONS.name):
+        _METADATA.create_all(engine)
+    return sa.inspect(engine).has_table(_ROLLOUTS.name)
+
+
+def registry_exists(url: str) -> bool:
+    """Whether there may be a registry: False for a SQLite file that is not there. Opening it would make it."""
+    with contextlib.suppress(SQLAlchemyError):
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database and "mode=memory" not in url:
+            return parsed.database != ":memory:" and Path(parsed.database.removeprefix("file:")).exists()
+    return True
 
 
 def current_author() -> str:

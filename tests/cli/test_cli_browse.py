@@ -28,9 +28,9 @@ def changed(run: Any, project: Path) -> Any:
     first = features.read_text()
     more = first.replace('Field("price", Float32),', 'Field("price", Float32), Field("weight", Float32),')
     features.write_text(more)
-    run("apply", "--author", "bob")
+    run("apply", "--offline", "--author", "bob")
     features.write_text(first.replace('description="What a user has bought."', 'owner="shop", tags={"model": "m"}'))
-    run("apply", "--author", "eve")
+    run("apply", "--yes", "--author", "eve")
     return run
 
 

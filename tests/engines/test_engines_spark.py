@@ -349,7 +349,7 @@ def test_an_error_of_a_task_is_raised_as_it_was(spark_engine: SparkEngine, folde
         destination = store.online.destination("stats")
     (folder / "features.py").write_text(DEFINITIONS.replace(', Field("title", String)', ""))
     with FeatureStore(folder) as store:
-        store.apply()
+        store.apply(allow_destructive=True)
     with pytest.raises(StaleWriteError, match="the layout that the job began with"):
         run(VIEW, folder, folder, spark_engine, destination)
 

@@ -176,7 +176,7 @@ def test_a_plan_of_a_service_that_changed_is_refused_and_so_is_the_change_while_
     changed = FEATURES.replace('stats[["visits", "spent", "f1", "f2"]]', 'stats[["spent", "visits", "f1", "f2"]]')
     (folder / "features.py").write_text(changed)
     with FeatureStore(folder) as store:
-        store.apply()
+        store.apply(allow_destructive=True)
         with pytest.raises(ConflictError, match="prune plan p7 of service ranking"):
             store.prune("ranking", pruning)
         store.prune("ranking", plan(store, ["f1"], "mask"))

@@ -117,9 +117,12 @@ def test_what_does_not_touch_stored_rows_is_safe_and_precise(
     ],
 )
 def test_what_changes_the_row_rewrites_it_and_is_told_by_the_fields_name(schema: list[Field], path: str) -> None:
-    change = changes([view()], [view(schema=schema)])["profile"]
+    change = changes([view(source=SOURCES[1])], [view(schema=schema, source=SOURCES[1])])["profile"]
     assert change.effect == "rewrites"
     assert list(paths(change)) == [path]
+    is_kept = {("a", Int32), ("b", Float32)} <= {(field.name, field.dtype) for field in schema}
+    pushed = changes([view()], [view(schema=schema)])["profile"]
+    assert pushed.effect == ("rewrites" if is_kept else "destructive"), "what was pushed has no source"
 
 
 @pytest.mark.parametrize(
@@ -145,11 +148,11 @@ def test_an_order_that_changes_together_with_a_default_is_still_seen() -> None:
 def test_a_view_that_joins_or_leaves_a_row_rewrites_it_and_the_first_and_last_do_not() -> None:
     first, second, other = view(), view("second"), view("other", entities=[user, movie])
     assert changes([first], [first, second])["second"].effect == "rewrites"
-    assert changes([first, second], [first])["second"].effect == "rewrites"
+    assert changes([first, second], [first])["second"].effect == "destructive"
     assert changes([first], [first, other])["other"].effect == "safe"
-    assert changes([first, other], [first])["other"].effect == "safe"
-    replaced = changes([first], [second])
-    assert {name: change.effect for name, change in replaced.items()} == {"profile": "rewrites", "second": "rewrites"}
+    assert changes([first, other], [first])["other"].effect == "destructive"
+    replaced = {name: change.effect for name, change in changes([first], [second]).items()}
+    assert replaced == {"profile": "destructive", "second": "rewrites"}
 
 
 def test_other_entities_of_a_view_are_refused_with_what_to_do_instead() -> None:
@@ -188,20 +191,66 @@ def test_services_and_on_demand_views_store_nothing() -> None:
         return [view(), computed, FeatureService("ranking", features=[view()[columns], computed])]
 
     found = changes(project(double, ["a", "b"]), project(triple, ["b", "a"]))
-    assert {name: change.effect for name, change in found.items()} == {"computed": "safe", "ranking": "safe"}
+    assert {name: change.effect for name, change in found.items()} == {"computed": "safe", "ranking": "destructive"}
+    assert [str(detail) for detail in found["ranking"].details] == ["a: column 1 -> 2", "b: column 2 -> 1"]
     assert set(paths(found["computed"])) == {"function", "digest"}
+
+
+def service(*features: Any, **about: Any) -> FeatureService:
+    return FeatureService("ranking", features=features, **about)
+
+
+def test_a_change_of_a_service_is_told_by_its_columns() -> None:
+    a, b = view(), view("second", schema=[Field("c", Int32), Field("d", Int32)])
+
+    def told(old: Any, new: Any, views: Any = (a, b)) -> tuple[str, list[str]]:
+        (change,) = (one for one in plan_changes(DefinitionSet([a, b, old]), DefinitionSet([*views, new])).changes
+                     if one.kind == "FeatureService")  # fmt: skip
+        return change.effect, [f"{detail.sign} {detail}" for detail in change.details]
+
+    assert told(service(a), service(a, b[["c"]])) == ("safe", ["+ second:c (column 3)"])
+    assert told(service(b), service(a[["a"]], b)) == ("safe", ["+ profile:a (column 1)"])
+    assert told(service(a, b), service(a)) == ("destructive", ["- second:c (column 3)", "- second:d (column 4)"])
+    renamed = b[["c"]].rename({"c": "e"})
+    assert told(service(b[["c"]]), service(renamed)) == (
+        "destructive",
+        ["- second:c (column 1)", "+ second:c as e (column 1)"],
+    )
+    swapped = b[["d"]].rename({"d": "c"})
+    assert told(service(b[["c"]]), service(swapped)) == ("destructive", ["~ c: feature second:c -> second:d"])
+    assert told(service(a), service(a[["b", "a"]]))[0] == "destructive"
+    described = service(a, description="who ranks")
+    assert told(service(a), described) == ("safe", ["~ description:  -> who ranks"])
+    wider = view("second", schema=[Field("c", Int64), Field("d", Int32)])
+    assert told(service(b), service(b), (a, wider)) == ("destructive", ["~ c: dtype Int32 -> Int64"])
+
+
+def test_a_change_that_breaks_readers_names_them_and_the_way_to_do_without() -> None:
+    old = DefinitionSet([view(), service(view())])
+    new = DefinitionSet([view(), service(view()[["b"]].rename({"b": "bee"}))])
+    readers = {"ranking": ["model ranker-7"]}
+    (change,) = plan_changes(old, new, readers).changes
+    assert change.effect == "destructive"
+    assert "known readers: model ranker-7" in change.reason
+    assert 'add FeatureService("ranking_v2", features=[profile[["b"]].rename({"b": "bee"})])' in change.hint
+    (gone,) = plan_changes(old, DefinitionSet([view()]), readers).changes
+    assert (gone.effect, "model ranker-7" in gone.reason) == ("destructive", True)
+    (whole,) = plan_changes(old, new).destructive
+    assert "known readers" not in whole.reason
 
 
 def test_the_plan_is_shown_line_by_line_with_a_summary() -> None:
     old = DefinitionSet([view(ttl=DAY), view("gone", entities=[movie])])
     new = DefinitionSet([view(ttl=2 * DAY, schema=[Field("a", Int64), Field("b", Float32)]), view("more")])
     lines = str(plan_changes(old, new)).splitlines()
-    assert any(line.startswith("~ update FeatureView profile  (rewrites: ") for line in lines)
+    assert any(line.startswith("~ update FeatureView profile  (destructive: ") for line in lines)
     assert any(line.startswith("+ create FeatureView more  (rewrites: ") for line in lines)
-    assert any(line.startswith("- delete FeatureView gone  (safe: ") for line in lines)
+    assert any(line.startswith("- delete FeatureView gone  (destructive: ") for line in lines)
     assert "    ~ schema.a.dtype: Int32 -> Int64" in lines
     assert "    ~ ttl: 1 day, 0:00:00 -> 2 days, 0:00:00" in lines
-    assert lines[-1].startswith("Plan: 1 to create, 1 to change, 2 to delete; 2 rewrite data, 0 refused.")
+    assert lines[-1].startswith(
+        "Plan: 1 to create, 1 to change, 2 to delete; 1 rewrite data, 2 destructive, 0 refused."
+    )
 
 
 def test_the_plan_is_a_json_document() -> None:
@@ -258,5 +307,9 @@ def test_the_plan_says_rewrites_exactly_where_a_stored_row_gets_a_new_generation
         found = new.feature_views.get(name) or old.feature_views[name]
         return "+".join(entity.name for entity in found.entities)
 
-    assert {group_of(change.name) for change in plan.changes if change.effect == "rewrites"} == renewed
+    effects: dict[str, set[str]] = {"rewrites": set(), "destructive": set()}
+    for change in plan.changes:
+        if change.effect in effects:
+            effects[change.effect].add(group_of(change.name))
+    assert effects["rewrites"] <= renewed <= effects["rewrites"] | effects["destructive"]
     assert set(plan.rewritten) == renewed

@@ -115,7 +115,7 @@ def test_the_plan_shows_what_changed_of_the_source() -> None:
     }
 
 
-def test_other_entities_are_refused_and_a_view_that_comes_or_goes_is_safe() -> None:
+def test_other_entities_are_refused_and_a_view_that_goes_is_destructive() -> None:
     assert change(view(), view(entities=[shop])).effect == "refused"
     assert change(view(entities=[user, shop]), view(entities=[shop, user])).effect == "refused"
     nothing, something = DefinitionSet([user]), DefinitionSet([view()])
@@ -125,7 +125,7 @@ def test_other_entities_are_refused_and_a_view_that_comes_or_goes_is_safe() -> N
         (None, something, "create"),
     ):
         (found,) = (one for one in plan_changes(old, new).changes if one.kind == "StreamFeatureView")
-        assert (found.action, found.effect) == (action, "safe")
+        assert (found.action, found.effect) == (action, "destructive" if action == "delete" else "safe")
 
 
 def test_a_plan_of_before_it_said_how_events_tell_their_time_is_no_reason_to_rewrite() -> None:

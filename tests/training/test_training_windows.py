@@ -164,6 +164,6 @@ def test_changed_aggregations_make_a_new_generation_that_is_filled_as_of_the_las
     counted = 'source=history, aggregations=[Aggregation("price", "count", windows=[timedelta(hours=2)])]'
     file.write_text(FEATURES.replace("source=history, aggregations=AGGREGATIONS", counted))
     with FeatureStore(store.config.folder) as changed:
-        changed.apply()
+        changed.apply(allow_destructive=True)
         served = assert_no_skew(changed, "batch", AT)
         assert max(served["price_count_2h"]) > 0

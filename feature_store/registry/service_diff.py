@@ -1,0 +1,96 @@
+"""What changes for those who read a service: its columns by name, origin, type and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.service import FeatureService
+
+
+class Column(NamedTuple):
+    """A column of a service.
+
+    Attributes:
+        place: 1 for the first column of the matrix.
+        feature: `view:feature`.
+        dtype: its type.
+    """
+
+    place: int
+    feature: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ColumnChange:
+    """A column that is added, taken away, moved or made of something else. `before` and `after` are JSON types."""
+
+    path: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+    @property
+    def sign(self) -> str:
+        """`+` for an added column, `-` for one that is taken away, else `~`."""
+        return "+" if self.before is None else "-" if self.after is None else "~"
+
+    @property
+    def breaks_readers(self) -> bool:
+        """Whether somebody who reads the column gets something else, or nothing."""
+        return self.before is not None
+
+    def __str__(self) -> str:
+        name = self.path.rpartition(".")[2]
+        if self.before is None or self.after is None:
+            about = self.before or self.after or {}
+            served = "" if about["feature"].endswith(f":{name}") else f" as {name}"
+            return f"{about['feature']}{served} (column {about['column']})"
+        parts = [
+            f"{part} {self.before[part]} -> {self.after[part]}"
+            for part in ("feature", "dtype", "column")
+            if self.before[part] != self.after[part]
+        ]
+        return f"{name}: {', '.join(parts)}"
+
+
+def columns_of(definitions: DefinitionSet, service: FeatureService) -> dict[str, Column]:
+    """The columns of a service by the names that they are served by."""
+    served = [(projection.view, *column) for projection in service.features for column in projection.columns]
+    return {
+        name: Column(place, f"{view}:{feature}", str(definitions.servable_view(view).field(feature).dtype))
+        for place, (view, feature, name) in enumerate(served, 1)
+    }
+
+
+def column_changes(before: dict[str, Column], after: dict[str, Column]) -> list[ColumnChange]:
+    """The columns that differ; a column counts as moved when its order among those that stay is another."""
+    moved = _moved([name for name in before if name in after], [name for name in after if name in before])
+    found = []
+    for name in dict.fromkeys([*before, *after]):
+        was, becomes = before.get(name), after.get(name)
+        if was is None or becomes is None or was[1:] != becomes[1:] or name in moved:
+            found.append(ColumnChange(f"columns.{name}", _document(was), _document(becomes)))
+    return found
+
+
+def second_version(service: FeatureService, name: str) -> str:
+    """The definition of a service as it would be written under another name."""
+    parts = []
+    for projection in service.features:
+        listed = ", ".join(f'"{feature}"' for feature, _ in projection.columns)
+        renamed = ", ".join(f'"{feature}": "{to}"' for feature, to in projection.columns if feature != to)
+        parts.append(f"{projection.view}[[{listed}]]" + (f".rename({{{renamed}}})" if renamed else ""))
+    return f'FeatureService("{name}", features=[{", ".join(parts)}])'
+
+
+def _document(column: Column | None) -> dict[str, Any] | None:
+    return None if column is None else {"column": column.place, "feature": column.feature, "dtype": column.dtype}
+
+
+def _moved(before: Sequence[str], after: Sequence[str]) -> set[str]:
+    return {name for name, other in zip(after, before, strict=True) if name != other}
