@@ -76,6 +76,9 @@ class FeatureStore:
         self.config = load_config(Path(repo))
         self._exit = contextlib.ExitStack()
 
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.config.folder)!r}, project={self.project!r}, engine={self.config.engine!r})"
+
     @property
     def project(self) -> str:
         """The project's name."""

@@ -240,7 +240,7 @@ def _as_float32(value: Any) -> float | None:
 def _as_timestamp(value: Any) -> datetime | None:
     if isinstance(value, np.datetime64):
         value = None if np.isnat(value) else from_microseconds(int(value.astype("datetime64[us]").astype(np.int64)))
-    if not isinstance(value, datetime):
+    if not isinstance(value, datetime) or value != value:  # pandas' NaT is a datetime
         return None
     aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return aware.astimezone(UTC).replace(fold=0)  # UTC has no folds, but repr and pickle would show one

@@ -11,6 +11,7 @@ from feature_store.online.endpoint import Endpoint
 from feature_store.online.limit import Limit
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.requests import entity_columns, feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -59,7 +60,7 @@ class AsyncOnlineClient:
     async def get_online_features(
         self,
         service: str | Sequence[str],
-        entity_rows: Mapping[str, Any],
+        entity_rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | Any,
         *,
         now: datetime | int | None = None,
         model_features: Sequence[str] | None = None,
@@ -73,6 +74,7 @@ class AsyncOnlineClient:
         Raises:
             OnlineStoreError: the client was used on another event loop before, and was not closed there.
         """
+        service, entity_rows = feature_names(service), entity_columns(entity_rows)
         if self._observers:
             label_of = self._conversation.label_of
             with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:

@@ -11,6 +11,7 @@ from feature_store.online.limit import Limit
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
 from feature_store.online.pool import Pool
+from feature_store.online.requests import entity_columns, feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -76,7 +77,7 @@ class OnlineClient:
     def get_online_features(
         self,
         service: str | Sequence[str],
-        entity_rows: Mapping[str, Any],
+        entity_rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | Any,
         *,
         now: datetime | int | None = None,
         model_features: Sequence[str] | None = None,
@@ -91,7 +92,8 @@ class OnlineClient:
             service: a service's name, or feature references (`["movie_profile:year", …]`). The 256 lists used last
                 stay compiled; a list that is not among them is compiled anew, some 0.3 ms.
             entity_rows: `{join key or request field: value or n values}`; a scalar stands for every row, each distinct
-                key is read once, and rows come back in the order given. Names not needed are ignored.
+                key is read once, and rows come back in the order given. Names not needed are ignored. Or a list of
+                dicts, a DataFrame (pandas, Polars) or an Arrow table.
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
             model_features: the names of the model's features, in order; any will do unless given.
             plan: the id of the prune plan that the model was made for, empty: none; any will do unless given.
@@ -112,6 +114,7 @@ class OnlineClient:
             CorruptRowError: a stored row does not have the bytes that its layout demands.
             TransformError: an on-demand function is not offered, differs from the applied ones, or fails.
         """
+        service, entity_rows = feature_names(service), entity_columns(entity_rows)
         if self._observers:
             label_of = self._conversation.label_of
             with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:

@@ -123,11 +123,36 @@ class MatrixPlan:
 
 
 def matrix_columns(types: Mapping[str, DType]) -> list[str]:
-    """The names of the matrix's columns: a feature's, or one for each element of a fixed-size array."""
+    """The names of the matrix's columns: a feature's, or one for each element of a fixed-size array, `name_0`, ….
+
+    LightGBM and XGBoost refuse brackets in names. Where another column has such a name, the array's have as many
+    underscores more as they need to differ.
+    """
     names: list[str] = []
     for name, dtype in types.items():
-        names += [name] if dtype.length is None else [f"{name}[{i}]" for i in range(dtype.length)]
+        names += [name] if dtype.length is None else _elements(name, dtype.length, types)
     return names
+
+
+def bracketed_columns(types: Mapping[str, DType]) -> list[str]:
+    """The names that the matrix's columns had at first, `name[0]`, …: models that were made then know them by these."""
+    return [
+        column
+        for name, dtype in types.items()
+        for column in ([name] if dtype.length is None else [f"{name}[{i}]" for i in range(dtype.length)])
+    ]
+
+
+def _elements(name: str, length: int, types: Mapping[str, DType]) -> list[str]:
+    others = {column for other in types if other != name for column in (other, *_plain_elements(other, types))}
+    separator = "_"
+    while any(f"{name}{separator}{i}" in others for i in range(length)):
+        separator += "_"
+    return [f"{name}{separator}{i}" for i in range(length)]
+
+
+def _plain_elements(name: str, types: Mapping[str, DType]) -> list[str]:
+    return [f"{name}_{i}" for i in range(types[name].length or 0)]
 
 
 def as_index(columns: list[int]) -> Index:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from feature_store.online.decode import Decoder
     from feature_store.online.service import CompiledService
 
+# Names that a repr lists.
+_SHOWN = 6
+
 
 class Status(IntEnum):
     """What is known of one value."""
@@ -51,6 +54,9 @@ class Lazy(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} columns by name: {_listed(self._names)}>"
+
 
 class Traffic(NamedTuple):
     """What an answer took: distinct entity keys asked for, and bytes sent and received."""
@@ -74,6 +80,14 @@ class OnlineResponse:
     def __len__(self) -> int:
         return self._decoder.count
 
+    def __repr__(self) -> str:
+        service = self._decoder.service
+        of = f" of {service.name!r}" if service.name else ""
+        return (
+            f"<OnlineResponse{of}: {len(self)} rows × {len(service.names)} features "
+            f"({_listed(service.names)}), plan version {self.plan_version}>"
+        )
+
     @property
     def service(self) -> CompiledService:
         """What was asked, as the client compiled it."""
@@ -91,7 +105,7 @@ class OnlineResponse:
 
     @property
     def columns(self) -> list[str]:
-        """The matrix's columns: the names, with one per element (`name[0]`, …) of a fixed-size array."""
+        """The matrix's columns: the names, with one per element (`name_0`, …) of a fixed-size array."""
         return self._decoder.service.matrix_columns()
 
     @property
@@ -198,3 +212,8 @@ class OnlineResponse:
             return [None] * len(self)
         missing = np.iinfo(np.int64).min
         return [None if time == missing else stored_times([time])[0] for time in times.tolist()]
+
+
+def _listed(names: list[str]) -> str:
+    """Names as a repr shows them: the first few."""
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -18,7 +18,7 @@ from feature_store.online.codec import object_column
 from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, TransformInput, WindowColumn
 from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
 from feature_store.online.layout import RowLayout
-from feature_store.online.matrix import MatrixPlan, matrix_columns
+from feature_store.online.matrix import MatrixPlan, bracketed_columns, matrix_columns
 from feature_store.online.resp import KeyWriter, ReplyParser, RowRun, argument
 from feature_store.online.tile_layout import TileValueLayout
 
@@ -232,7 +232,7 @@ class CompiledService:
             if wanted.dtype.width is None:
                 return _request_array(wanted.dtype, [value] * count)
             return np.repeat(_request_array(wanted.dtype, [value]), count, axis=0)
-        items = given.tolist() if isinstance(given, np.ndarray) else list(given)
+        items = _items(given)
         fitted = [self._request_value(wanted, item, f"{wanted.name}[{i}]") for i, item in enumerate(items)]
         return _request_array(wanted.dtype, fitted)
 
@@ -274,7 +274,15 @@ class CompiledService:
 
     @cached_property
     def _matrix_columns(self) -> list[str]:
-        return matrix_columns({name: column.dtype for name, column in self.columns.items()})
+        return matrix_columns(self._types)
+
+    @cached_property
+    def _bracketed_columns(self) -> list[str]:
+        return bracketed_columns(self._types)
+
+    @property
+    def _types(self) -> dict[str, DType]:
+        return {name: column.dtype for name, column in self.columns.items()}
 
     def _request_value(self, wanted: TransformInput, item: Any, where: str) -> Any:
         if item is None:
@@ -337,11 +345,13 @@ class CompiledService:
         """Whether the service serves what a model was made for.
 
         Args:
-            model_features: the names of the model's features in order, or of its matrix's columns; None: whatever.
+            model_features: the names of the model's features in order, or of its matrix's columns, of which those of
+                arrays may be written `name_0` or `name[0]`; None: whatever.
             prune_plan: the id of the prune plan that the model was made for, empty: none; None: whatever.
         """
         return prune_plan in (None, self.prune_plan) and (
-            model_features is None or list(model_features) in (self.names, self._matrix_columns)
+            model_features is None
+            or list(model_features) in (self.names, self._matrix_columns, self._bracketed_columns)
         )
 
     def refuse_unless_for(self, model_features: Sequence[str] | None, prune_plan: str | None) -> None:
@@ -356,7 +366,7 @@ class CompiledService:
         raise ModelMismatchError(where, expected=expected, got=got, hint=_REFIT)
 
     def _difference(self, model_features: Sequence[str]) -> str:
-        known = {*self.names, *self._matrix_columns}
+        known = {*self.names, *self._matrix_columns, *self._bracketed_columns}
         lacking = [name for name in model_features if name not in known]
         beyond = [name for name in self.names if name not in model_features]
         found = [
@@ -483,3 +493,11 @@ def _known(view: str, feature: str, features: Mapping[str, object]) -> str:
         expected = f"a feature of {view}: {', '.join(features)}"
         raise RequestError(f"{view}:{feature}", expected=expected, got=repr(feature))
     return feature
+
+
+def _items(given: Any) -> list[Any]:
+    """The values of a request field, as Python has them; times to the microsecond, which a list of numpy's is not."""
+    if not isinstance(given, np.ndarray):
+        return list(given)
+    items: list[Any] = given.astype("M8[us]").tolist() if given.dtype.kind == "M" else given.tolist()
+    return items

@@ -95,6 +95,13 @@ class TrainingSet:
     def __len__(self) -> int:
         return self._joined.rows
 
+    def __repr__(self) -> str:
+        made = self.manifest
+        return (
+            f"<TrainingSet of {made.service!r}: {len(self):,} rows × {len(made.features)} features, "
+            f"definitions version {made.definitions_version}>"
+        )
+
     def to_arrow(self) -> pa.Table:
         """A table; the features typed as declared, with the field's default or null where there is no value."""
         return pa.Table.from_batches(self._joined.batches(), self._joined.schema)

@@ -270,7 +270,7 @@ def test_columns_without_a_place_in_a_matrix_are_refused(make_client, store) -> 
         with pytest.raises(RequestError, match=rf"column {name}: expected numbers"):
             client.get_online_features(f"s_{name}", {"movie_id": 1}, now=NOW_US).to_numpy()
     response = client.get_online_features("s_vector", {"movie_id": [1, 2]}, now=NOW_US)
-    assert response.columns == ["vector[0]", "vector[1]", "vector[2]"] and response.names == ["vector"]
+    assert response.columns == ["vector_0", "vector_1", "vector_2"] and response.names == ["vector"]
     np.testing.assert_array_equal(response.to_numpy(), [[1, 2, 3], [np.nan] * 3])
 
 
