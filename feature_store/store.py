@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from feature_store.applying import Applied, Fills, with_definitions, with_pruning, with_version
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find
-from feature_store.definitions.dtypes import MICROSECOND, to_microseconds
+from feature_store.definitions.dtypes import MICROSECOND, given_microseconds
 from feature_store.definitions.loading import load_definitions
 from feature_store.definitions.pruned import pruned, refuse_unbound
 from feature_store.errors import (
@@ -334,8 +334,8 @@ class FeatureStore:
         return [
             self._materialized(
                 view,
-                start_us=None if start is None else to_microseconds(start),
-                end_us=None if end is None else to_microseconds(end),
+                start_us=None if start is None else given_microseconds(start, "start"),
+                end_us=None if end is None else given_microseconds(end, "end"),
                 lookback_us=lookback // MICROSECOND,
                 engine=self._engine(engine or self.config.engine),
                 digest=newest.digest,
@@ -464,7 +464,7 @@ class FeatureStore:
         definitions = self._served()[0].served_definitions()
         definition = find(definitions.stream_feature_views, view, "stream view")
         return self._backfill(definition, allow_gap=allow_gap, report=report).run(
-            None if until is None else to_microseconds(until)
+            None if until is None else given_microseconds(until, "until")
         )
 
     def get_online_features(
@@ -594,7 +594,7 @@ class FeatureStore:
         labels = pa.table(columns | {"event_timestamp": pa.array([at] * count, pa.timestamp("us", "UTC"))})
         offline = self.get_historical_features(labels, service).to_arrow().select(list(online)).to_pydict()
         listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return compare(service, to_microseconds(at), listed, online, offline)
+        return compare(service, given_microseconds(at, "at"), listed, online, offline)
 
     def freshness(self, service: str | None = None, *, at: datetime | None = None) -> FreshnessReport:
         """How old the newest event time is that the online store holds of each view, and which are older than declared.
@@ -616,7 +616,7 @@ class FeatureStore:
             views,
             self.online.newest_event_times(),
             {view: max(end for _, end in intervals) for view, intervals in finished.items() if intervals},
-            at_us=to_microseconds(at or datetime.now(UTC)),
+            at_us=given_microseconds(at or datetime.now(UTC), "at"),
         )
 
     def skew_of_log(

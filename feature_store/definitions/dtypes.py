@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.definitions.validation import shown
-from feature_store.errors import DataError, DefinitionError
+from feature_store.errors import DataError, DefinitionError, RequestError
 
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
@@ -33,6 +34,8 @@ MICROSECOND = timedelta(microseconds=1)
 # The range of datetime, and so of every timestamp: what can be stored can also be shown.
 MIN_TIMESTAMP_US = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 MAX_TIMESTAMP_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+# 1973-03-03 in microseconds: as milliseconds year 5138, so that no time of our days is taken for one in another unit.
+_LEAST_GIVEN_US = 10**14
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -40,6 +43,30 @@ def to_microseconds(value: datetime) -> int:
     """Microseconds since 1970 of a datetime; one without a time zone is taken as UTC."""
     aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return (aware - EPOCH) // MICROSECOND
+
+
+def given_microseconds(value: Any, where: str) -> int:
+    """Microseconds since 1970 of a time that a caller gives: a datetime, or an integer that counts them already.
+
+    An integer within the first three years after 1970, or before them, is refused: `time.time()` counts seconds, and as
+    microseconds it would be a time at which nothing has expired. So is one beyond year 9999, which nanoseconds are.
+
+    Raises:
+        RequestError: it is neither; `where` names it.
+    """
+    if isinstance(value, datetime) and value == value:  # pandas' NaT is a datetime that equals nothing
+        return to_microseconds(value)
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is not None and _LEAST_GIVEN_US <= abs(number) <= MAX_TIMESTAMP_US:
+        return number
+    hint = "time.time_ns() // 1000 is now; or give a datetime"
+    if number is None:
+        raise RequestError(where, expected="a datetime, or integer microseconds", got=repr(value), hint=hint)
+    unit = "nanoseconds" if abs(number) > MAX_TIMESTAMP_US else "seconds or milliseconds"
+    raise RequestError(where, expected="microseconds since 1970", got=f"{number}, as {unit} are", hint=hint)
 
 
 def from_microseconds(value: int) -> datetime:

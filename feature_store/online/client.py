@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from feature_store.definitions.dtypes import given_microseconds
 from feature_store.errors import FeatureStoreError, StoreTimeoutError
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.endpoint import Endpoint
@@ -131,20 +132,21 @@ class OnlineClient:
         plan: str | None,
         deadline_ms: float | None,
     ) -> OnlineResponse:
+        now_us = None if now is None else given_microseconds(now, "now")
         conversation = self._conversation
         made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
         if deadline_ms is not None:
-            steps = conversation.get_in_time(service, entity_rows, now, made_for)
+            steps = conversation.get_in_time(service, entity_rows, now_us, made_for)
             return self._run(steps, Limit.of_deadline(deadline_ms))
         limit = self._endpoint.limit()
         begun = conversation.begin(service, entity_rows, made_for)
         if begun is not None:
             request = begun[2]
             self._pool.exchange(request.command, request.parser, limit)
-            response = conversation.finish(*begun, now)
+            response = conversation.finish(*begun, now_us)
             if response is not None:
                 return self._in_shadow_too(entity_rows, response, limit) if begun[1].is_shadowed else response
-        response = self._run(conversation.get_online_features(service, entity_rows, now, made_for), limit)
+        response = self._run(conversation.get_online_features(service, entity_rows, now_us, made_for), limit)
         return self._in_shadow_too(entity_rows, response, limit) if response.service.is_shadowed else response
 
     @property

@@ -11,11 +11,9 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from feature_store.definitions.dtypes import to_microseconds
 from feature_store.errors import (
     DamagedPlanError,
     FeatureStoreError,
@@ -124,7 +122,7 @@ class Conversation:
         self,
         service: str | Sequence[str],
         entity_rows: Mapping[str, Any],
-        now: datetime | int | None,
+        now: int | None,
         made_for: MadeFor = WHATEVER,
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows."""
@@ -143,7 +141,7 @@ class Conversation:
         self,
         service: str | Sequence[str],
         entity_rows: Mapping[str, Any],
-        now: datetime | int | None,
+        now: int | None,
         made_for: MadeFor = WHATEVER,
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows, group by group; what throws a StoreTimeoutError in skips the rest."""
@@ -158,7 +156,7 @@ class Conversation:
                     answered += 1
             if all(part.parser.saw_only(published.epoch) for part in parts[:answered]):
                 self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
-                return OnlineResponse(Decoder(compiled, joined(request, parts, answered), _microseconds(now)))
+                return OnlineResponse(Decoder(compiled, joined(request, parts, answered), _clock_unless(now)))
             self._published = None
         raise _too_many_plans(self._project)
 
@@ -224,13 +222,13 @@ class Conversation:
             return None
 
     def finish(
-        self, published: PublishedPlan, compiled: CompiledService, request: Request, now: datetime | int | None
+        self, published: PublishedPlan, compiled: CompiledService, request: Request, now: int | None
     ) -> OnlineResponse | None:
         """The response to an answered request; None when another plan was published since the client read its own."""
         parser = request.parser
         if not parser.fixed and not parser.saw_only(published.epoch):
             return None
-        return OnlineResponse(Decoder(compiled, request, _microseconds(now)))
+        return OnlineResponse(Decoder(compiled, request, _clock_unless(now)))
 
     def read_in_shadow(
         self, entity_rows: Mapping[str, Any], response: OnlineResponse
@@ -327,10 +325,8 @@ def _too_many_plans(project: str) -> OnlineStoreError:
     )
 
 
-def _microseconds(now: datetime | int | None) -> int:
-    if now is None:
-        return time.time_ns() // 1000
-    return to_microseconds(now) if isinstance(now, datetime) else now
+def _clock_unless(now_us: int | None) -> int:
+    return time.time_ns() // 1000 if now_us is None else now_us
 
 
 def _normalised(references: Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from feature_store.definitions import (
     RequestSource,
     on_demand_feature_view,
 )
+from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RequestError, TransformError
 from feature_store.online import OnlineStore, Status
 from feature_store.registry.compile import compile_plan
@@ -367,3 +368,33 @@ def test_on_demand_code_must_be_what_was_applied(make_client, store) -> None:
         make_client().get_online_features("both", {"movie_id": 1})
     with pytest.raises(TransformError, match=r"expected a dict of \['x'\]"):
         make_client(transforms={"gone": view}).get_online_features("both", {"movie_id": 1}).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (1_700_000_000, "as seconds or milliseconds are"),
+        (1_700_000_000_000, "as seconds or milliseconds are"),
+        (np.int64(1_700_000_000_000), "as seconds or milliseconds are"),
+        (1_700_000_000_000_000_000, "as nanoseconds are"),
+        (0, "as seconds or milliseconds are"),
+        (1_700_000_000.5, "a datetime, or integer microseconds"),
+        (True, "a datetime, or integer microseconds"),
+        ("2024-01-01", "a datetime, or integer microseconds"),
+        (np.datetime64("2024-01-01"), "a datetime, or integer microseconds"),
+    ],
+)
+@pytest.mark.parametrize("deadline_ms", [None, 1000])
+def test_a_time_in_another_unit_is_refused(
+    store: OnlineStore, make_client: Any, now: Any, message: str, deadline_ms: int | None
+) -> None:
+    store.publish(plan_of(), over=None)
+    with pytest.raises(RequestError, match=f"now: expected .*{message}"):
+        make_client().get_online_features(["profile:age"], {"user_id": 1}, now=now, deadline_ms=deadline_ms)
+
+
+@pytest.mark.parametrize("now", [NOW_US, np.int64(NOW_US), from_microseconds(NOW_US), datetime.min, None])
+def test_a_time_is_a_datetime_or_microseconds(store: OnlineStore, make_client: Any, now: Any) -> None:
+    store.publish(plan_of(), over=None)
+    found = make_client().get_online_features(["profile:age"], {"user_id": 1}, now=now)
+    assert found.status["age"] == [Status.MISSING]

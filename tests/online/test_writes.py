@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,10 @@ def test_newest_wins_whatever_the_order(redis_url, store, writes, buckets) -> No
         wanted = [oracle.read(numbers, "c", (movie,), NOW_US)[0]]
         assert read(redis_url, ["numbers:c"], {"movie_id": movie})["c"] == wanted
         with OnlineClient(redis_url, "test") as client:
-            titles = client.get_online_features(["every_type:title"], {"movie_id": movie}, now=-(10**18)).to_dict()[
+            titles = client.get_online_features(["every_type:title"], {"movie_id": movie}, now=datetime.min).to_dict()[
                 "title"
             ]
-            ages = client.get_online_features(["profile:age"], {"user_id": movie}, now=-(10**18)).to_dict()["age"]
+            ages = client.get_online_features(["profile:age"], {"user_id": movie}, now=datetime.min).to_dict()["age"]
         assert titles == [oracle.read(every_type, "title", (movie,), -(10**18))[0]], (
             "row and variable value are of one write"
         )
