@@ -93,6 +93,8 @@ class Project:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.online, self.registry = Mortal(url, "test"), Registry(f"sqlite:///{folder}/registry.db", "test")
+        if self.registry.latest() is None:
+            self.registry.commit(DefinitionSet(FIRST), base=None, author="ada")
         self.client = OnlineClient(url, "test")
         self.asked_for_starts: list[TilesPlan] = []
         self.served: dict[str, Any] = {}
