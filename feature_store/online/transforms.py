@@ -26,8 +26,8 @@ def shown_input(
 ) -> np.ndarray[Any, Any]:
     """An input as its function is shown it: where there is no value its default, else a placeholder.
 
-    It is a copy of the function's own, so that a function may work in place and nothing else changes. Measured on the
-    read path: 0.2 µs for one row, 0.3 µs for 200.
+    It is a copy of the function's own, so that a function may work in place and nothing else changes. For 1 row and for
+    200, copying costs about as much as the look for absent values does.
 
     Args:
         item: the input.
