@@ -15,6 +15,7 @@ from feature_store.errors import (
     StoreConnectionError,
     StoreTimeoutError,
     StreamError,
+    TopicReplacedError,
     extra,
 )
 from feature_store.monitoring import checks
@@ -240,14 +241,19 @@ def _stream(store: FeatureStore) -> Iterator[Finding]:
     with extra("kafka", "doctor"):
         from feature_store.streaming.fences import Fences
         from feature_store.streaming.kafka import Topics
+        from feature_store.streaming.routes import refusal_of
 
     topics = Topics(store.config.kafka, _KAFKA_S)
     there = topics.partitions({tiles.topic for tiles in published.plan.tiles})
     ranges = topics.ranges([(topic, number) for topic, numbers in there.items() for number in numbers])
+    ids = topics.ids(sorted(there))
     for tiles in published.plan.tiles:
-        partitions = [(tiles.topic, number) for number in there.get(tiles.topic, ())]
-        if store.online.lost_fences(tiles) is not None:
+        refusal = refusal_of(store.online, tiles, ids.get(tiles.topic, ""))
+        if isinstance(refusal, TopicReplacedError):
+            yield Finding("stream", "failed", refusal.reason, refusal.hint)
+        if refusal is not None:
             continue
+        partitions = [(tiles.topic, number) for number in there.get(tiles.topic, ())]
         with store.online.tile_writer(tiles.view) as writer:
             fences = Fences(writer.fences(), [f"{topic}:{number}" for topic, number in partitions])
         if partitions:

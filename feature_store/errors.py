@@ -129,6 +129,11 @@ class StreamError(FeatureStoreError):
     """Kafka cannot be reached, refuses, or has not what is asked of it."""
 
 
+class TopicReplacedError(StreamError):
+    """A topic was deleted and another was made under its name. Nothing of it is merged into views that hold events of
+    the first: the producer may have sent them again."""
+
+
 class OnlineStoreError(FeatureStoreError):
     """The online store cannot serve."""
 

@@ -66,16 +66,35 @@ num.io.threads=2
 """
 
 
-class KafkaServer:
-    """A broker on a port of its own, which it keeps, as its data, over a restart. `settings` are lines of its file."""
+# A second listener, whose clients say who they are and may do what they are allowed to; those of the first may do all.
+SASL = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config={module} required user_alice="secret";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"""
+PLAIN_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+
+class KafkaServer:
+    """A broker on a port of its own, which it keeps, as its data, over a restart. `settings` are lines of its file.
+
+    With `sasl`, `sasl_bootstrap` is where user alice, whose password is `secret`, can log in; she may do nothing yet.
+    """
+
+    def __init__(self, folder: Path, *settings: str, sasl: bool = False) -> None:
         self.folder, self.log = folder, folder / "log"
         self._java, self._jars = java(), fetch("kafka")
-        port, controller_port = free_ports(2)
-        self.bootstrap = f"127.0.0.1:{port}"
+        port, controller_port, sasl_port = free_ports(3)
+        self.bootstrap, self.sasl_bootstrap = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
         self._settings = folder / "server.properties"
         text = SETTINGS.format(port=port, controller_port=controller_port, data=folder / "data")
+        if sasl:  # of a name that is there twice, the last counts
+            ports = {"port": port, "controller_port": controller_port, "sasl_port": sasl_port}
+            text += SASL.format(**ports, module=PLAIN_LOGIN)
         self._settings.write_text(text + "".join(f"{line}\n" for line in settings))
         self._format()
         self.start()
@@ -128,11 +147,11 @@ class KafkaServer:
 
 
 @contextlib.contextmanager
-def kafka_server(*settings: str) -> Iterator[KafkaServer]:
+def kafka_server(*settings: str, sasl: bool = False) -> Iterator[KafkaServer]:
     """A broker without topics, for as long as the block runs."""
     folder = Path(tempfile.mkdtemp(prefix="fs-kafka-"))
     try:
-        server = KafkaServer(folder, *settings)
+        server = KafkaServer(folder, *settings, sasl=sasl)
         try:
             yield server
         finally:

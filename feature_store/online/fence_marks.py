@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from feature_store.online.endpoint import Endpoint
     from feature_store.registry.serving_plan import TilesPlan
 
-BORN, MERGES, LAYOUT, START = b"born", b"merges", b"layout", b"start"
+BORN, MERGES, LAYOUT, START, TOPIC = b"born", b"merges", b"layout", b"start", b"topic"
 
 
 def lost(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, buckets: int) -> FencesLostError | None:
@@ -45,6 +45,20 @@ def mark(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, bucket
         together.hset(keys.fences_key(project, bucket, tiles), mapping={BORN: tiles.mark, MERGES: 0})
         together.set(keys.merges_key(project, bucket, tiles), 0)
         together.execute()
+
+
+def topic_id(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan) -> str:
+    """The id of the topic whose events are merged into a generation; empty: none is noted."""
+    with endpoint.errors():
+        found = client.hget(keys.fences_key(project, 0, tiles), TOPIC)
+    return "" if found is None else str(found.decode(errors="replace"))
+
+
+def note_topic_id(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, found: str) -> None:
+    """Note the id of the topic whose events are merged into a generation from now on, unless one is noted."""
+    if found and tiles.mark:
+        with endpoint.errors():
+            client.hsetnx(keys.fences_key(project, 0, tiles), TOPIC, found)
 
 
 def fences_lost(tiles: TilesPlan, bucket: int | None, problem: str) -> FencesLostError:

@@ -364,6 +364,22 @@ class OnlineStore:
         buckets = self.require_published().plan.buckets
         return fence_marks.lost(self._endpoint, self._redis, self._project, tiles, buckets)
 
+    def topic_id_of(self, tiles: TilesPlan) -> str:
+        """The id of the topic whose events a generation holds; empty: none is noted.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as their names say.
+        """
+        return fence_marks.topic_id(self._endpoint, self._redis, self._project, tiles)
+
+    def note_topic_id(self, tiles: TilesPlan, topic_id: str) -> None:
+        """Note the id of the topic whose events are merged into a generation from now on, unless one is noted.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as their names say.
+        """
+        fence_marks.note_topic_id(self._endpoint, self._redis, self._project, tiles, topic_id)
+
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete everything stored of one entity, in composite keys too. Returns how many keys were deleted.
 

@@ -42,6 +42,7 @@ from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.merging import Origin, ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.replay import Replay
+from feature_store.streaming.routes import refusal_of
 from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
@@ -174,7 +175,8 @@ class Backfill:
         rows = events = 0
         with self._locked():
             quarantine = Quarantine(self._state / "quarantine", self._state / "backfill", self._view.name)
-            if self._online.lost_fences(tiles) is not None:
+            topic_id = Topics(self._kafka).ids([tiles.topic]).get(tiles.topic, "") if self._kafka else ""
+            if refusal_of(self._online, tiles, topic_id) is not None:
                 self._online.begin_tiles_anew(tiles)
             if tiles.start_us is not None:
                 try:
@@ -182,6 +184,7 @@ class Backfill:
                 finally:
                     quarantine.close()
             if self._kafka:
+                self._online.note_topic_id(tiles, topic_id)
                 events = self._fill_from_stream(tiles)
         file = str(quarantine.path) if quarantine.path is not None else None
         seconds = time.perf_counter() - started

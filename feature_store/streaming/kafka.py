@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from feature_store.errors import StreamError, extra
+from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
 
 with extra("kafka", "streaming"):
     from confluent_kafka import (
@@ -23,6 +24,7 @@ with extra("kafka", "streaming"):
         KafkaError,
         KafkaException,
         Producer,
+        TopicCollection,
         TopicPartition,
     )
     from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]
@@ -49,6 +51,8 @@ _OWN: dict[str, Any] = {
 _DEFAULTS: dict[str, Any] = {
     # An idle fetch under way delays a consumer that goes to another offset: measured 0.5 s with the client's 500 ms.
     "fetch.wait.max.ms": 50,
+    # Partitions that are added are read within seconds; the client's default is 5 minutes.
+    "topic.metadata.refresh.interval.ms": 2_000,
     # How long the client does not fetch when its queue is full. Its default, a second, starves a worker that empties
     # the queue in a tenth of that.
     "fetch.queue.backoff.ms": 5,
@@ -73,7 +77,7 @@ _LOG = logging.getLogger("feature_store.kafka")
 # What the client itself tells: each attempt to connect. What matters of it comes as errors, too.
 _CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
 _CLIENT_LOG.setLevel(logging.CRITICAL)
-_ANSWER_S, _LEAVE_S, _CLOSE_S = 10.0, 1.0, 5.0
+_ANSWER_S, _LIST_S, _LEAVE_S, _CLOSE_S = 10.0, 2.0, 1.0, 5.0
 
 
 class Message(Protocol):
@@ -127,6 +131,18 @@ class Polled(NamedTuple):
 
     spans: dict[Partition, Span]
     outside: set[Partition]
+
+
+class Described(NamedTuple):
+    """What Kafka tells of a topic.
+
+    Attributes:
+        id: another when the topic is deleted and made anew; empty: not told.
+        operations: what this client may do with it (`READ`, `WRITE`, …); None: not told.
+    """
+
+    id: str
+    operations: frozenset[str] | None
 
 
 class Reader:
@@ -231,9 +247,13 @@ class Reader:
         if error.fatal() or error.code() == KafkaError._FATAL:
             self.is_dead = True
             raise StreamError("Kafka consumer", got=error.str())
-        if not self.trouble:
-            _LOG.warning("Kafka: %s", error.str())
-        self.trouble = error.str()
+        reason = Reason(error.name(), error.str())
+        told = str(stream_error("Kafka", reason)) if is_telling(reason) else reason.text
+        # Once nobody lets the client in, it also tells that it has no broker, which says less.
+        if not self.trouble or is_telling(reason):
+            if self.trouble != told:
+                _LOG.warning("Kafka: %s", told)
+            self.trouble = told
 
 
 class GroupConsumer(Reader):
@@ -342,11 +362,18 @@ class PartitionConsumer(Reader):
 
 
 class Sender:
-    """Sends messages and sees to it that they arrive."""
+    """Sends messages and sees to it that they arrive.
+
+    Attributes:
+        failure: why the client has given up for good; None: it has not. Another sender has to take its place then.
+    """
 
     def __init__(self, options: Options) -> None:
+        self.failure: Reason | None = None
+        # Without a callback, the client raises a fatal error within other callbacks.
+        settings = {**options, **_PRODUCER, "error_cb": self._note}
         with errors("Kafka producer"):
-            self._producer = Producer({**options, **_PRODUCER}, logger=_CLIENT_LOG)
+            self._producer = Producer(settings, logger=_CLIENT_LOG)
 
     def send(
         self,
@@ -354,12 +381,12 @@ class Sender:
         value: bytes | None,
         key: bytes | None,
         headers: list[tuple[str, str | bytes | None]],
-        told: Callable[[bool, bool], None],
+        told: Callable[[Reason | None], None],
     ) -> None:
-        """Send one message; `told(arrived, too large)` is called once, during a later call."""
+        """Send one message. `told` is called once, during a later call: with None, or why it did not arrive."""
 
         def note(error: KafkaError | None, _message: ClientMessage) -> None:
-            told(error is None, error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE)
+            told(None if error is None else Reason(error.name(), error.str()))
 
         with errors(f"topic {topic}"):
             while True:
@@ -374,6 +401,10 @@ class Sender:
         with errors("Kafka producer"):
             return self._producer.flush(wait_s)
 
+    def _note(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self.failure = Reason(error.name(), error.str())
+
 
 class Topics:
     """What a Kafka has.
@@ -385,18 +416,63 @@ class Topics:
 
     def __init__(self, options: Options, answer_s: float = _ANSWER_S) -> None:
         self._answer_s = answer_s
+        self._noted: Reason | None = None
         with errors("Kafka"):
-            self._admin = AdminClient(dict(options), logger=_CLIENT_LOG)
+            settings: dict[str, Any] = {**options, "error_cb": self._note}
+            self._admin = AdminClient(settings, logger=_CLIENT_LOG)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
         """The partitions of topics; topics that there are not are left out.
 
         Raises:
-            StreamError: Kafka cannot be reached.
+            StreamError: Kafka cannot be reached, or lets this client not in.
         """
-        with errors("Kafka"):
-            known = self._admin.list_topics(timeout=self._answer_s).topics
+        known = self._listed()
         return {topic: sorted(known[topic].partitions) for topic in topics if topic in known and not known[topic].error}
+
+    def described(self, topics: Iterable[str]) -> dict[str, Described]:
+        """What Kafka tells of topics; those that it tells nothing of are left out.
+
+        Raises:
+            StreamError: this client has no permission for one of them.
+        """
+        names = list(topics)
+        if not names:
+            return {}
+        with errors("Kafka"):
+            asked = self._admin.describe_topics(
+                TopicCollection(names), include_authorized_operations=True, request_timeout=self._answer_s
+            )
+        found = {}
+        for topic, done in asked.items():
+            try:
+                told = done.result(self._answer_s)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise stream_error(f"topic {topic}", _reason(error)) from error
+                continue
+            allowed = told.authorized_operations
+            operations = None if allowed is None else frozenset(one.name for one in allowed)
+            found[topic] = Described(str(told.topic_id) if told.topic_id is not None else "", operations)
+        return found
+
+    def ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """The ids of topics; those that Kafka does not tell are left out.
+
+        Raises:
+            StreamError: as `described`.
+        """
+        return {topic: told.id for topic, told in self.described(topics).items() if told.id}
+
+    def refuse_group(self, group: str) -> None:
+        """Raise a StreamError when this client may not join a consumer group."""
+        with errors("Kafka"):
+            asked = self._admin.describe_consumer_groups([group], request_timeout=self._answer_s)
+        try:
+            asked[group].result(self._answer_s)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise stream_error(f"consumer group {group}", _reason(error)) from error
 
     def ranges(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
         """Per partition the offset of its first message and that of the next one to come.
@@ -419,9 +495,9 @@ class Topics:
         """Whether brokers, not producers, set the timestamps of a topic's messages; False when Kafka does not tell."""
         asked = ConfigResource(ResourceType.TOPIC, topic)
         try:
-            found = self._admin.describe_configs([asked])[asked].result(_ANSWER_S)
+            found = self._admin.describe_configs([asked])[asked].result(self._answer_s)
         except KafkaException as error:
-            _LOG.info("the settings of topic %s cannot be read: %s", topic, _reason(error))
+            _LOG.info("the settings of topic %s cannot be read: %s", topic, _reason(error).text)
             return False
         return str(found["message.timestamp.type"].value) == "LogAppendTime"
 
@@ -439,8 +515,27 @@ class Topics:
             made[topic].result(self._answer_s)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                hint = "create it, or allow this client to"
-                raise StreamError(f"topic {topic}", expected="to be created", got=_reason(error), hint=hint) from error
+                hint, reason = "create it, or grant CREATE on it", _reason(error)
+                raise StreamError(
+                    f"topic {topic}", problem=f"it cannot be created ({reason.name}: {reason.text})", hint=hint
+                ) from error
+
+    def _listed(self) -> Any:
+        until = time.monotonic() + self._answer_s
+        while True:
+            try:
+                return self._admin.list_topics(timeout=min(_LIST_S, self._answer_s)).topics
+            except KafkaException as error:
+                # The callback says why nobody answers, such as a wrong password.
+                self._admin.poll(0.0)
+                reason = self._noted or _reason(error)
+                if self._noted is not None or time.monotonic() > until:
+                    raise stream_error("Kafka", reason) from error
+
+    def _note(self, error: KafkaError) -> None:
+        reason = Reason(error.name(), error.str())
+        if is_telling(reason):
+            self._noted = reason
 
 
 @contextlib.contextmanager
@@ -449,13 +544,12 @@ def errors(where: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        hint = "is the broker running, and `kafka:` in feature_store.yaml right?"
-        raise StreamError(where, got=_reason(error), hint=hint) from error
+        raise stream_error(where, _reason(error)) from error
 
 
-def _reason(error: KafkaException) -> str:
+def _reason(error: KafkaException) -> Reason:
     found = error.args[0]
-    return f"{found.name()}: {found.str()}" if isinstance(found, KafkaError) else str(found)
+    return Reason(found.name(), found.str()) if isinstance(found, KafkaError) else Reason("error", str(found))
 
 
 def _offset(at: int | None) -> int:

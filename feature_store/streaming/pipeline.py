@@ -147,7 +147,7 @@ class Pipeline:
             letters += self._count(sent, outcome)
         self.status.merge_seconds += time.perf_counter() - started
         if letters and self._letters is not None:
-            self._letters.send(letters)
+            self._letters.send(letters, keep=True)
 
     @property
     def is_busy(self) -> bool:

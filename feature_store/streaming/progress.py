@@ -10,9 +10,10 @@ from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.fences import Fences
 from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.pipeline import source_name
+from feature_store.streaming.routes import refusal_of
 
 if TYPE_CHECKING:
-    from feature_store.errors import FencesLostError
+    from feature_store.errors import FeatureStoreError
     from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
     from feature_store.streaming.routes import StreamedView
@@ -32,20 +33,21 @@ class Goals:
     def __init__(self, setup: Setup) -> None:
         self._catalog = Catalog(setup)
         topics = {view.source.topic for view in self._catalog.views()}
-        found = Topics(setup.kafka).partitions(topics)
+        kafka = Topics(setup.kafka)
+        found, self._ids = kafka.partitions(topics), kafka.ids(sorted(topics))
         consumer = PartitionConsumer(setup.kafka)
         try:
             partitions: list[Partition] = [(topic, number) for topic, numbers in found.items() for number in numbers]
             ranges = {partition: consumer.range(partition) for partition in partitions}
         finally:
             consumer.close()
-        self._lost: dict[str, FencesLostError] = {}
+        self._lost: dict[str, FeatureStoreError] = {}
         # An empty partition has nothing to reach.
         self._ends = {partition: end for partition, (first, end) in ranges.items() if end > first}
 
     def are_reached(self) -> bool:
-        """Whether every view has merged everything up to the ends, except those whose fences are lost; False while that
-        cannot be told."""
+        """Whether every view has merged everything up to the ends, except those that cannot be streamed; False while
+        that cannot be told."""
         with contextlib.suppress(OnlineStoreError, RegistryError):
             return all(self._is_reached(view) for view in self._catalog.views())
         return False
@@ -55,13 +57,13 @@ class Goals:
         self._catalog.close()
 
     def refuse_lost(self) -> None:
-        """Raise the FencesLostError of a view that could not be streamed up to the ends."""
+        """Raise the FencesLostError or TopicReplacedError of a view that could not be streamed up to the ends."""
         for error in self._lost.values():
             raise error
 
     def _is_reached(self, view: StreamedView) -> bool:
         ends = {source_name(item): end for item, end in self._ends.items() if item[0] == view.source.topic}
-        error = self._catalog.online.lost_fences(view.tiles)
+        error = refusal_of(self._catalog.online, view.tiles, self._ids.get(view.source.topic, ""))
         self._lost.pop(view.tiles.view, None)
         if error is not None:
             self._lost[view.tiles.view] = error

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from feature_store.errors import StaleWriteError
+from feature_store.errors import StaleWriteError, TopicReplacedError
 from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from feature_store.definitions.source import KafkaSource
-    from feature_store.errors import FencesLostError
+    from feature_store.errors import FeatureStoreError
     from feature_store.online.store import OnlineStore
     from feature_store.online.tile_writer import TileWriter
     from feature_store.registry.serving_plan import TilesPlan
@@ -27,15 +27,45 @@ class StreamedView(NamedTuple):
     source: KafkaSource
 
 
-def intact(online: OnlineStore, views: Iterable[StreamedView]) -> tuple[list[StreamedView], dict[str, FencesLostError]]:
-    """The views that can be streamed, and by name those whose fences are lost, with the reason.
+def intact(
+    online: OnlineStore, views: Iterable[StreamedView], ids: Mapping[str, str]
+) -> tuple[list[StreamedView], dict[str, FeatureStoreError]]:
+    """The views that can be streamed, and by name those that cannot, with the reason.
+
+    Args:
+        online: the online store.
+        views: the views.
+        ids: of topics; those that Kafka does not tell are left out.
 
     Raises:
         NotPublishedError, StoreConnectionError, StoreTimeoutError: as their names say.
     """
-    found = [(view, online.lost_fences(view.tiles)) for view in views]
+    found = [(view, refusal_of(online, view.tiles, ids.get(view.source.topic, ""))) for view in views]
     lost = {view.tiles.view: error for view, error in found if error is not None}
+    for view, error in found:
+        if error is None:
+            online.note_topic_id(view.tiles, ids.get(view.source.topic, ""))
     return [view for view, error in found if error is None], lost
+
+
+def refusal_of(online: OnlineStore, tiles: TilesPlan, topic_id: str) -> FeatureStoreError | None:
+    """Why nothing may be merged into a generation; None: it may.
+
+    Args:
+        online: the online store.
+        tiles: the generation.
+        topic_id: of its topic; empty: Kafka does not tell.
+    """
+    lost = online.lost_fences(tiles)
+    if lost is not None or not topic_id or online.topic_id_of(tiles) in ("", topic_id):
+        return lost
+    return TopicReplacedError(
+        f"topic {tiles.topic}",
+        problem=f"it was deleted and made anew, and {tiles.view} holds events of the first; nothing of the new topic "
+        "is merged into it, since the same events may have been sent again",
+        hint=f"run `feature-store backfill {tiles.view}` (with --until, if its source has a history), which fills the "
+        "view anew from the new topic",
+    )
 
 
 def routes_of(online: OnlineStore, views: Iterable[StreamedView]) -> list[Route]:

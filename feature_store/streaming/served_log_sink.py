@@ -13,11 +13,13 @@ from feature_store.engines.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STA
 from feature_store.errors import RequestError, StreamError
 from feature_store.online.response import STATUSES
 from feature_store.streaming.kafka import Sender
+from feature_store.streaming.kafka_errors import is_telling, stream_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from feature_store.streaming.kafka import Options
+    from feature_store.streaming.kafka_errors import Reason
 
 _LOG = logging.getLogger("feature_store.served_log")
 # What waits for a broker that is down: no more memory than that, and no longer; unless the settings say otherwise.
@@ -55,6 +57,7 @@ class KafkaSink:
         self.most_rows, self.most_seconds = 20_000, seconds
         self._sender: Sender | None = None  # made in the log's thread, and so in a forked child anew
         self._lost = 0
+        self._refusal: Reason | None = None
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
         """See monitoring.served_log.Sink. Returns when the broker has all of it.
@@ -64,7 +67,7 @@ class KafkaSink:
         """
         if self._sender is None:
             self._sender = Sender({**_BOUNDS, **self._settings})
-        self._lost = sent = 0
+        self._lost, self._refusal, sent = 0, None, 0
         for batch in plain(pa.Table.from_batches(batches)).to_batches():
             for request in _requests(batch):
                 key = request.column(REQUEST_ID)[0].as_py()
@@ -72,6 +75,11 @@ class KafkaSink:
                 sent += 1
         waiting = self._sender.flush(_ARRIVE_S)
         if waiting or self._lost:
+            refusal = self._sender.failure or self._refusal
+            if self._sender.failure is not None:
+                self._sender = None
+            if refusal is not None and is_telling(refusal):
+                raise stream_error(f"topic {self._topic}", refusal)
             expected, got = f"{sent} messages to arrive", f"{sent - waiting - self._lost}"
             hint = "is the broker running, and has the topic room for messages of this size?"
             raise StreamError(f"topic {self._topic}", expected=expected, got=got, hint=hint)
@@ -81,8 +89,9 @@ class KafkaSink:
         if self._sender is not None and (waiting := self._sender.flush(wait_s)):
             _LOG.error("served log: %d messages have not arrived at topic %s", waiting, self._topic)
 
-    def _note(self, arrived: bool, _too_large: bool) -> None:
-        self._lost += not arrived
+    def _note(self, refusal: Reason | None) -> None:
+        if refusal is not None:
+            self._lost, self._refusal = self._lost + 1, refusal
 
 
 def _requests(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

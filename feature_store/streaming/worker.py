@@ -24,7 +24,7 @@ from feature_store.errors import (
 )
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.dead_letters import DeadLetters
-from feature_store.streaming.kafka import GroupConsumer
+from feature_store.streaming.kafka import GroupConsumer, Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import Replay, earliest, enter
 from feature_store.streaming.routes import intact, routes_of, wanted_of
@@ -92,6 +92,8 @@ class Worker:
         self._setup, self._stopped, self._tell = setup, stopped, tell
         self._status = Status()
         self._catalog = Catalog(setup)
+        self._topics: Topics | None = None
+        self._ids: dict[str, str] = {}
         self._letters = DeadLetters(setup.kafka, setup.dead_letters, stopped)
         self._consumer: GroupConsumer | None = None
         self._open: _Open | None = None
@@ -155,19 +157,26 @@ class Worker:
         return self._open
 
     def _intact(self, served: list[StreamedView]) -> list[StreamedView]:
-        """The views whose fences are there.
+        """The views that can be streamed.
 
         Raises:
-            FencesLostError: those of all views are lost.
+            FencesLostError, TopicReplacedError: none can.
         """
-        views, lost = intact(self._catalog.online, served)
+        ids = self._ids_of(served)
+        views, lost = intact(self._catalog.online, served, ids)
         for name, error in lost.items():
             if name not in self._status.stopped:
                 _LOG.error("%s is not streamed: %s", name, error)
         self._status.stopped = {name: str(error) for name, error in lost.items()}
         if not views:
             raise next(iter(lost.values()))
+        self._ids = ids
         return views
+
+    def _ids_of(self, served: list[StreamedView]) -> dict[str, str]:
+        if self._topics is None:
+            self._topics = Topics(self._setup.kafka)
+        return self._topics.ids(sorted({view.source.topic for view in served}))
 
     def _hand_over(self) -> None:
         """Move the fences to where events were taken, so that whoever goes on there reads nothing again."""
@@ -263,6 +272,9 @@ class Worker:
         if now - self._committed_at > _COMMIT_S:
             self._committed_at = now
             opened.consumer.commit()
+            now_there = self._ids_of(opened.served)
+            if any(now_there.get(topic, known) != known for topic, known in self._ids.items()):
+                raise StreamError("stream", problem="a topic was made anew")
         if now - self._told_at > _TELL_S:
             self._tell_status()
 

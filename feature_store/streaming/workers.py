@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from feature_store.streaming.catalog import Setup
+    from feature_store.streaming.kafka import Described
 
 # Spawned, not forked: the Kafka client has threads, which a fork would leave behind.
 _PROCESSES = multiprocessing.get_context("spawn")
@@ -179,7 +180,7 @@ def stream(
         report: is told the status of all workers, several times a second.
 
     Raises:
-        FencesLostError: the fences of a view are lost, and it is to be caught up; the others are.
+        FencesLostError, TopicReplacedError: a view that is to be caught up cannot be streamed; the others are.
         FeatureStoreError: as Workers.
     """
     goals = Goals(setup) if until_caught_up else None
@@ -204,7 +205,7 @@ def prepare_topics(setup: Setup) -> None:
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
-        StreamError: Kafka cannot be reached, or lacks a topic.
+        StreamError: Kafka cannot be reached, lacks a topic, or does not permit what streaming needs.
     """
     catalog = Catalog(setup)
     try:
@@ -213,10 +214,23 @@ def prepare_topics(setup: Setup) -> None:
         catalog.close()
     topics = Topics(setup.kafka)
     found = topics.partitions(wanted)
+    told = topics.described(wanted)
     for topic in wanted:
         if topic not in found:
             raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
         topics.create(setup.dead_letters_of(topic), like=topic)
+        _refuse_without(told.get(topic), "READ", f"topic {topic}", "its messages cannot be read")
+    letters = {setup.dead_letters_of(topic) for topic in wanted}
+    for topic, described in topics.described(sorted(letters)).items():
+        _refuse_without(described, "WRITE", f"topic {topic}", "messages that cannot be merged have no other place")
+    topics.refuse_group(str(setup.kafka.get("group.id", setup.group)))
+
+
+def _refuse_without(described: Described | None, operation: str, where: str, without: str) -> None:
+    """Raise a StreamError when Kafka tells that this client may not do something with a topic."""
+    if described is not None and described.operations is not None and operation not in described.operations:
+        problem = f"the user has no permission to {operation} it, and {without}"
+        raise StreamError(where, problem=problem, hint=f"grant {operation} on the topic")
 
 
 def _work(setup: Setup, pipe: Connection) -> None:
@@ -243,10 +257,10 @@ def _work(setup: Setup, pipe: Connection) -> None:
         Worker(setup, stopped, tell).run()
     except FeatureStoreError as error:
         # As text: an exception with arguments of its own does not survive the way.
-        pipe.send((type(error).__name__, error.where, error.expected, error.got, error.hint))
+        pipe.send((type(error).__name__, error.where, error.expected, error.got, error.problem, error.hint))
 
 
-def _error(told: tuple[str, str, str, str, str]) -> FeatureStoreError:
-    kind, where, expected, got, hint = told
-    found: FeatureStoreError = getattr(feature_store.errors, kind)(where, expected=expected, got=got, hint=hint)
-    return found
+def _error(told: tuple[str, ...]) -> FeatureStoreError:
+    kind, where, expected, got, problem, hint = told
+    of_kind: type[FeatureStoreError] = getattr(feature_store.errors, kind)
+    return of_kind(where, expected=expected, got=got, problem=problem, hint=hint)

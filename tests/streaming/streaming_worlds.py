@@ -137,9 +137,11 @@ def send(
     partitions: int,
     *,
     pause: Callable[[int], None] = lambda _: None,
+    timestamp_ms: int = 0,
     **settings: Any,
 ) -> None:
-    """Send messages, each to the next partition; waits until all have arrived. `pause` is called before each."""
+    """Send messages, each to the next partition; waits until all have arrived. `pause` is called before each.
+    `timestamp_ms` is the time of each message, now unless given."""
     failed: list[KafkaError] = []
 
     def told(error: KafkaError | None, _message: Message) -> None:
@@ -151,7 +153,7 @@ def send(
     producer = Producer({"bootstrap.servers": bootstrap, **known, **settings})
     for i, value in enumerate(values):
         pause(i)
-        producer.produce(topic, value, partition=i % partitions, on_delivery=told)
+        producer.produce(topic, value, partition=i % partitions, on_delivery=told, timestamp=timestamp_ms)
         producer.poll(0)
     assert producer.flush(60) == 0
     assert not failed

@@ -186,12 +186,13 @@ class SparkStream:
             self._read([view for view in views if view.tiles.view in far], kept, first)
 
     def _intact(self, served: list[StreamedView]) -> list[StreamedView]:
-        """The views whose fences are there.
+        """The views that can be streamed.
 
         Raises:
-            FencesLostError: those of all views are lost.
+            FencesLostError, TopicReplacedError: none can.
         """
-        views, lost = intact(self._catalog.online, served)
+        ids = Topics(self._setup.kafka).ids(sorted({view.source.topic for view in served}))
+        views, lost = intact(self._catalog.online, served, ids)
         with self._counting:
             self._status.stopped = {name: str(error) for name, error in lost.items()}
         if not views:
@@ -374,7 +375,7 @@ def stream(
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
-        FencesLostError: the fences of a view are lost, and it is to be caught up; the others are.
+        FencesLostError, TopicReplacedError: a view that is to be caught up cannot be streamed; the others are.
         StreamError: Kafka cannot be reached, or lacks a topic.
         EngineError: Spark cannot be started, has no connector, or fails again and again.
     """

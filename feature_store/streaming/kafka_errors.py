@@ -1,0 +1,66 @@
+"""What errors of the Kafka client mean, and what to do about them, by the client's own names of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from feature_store.errors import StreamError
+
+
+class Reason(NamedTuple):
+    """An error of the client: its name (`TOPIC_AUTHORIZATION_FAILED`), and its text."""
+
+    name: str
+    text: str
+
+
+_LOGIN = (
+    "the broker refuses the login",
+    "check sasl.username, sasl.password and sasl.mechanism under `kafka:` in feature_store.yaml",
+)
+_TLS = (
+    "no TLS connection can be made",
+    "does the broker speak TLS on this port? Check security.protocol and the ssl.* settings under `kafka:`",
+)
+_MEANINGS = {
+    "_AUTHENTICATION": _LOGIN,
+    "SASL_AUTHENTICATION_FAILED": _LOGIN,
+    "UNSUPPORTED_SASL_MECHANISM": _LOGIN,
+    "ILLEGAL_SASL_STATE": _LOGIN,
+    "_SSL": _TLS,
+    "TOPIC_AUTHORIZATION_FAILED": (
+        "the user has no permission for the topic",
+        "grant READ on the topics that are streamed, and WRITE on those of dead letters",
+    ),
+    "GROUP_AUTHORIZATION_FAILED": ("the user has no permission for the consumer group", "grant READ on the group"),
+    "CLUSTER_AUTHORIZATION_FAILED": (
+        "the user may write to no topic",
+        "grant WRITE on the topics of dead letters",
+    ),
+    "_RESOLVE": ("the broker's name is not known", "check bootstrap.servers under `kafka:` in feature_store.yaml"),
+    "UNKNOWN_TOPIC_OR_PART": ("there is no such topic or partition", "create it, or correct the name"),
+    "_INVALID_ARG": ("a setting is wrong", "correct it under `kafka:` in feature_store.yaml"),
+}
+_NOT_REACHED = "is the broker running, and are bootstrap.servers and security.protocol under `kafka:` right?"
+# What does not get better by trying again.
+FINAL = frozenset({"_FATAL", *_MEANINGS} - {"_RESOLVE"})
+
+
+def is_telling(reason: Reason) -> bool:
+    """Whether an error says more than that nobody answers."""
+    return _meaning(reason) is not None
+
+
+def stream_error(where: str, reason: Reason) -> StreamError:
+    """The library's error for one of the client."""
+    meaning = _meaning(reason)
+    if meaning is None:
+        return StreamError(where, got=f"{reason.name}: {reason.text}", hint=_NOT_REACHED)
+    problem, hint = meaning
+    return StreamError(where, problem=f"{problem} ({reason.name}: {reason.text})", hint=hint)
+
+
+def _meaning(reason: Reason) -> tuple[str, str] | None:
+    if reason.name == "_TRANSPORT" and "SSL handshake" in reason.text:
+        return _TLS
+    return _MEANINGS.get(reason.name)
