@@ -388,8 +388,8 @@ class Sender:
         def note(error: KafkaError | None, _message: ClientMessage) -> None:
             told(None if error is None else Reason(error.name(), error.str()))
 
-        with errors(f"topic {topic}"):
-            while True:
+        with errors(f"topic {topic}"), self._failures():
+            while self.failure is None:
                 try:
                     self._producer.produce(topic, value, key, headers=headers, on_delivery=note)
                     return
@@ -397,12 +397,29 @@ class Sender:
                     self._producer.poll(0.1)
 
     def flush(self, wait_s: float) -> int:
-        """Wait for what was sent; returns how many messages have not arrived yet."""
-        with errors("Kafka producer"):
-            return self._producer.flush(wait_s)
+        """Wait for what was sent; returns how many messages have not arrived yet: none after a failure for good, when
+        some will never be told of."""
+        waiting = 0
+        with errors("Kafka producer"), self._failures():
+            waiting = self._producer.flush(wait_s)
+        return waiting
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Note the error with which the client gives up. While it calls back, it raises it as a SystemError's cause."""
+        try:
+            yield
+        except SystemError as error:
+            if not isinstance(error.__cause__, KafkaException):
+                raise
+            self._note(error.__cause__.args[0])
+        except KafkaException as error:
+            if not error.args[0].fatal() and error.args[0].code() != KafkaError._FATAL:
+                raise
+            self._note(error.args[0])
 
     def _note(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:
+        if self.failure is None and (error.fatal() or error.code() == KafkaError._FATAL):
             self.failure = Reason(error.name(), error.str())
 
 

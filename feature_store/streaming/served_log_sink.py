@@ -74,7 +74,7 @@ class KafkaSink:
                 self._sender.send(self._topic, self._write(request), key.encode() if key else None, [], self._note)
                 sent += 1
         waiting = self._sender.flush(_ARRIVE_S)
-        if waiting or self._lost:
+        if waiting or self._lost or self._sender.failure is not None:
             refusal = self._sender.failure or self._refusal
             if self._sender.failure is not None:
                 self._sender = None
