@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.aggregates.windows import Windows
+from feature_store.aggregates.windows import Part, Ring, Window, Windows
 from feature_store.errors import ConfigError
 from feature_store.online import keys
 from feature_store.online.layout import RowLayout
@@ -33,6 +33,12 @@ FITS = files("feature_store.online").joinpath("lua/fits.lua").read_text()
 _KEY = re.compile(rb"\{[^:}]+:(\d+)\}([prvtfm]):([^:]+):(\d+)(?::|$)", re.DOTALL)
 # What the fences of a history are named; see streaming/backfill.py.
 _HISTORY = b"@history:"
+
+
+# The least that a plan takes for windows.
+_UNKNOWN = Windows(
+    (Ring(1_000_000, 1, (Part("count", "", "Int64"),)),), (Window("count", "count", 1_000_000, 0, (0,), "Int64"),)
+)
 
 
 class Generation(NamedTuple):
@@ -77,10 +83,8 @@ class Remains:
             target,
             groups=groups,
             tiles=tiles,
-            retired=tuple(RowGroupPlan(one.name, (), (), one.number, ()) for one in left if one.kinds == "prv"),
-            retired_tiles=tuple(
-                TilesPlan(one.name, (), (), one.number, "", Windows((), ())) for one in left if one.kinds == "tfm"
-            ),
+            retired=tuple(_retired_rows(one) for one in left if one.kinds == "rv"),
+            retired_tiles=tuple(_retired_tiles(one) for one in left if one.kinds == "tfm"),
         )
 
     def _stored(self, buckets: int) -> set[Generation]:
@@ -158,6 +162,19 @@ class Remains:
                         return None
                 filled.add(bucket)
         return filled
+
+
+def _retired_rows(generation: Generation) -> RowGroupPlan:
+    """What names the rows of a generation, to be deleted; nobody knows their layout."""
+    entities = tuple(generation.name.split("+"))
+    join_keys = tuple((f"{entity}_key", "Int64") for entity in entities)
+    return RowGroupPlan(generation.name, entities, join_keys, generation.number, ())
+
+
+def _retired_tiles(generation: Generation) -> TilesPlan:
+    """What names the tiles of a generation, to be deleted; nobody knows their layout."""
+    entities, join_keys = ("entity",), (("entity_key", "Int64"),)
+    return TilesPlan(generation.name, entities, join_keys, generation.number, "", _UNKNOWN)
 
 
 def _numbers(stored: set[Generation], kinds: str, name: str) -> list[int]:

@@ -399,10 +399,9 @@ class Sender:
     def flush(self, wait_s: float) -> int:
         """Wait for what was sent; returns how many messages have not arrived yet: none after a failure for good, when
         some will never be told of."""
-        waiting = 0
         with errors("Kafka producer"), self._failures():
-            waiting = self._producer.flush(wait_s)
-        return waiting
+            left = self._producer.flush(wait_s)
+        return 0 if self.failure is not None else left
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
