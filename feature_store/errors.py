@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from feature_store.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class FeatureStoreError(Exception):
@@ -123,6 +123,14 @@ def missing_dependency(error: ModuleNotFoundError, needed_by: str, extra: str = 
         bringing = [extra]
     hint = f"pip install 'feature-store[{bringing[0]}]'" if bringing else f"pip install {module}"
     return MissingDependencyError(needed_by, expected=str(error.name), got="not installed", hint=hint)
+
+
+def did_you_mean(typed: str, known: Iterable[str]) -> str:
+    """`did you mean 'ranking'?` when one of the known names is close to what was typed, else nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(typed, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 class StreamError(FeatureStoreError):

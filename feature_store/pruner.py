@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.pruned import columns_of, pruned, pruning_of, service_digest
 from feature_store.engines.sources import parquet_rows
-from feature_store.errors import ConflictError, NotFoundError, RefusedError, extra
+from feature_store.errors import ConflictError, NotFoundError, RefusedError, did_you_mean, extra
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import Importances, checked
 from feature_store.pruning.plan import (
@@ -329,7 +329,11 @@ class Pruner:
         if len(found) != 1:
             known = ", ".join(one.id for one in plans)
             raise NotFoundError(
-                f"prune plan {plan}", expected=f"one of {known}" if known else "a plan", got=f"{len(found)}"
+                f"prune plan {plan}",
+                expected=f"the id of one plan: {known}" if known else "a plan",
+                got=f"{len(found)} that begin so" if found else "none",
+                hint=did_you_mean(plan, [one.id for one in plans])
+                or ("" if known else "make one: `feature-store prune plan`"),
             )
         return found[0]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feature_store.errors import DataError, RequestError
+from feature_store.errors import DataError, RequestError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,7 +83,8 @@ def _read_argument(argument: str, types: Mapping[str, DType]) -> tuple[str, Any]
     name, _, text = argument.partition("=")
     if name not in types:
         known = ", ".join(f"{known}=…" for known in types)
-        raise RequestError(f"argument {argument}", expected=known or "no entity rows", got=repr(name))
+        hint = did_you_mean(name, types)
+        raise RequestError(f"argument {argument}", expected=known or "no entity rows", got=repr(name), hint=hint)
     if text.startswith("["):
         import orjson
 

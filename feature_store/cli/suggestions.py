@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from feature_store.errors import did_you_mean
 
 
 def suggestion(error: BaseException) -> str:
     """`did you mean 'features'?` of a usage error, or nothing."""
     known, typed = _choices(error)
     return did_you_mean(typed, known)
-
-
-def did_you_mean(typed: str, known: Iterable[str]) -> str:
-    """`did you mean 'ranking'?` when one of the known names is close to what was typed, else nothing."""
-    close = difflib.get_close_matches(typed, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def plain(message: str) -> str:

@@ -14,7 +14,7 @@ from feature_store.definitions.pruning import Pruning
 from feature_store.definitions.service import FeatureService
 from feature_store.definitions.source import KafkaSource, ParquetSource
 from feature_store.definitions.stream_view import StreamFeatureView
-from feature_store.errors import DefinitionError, NotFoundError
+from feature_store.errors import DefinitionError, NotFoundError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -222,7 +222,8 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
         NotFoundError: there is none; it lists those there are.
     """
     if name not in items:
-        raise NotFoundError(name, expected=f"a {kind}: {', '.join(items) or 'none is defined'}", got=repr(name))
+        expected = f"a {kind}: {', '.join(items) or 'none is defined'}"
+        raise NotFoundError(name, expected=expected, got=repr(name), hint=did_you_mean(name, items))
     return items[name]
 
 

@@ -90,6 +90,18 @@ class Finish(Protocol):
         """
         ...
 
+    def check(self, labels: pa.RecordBatch, first: int) -> None:
+        """See to it, before anything is joined, that labels have the fields that requests carry.
+
+        Args:
+            labels: label rows, with all their columns.
+            first: the number of the first label, for errors.
+
+        Raises:
+            DataError: a value is null, and the field has no default; or is of a wrong type.
+        """
+        ...
+
 
 class Join(NamedTuple):
     """What an engine is asked for.

@@ -81,6 +81,10 @@ def join(asked: Join) -> LocalJoined:
     """See join.JoinEngine."""
     table, where = asked.labels.rows, asked.labels.where
     times = label_times(table[asked.timestamp], f"{where}: column {asked.timestamp}")
+    first = 0
+    for batch in table.to_batches():
+        asked.finish.check(batch, first)
+        first += len(batch)
     entities: dict[tuple[str, ...], EntityCodes] = {}
     seen = []
     for view in asked.views:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.aggregates.windows import Windows
-from feature_store.errors import DamagedPlanError, NotFoundError, NotPublishedError
+from feature_store.errors import DamagedPlanError, NotFoundError, NotPublishedError, did_you_mean
 from feature_store.registry.soundness import MOST_BYTES, UnsoundError, refuse_unsound
 
 if TYPE_CHECKING:
@@ -257,7 +257,10 @@ class ServingPlan:
                 return service
         known = ", ".join(service.name for service in self.services)
         raise NotFoundError(
-            f"project {self.project}", expected=f"a feature service: {known or 'none is applied'}", got=repr(name)
+            f"project {self.project}",
+            expected=f"a feature service: {known or 'none is applied'}",
+            got=repr(name),
+            hint=did_you_mean(name, [service.name for service in self.services]),
         )
 
     def dropped_by(self, view: str, feature: str) -> str | None:

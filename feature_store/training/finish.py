@@ -86,6 +86,11 @@ class ServedColumns:
             features.append(_filled(values, column.dtype, column.default).cast(arrow_type(column.dtype)))
         return Finished(pa.RecordBatch.from_arrays([*labels.columns, *features], schema=self.schema), missing)
 
+    def check(self, labels: pa.RecordBatch, first: int) -> None:
+        """See Finish."""
+        for item in self.requests.values():
+            self._request_column(item, labels, first)
+
     def _run(self, name: str, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Outputs:
         transform = self._service.transforms[name]
         inputs, shown = {}, {}

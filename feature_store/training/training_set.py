@@ -216,6 +216,9 @@ def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:
     if isinstance(given, str) and _SQL.match(given):
         return Query(given, folder)
     if isinstance(given, (str, Path)):
+        if "://" not in str(given) and not Path(given).exists():
+            hint = f"a relative path is taken from the current folder, {Path.cwd()}"
+            raise DataError(f"labels {given}", problem="there is no such file or folder", hint=hint)
         return Path(given)
     with reading("labels"):
         if type(given).__name__ == "DataFrame" and hasattr(given, "iloc"):  # Arrow would keep pandas's index

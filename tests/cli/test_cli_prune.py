@@ -154,7 +154,7 @@ def test_a_plan_fits_in_a_time_that_is_measured(run: Any, tmp_path: Path) -> Non
         (["plan", *SERVICE, "--request", "user", "--keep", "1"], "expected ENTITY=COUNT"),
         (["show", *SERVICE, "--request", "user=1"], "expected how many of item"),
         (["rollback", *SERVICE], "expected a prune plan that is applied, got none"),
-        (["apply", "1234"], "prune plan 1234: expected a plan, got 0"),
+        (["apply", "1234"], "prune plan 1234: expected a plan, got none"),
         (["import", "importance.csv", *SERVICE], "row 2 goode (1); missing: better"),
     ],
 )
