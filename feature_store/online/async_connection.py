@@ -1,11 +1,14 @@
-"""Connections of asyncio and uvloop: each receives straight into a request's parser; and a bounded pool of them."""
+"""Connections of asyncio and uvloop: each receives straight into a request's parser; and a bounded pool of them.
+
+Timers are set to a time rather than after a delay: uvloop counts delays from the time when its loop last woke, so that
+they end too early in a process that was busy since. The clock of both loops is that of `time.monotonic`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -54,7 +57,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         """A connection to one address of an endpoint: a Sentinel's, say."""
         connection = cls(endpoint)
         try:
-            async with asyncio.timeout(limit.left()):
+            async with asyncio.timeout_at(limit.at):
                 given = await connection._credentials(address)
                 await connection._connect(address, limit)
         except OnlineStoreError:
@@ -88,7 +91,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         places = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         for i, (*_, place) in enumerate(places):
             try:
-                async with asyncio.timeout(limit.share(len(places) - i).left()):
+                async with asyncio.timeout_at(limit.share(len(places) - i).at):
                     await self._loop.create_connection(
                         lambda: self,
                         str(place[0]),
@@ -130,7 +133,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._lost:
             raise self._endpoint.lost(self._lost)
         self._parser, self._done = parser, self._loop.create_future()
-        timer = self._loop.call_later(max(0.0, limit.at - time.monotonic()), self._expire, limit)
+        timer = self._loop.call_at(limit.at, self._expire, limit)
         self._transport.write(command)
         try:
             await self._done
@@ -291,7 +294,7 @@ class AsyncPool:
         """A connection that another request gives back; None: leave to make one."""
         waiter: asyncio.Future[AsyncConnection | None] = loop.create_future()
         self._waiting.append(waiter)
-        timer = loop.call_later(max(0.0, limit.at - time.monotonic()), self._too_late, waiter, limit)
+        timer = loop.call_at(limit.at, self._too_late, waiter, limit)
         try:
             return await waiter
         except BaseException:

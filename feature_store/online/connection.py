@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.02
 # Bytes of a long command that are sent before the clock is looked at again.
 _PIECE_BYTES = 1 << 14
-_PLAIN = int(getattr(socket, "MSG_DONTWAIT", 0))
+# The call returns at once with what the socket's buffer takes.
+_AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0))
 
 
 class Connection:
@@ -163,11 +164,13 @@ class Connection:
         return reply
 
     def _send(self, command: bytes, limit: Limit) -> None:
-        self._hold(limit)
+        left = limit.at - time.monotonic()
+        if abs(left - self._limit_s) > _TOLERANCE * left:
+            self._hold(limit)
         sent = 0
         if self._is_kernels:
             try:
-                sent = self._socket.send(command, _PLAIN)
+                sent = self._socket.send(command, _AT_ONCE)
             except BlockingIOError:  # the buffer of the socket is full
                 sent = 0
             if sent == len(command):
@@ -181,10 +184,10 @@ class Connection:
     def _hold(self, limit: Limit) -> None:
         """See to it that the next call of the socket ends when the limit does."""
         left = limit.at - time.monotonic()
-        if abs(left - self._limit_s) <= _TOLERANCE * left:
-            return
         if left <= 0:
             raise TimeoutError
+        if abs(left - self._limit_s) <= _TOLERANCE * left:
+            return
         self._limit_s = left
         if not self._is_kernels:
             self._socket.settimeout(left)
