@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
@@ -168,6 +169,7 @@ def _kafka(store: FeatureStore) -> Iterator[Finding]:
 
 def _server(store: FeatureStore) -> Iterator[Finding]:
     yield from checks.of_server(store.online.info(), store.online.shown_url, store.online.ping_us())
+    yield from checks.of_clock(time.time_ns() // 1000 - store.online.now_us())
 
 
 def _memory(store: FeatureStore) -> Iterator[Finding]:

@@ -318,11 +318,12 @@ class FeatureStore:
         """Write the latest row of every entity, among those with event times in `[start, end)`, to the online store.
 
         Args:
-            start: None: from where the last materialization ended (or from the beginning), less `lookback`.
+            start: None: what is not materialized yet, the times of late rows that files brought since they were read,
+                and `lookback` before the last end again.
             end: None, or a time to come: now, by Redis's clock.
             views: names; None: every view that has a source.
             engine: `local` or `spark`; the configured one unless given.
-            lookback: how far before the last end to read again, for rows that came late.
+            lookback: how far before the last end to read again, for values that were changed within a file.
             report: is told of the progress.
 
         Raises:

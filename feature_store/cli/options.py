@@ -62,7 +62,7 @@ Lookback = Annotated[
     typer.Option(
         parser=read_duration,
         metavar="36h|7d",
-        help="How far before the last end to read again, for rows that came late.",
+        help="How far before the last end to read again, for values that changed within a file.",
     ),
 ]
 

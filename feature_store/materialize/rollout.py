@@ -244,6 +244,8 @@ def _fill_group(
         else:
             intervals = _intervals(segment.view, stored, finished)
         if was is None or segment.view in back or _adds_fields(was, segment) or segment.created > was.created:
+            # Rows of an earlier release have nothing noted beside them. A fill reads the source, and believes nobody.
+            intervals = intervals or until(registry.materialized(segment.view), now_us)
             fill(segment.view, new, intervals)
             files_read.pop(segment.view, None)  # the fill notes what it reads
         if was is None and segment.view not in back:

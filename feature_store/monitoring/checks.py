@@ -26,6 +26,8 @@ _MEMORY_HEADROOM = 0.9
 _MACHINE_HEADROOM = 0.75
 # On one machine or within a zone a round trip takes less; more is half of a 10 ms budget gone.
 _SLOW_PING_US = 5000
+# NTP keeps clocks within milliseconds of each other; of clocks that are further apart one is not set.
+_CLOCKS_APART_US = 5_000_000
 _CLIENTS_HEADROOM = 0.9
 # A worker merges so many messages in well under a second; more than that wait for somebody.
 _MUCH_LAG = 10_000
@@ -95,6 +97,19 @@ def of_memory(info: Mapping[str, Any], *, expire_keys: bool) -> Iterator[Finding
         about = f"{info['evicted_keys']:,} keys were dropped for want of memory since Redis started"
         hint = "rows are missing: give it memory, then materialize and backfill again"
         yield Finding("memory", "failed", about, hint)
+
+
+def of_clock(ahead_us: int) -> Iterator[Finding]:
+    """Whether this machine's clock and Redis's agree.
+
+    Args:
+        ahead_us: how far this machine's is ahead, microseconds.
+    """
+    if abs(ahead_us) > _CLOCKS_APART_US:
+        side = "ahead of" if ahead_us > 0 else "behind"
+        about = f"this machine's clock is {shown_age(abs(ahead_us) / 1e6)} {side} Redis's"
+        hint = "requests count ttls by the one, jobs end by the other: synchronise both (NTP)"
+        yield Finding("clock", "warning", about, hint)
 
 
 def of_persistence(info: Mapping[str, Any], append_only: str | None, save: str | None) -> Iterator[Finding]:

@@ -346,6 +346,13 @@ class Registry:
         except _TakenError:  # another process was first to insert one of that start: now there is one to merge with
             self._add_interval(view, start_us, end_us)
 
+    def materialized(self, view: str) -> list[Interval]:
+        """The intervals of a view that somebody had materialized, wherever to."""
+        chosen = sa.select(_INTERVALS.c.start_us, _INTERVALS.c.end_us)
+        of_view = sa.and_(_INTERVALS.c.project == self._project, _INTERVALS.c.view == view)
+        with self._errors(), self._engine.connect() as connection:
+            return merged((row.start_us, row.end_us) for row in connection.execute(chosen.where(of_view)))
+
     def materialized_had_it_stayed(self, view: str) -> list[Interval]:
         """The intervals that a view which was not stored for a while would be materialized over, had it stayed: what it
         was materialized over, and what other views were since."""

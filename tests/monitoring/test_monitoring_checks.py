@@ -172,3 +172,16 @@ def test_rows() -> None:
     found = list(checks.of_rows({"user": about, "counts": about, "shop": about | {"rows": 1}}, ["counts"]))
     assert states(found) == ["warning", "warning", "ok"]
     assert ["materialize" in one.hint for one in found] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "about"),
+    [(0.2, None), (-4, None), (3 * 86400, "3d ahead of"), (-3600, "1h behind")],
+)
+def test_clocks_that_are_apart_are_told(ahead_s: float, about: str | None) -> None:
+    found = list(checks.of_clock(int(ahead_s * 1e6)))
+    if about is None:
+        assert found == []
+    else:
+        assert found[0].state == "warning"
+        assert about in found[0].about
