@@ -68,6 +68,9 @@ class Plain:
         self.schema = pa.schema([*self._labels, *fields])
         return self
 
+    def check(self, labels: pa.RecordBatch, first: int) -> None:
+        """See Finish: the labels of these tests carry no fields of requests."""
+
     def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
         assert "number" not in labels.schema.names or labels["number"][0].as_py() == first
         batch = pa.RecordBatch.from_arrays([*labels.columns, *joined], schema=self.schema)
