@@ -234,8 +234,19 @@ def _judge(
         return _judge_view(name, action, details, old, new, rewritten)
     if kind == "stream_feature_views":
         return _judge_stream_view(name, action, details, old, new)
-    code = any(detail.path == "digest" for detail in details)
-    return "safe", "computed when asked for" + ("; model servers need the new code" if code else "")
+    return "safe", "computed when asked for" + _told_to_servers(action, details)
+
+
+# What of an on-demand view changes neither the function nor what it takes and returns.
+_ABOUT = {"function", "digest", "description", "owner", "tags"}
+
+
+def _told_to_servers(action: Action, details: tuple[AttributeChange, ...]) -> str:
+    """What the change of an on-demand view asks of model servers that run its function; see docs/on-demand.md."""
+    paths = {detail.path.split(".")[0] for detail in details}
+    if action != "update" or not paths - _ABOUT:
+        return "; servers with the old code serve on until the new is deployed" if "digest" in paths else ""
+    return "; servers with the old code cannot answer: give the changed view a new name"
 
 
 def _service_changes(
