@@ -14,6 +14,7 @@ from feature_store.applying import Applied, Fills, with_definitions, with_prunin
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find
 from feature_store.definitions.dtypes import MICROSECOND, given_microseconds
+from feature_store.definitions.files import passed_over
 from feature_store.definitions.loading import load_definitions
 from feature_store.definitions.pruned import pruned, refuse_unbound
 from feature_store.errors import (
@@ -259,7 +260,15 @@ class FeatureStore:
         return self._checked(with_version(newest, earlier, self.definitions, self._readers()), check_sources)
 
     def _checked(self, target: Target, check_sources: bool) -> Target:
-        return target.with_sources_checked(self.config.folder) if check_sources else target
+        if check_sources:
+            target = target.with_sources_checked(self.config.folder)
+        if self.config.definitions or all(change.action != "delete" for change in target.changes.changes):
+            return target
+        # Something goes: it may be in a file that the default does not read.
+        if names := ", ".join(path.name for path in passed_over(self.config.folder)):
+            note = f"Not read, because they make no definitions: {names}. If they do, name them under `definitions:`."
+            target = replace(target, changes=replace(target.changes, notes=(*target.changes.notes, note)))
+        return target
 
     def _readers(self) -> dict[str, list[str]]:
         """Who is known to read each service: the models whose importances are kept."""

@@ -260,6 +260,15 @@ def test_what_is_destructive_is_done_only_when_allowed(folder: Path) -> None:
         assert served(store) == {"price": [1.5]}
 
 
+def test_a_plan_that_deletes_names_the_files_that_were_not_read(folder: Path) -> None:
+    (folder / "factory.py").write_text("from features import *\nmade = print\n")
+    with FeatureStore(folder) as store:
+        assert not store.plan().notes
+        store.apply()
+        define(folder, HEAD + STATS)
+        assert "factory.py" in str(store.plan())
+
+
 # -- the way back ----------------------------------------------------------------------------------------------------
 
 

@@ -258,9 +258,10 @@ def _service_changes(
     readers: Sequence[str],
 ) -> list[Change]:
     """The change of a service, if there is one: a column's type may change though its definition stays."""
-    kind, known = "FeatureService", f"; known readers: {', '.join(readers)}" if readers else ""
+    kind = "FeatureService"
     if old is None or was is None:
         return [Change("create", kind, name, "safe", "can be asked for at once")] if becomes is not None else []
+    known = _known_readers(old.feature_services[name].tags.get("model"), readers)
     if becomes is None:
         reason = f"can be asked for no more{known}"
         hint = "Delete it when nobody asks for it: feature_store_client_request_seconds counts requests by service."
@@ -281,6 +282,12 @@ def _service_changes(
     if columns:
         reason = f"columns are added with the next request; a model that takes the whole matrix gets them too{known}"
     return [Change("update", kind, name, "safe", reason, details)]
+
+
+def _known_readers(tag: str | None, readers: Sequence[str]) -> str:
+    """Who is known to read a service: the model of its tag, as in the lineage, and those that the caller names."""
+    known = list(dict.fromkeys([*([f"model {tag}"] if tag else []), *readers]))
+    return f"; known readers: {', '.join(known)}" if known else ""
 
 
 def _judge_entity(

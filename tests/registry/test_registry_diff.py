@@ -235,8 +235,11 @@ def test_a_change_that_breaks_readers_names_them_and_the_way_to_do_without() -> 
     assert 'add FeatureService("ranking_v2", features=[profile[["b"]].rename({"b": "bee"})])' in change.hint
     (gone,) = plan_changes(old, DefinitionSet([view()]), readers).changes
     assert (gone.effect, "model ranker-7" in gone.reason) == ("destructive", True)
-    (whole,) = plan_changes(old, new).destructive
-    assert "known readers" not in whole.reason
+    (unknown,) = plan_changes(old, new).destructive
+    assert "known readers" not in unknown.reason
+    tagged = DefinitionSet([view(), service(view(), tags={"model": "ranker-8"})])
+    (gone,) = plan_changes(tagged, DefinitionSet([view()]), readers).changes
+    assert gone.reason.endswith("known readers: model ranker-8, model ranker-7")
 
 
 def test_the_plan_is_shown_line_by_line_with_a_summary() -> None:
