@@ -19,10 +19,11 @@ import orjson
 import pyarrow as pa
 from confluent_kafka import Producer
 
+from benchmarks.kafka import children, command_line, merged_up_to
 from benchmarks.soak.world import LAYOUTS, TOPIC, USERS, Shared, price, write_definitions, write_version
 from feature_store import FeatureStore
 from feature_store.definitions.pruned import pruning_of
-from feature_store.errors import OnlineStoreError, StaleWriteError
+from feature_store.errors import NotPublishedError, OnlineStoreError, StaleWriteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +64,7 @@ class Actor(threading.Thread):
         for _ in range(_TRIES):
             try:
                 act()
-            except StaleWriteError:
+            except (StaleWriteError, NotPublishedError):  # an apply is between the registry and Redis
                 self.done[f"{what} again, for a new plan"] += 1
             except OnlineStoreError:
                 if not self.shared.is_outage:
@@ -181,15 +182,24 @@ class Clicks(Actor):
 
 
 class Streams(Actor):
-    """`feature-store stream`, of which a worker, or the whole, is killed now and then, and started again."""
+    """`feature-store stream`, of which a worker, or the whole, is killed now and then, and started again.
+
+    It is killed when it has merged something since it was started, after a random time: on a busy machine it would be
+    killed for ever before it begins.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
         super().__init__(folder, seed)
-        self._process = self._launched()
+        self._store = FeatureStore(folder)
+        self._process, self._merged = self._launched(), 0
 
     def step(self) -> None:
         """Live for a while, then be killed."""
         self.over.wait(self.chance.uniform(_KILL_S / 2, _KILL_S * 1.5))
+        while self._process.poll() is None and not self._has_merged() and not self.over.wait(1.0):
+            pass
+        if self.over.is_set():
+            return
         if self._process.poll() is not None:
             if not self.shared.is_outage:
                 log = (self.folder / "stream.log").read_text()[-1500:]
@@ -206,6 +216,17 @@ class Streams(Actor):
         self.done["streams killed"] += 1
         self._process = self._launched()
 
+    def _has_merged(self) -> bool:
+        """Whether fences went on since the last kill."""
+        try:
+            merged = sum(merged_up_to(self._store).values())
+        except OnlineStoreError:
+            if not self.shared.is_outage:
+                raise
+            return False
+        went_on, self._merged = merged > self._merged, max(merged, self._merged)
+        return went_on
+
     def stop(self) -> None:
         """End it as an operator does."""
         self._process.terminate()
@@ -213,6 +234,8 @@ class Streams(Actor):
             self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        self._store.close()
 
     def _launched(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", _MAIN, "stream", "--repo", str(self.folder), "--workers", "2", "--json"]
@@ -221,8 +244,6 @@ class Streams(Actor):
 
 
 def _workers(pid: int) -> list[int]:
-    from running import children, command_line
-
     return [child for child in children(pid) if b"spawn_main" in command_line(child)]
 
 

@@ -18,7 +18,7 @@ TOPIC, PARTITIONS = "clicks", 4
 PROJECT = "soak"
 TTL_S = 4
 # Of an outage, until everybody is connected again and has the plan.
-OUTAGE_S = 15.0
+OUTAGE_S = 40.0
 _DEFINITIONS = """
 from datetime import timedelta
 from feature_store import *
