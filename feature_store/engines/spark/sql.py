@@ -12,7 +12,6 @@ expressions. So Spark shares the work out, and each task runs what the local eng
 from __future__ import annotations
 
 import contextlib
-import secrets
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -160,7 +159,8 @@ def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, star
 def _run_on_parts(
     session: Session, asked: Selection, shares: tuple[tuple[str, ...], ...], column: str, folder: Path
 ) -> None:
-    cut = folder.with_name(f"{folder.name}.cut-{secrets.token_hex(8)}")
+    cut = folder.with_name(f"{folder.name}.cut")
+    shutil.rmtree(cut, ignore_errors=True)  # of a job that was killed
     try:
         _run(session, Cut(asked, shares, column, len(shares), cut), len(shares))
         _run(session, Select(asked, (), cut, folder), len(shares))
