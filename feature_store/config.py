@@ -9,6 +9,7 @@
       timeout_ms: 1000
     engine: local                                 # or spark
     definitions: features.py                      # or a folder, a glob, a module, a package, or a list of these
+    local: {memory_limit: 512MB}                  # DuckDB's; what it cannot hold goes to disk
     spark: {spark.executor.memory: 4g}
     kafka: {bootstrap.servers: "localhost:9092"}
     streaming: {dead_letters: "{topic}.dead-letter"}
@@ -78,6 +79,11 @@ _QUANTITY = re.compile(r"(?i)\d{1,12}(\.\d{1,6})?\s?([kmgt]i?b?|b|ms|us|s|min|h|
 # Where a value from the environment may be secret. A project's name or an engine's cannot be.
 _MAY_BE_SECRET = ("registry", "online_store", "spark", "kafka", "streaming")
 
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B)", re.IGNORECASE)
+_UNITS = {f"{unit}B": 1000**power for power, unit in enumerate("KMGT", 1)}
+_UNITS |= {f"{unit}IB": 1024**power for power, unit in enumerate("KMGT", 1)}
+_LEAST_MEMORY = 64_000_000  # with less, DuckDB cannot begin to sort
+
 Options = dict[str, str | int | float | bool]
 
 
@@ -114,6 +120,25 @@ class OnlineStoreConfig(_Section):
         return self
 
 
+class LocalConfig(_Section):
+    """How the local engine computes.
+
+    Attributes:
+        memory_limit: what DuckDB may hold in memory while it sorts rows; the rest goes to disk, into `.feature_store`.
+            `512MB`, `2GB` or `1.5GiB`; at least 64 MB. A job takes some 500 MB beside it.
+    """
+
+    memory_limit: str = "512MB"
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_a_size(cls, text: str) -> str:
+        found = _SIZE.fullmatch(text.strip())
+        if found is None or float(found[1]) * _UNITS[found[2].upper()] < _LEAST_MEMORY:
+            raise ValueError("a size of at least 64MB, such as 512MB or 2GB")
+        return text.strip()
+
+
 class StreamingConfig(_Section):
     """How events are streamed.
 
@@ -138,6 +163,7 @@ class Config(_Section):
         spark: Spark's settings, passed through; those that begin with `kafka.` are options of its source of streams.
         kafka: the Kafka client's settings, passed through.
         streaming: how events are streamed.
+        local: how the local engine computes.
     """
 
     project: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
@@ -148,6 +174,7 @@ class Config(_Section):
     spark: Options = Field(default_factory=dict, repr=False)
     kafka: Options = Field(default_factory=dict, repr=False)
     streaming: StreamingConfig = StreamingConfig()
+    local: LocalConfig = LocalConfig()
 
     _folder: Path = PrivateAttr(default=Path())
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -347,7 +374,11 @@ def _expectation(detail: ErrorDetails) -> str:
 
 
 def _nearest(path: list[str]) -> str:
-    sections: dict[str, type[BaseModel]] = {"online_store": OnlineStoreConfig, "streaming": StreamingConfig}
+    sections: dict[str, type[BaseModel]] = {
+        "online_store": OnlineStoreConfig,
+        "streaming": StreamingConfig,
+        "local": LocalConfig,
+    }
     model = sections[path[0]] if len(path) > 1 else Config
     known = list(model.model_fields)
     close = difflib.get_close_matches(path[-1], known, n=1)

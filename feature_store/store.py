@@ -805,7 +805,7 @@ class FeatureStore:
         if name == "local":
             from feature_store.engines.local import LocalEngine
 
-            return LocalEngine()
+            return LocalEngine(self.config.local.memory_limit)
         if name == "spark":
             return self._spark
         raise NotFoundError("engine", expected="local or spark", got=repr(name))

@@ -36,6 +36,7 @@ def connected(
     """
     try:
         with duckdb.connect(config=dict(settings or {})) as connection:
+            connection.execute("SET enable_progress_bar = false")  # in a notebook it would print one
             connection.execute("SET TimeZone = 'UTC'")  # else times without a zone would be the machine's
             yield connection
     except duckdb.InterruptException:
@@ -55,3 +56,9 @@ def _was_interrupted(error: BaseException) -> bool:
 def first_line(message: str) -> str:
     """What DuckDB says is wrong; after it comes the query again."""
     return message.partition("\n")[0]
+
+
+def memory_hint(message: str) -> str:
+    """What to do when DuckDB says that its memory is full; empty for all else that it says."""
+    is_full = "Out of Memory" in message
+    return "give it more: `local: {memory_limit: 2GB}` in feature_store.yaml" if is_full else ""

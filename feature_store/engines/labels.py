@@ -25,6 +25,45 @@ def refuse_labels(schema: pa.Schema, where: str, wanted: Mapping[str, DType], ti
         refuse_column(f"{where}: column {name}", name, dtype, schema)
 
 
+def refuse_unstorable(schema: pa.Schema, where: str) -> None:
+    """Raise a DataError when labels have a column that no file of a training set can hold."""
+    for field in schema:
+        if pa.types.is_union(field.type) or pa.types.is_interval(field.type):
+            raise DataError(
+                f"{where}: column {field.name}", expected="a type that Parquet has", got=str(field.type), hint="drop it"
+            )
+
+
+def refuse_corrupt(rows: pa.Table, where: str, *, first: int = 0) -> None:
+    """Raise a DataError when a column of labels holds text that is not UTF-8, which no training set can give back.
+
+    Args:
+        rows: label rows.
+        where: what they are.
+        first: the number of the first, for errors.
+    """
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        row = first
+        for chunk in column.chunks:
+            try:
+                chunk.validate(full=True)
+            except pa.ArrowInvalid:
+                place = next(i for i in range(len(chunk)) if _is_corrupt(chunk.slice(i, 1)))
+                got = shown(chunk[place])
+                raise DataError(
+                    f"{where}: column {name}, row {row + place}", expected="text in UTF-8", got=got
+                ) from None
+            row += len(chunk)
+
+
+def _is_corrupt(values: pa.Array) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
 def label_times(values: pa.ChunkedArray, where: str, *, first: int = 0) -> NDArray[np.int64]:
     """The times of labels in microseconds.
 

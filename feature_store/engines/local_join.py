@@ -24,8 +24,9 @@ from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.duck import connected, first_line
 from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.join import Labels, Query
-from feature_store.engines.labels import label_times, label_values
+from feature_store.engines.labels import label_times, label_values, refuse_corrupt
 from feature_store.engines.local_sql import selected
+from feature_store.engines.plain import plain_table
 from feature_store.engines.row_groups import RowGroups
 from feature_store.engines.rows import (
     CREATED_TS,
@@ -40,7 +41,7 @@ from feature_store.engines.rows import (
     storage_type,
     within,
 )
-from feature_store.engines.sources import dictionary_columns, reading
+from feature_store.engines.sources import INT96_UNIT, dictionary_columns, path_rows, reading
 from feature_store.engines.windows import visible_us, windows_of_labels
 from feature_store.errors import DataError
 
@@ -71,14 +72,16 @@ def read_labels(given: pa.Table | Path | Query) -> Labels:
     if isinstance(given, Query):
         return _queried(given)
     if isinstance(given, Path):
-        with reading(f"labels {given}"):
-            given_rows = pq.read_table(given)
-        return Labels(f"labels {given}", given_rows.schema, given_rows)
+        where = f"labels {given}"
+        with path_rows(where, given).unchanged(), reading(where):
+            table = plain_table(pq.read_table(given, coerce_int96_timestamp_unit=INT96_UNIT))
+        refuse_corrupt(table, where)
+        return Labels(where, table.schema, table)
     return Labels("labels", given.schema, given)
 
 
-def join(asked: Join) -> LocalJoined:
-    """See join.JoinEngine."""
+def join(asked: Join, memory_limit: str) -> LocalJoined:
+    """See join.JoinEngine. `memory_limit` is DuckDB's, for the SQL of views."""
     table, where = asked.labels.rows, asked.labels.where
     times = label_times(table[asked.timestamp], f"{where}: column {asked.timestamp}")
     first = 0
@@ -96,7 +99,7 @@ def join(asked: Join) -> LocalJoined:
                     for entity in view.view.entities
                 ]
             )
-        seen.append(_seen(view, _Labels(entities[keys], times), asked.work, asked.report))
+        seen.append(_seen(view, _Labels(entities[keys], times), asked, memory_limit))
     return _finished(asked, seen)
 
 
@@ -163,12 +166,12 @@ class _Part(NamedTuple):
 class _Source:
     """One view's source, for labels of certain entities and times."""
 
-    def __init__(self, asked: ViewJoin, labels: _Labels, work: Path, report: Report) -> None:
-        self.asked, self.labels, self._report = asked, labels, report
+    def __init__(self, asked: ViewJoin, labels: _Labels, whole: Join, memory_limit: str) -> None:
+        self.asked, self.labels, self._report = asked, labels, whole.report
         view, rows = asked.view, asked.rows
         self._start_us, self._end_us = visible_us(view, int(labels.times.min()), int(labels.times.max()))
         if isinstance(view, FeatureView) and view.sql is not None:
-            rows = selected(view, rows, work, self._start_us, self._end_us)
+            rows = selected(view, rows, whole.work, self._start_us, self._end_us, memory_limit)
         columns = source_columns(view, rows.schema, rows.where)
         self.where = rows.where
         self.groups = RowGroups(rows, columns.event_timestamp, self._start_us, self._end_us)
@@ -260,12 +263,12 @@ def _numbers_at(column: pa.Array, places: Numbers, there: pa.Buffer) -> pa.Array
     return pa.Array.from_buffers(column.type, len(values), [there, pa.py_buffer(values)])
 
 
-def _seen(asked: ViewJoin, labels: _Labels, work: Path, report: Report) -> _Seen:
+def _seen(asked: ViewJoin, labels: _Labels, whole: Join, memory_limit: str) -> _Seen:
     types = [asked.view.field(name).dtype for name in asked.fields]
     if not len(labels.times):
         return _Seen([pa.array([], storage_type(dtype)) for dtype in types], np.array([], np.int64))
-    source = _Source(asked, labels, work, report)
-    return _windows(source, types) if asked.view.aggregations else _rows(source, types, report)
+    source = _Source(asked, labels, whole, memory_limit)
+    return _windows(source, types) if asked.view.aggregations else _rows(source, types, whole.report)
 
 
 def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:

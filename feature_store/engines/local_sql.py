@@ -10,16 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
-from feature_store.engines.duck import connected, first_line
+from feature_store.engines.chunks import ChunkWriter
+from feature_store.engines.duck import connected, first_line, memory_hint
 from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import Rows, reading
+from feature_store.engines.sources import file_rows, reading
 from feature_store.engines.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
-from feature_store.private import private_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +27,10 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.join import Query
+    from feature_store.engines.sources import Rows
 
 MEMORY_LIMIT = "1GB"
-_BATCH_ROWS = 128 * 1024
+_BATCH_ROWS, _GROUP_ROWS = 4096, 128 * 1024  # the first small, since rows may be wide
 
 
 class Selection(NamedTuple):
@@ -66,7 +65,7 @@ def selection(view: FeatureView, rows: Rows, start_us: int, end_us: int) -> Sele
     return Selection(view, sql.text, sql.where, columns, start_us, end_us)
 
 
-def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us: int) -> Rows:
+def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us: int, memory_limit: str) -> Rows:
     """What a view's SQL makes of its source.
 
     Args:
@@ -74,16 +73,16 @@ def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us:
         rows: its source.
         folder: where the result is written, and what does not fit in memory meanwhile.
         start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
+        memory_limit: of DuckDB, in its words.
 
     Raises:
         DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
     """
     target = folder / f"{view.name}.selected.parquet"
-    asked = selection(view, rows, start_us, end_us)
-    schema = write_selected(asked, rows.dataset.files, target, folder)
-    return Rows(
-        asked.where, schema, pq.read_metadata(target).num_rows, dataset=ds.dataset(str(target), format="parquet")
-    )
+    with rows.unchanged():
+        asked = selection(view, rows, start_us, end_us)
+        write_selected(asked, rows.dataset.files, target, folder, {"memory_limit": memory_limit})
+    return file_rows(asked.where, [target])
 
 
 def write_selected(
@@ -163,7 +162,7 @@ def literal(text: str) -> str:
 
 
 def _failure(where: str, expected: str = "SQL that runs on the source") -> Callable[[str], DataError]:
-    return lambda message: DataError(where, expected=expected, got=first_line(message))
+    return lambda message: DataError(where, expected=expected, got=first_line(message), hint=memory_hint(message))
 
 
 def _settings(spill: Path) -> dict[str, Any]:
@@ -198,9 +197,9 @@ def _schema(found: duckdb.DuckDBPyRelation) -> pa.Schema:
 
 
 def _write(found: duckdb.DuckDBPyRelation, schema: pa.Schema, target: Path) -> None:
-    with reading(str(target)), pq.ParquetWriter(private_file(target), schema) as writer:
+    with reading(str(target)), ChunkWriter(target, schema, _GROUP_ROWS) as chunks:
         for batch in found.to_arrow_reader(_BATCH_ROWS):
-            writer.write_batch(batch)
+            chunks.add(batch)
 
 
 def _within(field: pa.Field, start_us: int, end_us: int) -> str:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.engines.duck import connected
+from feature_store.engines.duck import connected, memory_hint
+from feature_store.engines.local_latest import CHUNK_ROWS
 from feature_store.engines.rows import (
     EVENT_TS,
     SEQUENCE,
@@ -30,19 +31,18 @@ if TYPE_CHECKING:
 
     from feature_store.engines.engine import Stage
 
-_MEMORY_LIMIT = "512MB"
 # Events whose windows are computed together, with all others of their entities: some 100 MB.
 _EVENTS = 1 << 20
 
 
-def stage_windows(asked: Stage, target: Path, spill: str, chunk_rows: int) -> int:
+def stage_windows(asked: Stage, target: Path, spill: Path, memory_limit: str) -> int:
     """Write the windows of every entity that has events, or had some when the interval began, as of its end.
 
     Args:
         asked: see Stage.
         target: the file to make.
         spill: a folder for events that do not fit in memory while they are sorted.
-        chunk_rows: entities of a row group.
+        memory_limit: of DuckDB, in its words.
 
     Returns:
         how many events were in the interval.
@@ -50,9 +50,9 @@ def stage_windows(asked: Stage, target: Path, spill: str, chunk_rows: int) -> in
     view = asked.view
     reader = _EventReader(asked)
     with pq.ParquetWriter(target, windows_schema(view), compression="lz4") as writer:
-        for rows in _by_entity(reader, spill):
+        for rows in _by_entity(reader, spill, memory_limit):
             entities, firsts = _numbered(rows, view.join_keys)
-            writer.write_table(windows_of_entities(view, rows, entities, firsts, asked.end_us), chunk_rows)
+            writer.write_table(windows_of_entities(view, rows, entities, firsts, asked.end_us), CHUNK_ROWS)
     return reader.in_interval
 
 
@@ -89,7 +89,7 @@ class _EventReader:
         asked.report.finished()
 
 
-def _by_entity(reader: _EventReader, spill: str) -> Iterator[pa.Table]:
+def _by_entity(reader: _EventReader, spill: Path, memory_limit: str) -> Iterator[pa.Table]:
     """Events sorted by entity, many at once and never some of an entity without the others."""
     schema = checked_schema(reader.columns)
     names = [f"c{i}" for i, _ in enumerate(schema)]  # DuckDB takes `likes` and `Likes` for one name
@@ -100,12 +100,13 @@ def _by_entity(reader: _EventReader, spill: str) -> Iterator[pa.Table]:
     keys = [name for name, field in zip(names, schema, strict=True) if field.name in reader.join_keys]
     order = ", ".join([*keys, names[schema.get_field_index(EVENT_TS)], names[schema.get_field_index(SEQUENCE)]])
     settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": _MEMORY_LIMIT,
-        "temp_directory": spill,
+        "memory_limit": memory_limit,
+        "temp_directory": str(spill),
     }
 
     def failure(message: str) -> BaseException:
-        return reader.error or DataError(f"windows of {reader.name}", problem=f"DuckDB cannot compute them: {message}")
+        problem = f"DuckDB cannot compute them: {message}"
+        return reader.error or DataError(f"windows of {reader.name}", problem=problem, hint=memory_hint(message))
 
     with connected(failure, settings) as connection:
         connection.register("events", events)

@@ -121,7 +121,9 @@ def _joined(a: pa.Schema, b: pa.Schema) -> pa.Schema:
 
 
 def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows that Parquet can hold: times in seconds it would turn into milliseconds, which may overflow."""
+    """Rows that Parquet can hold, and every reader of Parquet can read: times in seconds it would turn into
+    milliseconds, which may overflow, and text that is not UTF-8 most readers refuse with the whole file."""
+    rows = pa.RecordBatch.from_arrays([_readable(column) for column in rows.columns], schema=rows.schema)
     schema = pa.schema([pa.field(field.name, _storable_type(field.type)) for field in rows.schema])
     try:
         arrays = [array.cast(kind) for array, kind in zip(rows.columns, schema.types, strict=True)]
@@ -131,9 +133,25 @@ def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
         return _as(rows, pa.schema([new if new.type == old.type else _text(new) for new, old in changes]))
 
 
+def _readable(values: pa.Array) -> pa.Array:
+    """The same values, with `\\xe9` for a byte that is not UTF-8."""
+    try:
+        values.validate(full=True)
+        return values
+    except pa.ArrowInvalid:
+        pass
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        raw = values.cast(pa.large_binary()).to_pylist()
+        return pa.array([one if one is None else one.decode(errors="backslashreplace") for one in raw], values.type)
+    # A list of texts: nothing else that fits a declared type has text in it.
+    return pa.array([_readable(one.values).to_pylist() if one.is_valid else None for one in values], values.type)
+
+
 def _storable_type(found: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(found) and found.unit == "s":
         return pa.timestamp("ms", found.tz)
+    if pa.types.is_decimal256(found):  # DuckDB and polars refuse files with more than 38 digits
+        return pa.string()
     return pa.date32() if pa.types.is_date(found) else found
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.definitions.dtypes import FLOAT32_MAX
-from feature_store.engines.rows import SourceColumns, storage_type, without_text_views
-from feature_store.engines.sources import batch_rows, between, reading
+from feature_store.engines.rows import SourceColumns, storage_type
+from feature_store.engines.sources import between, file_batches, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 # Integers up to these are exact as floats.
 _EXACT = {"Float32": 1 << 24, "Float64": 1 << 53}
-_READ_AHEAD = 2
 
 
 class _Group(NamedTuple):
@@ -53,8 +52,8 @@ class RowGroups:
     """
 
     def __init__(self, rows: Rows, event_timestamp: str, start_us: int, end_us: int) -> None:
-        self._where = rows.where
-        with reading(rows.where):
+        self._rows = rows
+        with rows.unchanged(), reading(rows.where):
             self._files = list(rows.dataset.get_fragments())
             self._groups = [
                 _Group(i, group.id, group.num_rows)
@@ -78,12 +77,12 @@ class RowGroups:
         for batch in self._read(columns, [self._groups[i] for i in groups]):
             until = done + int(np.searchsorted(places[done:], first + len(batch)))
             if until > done:
-                yield without_text_views(batch).take(pa.array(places[done:until] - first))
+                yield batch.take(pa.array(places[done:until] - first))
             first, done = first + len(batch), until
 
     def fits(self, column: str, dtype: DType) -> bool:
         """Whether the types, or the statistics of all row groups, say that every value of a column is of a type."""
-        with reading(self._where):
+        with reading(self._rows.where):
             return all(
                 _type_fits(file.physical_schema.field(column).type, dtype)
                 or _statistics_fit(file, column, dtype, [group.number for group in self._groups if group.file == i])
@@ -109,20 +108,9 @@ class RowGroups:
 
     def _read(self, columns: Sequence[str], groups: Sequence[_Group]) -> Iterator[pa.RecordBatch]:
         names = list(dict.fromkeys(columns))
-        with reading(self._where):
+        with self._rows.unchanged(), reading(self._rows.where):
             for i, of_file in groupby(groups, lambda group: group.file):
-                schema = self._files[i].physical_schema
-                scanner = (
-                    self._files[i]
-                    .subset(row_group_ids=[group.number for group in of_file])
-                    .scanner(
-                        schema=schema,
-                        columns=names,
-                        batch_size=batch_rows(pa.schema([schema.field(name) for name in names])),
-                        batch_readahead=_READ_AHEAD,
-                    )
-                )
-                yield from scanner.to_batches()
+                yield from file_batches(self._files[i], names, [group.number for group in of_file])
 
 
 def _wanted(file: Any, event_timestamp: str, start_us: int, end_us: int) -> Any:

@@ -19,6 +19,7 @@ from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp, largest_whole
 from feature_store.definitions.expected import unexpected
 from feature_store.engines.csv_text import parse
+from feature_store.engines.plain import plain, plain_batch, plain_type
 from feature_store.errors import DataError
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column
@@ -127,7 +128,7 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
         keys: the join keys, which must not be null.
         first: the place of the batch's first row in the source.
     """
-    batch = without_text_views(batch)
+    batch = plain_batch(batch)
     reasons: dict[int, str] = {}
     fitted: list[pa.Array] = []
     for name, dtype in columns.types.items():
@@ -167,7 +168,7 @@ def check_events(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str],
     outside = (times < EARLIEST_EVENT_US) | (times > LATEST_EVENT_US)
     if not outside.any():
         return Checked(good, bad)
-    rows = without_text_views(batch).take(pa.array(good[SEQUENCE].to_numpy()[outside] - first))
+    rows = plain_batch(batch).take(pa.array(good[SEQUENCE].to_numpy()[outside] - first))
     reason = f"{columns.event_timestamp}: expected an event between 1970-01-02 and 2106-02-07"
     more = rows.append_column(bad.schema.names[-1], pa.array([reason] * len(rows)))
     together = pa.Table.from_batches([bad, more]).combine_chunks().to_batches()[0]
@@ -208,13 +209,12 @@ def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, tex
     found = schema.field(name).type
     if text and dtype.element is not None:
         raise DataError(where, expected=f"values of {dtype}", got="text", hint="push arrays from a Parquet file")
-    if not text and not _can_fit(found, dtype):
-        raise DataError(where, expected=f"values of {dtype}", got=f"a column of {found}")
+    if not text and not _can_fit(plain_type(found), dtype):
+        raise DataError(where, expected=f"values of {dtype}", got=f"a column of {found}", hint=_hint(plain_type(found)))
 
 
 def _can_fit(found: pa.DataType, dtype: DType) -> bool:
-    if pa.types.is_dictionary(found):
-        return _can_fit(found.value_type, dtype)
+    """Whether values of a plain type can be of the declared one."""
     if pa.types.is_null(found):
         return True
     if dtype.element is not None:
@@ -223,14 +223,23 @@ def _can_fit(found: pa.DataType, dtype: DType) -> bool:
     numbers = pa.types.is_integer(found) or pa.types.is_floating(found)
     fits: dict[str, bool] = {
         "Bool": pa.types.is_boolean(found),
-        "String": _is_text(found),
+        "String": pa.types.is_string(found) or pa.types.is_large_string(found),
         "Timestamp": pa.types.is_timestamp(found) or pa.types.is_date(found),
     }
     return fits.get(dtype.name, bool(numbers or pa.types.is_decimal(found)))
 
 
-def _is_text(found: pa.DataType) -> bool:
-    return bool(pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found))
+def _hint(found: pa.DataType) -> str:
+    """What to do about a column whose type no declared type takes."""
+    if isinstance(found, pa.BaseExtensionType):
+        return f"store it as {found.storage_type}, if that is what it means"
+    if pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_fixed_size_binary(found):
+        return "decode it: text is a column of strings in UTF-8"
+    if pa.types.is_struct(found) or pa.types.is_map(found) or pa.types.is_union(found):
+        return "store what is wanted of it as a column of its own"
+    if pa.types.is_duration(found) or pa.types.is_time(found) or pa.types.is_interval(found):
+        return "store it as a number, of seconds say"
+    return ""
 
 
 # -- one column -----------------------------------------------------------------------------------------------------
@@ -247,7 +256,7 @@ def _read(values: pa.Array, dtype: DType, columns: SourceColumns) -> tuple[pa.Ar
 
 def fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
     """A column as `storage_type(dtype)`, and which values do not fit (what stands there does not matter)."""
-    return _fit(_plain(values), dtype)
+    return _fit(plain(values), dtype)
 
 
 def _fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
@@ -381,7 +390,8 @@ def shown(value: pa.Scalar) -> str:
             return f"[{', '.join(shown(item) for item in value.values[:_SHOWN])}]"
         if pa.types.is_date32(value.type):
             return str(value.cast(pa.int32()))
-        return str(value.cast(pa.binary() if _is_text(value.type) else pa.int64()))
+        is_text = pa.types.is_string(value.type) or pa.types.is_large_string(value.type)
+        return str(value.cast(pa.binary() if is_text else pa.int64()))
 
 
 def numpy_values(values: pa.Array, dtype: DType) -> Values:
@@ -404,23 +414,6 @@ def _objects(values: pa.Array, dtype: DType) -> np.ndarray[Any, Any]:
     return object_column(
         [None if item.values is None else item.values.to_numpy(zero_copy_only=False) for item in values]
     )
-
-
-def _plain(values: pa.Array) -> pa.Array:
-    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
-
-
-def without_text_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Arrow cannot yet take rows of columns of its newest types of text."""
-    wanted = [(field.name, _without_text_view(field.type)) for field in batch.schema]
-    arrays = [array.cast(kind) for array, (_, kind) in zip(batch.columns, wanted, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(wanted))
-
-
-def _without_text_view(found: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(found):
-        return pa.list_(_without_text_view(found.value_type))
-    return pa.string() if pa.types.is_string_view(found) else found
 
 
 def _nulls(values: pa.Array) -> Mask:

@@ -1,4 +1,8 @@
-"""Where rows come from: Parquet files of a source, or a table that is pushed. All become Arrow record batches."""
+"""Where rows come from: Parquet files of a source, or a table that is pushed. All become Arrow record batches, whose
+columns are plain (`plain.py`), and which are of about 16 MB each, whatever is in the rows.
+
+Reading takes place in `unchanged`: rows of a file that is another one in the end are an error.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +19,31 @@ import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.csv_text import csv_batches
+from feature_store.engines.batch_sizes import (
+    batch_rows,
+    columns_of_repeats,
+    group_row_bytes,
+    split,
+)
+from feature_store.engines.file_versions import FileVersion, file_versions, unchanged
+from feature_store.engines.plain import plain_batch, plain_schema
 from feature_store.engines.rows import TO_MICROSECONDS, source_columns
 from feature_store.engines.source_formats import refuse_tables, refuse_url
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from feature_store.definitions.source import ParquetSource
     from feature_store.definitions.stream_view import StreamFeatureView
 
-_BATCH_BYTES, _MOST_BATCH_ROWS = 16 << 20, 128 * 1024
 _BUFFER_BYTES = 1 << 20  # read at once of each column of a file
 # Spark's old timestamps count nanoseconds since 4713 BC: as nanoseconds since 1970 they would wrap.
-_INT96_UNIT = "us"
+INT96_UNIT = "us"
 _DAY_US = 86_400_000_000
+# Where a file does not say how large rows are, the first of a row group are measured, unless there are few.
+_PILOT_ROWS, _FEW_ROWS = 1024, 8192
 
 
 class Piece(NamedTuple):
@@ -41,12 +54,16 @@ class Piece(NamedTuple):
         row_groups: their numbers.
         rows: how many there are.
         first: the place of the first of them in the source.
+        version: the file as it was when it was cut.
+        row_bytes: how many bytes of memory a row takes, about.
     """
 
     file: str
     row_groups: tuple[int, ...]
     rows: int
     first: int
+    version: FileVersion
+    row_bytes: int = 1
 
 
 class Rows(NamedTuple):
@@ -59,6 +76,8 @@ class Rows(NamedTuple):
         dataset: files that hold them, or None.
         stream: else their batches.
         text: whether all columns are text that is to be parsed.
+        files: the files as they were when they were opened.
+        pushed: whether they come from a caller and not from a view's source.
     """
 
     where: str
@@ -67,29 +86,32 @@ class Rows(NamedTuple):
     dataset: Any = None
     stream: Iterable[pa.RecordBatch] = ()
     text: bool = False
-
-    @property
-    def pushed(self) -> bool:
-        """Whether they come from a caller and not from a view's source."""
-        return self.dataset is None
+    files: tuple[FileVersion, ...] = ()
+    pushed: bool = False
 
     def batches(self, columns: list[str], event_timestamp: str, start_us: int, end_us: int) -> Iterator[pa.RecordBatch]:
         """The rows, in the order of the source. Of files, those that cannot be in `[start_us, end_us)` are left out.
 
         Raises:
-            DataError: they cannot be read.
+            DataError: they cannot be read, or a file was changed meanwhile.
         """
         names = list(dict.fromkeys(columns))
-        with reading(self.where):
+        with self.unchanged(), reading(self.where):
             if self.dataset is None:
                 for batch in self.stream:
-                    yield batch.select(names)
+                    yield from split(plain_batch(batch.select(names)))
                 return
             # One file after the other, each with its own types: casting all to one type could round, and rows are
             # checked against the declared types anyway.
             for file in self.dataset.get_fragments():
                 inside = between(file.physical_schema.field(event_timestamp), start_us, end_us)
-                yield from _file_batches(file, names, inside)
+                chosen = file if inside is None else file.subset(filter=inside, schema=file.physical_schema)
+                for batch in file_batches(file, names, [group.id for group in chosen.row_groups]):
+                    yield batch if inside is None else batch.filter(inside)
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """See file_versions: for whoever reads the files in another way."""
+        return unchanged(self.where, self.files)
 
     def pieces(
         self, columns: list[str], event_timestamp: str, start_us: int, end_us: int, *, most_bytes: int
@@ -104,9 +126,12 @@ class Rows(NamedTuple):
         found: list[Piece] = []
         place = 0
         with reading(self.where):
-            for file, schema in zip(self.dataset.get_fragments(), self.schemas(columns), strict=True):
+            files = zip(self.dataset.get_fragments(), self.schemas(columns), self.files, strict=True)
+            for file, schema, version in files:
                 wanted = between(file.physical_schema.field(event_timestamp), start_us, end_us)
-                found += _pieces_of(file, most_bytes // row_bytes(schema), wanted, place)
+                row_bytes = _file_row_bytes(file, schema)
+                cut = _pieces_of(file, most_bytes // row_bytes, wanted, place, version)
+                found += [piece._replace(row_bytes=row_bytes) for piece in cut]
                 place += file.metadata.num_rows
         return found
 
@@ -127,10 +152,10 @@ class Rows(NamedTuple):
         return found
 
     def schemas(self, columns: list[str]) -> list[pa.Schema]:
-        """Of these columns in each file."""
+        """Of these columns in each file, plain."""
         names = dict.fromkeys(columns)
         found = [file.physical_schema for file in self.dataset.get_fragments()]
-        return [pa.schema([schema.field(name) for name in names]) for schema in found]
+        return [plain_schema(pa.schema([schema.field(name) for name in names])) for schema in found]
 
 
 def piece_rows(piece: Piece, where: str) -> Rows:
@@ -139,13 +164,14 @@ def piece_rows(piece: Piece, where: str) -> Rows:
     Raises:
         DataError: the file is not there, or is another.
     """
-    with reading(where):
+    files = (piece.version,)
+    with unchanged(where, files), reading(where):
         whole = _parquet([piece.file])
         (file,) = whole.get_fragments()
         part = ds.FileSystemDataset(
             [file.subset(row_group_ids=list(piece.row_groups))], whole.schema, whole.format, whole.filesystem
         )
-        return Rows(where, whole.schema, piece.rows, dataset=part)
+        return Rows(where, whole.schema, piece.rows, dataset=part, files=files)
 
 
 def source_rows_of(file: Any, where: str) -> Rows:
@@ -164,15 +190,11 @@ def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, f
     """
     takes_columns = not isinstance(view, FeatureView) or view.sql is None
     where = f"source {source.path}"
-    files = source_files(source, folder)
-    with reading(where):
-        dataset = _parquet([str(file) for file in files])
-        total = 0
-        for file in dataset.get_fragments():
-            if takes_columns:
-                source_columns(view, file.physical_schema, f"source {Path(file.path).name}")
-            total += file.metadata.num_rows
-        return Rows(where, dataset.schema, total, dataset=dataset)
+    rows = file_rows(where, source_files(source, folder))
+    for file in rows.dataset.get_fragments() if takes_columns else ():
+        with reading(where):
+            source_columns(view, file.physical_schema, f"source {Path(file.path).name}")
+    return rows
 
 
 def path_rows(where: str, path: Path) -> Rows:
@@ -183,9 +205,21 @@ def path_rows(where: str, path: Path) -> Rows:
     """
     with reading(where):
         inside = sorted(file for file in path.rglob("*.parquet") if not _is_unfinished(file.relative_to(path)))
-        dataset = _parquet([str(file) for file in inside or [path]])
-        total = sum(file.metadata.num_rows for file in dataset.get_fragments())
-        return Rows(where, dataset.schema, total, dataset=dataset)
+    return file_rows(where, inside or [path])
+
+
+def file_rows(where: str, paths: Sequence[Path]) -> Rows:
+    """The rows of Parquet files, in this order.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    with reading(where):
+        files = file_versions(paths)
+        with unchanged(where, files):
+            dataset = _parquet([version.path for version in files])
+            total = sum(file.metadata.num_rows for file in dataset.get_fragments())
+            return Rows(where, dataset.schema, total, dataset=dataset, files=files)
 
 
 def source_files(source: ParquetSource, folder: Path) -> list[Path]:
@@ -234,28 +268,6 @@ def fingerprint(source: ParquetSource, folder: Path) -> str:
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
 
 
-def pushed_rows(table: Any, view: FeatureView) -> Rows:
-    """The rows of an Arrow table, batch or reader, a DataFrame, or the path of a CSV or Parquet file.
-
-    Raises:
-        DataError: it is none of them, or cannot be read.
-    """
-    where = f"push to {view.name}"
-    with reading(where):
-        if isinstance(table, (str, Path)):
-            return _file_rows(Path(table), where)
-        if isinstance(table, pa.RecordBatchReader):
-            return Rows(where, table.schema, None, stream=table)
-        if isinstance(table, pa.RecordBatch):
-            return Rows(where, table.schema, len(table), stream=[table])
-        if type(table).__name__ == "DataFrame" and hasattr(table, "columns"):
-            table = pa.Table.from_pandas(table, preserve_index=False)
-        if isinstance(table, pa.Table):
-            rows = batch_rows(table.schema)
-            return Rows(where, table.schema, len(table), stream=table.to_batches(max_chunksize=rows))
-    raise DataError(where, expected="an Arrow table, a DataFrame or a .csv or .parquet file", got=type(table).__name__)
-
-
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:
     """Map what pyarrow and the file system raise."""
@@ -268,12 +280,12 @@ def reading(where: str) -> Iterator[None]:
 def _parquet(files: list[str]) -> Any:
     # By default pyarrow fetches whole row groups ahead: 2.3 GB for 20M rows of 10 floats in groups of a million.
     streamed = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=_BUFFER_BYTES)
-    read = ds.ParquetReadOptions(coerce_int96_timestamp_unit=_INT96_UNIT)
+    read = ds.ParquetReadOptions(coerce_int96_timestamp_unit=INT96_UNIT)
     parquet = ds.ParquetFileFormat(default_fragment_scan_options=streamed, read_options=read)
     return ds.dataset(files, format=parquet)
 
 
-def _pieces_of(file: Any, most_rows: int, wanted: Any, place: int) -> Iterator[Piece]:
+def _pieces_of(file: Any, most_rows: int, wanted: Any, place: int, version: FileVersion) -> Iterator[Piece]:
     """Pieces of one file, whose first row has that place in the source."""
     groups = file.row_groups
     chosen = file if wanted is None else file.subset(filter=wanted, schema=file.physical_schema)
@@ -282,39 +294,50 @@ def _pieces_of(file: Any, most_rows: int, wanted: Any, place: int) -> Iterator[P
     rows = 0
     for group in groups:
         if taken and (group.id not in inside or rows + group.num_rows > most_rows):
-            yield Piece(file.path, tuple(taken), rows, place - rows)
+            yield Piece(file.path, tuple(taken), rows, place - rows, version)
             taken, rows = [], 0
         if group.id in inside:
             taken.append(group.id)
             rows += group.num_rows
         place += group.num_rows
     if taken:
-        yield Piece(file.path, tuple(taken), rows, place - rows)
+        yield Piece(file.path, tuple(taken), rows, place - rows, version)
 
 
-def _file_rows(path: Path, where: str) -> Rows:
-    if not path.exists():
-        raise DataError(where, expected="readable data", got=f"no file {path}")
-    if path.suffix == ".parquet":
-        file = pq.ParquetFile(path)
-        rows = batch_rows(file.schema_arrow)
-        return Rows(where, file.schema_arrow, file.metadata.num_rows, stream=file.iter_batches(batch_size=rows))
-    if path.suffix == ".csv":
-        schema, batches = csv_batches(path)
-        return Rows(where, schema, None, stream=batches, text=True)
-    raise DataError(where, expected="a .csv or .parquet file", got=str(path))
+def file_batches(file: ds.ParquetFileFragment, names: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Columns of a file's row groups, plain, in batches of about 16 MB.
+
+    A dataset's scanner reads whole row groups ahead of a slow consumer, however little it is told to: 460 MB of 30M
+    rows of 10 floats in groups of a million, against 60 MB in the same 2.7 s.
+    """
+    found = file.physical_schema
+    schema = pa.schema([found.field(name) for name in names])
+    options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES, "coerce_int96_timestamp_unit": INT96_UNIT}
+    with pq.ParquetFile(file.path, **options) as opened:
+        for chosen, size in _sized(opened, groups, schema):
+            for batch in opened.iter_batches(size, row_groups=chosen, columns=names):
+                yield from split(plain_batch(batch.select(names)))
 
 
-def _file_batches(fragment: ds.ParquetFileFragment, names: list[str], inside: Any) -> Iterator[pa.RecordBatch]:
-    """A file's rows that pass the filter. A dataset's scanner reads whole row groups ahead of a slow consumer, however
-    little it is told to: 460 MB of 30M rows of 10 floats in groups of a million, against 60 MB in the same 2.7 s."""
-    found = fragment.physical_schema
-    groups = (fragment if inside is None else fragment.subset(filter=inside, schema=found)).row_groups
-    size = batch_rows(pa.schema([found.field(name) for name in names]))
-    options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES, "coerce_int96_timestamp_unit": _INT96_UNIT}
-    with pq.ParquetFile(fragment.path, **options) as file:
-        for batch in file.iter_batches(size, row_groups=[group.id for group in groups], columns=names):
-            yield batch.select(names) if inside is None else batch.select(names).filter(inside)
+def _sized(file: pq.ParquetFile, groups: Sequence[int], schema: pa.Schema) -> Iterator[tuple[list[int], int]]:
+    """Neighbouring row groups to be read together, and how many rows a batch of them may have."""
+    for size, together in itertools.groupby(groups, lambda number: _group_batch_rows(file, number, schema)):
+        yield list(together), size
+
+
+def _group_batch_rows(file: pq.ParquetFile, number: int, schema: pa.Schema) -> int:
+    """Rows of a batch of a row group: a power of two, so that alike row groups have the same."""
+    row_bytes = group_row_bytes(file.metadata, [number], schema)
+    repeated = columns_of_repeats(file.metadata, number, schema)
+    if repeated and file.metadata.row_group(number).num_rows > _FEW_ROWS:
+        pilot = next(file.iter_batches(_PILOT_ROWS, row_groups=[number], columns=repeated))
+        row_bytes = max(row_bytes, pilot.nbytes // len(pilot))
+    return 1 << batch_rows(row_bytes).bit_length() - 1
+
+
+def _file_row_bytes(file: Any, schema: pa.Schema) -> int:
+    """How many bytes of memory a row of a file takes, about."""
+    return group_row_bytes(file.metadata, range(file.metadata.num_row_groups), schema)
 
 
 def dictionary_columns(schema: pa.Schema) -> list[str]:
@@ -323,23 +346,6 @@ def dictionary_columns(schema: pa.Schema) -> list[str]:
     Those of numbers that hardly repeat cost four times the rest of the writing.
     """
     return [field.name for field in schema if not pa.types.is_primitive(field.type)]
-
-
-def batch_rows(schema: pa.Schema) -> int:
-    """Rows of a batch of about 16 MB: enough to keep the reader busy, little enough that a few can be held."""
-    return max(1024, min(_MOST_BATCH_ROWS, _BATCH_BYTES // row_bytes(schema)))
-
-
-def row_bytes(schema: pa.Schema) -> int:
-    """How many bytes of memory a row takes, about."""
-    return max(1, sum(_width(field.type) for field in schema))
-
-
-def _width(found: pa.DataType) -> int:
-    if pa.types.is_fixed_size_list(found):
-        return int(found.list_size) * _width(found.value_type)
-    # What has no fixed width is guessed: a short text, an embedding.
-    return found.bit_width // 8 or 1 if pa.types.is_primitive(found) else 512 if pa.types.is_nested(found) else 32
 
 
 def between(field: pa.Field, start_us: int, end_us: int) -> Any:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.engine import Stage
 from feature_store.engines.inspection import expects
+from feature_store.engines.pushed import pushed_rows
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.read_files import look_at
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import fingerprint, parquet_rows, pushed_rows
+from feature_store.engines.sources import fingerprint, parquet_rows
 from feature_store.errors import DataError, LostWriteError
 from feature_store.intervals import BEGINNING, missing
 from feature_store.private import private_file, private_folder

@@ -13,8 +13,6 @@ from feature_store.engines.sources import reading
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from feature_store.engines.sources import Rows
-
 FORMAT = 1
 
 
@@ -99,14 +97,3 @@ class Manifest:
         """
         with reading(f"manifest {path}"):
             path.write_bytes(orjson.dumps(self.to_document(), option=orjson.OPT_INDENT_2))
-
-
-def source_files_now(rows: Rows) -> tuple[SourceFile, ...]:
-    """The files of a source as they are.
-
-    Raises:
-        DataError: one is not there any more.
-    """
-    with reading(rows.where):
-        found = [(path, Path(path).stat()) for path in rows.dataset.files]
-    return tuple(SourceFile(path, about.st_size, about.st_mtime_ns) for path, about in found)

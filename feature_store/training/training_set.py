@@ -8,6 +8,7 @@ serving gives: the field's default, or null.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import time
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.engines.frames import TABLES, arrow_stream
 from feature_store.engines.join import Join, Query, ViewJoin
-from feature_store.engines.labels import refuse_labels
+from feature_store.engines.labels import refuse_corrupt, refuse_labels, refuse_unstorable
+from feature_store.engines.plain import plain_table
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import parquet_rows, reading
-from feature_store.errors import DataError, RequestError
+from feature_store.errors import RequestError
 from feature_store.online.arrow import data_frame
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns
@@ -31,7 +34,7 @@ from feature_store.online.offered import Offered
 from feature_store.private import private_folder
 from feature_store.registry.compile import compile_plan
 from feature_store.training.finish import ServedColumns
-from feature_store.training.manifest import Manifest, SourceSnapshot, source_files_now
+from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
 from feature_store.training.matrix import to_matrix
 
 if TYPE_CHECKING:
@@ -47,7 +50,6 @@ if TYPE_CHECKING:
     from feature_store.online.offered import Transform
     from feature_store.online.service import CompiledService
     from feature_store.registry.store import Version
-    from feature_store.training.manifest import SourceFile
 
 # Comments, then a word that only a query begins with; paths hardly have a space after it.
 _SQL = re.compile(r"(?is)\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\(\s*)*(?:select|with)\s")
@@ -166,12 +168,11 @@ def historical_features(
         views = [
             _view_join(definitions, name, tuple(fields), project, Path(work)) for name, fields in columns.wanted.items()
         ]
-        before = [source_files_now(view.rows) for view in views]
-        try:
-            joined = engine.join(Join(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent()))
-        finally:
+        with contextlib.ExitStack() as stack:
             for view in views:
-                view.quarantine.close()
+                stack.enter_context(view.rows.unchanged())
+                stack.callback(view.quarantine.close)
+            joined = engine.join(Join(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent()))
     manifest = Manifest(
         project=project.name,
         definitions_version=project.version.version,
@@ -181,7 +182,7 @@ def historical_features(
         engine=engine_name,
         labels=labels.where,
         timestamp_column=timestamp_column,
-        sources=tuple(_snapshot(view, files) for view, files in zip(views, before, strict=True)),
+        sources=tuple(map(_snapshot, views)),
         made_at=datetime.now(UTC),
         seconds=time.perf_counter() - begun,
         rows=joined.rows,
@@ -220,13 +221,12 @@ def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:
             hint = f"a relative path is taken from the current folder, {Path.cwd()}"
             raise DataError(f"labels {given}", problem="there is no such file or folder", hint=hint)
         return Path(given)
+    stream = arrow_stream(given, "labels", f"{TABLES}, the path of a Parquet file, or a query")
     with reading("labels"):
-        if type(given).__name__ == "DataFrame" and hasattr(given, "iloc"):  # Arrow would keep pandas's index
-            return pa.Table.from_pandas(given, preserve_index=False)
-        if hasattr(given, "__arrow_c_stream__"):
-            return pa.table(given)
-    expected = "a DataFrame, an Arrow table, the path of a Parquet file, or a query"
-    raise DataError("labels", expected=expected, got=type(given).__name__)
+        rows = plain_table(stream.read_all())
+    refuse_unstorable(rows.schema, "labels")
+    refuse_corrupt(rows, "labels")
+    return rows
 
 
 def _needed(columns: ServedColumns, definitions: DefinitionSet) -> dict[str, DType]:
@@ -253,10 +253,8 @@ def _view_join(
     return ViewJoin(view, parquet_rows(view.history, view, project.folder), fields, quarantine)
 
 
-def _snapshot(view: ViewJoin, files: tuple[SourceFile, ...]) -> SourceSnapshot:
-    if source_files_now(view.rows) != files:
-        hint = "make the training set again when nothing writes to it"
-        raise DataError(view.rows.where, expected="files that stay", got="others while they were read", hint=hint)
+def _snapshot(view: ViewJoin) -> SourceSnapshot:
+    files = tuple(SourceFile(*version) for version in view.rows.files)
     kept = view.quarantine.path
     return SourceSnapshot(
         view.view.name, files, view.rows.total, view.quarantine.rows, None if kept is None else str(kept)

@@ -8,6 +8,7 @@ import tempfile
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -33,15 +34,16 @@ from offline_worlds import (
 )
 
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, ParquetSource, String, Timestamp
-from feature_store.engines import local
+from feature_store.engines import local_latest, local_windows
 from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local import LocalEngine
+from feature_store.engines.pushed import pushed_rows
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import Rows, parquet_rows, pushed_rows
+from feature_store.engines.sources import Rows, parquet_rows
 from feature_store.engines.spark import engine as spark
 from feature_store.errors import DataError
-from feature_store.materialize.progress import BEGINNING
+from feature_store.intervals import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +58,8 @@ VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop,
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+    monkeypatch.setattr(local_latest, "CHUNK_ROWS", 2048)
+    monkeypatch.setattr(local_windows, "CHUNK_ROWS", 2048)
     monkeypatch.setattr(spark, "_TASK_BYTES", 512 << 10)  # 8,000 rows of VIEWS["int"]
     monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)
 
@@ -152,9 +155,13 @@ def check_latest(engine: Engine, kind: str, world: Any, zone: str | None, files:
 
 
 @pytest.mark.parametrize("kind", VIEWS)
-@given(st.data(), ZONES, st.integers(0, 4))
-def test_the_latest_row_of_each_key_is_staged(kind: str, data: st.DataObject, zone: str | None, files: int) -> None:
-    check_latest(LocalEngine(), kind, data.draw(_worlds(kind)), zone, files, 3)
+@given(st.data(), ZONES, st.integers(0, 4), st.booleans())
+def test_the_latest_row_of_each_key_is_staged(
+    kind: str, data: st.DataObject, zone: str | None, files: int, narrow: bool
+) -> None:
+    """Whether whole rows are sorted, or keys and times alone."""
+    with mock.patch.object(local_latest, "_is_narrow", lambda _: narrow):
+        check_latest(LocalEngine(), kind, data.draw(_worlds(kind)), zone, files, 3)
 
 
 @pytest.mark.parametrize("kind", VIEWS)

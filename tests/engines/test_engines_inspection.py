@@ -21,7 +21,7 @@ from feature_store.engines.local import LocalEngine
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import parquet_rows
-from feature_store.materialize.progress import BEGINNING
+from feature_store.intervals import BEGINNING
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from join_worlds import World
 from offline_worlds import ARROW, NOW_US, Row, in_microseconds, shop, slot, table_of, user, view_of, write_files
 
 from feature_store.definitions import (
@@ -33,18 +34,13 @@ from feature_store.definitions import (
 )
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.engines import local_join
-from feature_store.engines.join import Finished, Join, JoinEngine, Query, ViewJoin
+from feature_store.engines.join import JoinEngine, Query
 from feature_store.engines.local import LocalEngine
-from feature_store.engines.quarantine import Quarantine
-from feature_store.engines.report import Silent
-from feature_store.engines.sources import parquet_rows
 from feature_store.engines.spark import join as spark_join
 from feature_store.engines.spark.join_tasks import Send
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from feature_store.engines.spark.engine import SparkEngine
     from feature_store.engines.spark.join_tasks import Kind
 
@@ -54,60 +50,6 @@ VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop,
 class Label(NamedTuple):
     key: tuple[Any, ...]
     at: int
-
-
-class Plain:
-    """A finish that leaves things as they are."""
-
-    def __init__(self, labels: pa.Schema, *names: str) -> None:
-        self.features, self._labels = names, labels
-        self.schema = pa.schema([])
-
-    def typed(self, *types: pa.DataType) -> Plain:
-        fields = [pa.field(name, kind) for name, kind in zip(self.features, types, strict=True)]
-        self.schema = pa.schema([*self._labels, *fields])
-        return self
-
-    def check(self, labels: pa.RecordBatch, first: int) -> None:
-        """See Finish: the labels of these tests carry no fields of requests."""
-
-    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
-        assert "number" not in labels.schema.names or labels["number"][0].as_py() == first
-        batch = pa.RecordBatch.from_arrays([*labels.columns, *joined], schema=self.schema)
-        return Finished(batch, [column.null_count for column in joined])
-
-
-class World:
-    """Views with sources in a folder, and what an engine joins to labels."""
-
-    def __init__(self, engine: JoinEngine, folder: Path) -> None:
-        self.engine, self.folder = engine, folder
-        self.quarantines: dict[str, Quarantine] = {}
-
-    def join(
-        self, labels: Any, *views: FeatureView, timestamp: str = "at", wanted: dict[str, Any] | None = None
-    ) -> Any:
-        held = self.engine.labels(labels)
-        joins, names, types = [], [], []
-        for view in views:
-            fields = tuple((wanted or {}).get(view.name, [field.name for field in view.fields]))
-            self.quarantines[view.name] = Quarantine(self.folder / "quarantine", self.folder, view.name)
-            rows = parquet_rows(view.history, view, self.folder)
-            joins.append(ViewJoin(view, rows, fields, self.quarantines[view.name]))
-            names += [f"{view.name} {name}" for name in fields]
-            types += [local_join.storage_type(view.field(name).dtype) for name in fields]
-        finish = Plain(held.schema, *names).typed(*types)
-        joined = self.engine.join(Join(held, timestamp, tuple(joins), finish, self.folder, Silent()))
-        for quarantine in self.quarantines.values():
-            quarantine.close()
-        return joined
-
-    def table(self, labels: Any, *views: FeatureView, **options: Any) -> pa.Table:
-        joined = self.join(labels, *views, **options)
-        table = pa.Table.from_batches(joined.batches(), joined.schema)
-        assert joined.rows == len(table)
-        assert list(joined.missing.values()) == [column.null_count for column in table.columns[-len(joined.missing) :]]
-        return table
 
 
 @pytest.fixture

@@ -28,10 +28,11 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
+from feature_store.engines.pushed import pushed_rows
 from feature_store.engines.rows import check, source_columns
-from feature_store.engines.sources import Piece, Rows, fingerprint, parquet_rows, piece_rows, pushed_rows, source_files
+from feature_store.engines.sources import Rows, fingerprint, parquet_rows, piece_rows, source_files
 from feature_store.errors import DataError
-from feature_store.materialize.progress import BEGINNING
+from feature_store.intervals import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,8 +298,13 @@ def test_the_rows_of_all_pieces_are_those_of_the_source(
 
 
 def test_a_piece_of_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"source rows: expected readable data"):
-        piece_rows(Piece(str(tmp_path / "gone.parquet"), (0,), 1, 0), "source rows")
+    write(tmp_path / "gone.parquet", [1])
+    (piece,) = parquet_rows(source("gone.parquet"), view("gone.parquet"), tmp_path).pieces(
+        ["v"], "at", *ALWAYS, most_bytes=1
+    )
+    (tmp_path / "gone.parquet").unlink()
+    with pytest.raises(DataError, match=r"source rows: gone\.parquet was removed while it was read"):
+        piece_rows(piece, "source rows")
 
 
 # -- what is pushed -------------------------------------------------------------------------------------------------
@@ -367,9 +373,10 @@ def test_a_data_frame_that_arrow_cannot_hold_is_refused() -> None:
     "table", [None, 1, {"user_id": [1]}, [TABLE], b"rows.csv"], ids=["none", "int", "dict", "list", "bytes"]
 )
 def test_what_is_no_table_is_refused(table: Any) -> None:
-    with pytest.raises(
-        DataError, match=r"push to stats: expected an Arrow table, a DataFrame or a \.csv or \.parquet file"
-    ):
+    message = (
+        r"push to stats: expected a table of Arrow, pandas, polars or DuckDB, or the path of a \.csv or \.parquet file"
+    )
+    with pytest.raises(DataError, match=message):
         pushed_rows(table, PUSHED)
 
 
@@ -380,10 +387,13 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
         pushed_rows(tmp_path / name, PUSHED)
 
 
-@pytest.mark.parametrize("name", ["none.parquet", "broken.parquet"])
-def test_a_pushed_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.parquet", r"there is no file .*none\.parquet"), ("broken.parquet", "expected readable data")],
+)
+def test_a_pushed_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="push to stats: expected readable data"):
+    with pytest.raises(DataError, match=f"push to stats: {message}"):
         pushed_rows(tmp_path / name, PUSHED)
 
 

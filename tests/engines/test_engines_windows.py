@@ -31,13 +31,13 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.engines import local, local_join, local_windows
+from feature_store.engines import local_join, local_windows
 from feature_store.engines.local import LocalEngine
 from feature_store.engines.sources import parquet_rows
 from feature_store.engines.spark import engine as spark
 from feature_store.engines.windows import windows_of
 from feature_store.errors import DataError
-from feature_store.materialize.progress import BEGINNING
+from feature_store.intervals import BEGINNING
 
 if TYPE_CHECKING:
     from feature_store.engines.join import JoinEngine
@@ -256,7 +256,7 @@ def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tm
 
 
 def test_many_entities_make_many_chunks(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", 100)
+    monkeypatch.setattr(local_windows, "CHUNK_ROWS", 100)
     monkeypatch.setattr(local_windows, "_EVENTS", 500)
     monkeypatch.setattr(spark, "_TASK_BYTES", 1000 * 60)
     monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)

@@ -33,7 +33,7 @@ from offline_worlds import (
 )
 
 from feature_store.definitions import FeatureView, Field, Float64, String
-from feature_store.engines import local
+from feature_store.engines import local, local_latest
 from feature_store.engines.engine import Written
 from feature_store.engines.local import LocalEngine
 from feature_store.errors import DataError, LostWriteError
@@ -113,7 +113,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+    monkeypatch.setattr(local_latest, "CHUNK_ROWS", 2048)
 
 
 # -- which rows -----------------------------------------------------------------------------------------------------

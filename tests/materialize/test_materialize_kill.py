@@ -16,7 +16,7 @@ from offline_worlds import NOW_US, SECOND_US
 
 from feature_store import FeatureStore
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.engines import local
+from feature_store.engines import local_latest
 from feature_store.intervals import BEGINNING
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ stats = FeatureView("stats", entities=[user], schema=[Field("visits", Int32), Fi
 RUN = f"""
 import sys
 from feature_store import FeatureStore
-from feature_store.engines import local
+from feature_store.engines import local, local_latest
 
 class Answered:
     def started(self, view, total_rows): self.tell("started " + view)
@@ -44,7 +44,7 @@ class Answered:
         print(what, flush=True)
         sys.stdin.readline()
 
-local._CHUNK_ROWS = {CHUNK_ROWS}
+local_latest.CHUNK_ROWS = {CHUNK_ROWS}
 with FeatureStore(sys.argv[1]) as store:
     store.materialize(report=Answered())
 """
@@ -156,7 +156,7 @@ def test_jobs_of_several_processes_at_once_do_the_work_once(folder: Path) -> Non
 def test_a_job_killed_again_and_again_ends_as_if_nothing_had_happened(
     folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", CHUNK_ROWS)
+    monkeypatch.setattr(local_latest, "CHUNK_ROWS", CHUNK_ROWS)
     chance = random.Random(seed)
     rows = some_rows(chance)
     write_source(folder, rows)

@@ -380,7 +380,7 @@ def test_sources_that_change_meanwhile_are_refused(store: FeatureStore, monkeypa
         return join(*arguments)
 
     monkeypatch.setattr(local_join, "_finished", slow)
-    with pytest.raises(DataError, match=r"of_both\.parquet: expected files that stay"):
+    with pytest.raises(DataError, match=r"of_both\.parquet was changed while it was read"):
         store.get_historical_features(label_table(5), "ranking")
 
 

@@ -78,7 +78,8 @@ class SparkEngine:
                 parts=min(len(pieces), _MOST_PARTS),
                 bad=BadRows.of(asked.quarantine.parts, asked.rows, columns),
             )
-            counts = self._staged(read, Keep(view, columns, asked.end_us, unfinished), asked.report)
+            with asked.rows.unchanged():
+                counts = self._staged(read, Keep(view, columns, asked.end_us, unfinished), asked.report)
         asked.report.finished()
         asked.quarantine.count_parts(counts.quarantined)
         shutil.rmtree(selection, ignore_errors=True)

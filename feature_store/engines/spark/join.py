@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.batch_sizes import schema_row_bytes
 from feature_store.engines.join import Labels
+from feature_store.engines.plain import as_kept, kept_schema, plain_batch
 from feature_store.engines.row_groups import RowGroups
 from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import path_rows, reading, row_bytes
+from feature_store.engines.sources import path_rows, reading
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join_tasks import (
     Block,
@@ -92,10 +94,10 @@ def labels_of(session: Session, given: pa.Table | Path | Query, work: Path) -> L
         return Labels("labels", given.schema, SparkLabels(given))
     if isinstance(given, Path):
         rows = path_rows(f"labels {given}", given.absolute())  # executors are in other folders
-        return Labels(rows.where, rows.schema, SparkLabels(rows))
+        return Labels(rows.where, kept_schema(rows.schema), SparkLabels(rows))
     folder = WorkFolder(work / f"labels-{secrets.token_hex(8)}")
     rows = queried(session, given, folder.path / "rows")
-    return Labels(rows.where, rows.schema, SparkLabels(rows, folder))
+    return Labels(rows.where, kept_schema(rows.schema), SparkLabels(rows, folder))
 
 
 def join(session: Session, asked: Join, work: Path) -> SparkJoined:
@@ -136,9 +138,9 @@ def _label_files(asked: Join, tasks: int) -> LabelFiles:
             pq.write_table(rows, private_file(path), row_group_size=_GROUP_ROWS)
         rows = path_rows(where, path)
     types = [view.view.field(name).dtype for view in asked.views for name in view.fields]
-    width = row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
+    width = schema_row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
     most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width, -(-(rows.total or _MOST_LABELS) // tasks)))
-    pieces = rows.pieces(schema.names, asked.timestamp, *_EVER, most_bytes=most * row_bytes(schema))
+    pieces = rows.pieces(schema.names, asked.timestamp, *_EVER, most_bytes=most * schema_row_bytes(schema))
     blocks = tuple(
         Block(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
         for piece in pieces
@@ -185,7 +187,7 @@ def _kinds(
     first = 0
     for i, of_kind in enumerate(keys):
         views = tuple(source.number for source in sources if _keys(source.view) == of_kind)
-        sent = sum(piece.rows * row_bytes(sources[view].sent) for view in views for piece in sources[view].pieces)
+        sent = sum(piece.rows * piece.row_bytes for view in views for piece in sources[view].pieces)
         parts = min(_MOST_PARTS, max(blocks, -(-sent // _TASK_BYTES)))
         spread = {key: -(-count // _MOST_LABELS) for (kind, key), count in many.items() if kind == i}
         spread = {key: min(over, parts) for key, over in spread.items() if over > 1}
@@ -230,7 +232,7 @@ class SparkJoined:
         for path in sorted(self._folder.path.glob(_PARTS)):
             with reading(f"training set {path}"), pq.ParquetFile(path) as file:
                 for batch in file.iter_batches():
-                    yield batch.cast(self.schema)
+                    yield from as_kept(pa.Table.from_batches([plain_batch(batch)]), self.schema).to_batches()
 
     def write(self, path: Path) -> None:
         """See join.Joined: a folder of Parquet files, whose names are in the order of the labels.

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.labels import label_times, label_values
+from feature_store.engines.labels import label_times, label_values, refuse_corrupt
+from feature_store.engines.plain import as_kept
 from feature_store.engines.rows import (
     CREATED_TS,
     EVENT_TS,
@@ -119,7 +120,9 @@ class LabelFiles(NamedTuple):
             if place >= until:
                 break
         with reading(self.where):
-            return pa.Table.from_batches(batches).cast(schema)
+            rows = pa.Table.from_batches(batches)
+            refuse_corrupt(rows, self.where, first=block.first)
+            return as_kept(rows, schema)
 
     def times(self, block: Block, rows: pa.Table) -> Numbers:
         """The times of a block, (rows,) microseconds.

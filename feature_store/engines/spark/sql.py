@@ -139,9 +139,14 @@ def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, star
     Raises:
         DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
     """
-    asked = selection(view, rows, start_us, end_us)
-    schema = selected_schema(asked)
-    tree, files = sql_of(view).tree, rows.dataset.files
+    with rows.unchanged():
+        _select(session, selection(view, rows, start_us, end_us), rows.dataset.files, folder)
+    return path_rows(f"{view.name}.sql", folder)
+
+
+def _select(session: Session, asked: Selection, files: Sequence[str], folder: Path) -> None:
+    view, schema = asked.view, selected_schema(asked)
+    tree = sql_of(view).tree
     shares = _shares(files, session.parallelism)
     column = None
     if not row_by_row(tree):
@@ -153,7 +158,6 @@ def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, star
         _run_on_parts(session, asked, shares, column, folder)
     with reading(asked.where):
         pq.write_table(schema.empty_table(), folder / "part-none.parquet")  # a source without rows has no parts
-    return path_rows(asked.where, folder)
 
 
 def _run_on_parts(

@@ -1,0 +1,79 @@
+"""How many rows a batch may have so that it is of about 16 MB, whatever is in the rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Enough to keep a reader busy, little enough that a few batches can be held.
+BATCH_BYTES, MOST_BATCH_ROWS = 16 << 20, 128 * 1024
+# What has no fixed width, where nothing is known of its values: a short text, an embedding.
+_TEXT_BYTES, _NESTED_BYTES = 32, 512
+
+
+def batch_rows(row_bytes: int) -> int:
+    """Rows of a batch, when a row takes so many bytes."""
+    return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES // row_bytes))
+
+
+def schema_row_bytes(schema: pa.Schema) -> int:
+    """How many bytes of memory a row takes, as far as a schema says."""
+    return max(1, sum(_width(field.type) for field in schema))
+
+
+def group_row_bytes(metadata: Any, groups: Sequence[int], schema: pa.Schema) -> int:
+    """How many bytes of memory a row of a Parquet file takes, as far as the file says of these row groups.
+
+    It is too little for values that repeat and are stored once: see `columns_of_repeats`.
+
+    Args:
+        metadata: the file's.
+        groups: the numbers of row groups.
+        schema: of the columns that are read.
+    """
+    names = set(schema.names)
+    rows = stored = 0
+    for number in groups:
+        group = metadata.row_group(number)
+        rows += group.num_rows
+        columns = (group.column(i) for i in range(group.num_columns))
+        stored += sum(one.total_uncompressed_size for one in columns if _top(one.path_in_schema, names) in names)
+    return max(schema_row_bytes(schema), stored // rows if rows else 0)
+
+
+def columns_of_repeats(metadata: Any, group: int, schema: pa.Schema) -> list[str]:
+    """The columns without a fixed width whose values a row group stores once, however often they occur."""
+    wide = {field.name for field in schema if not pa.types.is_primitive(field.type)}
+    columns = (metadata.row_group(group).column(i) for i in range(metadata.num_columns))
+    repeated = {_top(one.path_in_schema, wide) for one in columns if one.has_dictionary_page}
+    return [name for name in schema.names if name in repeated & wide]
+
+
+def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in pieces of about 16 MB; of one row, if that is more."""
+    parts = min(len(batch), -(-batch.nbytes // BATCH_BYTES))
+    if parts <= 1:
+        yield batch
+        return
+    middle = len(batch) // 2
+    yield from split(batch.slice(0, middle))
+    yield from split(batch.slice(middle))
+
+
+def _top(path: str, names: set[str]) -> str:
+    """The column that a leaf such as `words.list.element` is of; names may have dots in them."""
+    while path not in names and "." in path:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _width(found: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(found):
+        return int(found.list_size) * _width(found.value_type)
+    if pa.types.is_primitive(found):
+        return found.bit_width // 8 or 1
+    return _NESTED_BYTES if pa.types.is_nested(found) else _TEXT_BYTES

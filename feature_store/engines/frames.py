@@ -1,0 +1,43 @@
+"""Tables and frames of any library that speaks Arrow → a stream of Arrow batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from feature_store.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TABLES = "a table of Arrow, pandas, polars or DuckDB"
+
+
+def arrow_stream(table: Any, where: str, wanted: str) -> pa.RecordBatchReader:
+    """The rows of an Arrow table, batch or reader, a DataFrame of pandas without its index, or any object with
+    `__arrow_c_stream__` or `__arrow_c_array__`, such as a DataFrame of polars or a relation of DuckDB.
+
+    Raises:
+        DataError: it is none of them, or Arrow has no type for a column; `wanted` says what would be right.
+    """
+    if isinstance(table, pa.RecordBatchReader):
+        return table
+    if type(table).__name__ == "DataFrame" and hasattr(table, "iloc"):
+        return _made(lambda: pa.Table.from_pandas(table, preserve_index=False).to_reader(), table, where, wanted)
+    if hasattr(table, "__arrow_c_stream__"):
+        return _made(lambda: pa.RecordBatchReader.from_stream(table), table, where, wanted)
+    if hasattr(table, "__arrow_c_array__"):
+        return _made(lambda: pa.Table.from_batches([pa.record_batch(table)]).to_reader(), table, where, wanted)
+    hint = "call its collect() first" if hasattr(table, "collect") else ""
+    raise DataError(where, expected=wanted, got=type(table).__name__, hint=hint)
+
+
+def _made(make: Callable[[], pa.RecordBatchReader], table: Any, where: str, wanted: str) -> pa.RecordBatchReader:
+    try:
+        return make()
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # repeated names, sparse columns, …
+        # Some of pyarrow's errors have two sentences, of which str() makes a tuple.
+        reason = "; ".join(map(str, error.args)) if all(isinstance(part, str) for part in error.args) else str(error)
+        got = f"a {type(table).__name__} that Arrow does not take: {reason}"
+        raise DataError(where, expected=wanted, got=got) from error

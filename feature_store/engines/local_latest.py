@@ -1,0 +1,187 @@
+"""The latest row of each entity, on the local engine: DuckDB sorts, and spills to disk what its memory does not hold.
+
+    narrow rows   ─▶ DuckDB, which sorts them whole ─▶ staged file
+    wide rows     ┬▶ spilled file ───────────────────────────┬▶ staged file
+                  └▶ keys, times, places ─▶ DuckDB ─▶ places ┘
+
+Texts and long arrays are never sorted: DuckDB's window operator holds the rows of a partition in memory whole, and a
+gigabyte of texts of 20 kB does not pass through 512 MB. Memory is bounded by bytes at each step: a batch, a row group.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.engines.chunks import ChunkWriter
+from feature_store.engines.duck import connected, memory_hint
+from feature_store.engines.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, source_columns, within
+from feature_store.engines.sources import reading
+from feature_store.errors import DataError
+from feature_store.private import private_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.engines.engine import Stage
+    from feature_store.engines.rows import SourceColumns
+
+CHUNK_ROWS = 50_000  # 10 MB of rows of 25 features: a tenth of a second to write, so little is done again after a kill
+_NARROW_BYTES = 1024  # of a row; wider ones cost less to spill and take than to sort
+_PLACES = 1 << 20  # of a batch of them
+# The latest row of each key. Columns are c0, c1, …, keys first, because DuckDB takes `likes` and `Likes` for one name.
+# Measured on 1M rows × 10 floats → 100k entities, 2 cores, from batches to the staged file:
+# row_number() 0.29 s; arg_max(row, …) GROUP BY 0.55 s; arg_max per column 0.86 s; DISTINCT ON 0.98 s.
+_LATEST = """
+SELECT {wanted} FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY {keys} ORDER BY "{event}" DESC, "{created}" DESC, "{sequence}" DESC
+    ) AS "rank"
+    FROM fitting_rows
+) WHERE "rank" = 1
+"""
+_COPY = "COPY ({query}) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE {rows}, COMPRESSION lz4_raw, USE_TMP_FILE false)"
+
+
+def stage_latest(asked: Stage, target: Path, spill: Path, memory_limit: str) -> int:
+    """Write the latest row of each entity to a Parquet file, whose row groups are the chunks.
+
+    Args:
+        asked: see Stage.
+        target: the file to write; it exists.
+        spill: a folder for what does not fit in memory meanwhile.
+        memory_limit: of DuckDB, in its words.
+
+    Returns:
+        how many rows of the source were in the interval.
+    """
+    rows = asked.rows
+    columns = source_columns(asked.view, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
+    fitting = _FittingRows(asked, columns)
+    latest = _Latest(asked.view, fitting, spill, memory_limit)
+    if _is_narrow(asked.view):
+        latest.write(target)
+    else:
+        latest.write_spilled(target)
+    return fitting.in_interval
+
+
+def _is_narrow(view: FeatureView) -> bool:
+    widths = [field.dtype.width for field in view.fields]
+    return None not in widths and sum(filter(None, widths)) <= _NARROW_BYTES
+
+
+class _FittingRows:
+    """The rows of a source that are in the interval and fit; counts them on the way."""
+
+    def __init__(self, asked: Stage, columns: SourceColumns) -> None:
+        self._asked, self._columns = asked, columns
+        self.in_interval = 0
+        self.error: BaseException | None = None
+        names = [*(f"c{i}" for i, _ in enumerate(columns.types)), EVENT_TS, CREATED_TS, SEQUENCE]
+        fields = zip(checked_schema(columns), names, strict=True)
+        self.schema = pa.schema([field.with_name(name) for field, name in fields])
+
+    def reader(self, wanted: list[str], also: Callable[[pa.RecordBatch], None] | None = None) -> pa.RecordBatchReader:
+        """Columns of theirs as a stream that DuckDB reads once; `also` gets all columns of each batch."""
+        return pa.RecordBatchReader.from_batches(self.fields(wanted), self._guarded(wanted, also))
+
+    def fields(self, names: list[str]) -> pa.Schema:
+        """The schema of some of the columns."""
+        return pa.schema([self.schema.field(name) for name in names])
+
+    def _guarded(self, wanted: list[str], also: Callable[[pa.RecordBatch], None] | None) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches():
+                renamed = batch.rename_columns(self.schema.names)
+                if also is not None:
+                    also(renamed)
+                yield renamed.select(wanted)
+        except (Exception, KeyboardInterrupt) as error:  # also what a pushed reader raises
+            self.error = error
+            raise
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        asked, columns = self._asked, self._columns
+        first = 0
+        asked.report.started(asked.view.name, asked.rows.total)
+        for batch in asked.rows.batches(columns.names, columns.event_timestamp, asked.start_us, asked.end_us):
+            inside = within(batch, columns, asked.start_us, asked.end_us)
+            good, bad = check(inside, columns, asked.view.join_keys, first)
+            asked.quarantine.add(bad)
+            first += len(inside)
+            self.in_interval += len(inside)
+            asked.report.advanced(len(batch))
+            yield good
+        asked.report.finished()
+
+
+class _Latest:
+    """The latest rows of each entity among the rows that fit."""
+
+    def __init__(self, view: FeatureView, rows: _FittingRows, spill: Path, memory_limit: str) -> None:
+        self._view, self._rows, self._spill, self._memory_limit = view, rows, spill, memory_limit
+        self._keys = [f"c{i}" for i, _ in enumerate(view.join_keys)]
+
+    def write(self, target: Path) -> None:
+        """Sort whole rows."""
+        query = self._query(f'* EXCLUDE ("rank", "{SEQUENCE}")')
+        copy = _COPY.format(query=query, target=str(target).replace("'", "''"), rows=CHUNK_ROWS)
+        with connected(self._failure, self._settings() | {"preserve_insertion_order": False}) as connection:
+            connection.register("fitting_rows", self._rows.reader(self._rows.schema.names))
+            connection.execute(copy)
+
+    def write_spilled(self, target: Path) -> None:
+        """Sort keys and times, and take the rows out of a file."""
+        spilled = private_file(self._spill / "rows.arrow")
+        schema, sorted_by = self._rows.schema, [*self._keys, EVENT_TS, CREATED_TS, SEQUENCE]
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with connected(self._failure, self._settings()) as connection, reading(f"spilled rows {spilled}"):
+            with pa.ipc.new_stream(str(spilled), schema, options=options) as writer:
+                connection.register("fitting_rows", self._rows.reader(sorted_by, writer.write_batch))
+                latest = self._query(f'"{SEQUENCE}" AS place')
+                connection.execute(f"CREATE TEMP TABLE latest AS {latest}")
+            places = connection.sql("SELECT place FROM latest ORDER BY place").to_arrow_reader(_PLACES)
+            kept = [name for name in schema.names if name != SEQUENCE]
+            with pa.OSFile(str(spilled)) as file, ChunkWriter(target, self._rows.fields(kept), CHUNK_ROWS) as chunks:
+                for batch in _taken(pa.ipc.open_stream(file), (found.column(0).to_numpy() for found in places)):
+                    chunks.add(batch.select(kept))
+
+    def _query(self, wanted: str) -> str:
+        keys = ", ".join(self._keys)
+        return _LATEST.format(wanted=wanted, keys=keys, event=EVENT_TS, created=CREATED_TS, sequence=SEQUENCE)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"memory_limit": self._memory_limit, "temp_directory": str(self._spill)}
+
+    def _failure(self, message: str) -> BaseException:
+        # Of an error in the rows that it reads, DuckDB has a traceback as text; the reader keeps the error itself.
+        return self._rows.error or DataError(
+            f"latest rows of {self._view.name}",
+            problem=f"DuckDB cannot compute them: {message}",
+            hint=memory_hint(message),
+        )
+
+
+def _taken(batches: Iterator[pa.RecordBatch], places: Iterator[NDArray[np.int64]]) -> Iterator[pa.RecordBatch]:
+    """The rows at ascending places, of batches with ascending places."""
+    waiting = np.array([], np.int64)
+    for batch in batches:
+        if not len(batch):
+            continue
+        here = batch.column(SEQUENCE).to_numpy()
+        while not len(waiting) or waiting[-1] <= here[-1]:
+            more = next(places, None)
+            if more is None:
+                break
+            waiting = np.concatenate([waiting, more])
+        cut = int(np.searchsorted(waiting, here[-1], side="right"))
+        if cut:
+            yield batch.take(pa.array(np.searchsorted(here, waiting[:cut])))
+        waiting = waiting[cut:]
