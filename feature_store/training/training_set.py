@@ -26,7 +26,7 @@ from feature_store.engines.plain import plain_table
 from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import parquet_rows, reading
-from feature_store.errors import RequestError
+from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns

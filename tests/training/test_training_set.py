@@ -246,7 +246,9 @@ def test_label_rows_may_come_from_anywhere(store: FeatureStore, tmp_path: Path, 
         found = store.get_historical_features(given, "ranking").to_arrow()
         assert found.to_pylist() == expected.to_pylist(), given
     for odd in ({"user_id": [1]}, None, 7):
-        with pytest.raises(DataError, match=r"labels: expected a table of Arrow, pandas, polars or DuckDB.*got (dict|NoneType|int)"):
+        with pytest.raises(
+            DataError, match=r"labels: expected a table of Arrow, pandas, polars or DuckDB.*got (dict|NoneType|int)"
+        ):
             store.get_historical_features(odd, "ranking")
 
 
