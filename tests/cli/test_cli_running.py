@@ -259,8 +259,15 @@ def test_an_interrupt_within_a_query_of_duckdb_is_one() -> None:
 def test_an_interrupt_at_a_question_changes_nothing(project: Path) -> None:
     command("apply", cwd=project)
     here, there = pty.openpty()
+    # Whoever runs the tests in the background may ignore SIGINT, which children inherit.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + COMMAND[-1]
     asked = subprocess.Popen(
-        [*COMMAND, "teardown"], cwd=project, stdin=there, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND[:-1], program, "teardown"],
+        cwd=project,
+        stdin=there,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert asked.stderr is not None
     shown = ""
