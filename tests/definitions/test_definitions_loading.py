@@ -143,10 +143,13 @@ def test_functions_import_when_they_run_and_keep_the_names_of_their_files(tmp_pa
     (found,) = load_definitions(tmp_path).on_demand_feature_views.values()
     assert found({"x": 4.0}) == {"y": 2.0}
     assert found.function == "features:halved"
-    assert found.digest.startswith("source:")
     assert set(sys.modules) == before
     (again,) = load_definitions(tmp_path).on_demand_feature_views.values()
     assert (again.function, again.digest) == (found.function, found.digest)
+    file = tmp_path / "features.py"
+    file.write_text(file.read_text().replace("half(inputs['x'])", "half(inputs['x']) + 0"))
+    (changed,) = load_definitions(tmp_path).on_demand_feature_views.values()
+    assert changed.digest != found.digest, "the digest is of the source, which is read by path"
 
 
 def test_values_in_collections_count_and_other_values_do_not(tmp_path: Path) -> None:
