@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from feature_store.errors import (
     DefinitionError,
     FeatureStoreError,
     NotFoundError,
+    OnlineStoreError,
     RequestError,
     extra,
 )
@@ -33,7 +35,7 @@ from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.store import Registry, current_author, registry_exists
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
     from feature_store.applying import Target
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
 _JOB_FOLDERS = ("materialize", "backfill", "training", "spark")
 # A worker's call may wait behind others' of some milliseconds each, and behind a Redis that starts and loads its data.
 _STREAM_TIMEOUT_S = 5.0
+
+_LOG = logging.getLogger("feature_store")
 
 
 class FeatureStore:
@@ -358,17 +362,35 @@ class FeatureStore:
         with extra("local", "materialize"):
             from feature_store.materialize.job import materialize
 
-        summary = materialize(
-            view,
-            source_folder=self.config.folder,
-            destination=self.online.destination(view.name),
-            progress=self.online.progress(view.name),
-            folders=self._folders,
-            **how,
-        )
+        with self._telling_evictions(view.name):
+            summary = materialize(
+                view,
+                source_folder=self.config.folder,
+                destination=self.online.destination(view.name),
+                progress=self.online.progress(view.name),
+                folders=self._folders,
+                **how,
+            )
         for interval in summary.intervals:
             self.registry.note_materialized(view.name, *interval)
         return summary
+
+    @contextlib.contextmanager
+    def _telling_evictions(self, view: str) -> Iterator[None]:
+        """Log an error when Redis drops keys while rows are written, whether the job fails of it or not."""
+        before = self.online.evicted_keys()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OnlineStoreError):
+                dropped = self.online.evicted_keys() - before
+                if dropped > 0:
+                    _LOG.error(
+                        "Redis dropped %d keys for want of memory while %s was written: rows are missing. Set "
+                        "maxmemory-policy noeviction, give it memory, then materialize again",
+                        dropped,
+                        view,
+                    )
 
     def push(self, view: str, table: Any, *, report: Report | None = None) -> Summary:
         """Write rows of a view: an Arrow table, a DataFrame, or the path of a CSV or Parquet file.

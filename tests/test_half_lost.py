@@ -3,6 +3,7 @@ served is right, or is not there, and no event counts twice."""
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from servers import redis_server
 
 from feature_store import FeatureStore
 from feature_store.doctor import diagnose
-from feature_store.errors import ConflictError, FencesLostError, OnlineStoreError
+from feature_store.errors import ConflictError, FeatureStoreError, FencesLostError, OnlineStoreError
 from feature_store.online import OnlineClient
 from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.merging import Origin, ViewMerger
@@ -305,3 +306,25 @@ def test_what_an_older_version_of_the_library_wrote_goes_on(world: World) -> Non
         world.stream(store, len(EVENTS))
         assert set(world.read()["price_count_1h"]) == {COUNT}
         assert store.online.lost_fences(plan.tiles[0]) is None
+
+
+def test_keys_that_redis_drops_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with redis_server("--maxmemory", "3mb", "--maxmemory-policy", "allkeys-random") as server:
+        online = f"{{url: '{server.url}'}}"
+        (tmp_path / "feature_store.yaml").write_text(f"project: shop\nonline_store: {online}\n")
+        (tmp_path / "features.py").write_text(DEFINITIONS)
+        users, at = range(30_000), [NOW - timedelta(hours=2)] * 30_000
+        profile = {"user_id": users, "at": at, "age": [1] * 30_000, "name": ["x" * 100] * 30_000}
+        types = pa.schema(
+            {"user_id": pa.int64(), "at": pa.timestamp("us", "UTC"), "age": pa.int32(), "name": pa.string()}
+        )
+        pq.write_table(
+            pa.table({name: pa.array(profile[name], types.field(name).type) for name in types.names}),
+            tmp_path / "profile.parquet",
+        )
+        with FeatureStore(tmp_path) as store:
+            with contextlib.suppress(FeatureStoreError):
+                store.apply()
+                store.materialize(end=NOW, views=["profile"])
+            assert store.online.evicted_keys() > 0
+        assert any("for want of memory" in record.getMessage() for record in caplog.records)

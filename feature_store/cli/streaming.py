@@ -205,7 +205,10 @@ def _summary(status: Status) -> RenderableType:
 
 
 def _stopped(status: Status) -> list[Text]:
-    return [Text(f"{name} is not streamed: {why}", style="red") for name, why in sorted(status.stopped.items())]
+    told = [f"{name} is not streamed: {why}" for name, why in sorted(status.stopped.items())]
+    if status.evicted:
+        told.append(f"Redis dropped {status.evicted:,} keys for want of memory: values are missing")
+    return [Text(line, style="red") for line in told]
 
 
 def _faults(status: Status) -> str:

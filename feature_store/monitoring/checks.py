@@ -85,7 +85,7 @@ def of_memory(info: Mapping[str, Any], *, expire_keys: bool) -> Iterator[Finding
     about = f"{used / 1e6:,.1f} MB used of {whole}, {policy}"
     if policy.startswith("allkeys") or (policy.startswith("volatile") and expire_keys):
         hint = "Redis may drop any row when memory is short: set maxmemory-policy noeviction"
-        yield Finding("memory", "warning", about, hint)
+        yield Finding("memory", "failed", about, hint)
     elif limit and used > limit * _MEMORY_HEADROOM:
         yield Finding("memory", "warning", about, "raise maxmemory, or serve less: see `feature-store prune`")
     elif not limit and machine and used > machine * _MACHINE_HEADROOM:

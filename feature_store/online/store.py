@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, DType
-from feature_store.errors import NotFoundError, NotPublishedError, StaleWriteError
+from feature_store.errors import NotFoundError, NotPublishedError, PermissionDeniedError, StaleWriteError
 from feature_store.online import fence_marks, keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import decode_variable, object_column, unbiased
@@ -541,6 +541,18 @@ class OnlineStore:
         with self._endpoint.errors():
             answer: dict[str, Any] = self._redis.info()
         return answer
+
+    def evicted_keys(self) -> int:
+        """How many keys Redis has dropped for want of memory since it started; 0 where it does not tell.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as their names say.
+        """
+        try:
+            with self._endpoint.errors():
+                return int(self._redis.info("stats").get("evicted_keys", 0))
+        except PermissionDeniedError:
+            return 0
 
     def config(self, name: str) -> str | None:
         """A setting of Redis, or None where the server does not tell."""

@@ -76,6 +76,7 @@ class Status:
         trouble: what keeps a worker from going on; empty: nothing.
         restarts: workers that died and were started again.
         stopped: views that are not streamed, and why.
+        evicted: keys that Redis dropped for want of memory meanwhile, of whomever.
     """
 
     views: dict[str, ViewCounts] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class Status:
     trouble: str = ""
     restarts: int = 0
     stopped: dict[str, str] = field(default_factory=dict)
+    evicted: int = 0
 
     def view(self, name: str) -> ViewCounts:
         """The counts of a view."""
@@ -129,6 +131,8 @@ class Status:
             self.positions[partition] = max(position, known, key=lambda at_end: at_end[0])
         self.trouble = self.trouble or other.trouble
         self.stopped |= other.stopped
+        # Every worker sees the same Redis.
+        self.evicted = max(self.evicted, other.evicted)
 
     def to_document(self) -> dict[str, Any]:
         """As JSON types."""
@@ -146,6 +150,7 @@ class Status:
             "merge_seconds": round(self.merge_seconds, 3),
             "restarts": self.restarts,
             "stopped": dict(sorted(self.stopped.items())),
+            "evicted": self.evicted,
         }
 
 

@@ -94,6 +94,7 @@ class Worker:
         self._catalog = Catalog(setup)
         self._topics: Topics | None = None
         self._ids: dict[str, str] = {}
+        self._evicted: int | None = None
         self._letters = DeadLetters(setup.kafka, setup.dead_letters, stopped)
         self._consumer: GroupConsumer | None = None
         self._open: _Open | None = None
@@ -275,8 +276,20 @@ class Worker:
             now_there = self._ids_of(opened.served)
             if any(now_there.get(topic, known) != known for topic, known in self._ids.items()):
                 raise StreamError("stream", problem="a topic was made anew")
+            self._watch_evictions()
         if now - self._told_at > _TELL_S:
             self._tell_status()
+
+    def _watch_evictions(self) -> None:
+        """Tell of keys that Redis drops while this worker runs: values are missing, and windows count too little."""
+        seen, self._evicted = self._evicted, self._catalog.online.evicted_keys()
+        if seen is not None and self._evicted > seen:
+            self._status.evicted += self._evicted - seen
+            _LOG.error(
+                "Redis dropped %d keys for want of memory: what they held is missing. Set maxmemory-policy noeviction, "
+                "give it memory, then materialize and backfill again",
+                self._evicted - seen,
+            )
 
     def _tell_status(self) -> None:
         self._told_at = time.monotonic()
