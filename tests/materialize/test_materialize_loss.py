@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from servers import RedisServer, redis_server
 
@@ -21,6 +21,7 @@ from feature_store import FeatureStore
 from feature_store.engines import local
 from feature_store.errors import FeatureStoreError
 from feature_store.online import OnlineStore
+from feature_store.online.layout import FINGERPRINT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +147,9 @@ class World:
                 kind, _, name = rest.partition(b":")
                 if kind in (b"r", b"v"):
                     group, _, entity = name.split(b":", 2)
-                    found[b":".join([tag, kind, group, entity])] = client.get(key)
+                    value = client.get(key)
+                    # A row begins with the fingerprint of its layout, which depends on the generation, too.
+                    found[b":".join([tag, kind, group, entity])] = value[FINGERPRINT_BYTES:] if kind == b"r" else value
         return found
 
 
@@ -189,6 +192,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@example(story=[("add", 0, 2), ("lose", 0.05), ("define", 2), ("add", 1, 1)])
 @given(story=st.lists(adds | defines | loses | runs | runs, min_size=4, max_size=9))
 def test_whatever_redis_loses_the_next_apply_and_materialize_leave_the_same_bytes(story: list[tuple[Any, ...]]) -> None:
     with world() as one:
