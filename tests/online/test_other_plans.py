@@ -82,7 +82,9 @@ def make_client(request, redis_url: str) -> Iterator[Any]:
     made = []
 
     def make(*functions: Any) -> Any:
-        made.append(CLIENTS[request.param](redis_url, "test", transforms=[view(one) for one in functions]))
+        made.append(
+            CLIENTS[request.param](redis_url, "test", timeout_s=10, transforms=[view(one) for one in functions])
+        )
         return made[-1]
 
     yield make
