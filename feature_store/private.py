@@ -47,12 +47,14 @@ def private_file(path: Path) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+    # A file that is there is never opened: closing any descriptor of a file ends the locks that the process holds on
+    # it, and SQLite's other connections would lose theirs.
     try:
-        if os.fstat(descriptor).st_mode & _OTHERS and os.fstat(descriptor).st_uid == os.getuid():
-            os.fchmod(descriptor, _FILE_MODE)
-    finally:
-        os.close(descriptor)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
+    except FileExistsError:
+        about = path.stat()
+        if about.st_mode & _OTHERS and about.st_uid == os.getuid():
+            path.chmod(_FILE_MODE)
     return path
 
 

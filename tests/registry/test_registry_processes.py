@@ -1,0 +1,39 @@
+"""Several processes at one SQLite registry: what one commits, the others see, whoever opens and closes it in between."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from feature_store import FeatureStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFINITIONS = """
+from feature_store import *
+user = Entity("user", join_key="user_id")
+stats = FeatureView("stats", entities=[user], schema=[Field("f{number}", Float32)])
+"""
+LOOK = "import sys; from feature_store import FeatureStore; print(FeatureStore(sys.argv[1]).registry.latest().version)"
+
+
+def seen_by_another_process(folder: Path) -> int:
+    command = [sys.executable, "-c", LOOK, str(folder)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_a_second_store_in_the_process_takes_no_locks_away(tmp_path: Path, redis_url: str) -> None:
+    """Else another process that closes the registry thinks that it is the last one, and removes what is not yet in it."""
+    (tmp_path / "feature_store.yaml").write_text(f"project: shop\nonline_store: {{url: '{redis_url}'}}\n")
+    (tmp_path / "features.py").write_text(DEFINITIONS.format(number=0))
+    with FeatureStore(tmp_path) as store:
+        store.apply()
+        for number in range(1, 4):
+            with FeatureStore(tmp_path) as other:
+                assert other.registry.latest() is not None
+                assert seen_by_another_process(tmp_path) == number
+                (tmp_path / "features.py").write_text(DEFINITIONS.format(number=number))
+                store.apply(allow_destructive=True)
+            assert seen_by_another_process(tmp_path) == number + 1
