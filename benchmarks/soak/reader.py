@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.soak.world import ALWAYS, PROJECT, TTL_S, USERS, Shared, price, profile_value
-from feature_store.errors import NotFoundError, OnlineStoreError
+from feature_store.errors import NotFoundError, OnlineStoreError, StoreTimeoutError
 from feature_store.online import AsyncOnlineClient, OnlineClient, Status
 
 if TYPE_CHECKING:
@@ -55,11 +55,13 @@ class Reader:
             return [f"{names[name]}:{name}" for name in chosen], rows, options
         return "ranking" if chance.random() > _ODD else f"made up {chance.random()}", rows, options
 
-    def failed(self, service: object, error: Exception) -> None:
+    def failed(self, service: object, options: dict[str, Any], error: Exception) -> None:
         """A request failed: may it?"""
         self.counts["requests"] += 1
         if isinstance(error, NotFoundError) and str(service).startswith("made up"):
             self.counts["unknown services"] += 1
+        elif isinstance(error, StoreTimeoutError) and "deadline_ms" in options:
+            self.counts["not in time"] += 1
         elif isinstance(error, OnlineStoreError) and self.shared.is_outage:
             self.counts["failed in the outage"] += 1
         else:
@@ -143,7 +145,7 @@ def read_in_threads(reader: Reader, url: str) -> None:
                 response = client.get_online_features(service, rows, **options)
                 reader.check(rows, response, floor, options["now"])
             except Exception as error:
-                reader.failed(service, error)
+                reader.failed(service, options, error)
             time.sleep(_PAUSE_S)
 
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(_THREADS)]
@@ -167,7 +169,7 @@ async def read_in_tasks(reader: Reader, url: str) -> None:
                 response = await client.get_online_features(service, rows, **options)
                 reader.check(rows, response, floor, options["now"])
             except Exception as error:
-                reader.failed(service, error)
+                reader.failed(service, options, error)
             await asyncio.sleep(_PAUSE_S * _TASKS / _THREADS)
 
     async with AsyncOnlineClient(url, PROJECT, timeout_s=_TIMEOUT_S) as client:
