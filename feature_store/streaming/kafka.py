@@ -515,7 +515,9 @@ class Topics:
         except KafkaException as error:
             _LOG.info("the settings of topic %s cannot be read: %s", topic, _reason(error).text)
             return False
-        return str(found["message.timestamp.type"].value) == "LogAppendTime"
+        # Servers that speak Kafka's protocol need not know all of Kafka's settings: Tansu tells none of this name.
+        setting = found.get("message.timestamp.type")
+        return setting is not None and str(setting.value) == "LogAppendTime"
 
     def create(self, topic: str, like: str) -> None:
         """Make a topic with as many partitions as another, unless there is one.
