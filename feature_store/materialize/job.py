@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import re
 import secrets
 import shutil
 import time
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 
 # How often a job writes what Redis may have lost while it ran: a Redis that is lost more often needs a person.
 _ATTEMPTS = 3
+# Of a note, which is a few numbers and a file's path.
+_MOST_NOTE_BYTES = 1 << 16
+_MOST_ROWS = 1 << 62
+_NOTED_ID = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -259,12 +264,23 @@ def _job_name(rows_digest: str, interval: Interval) -> str:
 
 
 def _read_note(path: Path) -> _Note | None:
-    """The note; None where there is none, or one of another release."""
+    """The note; None where there is none, or one that this release does not write: its rows are staged again."""
     try:
-        id, interval, *counts = json.loads(path.read_text())
-        return _Note(id, (interval[0], interval[1]), *counts)
-    except (FileNotFoundError, ValueError, TypeError):
+        with path.open("rb") as file:
+            found = json.loads(file.read(_MOST_NOTE_BYTES))
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
+    match found:
+        case [str(id), [int(start), int(end)], int(source_rows), int(quarantined), str() | None as file_name]:
+            note = _Note(id, (start, end), source_rows, quarantined, file_name)
+            return note if _NOTED_ID.fullmatch(id) and _is_possible(note) else None
+    return None
+
+
+def _is_possible(note: _Note) -> bool:
+    start, end = note.interval
+    is_interval = BEGINNING <= start < end <= -BEGINNING
+    return is_interval and 0 <= note.quarantined < _MOST_ROWS and 0 <= note.source_rows < _MOST_ROWS
 
 
 def _leftover_first(intervals: list[Interval], work: Path, rows_digest: str) -> list[Interval]:

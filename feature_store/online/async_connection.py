@@ -171,6 +171,10 @@ class AsyncConnection(asyncio.BufferedProtocol):
         except hiredis.HiredisError as error:
             self._fail(self._endpoint.lost(f"bytes that are not the Redis protocol ({error})"))
             return
+        except OnlineStoreError as error:  # the parser does not take the reply, whose rest is on its way
+            self._fail(error)
+            self._transport.abort()
+            return
         if complete:
             # uvloop asks for a buffer again before the request goes on, and a parser that is full has none.
             self._parser = None

@@ -26,11 +26,12 @@ from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.offered import Offered
-from feature_store.online.resp import ReplyParser, argument
+from feature_store.online.resp import BoundedParser, ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService, Request, joined
 from feature_store.online.shadow import Shadows, differ
 from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
+from feature_store.registry.soundness import MOST_BYTES
 
 if TYPE_CHECKING:
     from feature_store.online.observer import Observers
@@ -42,6 +43,8 @@ MadeFor = tuple["Sequence[str] | None", "str | None"]
 WHATEVER: MadeFor = (None, None)
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
 MOST_RELOADS = 10
+# Of a reply with an epoch alone, and of what a plan's reply holds beside the document. An error of Redis fits, too.
+_MOST_EPOCH_BYTES = 4096
 # How often a plan that cannot be read is read again under the same epoch: a restored copy of it has that epoch.
 _REREAD_S = 1.0
 # Lists of feature references that stay compiled, the ones used last. A list takes some 20 kB; a server asks for a few
@@ -192,7 +195,7 @@ class Conversation:
 
     def _epoch(self) -> Generator[Exchange, None, bytes | None]:
         """The epoch of the plan that is published now."""
-        parser = ReplyParser(1, [])
+        parser = BoundedParser(_MOST_EPOCH_BYTES, f"epoch of {self._project}")
         yield b"*2\r\n$4\r\nMGET\r\n" + argument(keys.epoch_key(self._project, 0)), parser
         epoch: bytes | None = parser.replies[0][0]
         return epoch
@@ -278,7 +281,7 @@ class Conversation:
                 argument(keys.epoch_key(self._project, 0)),
             ]
         )
-        parser = ReplyParser(1, [])
+        parser = BoundedParser(MOST_BYTES + _MOST_EPOCH_BYTES, f"serving plan of {self._project}")
         yield command, parser
         document, epoch = parser.replies[0]
         if document is None or epoch is None:

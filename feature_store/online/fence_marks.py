@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from feature_store.online.endpoint import Endpoint
     from feature_store.registry.serving_plan import TilesPlan
 
+_MOST_DIGITS = 19
 BORN, MERGES, LAYOUT, START, TOPIC = b"born", b"merges", b"layout", b"start", b"topic"
 
 
@@ -71,6 +72,11 @@ def fences_lost(tiles: TilesPlan, bucket: int | None, problem: str) -> FencesLos
     )
 
 
+def is_offset(value: bytes) -> bool:
+    """Whether a fence's value is an offset of an event: a number of 63 bits in decimal digits."""
+    return value.isdigit() and len(value) <= _MOST_DIGITS and int(value) < 1 << 63
+
+
 def _problem(tiles: TilesPlan, fences: Any, merges: Any) -> str:
     if isinstance(fences, Exception) or isinstance(merges, Exception):
         return "a key is of another type"
@@ -78,6 +84,6 @@ def _problem(tiles: TilesPlan, fences: Any, merges: Any) -> str:
         return "they are gone"
     if fences[BORN] != tiles.mark.encode():
         return "they are of another generation"
-    if any(b":" in name and not at.isdigit() for name, at in fences.items()):
+    if any(b":" in name and not is_offset(at) for name, at in fences.items()):
         return "a fence is not a number"
     return "" if fences.get(MERGES, b"") == merges else "they, or the key beside them, come from an older copy"

@@ -8,11 +8,13 @@ on the bytes as they came. Only when something is missing does hiredis take the 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 import numpy as np
 
+from feature_store.errors import DamagedPlanError
 from feature_store.online.buffers import BUFFERS
 from feature_store.online.keys import EPOCH_BYTES
 
@@ -26,6 +28,8 @@ _NIL = b"$-1\r\n"
 # Up to so many keys are joined one by one, which then takes no longer than numpy's four operations, 4 µs.
 _FEW = 40
 _EIGHT_BYTES = np.dtype("V8")
+# The length of the first value of an array of values.
+_FIRST_LENGTH = re.compile(rb"\*\d{1,19}\r\n\$(\d{1,19})\r\n")
 # A reply whose size is not known is read in pieces of this many bytes: what one recv of a socket buffer can return.
 _PIECE_BYTES = 1 << 16
 
@@ -175,6 +179,43 @@ class ReplyParser:
                 return False
             self.replies.append(reply)
         return True
+
+
+class BoundedParser(ReplyParser):
+    """Takes the reply to one MGET that has no rows, and refuses one that is too long before it takes it in.
+
+    Args:
+        most: how many bytes the reply may have.
+        what: the values that are read, for the error.
+    """
+
+    __slots__ = ("_most", "_what")
+
+    def __init__(self, most: int, what: str) -> None:
+        super().__init__(1, [])
+        self._most, self._what = most, what
+
+    def received(self, count: int) -> bool:
+        """As ReplyParser.received.
+
+        Raises:
+            DamagedPlanError: the reply is longer than `most`. The connection has the rest of it and must be closed.
+        """
+        if not self.earlier:
+            stated = _FIRST_LENGTH.match(self.reply, 0, count)
+            if stated is not None and int(stated[1]) > self._most:
+                raise self._too_long(int(stated[1]))
+        if self.bytes_received + count > self._most:
+            raise self._too_long(self.bytes_received + count)
+        return super().received(count)
+
+    def _too_long(self, size: int) -> DamagedPlanError:
+        return DamagedPlanError(
+            self._what,
+            expected=f"at most {self._most:,} bytes",
+            got=f"{size:,} or more",
+            hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
+        )
 
 
 class KeyWriter:

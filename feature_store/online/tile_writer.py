@@ -17,7 +17,7 @@ import numpy as np
 
 from feature_store.errors import CorruptRowError, FenceError, StaleWriteError, StoreReplyError
 from feature_store.online import keys
-from feature_store.online.fence_marks import BORN, fences_lost
+from feature_store.online.fence_marks import BORN, fences_lost, is_offset
 from feature_store.online.resp import KeyWriter, argument
 from feature_store.online.script_connection import ScriptConnection
 from feature_store.online.tile_layout import TileValueLayout
@@ -106,10 +106,10 @@ class TileWriter:
                 raise fences_lost(
                     self.plan, bucket, "they are of another generation" if BORN in found else "they are gone"
                 )
-            try:
-                fences.append({field.decode(): int(value) for field, value in found.items() if b":" in field})
-            except ValueError:
-                raise fences_lost(self.plan, bucket, "a fence is not a number") from None
+            offsets = {field.decode(errors="replace"): value for field, value in found.items() if b":" in field}
+            if not all(map(is_offset, offsets.values())):
+                raise fences_lost(self.plan, bucket, "a fence is not a number")
+            fences.append({field: int(value) for field, value in offsets.items()})
         return fences
 
     def late(self) -> int:
@@ -119,7 +119,7 @@ class TileWriter:
             StoreConnectionError, StoreTimeoutError: as `fences`.
         """
         counts = [found.get(LATE, b"0") for found in self._hashes()]
-        return sum(int(count) for count in counts if count.isdigit())
+        return sum(int(count) for count in counts if is_offset(count))
 
     def merge(self, merge: Merge) -> list[int]:
         """Merge, and wait. Returns the indexes of the records that came too late for every window.

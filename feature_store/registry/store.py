@@ -1,6 +1,6 @@
 """The registry: every applied version of a project's definitions, and the history of what was asked for.
 
-SQLAlchemy's one door in the package: SQLite unless the URL says otherwise.
+SQLAlchemy's one door in the package, with `columns`: SQLite unless the URL says otherwise.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ with extra("registry", "registry"):
     import sqlalchemy as sa
     from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+    from feature_store.registry.columns import LongText, Microseconds, Number, ShortText, WholeNumber, parsed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
@@ -40,61 +42,61 @@ _METADATA = sa.MetaData()
 _VERSIONS = sa.Table(
     "fs_versions",
     _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
+    sa.Column("project", ShortText(64), primary_key=True),
     # Together with the project the primary key: of two applies at once, one gets the number.
-    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("author", sa.String(255), nullable=False),
-    sa.Column("applied_at", sa.BigInteger, nullable=False),
-    sa.Column("digest", sa.String(64), nullable=False),
-    sa.Column("definitions", sa.Text, nullable=False),
+    sa.Column("version", Number(), primary_key=True, autoincrement=False),
+    sa.Column("author", ShortText(255), nullable=False),
+    sa.Column("applied_at", Microseconds(), nullable=False),
+    sa.Column("digest", ShortText(64), nullable=False),
+    sa.Column("definitions", LongText(), nullable=False),
 )
 _IDS = sa.Table(
     "fs_registry",
     _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
-    sa.Column("id", sa.String(32), nullable=False),
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("id", ShortText(32), nullable=False),
 )
 # Versions that are not served as a whole, and why. A version without a row here is served, or was.
 _ROLLOUTS = sa.Table(
     "fs_rollouts",
     _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("version", Number(), primary_key=True, autoincrement=False),
+    sa.Column("state", ShortText(16), nullable=False),
+    sa.Column("reason", LongText(), nullable=False),
 )
 _UNFINISHED, _WITHDRAWN = "unfinished", "withdrawn"
 _INTERVALS = sa.Table(
     "fs_intervals",
     _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
-    sa.Column("view", sa.String(64), primary_key=True),
-    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("start_us", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("end_us", sa.BigInteger, nullable=False),
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("view", ShortText(64), primary_key=True),
+    sa.Column("generation", Number(), primary_key=True, autoincrement=False),
+    sa.Column("start_us", WholeNumber(), primary_key=True, autoincrement=False),
+    sa.Column("end_us", WholeNumber(), nullable=False),
 )
 # Earlier releases noted under each generation what its rows in Redis held, and believed it. Their rows are history now.
 _ANY_GENERATION = 0
 _PRUNING = sa.Table(
     "fs_pruning",
     _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
-    sa.Column("kind", sa.String(16), primary_key=True),
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("service", sa.String(64), nullable=False),
-    sa.Column("author", sa.String(255), nullable=False),
-    sa.Column("made_at", sa.BigInteger, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("kind", ShortText(16), primary_key=True),
+    sa.Column("id", ShortText(64), primary_key=True),
+    sa.Column("service", ShortText(64), nullable=False),
+    sa.Column("author", ShortText(255), nullable=False),
+    sa.Column("made_at", Microseconds(), nullable=False),
+    sa.Column("document", LongText(), nullable=False),
 )
 _REPORTS = sa.Table(
     "fs_reports",
     _METADATA,
-    sa.Column("project", sa.String(64), primary_key=True),
-    sa.Column("kind", sa.String(16), primary_key=True),
-    sa.Column("service", sa.String(64), primary_key=True),
-    sa.Column("author", sa.String(255), nullable=False),
-    sa.Column("made_at", sa.BigInteger, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("kind", ShortText(16), primary_key=True),
+    sa.Column("service", ShortText(64), primary_key=True),
+    sa.Column("author", ShortText(255), nullable=False),
+    sa.Column("made_at", Microseconds(), nullable=False),
+    sa.Column("document", LongText(), nullable=False),
 )
 # Distributions of database drivers that are named otherwise than their modules.
 _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'psycopg[binary]'", "MySQLdb": "mysqlclient"}
@@ -128,11 +130,11 @@ class Version:
         """
         try:
             return DefinitionSet.from_document(self.document)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RegistryError(
                 f"version {self.version}",
                 expected="definitions that this release of the library reads",
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {str(error)[:500]}",
                 hint="use the release that applied it, or apply again with this one",
             ) from error
 
@@ -413,7 +415,11 @@ class Registry:
             rows = connection.execute(sa.select(_REPORTS).where(chosen)).all()
         return {
             row.service: KeptReport(
-                row.kind, row.service, row.author, from_microseconds(row.made_at), orjson.loads(row.document)
+                row.kind,
+                row.service,
+                row.author,
+                from_microseconds(row.made_at),
+                parsed(f"{row.kind} report of {row.service}", row.document),
             )
             for row in rows
         }
@@ -449,15 +455,19 @@ class Registry:
             rows = connection.execute(query.where(_VERSIONS.c.project == self._project)).all()
         return [
             Version(
-                row.version, row.author, from_microseconds(row.applied_at), row.digest, orjson.loads(row.definitions)
+                row.version,
+                row.author,
+                from_microseconds(row.applied_at),
+                row.digest,
+                parsed(f"version {row.version}", row.definitions),
             )
             for row in rows
         ]
 
     def _last_number(self) -> int:
-        chosen = sa.select(sa.func.max(_VERSIONS.c.version)).where(_VERSIONS.c.project == self._project)
+        chosen = sa.select(_VERSIONS.c.version).where(_VERSIONS.c.project == self._project)
         with self._errors(), self._engine.connect() as connection:
-            return connection.execute(chosen).scalar() or 0
+            return connection.execute(chosen.order_by(_VERSIONS.c.version.desc()).limit(1)).scalar() or 0
 
     def _not_withdrawn(self) -> sa.ColumnElement[bool]:
         if not self._has_rollouts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -638,6 +639,45 @@ def test_rows_that_another_release_staged_are_staged_again(world: World, note: s
     world.sink.fails_at = None
     assert world.run(10).written == 1
     assert world.left() == {"lock"}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["0" * 16, -(1 << 62), 1 << 62]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from([b"[" * 100_000, b"9" * 10_000, b"\xff", b" " * 10_000_000]),
+        st.tuples(st.text(max_size=16) | st.just("0" * 16), st.tuples(json_values, json_values) | json_values, json_values,
+                  json_values, json_values).map(lambda parts: json.dumps(parts).encode()),
+        json_values.map(lambda value: json.dumps(value).encode()),
+    )
+)  # fmt: skip
+def test_a_note_of_any_bytes_is_sound_or_none(text: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "note.json"
+        path.write_bytes(text)
+        note = jobs._read_note(path)
+    if note is not None:
+        (start, end), counts = note.interval, (note.source_rows, note.quarantined)
+        assert BEGINNING <= start < end <= -BEGINNING
+        assert all(0 <= count < 1 << 62 for count in counts)
+        assert len(note.id) == 16
+
+
+def test_a_note_that_was_written_is_read_again(world: World) -> None:
+    world.write([row(1, 0)])
+    world.sink.fails_at = 0
+    with pytest.raises(ConnectionError):
+        world.run(10)
+    (path,) = (world.folders.work / "stats").glob("*.json")
+    note = jobs._read_note(path)
+    assert note is not None and note.interval == (BEGINNING, at(10)) and note.source_rows == 1
 
 
 # -- several at once ------------------------------------------------------------------------------------------------

@@ -4,18 +4,19 @@
 -- ARGV  epoch of bucket 0 that is expected (empty: none)
 --       SHA-1 of the plan document that is expected (of the empty string: none); empty: any document
 --       plan document, new epoch, number of buckets, run id of the server that is expected (empty: any)
+--       the last byte of a document that readers read: nothing beyond it counts, nor beyond an epoch's length
 --       per mark: how, tag, and the fields that describe a generation that is served: layout, start (layout empty: it is
 --       not served)
 -- How a mark is made: `new`: whatever is there goes; `adopt`: fences without a mark get one; `keep`: there should be one.
 -- Returns 1; or, with nothing changed, 0: something else is published; -2: the server is another process, which may lack
 -- rows of the plan that the other had acknowledged.
-local function text(key)
-  local value = redis.pcall('GET', key)
+local function text(key, last)
+  local value = redis.pcall('GETRANGE', key, 0, last)
   return type(value) == 'string' and value or ''
 end
 
-local document = text(KEYS[1])
-if text(KEYS[2]) ~= ARGV[1] then
+local document = text(KEYS[1], ARGV[7])
+if text(KEYS[2], #ARGV[4]) ~= ARGV[1] then
   return 0
 end
 if ARGV[2] == '' then
@@ -33,7 +34,7 @@ redis.call('SET', KEYS[1], ARGV[3])
 for i = 2, buckets + 1 do
   redis.call('SET', KEYS[i], ARGV[4])
 end
-local at = 7
+local at = 8
 for i = buckets + 2, #KEYS, 2 do
   local fences, merges = KEYS[i], KEYS[i + 1]
   local how, tag, layout, start = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
