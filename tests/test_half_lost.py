@@ -73,7 +73,7 @@ class World:
                 )
             )
         with FeatureStore(folder) as store:
-            store.apply()
+            store.apply(allow_destructive=True)
             self._write_sources(NOW - timedelta(minutes=30), 2)
             store.materialize(end=NOW)
             self.stream(store, len(EVENTS))
