@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.errors import (
@@ -63,7 +63,8 @@ class PublishedPlan:
         self.plan, self.epoch, self._offered = plan, epoch, offered or Offered()
         self._compiled: dict[str, CompiledService] = {}
         self._shadows: dict[str, CompiledService] = {}
-        self._of_references = lru_cache(MOST_LISTS)(self._compile_references)
+        # Not a method of this object: a cycle would keep a replaced plan, and all its lists, until the collector comes.
+        self._of_references = lru_cache(MOST_LISTS)(partial(_compiled_of_references, plan, self._offered, epoch))
 
     def __contains__(self, service: object) -> bool:
         """Whether a service, by name, was compiled already."""
@@ -99,9 +100,6 @@ class PublishedPlan:
 
     def _compile(self, service: ServicePlan) -> CompiledService:
         return CompiledService(self.plan, service, self._offered, self.epoch)
-
-    def _compile_references(self, references: tuple[str, ...]) -> CompiledService:
-        return self._compile(_from_references(references))
 
 
 class Conversation:
@@ -338,6 +336,12 @@ def _normalised(references: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(reference, str):
             raise RequestError(f"features[{i}]", expected="a feature reference, view:feature", got=repr(reference))
     return tuple(map(str, references))
+
+
+def _compiled_of_references(
+    plan: ServingPlan, offered: Offered, epoch: bytes, references: tuple[str, ...]
+) -> CompiledService:
+    return CompiledService(plan, _from_references(references), offered, epoch)
 
 
 def _from_references(references: tuple[str, ...]) -> ServicePlan:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
+import weakref
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,23 @@ def test_a_service_that_is_published_is_found_at_once(kind: Any, store: OnlineSt
     plan = plan_of(ranking, later, views=[numbers, profile, wide], version=2)
     store.publish(plan, over=store.published())
     assert client.get_online_features("later", {"movie_id": 1}, now=NOW_US).names == ["f2"]
+    client.close()
+
+
+def test_a_plan_that_was_replaced_is_freed_at_once(kind: Any, store: OnlineStore, redis_url: str) -> None:
+    """Not by the collector, which may be long in coming: plans have megabytes of what is compiled from them."""
+    client = kind(redis_url, "test")
+    for asked in (["wide:f1"], "ranking"):
+        client.get_online_features(asked, {"movie_id": 1, "user_id": 1}, now=NOW_US)
+    gc.disable()
+    try:
+        before = weakref.ref(published(client))
+        store.publish(plan_of(ranking, views=[numbers, profile, wide], version=2), over=store.published())
+        for asked in (["wide:f1"], "ranking"):
+            client.get_online_features(asked, {"movie_id": 1, "user_id": 1}, now=NOW_US)
+        assert before() is None
+    finally:
+        gc.enable()
     client.close()
 
 
