@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from feature_store.applying import Applied, Fills, with_definitions, with_pruning, with_version
 from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find
-from feature_store.definitions.dtypes import MICROSECOND, given_microseconds
+from feature_store.definitions.dtypes import from_microseconds, given_duration, given_microseconds
 from feature_store.definitions.files import passed_over
 from feature_store.definitions.loading import load_definitions
+from feature_store.definitions.names import given_name, given_names
 from feature_store.definitions.pruned import pruned, refuse_unbound
 from feature_store.errors import (
     ConfigError,
@@ -30,6 +31,7 @@ from feature_store.errors import (
 )
 from feature_store.materialize.rollout import give_up, roll_out
 from feature_store.online.client import OnlineClient
+from feature_store.online.requests import feature_names
 from feature_store.online.store import OnlineStore
 from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.store import Registry, current_author, registry_exists
@@ -350,8 +352,8 @@ class FeatureStore:
                 view,
                 start_us=None if start is None else given_microseconds(start, "start"),
                 end_us=None if end is None else given_microseconds(end, "end"),
-                lookback_us=lookback // MICROSECOND,
-                engine=self._engine(engine or self.config.engine),
+                lookback_us=given_duration(lookback, "lookback"),
+                engine=self._engine(self._engine_name(engine)),
                 digest=newest.digest,
                 report=report,
             )
@@ -402,7 +404,7 @@ class FeatureStore:
         with extra("local", "push"):
             from feature_store.materialize.job import push
 
-        definition = self._served()[0].served_definitions().view(view)
+        definition = self._served()[0].served_definitions().view(given_name(view, "view"))
         return push(
             definition,
             table,
@@ -546,11 +548,11 @@ class FeatureStore:
 
         return historical_features(
             entity_df,
-            service,
+            feature_names(service),
             project=self._training_project(prune_as_of),
-            engine=self._engine(engine or self.config.engine),
-            engine_name=engine or self.config.engine,
-            timestamp_column=timestamp_column,
+            engine=self._engine(self._engine_name(engine)),
+            engine_name=self._engine_name(engine),
+            timestamp_column=given_name(timestamp_column, "timestamp_column"),
             report=report,
         )
 
@@ -750,9 +752,9 @@ class FeatureStore:
         definitions = newest.definitions()
         if time is None:
             return definitions
-        if time == "never":
+        if isinstance(time, str) and time == "never":
             return definitions.with_prunings([])
-        then = self.registry.version_at(time)
+        then = self.registry.version_at(from_microseconds(given_microseconds(time, "prune_as_of")))
         found = definitions.with_prunings(then.definitions().prunings.values() if then is not None else [])
         for pruning in found.prunings.values():
             refuse_unbound(found, pruning)
@@ -791,7 +793,7 @@ class FeatureStore:
     def _chosen(self, definitions: DefinitionSet, views: Sequence[str] | None) -> list[FeatureView]:
         if views is None:
             return [view for view in definitions.feature_views.values() if view.source is not None]
-        chosen = [definitions.view(name) for name in views]
+        chosen = [definitions.view(name) for name in given_names(views, "views")]
         for view in chosen:
             if view.source is None:
                 raise DefinitionError(f"{view.name}.source", expected="a source", got="none", hint="push its rows")
@@ -822,6 +824,9 @@ class FeatureStore:
             allow_gap=allow_gap,
             report=report,
         )
+
+    def _engine_name(self, given: str | None) -> str:
+        return self.config.engine if given is None else given_name(given, "engine") or self.config.engine
 
     def _engine(self, name: str) -> LocalEngine | SparkEngine:
         if name == "local":

@@ -221,9 +221,9 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
     Raises:
         NotFoundError: there is none; it lists those there are.
     """
-    if name not in items:
+    if not isinstance(name, str) or name not in items:
         expected = f"a {kind}: {', '.join(items) or 'none is defined'}"
-        raise NotFoundError(name, expected=expected, got=repr(name), hint=did_you_mean(name, items))
+        raise NotFoundError(name, expected=expected, got=repr(name)[:80], hint=did_you_mean(str(name), items))
     return items[name]
 
 

@@ -55,7 +55,10 @@ def given_microseconds(value: Any, where: str) -> int:
         RequestError: it is neither; `where` names it.
     """
     if isinstance(value, datetime) and value == value:  # pandas' NaT is a datetime that equals nothing
-        return to_microseconds(value)
+        found = to_microseconds(value)
+        if not MIN_TIMESTAMP_US <= found <= MAX_TIMESTAMP_US:  # its time zone moves it out of these years
+            raise RequestError(where, expected="a time of the years 1 to 9999, UTC", got=str(value))
+        return found
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -67,6 +70,17 @@ def given_microseconds(value: Any, where: str) -> int:
         raise RequestError(where, expected="a datetime, or integer microseconds", got=repr(value), hint=hint)
     unit = "nanoseconds" if abs(number) > MAX_TIMESTAMP_US else "seconds or milliseconds"
     raise RequestError(where, expected="microseconds since 1970", got=f"{number}, as {unit} are", hint=hint)
+
+
+def given_duration(value: Any, where: str) -> int:
+    """Microseconds of a duration that a caller gives.
+
+    Raises:
+        RequestError: it is no timedelta, or below 0; `where` names it.
+    """
+    if not isinstance(value, timedelta) or value != value or value < timedelta(0):  # pandas' NaT equals nothing
+        raise RequestError(where, expected="a timedelta of 0 or more", got=repr(value)[:80])
+    return value // MICROSECOND
 
 
 def from_microseconds(value: int) -> datetime:

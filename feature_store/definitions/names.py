@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
+
+from feature_store.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MOST_CHARACTERS = 64
@@ -12,3 +18,30 @@ _NAME = re.compile(PATTERN.strip("^$"))
 def is_name(text: object) -> bool:
     """Whether a text is a name of a definition."""
     return isinstance(text, str) and len(text) <= MOST_CHARACTERS and _NAME.fullmatch(text) is not None
+
+
+def given_name(value: Any, where: str) -> str:
+    """A name that a caller gives.
+
+    Raises:
+        RequestError: it is no text; `where` names it.
+    """
+    if not isinstance(value, str):
+        raise RequestError(where, expected="a name", got=type(value).__name__)
+    return value
+
+
+def given_names(value: Any, where: str) -> Sequence[str]:
+    """A list of names that a caller gives.
+
+    Raises:
+        RequestError: it is none; `where` names it.
+    """
+    try:
+        names = None if isinstance(value, str) else list(value)
+    except TypeError:
+        names = None
+    if names is None:
+        hint = f"[{value!r}]" if isinstance(value, str) else ""
+        raise RequestError(where, expected="a list of names", got=type(value).__name__, hint=hint)
+    return [given_name(one, f"{where}[{i}]") for i, one in enumerate(names)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def pushed_rows(table: Any, view: FeatureView) -> Rows:
 def _of_file(path: Path, where: str) -> Rows:
     if path.suffix not in (".csv", ".parquet"):
         raise DataError(where, expected="a .csv or .parquet file", got=str(path))
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - of a name that is too long, Path.is_file raises an OSError
         raise DataError(where, problem=f"there is no file {path}")
     if path.suffix == ".parquet":
         return file_rows(where, [path])._replace(pushed=True)

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.engines.engine import Stage
 from feature_store.engines.inspection import expects
 from feature_store.engines.pushed import pushed_rows
@@ -85,6 +85,14 @@ class Summary:
     resumed_chunks: int = 0
     late_rows: int = 0
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """Its counts that are not 0, and its intervals as times."""
+        counts = {name: value for name, value in vars(self).items() if value and name not in ("view", "intervals")}
+        counts["seconds"] = round(self.seconds, 3)
+        times = [f"{_iso(start) or 'the beginning'} to {_iso(end)}" for start, end in self.intervals]
+        told = {"intervals": times} if times else {}
+        return f"Summary({', '.join([self.view, *(f'{name}={value!r}' for name, value in (told | counts).items())])})"
 
     def to_document(self) -> dict[str, Any]:
         """The summary as JSON types: times as ISO 8601, a start at the beginning of all as None."""
@@ -302,7 +310,8 @@ def _intervals(finished: list[Interval], start_us: int | None, end_us: int, look
     if start_us is not None:
         return [(start_us, end_us)]
     last = finished[-1][1] if finished else BEGINNING
-    again = (min(last, end_us) - lookback_us, end_us)
+    start = min(last, end_us) - lookback_us
+    again = (start if start >= MIN_TIMESTAMP_US else BEGINNING, end_us)
     fresh = missing((BEGINNING, end_us), finished)
     if not finished or lookback_us <= 0:
         return fresh

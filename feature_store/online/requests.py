@@ -49,7 +49,7 @@ def feature_names(service: Any) -> str | Sequence[str]:
     """
     if isinstance(service, (str, list, tuple)):
         return service
-    if isinstance(service, np.ndarray):
+    if isinstance(service, np.ndarray) and service.ndim:
         return list(service.tolist())
     name = getattr(service, "name", None)
     if getattr(service, "kind", None) is not None and isinstance(name, str):

@@ -39,6 +39,7 @@ from feature_store.online import tile_generations
 from feature_store.private import private_file, private_folder
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
 from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.merging import Origin, ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.replay import Replay
@@ -271,7 +272,7 @@ class Backfill:
         topic, status = self._view.source.topic, Status()
         numbers = Topics(self._kafka).partitions([topic]).get(topic)
         if numbers is None:
-            raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
+            raise missing_topic(topic, self._kafka)
         partitions = [(topic, number) for number in numbers]
         reader = PartitionConsumer(self._kafka)
         try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import shlex
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.errors import StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Reason(NamedTuple):
@@ -58,6 +62,16 @@ def stream_error(where: str, reason: Reason) -> StreamError:
         return StreamError(where, got=f"{reason.name}: {reason.text}", hint=_NOT_REACHED)
     problem, hint = meaning
     return StreamError(where, problem=f"{problem} ({reason.name}: {reason.text})", hint=hint)
+
+
+def missing_topic(topic: str, settings: Mapping[str, Any]) -> StreamError:
+    """The error for a topic that there is not, with the command that creates it."""
+    server = str(settings.get("bootstrap.servers", "localhost:9092")).partition(",")[0]
+    is_plain = str(settings.get("security.protocol", "plaintext")).lower() == "plaintext"
+    command = ["kafka-topics", "--bootstrap-server", server, "--create", "--topic", topic, "--partitions", "4"]
+    command += [] if is_plain else ["--command-config", "client.properties"]
+    hint = f"create it with as many partitions as workers will run at most, such as `{shlex.join(command)}`"
+    return StreamError(f"topic {topic}", problem="Kafka has no topic of that name", hint=hint)
 
 
 def _meaning(reason: Reason) -> tuple[str, str] | None:

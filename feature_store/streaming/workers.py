@@ -20,6 +20,7 @@ import feature_store.errors
 from feature_store.errors import FeatureStoreError, StreamError
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.kafka import Topics
+from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.progress import Goals
 from feature_store.streaming.status import Status, total
 from feature_store.streaming.worker import Worker
@@ -217,7 +218,7 @@ def prepare_topics(setup: Setup) -> None:
     told = topics.described(wanted)
     for topic in wanted:
         if topic not in found:
-            raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
+            raise missing_topic(topic, setup.kafka)
         topics.create(setup.dead_letters_of(topic), like=topic)
         _refuse_without(told.get(topic), "READ", f"topic {topic}", "its messages cannot be read")
     letters = {setup.dead_letters_of(topic) for topic in wanted}

@@ -9,6 +9,7 @@ serving gives: the field's default, or null.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 import time
@@ -217,7 +218,7 @@ def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:
     if isinstance(given, str) and _SQL.match(given):
         return Query(given, folder)
     if isinstance(given, (str, Path)):
-        if "://" not in str(given) and not Path(given).exists():
+        if "://" not in str(given) and not os.path.exists(given):  # noqa: PTH110 - as of pushed files
             hint = f"a relative path is taken from the current folder, {Path.cwd()}"
             raise DataError(f"labels {given}", problem="there is no such file or folder", hint=hint)
         return Path(given)

@@ -33,6 +33,7 @@ from feature_store.errors import (
 )
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.progress import Goals
 from feature_store.streaming.replay import earliest, go_on
@@ -232,7 +233,7 @@ class SparkStream:
         found = Topics(self._setup.kafka).partitions(topics)
         for topic in topics:
             if topic not in found:
-                raise StreamError(f"topic {topic}", expected="a topic", got="none of that name", hint="create it")
+                raise missing_topic(topic, self._setup.kafka)
         consumer = PartitionConsumer(self._setup.kafka)
         try:
             partitions = [(topic, number) for topic, numbers in found.items() for number in numbers]
