@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -43,7 +45,6 @@ from feature_store.streaming.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kafka_server import KafkaServer
 
@@ -210,6 +211,36 @@ def test_permissions_are_looked_at_before_anything_is_read(
 
         until(is_streamed)
         assert len(received(guarded.bootstrap, "clicks.dead-letter")) == 1
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "kafka.md"
+GRANT = re.compile(
+    r"^kafka-acls --add --allow-principal User:features --operation (\w+) --(topic|group) (\S+)$", re.MULTILINE
+)
+
+
+def test_the_permissions_of_the_page_are_enough(tmp_path: Path, redis_url: str, guarded: KafkaServer) -> None:
+    """`docs/kafka.md` says what a user needs; topics of this test have names of their own."""
+    grants = GRANT.findall(PAGE.read_text())
+    assert len(grants) == 4
+    make_topic(guarded.bootstrap, "paged", 1)
+    make_topic(guarded.bootstrap, "paged.dead-letter", 1)
+    for operation, kind, name in grants:
+        allow(guarded, ResourceType[kind.upper()], name.replace("clicks", "paged"), AclOperation[operation.upper()])
+    send(guarded.bootstrap, "paged", [b"malformed", *map(value_of, clicks_of(1, 3))], 1)
+    with as_alice(tmp_path, redis_url, guarded, topic="paged") as store:
+
+        def is_streamed() -> bool:
+            try:
+                return store.stream(until_caught_up=True).merged == 2 * 3
+            except StreamError:  # the broker has not heard of the grants yet
+                return False
+
+        until(is_streamed)
+        assert len(received(guarded.bootstrap, "paged.dead-letter")) == 1
+        assert store.backfill("by_user").stream_events == 3
+        assert counted(store, 1) == [3]
+        assert not [found for found in diagnose(store) if found.check == "kafka" and found.state == "failed"]
 
 
 def test_dead_letters_that_are_refused_are_withheld_and_told(
