@@ -1,10 +1,10 @@
 """Which parts of a source's Parquet files are read, so that rows that come late are found by the files that bring them.
 
-What is read is kept as bytes, one entry per file: 8 bytes of a hash of its path, size and time, the number of its row
-groups (uint32, big-endian), and 8 bytes of a hash of each row group. The hash of a row group is of what the file's
-footer says of it: how many rows it has, and of each column its sizes, its nulls, its least and its greatest value. So a
-file that was rewritten with more rows, copied or touched is known by its row groups, and footers of files that are as
-they were are not looked at.
+What is read is kept as bytes: 8 bytes of a hash of how the view's rows are computed, then one entry per file: 8 bytes
+of a hash of its path, size and time, the number of its row groups (uint32, big-endian), and 8 bytes of a hash of each
+row group. The hash of a row group is of what the file's footer says of it: how many rows it has, and of each column its
+sizes, its nulls, its least and its greatest value. So a file that was rewritten with more rows, copied or touched is
+known by its row groups, and footers of files that are as they were are not looked at.
 
 A value that was changed within a row group, with the same sizes, the same nulls and between the same least and greatest
 value, is not noticed: it takes `--start` or `--lookback`.
@@ -13,6 +13,7 @@ value, is not noticed: it takes `--start` or `--lookback`.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,12 +26,13 @@ from feature_store.engines.sources import reading, source_rows_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.sources import Rows
     from feature_store.intervals import Interval
 
 _HASH_BYTES, _COUNT_BYTES = 8, 4
-# Before the entries: a kind of entries that this release does not know says nothing of what is read.
-_FORMAT = b"1"
+# At the start: a document of a kind that this release does not know says nothing of what is read.
+_FORMAT = b"2"
 
 
 class ReadFiles(NamedTuple):
@@ -38,11 +40,13 @@ class ReadFiles(NamedTuple):
 
     Attributes:
         document: what is kept when all of them are read.
+        is_known: whether rows were computed before in the way in which they are computed now.
         unread: the files, each cut to its row groups that were not read as they are now.
         where: what the source is, for errors.
     """
 
     document: bytes
+    is_known: bool
     unread: tuple[Any, ...]
     where: str
 
@@ -66,18 +70,31 @@ class ReadFiles(NamedTuple):
                 yield int(before.min()), int(before.max()) + 1
 
 
-def look_at(rows: Rows, known: bytes) -> ReadFiles:
+def computation_of(view: FeatureView) -> bytes:
+    """A hash of what decides which rows a view's source gives. Rows that were computed otherwise count as not read.
+
+    The types of fields are not part of it: other types are another layout, in a generation of its own.
+    """
+    assert view.source is not None
+    source = view.source.model_dump(mode="json", include={"path", "event_timestamp", "created_timestamp"})
+    aggregations = [aggregation.model_dump(mode="json") for aggregation in view.aggregations]
+    return _hash(json.dumps([source, view.sql, aggregations], sort_keys=True))
+
+
+def look_at(rows: Rows, known: bytes, computation: bytes) -> ReadFiles:
     """Compare a source's files with what was read of them.
 
     Args:
         rows: the source.
         known: the document of when it was read last; empty: never.
+        computation: see `computation_of`.
 
     Raises:
         DataError: a file cannot be read.
     """
-    files, groups = _parsed(known)
-    document, unread = [_FORMAT], []
+    head = _FORMAT + computation
+    files, groups = _parsed(known, head)
+    document, unread = [head], []
     with reading(rows.where):
         for file in rows.dataset.get_fragments():
             about = Path(file.path).stat()
@@ -91,15 +108,15 @@ def look_at(rows: Rows, known: bytes) -> ReadFiles:
                 if new:
                     unread.append(file.subset(row_group_ids=new))
             document += [name, len(hashes).to_bytes(_COUNT_BYTES, "big"), *hashes]
-    return ReadFiles(b"".join(document), tuple(unread), rows.where)
+    return ReadFiles(b"".join(document), known.startswith(head), tuple(unread), rows.where)
 
 
-def _parsed(document: bytes) -> tuple[dict[bytes, list[bytes]], set[bytes]]:
+def _parsed(document: bytes, head: bytes) -> tuple[dict[bytes, list[bytes]], set[bytes]]:
     """By file the hashes of its row groups, and all of them."""
     files: dict[bytes, list[bytes]] = {}
-    if not document.startswith(_FORMAT):
+    if not document.startswith(head):
         return files, set()
-    at = len(_FORMAT)
+    at = len(head)
     while at < len(document):
         name, at = document[at : at + _HASH_BYTES], at + _HASH_BYTES
         count, at = int.from_bytes(document[at : at + _COUNT_BYTES], "big"), at + _COUNT_BYTES

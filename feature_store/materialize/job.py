@@ -27,7 +27,7 @@ from feature_store.engines.engine import Stage
 from feature_store.engines.inspection import expects
 from feature_store.engines.pushed import pushed_rows
 from feature_store.engines.quarantine import Quarantine
-from feature_store.engines.read_files import look_at
+from feature_store.engines.read_files import computation_of, look_at
 from feature_store.engines.report import Silent
 from feature_store.engines.sources import fingerprint, parquet_rows
 from feature_store.errors import DataError, LostWriteError
@@ -154,9 +154,11 @@ def materialize(
     with _locked(folders.work / view.name) as work:
         source = fingerprint(view.source, source_folder)
         rows_digest = json.dumps([engine.name, view.name, digest, source])
-        finished = progress.finished_intervals()
+        recorded = progress.finished_intervals()
         rows = parquet_rows(view.source, view, source_folder)
-        files = look_at(rows, progress.files_read())
+        files = look_at(rows, progress.files_read(), computation_of(view))
+        # Rows that another source or other SQL gave are not those that are wanted: they are computed anew.
+        finished = recorded if files.is_known else []
         intervals = _intervals(finished, start_us, end_us, lookback_us)
         late = _late(view, files, finished, intervals) if start_us is None else []
         intervals = _leftover_first([*intervals, *late], work, rows_digest)
@@ -167,7 +169,7 @@ def materialize(
         if not jobs or _read_note(jobs[0].note) is None:
             _drop(work, progress)
         # What earlier jobs have left unread, a job over given times does not read.
-        files_read = files.document if start_us is None or not finished else b""
+        files_read = files.document if start_us is None or not recorded else b""
         for job in jobs:
             done = _run(job, engine, destination, progress, report or Silent(), files_read if job is jobs[-1] else b"")
             _clear(work)

@@ -333,9 +333,9 @@ def _judge_view(
         "allowed": "expected of what is written from the next materialize on",
         "max_null_rate": "expected of what is written from the next materialize on",
         "default": "served where there is no value",
-        "path": "read by the next materialize",
-        "sql": "selected by the next materialize",
-        "aggregations": "computed by the next materialize",
+        "path": "all rows are read anew by the next materialize",
+        "sql": "all rows are selected anew by the next materialize",
+        "aggregations": "all rows are computed anew by the next materialize",
     }
     told = dict.fromkeys(reason for path, reason in reasons.items() if path in paths)
     return "safe", "; ".join(told) or "stored rows stay as they are"

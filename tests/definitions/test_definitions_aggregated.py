@@ -104,9 +104,9 @@ def test_what_is_refused_says_where(make: Callable[[], Any], message: str) -> No
         (
             {"aggregations": [Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'")]},
             "safe",
-            "computed by the next materialize",
+            "all rows are computed anew by the next materialize",
         ),
-        ({"sql": "SELECT * FROM source"}, "safe", "selected by the next materialize"),
+        ({"sql": "SELECT * FROM source"}, "safe", "all rows are selected anew by the next materialize"),
         ({"ttl": timedelta(days=1)}, "safe", "the ttl counts at read"),
     ],
 )

@@ -169,6 +169,58 @@ def test_lookback_reads_times_again(world: World) -> None:
     assert (summary.intervals, summary.source_rows, summary.late_rows) == (((at(3), at(6)),), 1, 0)
 
 
+# -- rows that are computed otherwise --------------------------------------------------------------------------------
+
+
+def doubled(view: FeatureView, by: int) -> FeatureView:
+    value = view.fields[0].name
+    return view.model_copy(update={"sql": f"SELECT * REPLACE ({value} * {by} AS {value}) FROM source"})
+
+
+def test_rows_of_other_sql_are_computed_anew_over_all_times(world: World) -> None:
+    plain = world.view
+    world.write([row(1, 0, 1.5), row(2, 1, 2.5)])
+    world.run(5)
+    world.view = doubled(plain, 2)
+    assert world.run(6).latest_rows == 2, "nothing of it is computed yet"
+    assert {key: latest.values[0] for key, latest in world.sink.rows.items()} == {(1,): 3.0, (2,): 5.0}
+    assert world.run(7).latest_rows == 0, "now all is"
+    world.view = plain
+    assert world.run(8).latest_rows == 2
+
+
+def test_rows_of_another_source_are_read_over_all_times(world: World) -> None:
+    world.write([row(1, 0)])
+    world.run(5)
+    shutil.copytree(world.folder / "rows", world.folder / "moved")
+    source = world.view.source
+    assert source is not None
+    world.view = world.view.model_copy(update={"source": source.model_copy(update={"path": "moved"})})
+    assert world.run(6).latest_rows == 1
+
+
+def test_a_job_over_given_times_leaves_the_other_times_of_other_sql_to_be_computed(world: World) -> None:
+    world.write([row(1, 0), row(2, 3)])
+    world.run(5)
+    world.view = doubled(world.view, 2)
+    assert world.run(5, 2).latest_rows == 1
+    assert world.run(6).latest_rows == 2
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_killed_job_of_other_sql_is_not_taken_for_done(world: World) -> None:
+    world.write(many())
+    world.run(20)
+    world.view = doubled(world.view, 2)
+    world.sink.fails_at = len(world.sink.writes) + 1
+    with pytest.raises(ConnectionError):
+        world.run(21)
+    world.sink.fails_at = None
+    world.run(22)
+    wanted = {key: latest.values[0] * 2 for key, latest in oracle(world.rows, at(0), at(20))[0].items()}
+    assert {key: latest.values[0] for key, latest in world.sink.rows.items()} == pytest.approx(wanted)
+
+
 # -- rows that come late --------------------------------------------------------------------------------------------
 
 
@@ -251,9 +303,9 @@ def test_what_is_kept_of_files_may_be_of_another_release_or_cut(world: World) ->
     world.write([row(1, 0)])
     world.run(5)
     whole = world.progress.files
-    for document in (b"", b"2" + whole[1:], whole[:-1], b"x"):
+    for document in (b"", b"1" + whole[1:], whole[:-1], b"x"):
         world.progress.files = document
-        assert world.run(5).late_rows == 1
+        assert world.run(5).source_rows == 1, "all is read again"
         assert (world.run(5).late_rows, world.progress.files) == (0, whole)
 
 
