@@ -90,6 +90,31 @@ def test_checkouts_that_share_a_registry_share_what_is_published(tmp_path: Path,
         assert store.materialize()[0].written == 1
 
 
+def test_a_copy_of_a_registry_leaves_alone_what_the_other_has_published(tmp_path: Path, redis_url: str) -> None:
+    folder = checkout(tmp_path / "a", redis_url)
+    with FeatureStore(folder) as store:
+        store.apply()
+        store.materialize()
+    shutil.copytree(folder, tmp_path / "copy")
+    for name, days in (("copy", 1), ("a", 2)):
+        file = tmp_path / name / "features.py"
+        file.write_text(
+            file.read_text().replace("entities=[user], schema", f"entities=[user], ttl=timedelta(days={days}), schema")
+        )
+    with FeatureStore(tmp_path / "copy") as copy:
+        assert copy.apply().version.version == 2
+    with FeatureStore(folder) as store:
+        for step in (store.apply, store.materialize, lambda: store.push("stats", folder / "rows.parquet")):
+            with pytest.raises(ConflictError, match="another copy of the registry"):
+                step()
+        assert store.registry.head() is not None
+        (finding,) = [one for one in diagnose(store) if one.check == "serving plan"]
+        assert "another copy" in finding.about
+    with FeatureStore(tmp_path / "copy") as copy:
+        assert copy.apply().changes.is_empty, "what is published is the copy's own"
+        copy.materialize()
+
+
 def test_after_a_teardown_another_registry_can_publish(tmp_path: Path, redis_url: str) -> None:
     with FeatureStore(checkout(tmp_path / "a", redis_url)) as store:
         store.apply()

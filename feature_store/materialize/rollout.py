@@ -79,6 +79,7 @@ def roll_out(
         project=project,
         version=version,
         registry=registry.id(),
+        digest=registry.digest(version),
         buckets=buckets,
         expire_keys=expire_keys,
     )

@@ -41,6 +41,7 @@ def compile_plan(
     version: int,
     previous: ServingPlan | None = None,
     registry: str = "",
+    digest: str = "",
     buckets: int = 1,
     expire_keys: bool = False,
 ) -> ServingPlan:
@@ -77,6 +78,7 @@ def compile_plan(
         ),
         unstored=tuple(view.name for view in declared.stored_views if view.name not in stored),
         registry=registry,
+        definitions=digest,
         buckets=buckets,
         expire_keys=expire_keys,
     )

@@ -23,9 +23,12 @@ def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:
     of the registry's version of that number; the next apply writes the id.
 
     Raises:
-        ConflictError: it is of another registry.
+        ConflictError: it is of another registry, or of another copy of this one.
     """
-    if plan is None or plan.registry == (registry.id() or None):
+    if plan is None:
+        return
+    if plan.registry == (registry.id() or None):
+        _refuse_other_copy(plan, registry)
         return
     if not plan.registry and _has_published(plan, registry):
         return
@@ -35,6 +38,19 @@ def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:
         hint="set `registry` in feature_store.yaml to the database that both are to share, or give this project "
         "another name or another Redis; if the other registry is lost, run `feature-store teardown`, then apply and "
         "materialize",
+    )
+
+
+def _refuse_other_copy(plan: ServingPlan, registry: Registry) -> None:
+    """A registry that is copied, with its folder or from a backup, keeps its id; versions then part."""
+    if plan.definitions in ("", registry.digest(plan.version)):
+        return
+    raise ConflictError(
+        f"serving plan of {plan.project}",
+        problem=f"another copy of the registry {registry.shown_url} has published its version {plan.version} to this "
+        "Redis, which this copy does not have",
+        hint="set `registry` in feature_store.yaml to the copy that goes on, or give this project another name or "
+        "another Redis; if the other copy is lost, run `feature-store teardown`, then apply and materialize",
     )
 
 

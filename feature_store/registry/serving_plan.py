@@ -207,6 +207,7 @@ class ServingPlan:
         retired_tiles: the same of stream views.
         unstored: views that prune plans left without a feature: should they come back, they are filled first.
         registry: the id of the registry that published it; empty: a release before ids did.
+        definitions: the digest of that version's definitions; copies of one registry differ in it. Empty: not stated.
         buckets: how many hash tags the project's keys are spread over.
         expire_keys: whether Redis drops a row once every view in it has expired.
         epoch: that it was published with; empty: not published, or by a version of the library that did not say it.
@@ -224,6 +225,7 @@ class ServingPlan:
     retired_tiles: tuple[TilesPlan, ...] = ()
     unstored: tuple[str, ...] = ()
     registry: str = ""
+    definitions: str = field(default="", compare=False)
     buckets: int = 1
     expire_keys: bool = False
     format: int = field(default=FORMAT)

@@ -266,6 +266,12 @@ class Registry:
             raise NotFoundError(f"registry of {self._project}", expected="an applied version", got=str(number))
         return found[0]
 
+    def digest(self, number: int) -> str:
+        """The digest of a version's definitions; empty when there is no such version."""
+        wanted = sa.and_(_VERSIONS.c.project == self._project, _VERSIONS.c.version == number)
+        with self._errors(), self._engine.connect() as connection:
+            return connection.execute(sa.select(_VERSIONS.c.digest).where(wanted)).scalar() or ""
+
     def version_at(self, time: datetime) -> Version | None:
         """The version that was the newest at a time; None: there was none yet."""
         before = sa.and_(_VERSIONS.c.applied_at <= to_microseconds(time), self._not_withdrawn())
