@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from feature_store._lazy import lazy_names
 
 # Here and not in the metadata alone, which a checkout on the path does not have; pyproject.toml reads it from here.
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from feature_store.definitions import (

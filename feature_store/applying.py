@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from feature_store.definitions.on_demand import has_digest
 from feature_store.definitions.pruned import refuse_unbound
 from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError, extra
 from feature_store.numerals import counted
@@ -99,7 +100,7 @@ def with_version(
     applied, target = newest.definitions(), version.definitions()
     for view in target.on_demand_feature_views.values():
         found = offered.on_demand_feature_views.get(view.name)
-        if found is None or found.digest != view.digest:
+        if found is None or not has_digest(found, view.digest, view.nulls):
             problem = f"the folder has {'other' if found else 'no'} code for on-demand view {view.name}"
             raise RefusedError(
                 f"rollback to version {version.version}",

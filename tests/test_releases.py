@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
+from feature_store.definitions.on_demand import legacy_digest
 from feature_store.engines.local import LocalEngine
 from feature_store.errors import DataError, NotFoundError, RefusedError
 from feature_store.online import OnlineStore
@@ -293,6 +294,21 @@ FUNCTION = """
 def doubled(inputs):
     return {"double": inputs["price"] * 2}
 """
+
+
+def test_a_rollback_knows_the_code_by_the_digest_of_an_earlier_release(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FeatureStore(define(folder, FIRST + FUNCTION)) as store:
+        with monkeypatch.context() as before:
+            before.setattr(
+                "feature_store.definitions.on_demand.code_digest", lambda function, _: legacy_digest(function)
+            )
+            store.apply()
+        assert store.registry.version(1).definitions().on_demand_feature_views["doubled"].digest.startswith("source:")
+        define(folder, WIDER + FUNCTION)
+        store.apply()
+        assert store.rollback(1, allow_destructive=True).version.version == 3
 
 
 def test_a_rollback_needs_the_code_and_the_data_of_that_version(folder: Path) -> None:

@@ -7,6 +7,10 @@ import sys
 
 def main() -> None:
     """Run the command line. `feature-store --help` lists the exit codes."""
-    from feature_store.cli.running import run
+    try:
+        from feature_store.cli.running import run
+    except KeyboardInterrupt:  # from then on, `run` hears it
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
     sys.exit(run(sys.argv[1:]))

@@ -226,6 +226,16 @@ def _wrong_parameters(function: Any, nulls: Nulls) -> str:
     return ""
 
 
+def has_digest(function: Any, digest: str, nulls: Nulls) -> bool:
+    """Whether a digest is a function's: of this release's kind, or of one of the kinds of earlier releases."""
+    if digest.startswith(("source:", "bytecode:")):
+        return legacy_digest(function) == digest
+    try:
+        return code_digest(function, nulls) == digest
+    except DefinitionError:  # it does not take the arguments that are wanted with these nulls
+        return False
+
+
 def legacy_digest(function: Any) -> str:
     """The digest of before `v2:`, for plans and registries that hold it: it starts with `source:` or `bytecode:`.
 

@@ -2,12 +2,9 @@
 
 What is read is kept as bytes: 8 bytes of a hash of how the view's rows are computed, then one entry per file: 8 bytes
 of a hash of its path, size and time, the number of its row groups (uint32, big-endian), and 8 bytes of a hash of each
-row group. The hash of a row group is of what the file's footer says of it: how many rows it has, and of each column its
-sizes, its nulls, its least and its greatest value. So a file that was rewritten with more rows, copied or touched is
-known by its row groups, and footers of files that are as they were are not looked at.
-
-A value that was changed within a row group, with the same sizes, the same nulls and between the same least and greatest
-value, is not noticed: it takes `--start` or `--lookback`.
+row group. The hash of a row group is of its bytes in the file and of the names of its columns. So a file that was
+rewritten with more rows, copied or touched is known by its row groups, and a file that is as it was is not looked at.
+Footers alone would not do: two files of one day can have the same counts, sizes, least and greatest values.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from feature_store.intervals import Interval
 
 _HASH_BYTES, _COUNT_BYTES = 8, 4
+_PIECE_BYTES = 1 << 20
 # At the start: a document of a kind that this release does not know says nothing of what is read.
 _FORMAT = b"2"
 
@@ -102,8 +100,7 @@ def look_at(rows: Rows, known: bytes, computation: bytes) -> ReadFiles:
             hashes = files.get(name)
             if hashes is None:
                 # Read after the time: of a file that is replaced meanwhile, the time is then the old one's.
-                footer = pq.read_metadata(file.path)
-                hashes = [_group_hash(footer.row_group(i)) for i in range(footer.num_row_groups)]
+                hashes = _group_hashes(file.path)
                 new = [i for i, found in enumerate(hashes) if found not in groups]
                 if new:
                     unread.append(file.subset(row_group_ids=new))
@@ -128,21 +125,24 @@ def _parsed(document: bytes, head: bytes) -> tuple[dict[bytes, list[bytes]], set
     return files, {found for hashes in files.values() for found in hashes}
 
 
-def _group_hash(group: Any) -> bytes:
-    return _hash(group.num_rows, *(_about(group.column(i)) for i in range(group.num_columns)))
+def _group_hashes(path: str) -> list[bytes]:
+    """A hash of each row group of a file."""
+    with Path(path).open("rb") as file:
+        footer = pq.read_metadata(file)
+        return [_group_hash(file, footer.row_group(i)) for i in range(footer.num_row_groups)]
 
 
-def _about(column: Any) -> tuple[Any, ...]:
-    found = column.statistics
-    least_and_greatest = (found.min_raw, found.max_raw) if found is not None and found.has_min_max else ()
-    nulls = found.null_count if found is not None else None
-    return (
-        column.path_in_schema,
-        column.total_compressed_size,
-        column.total_uncompressed_size,
-        nulls,
-        *least_and_greatest,
-    )
+def _group_hash(file: BinaryIO, group: Any) -> bytes:
+    """A hash of a row group's columns: their names, and the bytes of their pages."""
+    digest = hashlib.blake2b(digest_size=_HASH_BYTES)
+    for column in map(group.column, range(group.num_columns)):
+        digest.update(repr((column.path_in_schema, column.total_compressed_size)).encode())
+        file.seek(min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset))
+        left = column.total_compressed_size
+        while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.digest()
 
 
 def _hash(*about: Any) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.errors import ConfigError, DefinitionError, TransformError
+from feature_store.errors import ConfigError, TransformError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,30 +63,21 @@ class Offered:
         Raises:
             TransformError: no function is offered for the view, or none with a digest of the plan.
         """
+        from feature_store.definitions.on_demand import has_digest
+
         offered = self._functions.get(plan.name, [])
         where = f"on-demand view {plan.name}"
         if not offered:
             raise TransformError(where, problem="this process offers no function for it", hint=_PASS)
         for digest in (plan.digest, *plan.earlier):
             for function in offered:
-                if _has_digest(function, digest, plan):
+                if has_digest(function, digest, plan.nulls):
                     return Chosen(function, digest)
         raise TransformError(
             where,
             problem=f"the function that this process offers is not one that was applied (digest {plan.digest})",
             hint="apply the changed definitions, then deploy the code; changed inputs or outputs need a new view name",
         )
-
-
-def _has_digest(function: Any, digest: str, plan: TransformPlan) -> bool:
-    from feature_store.definitions.on_demand import code_digest, legacy_digest
-
-    if digest.startswith(("source:", "bytecode:")):
-        return legacy_digest(function) == digest
-    try:
-        return code_digest(function, plan.nulls) == digest
-    except DefinitionError:  # it does not take the arguments that the plan's function takes
-        return False
 
 
 def _by_name(transforms: Transforms | None) -> list[tuple[str, Transform]]:

@@ -105,6 +105,8 @@ _TEXTS = {
     "invalid password": "WRONGPASS",
     "AUTH <password> called without any password": "WRONGPASS",
     "Client sent AUTH, but no password is set": "WRONGPASS",
+    "The user executing the script can't": "NOPERM",  # Redis 7
+    "ACL failure in script": "NOPERM",  # Valkey
 }
 # redis-py takes the code off the text of the errors that it has classes for.
 _REDIS_PY = {

@@ -353,7 +353,14 @@ def _judge_rewritten(view: FeatureView, group: str, action: Action, old: Definit
             return "destructive", f"pushed values of {', '.join(lost)} are deleted, and no source has them"
         return "rewrites", f"{generation}: copied, then served at once"
     over = "over what its other views were materialized for" if action == "create" else "from the source"
-    return "rewrites", f"{generation}: copied, this view filled {over}, then served at once"
+    reason = f"{generation}: copied, this view filled {over}, then served at once"
+    types = (
+        {field.name: field.dtype for field in old.feature_views[view.name].fields} if action != "create" and old else {}
+    )
+    retyped = [field.name for field in view.fields if types.get(field.name, field.dtype) != field.dtype]
+    if retyped:
+        reason += f"; values of {', '.join(retyped)} that were pushed and are newer than the source's are lost"
+    return "rewrites", reason
 
 
 def _judge_stream_view(

@@ -254,6 +254,15 @@ def test_of_a_file_that_is_written_anew_only_the_times_of_row_groups_that_differ
     assert world.sink.rows == oracle(rows, at(0), at(24))[0]
 
 
+def test_a_new_file_that_looks_like_one_that_was_read_is_read(world: World) -> None:
+    """The same counts, sizes, least and greatest values, as files of one day with a row for some keys have."""
+    world.write([row(1, 4), row(5, 4), row(9, 4)], "a")
+    world.run(5)
+    world.write([row(1, 4), row(7, 4), row(9, 4)], "b")
+    assert world.run(6).late_rows == 6
+    assert set(world.sink.rows) == {(1,), (5,), (7,), (9,)}
+
+
 def test_files_that_are_touched_copied_or_renamed_bring_nothing(world: World) -> None:
     world.write([row(1, 0)], "a")
     world.write([row(2, 1)], "b")

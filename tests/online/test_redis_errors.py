@@ -29,6 +29,8 @@ REPLIES = {
     "ERR AUTH <password> called without any password configured for the default user. Are you sure?": errors.AuthenticationError,
     "NOPERM User reader has no permissions to run the 'mget' command": errors.PermissionDeniedError,
     "NOPERM No permissions to access a key": errors.PermissionDeniedError,
+    "The user executing the script can't run this command or subcommand script: 1a": errors.PermissionDeniedError,
+    "ERR ACL failure in script: User a has no permissions to run the 'time' command": errors.PermissionDeniedError,
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.": errors.BusyScriptError,
     "UNKILLABLE Sorry the script already executed write commands": errors.BusyScriptError,
     "OOM command not allowed when used memory > 'maxmemory'.": errors.StoreFullError,
