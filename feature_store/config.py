@@ -266,7 +266,9 @@ def _place(file: Path, error: yaml.YAMLError) -> str:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    return str(getattr(error, "problem", None) or str(error).partition("\n")[0])
+    # What PyYAML quotes is the file's own text, such as a password that begins with `*`.
+    told = str(getattr(error, "problem", None) or str(error).partition("\n")[0])
+    return re.sub(r"\s*(['\"]).*", "", told)
 
 
 def _interpolated(value: Any, path: str) -> Any:

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 MISSING = "–"
+# Between the names and the values of a record.
+_GAP = 2
 
 
 class FittingTable:
     """Rows of cells, laid out when it is known where they are printed.
 
     On a terminal a table, whose texts wrap between words where they must. When that is not enough, columns without any
-    value are left out, and then each row is shown as a record, a line for each column. In a pipe: a line for each row,
+    value are left out, and then each row is shown as a record, a line for each column, or two where names and values do
+    not stand side by side. In a pipe: a line for each row,
     with a tab between cells, which does not depend on any width.
 
     Args:
@@ -57,7 +60,7 @@ class FittingTable:
             spare = width - made._width(console, least)
             if spare >= 0:
                 return made._table(_shared(longest, least, spare))
-        return self._records()
+        return self._records(width)
 
     def _width(self, console: Console, widths: list[int]) -> int:
         return console.measure(self._table(widths), options=console.options.update(max_width=100_000)).maximum
@@ -83,15 +86,21 @@ class FittingTable:
         made._rows = [[row[i] for i in kept] for row in self._rows]
         return made
 
-    def _records(self) -> Table:
-        made = Table.grid(padding=(0, 2), pad_edge=False)
+    def _records(self, width: int) -> Table:
+        made = Table.grid(padding=(0, _GAP), pad_edge=False)
         made.title, made.title_justify, made.title_style = self._title or None, "left", "bold"
-        made.add_column(no_wrap=True)
+        names = max(Text(name).cell_len for name in self._columns)
+        words = max((longest_word(cell) for row in self._rows for cell in row), default=0)
+        is_wide = names + _GAP + words <= width
+        if is_wide:
+            made.add_column(no_wrap=True)
         made.add_column(overflow="fold")
         for row in self._rows:
             for i, (name, cell) in enumerate(zip(self._columns, row, strict=True)):
                 if not i or cell.plain not in ("", MISSING):
-                    made.add_row(Text(name, style="dim"), Text.assemble(cell, style="" if i else "bold"))
+                    parts = [Text(name, style="dim"), Text.assemble(cell, style="" if i else "bold")]
+                    for line in [parts] if is_wide else [[part] for part in parts]:
+                        made.add_row(*line)
             made.add_row()
         return made
 

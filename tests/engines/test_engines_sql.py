@@ -124,7 +124,7 @@ ALL_TIMES = MIN_TIMESTAMP_US, MAX_TIMESTAMP_US + 1
 
 def locally(view: FeatureView, folder: Path, work: Path) -> pa.Table:
     work.mkdir(parents=True, exist_ok=True)
-    return table(local_sql.selected(view, rows(view, folder), work, *ALL_TIMES))
+    return table(local_sql.selected(view, rows(view, folder), work, *ALL_TIMES, local_sql.MEMORY_LIMIT))
 
 
 def on_spark(engine: SparkEngine, view: FeatureView, folder: Path, work: Path) -> pa.Table:
