@@ -63,7 +63,7 @@ def large(redis_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def address(large: FeatureStore) -> Iterator[str]:
     """Where `feature-store ui` serves it."""
     command = "import sys; from feature_store.cli import main; main()"
-    arguments = ["ui", "--repo", str(large.config.folder), "--port", "0"]
+    arguments = ["ui", "--repo", str(large.config.folder), "--port", "0", "--no-token"]
     server = subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     yield server.stderr.readline().split()[0].rstrip("/")

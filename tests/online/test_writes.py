@@ -153,7 +153,7 @@ def test_views_of_one_row_do_not_touch_each_other(redis_url, store) -> None:
 
 
 def test_projects_do_not_see_or_touch_each_other(redis_url) -> None:
-    names = ["foo", "xfoo", "foox", "foo_", "foo-bar"]
+    names = ["foo", "xfoo", "foox", "foo_", "foo_bar"]
     stores = {name: OnlineStore(redis_url, name) for name in names}
     for i, (name, store) in enumerate(stores.items()):
         store.publish(plan_of(everything, project=name), over=None)
