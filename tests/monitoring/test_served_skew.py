@@ -273,12 +273,12 @@ def test_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsy
     ].keys()
     change(log, "score", lambda column: pa.array([9.0, *column.to_pylist()[1:]]))
     code, out, _ = run(*asked, "--service", "ranking", "--max-distance", "0.5")
-    assert code == 1
+    assert code == 3
     assert "Beyond what is allowed: score." in out
     assert "served 9.0, offline" in out
     assert run(*asked, "--max-differing", "0.01")[0] == 0
     change(log, "score", lambda column: pa.array([9.0] * len(column)))
-    assert run(*asked, "--max-differing", "1", "--max-distance", "0.5")[0] == 1
+    assert run(*asked, "--max-differing", "1", "--max-distance", "0.5")[0] == 3
     assert store.registry.reports("skew")["ranking"].document["differing"] > 0, "kept, for the score"
     assert run()[0] == run("--service", "ranking", "--max-distance", "1")[0] == run(*asked, "user_id=1")[0] == 2
     code, _, error = run("--from-served-log", "nothing")
