@@ -8,8 +8,6 @@ from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ def as_list(where: str, argument: str, value: Any) -> Any:
         return value
     if value is None:
         raise DefinitionError(where, expected="a list", got="None")
-    is_one = isinstance(value, (str, bytes, Mapping, BaseModel)) or not isinstance(value, Iterable)
+    is_one = isinstance(value, (str, bytes, Mapping)) or _is_model(value) or not isinstance(value, Iterable)
     if is_one or isinstance(value, AbstractSet):
         hint = f"put it in brackets: {argument}=[{_name_of(value)}]" if is_one else "a set has no order"
         raise DefinitionError(where, expected="a list", got=shown(value), hint=hint)
@@ -118,11 +116,16 @@ def as_definition_error(where: str, arguments: Sequence[str], error: ValidationE
 
 def shown(value: Any) -> str:
     """A value as an error shows it."""
-    if isinstance(value, BaseModel):
+    if _is_model(value):
         name = getattr(value, "name", None)
         return f"{type(value).__name__}({repr(name) if isinstance(name, str) else '…'})"
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+
+
+def _is_model(value: Any) -> bool:
+    """Whether it is a model of pydantic's, which a model server need not import to show a value."""
+    return hasattr(type(value), "model_fields")
 
 
 def _expectation(detail: ErrorDetails) -> str:

@@ -330,7 +330,7 @@ def _group_batch_rows(file: pq.ParquetFile, number: int, schema: pa.Schema) -> i
     row_bytes = group_row_bytes(file.metadata, [number], schema)
     repeated = columns_of_repeats(file.metadata, number, schema)
     if repeated and file.metadata.row_group(number).num_rows > _FEW_ROWS:
-        pilot = next(file.iter_batches(_PILOT_ROWS, row_groups=[number], columns=repeated))
+        pilot = plain_batch(next(file.iter_batches(_PILOT_ROWS, row_groups=[number], columns=repeated)))
         row_bytes = max(row_bytes, pilot.nbytes // len(pilot))
     return 1 << batch_rows(row_bytes).bit_length() - 1
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from servers import RedisServer, redis_server
 
 from feature_store import FeatureStore
-from feature_store.engines import local
+from feature_store.engines import local_latest
 from feature_store.errors import FeatureStoreError
 from feature_store.online import OnlineStore
 from feature_store.online.layout import FINGERPRINT_BYTES
@@ -187,7 +187,7 @@ runs = st.tuples(
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_CHUNK_ROWS", 2048)
+    monkeypatch.setattr(local_latest, "CHUNK_ROWS", 2048)
 
 
 @pytest.mark.usefixtures("small_chunks")

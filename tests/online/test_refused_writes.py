@@ -117,7 +117,9 @@ def test_a_user_without_permission_is_told_the_command() -> None:
         with_permission = OnlineStore(server.url, "test")
         with_permission.publish(plan_of(service), over=None)
         with_permission.close()
-        admin.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+@connection", "+mget"])
+        admin.acl_setuser(
+            "reader", enabled=True, nopass=True, keys=["*"], commands=["+@connection", "+@read", "+@transaction"]
+        )
         store = OnlineStore(server.url.replace("unix://", "unix://reader:x@"), "test")
         with pytest.raises(PermissionDeniedError, match=r"NOPERM SCRIPT\|LOAD"):
             store.writer("numbers")

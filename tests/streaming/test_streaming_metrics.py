@@ -133,6 +133,8 @@ def test_metrics_and_the_last_word_of_workers_that_have_read_known_messages(stor
         "refused": 0,
         "reloads": 0,
         "restarts": 0,
+        "stopped": {},
+        "evicted": 0,
     }
 
 

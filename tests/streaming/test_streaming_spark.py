@@ -410,5 +410,5 @@ def test_a_spark_without_the_connector_says_where_to_get_it(tmp_path: Path, redi
         with streaming(tmp_path, "--engine", "spark") as running:
             assert running.process.wait(60) != 0
             told = running.log()
-    assert "expected its Kafka connector, got none among its jars" in told
+    assert '"expected": "its Kafka connector"' in told and '"got": "none among its jars"' in told
     assert "spark.jars.packages: org.apache.spark:spark-sql-kafka-0-10_2.13:" in told
