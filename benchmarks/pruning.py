@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 
 from feature_store import FeatureStore
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 from feature_store.pruning.curve import Curve, area_under
 from feature_store.pruning.dataset import load_factory, scores
 from feature_store.pruning.metric import auc

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from benchmarks.projects import LARGE, project, table
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 from feature_store.pruning.importance import FeatureImportance, Importances
 
 if TYPE_CHECKING:

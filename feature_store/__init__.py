@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Timestamp,
         on_demand_feature_view,
     )
-    from feature_store.store import FeatureStore
+    from feature_store.project.store import FeatureStore
 
 __all__ = [
     "Aggregation",
@@ -57,5 +57,5 @@ __all__ = [
     "on_demand_feature_view",
 ]
 
-_homes = dict.fromkeys(__all__, "feature_store.definitions") | {"FeatureStore": "feature_store.store"}
+_homes = dict.fromkeys(__all__, "feature_store.definitions") | {"FeatureStore": "feature_store.project.store"}
 __getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from feature_store.config import Config, load_config
 from feature_store.errors import ConfigError
+from feature_store.project.config import Config, load_config
 
 
 def load(folder: Path, text: str) -> Config:

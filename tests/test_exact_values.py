@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feature_store import FeatureStore
+from feature_store.arrow.served_log import plain
 from feature_store.cli.response import response_document
 from feature_store.definitions import Field, Int64, KafkaSource
 from feature_store.definitions.dtypes import DType, whole_number
-from feature_store.engines.served_log import plain
 from feature_store.errors import RequestError
 from feature_store.monitoring import ServedLog
 from feature_store.monitoring.skew import compare

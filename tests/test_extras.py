@@ -128,7 +128,9 @@ def test_a_missing_extra_is_named(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("module", ["feature_store.pruner", "feature_store.ui.app", "feature_store.engines.local"])
+@pytest.mark.parametrize(
+    "module", ["feature_store.project.pruner", "feature_store.ui.app", "feature_store.engines.local.engine"]
+)
 def test_a_module_that_needs_an_extra_says_so(module: str) -> None:
     absent = ",".join({module for name in EXTRAS for module in modules_of(name)})
     program = WITH_EXTRAS.replace("from feature_store.cli import main\nmain()", f"import {module}")

@@ -16,9 +16,9 @@ import redis
 from servers import redis_server
 
 from feature_store import FeatureStore
-from feature_store.doctor import diagnose
 from feature_store.errors import ConflictError, FeatureStoreError, FencesLostError, OnlineStoreError
 from feature_store.online import OnlineClient
+from feature_store.project.doctor import diagnose
 from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.merging import Origin, ViewMerger
 

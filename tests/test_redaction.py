@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.config import Config, load_config
 from feature_store.errors import ConfigError, FeatureStoreError
 from feature_store.private import private_file, private_folder
+from feature_store.project.config import Config, load_config
 from feature_store.redaction import hide, redacted, with_quoted_password, without_secrets
 
 if TYPE_CHECKING:

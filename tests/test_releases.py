@@ -12,7 +12,7 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.definitions.on_demand import legacy_digest
-from feature_store.engines.local import LocalEngine
+from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import DataError, NotFoundError, RefusedError
 from feature_store.online import OnlineStore
 

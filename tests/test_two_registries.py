@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
-from feature_store.doctor import diagnose
 from feature_store.errors import ConflictError
 from feature_store.online import OnlineClient
+from feature_store.project.doctor import diagnose
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,7 @@ from feature_store.cli.progress import CountReport, ProgressReport
 from feature_store.cli.project import show_changes
 from feature_store.cli.prune import show_footprints, show_verification
 from feature_store.errors import FeatureStoreError
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -35,9 +35,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.config import load_config
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.loading import load_definitions
+from feature_store.project.config import load_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import model
 import pyarrow.parquet as pq
 
-from feature_store.pruner import Pruner, Training
+from feature_store.project.pruner import Pruner, Training
 from feature_store.pruning.drawing import draw_curve
 from feature_store.pruning.importance_file import read_importances
 from feature_store.pruning.planner import Budget

@@ -28,7 +28,7 @@ from feature_store import FeatureStore  # noqa: E402
 from feature_store.cli.output import console as make_console  # noqa: E402
 from feature_store.cli.progress import CountReport, ProgressReport  # noqa: E402
 from feature_store.cli.prune import show_footprints, show_verification  # noqa: E402
-from feature_store.pruner import Pruner, Training  # noqa: E402
+from feature_store.project.pruner import Pruner, Training  # noqa: E402
 from feature_store.pruning.drawing import draw_curve  # noqa: E402
 from feature_store.pruning.importance_file import read_importances  # noqa: E402
 from feature_store.pruning.planner import Budget  # noqa: E402

@@ -13,11 +13,11 @@ from rich.tree import Tree
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.text import visible
+from feature_store.project.store import FeatureStore
 from feature_store.registry.catalog import KINDS
 from feature_store.registry.catalog import consumers as consumers_of
 from feature_store.registry.lineage import lineage_of
 from feature_store.registry.search import SearchIndex
-from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.errors import RequestError
 from feature_store.numerals import counted
-from feature_store.store import FeatureStore
+from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet

@@ -12,8 +12,8 @@ from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json
 from feature_store.cli.running import FINDING
 from feature_store.cli.text import visible
-from feature_store.doctor import diagnose
-from feature_store.store import FeatureStore
+from feature_store.project.doctor import diagnose
+from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
     from feature_store.monitoring.checks import Finding

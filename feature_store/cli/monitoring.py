@@ -18,10 +18,10 @@ from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.definitions.duration import shown_age, shown_duration
 from feature_store.errors import RegistryError
-from feature_store.evidence import evidence_of
 from feature_store.monitoring.score import score_of
+from feature_store.project.evidence import evidence_of
+from feature_store.project.store import FeatureStore
 from feature_store.registry.store import current_author
-from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

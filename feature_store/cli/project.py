@@ -16,12 +16,12 @@ from feature_store.cli.running import FINDING
 from feature_store.cli.text import visible
 from feature_store.errors import ConfigError, RefusedError, extra
 from feature_store.numerals import counted
-from feature_store.store import FeatureStore
+from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from feature_store.applying import Applied
+    from feature_store.project.applying import Applied
     from feature_store.registry.diff import Change, ChangePlan
 
 _TEMPLATES = ("feature_store.yaml", "features.py")

@@ -15,11 +15,11 @@ from feature_store.cli.output import console, print_json, shown_time, table
 from feature_store.cli.project import show_change, show_changes
 from feature_store.cli.text import visible
 from feature_store.errors import NotFoundError
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
+from feature_store.project.store import FeatureStore
 from feature_store.registry.catalog import described, listed, names, unknown
 from feature_store.registry.diff import plan_changes
 from feature_store.registry.history import history_of, names_in
-from feature_store.store import FeatureStore
 
 if TYPE_CHECKING:
     from rich.console import Console

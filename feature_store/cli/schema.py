@@ -12,10 +12,10 @@ from feature_store.cli.output import print_json, stdout
 from feature_store.cli.text import visible
 from feature_store.definitions.field import EXPECTATIONS
 from feature_store.errors import RequestError, extra
-from feature_store.store import FeatureStore
+from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
-    from feature_store.engines.schema_proposal import Proposal
+    from feature_store.arrow.schema_proposal import Proposal
 
 app = typer.Typer(help="Schemas of views.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -42,16 +42,16 @@ def infer(
 
 
 def _of_path(path: Path) -> list[Proposal]:
-    from feature_store.engines.schema_proposal import propose
-    from feature_store.engines.sources import path_rows
+    from feature_store.arrow.schema_proposal import propose
+    from feature_store.arrow.sources import path_rows
 
     rows = path_rows(f"data {path}", path)
     return propose(rows, rows.schema.names, {})
 
 
 def _of_view(name: str, repo: Path) -> list[Proposal]:
-    from feature_store.engines.schema_proposal import propose
-    from feature_store.engines.sources import parquet_rows
+    from feature_store.arrow.schema_proposal import propose
+    from feature_store.arrow.sources import parquet_rows
 
     with FeatureStore(repo) as store:
         view, folder = store.definitions.view(name), store.config.folder

@@ -10,12 +10,12 @@ import typer
 
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json
-from feature_store.config import load_config
 from feature_store.errors import ConfigError
-from feature_store.online.embedded import EmbeddedServer
+from feature_store.online.redis.embedded import EmbeddedServer
+from feature_store.project.config import load_config
 
 if TYPE_CHECKING:
-    from feature_store.online.embedded import ServerStatus
+    from feature_store.online.redis.embedded import ServerStatus
 
 app = typer.Typer(
     help="The embedded server: a real Redis-protocol server of this project's own.",

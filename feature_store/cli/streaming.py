@@ -20,7 +20,7 @@ from feature_store.cli.options import AsJson, Repo, read_time
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.tables import MISSING
-from feature_store.store import FeatureStore
+from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

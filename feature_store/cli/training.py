@@ -11,7 +11,7 @@ from rich.markup import escape
 from feature_store.cli.options import AsJson, Repo, read_time
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import ProgressReport
-from feature_store.store import FeatureStore
+from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
     from datetime import datetime

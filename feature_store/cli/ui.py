@@ -10,7 +10,7 @@ import typer
 
 from feature_store.cli.options import Repo
 from feature_store.errors import ConfigError, extra
-from feature_store.store import FeatureStore
+from feature_store.project.store import FeatureStore
 
 
 def ui(

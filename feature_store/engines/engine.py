@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from feature_store.arrow.inspection import Inspection
+    from feature_store.arrow.quarantine import Quarantine
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.inspection import Inspection
-    from feature_store.engines.quarantine import Quarantine
     from feature_store.engines.report import Report
-    from feature_store.engines.sources import Rows
     from feature_store.online.batch import RowBatch
     from feature_store.online.writer import WriteCounts
 

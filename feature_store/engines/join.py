@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from feature_store.arrow.quarantine import Quarantine
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.quarantine import Quarantine
     from feature_store.engines.report import Report
-    from feature_store.engines.sources import Rows
 
 
 class Query(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_store.arrow.sources import files_found, parquet_rows
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.local_sql import selected_schema, selection
-from feature_store.engines.sources import files_found, parquet_rows
+from feature_store.engines.sql.run import selected_schema, selection
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,14 +22,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from feature_store.arrow.inspection import expects
+from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.read_files import computation_of, look_at
+from feature_store.arrow.sources import fingerprint, parquet_rows
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.engines.engine import Stage
-from feature_store.engines.inspection import expects
-from feature_store.engines.pushed import pushed_rows
-from feature_store.engines.quarantine import Quarantine
-from feature_store.engines.read_files import computation_of, look_at
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import fingerprint, parquet_rows
 from feature_store.errors import DataError, LostWriteError
 from feature_store.intervals import BEGINNING, missing
 from feature_store.private import private_file, private_folder
@@ -37,12 +37,12 @@ from feature_store.private import private_file, private_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from feature_store.arrow.inspection import Breach
+    from feature_store.arrow.read_files import ReadFiles
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Engine, Written
-    from feature_store.engines.inspection import Breach
-    from feature_store.engines.read_files import ReadFiles
     from feature_store.engines.report import Report
-    from feature_store.engines.sources import Rows
     from feature_store.intervals import Interval
     from feature_store.materialize.progress import Progress
 

@@ -22,7 +22,7 @@ from feature_store.errors import RequestError, extra
 from feature_store.online.observer import Observer
 
 with extra("local", "ServedLog"):
-    from feature_store.engines.served_log import record_batch
+    from feature_store.arrow.served_log import record_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ class Sink(Protocol):
     most_seconds: float
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write batches of one schema (engines/served_log.py) so that they stay; all are lost when it raises."""
+        """Write batches of one schema (arrow/served_log.py) so that they stay; all are lost when it raises."""
         ...
 
     def close(self, wait_s: float) -> None:

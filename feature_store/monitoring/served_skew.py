@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.engines.rows import one_array
-from feature_store.engines.served_log import (
+from feature_store.arrow.rows import one_array
+from feature_store.arrow.served_log import (
     REQUEST_ID,
     REQUEST_ROW,
     SERVED_AT,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from feature_store.arrow.served_log import About
     from feature_store.definitions.dtypes import DType
-    from feature_store.engines.served_log import About
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
     Numbers = np.ndarray[Any, np.dtype[np.float64]]

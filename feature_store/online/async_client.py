@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.definitions.dtypes import given_microseconds
 from feature_store.errors import FeatureStoreError, StoreTimeoutError
-from feature_store.online.async_connection import AsyncPool
 from feature_store.online.conversation import WHATEVER, Conversation
-from feature_store.online.endpoint import Endpoint
-from feature_store.online.limit import Limit
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.redis.async_connection import AsyncPool
+from feature_store.online.redis.endpoint import Endpoint
+from feature_store.online.redis.limit import Limit
 from feature_store.online.requests import entity_columns, feature_names
 
 if TYPE_CHECKING:

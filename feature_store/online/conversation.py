@@ -26,7 +26,7 @@ from feature_store.online import keys
 from feature_store.online.decode import Decoder
 from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.offered import Offered
-from feature_store.online.resp import BoundedParser, ReplyParser, argument
+from feature_store.online.redis.resp import BoundedParser, ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService, Request, joined
 from feature_store.online.shadow import Shadows, differ

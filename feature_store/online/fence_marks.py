@@ -14,7 +14,7 @@ from feature_store.errors import FencesLostError
 from feature_store.online import keys
 
 if TYPE_CHECKING:
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import TilesPlan
 
 _MOST_DIGITS = 19

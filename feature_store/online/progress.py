@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from feature_store.intervals import Interval
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.store import OnlineStore
     from feature_store.registry.serving_plan import RowGroupPlan
 

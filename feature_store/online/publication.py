@@ -28,7 +28,7 @@ from feature_store.registry.soundness import MOST_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
 
 PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
 _OTHER_SERVER = -2

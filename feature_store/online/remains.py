@@ -26,7 +26,7 @@ from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import ServingPlan
 
 FITS = files("feature_store.online").joinpath("lua/fits.lua").read_text()

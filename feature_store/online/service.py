@@ -19,7 +19,7 @@ from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredCol
 from feature_store.online.entity_rows import EntityKeys, entity_keys, is_scalar, row_count
 from feature_store.online.layout import RowLayout
 from feature_store.online.matrix import MatrixPlan, bracketed_columns, matrix_columns
-from feature_store.online.resp import KeyWriter, ReplyParser, RowRun, argument
+from feature_store.online.redis.resp import KeyWriter, ReplyParser, RowRun, argument
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from feature_store.online import fence_marks, keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import decode_variable, object_column, unbiased
 from feature_store.online.conversation import PublishedPlan
-from feature_store.online.endpoint import Endpoint
 from feature_store.online.entity_rows import entity_keys
 from feature_store.online.layout import ABSENT, FINGERPRINT_BYTES, RowLayout, decode_time
 from feature_store.online.progress import StoredProgress, finished_intervals
 from feature_store.online.publication import Found, Publications
+from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.remains import Remains
 from feature_store.online.rows import StoredRows
 from feature_store.online.tile_layout import TileValueLayout

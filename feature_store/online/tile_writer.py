@@ -18,8 +18,8 @@ import numpy as np
 from feature_store.errors import CorruptRowError, FenceError, StaleWriteError, StoreReplyError
 from feature_store.online import keys
 from feature_store.online.fence_marks import BORN, fences_lost, is_offset
-from feature_store.online.resp import KeyWriter, argument
-from feature_store.online.script_connection import ScriptConnection
+from feature_store.online.redis.resp import KeyWriter, argument
+from feature_store.online.redis.script_connection import ScriptConnection
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.dtypes import DType
     from feature_store.online.conversation import PublishedPlan
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import TilesPlan
 
 MERGE = files("feature_store.online").joinpath("lua/merge.lua").read_bytes()

@@ -18,15 +18,15 @@ from feature_store.online import keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import encode_segments, encode_variables, object_column
 from feature_store.online.layout import RowLayout
-from feature_store.online.resp import KeyWriter, argument
-from feature_store.online.script_connection import ScriptConnection
+from feature_store.online.redis.resp import KeyWriter, argument
+from feature_store.online.redis.script_connection import ScriptConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.online.conversation import PublishedPlan
-    from feature_store.online.endpoint import Endpoint
     from feature_store.online.layout import SegmentLayout
+    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan
 
 # A call keeps Redis from all else for about 5 µs a row: 1 ms here, so that readers hardly notice.

@@ -29,11 +29,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.rows import EVENT_TS, SEQUENCE, check_events, numpy_values, source_columns, within
+from feature_store.arrow.sources import fingerprint, parquet_rows
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
-from feature_store.engines.rows import EVENT_TS, SEQUENCE, check_events, numpy_values, source_columns, within
-from feature_store.engines.sources import fingerprint, parquet_rows
 from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.online import tile_generations
 from feature_store.private import private_file, private_folder
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.report import Report
-    from feature_store.engines.sources import Rows
     from feature_store.online.store import OnlineStore
     from feature_store.registry.serving_plan import TilesPlan
     from feature_store.streaming.kafka import Partition

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from feature_store.engines.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
+from feature_store.arrow.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
 from feature_store.errors import RequestError, StreamError
 from feature_store.online.response import STATUSES
 from feature_store.streaming.kafka import Sender
@@ -34,7 +34,7 @@ _ARRIVE_S = 35.0
 class KafkaSink:
     """Sends a message for each request that has rows; its key is the request's id, empty when it has none.
 
-    `json`: an array of the log's rows (engines/served_log.py) as objects, in UTF-8; times in ISO 8601, floats that are
+    `json`: an array of the log's rows (arrow/served_log.py) as objects, in UTF-8; times in ISO 8601, floats that are
     not finite as null, `served_status` as an object of the statuses that are not PRESENT. `arrow`: the rows as an Arrow
     IPC stream of one record batch; its schema carries what the rows are of.
 

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.arrow.labels import label_values
+from feature_store.arrow.rows import numpy_values, one_array, storage_type
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.join import Finished
-from feature_store.engines.labels import label_values
-from feature_store.engines.rows import numpy_values, one_array, storage_type
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
 from feature_store.online.columns import ComputedColumn, PrunedColumn

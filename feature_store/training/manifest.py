@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from feature_store.engines.sources import reading
+from feature_store.arrow.sources import reading
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feature_store.definitions.dtypes import DType, Int32, String
-from feature_store.engines.labels import label_values
-from feature_store.engines.local_join import LocalJoined
-from feature_store.engines.rows import refuse_column, storage_type
-from feature_store.engines.served_log import (
+from feature_store.arrow.labels import label_values
+from feature_store.arrow.rows import refuse_column, storage_type
+from feature_store.arrow.served_log import (
     REQUEST_ID,
     REQUEST_ROW,
     SERVED_AT,
@@ -28,7 +26,9 @@ from feature_store.engines.served_log import (
     read_log,
     statuses_of,
 )
-from feature_store.engines.sources import reading
+from feature_store.arrow.sources import reading
+from feature_store.definitions.dtypes import DType, Int32, String
+from feature_store.engines.local.join import LocalJoined
 from feature_store.errors import DataError
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
 from feature_store.training.training_set import TrainingSet, compiled_service, label_rows, served_types
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from feature_store.arrow.served_log import About, LogFile
     from feature_store.engines.join import JoinEngine, Labels
-    from feature_store.engines.served_log import About, LogFile
     from feature_store.training.training_set import Project
 
     Places = np.ndarray[Any, np.dtype[np.int64]]

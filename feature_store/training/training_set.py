@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from feature_store.arrow.frames import TABLES, arrow_stream
+from feature_store.arrow.labels import refuse_corrupt, refuse_labels, refuse_unstorable
+from feature_store.arrow.plain import plain_table
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.sources import parquet_rows, reading
 from feature_store.definitions.stream_view import StreamFeatureView
-from feature_store.engines.frames import TABLES, arrow_stream
 from feature_store.engines.join import Join, Query, ViewJoin
-from feature_store.engines.labels import refuse_corrupt, refuse_labels, refuse_unstorable
-from feature_store.engines.plain import plain_table
-from feature_store.engines.quarantine import Quarantine
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import parquet_rows, reading
 from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
 from feature_store.online.conversation import PublishedPlan

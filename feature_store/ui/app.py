@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from feature_store.monitoring.checks import Finding
+    from feature_store.project.store import FeatureStore
     from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Snapshot
 
 # How old what a page says of the online store may be.

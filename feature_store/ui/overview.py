@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.doctor import diagnose
+from feature_store.project.doctor import diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from feature_store.monitoring.checks import Finding
     from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
+    from feature_store.project.store import FeatureStore
     from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.store import FeatureStore
 
 # Views on the overview: the stale ones first, since those are looked for.
 _MOST_VIEWS = 60

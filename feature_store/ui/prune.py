@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.definitions.pruned import columns_of
 from feature_store.errors import RequestError
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.frontier import frontier
 from feature_store.pruning.importance import checked
@@ -21,10 +21,10 @@ from feature_store.pruning.plan import consumers, policy_pins
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from feature_store.project.store import FeatureStore
     from feature_store.pruning.cost import Cost, CostModel
     from feature_store.pruning.importance import Importances
     from feature_store.pruning.plan import PrunePlan
-    from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Snapshot
 
 # Rows of the table of features: more nobody reads, and the page must stay quick.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-    from feature_store.store import FeatureStore
+    from feature_store.project.store import FeatureStore
 
 
 # Connections at once; a browser has six. More are answered 503.

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from feature_store.definitions import DefinitionSet, Field
     from feature_store.definitions.definition import Definition
+    from feature_store.project.store import FeatureStore
     from feature_store.registry.catalog import Source
     from feature_store.registry.lineage import Lineage, Node
     from feature_store.registry.search import SearchIndex
     from feature_store.registry.store import Version
-    from feature_store.store import FeatureStore
     from feature_store.ui.background import Background
 
 AnyView = FeatureView | StreamFeatureView | OnDemandFeatureView

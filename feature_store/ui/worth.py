@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 from feature_store.pruning.cost import cost_model
 
 if TYPE_CHECKING:
+    from feature_store.project.store import FeatureStore
     from feature_store.pruning.cost import Cost, CostModel
     from feature_store.pruning.importance import FeatureImportance, Importances
-    from feature_store.store import FeatureStore
     from feature_store.ui.snapshot import Snapshot
 
 

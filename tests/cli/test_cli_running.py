@@ -213,15 +213,15 @@ main()
     [
         ("typer", ["list"], False),
         ("feature_store.cli.app", ["list"], False),
-        ("feature_store.store", ["list"], False),
+        ("feature_store.project.store", ["list"], False),
         ("pydantic", ["list"], False),
         ("numpy", ["list"], False),
         ("rich.table", ["list"], False),
         ("pyarrow.dataset", ["materialize"], True),
         ("duckdb", ["materialize"], True),
         ("feature_store.registry.store:Registry.latest", ["apply"], True),
-        ("feature_store.engines.local_latest:check", ["materialize"], True),
-        ("feature_store.engines.local_latest:connected", ["materialize"], True),
+        ("feature_store.engines.local.latest:check", ["materialize"], True),
+        ("feature_store.engines.local.latest:connected", ["materialize"], True),
         ("feature_store.materialize.job:_locked", ["materialize"], True),
         ("feature_store.online.client:OnlineClient.get_online_features", ["get", "ranking", "user_id=1"], False),
     ],
@@ -241,7 +241,7 @@ def test_an_interrupt_ends_in_a_line(project: Path, step: str, arguments: list[s
 
 
 def test_an_interrupt_within_a_query_of_duckdb_is_one() -> None:
-    from feature_store.engines.duck import connected
+    from feature_store.engines.sql.duck import connected
 
     def failure(message: str) -> Exception:
         return AssertionError(message)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feature_store.engines.local import LocalEngine
+from feature_store.engines.local.engine import LocalEngine
 
 if TYPE_CHECKING:
     from feature_store.engines.spark.engine import SparkEngine

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from feature_store.engines import local_join
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.sources import parquet_rows
 from feature_store.engines.join import Finished, Join, JoinEngine, ViewJoin
-from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.local.engine import join as local_join
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import parquet_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

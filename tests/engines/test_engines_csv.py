@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from offline_worlds import MemorySink, shop, slot, user, view_of
 
+from feature_store.arrow.rows import SEQUENCE, SourceColumns, check
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.rows import SEQUENCE, SourceColumns, check
+from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import DataError
 from feature_store.materialize.job import Folders, push
 

@@ -33,14 +33,15 @@ from offline_worlds import (
     write_files,
 )
 
+from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.sources import Rows, parquet_rows
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, ParquetSource, String, Timestamp
-from feature_store.engines import local_latest, local_windows
 from feature_store.engines.engine import Engine, Stage
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.pushed import pushed_rows
-from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.local.engine import LocalEngine
+from feature_store.engines.local.engine import latest as local_latest
+from feature_store.engines.local.engine import windows as local_windows
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import Rows, parquet_rows
 from feature_store.engines.spark import engine as spark
 from feature_store.errors import DataError
 from feature_store.intervals import BEGINNING

@@ -11,13 +11,13 @@ import pytest
 from join_worlds import World
 from offline_worlds import NOW_US, MemoryProgress, MemorySink, user, view_of
 
+from feature_store.arrow.file_versions import file_versions, unchanged
+from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import FeatureView, Field, Float64, Int64, ParquetSource
-from feature_store.engines.file_versions import file_versions, unchanged
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.local_sql import selected
-from feature_store.engines.pushed import pushed_rows
+from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import parquet_rows
+from feature_store.engines.sql.run import selected
 from feature_store.errors import DataError
 from feature_store.intervals import BEGINNING
 from feature_store.materialize.job import Folders, materialize

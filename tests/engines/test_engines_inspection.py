@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from offline_worlds import NOW_US, Row, table_of, user, write_files
 
+from feature_store.arrow.inspection import FieldCounts, Inspection, expects, inspect
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import Bool, FeatureView, Field, Float32, Float64, Int32, ParquetSource, String
 from feature_store.engines.engine import Engine, Stage
-from feature_store.engines.inspection import FieldCounts, Inspection, expects, inspect
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import parquet_rows
 from feature_store.intervals import BEGINNING
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column

@@ -33,9 +33,9 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.definitions.dtypes import MICROSECOND
-from feature_store.engines import local_join
 from feature_store.engines.join import JoinEngine, Query
-from feature_store.engines.local import LocalEngine
+from feature_store.engines.local.engine import LocalEngine
+from feature_store.engines.local.engine import join as local_join
 from feature_store.engines.spark import join as spark_join
 from feature_store.engines.spark.join_tasks import Send
 from feature_store.errors import DataError

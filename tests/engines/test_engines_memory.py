@@ -25,10 +25,10 @@ import json, resource, sys
 from pathlib import Path
 from feature_store.definitions import Entity, FeatureView, Field, ParquetSource, String
 from feature_store.engines.engine import Stage
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.local.engine import LocalEngine
+from feature_store.arrow.quarantine import Quarantine
 from feature_store.engines.report import Silent
-from feature_store.engines.sources import parquet_rows
+from feature_store.arrow.sources import parquet_rows
 
 folder = Path(sys.argv[1])
 view = FeatureView("docs", entities=[Entity("doc", join_key="id")], schema=[Field("text", String)],

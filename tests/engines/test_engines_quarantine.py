@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.engines.quarantine import Quarantine, QuarantineFile, joint_schema
+from feature_store.arrow.quarantine import Quarantine, QuarantineFile, joint_schema
 
 COLUMNS = [
     pa.array([1, None], pa.int8()),

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from offline_worlds import SECOND_US, user, view_of, write_files
 
+from feature_store.arrow.row_groups import RowGroups
+from feature_store.arrow.rows import fit
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import Bool, Float32, Float64, Int32, Int64, String, Timestamp
-from feature_store.engines.row_groups import RowGroups
-from feature_store.engines.rows import fit
-from feature_store.engines.sources import parquet_rows
 
 if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType

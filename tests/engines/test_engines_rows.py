@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from offline_worlds import NOW_US, shop, slot, user, view_of
 
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, source_columns, to_row_batch
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
 from feature_store.definitions.dtypes import FLOAT32_MAX
-from feature_store.engines.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, source_columns, to_row_batch
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
+    from feature_store.arrow.rows import Checked
     from feature_store.definitions import FeatureView
     from feature_store.definitions.dtypes import DType
-    from feature_store.engines.rows import Checked
 
 FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 

@@ -17,6 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from offline_worlds import NOW_US, user, view_of
 
+from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.rows import check, source_columns
+from feature_store.arrow.sources import Rows, fingerprint, parquet_rows, piece_rows, source_files
 from feature_store.definitions import (
     Array,
     FeatureView,
@@ -28,9 +31,6 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.engines.pushed import pushed_rows
-from feature_store.engines.rows import check, source_columns
-from feature_store.engines.sources import Rows, fingerprint, parquet_rows, piece_rows, source_files
 from feature_store.errors import DataError
 from feature_store.intervals import BEGINNING
 

@@ -31,7 +31,7 @@ from offline_worlds import (
 from spark_settings import JAVA, SPARK
 
 from feature_store import FeatureStore
-from feature_store.engines.local import LocalEngine
+from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.spark import engine as spark
 from feature_store.engines.spark import session as sessions

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store import errors
-from feature_store.engines.rows import CREATED_TS, EVENT_TS, SEQUENCE
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE
 from feature_store.engines.spark.entities import latest_rows, parts_of
 from feature_store.engines.spark.packed import SCHEMA, Packed, received, split, to_arrow, unpack
 from feature_store.engines.spark.told import Told, raised_by_a_task

@@ -17,16 +17,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import Entity, FeatureView, Field, Int64, ParquetSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
-from feature_store.engines import local_sql, transformation
-from feature_store.engines.sources import parquet_rows
-from feature_store.engines.sql_parts import cut_by, row_by_row
-from feature_store.engines.transformation import parts_of, sql_of
+from feature_store.engines.sql import run as local_sql
+from feature_store.engines.sql import transformation
+from feature_store.engines.sql.parts import cut_by, row_by_row
+from feature_store.engines.sql.transformation import parts_of, sql_of
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from feature_store.engines.sources import Rows
+    from feature_store.arrow.sources import Rows
     from feature_store.engines.spark.engine import SparkEngine
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()

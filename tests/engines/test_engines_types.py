@@ -20,6 +20,11 @@ import pytest
 from join_worlds import World
 from offline_worlds import NOW_US, FolderSink, Latest, rows_of
 
+from feature_store.arrow.plain import plain, plain_table, plain_type
+from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.rows import fit
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import (
     Array,
     Bool,
@@ -36,13 +41,8 @@ from feature_store.definitions import (
 )
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, to_microseconds
 from feature_store.engines.engine import Stage
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.plain import plain, plain_table, plain_type
-from feature_store.engines.pushed import pushed_rows
-from feature_store.engines.quarantine import Quarantine
+from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
-from feature_store.engines.rows import fit
-from feature_store.engines.sources import parquet_rows
 from feature_store.errors import DataError
 from feature_store.intervals import BEGINNING
 from feature_store.training.training_set import label_rows
@@ -50,9 +50,9 @@ from feature_store.training.training_set import label_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.dtypes import DType
     from feature_store.engines.engine import Engine
-    from feature_store.engines.sources import Rows
 
 ALWAYS = (BEGINNING, -BEGINNING)
 NOON = datetime(2026, 1, 2, 12, 30, 15, tzinfo=UTC)

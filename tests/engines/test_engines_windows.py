@@ -17,6 +17,7 @@ from stream_worlds import SHORT, activity, by_shop, expected, shop, source, user
 from test_engines_engine import Staged
 from test_engines_join import World
 
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import (
     Aggregation,
     Entity,
@@ -31,9 +32,9 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.engines import local_join, local_windows
-from feature_store.engines.local import LocalEngine
-from feature_store.engines.sources import parquet_rows
+from feature_store.engines.local.engine import LocalEngine
+from feature_store.engines.local.engine import join as local_join
+from feature_store.engines.local.engine import windows as local_windows
 from feature_store.engines.spark import engine as spark
 from feature_store.engines.windows import windows_of
 from feature_store.errors import DataError

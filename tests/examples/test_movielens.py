@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
-from feature_store.config import load_config
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.loading import load_definitions
+from feature_store.project.config import load_config
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "movielens"
 GENRES = ("drama", "comedy", "action", "thriller", "romance")
@@ -290,7 +290,7 @@ def table_of_windows(output: str) -> str:
 
 
 def server_runs(folder: Path) -> bool:
-    from feature_store.online.embedded import EmbeddedServer
+    from feature_store.online.redis.embedded import EmbeddedServer
 
     return EmbeddedServer(folder).status().running
 

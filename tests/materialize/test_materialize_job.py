@@ -34,9 +34,10 @@ from offline_worlds import (
 )
 
 from feature_store.definitions import FeatureView, Field, Float64, String
-from feature_store.engines import local, local_latest
 from feature_store.engines.engine import Written
-from feature_store.engines.local import LocalEngine
+from feature_store.engines.local.engine import LocalEngine
+from feature_store.engines.local.engine import engine as local
+from feature_store.engines.local.engine import latest as local_latest
 from feature_store.errors import DataError, LostWriteError
 from feature_store.intervals import BEGINNING
 from feature_store.materialize import job as jobs

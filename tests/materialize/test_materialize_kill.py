@@ -16,7 +16,7 @@ from offline_worlds import NOW_US, SECOND_US
 
 from feature_store import FeatureStore
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.engines import local_latest
+from feature_store.engines.local.engine import latest as local_latest
 from feature_store.intervals import BEGINNING
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ stats = FeatureView("stats", entities=[user], schema=[Field("visits", Int32), Fi
 RUN = f"""
 import sys
 from feature_store import FeatureStore
-from feature_store.engines import local, local_latest
+from feature_store.engines.local.engine import engine as local, latest as local_latest
 
 class Answered:
     def started(self, view, total_rows): self.tell("started " + view)

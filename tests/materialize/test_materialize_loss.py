@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from servers import RedisServer, redis_server
 
 from feature_store import FeatureStore
-from feature_store.engines import local_latest
+from feature_store.engines.local.engine import latest as local_latest
 from feature_store.errors import FeatureStoreError
 from feature_store.online import OnlineStore
 from feature_store.online.layout import FINGERPRINT_BYTES

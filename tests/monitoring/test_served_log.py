@@ -18,7 +18,7 @@ import pytest
 from clients import CLIENTS
 from served_worlds import NOW, expected_rows, make_project, some_request
 
-from feature_store.engines.served_log import About, log_files, read_log, statuses_of
+from feature_store.arrow.served_log import About, log_files, read_log, statuses_of
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog, served_log
 from feature_store.monitoring.served_log import _Pace, share_of

@@ -19,9 +19,9 @@ from scipy.spatial.distance import jensenshannon
 from served_worlds import NOW, make_project, some_request
 
 from feature_store import FeatureStore
+from feature_store.arrow.served_log import log_files, read_log
 from feature_store.cli import main
 from feature_store.definitions.pruned import pruning_of
-from feature_store.engines.served_log import log_files, read_log
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog
 from feature_store.monitoring.served_skew import JENSEN_SHANNON, L_INFINITY, distance, jensen_shannon

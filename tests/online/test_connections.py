@@ -17,12 +17,13 @@ from servers import redis_server
 from transports import ask, certificates, fill
 
 from feature_store.errors import OnlineStoreError, StoreTimeoutError
-from feature_store.online import AsyncOnlineClient, OnlineClient, async_connection, pool
-from feature_store.online.endpoint import MOST_CONNECTIONS, Endpoint
-from feature_store.online.limit import Limit
+from feature_store.online import AsyncOnlineClient, OnlineClient
 from feature_store.online.observer import Observers
-from feature_store.online.pool import Pool
-from feature_store.online.resp import ReplyParser
+from feature_store.online.redis import async_connection, pool
+from feature_store.online.redis.endpoint import MOST_CONNECTIONS, Endpoint
+from feature_store.online.redis.limit import Limit
+from feature_store.online.redis.pool import Pool
+from feature_store.online.redis.resp import ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from feature_store.errors import EmbeddedServerError
-from feature_store.online import embedded
-from feature_store.online.embedded import EmbeddedServer, find_server
+from feature_store.online.redis import embedded
+from feature_store.online.redis.embedded import EmbeddedServer, find_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
 USER = """
 import sys
 from pathlib import Path
-from feature_store.online.embedded import EmbeddedServer
+from feature_store.online.redis.embedded import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -15,7 +15,7 @@ from worlds import NOW_US, affinity, by_name, numbers, plan_of, profile, write
 
 from feature_store.errors import CorruptRowError, NotFoundError, RequestError
 from feature_store.online import OnlineStore
-from feature_store.online.endpoint import Endpoint
+from feature_store.online.redis.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

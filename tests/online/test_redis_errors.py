@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store import errors
-from feature_store.online.redis_errors import is_reply_error, reply_error
+from feature_store.online.redis.errors import is_reply_error, reply_error
 
 REPLIES = {
     "READONLY You can't write against a read only replica.": errors.ReadOnlyReplicaError,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from worlds import plan_of
 
 from feature_store.online.layout import RowLayout
-from feature_store.online.resp import KeyWriter, ReplyParser, RowRun
+from feature_store.online.redis.resp import KeyWriter, ReplyParser, RowRun
 
 LAYOUTS = [RowLayout(group) for group in plan_of().groups]
 EPOCH = b"0123456789abcdef"

@@ -19,7 +19,7 @@ from feature_store.definitions.pruned import pruning_of
 from feature_store.errors import ConflictError, ModelMismatchError, NotFoundError, StoreConnectionError
 from feature_store.online import AsyncOnlineClient, OnlineClient, Status, conversation
 from feature_store.online.shadow import differ
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 
 if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning

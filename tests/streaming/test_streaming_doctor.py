@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from streaming_worlds import SECOND_US, make_topic, project, send, some_clicks, value_of, work
 
-from feature_store.doctor import diagnose
+from feature_store.project.doctor import diagnose
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -38,8 +38,8 @@ from streaming_worlds import (
 )
 
 from feature_store import FeatureStore
-from feature_store.doctor import diagnose
 from feature_store.errors import StreamError, TopicReplacedError
+from feature_store.project.doctor import diagnose
 from feature_store.streaming.status import Status
 from feature_store.streaming.worker import Worker
 

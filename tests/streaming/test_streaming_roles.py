@@ -17,8 +17,8 @@ from servers import RedisServer, redis_server
 from streaming_worlds import DEFINITIONS, has_read, make_topic, send, some_clicks, value_of, work
 
 from feature_store import FeatureStore
-from feature_store.doctor import diagnose
 from feature_store.errors import OnlineStoreError
+from feature_store.project.doctor import diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from confluent_kafka import Consumer
 from streaming_worlds import make_topic
 from worlds import NOW_US, numbers, plan_of, profile, write
 
+from feature_store.arrow.served_log import About
 from feature_store.definitions import FeatureService
-from feature_store.engines.served_log import About
 from feature_store.errors import RequestError
 from feature_store.monitoring import ServedLog
 from feature_store.online import OnlineClient, OnlineStore

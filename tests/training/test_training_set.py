@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
-from feature_store.engines import local_join
+from feature_store.engines.local.engine import join as local_join
 from feature_store.errors import DataError, FeatureStoreError, NotFoundError, RequestError, TransformError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from stream_worlds import merge_events
 
 from feature_store import FeatureStore
-from feature_store.pruner import Pruner
+from feature_store.project.pruner import Pruner
 from feature_store.pruning.importance import FeatureImportance, Importances
 
 if TYPE_CHECKING:

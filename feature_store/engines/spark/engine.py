@@ -8,9 +8,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from feature_store.arrow.inspection import Inspection
+from feature_store.arrow.rows import source_columns
 from feature_store.engines.engine import Written
-from feature_store.engines.inspection import Inspection
-from feature_store.engines.rows import source_columns
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join import join, labels_of
 from feature_store.engines.spark.session import Session

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE
 from feature_store.engines.as_of import sort_rows
-from feature_store.engines.rows import CREATED_TS, EVENT_TS, SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

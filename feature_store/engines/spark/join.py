@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.arrow.batch_sizes import schema_row_bytes
+from feature_store.arrow.plain import as_kept, kept_schema, plain_batch
+from feature_store.arrow.row_groups import RowGroups
+from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources import path_rows, reading
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.batch_sizes import schema_row_bytes
 from feature_store.engines.join import Labels
-from feature_store.engines.plain import as_kept, kept_schema, plain_batch
-from feature_store.engines.row_groups import RowGroups
-from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import path_rows, reading
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join_tasks import (
     Block,
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.join import Join, Query, ViewJoin
-    from feature_store.engines.sources import Rows
     from feature_store.engines.spark.join_tasks import Keys
     from feature_store.engines.spark.session import Session
 

@@ -22,12 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
-from feature_store.engines.as_of import NONE, as_of, sort_rows
-from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.labels import label_times, label_values, refuse_corrupt
-from feature_store.engines.plain import as_kept
-from feature_store.engines.rows import (
+from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
+from feature_store.arrow.plain import as_kept
+from feature_store.arrow.rows import (
     CREATED_TS,
     EVENT_TS,
     SEQUENCE,
@@ -38,7 +35,10 @@ from feature_store.engines.rows import (
     storage_type,
     within,
 )
-from feature_store.engines.sources import dictionary_columns, piece_rows, reading
+from feature_store.arrow.sources import dictionary_columns, piece_rows, reading
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.engines.as_of import NONE, as_of, sort_rows
+from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.spark.entities import hashes_of
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.spark.tasks import hidden, numbers_of
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_store.arrow.rows import SourceColumns
+    from feature_store.arrow.sources import Piece
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines import join
-    from feature_store.engines.rows import SourceColumns
-    from feature_store.engines.sources import Piece
     from feature_store.engines.spark.tasks import BadRows
 
     Numbers = NDArray[np.int64]

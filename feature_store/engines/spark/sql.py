@@ -21,7 +21,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.engines.local_sql import (
+from feature_store.arrow.sources import path_rows, reading
+from feature_store.engines.spark.tasks import hidden, numbers_of
+from feature_store.engines.sql.parts import cut_by, row_by_row
+from feature_store.engines.sql.run import (
     Selection,
     selected_schema,
     selection,
@@ -29,17 +32,14 @@ from feature_store.engines.local_sql import (
     write_queried,
     write_selected,
 )
-from feature_store.engines.sources import path_rows, reading
-from feature_store.engines.spark.tasks import hidden, numbers_of
-from feature_store.engines.sql_parts import cut_by, row_by_row
-from feature_store.engines.transformation import sql_of
+from feature_store.engines.sql.transformation import sql_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.join import Query
-    from feature_store.engines.sources import Rows
     from feature_store.engines.spark.session import Session
 
 # Of files, for a task: it takes some seconds, and its rows fit in a gigabyte.

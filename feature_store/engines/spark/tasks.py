@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from feature_store.engines.inspection import FieldCounts, Inspection, inspect
-from feature_store.engines.quarantine import QuarantineFile, joint_schema
-from feature_store.engines.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
-from feature_store.engines.sources import piece_rows, reading
+from feature_store.arrow.inspection import FieldCounts, Inspection, inspect
+from feature_store.arrow.quarantine import QuarantineFile, joint_schema
+from feature_store.arrow.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
+from feature_store.arrow.sources import piece_rows, reading
 from feature_store.engines.spark.entities import entities_of, latest_rows, parts_of
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.windows import windows_of_entities, windows_schema
@@ -36,10 +36,10 @@ from feature_store.private import private_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from feature_store.arrow.rows import SourceColumns
+    from feature_store.arrow.sources import Piece, Rows
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination
-    from feature_store.engines.rows import SourceColumns
-    from feature_store.engines.sources import Piece, Rows
 
 _HELD_BYTES = 64 << 20  # of rows that are not yet reduced to the latest ones
 _BATCH_ROWS = 50_000
@@ -224,7 +224,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Looks at staged files; see `engines/inspection.py`.
+    """Looks at staged files; see `arrow/inspection.py`.
 
     Attributes:
         view: whose rows.

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from feature_store.arrow.rows import SourceColumns, storage_type
+from feature_store.arrow.sources import between, file_batches, reading
 from feature_store.definitions.dtypes import FLOAT32_MAX
-from feature_store.engines.rows import SourceColumns, storage_type
-from feature_store.engines.sources import between, file_batches, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.sources import Rows
 
 # Integers up to these are exact as floats.
 _EXACT = {"Float32": 1 << 24, "Float64": 1 << 53}

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
+from feature_store.arrow.rows import fit
+from feature_store.arrow.sources import reading, source_rows_of
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, Timestamp
-from feature_store.engines.rows import fit
-from feature_store.engines.sources import reading, source_rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.sources import Rows
     from feature_store.intervals import Interval
 
 _HASH_BYTES, _COUNT_BYTES = 8, 4

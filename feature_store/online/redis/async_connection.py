@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from feature_store.errors import OnlineStoreError, StoreConnectionError
-from feature_store.online.address import UNIX, is_replica
-from feature_store.online.pool import IDLE_S
-from feature_store.online.resp import ReplyParser
+from feature_store.online.redis.address import UNIX, is_replica
+from feature_store.online.redis.pool import IDLE_S
+from feature_store.online.redis.resp import ReplyParser
 
 if TYPE_CHECKING:
     from feature_store.errors import StoreReplyError
-    from feature_store.online.address import Address
-    from feature_store.online.endpoint import Endpoint
-    from feature_store.online.limit import Limit
     from feature_store.online.observer import Observers
+    from feature_store.online.redis.address import Address
+    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
 
 
 class AsyncConnection(asyncio.BufferedProtocol):

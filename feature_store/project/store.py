@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from feature_store.applying import Applied, Fills, with_definitions, with_pruning, with_version
-from feature_store.config import FILE_NAME, load_config
 from feature_store.definitions.definition_set import find
 from feature_store.definitions.dtypes import from_microseconds, given_duration, given_microseconds
 from feature_store.definitions.files import passed_over
@@ -33,6 +31,8 @@ from feature_store.materialize.rollout import give_up, roll_out
 from feature_store.online.client import OnlineClient
 from feature_store.online.requests import feature_names
 from feature_store.online.store import OnlineStore
+from feature_store.project.applying import Applied, Fills, with_definitions, with_pruning, with_version
+from feature_store.project.config import FILE_NAME, load_config
 from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.store import Registry, current_author, registry_exists
 
@@ -40,12 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from feature_store.applying import Target
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.pruning import Pruning
     from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.local import LocalEngine
+    from feature_store.engines.local.engine import LocalEngine
     from feature_store.engines.report import Report
     from feature_store.engines.spark.engine import SparkEngine
     from feature_store.materialize.job import Folders, Summary
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from feature_store.monitoring.served_skew import ServedSkewReport
     from feature_store.monitoring.skew import SkewReport
     from feature_store.online.response import OnlineResponse
+    from feature_store.project.applying import Target
     from feature_store.registry.diff import ChangePlan
     from feature_store.registry.serving_plan import ServingPlan
     from feature_store.registry.store import Version
@@ -124,7 +124,7 @@ class FeatureStore:
         """
         if self.config.online_url is not None:
             return self.config.online_url
-        from feature_store.online.embedded import EmbeddedServer
+        from feature_store.online.redis.embedded import EmbeddedServer
 
         server = EmbeddedServer(self.config.folder)
         url = server.ensure()
@@ -684,7 +684,7 @@ class FeatureStore:
         with extra("local", "skew_of_log"):
             import pyarrow.parquet as pq
 
-            from feature_store.engines.sources import reading
+            from feature_store.arrow.sources import reading
             from feature_store.monitoring.served_skew import compare_served, sample_of
 
         served = sample_of(Path(log), service, version, sample)
@@ -830,7 +830,7 @@ class FeatureStore:
 
     def _engine(self, name: str) -> LocalEngine | SparkEngine:
         if name == "local":
-            from feature_store.engines.local import LocalEngine
+            from feature_store.engines.local.engine import LocalEngine
 
             return LocalEngine(self.config.local.memory_limit)
         if name == "spark":

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
+from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.pruned import columns_of, pruned, pruning_of, service_digest
-from feature_store.engines.sources import parquet_rows
 from feature_store.errors import ConflictError, NotFoundError, RefusedError, did_you_mean, extra
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import Importances, checked
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from feature_store.applying import Applied
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
+    from feature_store.project.applying import Applied
+    from feature_store.project.store import FeatureStore
     from feature_store.pruning.accounts import FeatureAccount
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from feature_store.pruning.planner import Budget, Choice, Latency
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
-    from feature_store.store import FeatureStore
 
 # Of a training set's rows, in time: what importances are measured and models fitted on, and what only `verify` sees.
 EARLIER = 0.7

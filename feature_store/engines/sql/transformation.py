@@ -109,7 +109,7 @@ def called(node: Tree) -> str:
 @lru_cache(maxsize=1)
 def functions() -> Functions:
     """The functions of the DuckDB that is installed."""
-    from feature_store.engines.duck import connected
+    from feature_store.engines.sql.duck import connected
 
     with connected(EngineError) as connection:
         found = connection.execute(
@@ -133,7 +133,7 @@ def _checked(where: str, text: str) -> ViewSql:
 
 def _parsed(where: str, text: str) -> Tree:
     with extra("sql", where):
-        from feature_store.engines.duck import connected
+        from feature_store.engines.sql.duck import connected
     with connected(EngineError) as connection:
         (document,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone() or ("{}",)
     found = orjson.loads(document)

@@ -10,14 +10,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from feature_store.errors import StoreConnectionError
-from feature_store.online.connection import Connection
+from feature_store.online.redis.connection import Connection
 
 if TYPE_CHECKING:
     from feature_store.errors import StoreReplyError
-    from feature_store.online.endpoint import Endpoint
-    from feature_store.online.limit import Limit
     from feature_store.online.observer import Observers
-    from feature_store.online.resp import ReplyParser
+    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.resp import ReplyParser
 
 # A connection that was not needed for so long, while others were, is closed.
 IDLE_S = 60.0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.store import FeatureStore
+    from feature_store.project.store import FeatureStore
     from feature_store.streaming.kafka import Partition
 
 
@@ -134,7 +134,7 @@ def _registry(store: FeatureStore) -> Iterator[Finding]:
 
 def _sources(store: FeatureStore) -> Iterator[Finding]:
     with extra("local", "doctor"):
-        from feature_store.engines.sources import parquet_rows
+        from feature_store.arrow.sources import parquet_rows
 
     for view in store.definitions.feature_views.values():
         if view.source is None:

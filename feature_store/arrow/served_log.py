@@ -32,9 +32,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.arrow.rows import one_array
+from feature_store.arrow.sources import reading
 from feature_store.definitions.dtypes import DType
-from feature_store.engines.rows import one_array
-from feature_store.engines.sources import reading
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.online.arrow import arrow_type
 from feature_store.online.entity_rows import is_scalar

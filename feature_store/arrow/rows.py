@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
+from feature_store.arrow.csv_text import parse
+from feature_store.arrow.plain import plain, plain_batch, plain_type
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp, largest_whole
 from feature_store.definitions.expected import unexpected
-from feature_store.engines.csv_text import parse
-from feature_store.engines.plain import plain, plain_batch, plain_type
 from feature_store.errors import DataError
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.arrow.sources import reading
 from feature_store.definitions.dtypes import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
 from feature_store.definitions.field import Field
-from feature_store.engines.sources import reading
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.dtypes import DType
-    from feature_store.engines.sources import Rows
 
 # More different strings are no list of kinds but names; and each should have been seen several times.
 _MOST_LISTED, _LEAST_SEEN = 20, 5

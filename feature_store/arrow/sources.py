@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
-from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.batch_sizes import (
+from feature_store.arrow.batch_sizes import (
     batch_rows,
     columns_of_repeats,
     group_row_bytes,
     split,
 )
-from feature_store.engines.file_versions import FileVersion, file_versions, unchanged
-from feature_store.engines.plain import plain_batch, plain_schema
-from feature_store.engines.rows import TO_MICROSECONDS, source_columns
-from feature_store.engines.source_formats import refuse_tables, refuse_url
+from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
+from feature_store.arrow.plain import plain_batch, plain_schema
+from feature_store.arrow.rows import TO_MICROSECONDS, source_columns
+from feature_store.arrow.source_formats import refuse_tables, refuse_url
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:

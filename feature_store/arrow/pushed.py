@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_store.engines.csv_text import csv_batches
-from feature_store.engines.file_versions import file_versions, unchanged
-from feature_store.engines.frames import TABLES, arrow_stream
-from feature_store.engines.sources import Rows, file_rows, reading
+from feature_store.arrow.csv_text import csv_batches
+from feature_store.arrow.file_versions import file_versions, unchanged
+from feature_store.arrow.frames import TABLES, arrow_stream
+from feature_store.arrow.sources import Rows, file_rows, reading
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from feature_store.arrow.chunks import ChunkWriter
+from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources import file_rows, reading
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
-from feature_store.engines.chunks import ChunkWriter
-from feature_store.engines.duck import connected, first_line, memory_hint
-from feature_store.engines.rows import source_columns
-from feature_store.engines.sources import file_rows, reading
-from feature_store.engines.transformation import SOURCE, sql_of
+from feature_store.engines.sql.duck import connected, first_line, memory_hint
+from feature_store.engines.sql.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.join import Query
-    from feature_store.engines.sources import Rows
 
 MEMORY_LIMIT = "1GB"
 _BATCH_ROWS, _GROUP_ROWS = 4096, 128 * 1024  # the first small, since rows may be wide

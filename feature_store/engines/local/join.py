@@ -19,16 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.as_of import NONE, as_of, sort_rows
-from feature_store.engines.duck import connected, first_line
-from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.join import Labels, Query
-from feature_store.engines.labels import label_times, label_values, refuse_corrupt
-from feature_store.engines.local_sql import selected
-from feature_store.engines.plain import plain_table
-from feature_store.engines.row_groups import RowGroups
-from feature_store.engines.rows import (
+from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
+from feature_store.arrow.plain import plain_table
+from feature_store.arrow.row_groups import RowGroups
+from feature_store.arrow.rows import (
     CREATED_TS,
     EVENT_TS,
     SEQUENCE,
@@ -41,7 +35,13 @@ from feature_store.engines.rows import (
     storage_type,
     within,
 )
-from feature_store.engines.sources import INT96_UNIT, dictionary_columns, path_rows, reading
+from feature_store.arrow.sources import INT96_UNIT, dictionary_columns, path_rows, reading
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.as_of import NONE, as_of, sort_rows
+from feature_store.engines.entity_codes import EntityCodes
+from feature_store.engines.join import Labels, Query
+from feature_store.engines.sql.duck import connected, first_line
+from feature_store.engines.sql.run import selected
 from feature_store.engines.windows import visible_us, windows_of_labels
 from feature_store.errors import DataError
 

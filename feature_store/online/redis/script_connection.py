@@ -10,14 +10,14 @@ import hashlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from feature_store.online.connection import Connection
-from feature_store.online.redis_errors import reply_error
-from feature_store.online.resp import argument
+from feature_store.online.redis.connection import Connection
+from feature_store.online.redis.errors import reply_error
+from feature_store.online.redis.resp import argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
 
 
 class ScriptConnection:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.field import Field
     from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.project.store import FeatureStore
     from feature_store.registry.store import KeptReport, PruneRecord, Version
-    from feature_store.store import FeatureStore
 
 # A tag of one of these names says whether something is personal; and of this, that it should be used no more.
 PRIVACY_TAGS, DEPRECATED_TAG = ("pii", "privacy"), "deprecated"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.engines.rows import shown
-from feature_store.engines.sources import reading
+from feature_store.arrow.rows import shown
+from feature_store.arrow.sources import reading
 from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
-from feature_store.engines.engine import Written
-from feature_store.engines.inspection import Inspection, inspect
-from feature_store.engines.local_join import join, read_labels
-from feature_store.engines.local_latest import stage_latest
-from feature_store.engines.local_sql import selected
-from feature_store.engines.local_windows import stage_windows
-from feature_store.engines.rows import (
+from feature_store.arrow.inspection import Inspection, inspect
+from feature_store.arrow.rows import (
     CREATED_TS,
     EVENT_TS,
     to_row_batch,
 )
-from feature_store.engines.sources import reading
+from feature_store.arrow.sources import reading
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
+from feature_store.engines.engine import Written
+from feature_store.engines.local.join import join, read_labels
+from feature_store.engines.local.latest import stage_latest
+from feature_store.engines.local.windows import stage_windows
+from feature_store.engines.sql.run import selected
 from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:

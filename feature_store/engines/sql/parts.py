@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feature_store.engines.transformation import SOURCE, called, functions, parts_of
+from feature_store.engines.sql.transformation import SOURCE, called, functions, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from feature_store.engines.transformation import Tree
+    from feature_store.engines.sql.transformation import Tree
 
 # Names of columns that hold the column by which the source is cut, in lower case.
 Carriers = frozenset[str]

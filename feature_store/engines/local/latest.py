@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feature_store.engines.chunks import ChunkWriter
-from feature_store.engines.duck import connected, memory_hint
-from feature_store.engines.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, source_columns, within
-from feature_store.engines.sources import reading
+from feature_store.arrow.chunks import ChunkWriter
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, source_columns, within
+from feature_store.arrow.sources import reading
+from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.errors import DataError
 from feature_store.private import private_file
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_store.arrow.rows import SourceColumns
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Stage
-    from feature_store.engines.rows import SourceColumns
 
 CHUNK_ROWS = 50_000  # 10 MB of rows of 25 features: a tenth of a second to write, so little is done again after a kill
 _NARROW_BYTES = 1024  # of a row; wider ones cost less to spill and take than to sort

@@ -9,9 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.engines.duck import connected, memory_hint
-from feature_store.engines.local_latest import CHUNK_ROWS
-from feature_store.engines.rows import (
+from feature_store.arrow.rows import (
     EVENT_TS,
     SEQUENCE,
     check_events,
@@ -20,6 +18,8 @@ from feature_store.engines.rows import (
     source_columns,
     within,
 )
+from feature_store.engines.local.latest import CHUNK_ROWS
+from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.engines.windows import reached_us, windows_of_entities, windows_schema
 from feature_store.errors import DataError
 

@@ -475,7 +475,7 @@ def _ping(path: str) -> bytes:
 
 
 def _info(path: str) -> dict[str, Any]:
-    from feature_store.online.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint
 
     endpoint = Endpoint(_url(path), PING_TIMEOUT_S)
     try:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from feature_store.errors import OnlineStoreError
-from feature_store.online.address import UNIX, is_replica
+from feature_store.online.redis.address import UNIX, is_replica
 
 if TYPE_CHECKING:
-    from feature_store.online.address import Address
-    from feature_store.online.endpoint import Endpoint
-    from feature_store.online.limit import Limit
-    from feature_store.online.resp import ReplyParser
+    from feature_store.online.redis.address import Address
+    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.resp import ReplyParser
 
 # A limit that is set in the kernel stays as it is while what is left of the request's differs by less than this part.
 _TOLERANCE = 0.02

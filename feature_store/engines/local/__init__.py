@@ -1,0 +1,1 @@
+"""The engine of one machine: DuckDB sorts, numpy computes."""

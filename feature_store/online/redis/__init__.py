@@ -1,0 +1,1 @@
+"""Redis: addresses, connections, pools, the protocol, and errors."""
