@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
-from servers import RedisServer, redis_server
-from spark_settings import with_kafka
+from tests.servers import RedisServer, redis_server
+from tests.spark_settings import with_kafka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

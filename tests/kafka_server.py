@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from jars import fetch
+
+from tests.jars import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from jars import fetch
+from tests.jars import fetch
 
-_TESTS = Path(__file__).resolve().parent
+_ROOT = Path(__file__).resolve().parents[1]
 
 # Quick to start: tests are over before a better compiler and collector would pay.
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -17,8 +16,8 @@ SPARK: dict[str, str | int | float | bool] = {
     "spark.log.level": "OFF",
     "spark.driver.memory": "1g",
     "spark.driver.extraJavaOptions": JAVA,
-    # What tests send to tasks is defined in these folders.
-    "spark.executorEnv.PYTHONPATH": os.pathsep.join(str(path) for path in (_TESTS, _TESTS / "engines", _TESTS.parent)),
+    # Tests send functions of their own to tasks.
+    "spark.executorEnv.PYTHONPATH": str(_ROOT),
 }
 
 

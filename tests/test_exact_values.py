@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clients import CLIENTS
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from feature_store.online.arrow import arrow_type
 from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.served_log_sink import _as_json
 from feature_store.ui.samples import distribution
+from tests.online.clients import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

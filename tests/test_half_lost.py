@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from servers import redis_server
 
 from feature_store import FeatureStore
 from feature_store.errors import ConflictError, FeatureStoreError, FencesLostError, OnlineStoreError
@@ -21,6 +20,7 @@ from feature_store.online import OnlineClient
 from feature_store.project.doctor import diagnose
 from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.merging import Origin, ViewMerger
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from jars import fetch
-from kafka_server import KafkaServer, java, kafka_server
+
+from tests.jars import fetch
+from tests.kafka_server import KafkaServer, java, kafka_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

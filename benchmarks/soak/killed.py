@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from feature_store import FeatureStore
-from feature_store.engines.local.engine import engine as local
+from feature_store.engines.local import engine as local
 from feature_store.online import writer
 
 _CHUNK_ROWS = 2048  # as few as DuckDB puts into a row group: some writes for each version

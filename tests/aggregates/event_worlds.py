@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from naive import Event, naive
 
 from feature_store.aggregates.at_times import Events
 from feature_store.aggregates.windows import compile_windows
 from feature_store.definitions import Aggregation, Bool, Float64, Int32, String
 from feature_store.definitions.dtypes import DType
+from tests.aggregates.naive import Event, naive
 
 SECOND_US = 1_000_000
 BASE_US = 1_600_000_000 * SECOND_US

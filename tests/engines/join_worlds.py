@@ -9,7 +9,7 @@ import pyarrow as pa
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources import parquet_rows
 from feature_store.engines.join import Finished, Join, JoinEngine, ViewJoin
-from feature_store.engines.local.engine import join as local_join
+from feature_store.engines.local import join as local_join
 from feature_store.engines.report import Silent
 
 if TYPE_CHECKING:

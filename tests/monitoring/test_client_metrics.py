@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import CLIENTS
 from prometheus_client import CollectorRegistry, generate_latest
-from servers import redis_server
-from worlds import HOUR_US, NOW_US, numbers, plan_of, profile, write
 
 from feature_store.definitions import FeatureService
 from feature_store.errors import ConfigError, NotFoundError
@@ -19,6 +16,9 @@ from feature_store.monitoring import ClientMetrics
 from feature_store.online import OnlineStore
 from feature_store.streaming.metrics import Metrics
 from feature_store.streaming.status import Status, TopicCounts, ViewCounts
+from tests.online.clients import CLIENTS
+from tests.online.worlds import HOUR_US, NOW_US, numbers, plan_of, profile, write
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from feature_store.online.observer import Observer

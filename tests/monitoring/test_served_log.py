@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clients import CLIENTS
-from served_worlds import NOW, expected_rows, make_project, some_request
 
 from feature_store.arrow.served_log import About, log_files, read_log, statuses_of
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog, served_log
 from feature_store.monitoring.served_log import _Pace, share_of
+from tests.monitoring.served_worlds import NOW, expected_rows, make_project, some_request
+from tests.online.clients import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

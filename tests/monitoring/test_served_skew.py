@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from served_worlds import NOW, make_project, some_request
 
 from feature_store import FeatureStore
 from feature_store.arrow.served_log import log_files, read_log
@@ -26,6 +25,7 @@ from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog
 from feature_store.monitoring.served_skew import JENSEN_SHANNON, L_INFINITY, distance, jensen_shannon
 from feature_store.online import OnlineClient
+from tests.monitoring.served_worlds import NOW, make_project, some_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

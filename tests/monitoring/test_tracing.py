@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from clients import CLIENTS
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from worlds import NOW_US, numbers, plan_of, profile, write
 
 from feature_store.definitions import FeatureService
 from feature_store.errors import RequestError
 from feature_store.monitoring import Tracing
 from feature_store.online import OnlineClient, OnlineStore
+from tests.online.clients import CLIENTS
+from tests.online.worlds import NOW_US, numbers, plan_of, profile, write
 
 service = FeatureService("service", features=[numbers[["a", "c"]], profile[["age"]]])
 ROWS = {"movie_id": [1, 2], "user_id": 1}

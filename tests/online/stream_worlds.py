@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from naive import naive
 
 from feature_store.aggregates.deltas import deltas
 from feature_store.definitions import (
@@ -26,6 +25,7 @@ from feature_store.online.codec import object_column
 from feature_store.online.tile_writer import Advances, Merge, TileWriter
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.serving_plan import ServingPlan
+from tests.aggregates.naive import naive
 
 SECOND_US = 1_000_000
 NOW_US = 1_700_000_000_000_000

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import CLIENTS, counted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import HOUR_US, NOW_US, VIEWS, Oracle, affinity, by_name, every_type, numbers, plan_of, profile, write
 
 from feature_store.definitions import (
     DefinitionSet,
@@ -26,6 +24,20 @@ from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RequestError, TransformError
 from feature_store.online import OnlineStore, Status
 from feature_store.registry.compile import compile_plan
+from tests.online.clients import CLIENTS, counted
+from tests.online.worlds import (
+    HOUR_US,
+    NOW_US,
+    VIEWS,
+    Oracle,
+    affinity,
+    by_name,
+    every_type,
+    numbers,
+    plan_of,
+    profile,
+    write,
+)
 
 mixed = FeatureService("mixed", features=[profile, numbers[["c", "a", "b"]], affinity])
 typed = FeatureService("typed", features=[every_type, profile[["age"]].rename({"age": "user_age"})])

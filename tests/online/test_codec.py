@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import NOW_US, batch, every_type, numbers, plan_of
 
 from feature_store.definitions import Array, Entity, FeatureView, Field, ParquetSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, SCALARS, from_microseconds
@@ -13,6 +12,7 @@ from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import biased, decode_variable, encode_segments, encode_variables, unbiased
 from feature_store.online.layout import RowLayout
 from feature_store.online.rows import StoredRows
+from tests.online.worlds import NOW_US, batch, every_type, numbers, plan_of
 
 TIMES = st.integers(MIN_TIMESTAMP_US, MAX_TIMESTAMP_US)
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 import uvloop
-from proxy import Proxy
-from servers import redis_server
-from transports import ask, certificates, fill
 
 from feature_store.errors import OnlineStoreError, StoreTimeoutError
 from feature_store.online import AsyncOnlineClient, OnlineClient
@@ -24,11 +21,14 @@ from feature_store.online.redis.endpoint import MOST_CONNECTIONS, Endpoint
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.resp import ReplyParser
+from tests.online.proxy import Proxy
+from tests.online.transports import ask, certificates, fill
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import RedisServer
+    from tests.servers import RedisServer
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -229,8 +229,8 @@ monkey.patch_all()
 import sys, time
 import gevent
 from gevent.pool import Pool
-sys.path[:0] = [{tests!r}, {online!r}]
-from transports import ask
+sys.path.insert(0, {root!r})
+from tests.online.transports import ask
 from feature_store.errors import StoreTimeoutError
 from feature_store.online import OnlineClient
 url, stalled = sys.argv[1:]
@@ -256,12 +256,11 @@ print("well")
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
 def test_gevent(server: RedisServer, transport: str, tmp_path: Path) -> None:
-    from proxy import Silent
+    from tests.online.proxy import Silent
 
     signed = certificates(tmp_path)
     working, stalled = Proxy(server.url, transport, signed), Silent(transport, signed)
-    here = Path(__file__).parent
-    code = GEVENT.format(tests=str(here.parent), online=str(here))
+    code = GEVENT.format(root=str(Path(__file__).parents[2]))
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, working.url(), stalled.url("model:secret")],
         capture_output=True,

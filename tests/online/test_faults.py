@@ -11,9 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import redis
-from clients import CLIENTS
-from servers import redis_server
-from worlds import NOW_US, batch, numbers, plan_of, profile, write
 
 from feature_store.definitions import FeatureService, FeatureView, Field, Int32
 from feature_store.errors import (
@@ -26,6 +23,9 @@ from feature_store.errors import (
     StoreTimeoutError,
 )
 from feature_store.online import OnlineClient, OnlineStore
+from tests.online.clients import CLIENTS
+from tests.online.worlds import NOW_US, batch, numbers, plan_of, profile, write
+from tests.servers import redis_server
 
 service = FeatureService("service", features=[numbers, profile[["age"]]])
 ROWS = {"movie_id": [1, 2, 3], "user_id": 1}

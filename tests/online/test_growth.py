@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import CLIENTS
 from prometheus_client import CollectorRegistry
-from worlds import NOW_US, numbers, plan_of, profile, write
 
 from feature_store.definitions import FeatureService, FeatureView, Field, Float32
 from feature_store.errors import NotFoundError, RequestError
 from feature_store.monitoring import ClientMetrics
 from feature_store.online import OnlineStore, conversation, service
+from tests.online.clients import CLIENTS
+from tests.online.worlds import NOW_US, numbers, plan_of, profile, write
 
 ranking = FeatureService("ranking", features=[numbers, profile[["age"]]])
 wide = FeatureView("wide", entities=numbers.entities, schema=[Field(f"f{i}", Float32) for i in range(40)])

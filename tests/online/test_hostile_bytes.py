@@ -7,11 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import CLIENTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stream_worlds import activity, merge_events
-from worlds import NOW_US, every_type, numbers, write
 
 from feature_store.definitions import DefinitionSet, FeatureService
 from feature_store.errors import DamagedPlanError, FeatureStoreError
@@ -23,6 +20,9 @@ from feature_store.online.tile_layout import TileValueLayout
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.soundness import MOST_BYTES
 from feature_store.streaming.fences import Fences
+from tests.online.clients import CLIENTS
+from tests.online.stream_worlds import activity, merge_events
+from tests.online.worlds import NOW_US, every_type, numbers, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

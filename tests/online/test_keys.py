@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import plan_of
 
 from feature_store.definitions import Int32, Int64, String
 from feature_store.online import keys
 from feature_store.online.codec import object_column
+from tests.online.worlds import plan_of
 
 DTYPES = {Int32: st.integers(-(2**31), 2**31 - 1), Int64: st.integers(-(2**63), 2**63 - 1), String: st.text(max_size=8)}
 

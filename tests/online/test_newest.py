@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stream_worlds import activity
-from stream_worlds import merge_events as merge
-from stream_worlds import plan_of as plan_of_streams
-from worlds import VIEWS, affinity, every_type, numbers, plan_of, profile, write
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.online import OnlineStore
+from tests.online.stream_worlds import activity
+from tests.online.stream_worlds import merge_events as merge
+from tests.online.stream_worlds import plan_of as plan_of_streams
+from tests.online.worlds import VIEWS, affinity, every_type, numbers, plan_of, profile, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,14 +7,14 @@ import time
 from typing import Any
 
 import pytest
-from clients import CLIENTS
-from servers import redis_server
-from worlds import NOW_US, numbers, plan_of, profile, write
 
 from feature_store.definitions import FeatureService
 from feature_store.errors import NotFoundError, StoreConnectionError
 from feature_store.online import OnlineStore
 from feature_store.online.observer import REFERENCES, Observed, Observer
+from tests.online.clients import CLIENTS
+from tests.online.worlds import NOW_US, numbers, plan_of, profile, write
+from tests.servers import redis_server
 
 service = FeatureService("service", features=[numbers, profile[["age"]]])
 ROWS = {"movie_id": [1, 2, 2], "user_id": 1}

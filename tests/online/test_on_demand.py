@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from clients import CLIENTS, counted
 
 from feature_store import FeatureStore
 from feature_store.definitions import (
@@ -34,6 +33,7 @@ from feature_store.definitions.dtypes import DType
 from feature_store.errors import ConfigError, RequestError, TransformError
 from feature_store.online.keys import epoch_key, plan_key
 from feature_store.online.outputs import fitted_output
+from tests.online.clients import CLIENTS, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import CLIENTS
-from proxy import Proxy
-from worlds import NOW_US, batch, numbers, plan_of, user
 
 from feature_store.definitions import FeatureService, FeatureView, Field, Int32
 from feature_store.online import OnlineStore, Status
 from feature_store.registry.serving_plan import PrunedColumnPlan, PruningPlan
+from tests.online.clients import CLIENTS
+from tests.online.proxy import Proxy
+from tests.online.worlds import NOW_US, batch, numbers, plan_of, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import CLIENTS
-from worlds import NOW_US, VIEWS, affinity, numbers, profile, write
 
 from feature_store.definitions import DefinitionSet, FeatureService, Field, Float32, Int64, OnDemandFeatureView
 from feature_store.definitions.on_demand import legacy_digest
@@ -24,6 +22,8 @@ from feature_store.online import OnlineStore
 from feature_store.online.keys import epoch_key, plan_key
 from feature_store.registry.compile import EARLIER_FUNCTIONS, compile_plan
 from feature_store.registry.serving_plan import ServingPlan
+from tests.online.clients import CLIENTS
+from tests.online.worlds import NOW_US, VIEWS, affinity, numbers, profile, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

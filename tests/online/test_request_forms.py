@@ -24,7 +24,7 @@ from feature_store.online.matrix import bracketed_columns, matrix_columns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from servers import RedisServer
+    from tests.servers import RedisServer
 
 DEFINITIONS = """
 from feature_store import *

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hiredis
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import plan_of
 
 from feature_store.online.layout import RowLayout
 from feature_store.online.redis.resp import KeyWriter, ReplyParser, RowRun
+from tests.online.worlds import plan_of
 
 LAYOUTS = [RowLayout(group) for group in plan_of().groups]
 EPOCH = b"0123456789abcdef"

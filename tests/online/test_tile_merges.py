@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tile_merges
-from event_worlds import AGGREGATIONS, COLUMNS, columns_of, lists_of_events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,13 +25,14 @@ from feature_store.definitions import (
 from feature_store.online import OnlineStore, keys
 from feature_store.online.tile_writer import Merge
 from feature_store.registry.compile import compile_plan
+from tests.aggregates import tile_merges
+from tests.aggregates.event_worlds import AGGREGATIONS, COLUMNS, columns_of, lists_of_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from naive import Event
-
     from feature_store.online.tile_writer import TileWriter
+    from tests.aggregates.naive import Event
 
 user = Entity("user", join_key="user_id")
 view = StreamFeatureView(

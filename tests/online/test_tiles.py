@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from clients import CLIENTS, counted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stream_worlds import (
+
+from feature_store.errors import CorruptRowError, FenceError, NotFoundError, StaleWriteError
+from feature_store.online import OnlineStore, Status
+from feature_store.online.buffers import LARGE_BYTES
+from feature_store.online.keys import fences_key, tiles_prefix
+from feature_store.online.tile_generations import begin, serve
+from feature_store.online.tile_writer import Merge
+from tests.online.clients import CLIENTS, counted
+from tests.online.stream_worlds import (
     NOW_US,
     SECOND_US,
     Event,
@@ -24,13 +31,6 @@ from stream_worlds import (
     merge_events,
     plan_of,
 )
-
-from feature_store.errors import CorruptRowError, FenceError, NotFoundError, StaleWriteError
-from feature_store.online import OnlineStore, Status
-from feature_store.online.buffers import LARGE_BYTES
-from feature_store.online.keys import fences_key, tiles_prefix
-from feature_store.online.tile_generations import begin, serve
-from feature_store.online.tile_writer import Merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

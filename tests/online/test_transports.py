@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clients import CLIENTS
-from proxy import Certificates, FirstBytes, Full, Proxy, Silent
-from servers import redis_server
-from transports import DATABASE, ENTITIES, PASSWORD, TRANSPORTS, USER, ask, certificates, fill
 
 from feature_store.errors import AuthenticationError, StoreConnectionError, StoreTimeoutError
 from feature_store.online import Status
+from tests.online.clients import CLIENTS
+from tests.online.proxy import Certificates, FirstBytes, Full, Proxy, Silent
+from tests.online.transports import DATABASE, ENTITIES, PASSWORD, TRANSPORTS, USER, ask, certificates, fill
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import RedisServer
+    from tests.servers import RedisServer
 
 # Of a limit of 0.3 s: what a busy machine adds to it. Without a limit the tests would take for ever, or the server's 60 s.
 LIMIT_S, GENEROUS_S = 0.3, 5.0

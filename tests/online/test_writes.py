@@ -16,7 +16,6 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import NOW_US, VIEWS, Oracle, affinity, batch, by_name, every_type, numbers, plan_of, profile, write
 
 from feature_store.definitions import (
     DefinitionSet,
@@ -33,6 +32,19 @@ from feature_store.errors import ConflictError, NotFoundError, RequestError, Sta
 from feature_store.online import OnlineClient, OnlineStore
 from feature_store.online.store import Destination
 from feature_store.registry.compile import compile_plan
+from tests.online.worlds import (
+    NOW_US,
+    VIEWS,
+    Oracle,
+    affinity,
+    batch,
+    by_name,
+    every_type,
+    numbers,
+    plan_of,
+    profile,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,8 +113,8 @@ def test_newest_wins_whatever_the_order(redis_url, store, writes, buckets) -> No
 WRITER = """
 import random, sys
 import numpy as np
-sys.path[:0] = sys.argv[4:]
-from worlds import batch, numbers
+sys.path.insert(0, sys.argv[4])
+from tests.online.worlds import batch, numbers
 from feature_store.online import OnlineStore
 url, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = random.Random(seed)
@@ -121,9 +133,9 @@ store.close()
 
 def test_no_older_row_overwrites_a_newer_one_under_concurrent_writers(redis_url, store) -> None:
     count = 50_000
-    paths = [str(Path(__file__).parent)]
+    root = str(Path(__file__).parents[2])
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, redis_url, str(seed), str(count), *paths]) for seed in (1, 2)
+        subprocess.Popen([sys.executable, "-c", WRITER, redis_url, str(seed), str(count), root]) for seed in (1, 2)
     ]
     assert [writer.wait(120) for writer in writers] == [0, 0]
     newest: dict[int, int] = {}

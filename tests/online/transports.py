@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 import trustme
-from proxy import Certificates
-from worlds import NOW_US, numbers, plan_of, write
 
 from feature_store.definitions import FeatureService
 from feature_store.online import OnlineStore
+from tests.online.proxy import Certificates
+from tests.online.worlds import NOW_US, numbers, plan_of, write
 
 if TYPE_CHECKING:
     from pathlib import Path

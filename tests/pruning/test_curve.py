@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import model, planted
 
 from feature_store.errors import RequestError
 from feature_store.pruning.curve import Curve, area_under, metric_cost_curve, summed_costs
+from tests.pruning.planted import model, planted
 
 
 def test_costs_count_a_view_once():

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from hypothesis import given, settings
-from test_planner import models
 
 from feature_store.pruning.cost import CostModel
 from feature_store.pruning.frontier import frontier
 from feature_store.pruning.planner import Budget, choose
+from tests.pruning.test_planner import models
 
 
 @settings(max_examples=40)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import dataset, model, planted
 
 from feature_store.errors import DataError
 from feature_store.pruning.correlation import correlated
 from feature_store.pruning.labels import classify
 from feature_store.pruning.measure import measure
+from tests.pruning.planted import dataset, model, planted
 
 NOISE = [f"noise_{i}" for i in range(20)]
 USELESS = [f"useless_{i}" for i in range(9)]

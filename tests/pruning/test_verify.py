@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted import model, planted
 
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.pruning.bootstrap import Draws, lower_bound, metric_by_draw
 from feature_store.pruning.metric import auc
 from feature_store.pruning.verify import verify
+from tests.pruning.planted import model, planted
 
 GOOD = ("best", "p", "q", "good")
 DATA = planted(6000)

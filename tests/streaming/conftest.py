@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from kafka_server import KafkaServer, kafka_server
+
+from tests.kafka_server import KafkaServer, kafka_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,10 +4,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers import redis_server
-from ui_worlds import Visitor, make_project
 
 from feature_store.ui.app import create_app
+from tests.servers import redis_server
+from tests.ui.ui_worlds import Visitor, make_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pyarrow as pa
-from stream_worlds import merge_events
 
 from feature_store import FeatureStore
 from feature_store.project.pruner import Pruner
 from feature_store.pruning.importance import FeatureImportance, Importances
+from tests.online.stream_worlds import merge_events
 
 if TYPE_CHECKING:
     from pathlib import Path
