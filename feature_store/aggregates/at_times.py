@@ -27,7 +27,8 @@ from feature_store.definitions.expression import expression
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from feature_store.aggregates.parts import Column, Mask, State
+    from feature_store.aggregates.arrays import Column, Mask
+    from feature_store.aggregates.parts import State
     from feature_store.aggregates.windows import Part, Windows
 
 # Pairs of labels and late events that are looked at together: some 100 MB.

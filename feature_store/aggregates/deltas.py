@@ -18,7 +18,7 @@ from feature_store.definitions.expression import expression
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from feature_store.aggregates.parts import Column, Mask
+    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.tiles import TilesLayout
     from feature_store.aggregates.windows import Part, Ring, Windows
 

@@ -33,11 +33,10 @@ from feature_store.definitions.dtypes import DType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.windows import Part, PartKind
 
-Column = np.ndarray[Any, Any]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-State = dict[str, Column]
+State = dict[str, "Column"]
 
 MOST_COUNTED = 2**32 - 1
 # A sketch has 2**7 registers of a byte. Standard error 1.04 / sqrt(128) = 9 %; 256 take twice the bytes for 6.5 %.

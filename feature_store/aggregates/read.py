@@ -21,7 +21,7 @@ from feature_store.definitions.dtypes import DType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.aggregates.parts import Column, Mask
+    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.tiles import TilesLayout
     from feature_store.aggregates.windows import Window
 

@@ -29,7 +29,8 @@ from feature_store.aggregates.parts import ALGEBRA
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.aggregates.parts import Column, State
+    from feature_store.aggregates.arrays import Column
+    from feature_store.aggregates.parts import State
     from feature_store.aggregates.windows import Part, Ring, Windows
 
 

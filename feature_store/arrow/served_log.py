@@ -38,8 +38,8 @@ from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.online.arrow import arrow_type
 from feature_store.online.entity_rows import is_scalar
-from feature_store.online.response import Status
 from feature_store.online.served_rows import ServedRows
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from feature_store.cli.output import cell, console
 from feature_store.cli.tables import FittingTable
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

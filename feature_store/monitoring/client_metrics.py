@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from feature_store.errors import ConfigError, extra
 from feature_store.online.observer import Observer
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 
 with extra("metrics", "ClientMetrics"):
     from prometheus_client import REGISTRY, Counter, Gauge, Histogram

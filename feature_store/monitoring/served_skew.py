@@ -27,7 +27,7 @@ from feature_store.arrow.served_log import (
 )
 from feature_store.errors import DataError, RequestError
 from feature_store.monitoring.skew import TOLERANCE, FeatureSkew, compare, is_equal
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

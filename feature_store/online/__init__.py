@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from feature_store._lazy import lazy_names
 from feature_store.online.client import OnlineClient
-from feature_store.online.response import OnlineResponse, Status
+from feature_store.online.response import OnlineResponse
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from feature_store.online.async_client import AsyncOnlineClient

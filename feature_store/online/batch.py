@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-Column = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from feature_store.aggregates.arrays import Column
 
 
 class Values(NamedTuple):

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
-    from feature_store.online.batch import Column, RowBatch, Values
+    from feature_store.online.batch import RowBatch, Values
     from feature_store.online.layout import FieldLayout, SegmentLayout
 
 _LENGTH = struct.Struct("<I")

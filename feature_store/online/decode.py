@@ -11,14 +11,14 @@ from feature_store.online.codec import decode_variable, python_values, unbiased
 from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn, WindowColumn
 from feature_store.online.layout import encode_time
 from feature_store.online.matrix import default_elements, refuse_identifiers
-from feature_store.online.response import STATUSES, Status
 from feature_store.online.rows import StoredRows
+from feature_store.online.status import STATUSES, Status
 from feature_store.online.stored_tiles import StoredTiles
 from feature_store.online.tile_layout import TileValueLayout
 from feature_store.online.transforms import decides_absence, run_transform, shown_input
 
 if TYPE_CHECKING:
-    from feature_store.online.batch import Column
+    from feature_store.aggregates.arrays import Column
     from feature_store.online.columns import TransformInput
     from feature_store.online.layout import SegmentLayout
     from feature_store.online.matrix import MatrixPlan, ViewPlan

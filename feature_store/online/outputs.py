@@ -15,9 +15,8 @@ from feature_store.errors import DataError, TransformError
 from feature_store.online.codec import object_column
 
 if TYPE_CHECKING:
+    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
-
-    Column = np.ndarray[Any, Any]
 
 # The kinds of numpy arrays (`dtype.kind`) that fit a type without a look at each value's Python type.
 _KINDS = {

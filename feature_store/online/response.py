@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from feature_store.online.codec import stored_times
+from feature_store.online.status import STATUSES, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 
 # Names that a repr lists.
 _SHOWN = 6
-
-
-class Status(IntEnum):
-    """What is known of one value."""
-
-    PRESENT = 0  # there is a value, and it is not older than the view's ttl
-    NULL = 1  # there is a row, and its value is null
-    MISSING = 2  # the view has no row for the entity
-    EXPIRED = 3  # the view's row is older than its ttl
-    PRUNED = 4  # the feature is not served any more
-    SKIPPED = 5  # the feature was not read, to keep a deadline
-
-
-STATUSES = tuple(Status)  # by code
 
 
 class Lazy(Mapping[str, Any]):

@@ -8,7 +8,7 @@ import numpy as np
 
 from feature_store.errors import CorruptRowError
 from feature_store.online.layout import TIME_BYTES
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,14 +14,14 @@ import numpy as np
 
 from feature_store.online import keys
 from feature_store.online.columns import ComputedColumn, PrunedColumn, StoredColumn
-from feature_store.online.response import Status
 from feature_store.online.rows import StoredRows
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
-    from feature_store.online.batch import Column
     from feature_store.online.columns import Column as ServedColumn
     from feature_store.online.decode import Decoder
     from feature_store.online.layout import RowLayout, SegmentLayout

@@ -25,7 +25,7 @@ from feature_store.online.tile_layout import TileValueLayout
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from feature_store.online.batch import Column
+    from feature_store.aggregates.arrays import Column
     from feature_store.online.columns import Column as ServedColumn
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.online.offered import Offered, Transform

@@ -11,11 +11,11 @@ from feature_store.errors import CorruptRowError
 from feature_store.online.buffers import BUFFERS
 from feature_store.online.codec import python_values
 from feature_store.online.layout import FINGERPRINT_BYTES
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
+    from feature_store.aggregates.arrays import Column
     from feature_store.aggregates.read import WindowReader
-    from feature_store.online.batch import Column
     from feature_store.online.columns import WindowColumn
     from feature_store.online.rows import StoredRows
     from feature_store.online.tile_layout import TileValueLayout

@@ -22,7 +22,7 @@ from feature_store.errors import (
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
 from feature_store.numerals import counted
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 from feature_store.redaction import redacted
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from feature_store.arrow.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
 from feature_store.errors import RequestError, StreamError
-from feature_store.online.response import STATUSES
+from feature_store.online.status import STATUSES
 from feature_store.streaming.kafka import Sender
 from feature_store.streaming.kafka_errors import is_telling, stream_error
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.dtypes import DType, from_microseconds, to_microseconds
 from feature_store.errors import RequestError
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 from feature_store.registry.catalog import source_name, unknown
 
 if TYPE_CHECKING:

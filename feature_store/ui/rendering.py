@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse
 
 from feature_store.definitions.duration import shown_duration
 from feature_store.numerals import counted, shown_bytes, shown_number
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 from feature_store.registry.catalog import KINDS
 
 if TYPE_CHECKING:

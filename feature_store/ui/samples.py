@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.definitions.dtypes import to_microseconds
-from feature_store.online.response import Status
+from feature_store.online.status import Status
 from feature_store.ui.rendering import shortened
 
 if TYPE_CHECKING:

@@ -1,0 +1,19 @@
+"""The status of one served value."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """What a response says of one value. Served logs and metrics hold these codes."""
+
+    PRESENT = 0  # there is a value, and it is not older than the view's ttl
+    NULL = 1  # the view has a row for the entity, and this field of it is null
+    MISSING = 2  # the view has no row for the entity
+    EXPIRED = 3  # the view's row is older than its ttl
+    PRUNED = 4  # a prune plan dropped the feature
+    SKIPPED = 5  # the feature was not read before the deadline
+
+
+STATUSES = tuple(Status)  # by code
