@@ -12,50 +12,27 @@ __version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from feature_store.definitions import (
-        Aggregation,
-        Array,
-        Bool,
-        Entity,
-        FeatureService,
-        FeatureView,
-        Field,
-        Float32,
-        Float64,
-        Int32,
-        Int64,
-        KafkaSource,
-        OnDemandFeatureView,
-        ParquetSource,
-        RequestSource,
-        StreamFeatureView,
-        String,
-        Timestamp,
-        on_demand_feature_view,
+        Aggregation as Aggregation,
+        Array as Array,
+        Bool as Bool,
+        Entity as Entity,
+        FeatureService as FeatureService,
+        FeatureView as FeatureView,
+        Field as Field,
+        Float32 as Float32,
+        Float64 as Float64,
+        Int32 as Int32,
+        Int64 as Int64,
+        KafkaSource as KafkaSource,
+        OnDemandFeatureView as OnDemandFeatureView,
+        ParquetSource as ParquetSource,
+        RequestSource as RequestSource,
+        StreamFeatureView as StreamFeatureView,
+        String as String,
+        Timestamp as Timestamp,
+        on_demand_feature_view as on_demand_feature_view,
     )
-    from feature_store.project.store import FeatureStore
+    from feature_store.project.pruner import Pruner as Pruner
+    from feature_store.project.store import FeatureStore as FeatureStore
 
-__all__ = [
-    "Aggregation",
-    "Array",
-    "Bool",
-    "Entity",
-    "FeatureService",
-    "FeatureStore",
-    "FeatureView",
-    "Field",
-    "Float32",
-    "Float64",
-    "Int32",
-    "Int64",
-    "KafkaSource",
-    "OnDemandFeatureView",
-    "ParquetSource",
-    "RequestSource",
-    "StreamFeatureView",
-    "String",
-    "Timestamp",
-    "on_demand_feature_view",
-]
-
-_homes = dict.fromkeys(__all__, "feature_store.definitions") | {"FeatureStore": "feature_store.project.store"}
-__getattr__, __dir__ = lazy_names(__name__, _homes)
+__getattr__, __dir__ = lazy_names(__name__)

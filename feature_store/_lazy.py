@@ -1,20 +1,53 @@
-"""Lazy public names: a package lists where each name lives, and the module loads when the name is first used."""
+"""Lazy public names: a package's `__init__.py` lists its public imports once, and each loads when it is first used.
+
+The list is what a type checker reads: the imports of the form `from module import Name as Name`, under `TYPE_CHECKING`
+where they are to be lazy. `__all__`, `__getattr__` and `__dir__` (PEP 562) of the package are derived from them:
+
+    if TYPE_CHECKING:
+        from feature_store.online.store import OnlineStore as OnlineStore
+
+    __getattr__, __dir__ = lazy_names(__name__)
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the `__getattr__` and `__dir__` (PEP 562) of a package from `{name: module}`."""
+def lazy_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make the `__getattr__` and `__dir__` of a package from the public imports in its `__init__.py`."""
+
+    @cache
+    def homes() -> dict[str, str]:
+        return _public_imports(ast.parse(inspect.getsource(sys.modules[package])))
 
     def get(name: str) -> Any:
-        if name not in homes:
+        if name == "__all__":
+            return sorted(homes())
+        # Asking for a dunder, as copy and inspect do, must not make the package read its own source.
+        if name.startswith("__") or name not in homes():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(homes[name]), name)
+        value = getattr(importlib.import_module(homes()[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
 
-    return get, lambda: sorted(homes)
+    return get, lambda: sorted(homes())
+
+
+def _public_imports(module: ast.Module) -> dict[str, str]:
+    """Modules by the names that are imported from them as themselves, at the top and under `TYPE_CHECKING`."""
+    homes: dict[str, str] = {}
+    for statement in module.body:
+        is_lazy = isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+        for node in statement.body if is_lazy else [statement]:  # type: ignore[attr-defined]
+            if isinstance(node, ast.ImportFrom):
+                homes |= {alias.name: str(node.module) for alias in node.names if alias.asname == alias.name}
+    return homes

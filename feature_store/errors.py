@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, ClassVar
 
-from feature_store.redaction import redacted
+from feature_store._redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

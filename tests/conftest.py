@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def nothing_hidden() -> Iterator[None]:
     """What the files of one module's tests hide in messages, such as the password `value`, others can read."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("feature_store.redaction._hidden", {})
+        patched.setattr("feature_store._redaction._hidden", {})
         yield
 
 

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
+from feature_store._intervals import BEGINNING
 from feature_store.errors import FeatureStoreError, RequestError
-from feature_store.intervals import BEGINNING
 from feature_store.materialize.job import Summary
 
 if TYPE_CHECKING:

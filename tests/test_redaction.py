@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 import sqlalchemy as sa
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from feature_store._private_files import private_file, private_folder
+from feature_store._redaction import hide, redacted, with_quoted_password, without_secrets
 from feature_store.errors import ConfigError, FeatureStoreError
-from feature_store.private import private_file, private_folder
 from feature_store.project.config import Config, load_config
-from feature_store.redaction import hide, redacted, with_quoted_password, without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,13 +26,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from feature_store import FeatureStore
+from feature_store import FeatureStore, Pruner
 from feature_store.cli.data import show_summaries
 from feature_store.cli.progress import CountReport, ProgressReport
 from feature_store.cli.project import show_changes
 from feature_store.cli.prune import show_footprints, show_verification
 from feature_store.errors import FeatureStoreError
-from feature_store.project.pruner import Pruner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

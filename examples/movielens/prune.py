@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import model
 import pyarrow.parquet as pq
 
-from feature_store.project.pruner import Pruner, Training
-from feature_store.pruning.drawing import draw_curve
-from feature_store.pruning.importance_file import read_importances
-from feature_store.pruning.planner import Budget
+from feature_store import Pruner
+from feature_store.pruning import Budget, Training, draw_curve, read_importances
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store import FeatureStore
-    from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.verify import Verification
+    from feature_store.pruning import PrunePlan, Verification
 
     Report = Callable[[int, int], None]
 

@@ -24,14 +24,11 @@ sys.path.insert(0, str(FOLDER))  # the model is named as a module of this folder
 
 import tables  # noqa: E402
 
-from feature_store import FeatureStore  # noqa: E402
+from feature_store import FeatureStore, Pruner  # noqa: E402
 from feature_store.cli.output import console as make_console  # noqa: E402
 from feature_store.cli.progress import CountReport, ProgressReport  # noqa: E402
 from feature_store.cli.prune import show_footprints, show_verification  # noqa: E402
-from feature_store.project.pruner import Pruner, Training  # noqa: E402
-from feature_store.pruning.drawing import draw_curve  # noqa: E402
-from feature_store.pruning.importance_file import read_importances  # noqa: E402
-from feature_store.pruning.planner import Budget  # noqa: E402
+from feature_store.pruning import Budget, Training, draw_curve, read_importances  # noqa: E402
 
 if TYPE_CHECKING:
     from typing import Any

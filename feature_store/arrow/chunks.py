@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.private import private_file
+from feature_store._private_files import private_file
 
 if TYPE_CHECKING:
     from pathlib import Path

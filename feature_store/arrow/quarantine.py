@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.rows import shown
 from feature_store.arrow.sources import reading
-from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -23,9 +23,9 @@ from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, Timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from feature_store._intervals import Interval
     from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.intervals import Interval
 
 _HASH_BYTES, _COUNT_BYTES = 8, 4
 _PIECE_BYTES = 1 << 20

@@ -14,8 +14,7 @@ from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.text import visible
 from feature_store.project.store import FeatureStore
-from feature_store.registry.catalog import KINDS
-from feature_store.registry.catalog import consumers as consumers_of
+from feature_store.registry.catalog import KINDS, consumers as consumers_of
 from feature_store.registry.lineage import lineage_of
 from feature_store.registry.search import SearchIndex
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from feature_store._formatting import counted, shown_time
 from feature_store.cli.options import AsJson, End, Lookback, Now, Repo, Start, Yes, read_entity_rows
-from feature_store.cli.output import confirm, console, print_json, shown_time, table
+from feature_store.cli.output import confirm, console, print_json, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.response import response_document, show_response
 from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.errors import RequestError
-from feature_store.numerals import counted
 from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -139,9 +139,8 @@ def _interval(summary: Summary) -> tuple[str | None, str | None]:
     if not summary.intervals:
         return None, None
     start, end = min(summary.intervals)[0], max(summary.intervals)[1]
-    return None if start < MIN_TIMESTAMP_US else shown_time(from_microseconds(start)), shown_time(
-        from_microseconds(end)
-    )
+    begin = None if start < MIN_TIMESTAMP_US else shown_time(from_microseconds(start))
+    return begin, shown_time(from_microseconds(end))
 
 
 def _counts(summary: Summary) -> list[str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from feature_store._formatting import shown_time
 from feature_store.cli.tables import MISSING, FittingTable
 from feature_store.cli.text import visible
 from feature_store.errors import RequestError
@@ -72,11 +73,6 @@ def cell(value: Any) -> str:
     if value is None:
         return f"[dim]{MISSING}[/]"
     return escape(visible(_plain(value)))
-
-
-def shown_time(time: datetime) -> str:
-    """A time in UTC, to the second."""
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _plain(value: Any) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from feature_store._formatting import counted
 from feature_store.cli.options import AsJson, Repo, Yes
 from feature_store.cli.output import confirm, console, print_json
 from feature_store.cli.running import FINDING
 from feature_store.cli.text import visible
 from feature_store.errors import ConfigError, RefusedError, extra
-from feature_store.numerals import counted
 from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from feature_store.cli.project import show_changes
 from feature_store.cli.running import FINDING
 from feature_store.cli.tables import MISSING
 from feature_store.errors import RequestError
-from feature_store.project.pruner import EARLIER, Pruner, Training
+from feature_store.project.pruner import Pruner
 from feature_store.project.store import FeatureStore
 from feature_store.pruning.planner import Budget
+from feature_store.pruning.training import EARLIER, Training
 
 if TYPE_CHECKING:
     from feature_store.pruning.accounts import FeatureAccount

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from feature_store._formatting import shown_time
 from feature_store.cli.options import AsJson, Repo
-from feature_store.cli.output import console, print_json, shown_time, table
+from feature_store.cli.output import console, print_json, table
 from feature_store.cli.project import show_change, show_changes
 from feature_store.cli.text import visible
 from feature_store.errors import NotFoundError

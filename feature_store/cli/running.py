@@ -14,9 +14,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from feature_store._redaction import redacted
 from feature_store.cli.text import visible, visible_line
 from feature_store.errors import FeatureStoreError, extra, missing_dependency
-from feature_store.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

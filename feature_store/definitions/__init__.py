@@ -5,64 +5,32 @@ from typing import TYPE_CHECKING
 from feature_store._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from feature_store.definitions.aggregation import Aggregation
-    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.aggregation import Aggregation as Aggregation
+    from feature_store.definitions.definition_set import DefinitionSet as DefinitionSet
     from feature_store.definitions.dtypes import (
-        Array,
-        Bool,
-        DType,
-        Float32,
-        Float64,
-        Int32,
-        Int64,
-        String,
-        Timestamp,
+        Array as Array,
+        Bool as Bool,
+        DType as DType,
+        Float32 as Float32,
+        Float64 as Float64,
+        Int32 as Int32,
+        Int64 as Int64,
+        String as String,
+        Timestamp as Timestamp,
     )
-    from feature_store.definitions.entity import Entity
-    from feature_store.definitions.feature_view import FeatureView, Projection
-    from feature_store.definitions.field import Field
-    from feature_store.definitions.on_demand import OnDemandFeatureView, on_demand_feature_view
-    from feature_store.definitions.service import FeatureService
-    from feature_store.definitions.source import KafkaSource, ParquetSource, RequestSource
-    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.definitions.entity import Entity as Entity
+    from feature_store.definitions.feature_view import FeatureView as FeatureView, Projection as Projection
+    from feature_store.definitions.field import Field as Field
+    from feature_store.definitions.on_demand import (
+        OnDemandFeatureView as OnDemandFeatureView,
+        on_demand_feature_view as on_demand_feature_view,
+    )
+    from feature_store.definitions.service import FeatureService as FeatureService
+    from feature_store.definitions.source import (
+        KafkaSource as KafkaSource,
+        ParquetSource as ParquetSource,
+        RequestSource as RequestSource,
+    )
+    from feature_store.definitions.stream_view import StreamFeatureView as StreamFeatureView
 
-__all__ = [
-    "Aggregation",
-    "Array",
-    "Bool",
-    "DType",
-    "DefinitionSet",
-    "Entity",
-    "FeatureService",
-    "FeatureView",
-    "Field",
-    "Float32",
-    "Float64",
-    "Int32",
-    "Int64",
-    "KafkaSource",
-    "OnDemandFeatureView",
-    "ParquetSource",
-    "Projection",
-    "RequestSource",
-    "StreamFeatureView",
-    "String",
-    "Timestamp",
-    "on_demand_feature_view",
-]
-
-_home_of = {
-    "aggregation": ["Aggregation"],
-    "definition_set": ["DefinitionSet"],
-    "dtypes": ["Array", "Bool", "DType", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
-    "entity": ["Entity"],
-    "feature_view": ["FeatureView", "Projection"],
-    "field": ["Field"],
-    "on_demand": ["OnDemandFeatureView", "on_demand_feature_view"],
-    "service": ["FeatureService"],
-    "source": ["KafkaSource", "ParquetSource", "RequestSource"],
-    "stream_view": ["StreamFeatureView"],
-}
-__getattr__, __dir__ = lazy_names(
-    __name__, {name: f"{__name__}.{module}" for module, names in _home_of.items() for name in names}
-)
+__getattr__, __dir__ = lazy_names(__name__)

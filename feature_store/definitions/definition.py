@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
-from pydantic import Field as Attribute
+from pydantic import BaseModel, ConfigDict, Field as Attribute, StringConstraints, ValidationError
 
 from feature_store.definitions.names import MOST_CHARACTERS, PATTERN
 from feature_store.definitions.validation import as_definition_error, as_list

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store._formatting import quoted
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Expression:
             raise
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
             reason = error.msg if isinstance(error, SyntaxError) else str(error)
-            raise DefinitionError("filter", expected=_EXPECTED, got=f"{_shown(text)}: {reason}") from None
+            raise DefinitionError("filter", expected=_EXPECTED, got=f"{quoted(text)}: {reason}") from None
         self.names = sorted({node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)})
 
     def mask(self, columns: Columns, count: int) -> Mask:
@@ -133,8 +134,3 @@ def _is_constant(node: ast.expr) -> bool:
 def _listed(node: ast.expr) -> list[Any]:
     found = ast.literal_eval(node)
     return list(found) if isinstance(found, (tuple, list)) else [found]
-
-
-def _shown(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

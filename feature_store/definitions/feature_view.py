@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field as Attribute
-from pydantic import field_serializer, field_validator, model_validator
+from pydantic import Field as Attribute, field_serializer, field_validator, model_validator
 
 from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
 from feature_store.definitions.aggregation import Aggregation

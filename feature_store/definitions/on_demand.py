@@ -10,8 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field as Attribute
-from pydantic import PrivateAttr, field_validator, model_validator
+from pydantic import Field as Attribute, PrivateAttr, field_validator, model_validator
 
 from feature_store.definitions.code_digest import source_digest
 from feature_store.definitions.definition import refuse_repeats

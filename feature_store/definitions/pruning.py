@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field as Attribute
-from pydantic import model_validator
+from pydantic import Field as Attribute, model_validator
 
 from feature_store.definitions.definition import Model, Name, refuse_repeats
 from feature_store.errors import DefinitionError

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field as Attribute
-from pydantic import field_validator, model_validator
+from pydantic import Field as Attribute, field_validator, model_validator
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.feature_view import Projectable, Projection

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field as Attribute
-from pydantic import model_validator
+from pydantic import Field as Attribute, model_validator
 
 from feature_store.definitions.definition import Definition, Model, refuse_repeats
 from feature_store.definitions.field import Field, refuse_expectations
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Sequence, Set as AbstractSet
 
 
 class ParquetSource(Model):

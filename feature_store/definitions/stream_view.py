@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field as Attribute
-from pydantic import field_serializer, model_validator
+from pydantic import Field as Attribute, field_serializer, model_validator
 
 from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
 from feature_store.definitions.aggregation import Aggregation

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Set as AbstractSet
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from feature_store._formatting import quoted
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-_LONGEST_SHOWN = 80
+_LONGEST_NAME = 40
 # Arguments of other feature stores' definitions, by the names that they have here.
 _ELSEWHERE = {
     "batch_source": "source",
@@ -119,8 +119,7 @@ def shown(value: Any) -> str:
     if _is_model(value):
         name = getattr(value, "name", None)
         return f"{type(value).__name__}({repr(name) if isinstance(name, str) else '…'})"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+    return quoted(value)
 
 
 def _is_model(value: Any) -> bool:
@@ -165,4 +164,4 @@ def _name_of(value: Any) -> str:
     if isinstance(value, timedelta):
         return f"timedelta(seconds={value.total_seconds():g})"
     name = getattr(value, "name", None)
-    return name if isinstance(name, str) else shown(value) if len(repr(value)) < _LONGEST_SHOWN // 2 else "…"
+    return name if isinstance(name, str) else shown(value) if len(repr(value)) < _LONGEST_NAME else "…"

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from feature_store._intervals import BEGINNING, missing
+from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.inspection import expects
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.quarantine import Quarantine
@@ -31,19 +33,17 @@ from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.engines.engine import Stage
 from feature_store.engines.report import Silent
 from feature_store.errors import DataError, LostWriteError
-from feature_store.intervals import BEGINNING, missing
-from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from feature_store._intervals import Interval
     from feature_store.arrow.inspection import Breach
     from feature_store.arrow.read_files import ReadFiles
     from feature_store.arrow.sources import Rows
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Engine, Written
     from feature_store.engines.report import Report
-    from feature_store.intervals import Interval
     from feature_store.materialize.progress import Progress
 
 # How often a job writes what Redis may have lost while it ran: a Redis that is lost more often needs a person.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from feature_store.intervals import Interval
+    from feature_store._intervals import Interval
 
 
 class Progress(Protocol):

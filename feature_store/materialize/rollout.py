@@ -17,8 +17,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from feature_store._intervals import merged, until
 from feature_store.errors import ConfigError, ConflictError
-from feature_store.intervals import merged, until
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 from feature_store.registry.serving_plan import FORMAT
@@ -26,8 +26,8 @@ from feature_store.registry.serving_plan import FORMAT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from feature_store._intervals import Interval
     from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.intervals import Interval
     from feature_store.online.conversation import PublishedPlan
     from feature_store.online.store import OnlineStore
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan

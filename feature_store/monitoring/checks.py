@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from feature_store.definitions.duration import shown_age, shown_duration
-from feature_store.numerals import counted
+from feature_store._formatting import counted, shown_age, shown_duration
 from feature_store.registry.compile import layout_of, tiles_layout_of
 
 if TYPE_CHECKING:

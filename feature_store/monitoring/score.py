@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from feature_store.numerals import counted
+from feature_store._formatting import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

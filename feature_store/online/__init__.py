@@ -3,17 +3,12 @@
 from typing import TYPE_CHECKING
 
 from feature_store._lazy import lazy_names
-from feature_store.online.client import OnlineClient
-from feature_store.online.response import OnlineResponse
-from feature_store.online.status import Status
+from feature_store.online.client import OnlineClient as OnlineClient
+from feature_store.online.response import OnlineResponse as OnlineResponse
+from feature_store.online.status import Status as Status
 
 if TYPE_CHECKING:
-    from feature_store.online.async_client import AsyncOnlineClient
-    from feature_store.online.store import OnlineStore
+    from feature_store.online.async_client import AsyncOnlineClient as AsyncOnlineClient
+    from feature_store.online.store import OnlineStore as OnlineStore
 
-__all__ = ["AsyncOnlineClient", "OnlineClient", "OnlineResponse", "OnlineStore", "Status"]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {"AsyncOnlineClient": f"{__name__}.async_client", "OnlineStore": f"{__name__}.store"},
-)
+__getattr__, __dir__ = lazy_names(__name__)

@@ -20,14 +20,14 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from feature_store._intervals import common, merged
 from feature_store.errors import CorruptRowError, LostWriteError, StaleWriteError
-from feature_store.intervals import common, merged
 from feature_store.online import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from feature_store.intervals import Interval
+    from feature_store._intervals import Interval
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.store import OnlineStore
     from feature_store.registry.serving_plan import RowGroupPlan

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     import redis
 
+    from feature_store._intervals import Interval
     from feature_store.errors import FencesLostError
-    from feature_store.intervals import Interval
     from feature_store.online.inspection import StoredValue
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan

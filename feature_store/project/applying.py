@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from feature_store._formatting import counted
 from feature_store.definitions.on_demand import has_digest
 from feature_store.definitions.pruned import refuse_unbound
 from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError, extra
-from feature_store.numerals import counted
 from feature_store.registry.diff import plan_changes
 
 if TYPE_CHECKING:

@@ -40,9 +40,8 @@ from pydantic import (
     model_validator,
 )
 
-from feature_store.errors import ConfigError
-from feature_store.private import STATE_FOLDER
-from feature_store.redaction import (
+from feature_store._private_files import STATE_FOLDER
+from feature_store._redaction import (
     HIDDEN,
     has_user,
     hide,
@@ -52,6 +51,7 @@ from feature_store.redaction import (
     with_user,
     without_secrets,
 )
+from feature_store.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from feature_store._formatting import counted
+from feature_store._redaction import redacted
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import (
     FeatureStoreError,
@@ -21,9 +23,7 @@ from feature_store.errors import (
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
-from feature_store.numerals import counted
 from feature_store.online.status import Status
-from feature_store.redaction import redacted
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,6 @@ from feature_store.registry.store import current_author
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
@@ -44,34 +43,14 @@ if TYPE_CHECKING:
     from feature_store.pruning.dataset import Dataset
     from feature_store.pruning.footprint import Footprint
     from feature_store.pruning.planner import Budget, Choice, Latency
+    from feature_store.pruning.training import Training
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
 
-# Of a training set's rows, in time: what importances are measured and models fitted on, and what only `verify` sees.
-EARLIER = 0.7
 # Of a usual request's entities, at which its latency is measured.
 _SHARES = (0.1, 0.5, 1.0)
 _DECODES = 31
 _RECENT_DAYS, _DAY_US = 28, 86_400_000_000
-
-
-@dataclass(frozen=True)
-class Training:
-    """A training set as pruning reads it.
-
-    Attributes:
-        path: the Parquet file, made by `training-set` of the service without any pruning.
-        label, timestamp, entity: its columns of the labels, of their times, and of whose rows belong together.
-        model: `module:factory`, a function that takes a seed and returns a model.
-        earlier: the share of the rows, the first in time, that choices are made on.
-    """
-
-    path: Path
-    label: str
-    entity: str
-    model: str
-    timestamp: str = "event_timestamp"
-    earlier: float = EARLIER
 
 
 class Pruner:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from feature_store._formatting import shown_duration
 from feature_store.definitions.aggregation import shown_window
 from feature_store.definitions.dtypes import MICROSECOND
-from feature_store.definitions.duration import shown_duration
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.on_demand import OnDemandFeatureView

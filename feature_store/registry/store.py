@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from feature_store._intervals import merged
+from feature_store._private_files import STATE_FOLDER, private_file, private_folder
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, to_microseconds
 from feature_store.definitions.pruned import pruned
 from feature_store.errors import ConflictError, MissingDependencyError, NotFoundError, RegistryError, extra
-from feature_store.intervals import merged
-from feature_store.private import STATE_FOLDER, private_file, private_folder
 
 with extra("registry", "registry"):
     import sqlalchemy as sa
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from feature_store.intervals import Interval
+    from feature_store._intervals import Interval
 
 _METADATA = sa.MetaData()
 _VERSIONS = sa.Table(

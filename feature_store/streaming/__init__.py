@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 from feature_store._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from feature_store.streaming.served_log_sink import KafkaSink
+    from feature_store.streaming.served_log_sink import KafkaSink as KafkaSink
 
-__all__ = ["KafkaSink"]
-
-__getattr__, __dir__ = lazy_names(__name__, {"KafkaSink": f"{__name__}.served_log_sink"})
+__getattr__, __dir__ = lazy_names(__name__)

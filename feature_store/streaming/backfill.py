@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow.compute as pc
 
+from feature_store._private_files import private_file, private_folder
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.rows import EVENT_TS, SEQUENCE, check_events, numpy_values, source_columns, within
@@ -36,7 +37,6 @@ from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.report import Silent
 from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.online import tile_generations
-from feature_store.private import private_file, private_folder
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
 from feature_store.streaming.kafka import PartitionConsumer, Topics
 from feature_store.streaming.kafka_errors import missing_topic

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from feature_store._private_files import private_folder
 from feature_store.arrow.frames import TABLES, arrow_stream
 from feature_store.arrow.labels import refuse_corrupt, refuse_labels, refuse_unstorable
 from feature_store.arrow.plain import plain_table
@@ -32,7 +33,6 @@ from feature_store.online.arrow import data_frame
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns
 from feature_store.online.offered import Offered
-from feature_store.private import private_folder
 from feature_store.registry.compile import compile_plan
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feature_store._formatting import shown_duration
 from feature_store.definitions import (
     Entity,
     FeatureService,
@@ -14,7 +15,6 @@ from feature_store.definitions import (
     ParquetSource,
 )
 from feature_store.definitions.definition_set import find
-from feature_store.definitions.duration import shown_duration
 from feature_store.registry.catalog import kind_of, source_name, unknown
 
 if TYPE_CHECKING:

@@ -9,8 +9,15 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from feature_store.definitions.duration import shown_duration
-from feature_store.numerals import counted, shown_bytes, shown_number
+from feature_store._formatting import (
+    counted,
+    shown_ago,
+    shown_bytes,
+    shown_duration,
+    shown_number,
+    shown_share,
+    shown_time,
+)
 from feature_store.online.status import Status
 from feature_store.registry.catalog import KINDS
 
@@ -51,31 +58,14 @@ def query_url(path: str, values: Mapping[str, Any]) -> str:
     return f"{path}?{query}" if query else path
 
 
-def shown_time(time: datetime | None) -> str:
-    """A time in UTC, to the second."""
-    return "never" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+def time_or_never(time: datetime | None) -> str:
+    """A time in UTC, to the second; None is "never"."""
+    return "never" if time is None else shown_time(time)
 
 
-def shown_ago(time: datetime | None, now: datetime | None = None) -> str:
-    """How long ago: `2 h ago`; the largest unit of which there are two or more."""
-    if time is None:
-        return "never"
-    seconds = ((now or datetime.now(UTC)) - time).total_seconds()
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if abs(seconds) >= 2 * length:
-            return f"{abs(seconds) / length:,.0f} {unit} {'ago' if seconds > 0 else 'ahead'}"
-    return "just now" if abs(seconds) < 2 else f"{abs(seconds):.0f} s {'ago' if seconds > 0 else 'ahead'}"
-
-
-def shown_share(share: float | None) -> str:
-    """A share in per cent; what is little is told from none."""
-    if share is None:
-        return "–"
-    return (
-        f"{share:.1%}"
-        if share in (0, 1) or 0.001 <= share <= 0.999
-        else f"{'<' if share < 0.5 else '>'}{0.1 if share < 0.5 else 99.9} %"
-    )
+def ago_or_never(time: datetime | None, now: datetime | None = None) -> str:
+    """How long ago a time is, counted from `now`; None is "never"."""
+    return "never" if time is None else shown_ago(((now or datetime.now(UTC)) - time).total_seconds())
 
 
 def shown_value(value: Any) -> str:
@@ -125,8 +115,8 @@ class Templates:
             "Status": Status,
         }
         self._environment.filters |= {
-            "time": shown_time,
-            "ago": shown_ago,
+            "time": time_or_never,
+            "ago": ago_or_never,
             "number": shown_number,
             "bytes": shown_bytes,
             "share": shown_share,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from feature_store._formatting import counted
 from feature_store.definitions import FeatureView, OnDemandFeatureView, ParquetSource, StreamFeatureView
 from feature_store.errors import NotFoundError, extra
-from feature_store.numerals import counted
 from feature_store.registry.catalog import aggregated_as, feature_description, kind_of, sources
 from feature_store.registry.lineage import lineage_of
 from feature_store.ui.catalogue import Choices, choices

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from feature_store.aggregates.parts import ALGEBRA, MOST_COUNTED, REGISTERS, Held, finalize, register_of, taken
 from feature_store.aggregates.windows import PARTS, Part

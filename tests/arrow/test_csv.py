@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from feature_store.arrow.rows import SEQUENCE, SourceColumns, check
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp

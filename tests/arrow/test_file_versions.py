@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_store._intervals import BEGINNING
 from feature_store.arrow.file_versions import file_versions, unchanged
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.sources import parquet_rows
@@ -17,7 +18,6 @@ from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.sql.run import selected
 from feature_store.errors import DataError
-from feature_store.intervals import BEGINNING
 from feature_store.materialize.job import Folders, materialize
 from feature_store.training.training_set import label_rows
 from tests.engines.join_worlds import World

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from feature_store._intervals import BEGINNING
 from feature_store.arrow.inspection import FieldCounts, Inspection, expects, inspect
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources import parquet_rows
@@ -20,7 +20,6 @@ from feature_store.definitions import Bool, FeatureView, Field, Float32, Float64
 from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
-from feature_store.intervals import BEGINNING
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column
 from tests.engines.offline_worlds import NOW_US, Row, table_of, user, write_files

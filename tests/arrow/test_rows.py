@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, source_columns, to_row_batch
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp

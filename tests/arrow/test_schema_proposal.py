@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from feature_store.arrow.rows import fit, numpy_values
 from feature_store.arrow.schema_proposal import Proposal, propose

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from feature_store._intervals import BEGINNING
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.rows import check, source_columns
 from feature_store.arrow.sources import Rows, fingerprint, parquet_rows, piece_rows, source_files
@@ -31,7 +31,6 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.errors import DataError
-from feature_store.intervals import BEGINNING
 from tests.engines.offline_worlds import NOW_US, user, view_of
 
 if TYPE_CHECKING:

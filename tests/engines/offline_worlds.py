@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store._intervals import BEGINNING, merged
 from feature_store.definitions import Entity, FeatureView, Field, Float64, Int32, Int64, ParquetSource, String
-from feature_store.intervals import BEGINNING, merged
 from feature_store.online.batch import RowBatch
 from feature_store.online.writer import WriteCounts
 

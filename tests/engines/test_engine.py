@@ -14,21 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
+from feature_store._intervals import BEGINNING
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources import Rows, parquet_rows
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, ParquetSource, String, Timestamp
 from feature_store.engines.engine import Engine, Stage
-from feature_store.engines.local import latest as local_latest
-from feature_store.engines.local import windows as local_windows
+from feature_store.engines.local import latest as local_latest, windows as local_windows
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.spark import engine as spark
 from feature_store.errors import DataError
-from feature_store.intervals import BEGINNING
 from tests.engines.offline_worlds import (
     NOW_US,
     SECOND_US,

@@ -17,13 +17,12 @@ import pytest
 import redis
 
 from feature_store import FeatureStore
+from feature_store._intervals import BEGINNING
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
-from feature_store.engines.spark import engine as spark
-from feature_store.engines.spark import session as sessions
+from feature_store.engines.spark import engine as spark, session as sessions
 from feature_store.engines.spark.session import Session
 from feature_store.errors import DataError, EngineError, StaleWriteError, StoreConnectionError
-from feature_store.intervals import BEGINNING
 from feature_store.materialize import job as jobs
 from feature_store.materialize.job import Folders, Summary
 from tests.engines.killing import Killing

@@ -14,14 +14,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import Entity, FeatureView, Field, Int64, ParquetSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
-from feature_store.engines.sql import run as local_sql
-from feature_store.engines.sql import transformation
+from feature_store.engines.sql import run as local_sql, transformation
 from feature_store.engines.sql.parts import cut_by, row_by_row
 from feature_store.engines.sql.transformation import parts_of, sql_of
 from feature_store.errors import DataError

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from feature_store._intervals import BEGINNING
 from feature_store.arrow.plain import plain, plain_table, plain_type
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.quarantine import Quarantine
@@ -42,7 +43,6 @@ from feature_store.engines.engine import Stage
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.errors import DataError
-from feature_store.intervals import BEGINNING
 from feature_store.training.training_set import label_rows
 from tests.engines.join_worlds import World
 from tests.engines.offline_worlds import NOW_US, FolderSink, Latest, rows_of

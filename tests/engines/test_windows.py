@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
+from feature_store._intervals import BEGINNING
 from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions import (
     Aggregation,
@@ -28,13 +28,11 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.engines.local import join as local_join
-from feature_store.engines.local import windows as local_windows
+from feature_store.engines.local import join as local_join, windows as local_windows
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.spark import engine as spark
 from feature_store.engines.windows import windows_of
 from feature_store.errors import DataError
-from feature_store.intervals import BEGINNING
 from tests.engines.offline_worlds import NOW_US, SECOND_US, write_files
 from tests.engines.test_engine import Staged
 from tests.engines.test_join import World

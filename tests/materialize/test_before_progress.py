@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from feature_store import FeatureStore
-from feature_store.intervals import BEGINNING
+from feature_store._intervals import BEGINNING
 
 if TYPE_CHECKING:
     from pathlib import Path

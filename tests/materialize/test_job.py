@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
+from feature_store._intervals import BEGINNING
 from feature_store.definitions import FeatureView, Field, Float64, String
 from feature_store.engines.engine import Written
-from feature_store.engines.local import engine as local
-from feature_store.engines.local import latest as local_latest
+from feature_store.engines.local import engine as local, latest as local_latest
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import DataError, LostWriteError
-from feature_store.intervals import BEGINNING
 from feature_store.materialize import job as jobs
 from feature_store.materialize.job import Folders, Summary
 from tests.engines.offline_worlds import (

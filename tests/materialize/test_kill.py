@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
+from feature_store._intervals import BEGINNING
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.local import latest as local_latest
-from feature_store.intervals import BEGINNING
 from tests.engines.offline_worlds import NOW_US, SECOND_US
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from feature_store import FeatureStore
 from feature_store.engines.local import latest as local_latest
@@ -26,7 +25,7 @@ from tests.servers import RedisServer, redis_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from feature_store.intervals import Interval
+    from feature_store._intervals import Interval
     from feature_store.online.progress import StoredProgress
 
 USERS = 9000  # about four chunks

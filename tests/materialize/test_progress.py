@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from feature_store.intervals import missing
+from feature_store._intervals import missing
 
 NUMBERS = st.integers(-8, 8)
 

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.errors import CorruptRowError, NotFoundError, RequestError
 from feature_store.online import OnlineStore
 from feature_store.online.redis.endpoint import Endpoint
-from tests.online.stream_worlds import SECOND_US, Event, activity, expected, merge_events
-from tests.online.stream_worlds import plan_of as plan_of_streams
+from tests.online.stream_worlds import SECOND_US, Event, activity, expected, merge_events, plan_of as plan_of_streams
 from tests.online.worlds import NOW_US, affinity, by_name, numbers, plan_of, profile, write
 
 if TYPE_CHECKING:

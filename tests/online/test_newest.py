@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.online import OnlineStore
-from tests.online.stream_worlds import activity
-from tests.online.stream_worlds import merge_events as merge
-from tests.online.stream_worlds import plan_of as plan_of_streams
+from tests.online.stream_worlds import activity, merge_events as merge, plan_of as plan_of_streams
 from tests.online.worlds import VIEWS, affinity, every_type, numbers, plan_of, profile, write
 
 if TYPE_CHECKING:

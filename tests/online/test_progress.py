@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from feature_store._intervals import BEGINNING
 from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Int32
 from feature_store.errors import CorruptRowError, LostWriteError, NotFoundError, StaleWriteError
-from feature_store.intervals import BEGINNING
 from feature_store.online import OnlineStore
 from feature_store.registry.compile import compile_plan
 from tests.servers import redis_server

@@ -7,8 +7,7 @@ from typing import Any
 import hiredis
 import pytest
 import redis
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from feature_store import errors
 from feature_store.online.redis.errors import is_reply_error, reply_error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hiredis
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from feature_store.online.layout import RowLayout
 from feature_store.online.redis.resp import KeyWriter, ReplyParser, RowRun

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.errors import CorruptRowError, FenceError, NotFoundError, StaleWriteError
 from feature_store.online import OnlineStore, Status

@@ -4,8 +4,7 @@ import string
 from functools import cache
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from feature_store.errors import NotFoundError, RequestError
 from feature_store.registry.search import SearchIndex, near

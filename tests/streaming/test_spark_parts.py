@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from feature_store.engines.spark.kafka import ArrowMessage, connector, with_connector
 from feature_store.errors import ConfigError, StreamError

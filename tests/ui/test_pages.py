@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from feature_store.ui.catalogue import PER_PAGE, Query, catalogue
 from feature_store.ui.snapshot import Snapshot

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.inspection import Inspection, inspect
 from feature_store.arrow.rows import (
     CREATED_TS,
@@ -23,7 +24,6 @@ from feature_store.engines.local.join import join, read_labels
 from feature_store.engines.local.latest import stage_latest
 from feature_store.engines.local.windows import stage_windows
 from feature_store.engines.sql.run import selected
-from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from feature_store._private_files import private_file
 from feature_store.arrow.chunks import ChunkWriter
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, source_columns, within
 from feature_store.arrow.sources import reading
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.errors import DataError
-from feature_store.private import private_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from feature_store._private_files import private_folder
 from feature_store.arrow.inspection import Inspection
 from feature_store.arrow.rows import source_columns
 from feature_store.engines.engine import Written
@@ -18,7 +19,6 @@ from feature_store.engines.spark.sql import selected
 from feature_store.engines.spark.tasks import BadRows, Inspect, Keep, Read, ReadCounts, Write, staged_files
 from feature_store.engines.windows import reached_us
 from feature_store.online.writer import WriteCounts
-from feature_store.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.batch_sizes import schema_row_bytes
 from feature_store.arrow.plain import as_kept, kept_schema, plain_batch
 from feature_store.arrow.row_groups import RowGroups
@@ -45,7 +46,6 @@ from feature_store.engines.spark.sql import queried, selected
 from feature_store.engines.spark.tasks import BadRows
 from feature_store.engines.windows import visible_us
 from feature_store.errors import DataError
-from feature_store.private import private_file, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from feature_store._private_files import private_file
 from feature_store.arrow.inspection import FieldCounts, Inspection, inspect
 from feature_store.arrow.quarantine import QuarantineFile, joint_schema
 from feature_store.arrow.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
@@ -31,7 +32,6 @@ from feature_store.engines.spark.entities import entities_of, latest_rows, parts
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.windows import windows_of_entities, windows_schema
 from feature_store.online.writer import WriteCounts
-from feature_store.private import private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

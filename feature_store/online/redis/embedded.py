@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from feature_store._private_files import private_folder
 from feature_store.errors import EmbeddedServerError, OnlineStoreError
-from feature_store.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

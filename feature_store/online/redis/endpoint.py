@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hiredis
 
+from feature_store._redaction import hide_password, redacted, with_quoted_password, without_secrets
 from feature_store.errors import ConfigError, OnlineStoreError, StoreConnectionError, StoreTimeoutError
 from feature_store.online.redis.address import TCP, TLS, UNIX, Address
 from feature_store.online.redis.errors import is_reply_error, reply_error
 from feature_store.online.redis.limit import Limit, checked_timeout
-from feature_store.redaction import hide_password, redacted, with_quoted_password, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
