@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.definitions.aggregation import Aggregation
+from feature_store.definitions.batch_source import batch_source
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
@@ -12,7 +13,7 @@ from feature_store.definitions.feature_view import FeatureView, Projection
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.pruning import Pruning
 from feature_store.definitions.service import FeatureService
-from feature_store.definitions.source import KafkaSource, ParquetSource
+from feature_store.definitions.source import KafkaSource
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DefinitionError, NotFoundError, did_you_mean
 
@@ -141,7 +142,7 @@ class DefinitionSet:
                     "entities": [entities[entity] for entity in about["entities"]],
                     "ttl": _timedelta(about["ttl"]),
                     "freshness": _timedelta(about.get("freshness")),
-                    "source": None if about["source"] is None else ParquetSource(**about["source"]),
+                    "source": None if about["source"] is None else batch_source(about["source"]),
                     "aggregations": [Aggregation(**aggregation) for aggregation in about.get("aggregations", ())],
                 },
             )
@@ -240,7 +241,7 @@ def _timedelta(microseconds: int | None) -> timedelta | None:
 
 def _with_history(source: dict[str, Any]) -> dict[str, Any]:
     history = source.get("history")
-    return source | {"history": None if history is None else ParquetSource(**history)}
+    return source | {"history": None if history is None else batch_source(history)}
 
 
 def _of_kind(found: dict[str, Definition], kind: type[D]) -> dict[str, D]:

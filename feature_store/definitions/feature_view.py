@@ -9,11 +9,12 @@ from pydantic import Field as Attribute, field_serializer, field_validator, mode
 
 from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
 from feature_store.definitions.aggregation import Aggregation
+from feature_store.definitions.batch_source import AnyBatchSource, BatchSource
 from feature_store.definitions.definition import Definition, Model, Name, refuse_repeats
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.field import Field
-from feature_store.definitions.source import ParquetSource
+from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError, NotFoundError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class FeatureView(StoredView):
     """
 
     entities: tuple[Entity, ...] = Attribute(min_length=1)
-    source: ParquetSource | None = None
+    source: AnyBatchSource | None = None
     ttl: timedelta | None = None
     aggregations: tuple[Aggregation, ...] = ()
     sql: str | None = Attribute(default=None, min_length=1)
@@ -149,7 +150,7 @@ class FeatureView(StoredView):
         *,
         entities: Sequence[Entity],
         schema: Sequence[Field] = (),
-        source: ParquetSource | None = None,
+        source: BatchSource | None = None,
         ttl: timedelta | None = None,
         aggregations: Sequence[Aggregation] = (),
         sql: str | None = None,
@@ -195,7 +196,7 @@ class FeatureView(StoredView):
         if self.sql is not None and self.source is None:
             raise DefinitionError("sql", expected="a source to select from", got="none")
         if self.aggregations and self.source is not None:
-            check_keys(self.entities, self.source.path, self.source.fields)
+            check_keys(self.entities, self.source.name, self.source.fields)
             check_names(self.aggregations)
         reserved = dict.fromkeys(self.join_keys, "a join key")
         if self.source is not None:
@@ -216,7 +217,7 @@ class FeatureView(StoredView):
         return [entity.join_key for entity in self.entities]
 
     @property
-    def history(self) -> ParquetSource | None:
+    def history(self) -> BatchSource | None:
         """The source: all rows or events that there were."""
         return self.source
 
@@ -239,9 +240,10 @@ def _refuse_unknown(view: str, asked: list[str], known: list[str]) -> None:
 
 def _features(name: str, source: Any, aggregations: Any, schema: Any) -> list[Field]:
     where = f"FeatureView({name!r})"
-    if not isinstance(source, ParquetSource):
-        raise DefinitionError(f"{where}.source", expected="a ParquetSource of events", got=repr(source))
+    if not isinstance(source, BatchSource):
+        expected = "a batch source of events, such as a ParquetSource"
+        raise DefinitionError(f"{where}.source", expected=expected, got=shown(source))
     if any(isinstance(field, Field) for field in schema):  # a document lists what follows from the aggregations
         hint = "the columns of the events go into the source's schema"
         raise DefinitionError(f"{where}.schema", expected="none beside aggregations", got="fields", hint=hint)
-    return aggregated_features(f"{where}.aggregations", source.path, source.fields, aggregations)
+    return aggregated_features(f"{where}.aggregations", source.name, source.fields, aggregations)

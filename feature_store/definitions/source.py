@@ -1,38 +1,35 @@
-"""Sources: where the values of views come from."""
+"""Sources: where the values of views come from. `batch_source.py` has what all batch sources share."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field as Attribute, model_validator
 
-from feature_store.definitions.definition import Definition, Model, refuse_repeats
+from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, check_event_columns
+from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.field import Field, refuse_expectations
-from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence, Set as AbstractSet
+    from collections.abc import Sequence
 
 
-class ParquetSource(Model):
+class ParquetSource(BatchSource):
     """Parquet data: a file, a folder of files, or a glob.
 
     Args:
         path: relative to the folder of feature_store.yaml, or absolute.
-        event_timestamp: the column that says when a row became true.
-        created_timestamp: the column that says when a row was written; of two rows with the same event time the
-            one created later wins. Without it, a row counts as created when it became true.
-        schema: of a table of events that a view aggregates: the columns that its aggregations and entity keys take.
+        event_timestamp, created_timestamp, schema: as for BatchSource.
 
     Raises:
         DefinitionError: an argument is empty or of a wrong type.
     """
 
+    kind: ClassVar[str] = "parquet"
+    reader: ClassVar[str] = "feature_store.arrow.sources.parquet:ParquetRows"
+
     path: str = Attribute(min_length=1)
-    event_timestamp: str = Attribute(min_length=1)
-    created_timestamp: str | None = Attribute(default=None, min_length=1)
-    fields: tuple[Field, ...] = Attribute(default=(), alias="schema")
 
     def __init__(
         self,
@@ -47,14 +44,9 @@ class ParquetSource(Model):
         super().__init__(path=path, event_timestamp=event_timestamp, created_timestamp=created_timestamp, schema=schema)
 
     @property
-    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
-        """The fields, as `fields`."""
-        return self.fields
-
-    @model_validator(mode="after")
-    def _fields_fit(self) -> ParquetSource:
-        check_event_columns(self.fields, {self.event_timestamp, self.created_timestamp})
-        return self
+    def name(self) -> str:
+        """The path."""
+        return self.path
 
 
 class KafkaSource(Definition):
@@ -66,7 +58,7 @@ class KafkaSource(Definition):
         event_timestamp: the member that says when the event happened: ISO 8601, or a number in `timestamp_unit`.
         schema: the members that aggregations and entity keys take; others are passed over.
         timestamp_unit: of numeric event times, since 1970.
-        history: the same events on disk, for backfills and training sets.
+        history: the same events at rest, a batch source, for backfills and training sets.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -76,7 +68,7 @@ class KafkaSource(Definition):
     topic: str = Attribute(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")
     event_timestamp: str = Attribute(min_length=1)
     timestamp_unit: Literal["s", "ms", "us"] = "ms"
-    history: ParquetSource | None = None
+    history: AnyBatchSource | None = None
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
 
     def __init__(
@@ -87,7 +79,7 @@ class KafkaSource(Definition):
         event_timestamp: str,
         schema: Sequence[Field],
         timestamp_unit: str = "ms",
-        history: ParquetSource | None = None,
+        history: BatchSource | None = None,
         **about: Any,
     ) -> None:
         super().__init__(
@@ -142,18 +134,3 @@ class RequestSource(Definition):
         refuse_repeats([field.name for field in self.fields], "schema")
         refuse_expectations(self.fields, "schema")
         return self
-
-
-def check_event_columns(fields: Sequence[Field], times: AbstractSet[str | None]) -> None:
-    """Raise a DefinitionError when columns of events are repeated, are their times, or hold no scalars."""
-    refuse_repeats([field.name for field in fields], "schema")
-    for i, field in enumerate(fields):
-        if field.max_null_rate is not None:
-            hint = "events come one by one: say what is expected of each, or of the features of a FeatureView"
-            got = f"{field.max_null_rate:g}"
-            raise DefinitionError(f"schema[{i}].max_null_rate", expected="none for events", got=got, hint=hint)
-        if field.name in times:
-            got = f"{field.name!r}, which is a timestamp of the source"
-            raise DefinitionError("schema", expected="columns of their own", got=got)
-        if field.dtype.element is not None:
-            raise DefinitionError(f"schema[{i}].dtype", expected="a scalar type", got=str(field.dtype))

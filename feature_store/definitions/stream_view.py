@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from feature_store.definitions.batch_source import BatchSource
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.field import Field
-    from feature_store.definitions.source import ParquetSource
 
 # The script that merges unpacks a batch's addition to an entity to Lua's stack, which holds 8,000 values: of a feature
 # there are up to four, and two of each value that last_n keeps.
@@ -104,8 +104,8 @@ class StreamFeatureView(StoredView):
         return [entity.join_key for entity in self.entities]
 
     @property
-    def history(self) -> ParquetSource | None:
-        """The events on disk, if they are kept."""
+    def history(self) -> BatchSource | None:
+        """The events at rest, if they are kept."""
         return self.source.history
 
     @property

@@ -34,7 +34,6 @@ _KINDS = {
     "Entity": "an Entity",
     "Field": "a Field",
     "KafkaSource": "a KafkaSource",
-    "ParquetSource": "a ParquetSource",
     "Projection": 'a view, or some features of one: view[["a", "b"]]',
     "RequestSource": "a RequestSource",
 }

@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store._formatting import shown_duration
 from feature_store.definitions.aggregation import shown_window
+from feature_store.definitions.batch_source import BatchSource
+from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.service import FeatureService
-from feature_store.definitions.source import KafkaSource, ParquetSource, RequestSource
+from feature_store.definitions.source import KafkaSource, RequestSource
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from feature_store.definitions.definition import Definition
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.field import Field
 
     Document = dict[str, Any]
     View = FeatureView | StreamFeatureView | OnDemandFeatureView
-    Source = ParquetSource | KafkaSource | RequestSource
+    Source = BatchSource | KafkaSource | RequestSource
 
 # What can be listed, in the order in which it is shown; and what one of each is called.
 KINDS: Mapping[str, str] = {
@@ -109,11 +110,6 @@ def kind_of(definition: Definition) -> str:
     return kinds[type(definition)]
 
 
-def source_name(source: Source) -> str:
-    """What a source is called: its name; a table of rows has none but its path."""
-    return source.path if isinstance(source, ParquetSource) else source.name
-
-
 def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[str]]]:
     """The sources by name, sorted: as they are declared (a table may be read in several ways), and what reads them.
 
@@ -125,7 +121,7 @@ def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[st
     def add(source: Source | None, reader: str) -> None:
         if source is None:
             return
-        name = source_name(source)
+        name = source.name
         if source not in declared[name]:
             declared[name].append(source)
         if reader not in readers[name]:
@@ -140,6 +136,13 @@ def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[st
         for request in computed.requests:
             add(request, computed.name)
     return {name: (declared[name], readers[name]) for name in sorted(declared)}
+
+
+def own_attributes(source: BatchSource) -> Document:
+    """The attributes that only a batch source's kind has, but for those that are not set and that which is its name."""
+    shared, passed_over = ("kind", *BatchSource.model_fields), (None, source.name)
+    found = source.location().items()
+    return {name: value for name, value in found if name not in shared and value not in passed_over}
 
 
 def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
@@ -204,10 +207,8 @@ def _entity_row(entity: Entity) -> Document:
 
 
 def _source_row(name: str, declared: list[Source], readers: list[str]) -> Document:
-    about: Document = {"owner": None, "description": None}
     first = declared[0]
-    if not isinstance(first, ParquetSource):
-        about = _about(first)
+    about = _about(first) if isinstance(first, Definition) else {"owner": None, "description": None}
     topic = first.topic if isinstance(first, KafkaSource) else None
     return {"name": name, "type": type(first).__name__, "topic": topic, "read_by": readers} | about
 
@@ -218,7 +219,7 @@ def _view_row(view: FeatureView) -> Document:
         "entities": [entity.name for entity in view.entities],
         "features": len(view.fields),
         "ttl": shown_duration(view.ttl) if view.ttl is not None else None,
-        "source": view.source.path if view.source is not None else None,
+        "source": view.source.name if view.source is not None else None,
     } | _about(view)
 
 
@@ -228,7 +229,7 @@ def _stream_row(view: StreamFeatureView) -> Document:
         "entities": [entity.name for entity in view.entities],
         "features": len(view.fields),
         "topic": view.source.topic,
-        "history": view.source.history.path if view.source.history is not None else None,
+        "history": view.source.history.name if view.source.history is not None else None,
     } | _about(view)
 
 
@@ -302,13 +303,15 @@ def _service_features(service: FeatureService, definitions: DefinitionSet) -> Do
 
 def _source_document(name: str, declared: list[Source], readers: list[str]) -> Document:
     first = declared[0]
-    tags = {} if isinstance(first, ParquetSource) else dict(first.tags)
+    tags = dict(first.tags) if isinstance(first, Definition) else {}
     row = _source_row(name, declared, readers)
     document: Document = {"kind": row["type"], "name": name, "owner": row["owner"], "description": row["description"]}
     document |= {"tags": tags}
     if isinstance(first, KafkaSource):
-        history = first.history.path if first.history is not None else None
+        history = first.history.name if first.history is not None else None
         document |= {"topic": first.topic, "timestamp_unit": first.timestamp_unit, "history": history}
+    if isinstance(first, BatchSource):
+        document |= own_attributes(first)
     for times in ("event_timestamp", "created_timestamp"):
         found = dict.fromkeys(getattr(source, times, None) for source in declared)
         document[times] = ", ".join(time for time in found if time) or None

@@ -324,6 +324,8 @@ def _judge_view(
     if action == "create":
         return "safe", "nothing is stored of it yet; materialize or push fills it"
     paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
+    if all(detail.path.startswith("source.schema") for detail in details if detail.path.startswith("source")):
+        paths -= {"source"}  # the columns of events decide what is taken, not which rows are read
     reasons = {
         "ttl": "the ttl counts at read",
         "freshness": "watched from now on",
@@ -333,7 +335,7 @@ def _judge_view(
         "allowed": "expected of what is written from the next materialize on",
         "max_null_rate": "expected of what is written from the next materialize on",
         "default": "served where there is no value",
-        "path": "all rows are read anew by the next materialize",
+        "source": "all rows are read anew by the next materialize",
         "sql": "all rows are selected anew by the next materialize",
         "aggregations": "all rows are computed anew by the next materialize",
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from feature_store.registry.catalog import kind_of, source_name, unknown
+from feature_store.registry.catalog import kind_of, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -125,12 +125,12 @@ def _edges(definitions: DefinitionSet, models: Mapping[str, Sequence[str]]) -> I
     for view in definitions.stored_views:
         if view.source is None:
             continue
-        source = Node("sources", source_name(view.source))
+        source = Node("sources", view.source.name)
         yield source, Node(kind_of(view), view.name)
         yield from ((source, Node(FEATURES, f"{view.name}:{field.name}")) for field in view.fields)
     for stream in definitions.stream_feature_views.values():
         if stream.source.history is not None:
-            yield Node("sources", stream.source.history.path), Node("sources", stream.source.name)
+            yield Node("sources", stream.source.history.name), Node("sources", stream.source.name)
     yield from _edges_of_on_demand_views(definitions)
     for service in definitions.feature_services.values():
         node = Node("services", service.name)

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from feature_store.definitions.definition import Definition
 from feature_store.errors import NotFoundError, RequestError, extra
-from feature_store.registry.catalog import KINDS, feature_description, kind_of, source_name, sources, views
+from feature_store.registry.catalog import KINDS, feature_description, kind_of, sources, views
 
 with extra("registry", "search"):
     from rapidfuzz.distance import OSA
@@ -193,9 +194,10 @@ def _entries(definitions: DefinitionSet) -> Iterator[_Entry]:
         words = _about(item) | {"columns": _words(*(field.name for field in getattr(item, "fields", ())))}
         yield _Entry(kind_of(item), item.name, item.description, words)
     for name, (declared, _) in sources(definitions).items():
-        about = _about(declared[0]) if hasattr(declared[0], "name") else {"name": _words(source_name(declared[0]))}
+        first = declared[0]
+        about = _about(first) if isinstance(first, Definition) else {"name": _words(first.name)}
         about["columns"] = _words(*(field.name for source in declared for field in source.fields))
-        yield _Entry("sources", name, getattr(declared[0], "description", ""), about)
+        yield _Entry("sources", name, getattr(first, "description", ""), about)
     for view in views(definitions):
         inherited = {"view": [*_words(view.name, view.owner), *_tag_words(view.tags)]}
         for field in view.fields:

@@ -12,10 +12,10 @@ from feature_store.definitions import (
     FeatureView,
     KafkaSource,
     OnDemandFeatureView,
-    ParquetSource,
 )
+from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.definition_set import find
-from feature_store.registry.catalog import kind_of, source_name, unknown
+from feature_store.registry.catalog import kind_of, own_attributes, unknown
 
 if TYPE_CHECKING:
     from feature_store.definitions import Field
@@ -70,7 +70,7 @@ def view_page(snapshot: Snapshot, name: str) -> ViewPage:
         kind_of(view),
         features,
         tuple(_facts(view)),
-        source_name(view.source) if not isinstance(view, OnDemandFeatureView) and view.source is not None else None,
+        view.source.name if not isinstance(view, OnDemandFeatureView) and view.source is not None else None,
         tuple(_inputs(snapshot, view)) if isinstance(view, OnDemandFeatureView) else (),
         tuple(dict.fromkeys(service for feature in features for service, _ in feature.consumers)),
         tuple(dict.fromkeys(one for feature in features for one in feature.inputs_of)),
@@ -194,10 +194,11 @@ def source_page(snapshot: Snapshot, name: str) -> SourcePage:
     facts = [("kind", type(first).__name__)]
     if isinstance(first, KafkaSource):
         facts += [("topic", first.topic), ("event timestamp", f"{first.event_timestamp} ({first.timestamp_unit})")]
-    if isinstance(first, ParquetSource):
+    if isinstance(first, BatchSource):
         facts += [("event timestamp", first.event_timestamp)]
         facts += [("created timestamp", first.created_timestamp)] if first.created_timestamp else []
+        facts += [(name.replace("_", " "), str(value)) for name, value in own_attributes(first).items()]
     fields = {field.name: field for source in declared for field in source.fields}
     kinds = [("sources" if one in snapshot.sources else kind_of(snapshot.views[one]), one) for one in readers]
-    history = first.history.path if isinstance(first, KafkaSource) and first.history is not None else None
+    history = first.history.name if isinstance(first, KafkaSource) and first.history is not None else None
     return SourcePage(name, first, tuple(facts), tuple(fields.values()), tuple(kinds), history)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store.definitions.dtypes import DType, from_microseconds, to_microseconds
 from feature_store.errors import RequestError
 from feature_store.online.status import Status
-from feature_store.registry.catalog import source_name, unknown
+from feature_store.registry.catalog import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,7 +185,7 @@ def _from_view(view: str, stored: StoredValue | None, values: list[Value]) -> Fr
         return FromView(view, "on-demand", None, None, None, tuple(values))
     created = from_microseconds(stored.created_us) if stored.created_us is not None else None
     kind = "stream" if hasattr(source, "topic") else "batch"
-    return FromView(view, kind, source_name(source) if source is not None else None, stored, created, tuple(values))
+    return FromView(view, kind, source.name if source is not None else None, stored, created, tuple(values))
 
 
 def _value(response: OnlineResponse, values: Mapping[str, list[Any]], name: str, feature: Feature) -> Value:

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from feature_store._formatting import counted
-from feature_store.definitions import FeatureView, OnDemandFeatureView, ParquetSource, StreamFeatureView
+from feature_store.definitions import FeatureView, OnDemandFeatureView, StreamFeatureView
+from feature_store.definitions.definition import Definition
 from feature_store.errors import NotFoundError, extra
 from feature_store.registry.catalog import aggregated_as, feature_description, kind_of, sources
 from feature_store.registry.lineage import lineage_of
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from feature_store.definitions import DefinitionSet, Field
-    from feature_store.definitions.definition import Definition
     from feature_store.project.store import FeatureStore
     from feature_store.registry.catalog import Source
     from feature_store.registry.lineage import Lineage, Node
@@ -255,10 +255,10 @@ def _entries(snapshot: Snapshot) -> Iterator[Entry]:
     for name, (declared, readers) in snapshot.sources.items():
         about = f"read by {', '.join(readers[:3])}{' …' if len(readers) > 3 else ''}"
         first = declared[0]
-        if isinstance(first, ParquetSource):
-            yield Entry("sources", name, about, (), "", {}, "")
-        else:
+        if isinstance(first, Definition):
             yield Entry("sources", name, about, (), first.owner, first.tags, first.description)
+        else:
+            yield Entry("sources", name, about, (), "", {}, "")
     for feature in snapshot.features.values():
         yield Entry(
             "features",

@@ -73,7 +73,7 @@ def test_a_document_holds_aggregations_and_sql() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: aggregated(source=None), "spending.*source: expected a ParquetSource of events"),
+        (lambda: aggregated(source=None), "spending.*source: expected a batch source of events"),
         (lambda: aggregated(schema=[Field("a", Int64)]), "schema: expected none beside aggregations"),
         (lambda: aggregated("mean"), r"aggregations\[0\]: expected an Aggregation"),
         (lambda: aggregated(Aggregation("cost", "sum", windows=HOURS)), "a column of events.parquet: user_id, price"),
