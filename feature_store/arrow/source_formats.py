@@ -11,29 +11,27 @@ from feature_store.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from feature_store.definitions.source import ParquetSource
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # A file or folder in the root of a table -> the format. Such a table's log says which Parquet files belong to it.
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}
 _ICEBERG_METADATA = "metadata/*.metadata.json"
 
 
-def refuse_url(source: ParquetSource) -> None:
+def refuse_url(source: str) -> None:
     """Raise a DataError when a source is not a path of this machine's file system."""
-    if _URL.match(source.path):
+    if _URL.match(source):
         raise DataError(
-            f"source {source.path}",
+            f"source {source}",
             problem="sources are read from the file system, and a URL is not supported",
             hint="mount the bucket or copy the files, and give the source a path",
         )
 
 
-def refuse_tables(source: ParquetSource, root: Path, files: Iterable[Path]) -> None:
+def refuse_tables(source: str, root: Path, files: Iterable[Path]) -> None:
     """Raise a DataError when files of a source belong to a table whose log says which of them count.
 
     Args:
-        source: for the error.
+        source: its path, for the error.
         root: the folder that the source names; tables above it do not matter.
         files: of the source.
     """
@@ -42,7 +40,7 @@ def refuse_tables(source: ParquetSource, root: Path, files: Iterable[Path]) -> N
         found = _table_format(folder)
         if found is not None:
             raise DataError(
-                f"source {source.path}",
+                f"source {source}",
                 problem=f"{folder} is a {found} table, and reading its Parquet files would bring back deleted rows",
                 hint="export the table to plain Parquet files, and name their folder",
             )

@@ -29,13 +29,14 @@ from feature_store.arrow.rows import TO_MICROSECONDS, source_columns
 from feature_store.arrow.source_formats import refuse_tables, refuse_url
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.source import ParquetSource
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from feature_store.definitions.source import ParquetSource
+    from feature_store.definitions.batch_source import BatchSource
     from feature_store.definitions.stream_view import StreamFeatureView
 
 _BUFFER_BYTES = 1 << 20  # read at once of each column of a file
@@ -181,7 +182,7 @@ def source_rows_of(file: Any, where: str) -> Rows:
     return Rows(where, schema, None, dataset=part)
 
 
-def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, folder: Path) -> Rows:
+def parquet_rows(source: BatchSource, view: FeatureView | StreamFeatureView, folder: Path) -> Rows:
     """The rows of a source: a file, a folder of files or a glob, relative to `folder`.
 
     Raises:
@@ -189,7 +190,7 @@ def parquet_rows(source: ParquetSource, view: FeatureView | StreamFeatureView, f
             a view takes of them is not known here.
     """
     takes_columns = not isinstance(view, FeatureView) or view.sql is None
-    where = f"source {source.path}"
+    where = f"source {source.name}"
     rows = file_rows(where, source_files(source, folder))
     for file in rows.dataset.get_fragments() if takes_columns else ():
         with reading(where):
@@ -222,7 +223,7 @@ def file_rows(where: str, paths: Sequence[Path]) -> Rows:
             return Rows(where, dataset.schema, total, dataset=dataset, files=files)
 
 
-def source_files(source: ParquetSource, folder: Path) -> list[Path]:
+def source_files(source: BatchSource, folder: Path) -> list[Path]:
     """The files of a source, sorted; names that start with `_` or `.` are other programs' unfinished work.
 
     Raises:
@@ -231,19 +232,20 @@ def source_files(source: ParquetSource, folder: Path) -> list[Path]:
     root, files = files_found(source, folder)
     if not files:
         hint = "names that start with _ or . are passed over"
-        raise DataError(f"source {source.path}", expected=f"Parquet files under {folder}", got="none", hint=hint)
+        raise DataError(f"source {source.name}", expected=f"Parquet files under {folder}", got="none", hint=hint)
     if root.is_dir():
-        refuse_tables(source, root, files)
+        refuse_tables(source.name, root, files)
     return files
 
 
-def files_found(source: ParquetSource, folder: Path) -> tuple[Path, list[Path]]:
+def files_found(source: BatchSource, folder: Path) -> tuple[Path, list[Path]]:
     """The file or folder that a source names, and its files, sorted, if there are any.
 
     Raises:
         DataError: the path is a URL.
     """
-    refuse_url(source)
+    assert isinstance(source, ParquetSource)  # the only kind that has files so far
+    refuse_url(source.path)
     path = folder / source.path
     if path.is_file():
         return path, [path]
@@ -262,7 +264,7 @@ def _is_unfinished(file: Path) -> bool:
     return any(part.startswith(("_", ".")) for part in file.parts)
 
 
-def fingerprint(source: ParquetSource, folder: Path) -> str:
+def fingerprint(source: BatchSource, folder: Path) -> str:
     """A hash of the names, sizes and times of a source's files: another when they have changed."""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in source_files(source, folder)]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]

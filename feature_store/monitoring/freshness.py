@@ -143,4 +143,4 @@ def freshness_report(
 def _source(view: FeatureView | StreamFeatureView) -> str | None:
     if isinstance(view, StreamFeatureView):
         return view.source.topic
-    return view.source.path if view.source is not None else None
+    return view.source.name if view.source is not None else None

@@ -144,7 +144,7 @@ def _sources(store: FeatureStore) -> Iterator[Finding]:
         except FeatureStoreError as error:
             yield Finding("sources", "failed", f"{view.name}: {error.reason}", error.hint)
         else:
-            yield Finding("sources", "ok", f"{view.name}: {counted(rows.total or 0, 'row')} in {view.source.path}")
+            yield Finding("sources", "ok", f"{view.name}: {counted(rows.total or 0, 'row')} in {view.source.name}")
 
 
 def _kafka(store: FeatureStore) -> Iterator[Finding]:
