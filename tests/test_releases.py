@@ -223,6 +223,7 @@ def test_a_registry_of_before_rollouts_were_noted_is_read(folder: Path) -> None:
         store.apply()
     with sqlite3.connect(folder / ".feature_store" / "registry.db") as connection:
         connection.execute("DROP TABLE fs_rollouts")
+        connection.execute("DROP TABLE fs_schema")
     connection.close()
     with FeatureStore(folder) as store:
         assert store.plan().is_empty

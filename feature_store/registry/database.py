@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import MissingDependencyError, RegistryError, extra
-from feature_store._private import STATE_FOLDER, private_file, private_folder
+from feature_store._private_files import STATE_FOLDER, private_file, private_folder
 
 with extra("registry", "registry"):
     import sqlalchemy as sa
@@ -67,9 +67,9 @@ class Database:
                 raise
 
     @property
-    def is_sqlite(self) -> bool:
-        """Whether it is SQLite, which locks the whole database for a write."""
-        return self._engine.dialect.name == "sqlite"
+    def dialect(self) -> str:
+        """The kind of database: `sqlite`, `postgresql`, …"""
+        return self._engine.dialect.name
 
     def has(self, table: sa.Table) -> bool:
         """Whether the database has a table: one of an older release that cannot be migrated may lack it."""
@@ -164,6 +164,14 @@ class ProjectTable:
     def delete(self, connection: sa.Connection, place: dict[str, object]) -> None:
         """Delete the rows whose columns have the values of `place`, in a transaction."""
         connection.execute(sa.delete(self._table).where(self.at(place)))
+
+    def lock(self, connection: sa.Connection) -> None:
+        """Wait until no other transaction writes to the table, and keep others from it until this one ends. It comes
+        before what is read to be changed: locks of single rows do not cover rows that are only being inserted."""
+        if self._database.dialect == "sqlite":  # its lock is the whole database's, and the first write takes it
+            connection.execute(sa.update(self._table).where(sa.false()).values(project=self.c.project))
+        elif self._database.dialect == "postgresql":
+            connection.exec_driver_sql(f"LOCK TABLE {self._table.name} IN SHARE ROW EXCLUSIVE MODE")
 
     def put(self, place: dict[str, object], values: dict[str, object]) -> None:
         """Insert a row with the key `place`, or update the row that has this key."""

@@ -53,10 +53,7 @@ class MaterializedIntervals:
         place: dict[str, object] = {"view": view, "generation": _ANY_GENERATION}
         c = self._intervals.c
         with self._database.writing() as connection:
-            # The write lock comes first, so that two jobs that finish at once do not lose an interval: SQLite takes it
-            # at the first write, other databases at the rows that are read.
-            if self._database.is_sqlite:
-                self._intervals.update(connection, place, {"end_us": c.end_us})
+            self._intervals.lock(connection)  # two jobs that finish at once would lose one's interval
             known = self._intervals.select(c.start_us, c.end_us).where(self._intervals.at(place)).with_for_update()
             intervals = [(row.start_us, row.end_us) for row in connection.execute(known)]
             self._intervals.delete(connection, place)

@@ -55,6 +55,7 @@ def as_before(folder: Path, url: str) -> None:
         client.set("{shop:0}plan", json.dumps(plan))
     with sqlite3.connect(folder / ".feature_store" / "registry.db") as connection:
         connection.execute("DROP TABLE fs_registry")
+        connection.execute("DROP TABLE fs_schema")
         connection.execute("DELETE FROM fs_intervals")
         ahead = int((NOW + timedelta(days=3)).timestamp() * 1e6)
         connection.execute("INSERT INTO fs_intervals VALUES ('shop', 'stats', 1, ?, ?)", (BEGINNING, ahead))

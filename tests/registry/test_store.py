@@ -26,8 +26,20 @@ def definitions(field: str = "age") -> DefinitionSet:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/deep/er/registry.db"
+
+
+@pytest.fixture
+def sqlite_registry(sqlite_url: str) -> Iterator[Registry]:
+    opened = Registry(sqlite_url, "shop")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    return database_url
 
 
 @pytest.fixture
@@ -103,13 +115,13 @@ def test_a_view_that_was_not_stored_for_a_while_lacks_what_others_were_materiali
     assert registry.materialized_had_it_stayed("d") == [], "it was never materialized"
 
 
-def test_what_earlier_releases_recorded_of_generations_is_history(registry: Registry, url: str) -> None:
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+def test_what_earlier_releases_recorded_of_generations_is_history(sqlite_registry: Registry, sqlite_url: str) -> None:
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         rows = [("shop", "profile", 1, 0, 10), ("shop", "profile", 4, 10, 30)]
         connection.executemany("INSERT INTO fs_intervals VALUES (?, ?, ?, ?, ?)", rows)
     connection.close()
-    registry.note_materialized("profile", 30, 40)
-    assert registry.materialized_had_it_stayed("profile") == [(0, 40)]
+    sqlite_registry.note_materialized("profile", 30, 40)
+    assert sqlite_registry.materialized_had_it_stayed("profile") == [(0, 40)]
 
 
 def test_threads_lose_no_progress(registry: Registry) -> None:
@@ -202,13 +214,13 @@ def test_threads_that_commit_at_once_agree_on_one_winner(registry: Registry) -> 
     assert len(outcomes) == 4
 
 
-def test_sqlite_lets_readers_read_while_somebody_writes(registry: Registry, url: str) -> None:
-    registry.commit(definitions(), base=None, author="ada")
-    writer = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+def test_sqlite_lets_readers_read_while_somebody_writes(sqlite_registry: Registry, sqlite_url: str) -> None:
+    sqlite_registry.commit(definitions(), base=None, author="ada")
+    writer = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     try:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("UPDATE fs_versions SET author = 'eve'")
-        assert [version.author for version in registry.history()] == ["ada"]
+        assert [version.author for version in sqlite_registry.history()] == ["ada"]
         writer.execute("ROLLBACK")
         assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
@@ -239,12 +251,12 @@ def test_a_missing_driver_is_an_error_that_says_what_to_install() -> None:
         Registry("postgresql+pg8000://user:s3cret@localhost/db", "shop")
 
 
-def test_a_document_of_another_release_is_an_error(registry: Registry, url: str) -> None:
-    registry.commit(definitions(), base=None, author="ada")
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+def test_a_document_of_another_release_is_an_error(sqlite_registry: Registry, sqlite_url: str) -> None:
+    sqlite_registry.commit(definitions(), base=None, author="ada")
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         connection.execute("UPDATE fs_versions SET definitions = ?", [json.dumps({"entities": {}})])
     connection.close()
-    newest = registry.latest()
+    newest = sqlite_registry.latest()
     assert newest is not None
     with pytest.raises(FeatureStoreError, match="version 1"):
         newest.definitions()

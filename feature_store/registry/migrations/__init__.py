@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feature_store.errors import RegistryError, SchemaVersionError
+from feature_store.errors import RegistryError, SchemaVersionError, extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,9 +115,10 @@ def _exclusive(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _upgrade(connection: sa.Connection) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
+    with extra("registry", "registry"):
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
