@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import MissingDependencyError, RegistryError, extra
 from feature_store._private_files import STATE_FOLDER, private_file, private_folder
+from feature_store.errors import MissingDependencyError, RegistryError, extra
 
 with extra("registry", "registry"):
     import sqlalchemy as sa
