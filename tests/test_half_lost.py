@@ -17,7 +17,6 @@ import redis
 from feature_store import FeatureStore
 from feature_store.errors import ConflictError, FeatureStoreError, FencesLostError, OnlineStoreError
 from feature_store.online import OnlineClient
-from feature_store.project.doctor import diagnose
 from feature_store.streaming.decoder import JsonDecoder
 from feature_store.streaming.merging import Origin, ViewMerger
 from tests.servers import redis_server
@@ -211,7 +210,7 @@ def test_a_key_lost_or_damaged_alone(world: World, kind: str, how: str) -> None:
         store.materialize(NOW - timedelta(days=1), NOW)
 
     def doctor(store: FeatureStore) -> None:
-        findings = list(diagnose(store))
+        findings = list(store.monitoring.diagnose())
         if kind in ("plan", "epoch 0", "epoch 1", "fences", "merges"):
             assert any(
                 finding.check in ("serving plan", "rows", "fences") and finding.state == "failed" and finding.hint
@@ -327,4 +326,4 @@ def test_keys_that_redis_drops_are_told(tmp_path: Path, caplog: pytest.LogCaptur
                 store.apply()
                 store.materialize(end=NOW, views=["profile"])
             assert store.online.evicted_keys() > 0
-        assert any("for want of memory" in record.getMessage() for record in caplog.records)
+        assert any("for lack of memory" in record.getMessage() for record in caplog.records)

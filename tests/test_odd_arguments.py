@@ -16,7 +16,7 @@ import pytest
 from feature_store import FeatureStore
 from feature_store._intervals import BEGINNING
 from feature_store.errors import FeatureStoreError, RequestError
-from feature_store.materialize.job import Summary
+from feature_store.materialize.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,6 @@ import pytest
 from feature_store import FeatureStore
 from feature_store.errors import ConflictError
 from feature_store.online import OnlineClient
-from feature_store.project.doctor import diagnose
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +69,7 @@ def test_a_registry_leaves_alone_what_another_has_published(tmp_path: Path, redi
             ):
                 with pytest.raises(ConflictError, match="another registry"):
                     step()
-            (finding,) = [one for one in diagnose(b) if one.check == "serving plan"]
+            (finding,) = [one for one in b.monitoring.diagnose() if one.check == "serving plan"]
             assert finding.state == "failed"
             assert "another registry" in finding.about
         assert visits(redis_url) == [7]
@@ -108,7 +107,7 @@ def test_a_copy_of_a_registry_leaves_alone_what_the_other_has_published(tmp_path
             with pytest.raises(ConflictError, match="another copy of the registry"):
                 step()
         assert store.registry.head() is not None
-        (finding,) = [one for one in diagnose(store) if one.check == "serving plan"]
+        (finding,) = [one for one in store.monitoring.diagnose() if one.check == "serving plan"]
         assert "another copy" in finding.about
     with FeatureStore(tmp_path / "copy") as copy:
         assert copy.apply().changes.is_empty, "what is published is the copy's own"

@@ -13,6 +13,7 @@ from feature_store.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -97,3 +98,14 @@ def label_values(values: pa.ChunkedArray, dtype: DType, where: str, *, first: in
         chunks.append(fitted)
         first += len(chunk)
     return pa.chunked_array(chunks, storage_type(dtype))
+
+
+def labels_at(columns: Mapping[str, list[Any]], at: datetime) -> pa.Table:
+    """Label rows that are all of one time, in the column `event_timestamp`.
+
+    Args:
+        columns: the other columns, n values each.
+        at: the time.
+    """
+    count = max(map(len, columns.values()), default=0)
+    return pa.table({**columns, "event_timestamp": pa.array([at] * count, pa.timestamp("us", "UTC"))})

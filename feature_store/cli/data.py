@@ -21,7 +21,7 @@ from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.materialize.job import Summary
+    from feature_store.materialize.summary import Summary
 
 _COUNTS = ("source rows", "entities", "written", "older", "quarantined")
 

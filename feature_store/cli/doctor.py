@@ -12,7 +12,6 @@ from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json
 from feature_store.cli.running import FINDING
 from feature_store.cli.text import visible
-from feature_store.project.doctor import diagnose
 from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def doctor(repo: Repo = Path(), as_json: AsJson = False) -> None:
     """Check definitions, registry, sources, Kafka, Redis and what they hold. Exit code 3 when something is broken."""
     found: list[Finding] = []
     with FeatureStore(repo) as store:
-        for finding in diagnose(store):
+        for finding in store.monitoring.diagnose():
             found.append(finding)
             if not as_json:
                 _show(finding)

@@ -18,8 +18,6 @@ from feature_store.cli.streaming import stop_signals
 from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import RegistryError
-from feature_store.monitoring.score import score_of
-from feature_store.project.evidence import evidence_of
 from feature_store.project.store import FeatureStore
 from feature_store.registry.store import current_author
 
@@ -90,7 +88,7 @@ def skew(
         raise typer.BadParameter("the log says of whom and when", param_hint="--at, KEY=VALUE")
     with FeatureStore(repo) as store:
         if from_served_log is not None:
-            log_report = store.skew_of_log(
+            log_report = store.monitoring.skew_of_log(
                 from_served_log, service, training_set=training_set, version=version, sample=sample or 20_000
             )
             _keep(store, log_report)
@@ -99,7 +97,7 @@ def skew(
         else:
             assert service is not None
             rows = read_entity_rows(entity_rows or [], store.applied())
-            report = store.skew(service, at or datetime.now(UTC), rows, sample=sample or 1000)
+            report = store.monitoring.skew(service, at or datetime.now(UTC), rows, sample=sample or 1000)
             _keep(store, report)
             beyond = [one.feature for one in report.features if one.differing > max_differing * report.rows]
             document = report.to_document()
@@ -132,9 +130,9 @@ def freshness(
 ) -> None:
     """Show how old the newest stored event time of each view is. Exit code 3 when it is older than declared."""
     with FeatureStore(repo) as store:
-        report = store.freshness(service)
+        report = store.monitoring.freshness(service)
         if metrics_port is not None:
-            _serve(metrics_port, lambda: store.freshness(service))
+            _serve(metrics_port, lambda: store.monitoring.freshness(service))
             return
     if as_json:
         print_json(report.to_document())
@@ -174,7 +172,7 @@ def _show_freshness(report: FreshnessReport) -> None:
 def score(repo: Repo = Path(), as_json: AsJson = False) -> None:
     """Score the project by the ML Test Score (Breck et al., 2017): what is found, what is missing, how to get it."""
     with FeatureStore(repo) as store:
-        found = score_of(evidence_of(store))
+        found = store.monitoring.score()
     if as_json:
         print_json(found.to_document())
         return

@@ -207,7 +207,7 @@ def _summary(status: Status) -> RenderableType:
 def _stopped(status: Status) -> list[Text]:
     told = [f"{name} is not streamed: {why}" for name, why in sorted(status.stopped.items())]
     if status.evicted:
-        told.append(f"Redis dropped {status.evicted:,} keys for want of memory: values are missing")
+        told.append(f"Redis evicted {status.evicted:,} keys for lack of memory: values are missing")
     return [Text(line, style="red") for line in told]
 
 

@@ -69,7 +69,7 @@ def training_set(
         raise typer.BadParameter("is about a log: --from-served-log", param_hint="--version, --take")
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         if from_served_log is not None:
-            made = store.training_set_from_log(from_served_log, entities, service, version=version, take=take or ())
+            made = store.training.from_log(from_served_log, entities, service, version=version, take=take or ())
         else:
             made = store.get_historical_features(
                 entities,

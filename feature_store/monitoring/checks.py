@@ -72,7 +72,7 @@ def of_server(info: Mapping[str, Any], where: str, ping_us: float) -> Iterator[F
 
 
 def of_memory(info: Mapping[str, Any], *, expire_keys: bool) -> Iterator[Finding]:
-    """Whether rows may be dropped for want of memory, and how much is left.
+    """Whether rows may be dropped for lack of memory, and how much is left.
 
     Args:
         info: Redis's answer to INFO.
@@ -93,7 +93,7 @@ def of_memory(info: Mapping[str, Any], *, expire_keys: bool) -> Iterator[Finding
     else:
         yield Finding("memory", "ok", about)
     if info.get("evicted_keys", 0):
-        about = f"{info['evicted_keys']:,} keys were dropped for want of memory since Redis started"
+        about = f"{info['evicted_keys']:,} keys were evicted for lack of memory since Redis started"
         hint = "rows are missing: give it memory, then materialize and backfill again"
         yield Finding("memory", "failed", about, hint)
 

@@ -9,9 +9,10 @@ interval that was computed.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from feature_store.definitions.dtypes import given_microseconds
 from feature_store.definitions.stream_view import StreamFeatureView
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.online.store import Newest
+    from feature_store.project.context import Project
 
 State = Literal["fresh", "stale", "empty", "undeclared"]
 
@@ -102,6 +104,19 @@ class FreshnessReport:
             asdict(view) | {"state": view.state, "hint": view.hint if view.is_breached else None} for view in self.views
         ]
         return {"at_us": self.at_us, "views": views, "breached": [view.view for view in self.breached]}
+
+
+def freshness_of(project: Project, service: str | None = None, *, at: datetime | None = None) -> FreshnessReport:
+    """How old the newest stored event time of each view is; see `FeatureStore.monitoring.freshness`."""
+    definitions = project.newest().served_definitions()
+    views = definitions.stored_views if service is None else definitions.stored_views_of(service)
+    finished = project.online.finished_intervals()
+    return freshness_report(
+        views,
+        project.online.newest_event_times(),
+        {view: max(end for _, end in intervals) for view, intervals in finished.items() if intervals},
+        at_us=given_microseconds(at or datetime.now(UTC), "at"),
+    )
 
 
 def freshness_report(

@@ -1,223 +1,163 @@
-"""What applying does beside the rollout: which definitions become a version, what they are checked for before anything
-is committed, and how new generations are filled."""
+"""Make definitions a version of the registry and serve it: plan, apply, rollback, prune.
+
+The order is: propose a version, check it, commit it to the registry, fill the generations it needs, publish its plan.
+An apply that fails leaves what was served. One that was killed is finished by the next.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from feature_store._formatting import counted
-from feature_store.definitions.on_demand import has_digest
-from feature_store.definitions.pruned import refuse_unbound
-from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError, extra
-from feature_store.registry.diff import plan_changes
+from feature_store.definitions.files import passed_over
+from feature_store.definitions.pruned import pruned
+from feature_store.errors import ConflictError, FeatureStoreError
+from feature_store.materialize.rollout import give_up, roll_out
+from feature_store.project.filling import GenerationFiller
+from feature_store.project.proposed import with_definitions, with_pruning, with_version
+from feature_store.pruning.importance import Importances
+from feature_store.registry.identity import refuse_other_registry
+from feature_store.registry.store import current_author, registry_exists
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Pruning
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.engine import Engine
-    from feature_store.materialize.job import Folders
-    from feature_store.online.store import OnlineStore
-    from feature_store.registry.diff import Change, ChangePlan
-    from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
+    from feature_store.project.context import Project
+    from feature_store.project.proposed import ProposedVersion
+    from feature_store.registry.diff import ChangePlan
+    from feature_store.registry.serving_plan import ServingPlan
     from feature_store.registry.store import Version
-    from feature_store.streaming.backfill import Backfill
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What an apply did: the version that is now served, and the changes that led to it."""
+    """What an apply did.
+
+    Attributes:
+        version: the version that is now served.
+        changes: how it differs from the version before.
+        plan: its serving plan.
+    """
 
     version: Version
     changes: ChangePlan
     plan: ServingPlan
 
 
-@dataclass(frozen=True)
-class Target:
-    """Definitions that are to be a version, and how they differ from what is applied."""
-
-    definitions: DefinitionSet
-    changes: ChangePlan
-
-    def refuse_unless_possible(self, *, allow_destructive: bool) -> None:
-        """Raise a RefusedError when a change cannot be carried out, or is destructive and nobody allowed that."""
-        for change in self.changes.refused:
-            raise RefusedError(f"{change.kind} {change.name}", problem=change.reason, hint=change.hint)
-        if self.changes.destructive and not allow_destructive:
-            names = ", ".join(f"{change.kind} {change.name} ({change.reason})" for change in self.changes.destructive)
-            raise RefusedError(
-                counted(len(self.changes.destructive), "destructive change"),
-                problem=names,
-                hint="pass allow_destructive=True to apply(), or --yes to `feature-store apply`",
-            )
-
-    def with_sources_checked(self, folder: Path) -> Target:
-        """The same, with the changes refused whose views' sources do not hold what the views take."""
-        return replace(self, changes=_with_sources_checked(self.changes, self.definitions, folder))
+def plan(project: Project, *, check_sources: bool = True) -> ChangePlan:
+    """The changes that `apply` would make; see `FeatureStore.plan`."""
+    project.reload()
+    if not project.has_open_registry and not registry_exists(project.config.registry_url):
+        return _checked(project, with_definitions(None, project.definitions), check_sources).changes
+    newest = project.registry.latest()
+    proposed = _of_folder(project, newest, check_sources)
+    unfinished = newest is not None and newest.version in project.registry.rollouts()
+    return replace(proposed.changes, unfinished=newest.version if newest is not None and unfinished else None)
 
 
-def with_definitions(
-    newest: Version | None, definitions: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
-) -> Target:
-    """The definitions, pruned as those that are applied.
-
-    Args:
-        newest: what is applied.
-        definitions: what is to be applied.
-        readers: of each service, see `plan_changes`.
-
-    Raises:
-        ConflictError: a service has changed that a prune plan is applied to.
-    """
-    if newest is None:
-        return Target(definitions, plan_changes(None, definitions))
-    applied = newest.definitions()
-    target = definitions.with_prunings(applied.prunings.values())
-    for pruning in target.prunings.values():
-        refuse_unbound(target, pruning)
-    return Target(target, plan_changes(applied, target, readers))
+def apply(
+    project: Project, *, author: str | None = None, allow_destructive: bool = False, check_sources: bool = True
+) -> Applied:
+    """Make the folder's definitions a version, and serve it; see `FeatureStore.apply`."""
+    project.reload()
+    newest = project.registry.latest()
+    proposed = _of_folder(project, newest, check_sources)
+    return _apply(project, newest, proposed, author, allow_destructive=allow_destructive)
 
 
-def with_version(
-    newest: Version, version: Version, offered: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
-) -> Target:
-    """The definitions and prunings of an earlier version.
-
-    Args:
-        newest: what is applied.
-        version: the earlier one.
-        offered: the folder's definitions, whose functions would be served.
-        readers: of each service, see `plan_changes`.
-
-    Raises:
-        RefusedError: the code of an on-demand function is another one by now, or gone.
-    """
-    applied, target = newest.definitions(), version.definitions()
-    for view in target.on_demand_feature_views.values():
-        found = offered.on_demand_feature_views.get(view.name)
-        if found is None or not has_digest(found, view.digest, view.nulls):
-            problem = f"the folder has {'other' if found else 'no'} code for on-demand view {view.name}"
-            raise RefusedError(
-                f"rollback to version {version.version}",
-                problem=f"{problem} ({view.function})",
-                hint=f"check out the definition files of version {version.version}, and apply them",
-            )
-    return Target(target, plan_changes(applied, target, readers))
+def plan_rollback(project: Project, version: int, *, check_sources: bool = True) -> ChangePlan:
+    """The changes that `rollback` would make; see `FeatureStore.plan_rollback`."""
+    return _of_version(project, project.newest(), version, check_sources).changes
 
 
-def with_pruning(newest: Version, service: str, pruning: Pruning | None) -> Target:
-    """What is applied, with another pruning of a service, or (None) without any.
-
-    Raises:
-        NotFoundError: there is no such service, or nothing is pruned of it.
-        ConflictError: the service is not what the pruning was made for.
-    """
-    applied = newest.definitions()
-    applied.service(service)
-    others = [one for one in applied.prunings.values() if one.service != service]
-    if pruning is None and len(others) == len(applied.prunings):
-        raise NotFoundError(f"service {service}", expected="a prune plan that is applied", got="none")
-    target = applied.with_prunings(others if pruning is None else [*others, pruning])
-    if pruning is not None:
-        refuse_unbound(target, pruning)
-    return Target(target, plan_changes(applied, target))
+def rollback(
+    project: Project,
+    version: int,
+    *,
+    author: str | None = None,
+    allow_destructive: bool = False,
+    check_sources: bool = True,
+) -> Applied:
+    """Make an earlier version's definitions a version, and serve it; see `FeatureStore.rollback`."""
+    newest = project.newest()
+    proposed = _of_version(project, newest, version, check_sources)
+    return _apply(project, newest, proposed, author, allow_destructive=allow_destructive)
 
 
-def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: Path) -> ChangePlan:
+def prune(project: Project, service: str, pruning: Pruning | None, *, author: str | None = None) -> Applied:
+    """Apply a pruning to a service as a version, and serve it; see `FeatureStore.prune`."""
+    newest = project.newest()
+    return _apply(project, newest, with_pruning(newest, service, pruning), author, allow_destructive=True)
+
+
+def models(project: Project) -> dict[str, list[str]]:
+    """The models of each service whose importances the registry keeps."""
+    models: dict[str, list[str]] = {}
+    for record in project.registry.prune_records("importances"):
+        model = Importances.from_json(record.document).model
+        if model and model not in models.setdefault(record.service, []):
+            models[record.service].append(model)
+    return models
+
+
+def _of_folder(project: Project, newest: Version | None, check_sources: bool) -> ProposedVersion:
+    return _checked(project, with_definitions(newest, project.definitions, _readers(project)), check_sources)
+
+
+def _of_version(project: Project, newest: Version, version: int, check_sources: bool) -> ProposedVersion:
+    project.reload()
+    earlier = project.registry.version(version)
+    return _checked(project, with_version(newest, earlier, project.definitions, _readers(project)), check_sources)
+
+
+def _readers(project: Project) -> dict[str, list[str]]:
+    """The known readers of each service: the models whose importances the registry keeps."""
+    return {service: [f"model {model}" for model in names] for service, names in models(project).items()}
+
+
+def _checked(project: Project, proposed: ProposedVersion, check_sources: bool) -> ProposedVersion:
+    folder = project.folders.source
+    if check_sources:
+        proposed = proposed.with_sources_checked(folder)
+    changes = proposed.changes
+    if project.config.definitions or all(change.action != "delete" for change in changes.changes):
+        return proposed
+    # A deleted definition may be in a file that the default does not read.
+    if names := ", ".join(path.name for path in passed_over(folder)):
+        note = f"Not read, because they make no definitions: {names}. If they do, name them under `definitions:`."
+        proposed = replace(proposed, changes=replace(changes, notes=(*changes.notes, note)))
+    return proposed
+
+
+def _apply(
+    project: Project, newest: Version | None, proposed: ProposedVersion, author: str | None, *, allow_destructive: bool
+) -> Applied:
+    proposed.refuse_unless_possible(allow_destructive=allow_destructive)
+    online, registry = project.online, project.registry
+    refuse_other_registry(online.find_published().plan, registry)
+    version = registry.commit(
+        proposed.definitions, base=newest.version if newest is not None else None, author=author or current_author()
+    )
+    filler = GenerationFiller(project, pruned(proposed.definitions))
     try:
-        with extra("local", "checking sources"):
-            from feature_store.engines import source_check
-    except MissingDependencyError as error:
-        return replace(plan, notes=(*plan.notes, f"Sources are not checked: {error.hint}."))
-    changes, notes = [], []
-    for change in plan.changes:
-        if change.kind not in ("FeatureView", "StreamFeatureView") or change.action == "delete":
-            changes.append(change)
-            continue
-        view = definitions.stored_view(change.name)
-        try:
-            if change.effect != "rewrites" and not source_check.has_files(view, folder):
-                notes.append(f"The source of {view.name} has no files yet; materialize fails until it has.")
-            else:
-                source_check.check_source(view, folder)
-        except DataError as error:
-            if not _depends_on_source(change):
-                notes.append(f"The source of {view.name} does not fit it: {error.reason}.")
-            else:
-                change = replace(change, effect="refused", reason=error.reason, hint=error.hint)
-        changes.append(change)
-    return replace(plan, changes=tuple(changes), notes=(*plan.notes, *notes))
-
-
-def _depends_on_source(change: Change) -> bool:
-    """Whether a change takes something else from the view's source: a description or a ttl does not."""
-    parts = ("schema", "source", "sql", "aggregations")
-    return change.action == "create" or any(detail.path.split(".")[0] in parts for detail in change.details)
-
-
-class Fills:
-    """Fills new generations before readers see them: see rollout.Fill (`rows`) and rollout.FillTiles.
-
-    Args:
-        definitions: what is computed and stored of the version.
-        folder: what sources' paths are relative to.
-        online: the online store.
-        engine: the configured one.
-        folders: where jobs keep files.
-        backfill: of a stream view.
-    """
-
-    def __init__(
-        self,
-        definitions: DefinitionSet,
-        *,
-        folder: Path,
-        online: OnlineStore,
-        engine: Callable[[], Engine],
-        folders: Callable[[], Folders],
-        backfill: Callable[[StreamFeatureView], Backfill],
-    ) -> None:
-        self._definitions, self._folder = definitions, folder
-        self._online = online
-        self._engine, self._folders, self._backfill = engine, folders, backfill
-
-    def rows(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
-        """Materialize a view into a new generation of its row group, over intervals in microseconds."""
-        with extra("local", "materialize"):
-            from feature_store.materialize.job import materialize
-
-        definition = self._definitions.view(view)
-        if definition.source is None:
-            return
-        for start_us, end_us in intervals:
-            materialize(
-                definition,
-                source_folder=self._folder,
-                start_us=start_us,
-                end_us=end_us,
-                lookback_us=0,
-                engine=self._engine(),
-                destination=self._online.filling(view, group),
-                progress=self._online.progress(view, group),
-                folders=self._folders(),
-                digest=str(group.generation),
-                report=None,
-            )
-
-    def start_us(self, tiles: TilesPlan) -> int | None:
-        """See FillTiles."""
-        with extra("kafka", "filling a changed stream view"):
-            from feature_store.streaming.backfill import history_end_us
-        return history_end_us(self._view(tiles), self._folder)
-
-    def fill(self, tiles: TilesPlan) -> None:
-        """See FillTiles."""
-        self._backfill(self._view(tiles)).fill(tiles)
-
-    def _view(self, tiles: TilesPlan) -> StreamFeatureView:
-        return self._definitions.stream_feature_views[tiles.view]
+        plan = roll_out(
+            proposed.definitions,
+            version.version,
+            project=project.name,
+            online=online,
+            registry=registry,
+            fill=filler.rows,
+            fill_tiles=filler,
+            buckets=project.config.online_store.buckets,
+            expire_keys=project.config.online_store.expire_keys,
+        )
+    except ConflictError:  # another process rolls out
+        raise
+    except Exception as error:
+        # When Redis or the registry cannot be reached, the version stays unfinished, and the next apply finishes it.
+        with contextlib.suppress(FeatureStoreError):
+            if give_up(version.version, online):
+                registry.withdraw(version.version, f"{type(error).__name__}: {error}")
+        raise
+    registry.finish(version.version)
+    return Applied(version, proposed.changes, plan)

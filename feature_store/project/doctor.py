@@ -23,7 +23,9 @@ from feature_store.errors import (
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
+from feature_store.monitoring.freshness import freshness_of
 from feature_store.online.status import Status
+from feature_store.project.applying import plan
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.project.store import FeatureStore
+    from feature_store.project.context import Project
     from feature_store.streaming.kafka import Partition
 
 
@@ -41,30 +43,30 @@ _KAFKA_S = 4.0
 _SAMPLED = 200
 
 
-def diagnose(store: FeatureStore) -> Iterator[Finding]:
+def diagnose(project: Project) -> Iterator[Finding]:
     """Check after check, each finding as it is made.
 
     A check that fails does not keep the others from being made, unless they need what could not be reached: they would
     say the same. Kafka is asked beside the others, since a broker that is down takes seconds not to answer.
     """
     yield Finding("library", "ok", f"feature-store {version('feature-store')}, Python {platform.python_version()}")
-    yield from _checked("definitions", _definitions, store)
-    kafka = _Beside("kafka", _kafka, store)
+    yield from _checked("definitions", _definitions, project)
+    kafka = _Beside("kafka", _kafka, project)
     offline: tuple[tuple[str, _Check], ...] = (("registry", _registry), ("sources", _sources))
     for name, check in offline:
-        yield from _checked(name, check, store)
+        yield from _checked(name, check, project)
         yield from kafka.findings(wait=False)
-    reached = yield from _redis(store, kafka)
+    reached = yield from _redis(project, kafka)
     yield from kafka.findings(wait=True)
     if reached and not kafka.failed:
-        yield from _checked("stream", _stream, store)
+        yield from _checked("stream", _stream, project)
 
 
-def _redis(store: FeatureStore, kafka: _Beside) -> Generator[Finding, None, bool]:
+def _redis(project: Project, kafka: _Beside) -> Generator[Finding, None, bool]:
     """The checks of what Redis holds; returns whether it could be reached."""
     for name, check in _OF_REDIS:
         try:
-            yield from check(store)
+            yield from check(project)
         except FeatureStoreError as error:
             yield Finding(name, "failed", error.reason, error.hint)
             if name == "online store" or isinstance(error, (StoreConnectionError, StoreTimeoutError)):
@@ -73,9 +75,9 @@ def _redis(store: FeatureStore, kafka: _Beside) -> Generator[Finding, None, bool
     return True
 
 
-def _checked(name: str, check: _Check, store: FeatureStore) -> Iterator[Finding]:
+def _checked(name: str, check: _Check, project: Project) -> Iterator[Finding]:
     try:
-        yield from check(store)
+        yield from check(project)
     except FeatureStoreError as error:
         yield Finding(name, "failed", error.reason, error.hint)
 
@@ -83,16 +85,16 @@ def _checked(name: str, check: _Check, store: FeatureStore) -> Iterator[Finding]
 class _Beside:
     """A check that runs in a thread beside the others."""
 
-    def __init__(self, name: str, check: _Check, store: FeatureStore) -> None:
+    def __init__(self, name: str, check: _Check, project: Project) -> None:
         self.failed = False  # whether what it asks could not be reached
         self._found: list[Finding] = []
         self._shown = 0
-        self._thread = threading.Thread(target=self._run, args=(name, check, store), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(name, check, project), daemon=True)
         self._thread.start()
 
-    def _run(self, name: str, check: _Check, store: FeatureStore) -> None:
+    def _run(self, name: str, check: _Check, project: Project) -> None:
         try:
-            self._found.extend(check(store))
+            self._found.extend(check(project))
         except FeatureStoreError as error:
             self.failed = True
             self._found.append(Finding(name, "failed", error.reason, error.hint))
@@ -106,8 +108,8 @@ class _Beside:
             self._shown = len(self._found)
 
 
-def _definitions(store: FeatureStore) -> Iterator[Finding]:
-    found = store.definitions
+def _definitions(project: Project) -> Iterator[Finding]:
+    found = project.definitions
     counts = {
         "view": len(found.feature_views),
         "stream view": len(found.stream_feature_views),
@@ -115,16 +117,16 @@ def _definitions(store: FeatureStore) -> Iterator[Finding]:
         "service": len(found.feature_services),
     }
     defined = ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
-    yield Finding("definitions", "ok", f"{defined} in {store.config.folder}")
+    yield Finding("definitions", "ok", f"{defined} in {project.config.folder}")
 
 
-def _registry(store: FeatureStore) -> Iterator[Finding]:
-    newest = store.registry.latest()
+def _registry(project: Project) -> Iterator[Finding]:
+    newest = project.registry.latest()
     if newest is None:
         yield Finding("registry", "warning", "nothing is applied yet", "run `feature-store apply`")
         return
     about = f"version {newest.version}, applied {newest.applied_at:%Y-%m-%d %H:%M} UTC by {newest.author}"
-    changes = store.plan(check_sources=False)  # `sources` has them
+    changes = plan(project, check_sources=False)  # `sources` has them
     if changes.is_empty:
         yield Finding("registry", "ok", about)
     else:
@@ -132,131 +134,131 @@ def _registry(store: FeatureStore) -> Iterator[Finding]:
         yield Finding("registry", "warning", about, "see `feature-store plan`")
 
 
-def _sources(store: FeatureStore) -> Iterator[Finding]:
+def _sources(project: Project) -> Iterator[Finding]:
     with extra("local", "doctor"):
         from feature_store.arrow.sources import parquet_rows
 
-    for view in store.definitions.feature_views.values():
+    for view in project.definitions.feature_views.values():
         if view.source is None:
             continue
         try:
-            rows = parquet_rows(view.source, view, store.config.folder)
+            rows = parquet_rows(view.source, view, project.config.folder)
         except FeatureStoreError as error:
             yield Finding("sources", "failed", f"{view.name}: {error.reason}", error.hint)
         else:
             yield Finding("sources", "ok", f"{view.name}: {counted(rows.total or 0, 'row')} in {view.source.name}")
 
 
-def _kafka(store: FeatureStore) -> Iterator[Finding]:
-    topics = _topics(store)
-    if not topics and not store.config.kafka:
+def _kafka(project: Project) -> Iterator[Finding]:
+    topics = _topics(project)
+    if not topics and not project.config.kafka:
         return
-    if "bootstrap.servers" not in store.config.kafka:
-        hint = "say `kafka: {bootstrap.servers: …}` in feature_store.yaml"
+    if "bootstrap.servers" not in project.config.kafka:
+        hint = "set kafka.bootstrap.servers in feature_store.yaml"
         yield Finding("kafka", "failed", f"nothing says where it is, and {_readers(topics)} need it", hint)
         return
     with extra("kafka", "doctor"):
         from feature_store.streaming.kafka import Topics
 
-    servers = redacted(str(store.config.kafka["bootstrap.servers"]))
+    servers = redacted(str(project.config.kafka["bootstrap.servers"]))
     try:
-        partitions = Topics(store.config.kafka, _KAFKA_S).partitions(topics)
+        partitions = Topics(project.config.kafka, _KAFKA_S).partitions(topics)
     except StreamError as error:
         raise StreamError(f"Kafka at {servers}", got=error.got, hint=error.hint) from error
     yield Finding("kafka", "ok", f"{servers} answers")
     yield from checks.of_topics(topics, partitions)
 
 
-def _server(store: FeatureStore) -> Iterator[Finding]:
-    yield from checks.of_server(store.online.info(), store.online.shown_url, store.online.ping_us())
-    yield from checks.of_clock(time.time_ns() // 1000 - store.online.now_us())
+def _server(project: Project) -> Iterator[Finding]:
+    yield from checks.of_server(project.online.info(), project.online.shown_url, project.online.ping_us())
+    yield from checks.of_clock(time.time_ns() // 1000 - project.online.now_us())
 
 
-def _memory(store: FeatureStore) -> Iterator[Finding]:
-    yield from checks.of_memory(store.online.info(), expire_keys=store.config.online_store.expire_keys)
+def _memory(project: Project) -> Iterator[Finding]:
+    yield from checks.of_memory(project.online.info(), expire_keys=project.config.online_store.expire_keys)
 
 
-def _persistence(store: FeatureStore) -> Iterator[Finding]:
-    append_only, save = store.online.config("appendonly"), store.online.config("save")
-    yield from checks.of_persistence(store.online.info(), append_only, save)
+def _persistence(project: Project) -> Iterator[Finding]:
+    append_only, save = project.online.config("appendonly"), project.online.config("save")
+    yield from checks.of_persistence(project.online.info(), append_only, save)
 
 
-def _serving_plan(store: FeatureStore) -> Iterator[Finding]:
-    published, newest = store.online.require_published().plan, store.registry.latest()
+def _serving_plan(project: Project) -> Iterator[Finding]:
+    published, newest = project.online.require_published().plan, project.registry.latest()
     target = None
-    refuse_other_registry(published, store.registry)
+    refuse_other_registry(published, project.registry)
     if newest is not None:
         target = compile_plan(
             newest.definitions(),
-            project=store.project,
+            project=project.name,
             version=newest.version,
             previous=published,
-            registry=store.registry.id(),
-            buckets=store.config.online_store.buckets,
-            expire_keys=store.config.online_store.expire_keys,
+            registry=project.registry.id(),
+            buckets=project.config.online_store.buckets,
+            expire_keys=project.config.online_store.expire_keys,
         )
     yield from checks.of_plan(published, target)
 
 
-def _rows(store: FeatureStore) -> Iterator[Finding]:
-    published = store.online.published()
+def _rows(project: Project) -> Iterator[Finding]:
+    published = project.online.published()
     if published is not None:
-        yield from checks.of_rows(store.online.statistics(), [tiles.view for tiles in published.plan.tiles])
+        yield from checks.of_rows(project.online.statistics(), [tiles.view for tiles in published.plan.tiles])
 
 
-def _freshness(store: FeatureStore) -> Iterator[Finding]:
-    newest = store.registry.latest()
-    if store.online.published() is None or newest is None:
+def _freshness(project: Project) -> Iterator[Finding]:
+    newest = project.registry.latest()
+    if project.online.published() is None or newest is None:
         return
-    yield from checks.of_freshness(store.freshness())
+    yield from checks.of_freshness(freshness_of(project))
     for view in newest.served_definitions().stored_views:
-        keys = store.online.sample_keys(view.name, _SAMPLED)
+        keys = project.online.sample_keys(view.name, _SAMPLED)
         if keys:
-            yield _of_values(store, view, keys)
+            yield _of_values(project, view, keys)
 
 
 def _of_values(
-    store: FeatureStore, view: FeatureView | StreamFeatureView, keys: Sequence[tuple[int | str, ...]]
+    project: Project, view: FeatureView | StreamFeatureView, keys: Sequence[tuple[int | str, ...]]
 ) -> Finding:
     """What a request for entities that are stored gets now."""
     rows = {name: list(values) for name, values in zip(view.join_keys, zip(*keys, strict=True), strict=True)}
-    (statuses,) = store.client.get_online_features([f"{view.name}:{view.fields[0].name}"], rows).status.values()
+    (statuses,) = project.client.get_online_features([f"{view.name}:{view.fields[0].name}"], rows).status.values()
     counts = Counter(statuses)
     ttl = None if isinstance(view, StreamFeatureView) else view.ttl
     return checks.of_values(view.name, ttl, len(keys), counts[Status.EXPIRED], counts[Status.MISSING])
 
 
-def _fences(store: FeatureStore) -> Iterator[Finding]:
+def _fences(project: Project) -> Iterator[Finding]:
     """Whether the fences of stream views are those that their tiles were merged under."""
-    published = store.online.published()
+    published = project.online.published()
     tiles = published.plan.tiles if published is not None else ()
     if tiles:
-        lost = {one.view: store.online.lost_fences(one) for one in tiles}
+        lost = {one.view: project.online.lost_fences(one) for one in tiles}
         yield from checks.of_fences(lost, [one.view for one in tiles if not one.mark])
 
 
-def _stream(store: FeatureStore) -> Iterator[Finding]:
+def _stream(project: Project) -> Iterator[Finding]:
     """How far each stream view is behind, by its fences. What is missing for that, other checks tell."""
-    published = store.online.published()
-    if published is None or not published.plan.tiles or "bootstrap.servers" not in store.config.kafka:
+    published = project.online.published()
+    if published is None or not published.plan.tiles or "bootstrap.servers" not in project.config.kafka:
         return
     with extra("kafka", "doctor"):
         from feature_store.streaming.fences import Fences
         from feature_store.streaming.kafka import Topics
         from feature_store.streaming.routes import refusal_of
 
-    topics = Topics(store.config.kafka, _KAFKA_S)
+    topics = Topics(project.config.kafka, _KAFKA_S)
     there = topics.partitions({tiles.topic for tiles in published.plan.tiles})
     ranges = topics.ranges([(topic, number) for topic, numbers in there.items() for number in numbers])
     ids = topics.ids(sorted(there))
     for tiles in published.plan.tiles:
-        refusal = refusal_of(store.online, tiles, ids.get(tiles.topic, ""))
+        refusal = refusal_of(project.online, tiles, ids.get(tiles.topic, ""))
         if isinstance(refusal, TopicReplacedError):
             yield Finding("stream", "failed", refusal.reason, refusal.hint)
         if refusal is not None:
             continue
         partitions = [(tiles.topic, number) for number in there.get(tiles.topic, ())]
-        with store.online.tile_writer(tiles.view) as writer:
+        with project.online.tile_writer(tiles.view) as writer:
             fences = Fences(writer.fences(), [f"{topic}:{number}" for topic, number in partitions])
         if partitions:
             yield checks.of_lag(tiles.view, *_lag(fences.start, partitions, ranges))
@@ -276,10 +278,10 @@ def _lag(
     return behind, lost
 
 
-def _topics(store: FeatureStore) -> dict[str, list[str]]:
+def _topics(project: Project) -> dict[str, list[str]]:
     """The topics of the stream views in the folder, with the views."""
     topics: dict[str, list[str]] = {}
-    for view in store.definitions.stream_feature_views.values():
+    for view in project.definitions.stream_feature_views.values():
         topics.setdefault(view.source.topic, []).append(view.name)
     return topics
 
@@ -288,7 +290,7 @@ def _readers(topics: dict[str, list[str]]) -> str:
     return ", ".join(view for views in topics.values() for view in views)
 
 
-_Check = Callable[["FeatureStore"], "Iterator[Finding]"]
+_Check = Callable[["Project"], "Iterator[Finding]"]
 # Each needs the first of them to succeed.
 _OF_REDIS: tuple[tuple[str, _Check], ...] = (
     ("online store", _server),

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.pruned import columns_of
 from feature_store.errors import OnlineStoreError
+from feature_store.monitoring.freshness import freshness_of
 from feature_store.monitoring.score import Evidence, FeatureEvidence, ServiceEvidence, ViewEvidence
+from feature_store.project.applying import models
 from feature_store.pruning.importance import Importances
 from feature_store.pruning.labels import classify
 from feature_store.pruning.plan import PrunePlan
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.field import Field
     from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.project.store import FeatureStore
+    from feature_store.project.context import Project
     from feature_store.registry.store import KeptReport, PruneRecord, Version
 
 # A tag of one of these names says whether something is personal; and of this, that it should be used no more.
@@ -33,24 +35,24 @@ PRIVACY_TAGS, DEPRECATED_TAG = ("pii", "privacy"), "deprecated"
 _NO = ("no", "false", "0", "none", "public")
 
 
-def evidence_of(store: FeatureStore) -> Evidence:
+def evidence_of(project: Project) -> Evidence:
     """What is known now.
 
     Raises:
         NotFoundError: nothing is applied.
         RegistryError: the registry cannot be read.
     """
-    definitions, versions = store.applied(), store.registry.history()[::-1]
-    stale = _stale(store)
+    definitions, versions = project.applied(), project.registry.history()[::-1]
+    stale = _stale(project)
     return Evidence(
         at=datetime.now(UTC),
         features=tuple(_features(definitions)),
         views=tuple(_view(view, stale) for view in definitions.stored_views),
-        services=tuple(_services(store, definitions)),
-        tested_code=_tested_code(definitions, store.config.folder),
+        services=tuple(_services(project, definitions)),
+        tested_code=_tested_code(definitions, project.config.folder),
         versions=len(versions),
         added_features=_added_features(versions),
-        quarantined=sum(1 for _ in (store.config.state_folder / "quarantine").glob("**/*.parquet")),
+        quarantined=sum(1 for _ in (project.folders.quarantine).glob("**/*.parquet")),
     )
 
 
@@ -98,20 +100,20 @@ def _privacy(tags: Mapping[str, str]) -> str:
     return next((tags[tag].lower() or "yes" for tag in PRIVACY_TAGS if tag in tags), "")
 
 
-def _stale(store: FeatureStore) -> dict[str, bool] | None:
+def _stale(project: Project) -> dict[str, bool] | None:
     """Which views are older than they declare; None where the online store cannot be asked."""
     try:
-        return {view.view: view.is_breached for view in store.freshness().views}
+        return {view.view: view.is_breached for view in freshness_of(project).views}
     except OnlineStoreError:
         return None
 
 
-def _services(store: FeatureStore, definitions: DefinitionSet) -> Iterator[ServiceEvidence]:
-    lineage = lineage_of(definitions, store.models())
-    skews = store.registry.reports("skew")
+def _services(project: Project, definitions: DefinitionSet) -> Iterator[ServiceEvidence]:
+    lineage = lineage_of(definitions, models(project))
+    skews = project.registry.reports("skew")
     for service in definitions.feature_services.values():
-        importances = store.registry.prune_records("importances", service.name)
-        plans = store.registry.prune_records("plan", service.name)
+        importances = project.registry.prune_records("importances", service.name)
+        plans = project.registry.prune_records("plan", service.name)
         yield _service(
             definitions,
             service.name,

@@ -18,6 +18,7 @@ from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.pruned import columns_of, pruned, pruning_of, service_digest
 from feature_store.errors import ConflictError, NotFoundError, RefusedError, did_you_mean, extra
+from feature_store.project.applying import prune
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import Importances, checked
 from feature_store.pruning.plan import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Answer, Stage
     from feature_store.project.applying import Applied
-    from feature_store.project.store import FeatureStore
+    from feature_store.project.context import InProject
     from feature_store.pruning.accounts import FeatureAccount
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
@@ -57,11 +58,11 @@ class Pruner:
     """Prunes the services of a project.
 
     Args:
-        store: the project's.
+        store: the project's FeatureStore.
     """
 
-    def __init__(self, store: FeatureStore) -> None:
-        self._store = store
+    def __init__(self, store: InProject) -> None:
+        self._project = store.context
 
     # -- importances --------------------------------------------------------------------------------------------
 
@@ -72,14 +73,14 @@ class Pruner:
             NotFoundError: there is no such service.
             DataError: they are not one good importance for each of its features; it names all that are wrong.
         """
-        definitions = self._store.applied()
+        definitions = self._project.applied()
         by_reference = {f"{view}:{feature}": name for name, view, feature in columns_of(definitions, service)}
         named = tuple(
             replace(item, feature=by_reference.get(item.feature, item.feature)) for item in importances.features
         )
         found = checked(replace(importances, features=named), list(by_reference.values()))
         document = found.to_json()
-        self._store.registry.keep_prune_record(
+        self._project.registry.keep_prune_record(
             "importances",
             service,
             hashlib.sha256(service.encode() + document).hexdigest()[:12],
@@ -90,7 +91,7 @@ class Pruner:
 
     def importances(self, service: str) -> Importances | None:
         """The newest of a service, or None."""
-        records = self._store.registry.prune_records("importances", service)
+        records = self._project.registry.prune_records("importances", service)
         return Importances.from_json(records[0].document) if records else None
 
     def parts(self, service: str, training: Training) -> tuple[Dataset, Dataset]:
@@ -101,7 +102,7 @@ class Pruner:
         """
         from feature_store.pruning.dataset import from_table
 
-        definitions: DefinitionSet = self._store.applied()
+        definitions: DefinitionSet = self._project.applied()
         columns = columns_of(definitions, service)
         data = from_table(
             training.path,
@@ -166,7 +167,7 @@ class Pruner:
             DataError: importances are not of the features that it serves now.
             RequestError: nothing fits in the budget.
         """
-        definitions = self._store.applied()
+        definitions = self._project.applied()
         model = self.costs(service, request)
         found = self._importances(service) if importances is None else self.import_importances(service, importances)
         plan = make_plan(definitions, model, found, budget, request, required=required)
@@ -180,7 +181,7 @@ class Pruner:
             NotFoundError: there is no such service.
             RequestError: the request does not say how many of an entity.
         """
-        return cost_model(self._store.applied(), service, request, project=self._store.project)
+        return cost_model(self._project.applied(), service, request, project=self._project.name)
 
     def latency(self, service: str, request: Mapping[str, int], *, repeats: int = 100) -> Latency:
         """How long requests of a service take here, at their 99th percentile: measured with entities that are stored,
@@ -192,7 +193,7 @@ class Pruner:
         """
         from feature_store.pruning.latency import Timed, fit_latency
 
-        definitions = self._store.applied()
+        definitions = self._project.applied()
         columns = columns_of(definitions, service)
         asked: list[tuple[str | list[str], list[str]]] = [(service, [name for name, _, _ in columns])]
         for view in definitions.stored_views_of(service):
@@ -230,7 +231,7 @@ class Pruner:
         """
         from feature_store.pruning.footprint import Counted, footprint
 
-        online, client = self._store.online, self._store.client
+        online, client = self._project.online, self._project.client
 
         def ask(rows: Mapping[str, Any]) -> int:
             response = client.get_online_features(service, rows, now=now)
@@ -253,24 +254,24 @@ class Pruner:
 
     def _redis_bytes(self, service: str) -> int:
         """Of all that the service reads."""
-        plan, read = self._store.online.require_published().plan, set()
-        for view in pruned(self._store.applied()).stored_views_of(service):
+        plan, read = self._project.online.require_published().plan, set()
+        for view in pruned(self._project.applied()).stored_views_of(service):
             read.add(view.name if plan.tiles_of(view.name) is not None else plan.group_of(view.name).name)
-        return sum(found["bytes"] for name, found in self._store.online.statistics().items() if name in read)
+        return sum(found["bytes"] for name, found in self._project.online.statistics().items() if name in read)
 
     def _timed(self, features: str | list[str], rows: Mapping[str, Any]) -> float:
         """Milliseconds of one request."""
         begun = time.perf_counter()
-        self._store.client.get_online_features(features, rows).to_numpy()
+        self._project.client.get_online_features(features, rows).to_numpy()
         return (time.perf_counter() - begun) * 1e3
 
     def _rows(self, service: str, counts: Mapping[str, int]) -> dict[str, Any]:
         """A request of so many distinct entities, of those that are stored; request fields are zero or empty."""
-        definitions = self._store.applied()
+        definitions = self._project.applied()
         rows: dict[str, Any] = {}
         for view in definitions.stored_views_of(service):
             most = max(counts[entity.name] for entity in view.entities)
-            found = self._store.online.sample_keys(view.name, most)
+            found = self._project.online.sample_keys(view.name, most)
             if not found:
                 raise NotFoundError(f"latency of {service}", expected=f"stored entities of {view.name}", got="none")
             for entity, values in zip(view.entities, zip(*found, strict=True), strict=True):
@@ -290,12 +291,12 @@ class Pruner:
         """
         from feature_store.pruning.frontier import frontier
 
-        pinned = policy_pins(self._store.applied(), model := self.costs(plan.service, plan.request))
+        pinned = policy_pins(self._project.applied(), model := self.costs(plan.service, plan.request))
         return frontier(model, self._importances(plan.service).by_name(), required=pinned)
 
     def plans(self, service: str | None = None) -> list[PrunePlan]:
         """The plans that are kept, the newest first."""
-        return [PrunePlan.from_json(one.document) for one in self._store.registry.prune_records("plan", service)]
+        return [PrunePlan.from_json(one.document) for one in self._project.registry.prune_records("plan", service)]
 
     def find(self, plan: str) -> PrunePlan:
         """A plan by its id, or by what its id begins with.
@@ -391,7 +392,7 @@ class Pruner:
                 hint="`feature-store prune verify`; or say --unverified",
             )
         self._refuse_changed(plan)
-        definitions, model = self._store.applied(), self.costs(plan.service, plan.request)
+        definitions, model = self._project.applied(), self.costs(plan.service, plan.request)
         importances = self._importances(plan.service)
         pruning = pruning_of(
             definitions,
@@ -402,7 +403,7 @@ class Pruner:
             answer=answer,
             read_order=read_order(definitions, model, importances, plan.kept),
         )
-        return self._store.prune(plan.service, pruning)
+        return prune(self._project, plan.service, pruning)
 
     def rollback(self, service: str) -> Applied:
         """Serve all features of a service again; what was dropped is filled before any reader sees it.
@@ -410,7 +411,7 @@ class Pruner:
         Raises:
             NotFoundError: nothing is pruned of it.
         """
-        return self._store.prune(service, None)
+        return prune(self._project, service, None)
 
     def accounts(
         self, service: str, request: Mapping[str, int], *, redis: bool = True, timed: bool = False
@@ -427,8 +428,8 @@ class Pruner:
         """
         from feature_store.pruning.accounts import accounts_of
 
-        definitions, model = self._store.applied(), self.costs(service, request)
-        rows = {name: about["rows"] for name, about in self._store.online.statistics().items()} if redis else None
+        definitions, model = self._project.applied(), self.costs(service, request)
+        rows = {name: about["rows"] for name, about in self._project.online.statistics().items()} if redis else None
         return accounts_of(
             definitions,
             model,
@@ -443,8 +444,8 @@ class Pruner:
     def _daily_rows(self, definitions: DefinitionSet, service: str, stored: Mapping[str, int]) -> dict[str, float]:
         """Of each view of which that is known, how many rows are materialized a day: what its source had of the last
         weeks; of a view with aggregations each stored entity's row, once a day."""
-        plan, found = self._store.online.require_published().plan, {}
-        finished = self._store.online.finished_intervals()
+        plan, found = self._project.online.require_published().plan, {}
+        finished = self._project.online.finished_intervals()
         for view in pruned(definitions).stored_views_of(service):
             if not isinstance(view, FeatureView) or view.source is None:
                 continue
@@ -453,7 +454,7 @@ class Pruner:
                 found[view.name] = float(stored.get(group.name, 0))
             elif intervals := finished[view.name]:
                 end_us = intervals[-1][1]
-                source = parquet_rows(view.source, view, self._store.config.folder)
+                source = parquet_rows(view.source, view, self._project.folders.source)
                 count = source.count_between(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
                 found |= {} if count is None else {view.name: count / _RECENT_DAYS}
         return found
@@ -461,10 +462,10 @@ class Pruner:
     def _decode_ns(self, service: str, request: Mapping[str, int]) -> dict[str, int]:
         """Of each feature that is served, the nanoseconds to make a matrix of it alone: the median of some requests."""
         rows, found = self._rows(service, request), {}
-        for name, view, feature in columns_of(pruned(self._store.applied()), service):
+        for name, view, feature in columns_of(pruned(self._project.applied()), service):
             times = []
             for _ in range(_DECODES):
-                response = self._store.client.get_online_features([f"{view}:{feature}"], rows)
+                response = self._project.client.get_online_features([f"{view}:{feature}"], rows)
                 begun = time.perf_counter_ns()
                 response.to_numpy()
                 times.append(time.perf_counter_ns() - begun)
@@ -474,17 +475,17 @@ class Pruner:
     # -- small parts --------------------------------------------------------------------------------------------
 
     def _keep(self, plan: PrunePlan) -> None:
-        self._store.registry.keep_prune_record("plan", plan.service, plan.id, plan.to_json(), current_author())
+        self._project.registry.keep_prune_record("plan", plan.service, plan.id, plan.to_json(), current_author())
 
     def _importances(self, service: str) -> Importances:
         found = self.importances(service)
         if found is None:
             hint = "`feature-store prune import` or `prune measure`"
             raise NotFoundError(f"service {service}", expected="importances of its features", got="none", hint=hint)
-        return checked(found, [name for name, _, _ in columns_of(self._store.applied(), service)])
+        return checked(found, [name for name, _, _ in columns_of(self._project.applied(), service)])
 
     def _refuse_changed(self, plan: PrunePlan) -> None:
-        found = service_digest(self._store.applied(), plan.service)
+        found = service_digest(self._project.applied(), plan.service)
         if found != plan.bound_to:
             raise ConflictError(
                 f"prune plan {plan.id} of service {plan.service}",

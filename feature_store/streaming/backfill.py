@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.report import Report
-    from feature_store.online.store import OnlineStore
+    from feature_store.project.context import Project
     from feature_store.registry.serving_plan import TilesPlan
     from feature_store.streaming.kafka import Partition
 
@@ -110,28 +110,17 @@ class Backfill:
     """Fills a generation.
 
     Args:
+        project: the project. Without Kafka settings, there is no stream to catch up with.
         view: the stream view.
-        online: the online store.
-        source_folder: what the history's path is relative to.
-        kafka: the client's settings; empty: there is no stream.
-        state_folder: where files go: bad rows, and a lock.
-        allow_gap: go on when Kafka may have lost messages of after the history's end.
-        report: is told of the progress.
+        allow_gap: go on when Kafka may have lost messages from after the history's end.
+        report: gets the progress.
     """
 
     def __init__(
-        self,
-        view: StreamFeatureView,
-        *,
-        online: OnlineStore,
-        source_folder: Path,
-        kafka: Mapping[str, str | int | float | bool],
-        state_folder: Path,
-        allow_gap: bool = False,
-        report: Report | None = None,
+        self, project: Project, view: StreamFeatureView, *, allow_gap: bool = False, report: Report | None = None
     ) -> None:
-        self._view, self._online, self._folder, self._kafka = view, online, source_folder, kafka
-        self._state, self._allow_gap, self._report = state_folder, allow_gap, report or Silent()
+        self._view, self._online, self._folders = view, project.online, project.folders
+        self._kafka, self._allow_gap, self._report = project.config.kafka, allow_gap, report or Silent()
 
     def run(self, until_us: int | None) -> Filled:
         """Fill a new generation, of the history before a time and the stream from then on, and serve it.
@@ -175,7 +164,7 @@ class Backfill:
         started = time.perf_counter()
         rows = events = 0
         with self._locked():
-            quarantine = Quarantine(self._state / "quarantine", self._state / "backfill", self._view.name)
+            quarantine = Quarantine(self._folders.quarantine, self._folders.work("backfill"), self._view.name)
             topic_id = Topics(self._kafka).ids([tiles.topic]).get(tiles.topic, "") if self._kafka else ""
             if refusal_of(self._online, tiles, topic_id) is not None:
                 self._online.begin_tiles_anew(tiles)
@@ -197,7 +186,7 @@ class Backfill:
         """Merge the rows of the history; returns how many there are."""
         assert self._view.history is not None
         start_us = max(until_us - tiles.windows.longest_us, EARLIEST_EVENT_US)
-        about = repr([fingerprint(self._view.history, self._folder), start_us, until_us])
+        about = repr([fingerprint(self._view.history, self._folders.source), start_us, until_us])
         name = f"{HISTORY}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
         self._drop_unless_begun(tiles, name)
         while True:
@@ -244,7 +233,7 @@ class Backfill:
             where = f"KafkaSource({self._view.source.name!r}).history"
             hint = "leave --until out to fill the view from the topic alone, or give the source a history"
             raise DefinitionError(where, expected="the events on disk", got="none", hint=hint)
-        return parquet_rows(self._view.history, self._view, self._folder)
+        return parquet_rows(self._view.history, self._view, self._folders.source)
 
     def _events(self, rows: pa.RecordBatch, types: Mapping[str, DType]) -> Iterator[tuple[EventBatch, Any]]:
         """Checked rows as events, a batch at a time, and their places in the history."""
@@ -366,7 +355,7 @@ class Backfill:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """For one process at a time: the second finds the work done."""
-        folder = private_folder(self._state / "backfill")
+        folder = private_folder(self._folders.work("backfill"))
         with private_file(folder / f"{self._view.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

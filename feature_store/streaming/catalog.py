@@ -1,79 +1,48 @@
-"""What is to be streamed: the stream views of the published plan, with the sources that the registry knows them by."""
+"""The stream views that the published plan serves, with their sources as the registry has them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from feature_store.errors import NotFoundError
-from feature_store.online.store import OnlineStore
 from feature_store.registry.identity import refuse_other_registry
-from feature_store.registry.store import Registry
-from feature_store.streaming.dead_letters import dead_letter_topic
 from feature_store.streaming.routes import StreamedView, writer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.online.tile_writer import TileWriter
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that a worker has to know; sent to its process.
-
-    Attributes:
-        project: the project's name.
-        online_url, timeout_s: the online store.
-        registry_url: the registry.
-        kafka: the client's settings.
-        views: which stream views; None: all that are served, now and later.
-        dead_letters: the topic of what cannot be merged; `{topic}` stands for where it came from.
-    """
-
-    project: str
-    online_url: str
-    timeout_s: float
-    registry_url: str
-    kafka: Mapping[str, str | int | float | bool]
-    views: tuple[str, ...] | None
-    dead_letters: str
-
-    @property
-    def group(self) -> str:
-        """The consumer group. Members of a group share its partitions, so all of them stream the same views."""
-        return "-".join(["feature-store", self.project, *sorted(self.views or ())])
-
-    def dead_letters_of(self, topic: str) -> str:
-        """Where what cannot be merged of a topic goes."""
-        return dead_letter_topic(self.dead_letters, topic)
+    from feature_store.streaming.subscription import Subscription
 
 
 class Catalog:
-    """Finds out what is to be streamed.
+    """The stream views to stream.
 
     Args:
-        setup: of the project.
+        subscription: which views, of which project.
+
+    Attributes:
+        online: the project's online store.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self.online = OnlineStore(setup.online_url, setup.project, timeout_s=setup.timeout_s)
-        self._registry = Registry(setup.registry_url, setup.project)
+    def __init__(self, subscription: Subscription) -> None:
+        self._wanted = subscription.views
+        self.online = subscription.project.open_online()
+        self._registry = subscription.project.open_registry()
         self._known: tuple[int, dict[str, StreamFeatureView]] | None = None
 
     def views(self) -> list[StreamedView]:
-        """What the published plan serves.
+        """The views as the published plan serves them now.
 
         Raises:
-            NotFoundError: a view that is asked for is not served, or there is none.
-            ConflictError: another registry has published the plan.
-            NotPublishedError, StoreConnectionError, StoreTimeoutError, RegistryError: as their names say.
+            NotFoundError: a view of the subscription is not served, or no stream view is.
+            ConflictError: another registry published the plan.
+            NotPublishedError: no plan is published.
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+            RegistryError: the registry cannot be read.
         """
         plan = self.online.require_published().plan
         served = {tiles.view: tiles for tiles in plan.tiles}
-        wanted = self._setup.views if self._setup.views is not None else tuple(served)
+        wanted = self._wanted if self._wanted is not None else tuple(served)
         for name in wanted or ("stream",):
             if name not in served:
                 known = ", ".join(served) or "none is applied"
@@ -85,11 +54,11 @@ class Catalog:
         return [StreamedView(served[name], definitions[name].source) for name in wanted]
 
     def writer(self, view: StreamedView) -> TileWriter:
-        """A writer of a view's tiles, as `views` found them.
+        """A writer of a view's tiles, under the plan that `views` read.
 
         Raises:
             StaleWriteError: another plan was published meanwhile.
-            StoreConnectionError, StoreTimeoutError: as their names say.
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
         """
         return writer_of(self.online, view)
 

@@ -14,28 +14,28 @@ from feature_store.streaming.routes import refusal_of
 
 if TYPE_CHECKING:
     from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
     from feature_store.streaming.routes import StreamedView
+    from feature_store.streaming.subscription import Subscription
 
 
 class Goals:
     """The ends of all partitions, as they are when this is made.
 
     Args:
-        setup: of the project.
+        subscription: which views to stream, of which project.
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
         StreamError: Kafka cannot be reached.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._catalog = Catalog(setup)
+    def __init__(self, subscription: Subscription) -> None:
+        self._catalog = Catalog(subscription)
         topics = {view.source.topic for view in self._catalog.views()}
-        kafka = Topics(setup.kafka)
+        kafka = Topics(subscription.kafka)
         found, self._ids = kafka.partitions(topics), kafka.ids(sorted(topics))
-        consumer = PartitionConsumer(setup.kafka)
+        consumer = PartitionConsumer(subscription.kafka)
         try:
             partitions: list[Partition] = [(topic, number) for topic, numbers in found.items() for number in numbers]
             ranges = {partition: consumer.range(partition) for partition in partitions}

@@ -76,7 +76,7 @@ class Status:
         trouble: what keeps a worker from going on; empty: nothing.
         restarts: workers that died and were started again.
         stopped: views that are not streamed, and why.
-        evicted: keys that Redis dropped for want of memory meanwhile, of whomever.
+        evicted: keys that Redis evicted for lack of memory meanwhile, of whomever.
     """
 
     views: dict[str, ViewCounts] = field(default_factory=dict)

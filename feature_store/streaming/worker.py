@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
     from feature_store.streaming.routes import StreamedView
+    from feature_store.streaming.subscription import Subscription
 
 # Messages of a batch at most: more need hardly fewer merges an event, and each batch is held twice.
 BATCH = 5_000
@@ -83,19 +83,19 @@ class Worker:
     """One member of a consumer group.
 
     Args:
-        setup: of the project.
+        subscription: which views to stream, of which project.
         stopped: whether to finish.
         tell: is told the status, a few times a second and at the end.
     """
 
-    def __init__(self, setup: Setup, stopped: Callable[[], bool], tell: Callable[[Status], None]) -> None:
-        self._setup, self._stopped, self._tell = setup, stopped, tell
+    def __init__(self, subscription: Subscription, stopped: Callable[[], bool], tell: Callable[[Status], None]) -> None:
+        self._subscription, self._stopped, self._tell = subscription, stopped, tell
         self._status = Status()
-        self._catalog = Catalog(setup)
+        self._catalog = Catalog(subscription)
         self._topics: Topics | None = None
         self._ids: dict[str, str] = {}
         self._evicted: int | None = None
-        self._letters = DeadLetters(setup.kafka, setup.dead_letters, stopped)
+        self._letters = DeadLetters(subscription.kafka, subscription.project.dead_letters, stopped)
         self._consumer: GroupConsumer | None = None
         self._open: _Open | None = None
         self._read_at = self._moved_at = self._committed_at = self._told_at = time.monotonic()
@@ -149,7 +149,7 @@ class Worker:
         views = self._intact(served)
         topics = sorted({view.source.topic for view in views})
         if self._consumer is None:
-            self._consumer = GroupConsumer(self._setup.kafka, self._setup.group, topics, self._hand_over)
+            self._consumer = GroupConsumer(self._subscription.kafka, self._subscription.group, topics, self._hand_over)
         elif self._consumer.topics != topics:
             self._consumer.subscribe(topics)
         self._open = _Open(
@@ -176,7 +176,7 @@ class Worker:
 
     def _ids_of(self, served: list[StreamedView]) -> dict[str, str]:
         if self._topics is None:
-            self._topics = Topics(self._setup.kafka)
+            self._topics = Topics(self._subscription.kafka)
         return self._topics.ids(sorted({view.source.topic for view in served}))
 
     def _hand_over(self) -> None:
@@ -201,7 +201,7 @@ class Worker:
             _LOG.warning("far behind in the stream, and read for beside the others until caught up: %s", names)
             routes = routes_of(self._catalog.online, (view for view in opened.views if view.tiles.view in far))
             replayed = Pipeline(routes, self._letters, self._status, lettered=pipeline.fronts())
-            opened.behind = Replay(self._setup.kafka, replayed, far)
+            opened.behind = Replay(self._subscription.kafka, replayed, far)
 
     # -- when something is not as expected ----------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class Worker:
         if seen is not None and self._evicted > seen:
             self._status.evicted += self._evicted - seen
             _LOG.error(
-                "Redis dropped %d keys for want of memory: what they held is missing. Set maxmemory-policy noeviction, "
+                "Redis evicted %d keys for lack of memory: what they held is missing. Set maxmemory-policy noeviction, "
                 "give it memory, then materialize and backfill again",
                 self._evicted - seen,
             )

@@ -13,7 +13,7 @@ import multiprocessing.connection
 import signal
 import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import feature_store.errors
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Described
+    from feature_store.streaming.subscription import Subscription
 
 # Spawned, not forked: the Kafka client has threads, which a fork would leave behind.
 _PROCESSES = multiprocessing.get_context("spawn")
@@ -57,7 +57,7 @@ class Workers:
     """Streams with some worker processes.
 
     Args:
-        setup: of the project.
+        subscription: which views to stream, of which project.
         count: how many.
 
     Raises:
@@ -65,14 +65,14 @@ class Workers:
         StreamError: Kafka cannot be reached, or lacks a topic.
     """
 
-    def __init__(self, setup: Setup, count: int) -> None:
-        self._setup = setup
-        prepare_topics(setup)
+    def __init__(self, subscription: Subscription, count: int) -> None:
+        self._subscription = subscription
+        prepare_topics(subscription)
         self._running: list[_Running] = []
         self._ended: list[Status] = []
         self._restarts = self._died_soon = 0
         # Whoever takes a dead worker's place has its name, and so its partitions before the dead one's session ends.
-        base = setup.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
+        base = subscription.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
         try:
             for i in range(count):
                 self._start(f"{base}-{i}")
@@ -129,9 +129,9 @@ class Workers:
         self._running.clear()
 
     def _start(self, name: str) -> None:
-        setup = replace(self._setup, kafka={**self._setup.kafka, "group.instance.id": name})
+        subscription = self._subscription.as_member(name)
         pipe, theirs = _PROCESSES.Pipe()
-        process = _PROCESSES.Process(target=_work, args=(setup, theirs), name="feature-store worker")
+        process = _PROCESSES.Process(target=_work, args=(subscription, theirs), name="feature-store worker")
         process.start()
         theirs.close()
         self._running.append(_Running(name, process, pipe, time.monotonic(), Status()))
@@ -164,7 +164,7 @@ class Workers:
 
 
 def stream(
-    setup: Setup,
+    subscription: Subscription,
     count: int,
     *,
     stopped: Callable[[], bool],
@@ -174,7 +174,7 @@ def stream(
     """Stream until told to stop, or until all is merged that there was at the start.
 
     Args:
-        setup: of the project.
+        subscription: which views to stream, of which project.
         count: how many worker processes.
         stopped: whether to stop.
         until_caught_up: end when all is merged that Kafka had at the start.
@@ -184,8 +184,8 @@ def stream(
         FencesLostError, TopicReplacedError: a view that is to be caught up cannot be streamed; the others are.
         FeatureStoreError: as Workers.
     """
-    goals = Goals(setup) if until_caught_up else None
-    workers = Workers(setup, count)
+    goals = Goals(subscription) if until_caught_up else None
+    workers = Workers(subscription, count)
     try:
         while not stopped() and not (goals is not None and goals.are_reached()):
             workers.watch()
@@ -201,30 +201,30 @@ def stream(
     return workers.status
 
 
-def prepare_topics(setup: Setup) -> None:
+def prepare_topics(subscription: Subscription) -> None:
     """See to it that the topics are there, and those for what cannot be merged.
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
         StreamError: Kafka cannot be reached, lacks a topic, or does not permit what streaming needs.
     """
-    catalog = Catalog(setup)
+    catalog = Catalog(subscription)
     try:
         wanted = sorted({view.source.topic for view in catalog.views()})
     finally:
         catalog.close()
-    topics = Topics(setup.kafka)
+    topics = Topics(subscription.kafka)
     found = topics.partitions(wanted)
     told = topics.described(wanted)
     for topic in wanted:
         if topic not in found:
-            raise missing_topic(topic, setup.kafka)
-        topics.create(setup.dead_letters_of(topic), like=topic)
+            raise missing_topic(topic, subscription.kafka)
+        topics.create(subscription.dead_letters_of(topic), like=topic)
         _refuse_without(told.get(topic), "READ", f"topic {topic}", "its messages cannot be read")
-    letters = {setup.dead_letters_of(topic) for topic in wanted}
+    letters = {subscription.dead_letters_of(topic) for topic in wanted}
     for topic, described in topics.described(sorted(letters)).items():
         _refuse_without(described, "WRITE", f"topic {topic}", "messages that cannot be merged have no other place")
-    topics.refuse_group(str(setup.kafka.get("group.id", setup.group)))
+    topics.refuse_group(str(subscription.kafka.get("group.id", subscription.group)))
 
 
 def _refuse_without(described: Described | None, operation: str, where: str, without: str) -> None:
@@ -234,7 +234,7 @@ def _refuse_without(described: Described | None, operation: str, where: str, wit
         raise StreamError(where, problem=problem, hint=f"grant {operation} on the topic")
 
 
-def _work(setup: Setup, pipe: Connection) -> None:
+def _work(subscription: Subscription, pipe: Connection) -> None:
     """What a worker's process runs."""
     stop = False
 
@@ -255,7 +255,7 @@ def _work(setup: Setup, pipe: Connection) -> None:
             pipe.send(status)
 
     try:
-        Worker(setup, stopped, tell).run()
+        Worker(subscription, stopped, tell).run()
     except FeatureStoreError as error:
         # As text: an exception with arguments of its own does not survive the way.
         pipe.send((type(error).__name__, error.where, error.expected, error.got, error.problem, error.hint))

@@ -30,16 +30,17 @@ from feature_store.arrow.sources import reading
 from feature_store.definitions.dtypes import DType, Int32, String
 from feature_store.engines.local.join import LocalJoined
 from feature_store.errors import DataError
+from feature_store.training.basis import basis_of
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
-from feature_store.training.training_set import TrainingSet, compiled_service, label_rows, served_types
+from feature_store.training.training_set import TrainingSet, label_rows, served_types
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from feature_store.arrow.served_log import About, LogFile
-    from feature_store.engines.join import JoinEngine, Labels
-    from feature_store.training.training_set import Project
+    from feature_store.engines.join import Labels
+    from feature_store.project.context import Project
 
     Places = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -47,21 +48,21 @@ _LABEL, _RECORD = "place of label", "place of record"
 
 
 def training_set_from_log(
+    project: Project,
     log: Path,
     labels: Any,
     service: str,
     *,
-    project: Project,
-    engine: JoinEngine,
-    version: int | None,
-    take: Sequence[str],
+    version: int | None = None,
+    take: Sequence[str] = (),
 ) -> TrainingSet:
-    """See FeatureStore.training_set_from_log."""
+    """Join logged vectors to labels; see `FeatureStore.training.from_log`."""
     begun = time.perf_counter()
+    basis, engine = basis_of(project), project.engine("local")
     files = log_files(log, service, version)
-    served = served_types(compiled_service(service, project)) if version is None else None
+    served = served_types(basis.service(service)) if version is None else None
     about = one_feature_list(files, served)
-    given = engine.labels(label_rows(labels, project.folder))
+    given = engine.labels(label_rows(labels, project.folders.source))
     records = read_log(files)
     of_labels, of_records = _matched(given, records, about)
     chosen = records.take(pa.array(of_records))
@@ -72,7 +73,7 @@ def training_set_from_log(
     manifest = Manifest(
         project=about.project,
         definitions_version=about.version,
-        definitions_digest=project.version.digest if about.version == project.version.version else "",
+        definitions_digest=basis.version.digest if about.version == basis.version.version else "",
         service=service,
         features=tuple(about.features),
         engine="served log",

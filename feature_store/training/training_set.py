@@ -15,7 +15,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -30,10 +30,8 @@ from feature_store.engines.join import Join, Query, ViewJoin
 from feature_store.engines.report import Silent
 from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
-from feature_store.online.conversation import PublishedPlan
 from feature_store.online.matrix import matrix_columns
-from feature_store.online.offered import Offered
-from feature_store.registry.compile import compile_plan
+from feature_store.training.basis import basis_of
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
 from feature_store.training.matrix import to_matrix
@@ -46,36 +44,14 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.dtypes import DType
-    from feature_store.engines.join import Joined, JoinEngine
+    from feature_store.engines.join import Joined
     from feature_store.engines.report import Report
-    from feature_store.online.offered import Transform
     from feature_store.online.service import CompiledService
-    from feature_store.registry.store import Version
+    from feature_store.project.context import Project, ProjectFolders
+    from feature_store.training.basis import PruneAsOf
 
 # Comments, then a word that only a query begins with; paths hardly have a space after it.
 _SQL = re.compile(r"(?is)\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\(\s*)*(?:select|with)\s")
-
-
-class Project(NamedTuple):
-    """What a training set is made for.
-
-    Attributes:
-        name: the project's.
-        folder: what sources' paths and files in queries are relative to.
-        version: the applied definitions.
-        definitions: the same, with the prunings that the training set is made by.
-        transforms: on-demand functions by view name.
-        work: a folder for what is there only meanwhile.
-        quarantine: a folder for rows that do not fit.
-    """
-
-    name: str
-    folder: Path
-    version: Version
-    definitions: DefinitionSet
-    transforms: Mapping[str, Transform]
-    work: Path
-    quarantine: Path
 
 
 class TrainingSet:
@@ -148,39 +124,40 @@ def manifest_path(path: Path) -> Path:
 
 
 def historical_features(
+    project: Project,
     entity_df: Any,
     service: str | Sequence[str],
     *,
-    project: Project,
-    engine: JoinEngine,
-    engine_name: str,
-    timestamp_column: str,
+    engine: str | None = None,
+    timestamp_column: str = "event_timestamp",
+    prune_as_of: PruneAsOf = None,
     report: Report | None = None,
 ) -> TrainingSet:
-    """See FeatureStore.get_historical_features."""
+    """Join the features of a service to label rows; see `FeatureStore.get_historical_features`."""
     begun = time.perf_counter()
-    definitions = project.definitions
-    compiled = compiled_service(service, project)
-    labels = engine.labels(label_rows(entity_df, project.folder))
+    basis, joining = basis_of(project, prune_as_of), project.engine(engine)
+    definitions, compiled = basis.definitions, basis.service(service)
+    labels = joining.labels(label_rows(entity_df, project.folders.source))
     columns = ServedColumns(compiled, labels.schema, labels.where)
     refuse_labels(labels.schema, labels.where, _needed(columns, definitions), timestamp_column)
-    private_folder(project.work)
-    with tempfile.TemporaryDirectory(dir=project.work) as work:
+    folder = private_folder(project.folders.work("training"))
+    with tempfile.TemporaryDirectory(dir=folder) as work:
         views = [
-            _view_join(definitions, name, tuple(fields), project, Path(work)) for name, fields in columns.wanted.items()
+            _view_join(definitions, name, tuple(fields), project.folders, Path(work))
+            for name, fields in columns.wanted.items()
         ]
         with contextlib.ExitStack() as stack:
             for view in views:
                 stack.enter_context(view.rows.unchanged())
                 stack.callback(view.quarantine.close)
-            joined = engine.join(Join(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent()))
+            joined = joining.join(Join(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent()))
     manifest = Manifest(
         project=project.name,
-        definitions_version=project.version.version,
-        definitions_digest=project.version.digest,
+        definitions_version=basis.version.version,
+        definitions_digest=basis.version.digest,
         service=service if isinstance(service, str) else tuple(service),
         features=tuple(columns.features),
-        engine=engine_name,
+        engine=project.engine_name(engine),
         labels=labels.where,
         timestamp_column=timestamp_column,
         sources=tuple(map(_snapshot, views)),
@@ -191,17 +168,6 @@ def historical_features(
         functions={name: (digest,) for name, digest in compiled.functions().items()},
     )
     return TrainingSet(joined, manifest, served_types(compiled))
-
-
-def compiled_service(service: str | Sequence[str], project: Project) -> CompiledService:
-    """A service as clients compile it.
-
-    Raises:
-        NotFoundError, RequestError: there is no such service, or feature.
-        TransformError: an on-demand function is missing or differs from the applied one.
-    """
-    plan = compile_plan(project.definitions, project=project.name, version=project.version.version)
-    return PublishedPlan(plan, b"", Offered(project.transforms)).service(service)
 
 
 def served_types(service: CompiledService) -> dict[str, DType]:
@@ -239,7 +205,7 @@ def _needed(columns: ServedColumns, definitions: DefinitionSet) -> dict[str, DTy
 
 
 def _view_join(
-    definitions: DefinitionSet, name: str, fields: tuple[str, ...], project: Project, work: Path
+    definitions: DefinitionSet, name: str, fields: tuple[str, ...], folders: ProjectFolders, work: Path
 ) -> ViewJoin:
     view = definitions.stored_view(name)
     if view.history is None:
@@ -250,8 +216,8 @@ def _view_join(
         raise RequestError(where, expected=expected, got="none", hint=hint)
     folder = work / name
     private_folder(folder)
-    quarantine = Quarantine(project.quarantine, folder, name)
-    return ViewJoin(view, parquet_rows(view.history, view, project.folder), fields, quarantine)
+    quarantine = Quarantine(folders.quarantine, folder, name)
+    return ViewJoin(view, parquet_rows(view.history, view, folders.source), fields, quarantine)
 
 
 def _snapshot(view: ViewJoin) -> SourceSnapshot:

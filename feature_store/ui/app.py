@@ -141,7 +141,9 @@ class Site:
         snapshot, store = self._snapshots.newest(), self._store
         plan = self._background.ask("plan", self._plan, max_age_s=_PLAN_S)
         covered = self._background.ask("coverage", lambda: coverage(self._opened(), self._plan()), max_age_s=_SAMPLE_S)
-        fresh = self._background.ask("freshness", lambda: freshness(self._opened().freshness()), max_age_s=_SAMPLE_S)
+        fresh = self._background.ask(
+            "freshness", lambda: freshness(self._opened().monitoring.freshness()), max_age_s=_SAMPLE_S
+        )
         findings = self._background.ask("attention", self._attention, max_age_s=_SAMPLE_S)
         counts = Counter(kind for kind, _ in snapshot.entries)
         return self._page(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.project.doctor import diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +93,7 @@ def freshness(report: FreshnessReport) -> list[Freshness]:
 
 def attention(store: FeatureStore) -> list[Finding]:
     """What `feature-store doctor` finds wrong, what is broken first; changes of the files that are not applied too."""
-    found = [finding for finding in diagnose(store) if finding.state != "ok"]
+    found = [finding for finding in store.monitoring.diagnose() if finding.state != "ok"]
     return sorted(found, key=lambda finding: finding.state != "failed")
 
 

@@ -15,7 +15,8 @@ from feature_store.arrow.rows import SEQUENCE, SourceColumns, check
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import DataError
-from feature_store.materialize.job import Folders, push
+from feature_store.materialize.job import push
+from feature_store.project.context import ProjectFolders
 from tests.engines.offline_worlds import MemorySink, shop, slot, user, view_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions import Entity
     from feature_store.definitions.dtypes import DType
-    from feature_store.materialize.job import Summary
+    from feature_store.materialize.summary import Summary
 
 JANUARY = datetime(2026, 1, 1)
 AT = "2026-01-01T00:00:00"
@@ -239,9 +240,7 @@ def pushed(folder: Path, text: str | bytes, *entities: Entity, **fields: DType) 
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     view = view_of(*(entities or (user,)), source=None, fields=fields)
     sink = MemorySink(view)
-    return sink, push(
-        view, path, engine=LocalEngine(), destination=sink, folders=Folders(folder / "work", folder / "bad")
-    )
+    return sink, push(view, path, sink, folders=ProjectFolders(folder, folder), engine=LocalEngine())
 
 
 def values_of(sink: MemorySink) -> dict[Any, tuple[Any, ...]]:
@@ -373,6 +372,6 @@ def test_arrays_are_not_written_in_csv(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     view = view_of(user, source=None, fields={"v": Int32})
-    folders = Folders(tmp_path / "work", tmp_path / "bad")
+    folders = ProjectFolders(tmp_path, tmp_path)
     with pytest.raises(DataError, match="push to stats"):
-        push(view, tmp_path / "none.csv", engine=LocalEngine(), destination=MemorySink(view), folders=folders)
+        push(view, tmp_path / "none.csv", MemorySink(view), folders=folders, engine=LocalEngine())

@@ -18,7 +18,9 @@ from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.sql.run import selected
 from feature_store.errors import DataError
-from feature_store.materialize.job import Folders, materialize
+from feature_store.materialize.job import Target, materialize
+from feature_store.materialize.span import Span
+from feature_store.project.context import ProjectFolders
 from feature_store.training.training_set import label_rows
 from tests.engines.join_worlds import World
 from tests.engines.offline_worlds import NOW_US, MemoryProgress, MemorySink, user, view_of
@@ -92,14 +94,10 @@ class Changing(Silent):
 def _job(folder: Path, engine: Engine, sink: MemorySink, progress: MemoryProgress, report: Any = None) -> Any:
     return materialize(
         VIEW,
-        source_folder=folder,
-        start_us=None,
-        end_us=NOW_US + 1,
-        lookback_us=0,
+        Span(None, NOW_US + 1),
+        Target(sink, progress),
+        folders=ProjectFolders(folder, folder),
         engine=engine,
-        destination=sink,
-        progress=progress,
-        folders=Folders(folder / "work", folder / "quarantine"),
         digest="d",
         report=report,
     )

@@ -222,7 +222,7 @@ main()
         ("feature_store.registry.store:Registry.latest", ["apply"], True),
         ("feature_store.engines.local.latest:check", ["materialize"], True),
         ("feature_store.engines.local.latest:connected", ["materialize"], True),
-        ("feature_store.materialize.job:_locked", ["materialize"], True),
+        ("feature_store.materialize.job:locked", ["materialize"], True),
         ("feature_store.online.client:OnlineClient.get_online_features", ["get", "ranking", "user_id=1"], False),
     ],
 )

@@ -24,7 +24,10 @@ from feature_store.engines.spark import engine as spark, session as sessions
 from feature_store.engines.spark.session import Session
 from feature_store.errors import DataError, EngineError, StaleWriteError, StoreConnectionError
 from feature_store.materialize import job as jobs
-from feature_store.materialize.job import Folders, Summary
+from feature_store.materialize.job import Target
+from feature_store.materialize.span import Span
+from feature_store.materialize.summary import Summary
+from feature_store.project.context import ProjectFolders
 from tests.engines.killing import Killing
 from tests.engines.offline_worlds import (
     NOW_US,
@@ -110,18 +113,9 @@ def expected_bytes(folder: Path, redis_url: str) -> dict[bytes, bytes]:
 
 
 def run(view: Any, folder: Path, work: Path, engine: Engine, destination: Any, **other: Any) -> Summary:
-    given_: dict[str, Any] = {
-        "source_folder": folder,
-        "start_us": None,
-        "end_us": -BEGINNING,
-        "lookback_us": 0,
-        "engine": engine,
-        "destination": destination,
-        "progress": MemoryProgress(),
-        "folders": Folders(work / "work", work / "quarantine"),
-        "digest": "d",
-    }
-    return jobs.materialize(view, **(given_ | other))
+    target = Target(destination, other.pop("progress", None) or MemoryProgress())
+    how: dict[str, Any] = {"folders": ProjectFolders(folder, work), "engine": engine, "digest": "d"}
+    return jobs.materialize(view, Span(None, -BEGINNING), target, **(how | other))
 
 
 # -- tasks that die, or run twice -----------------------------------------------------------------------------------

@@ -24,7 +24,11 @@ from feature_store.engines.local import engine as local, latest as local_latest
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import DataError, LostWriteError
 from feature_store.materialize import job as jobs
-from feature_store.materialize.job import Folders, Summary
+from feature_store.materialize.job import Target
+from feature_store.materialize.span import Span
+from feature_store.materialize.staged import read_note
+from feature_store.materialize.summary import Summary
+from feature_store.project.context import ProjectFolders
 from tests.engines.offline_worlds import (
     NOW_US,
     SECOND_US,
@@ -58,7 +62,7 @@ class World:
     def __init__(self, folder: Path, view: FeatureView = VIEW) -> None:
         self.folder, self.view = folder, view
         self.sink, self.progress = MemorySink(view), MemoryProgress()
-        self.folders = Folders(folder / "work", folder / "quarantine")
+        self.folders = ProjectFolders(folder, folder)
         self.rows: list[Row] = []
 
     def write(self, rows: list[Row], name: str = "rows") -> None:
@@ -67,30 +71,25 @@ class World:
         folder.mkdir(exist_ok=True)
         pq.write_table(table_of(self.view, rows, pa.timestamp("us")), folder / f"{name}.parquet")
 
-    def run(self, end: int, start: int | None = None, *, lookback: int = 0, **other: Any) -> Summary:
+    def run(self, end: int | None, start: int | None = None, *, lookback: int = 0, **other: Any) -> Summary:
         """A job; times in seconds after now."""
-        given_: dict[str, Any] = {
-            "source_folder": self.folder,
-            "start_us": None if start is None else at(start),
-            "end_us": at(end),
-            "lookback_us": lookback * SECOND_US,
-            "engine": LocalEngine(),
-            "destination": self.sink,
-            "progress": self.progress,
-            "folders": self.folders,
-            "digest": "d",
-        }
-        return jobs.materialize(self.view, **(given_ | other))
+        times = (None if time is None else at(time) for time in (start, end))
+        span = Span(*times, lookback * SECOND_US)
+        target = Target(other.pop("destination", self.sink), other.pop("progress", self.progress))
+        how: dict[str, Any] = {"folders": self.folders, "engine": LocalEngine(), "digest": "d"}
+        return jobs.materialize(self.view, span, target, **(how | other))
 
     def finished(self) -> list[tuple[int, int]]:
         return self.progress.finished_intervals()
 
     def left(self) -> set[str]:
         """The names of what stands in the working folder."""
-        return {str(path.relative_to(self.folders.work / self.view.name)) for path in self._work().rglob("*")}
+        return {
+            str(path.relative_to(self.folders.work("materialize") / self.view.name)) for path in self._work().rglob("*")
+        }
 
     def _work(self) -> Path:
-        return self.folders.work / self.view.name
+        return self.folders.work("materialize") / self.view.name
 
 
 def at(seconds: int) -> int:
@@ -337,7 +336,7 @@ def test_intervals_without_a_start_are_the_missing_ones_and_the_lookback(
     progress, done = MemoryProgress(), set[int]()
     for start, end, lookback in runs:
         finished = progress.finished_intervals()
-        intervals = jobs._intervals(finished, start, end, lookback)
+        intervals = Span(start, end, lookback).intervals(finished, end)
         beginning = -3  # stands for all before
         read = [second for low, high in intervals for second in range(max(low, beginning), high)]
         assert len(read) == len(set(read)), "a second is read twice"
@@ -357,7 +356,7 @@ def test_intervals_without_a_start_are_the_missing_ones_and_the_lookback(
 def test_nothing_beyond_the_clock_is_read_or_recorded(world: World, end: int | None) -> None:
     world.write([row(1, 0), row(1, 6, 1.5)])
     world.progress.now = at(5)
-    summary = world.run(0, end_us=None if end is None else at(end))
+    summary = world.run(end)
     assert (summary.source_rows, summary.intervals) == (1, ((BEGINNING, at(5)),))
     assert world.finished() == [(BEGINNING, at(5))]
     world.progress.now = at(7)
@@ -430,7 +429,7 @@ def test_an_empty_interval_is_refused(world: World, start: int) -> None:
 
 
 def test_a_view_without_a_source_is_pushed_and_not_materialized(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"materialize stats: expected a view with a source, got none.*push"):
+    with pytest.raises(DataError, match=r"materialize stats: the view has no source.*push"):
         World(tmp_path, view_of(user, source=None)).run(5)
 
 
@@ -442,7 +441,7 @@ def test_without_a_file_nothing_is_recorded(world: World) -> None:
 
 def test_a_working_folder_that_cannot_be_made_is_told(world: World) -> None:
     world.write([row(1, 0)])
-    (world.folder / "work").write_text("a file")
+    (world.folder / "materialize").write_text("a file")
     with pytest.raises(DataError, match="working folder"):
         world.run(5)
 
@@ -661,7 +660,7 @@ def test_half_files_of_a_killed_job_are_cleared_and_never_used(world: World, end
     with pytest.raises(ConnectionError):
         world.run(10, engine=Stopped())
     assert len(world.left()) > 3
-    (world.folders.work / "stats" / "quarantine.unfinished").write_text("half")
+    (world.folders.work("materialize") / "stats" / "quarantine.unfinished").write_text("half")
     world.run(end)
     assert world.left() == {"lock"}
     assert world.sink.rows == oracle(world.rows, at(0), at(end))[0]
@@ -669,8 +668,8 @@ def test_half_files_of_a_killed_job_are_cleared_and_never_used(world: World, end
 
 def test_half_a_note_is_no_note(world: World) -> None:
     world.write([row(1, 0)])
-    (world.folders.work / "stats").mkdir(parents=True)
-    (world.folders.work / "stats" / "x.unfinished").write_text("[[1")
+    (world.folders.work("materialize") / "stats").mkdir(parents=True)
+    (world.folders.work("materialize") / "stats" / "x.unfinished").write_text("[[1")
     world.run(10)
     assert world.left() == {"lock"}
 
@@ -682,7 +681,7 @@ def test_a_chunk_count_of_another_job_of_that_name_does_not_count(world: World) 
     with pytest.raises(ConnectionError):
         world.run(10)
     assert list(world.progress.jobs.values()) == [1]
-    (note,) = (world.folders.work / "stats").glob("*.json")
+    (note,) = (world.folders.work("materialize") / "stats").glob("*.json")
     note.unlink()
     del world.progress.record_interval
     assert world.run(10).written == 1
@@ -694,7 +693,7 @@ def test_rows_that_another_release_staged_are_staged_again(world: World, note: s
     world.sink.fails_at = 0
     with pytest.raises(ConnectionError):
         world.run(10)
-    (path,) = (world.folders.work / "stats").glob("*.json")
+    (path,) = (world.folders.work("materialize") / "stats").glob("*.json")
     path.write_text(note)
     world.sink.fails_at = None
     assert world.run(10).written == 1
@@ -722,7 +721,7 @@ def test_a_note_of_any_bytes_is_sound_or_none(text: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "note.json"
         path.write_bytes(text)
-        note = jobs._read_note(path)
+        note = read_note(path)
     if note is not None:
         (start, end), counts = note.interval, (note.source_rows, note.quarantined)
         assert BEGINNING <= start < end <= -BEGINNING
@@ -735,8 +734,8 @@ def test_a_note_that_was_written_is_read_again(world: World) -> None:
     world.sink.fails_at = 0
     with pytest.raises(ConnectionError):
         world.run(10)
-    (path,) = (world.folders.work / "stats").glob("*.json")
-    note = jobs._read_note(path)
+    (path,) = (world.folders.work("materialize") / "stats").glob("*.json")
+    note = read_note(path)
     assert note is not None and note.interval == (BEGINNING, at(10)) and note.source_rows == 1
 
 
@@ -904,7 +903,7 @@ def test_values_that_are_not_expected_keep_the_whole_interval_from_being_written
         assert raised.value.where == "stats.score"
         assert raised.value.expected == "at least 0"
         assert "another value in 2 of 3 rows, such as -" in raised.value.got
-        assert "nothing of it was written" in raised.value.hint
+        assert "no row was written" in raised.value.hint
     assert (world.sink.rows, world.finished()) == ({}, [])
     world.write([row(2, 3, 3.0), row(3, 3, 3.0)], "corrections")
     assert world.run(5).written == 3, "only the latest rows are looked at"

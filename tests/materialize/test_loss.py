@@ -20,6 +20,8 @@ from feature_store.engines.local import latest as local_latest
 from feature_store.errors import FeatureStoreError
 from feature_store.online import OnlineStore
 from feature_store.online.layout import FINGERPRINT_BYTES
+from feature_store.project import load_config
+from feature_store.project.context import Project
 from tests.servers import RedisServer, redis_server
 
 if TYPE_CHECKING:
@@ -130,12 +132,13 @@ class World:
         self.server.start()
 
     def run(self, step: str, at: int = -1, then: Callable[[], None] = lambda: None) -> None:
-        with FeatureStore(self.folder) as store:
-            online = Store(self.server.url, "shop")
+        def opened(url: str, project: str) -> Store:
+            online = Store(url, project)
             online.at, online.then = at, then  # type: ignore[method-assign]
-            store.__dict__["online"] = online
-            with contextlib.closing(online):
-                getattr(store, step)()
+            return online
+
+        with FeatureStore(Project(load_config(self.folder), open_online=opened)) as store:
+            getattr(store, step)()
 
     def rows(self) -> dict[bytes, bytes]:
         """What is stored, by bucket, kind, view and entity: generations and progress differ from run to run."""

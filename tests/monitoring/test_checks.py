@@ -70,7 +70,7 @@ def test_the_server(told: dict[str, Any], ping_us: float, found: list[str], says
         ({"maxmemory_policy": "volatile-lru"}, True, ["failed"], "drop any row"),
         ({"used_memory": 95_000_000}, False, ["warning"], "raise maxmemory"),
         ({"used_memory": 800_000_000, "maxmemory": 0}, False, ["warning"], "set maxmemory"),
-        ({"evicted_keys": 7}, False, ["ok", "failed"], "7 keys were dropped"),
+        ({"evicted_keys": 7}, False, ["ok", "failed"], "7 keys were evicted"),
     ],
 )
 def test_memory(told: dict[str, Any], expire_keys: bool, found: list[str], says: str) -> None:

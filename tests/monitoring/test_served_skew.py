@@ -94,7 +94,7 @@ def change(log: Path, name: str, changed: Callable[[pa.ChunkedArray], pa.Array])
 def test_what_is_served_is_what_the_offline_data_say(store: FeatureStore) -> None:
     chance = random.Random(3)
     log = serve(store, [some_request(chance) for _ in range(300)])
-    report = store.skew_of_log(log)
+    report = store.monitoring.skew_of_log(log)
     assert report.rows == report.records > 500
     assert {feature.compared.differing for feature in report.features} == {0}
     assert all(feature.compared.equal == report.rows for feature in report.features)
@@ -117,7 +117,7 @@ def test_a_corruption_of_one_percent_is_found(store: FeatureStore, name: str) ->
         return pa.array(values, column.type if not pa.types.is_dictionary(column.type) else column.type.value_type)
 
     change(log, name, corrupt)
-    report = store.skew_of_log(log)
+    report = store.monitoring.skew_of_log(log)
     assert report.beyond() == [name]
     (found,) = [feature for feature in report.features if feature.compared.feature == name]
     assert found.compared.differing == len(planted) >= 8
@@ -140,9 +140,9 @@ def _other(value: Any) -> Any:
 def test_windows_that_are_one_tile_late_are_found(windows: FeatureStore) -> None:
     """The log says a time one hop after the one that the windows were computed for."""
     log = serve(windows, [{"user_id": list(range(USERS))}])
-    assert windows.skew_of_log(log).beyond() == []
+    assert windows.monitoring.skew_of_log(log).beyond() == []
     change(log, "served_at", lambda column: pc.add(column, pa.scalar(HOP)))
-    report = windows.skew_of_log(log)
+    report = windows.monitoring.skew_of_log(log)
     assert report.beyond() == ["price_sum_48m"]
     shifted = report.features[0]
     assert shifted.differing_share > 0.5, "nearly every user has an event in one hop of 48, in or out"
@@ -152,7 +152,7 @@ def test_windows_that_are_one_tile_late_are_found(windows: FeatureStore) -> None
 def test_what_was_not_read_in_time_is_left_out(store: FeatureStore) -> None:
     chance = random.Random(5)
     log = serve(store, [some_request(chance) for _ in range(20)], deadline_ms=0.0)
-    report = store.skew_of_log(log)
+    report = store.monitoring.skew_of_log(log)
     assert report.beyond() == []
     assert {feature.left_out for feature in report.features} == {report.rows}
 
@@ -163,15 +163,15 @@ def test_distances_from_a_training_set(store: FeatureStore) -> None:
     same = pq.read_table(next(iter(log.rglob("*.parquet"))), partitioning=None)
     reference = store.config.folder / "train.parquet"
     pq.write_table(same, reference)
-    assert store.skew_of_log(log, training_set=reference).beyond(0.0, 0.0) == []
+    assert store.monitoring.skew_of_log(log, training_set=reference).beyond(0.0, 0.0) == []
     shifted = same.set_column(same.column_names.index("score"), "score", pa.array([5.0] * len(same)))
     pq.write_table(shifted, reference)
-    report = store.skew_of_log(log, training_set=reference)
+    report = store.monitoring.skew_of_log(log, training_set=reference)
     assert report.reference == "the training set"
     assert report.beyond(0.0, 0.5) == ["score"]
     pq.write_table(same.drop_columns(["score"]), reference)
     with pytest.raises(DataError, match=r"the training set: column score"):
-        store.skew_of_log(log, training_set=reference)
+        store.monitoring.skew_of_log(log, training_set=reference)
 
 
 def test_logs_of_several_services_or_lists_of_features(store: FeatureStore) -> None:
@@ -181,22 +181,22 @@ def test_logs_of_several_services_or_lists_of_features(store: FeatureStore) -> N
     store.prune("ranking", pruning_of(store.applied(), "ranking", ["spent"], plan="p", stage="drop"))
     serve(store, requests)
     with pytest.raises(DataError, match="others, of version 1"):
-        store.skew_of_log(log)
-    assert store.skew_of_log(log, version=2).versions == (2,)
+        store.monitoring.skew_of_log(log)
+    assert store.monitoring.skew_of_log(log, version=2).versions == (2,)
     with pytest.raises(NotFoundError):
-        store.skew_of_log(log, "numbers")
+        store.monitoring.skew_of_log(log, "numbers")
     with ServedLog(ParquetSink(log), 1.0) as numbers:
         with OnlineClient(store.online_url, "shop", observers=[numbers]) as client:
             client.get_online_features("numbers", {"user_id": 1}, now=NOW)
         assert numbers.flush(60)
     with pytest.raises(RequestError, match="numbers, ranking"):
-        store.skew_of_log(log)
+        store.monitoring.skew_of_log(log)
 
 
 def test_a_sample_is_the_same_in_every_run(store: FeatureStore) -> None:
     chance = random.Random(8)
     log = serve(store, [some_request(chance) for _ in range(100)])
-    one, other = store.skew_of_log(log, sample=50), store.skew_of_log(log, sample=50)
+    one, other = store.monitoring.skew_of_log(log, sample=50), store.monitoring.skew_of_log(log, sample=50)
     assert one == other and one.rows == 50 < one.records
 
 
@@ -308,6 +308,6 @@ def test_requests_of_no_rows_of_references_and_of_pruned_services(store: Feature
     assert found == {("ranking", 1, None): 1, ("(references)", 1, None): 2, ("ranking", 2, "p"): 2}
     pruned = read_log(log_files(folder, "ranking", 2))
     assert pruned.select(answer.names).to_pydict() == answer.to_dict()
-    report = store.skew_of_log(folder, "ranking", version=2)
+    report = store.monitoring.skew_of_log(folder, "ranking", version=2)
     assert report.beyond() == []
     assert {feature.compared.feature for feature in report.features if feature.left_out == 2} == set(dropped)

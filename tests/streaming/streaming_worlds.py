@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from feature_store import FeatureStore
-from feature_store.streaming.catalog import Setup
 from feature_store.streaming.status import Status
+from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import Worker
 from feature_store.streaming.workers import prepare_topics
 
@@ -182,23 +182,15 @@ def received(bootstrap: str, topic: str) -> list[Message]:
 # -- a worker in this process ---------------------------------------------------------------------------------------
 
 
-def setup_of(store: FeatureStore, *views: str) -> Setup:
-    """What a worker of a project is told."""
-    return Setup(
-        project=store.project,
-        online_url=store.online_url,
-        timeout_s=5.0,
-        registry_url=store.config.registry_url,
-        kafka=store.config.kafka,
-        views=views or None,
-        dead_letters=store.config.streaming.dead_letters,
-    )
+def subscription_of(store: FeatureStore, *views: str) -> Subscription:
+    """What a worker of a project is given."""
+    return Subscription(store.context.ref, views or None)
 
 
 def work(store: FeatureStore, done: Callable[[Status], bool], *views: str, timeout_s: float = 60) -> Status:
     """Let a worker run until something holds of its status; returns the last one."""
-    setup = setup_of(store, *views)
-    prepare_topics(setup)
+    subscription = subscription_of(store, *views)
+    prepare_topics(subscription)
     told = [Status()]
     deadline = time.monotonic() + timeout_s
 
@@ -209,7 +201,7 @@ def work(store: FeatureStore, done: Callable[[Status], bool], *views: str, timeo
     def tell(status: Status) -> None:
         told[0] = status
 
-    Worker(setup, stopped, tell).run()
+    Worker(subscription, stopped, tell).run()
     return told[0]
 
 

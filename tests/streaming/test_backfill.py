@@ -164,13 +164,9 @@ def test_another_history_begins_anew(store: FeatureStore, clicks: list[Click]) -
     fewer = clicks[: CLICKS // 2]
     history_of(store.config.folder, fewer)
     tiles = tile_generations.begin(store.online, "by_user", days(10))
-    Backfill(
-        store.definitions.stream_feature_views["by_user"],
-        online=store.online,
-        source_folder=store.config.folder,
-        kafka={},
-        state_folder=store.config.state_folder,
-    ).fill(tiles)  # and killed before it is served
+    Backfill(store.context, store.definitions.stream_feature_views["by_user"]).fill(
+        tiles
+    )  # and killed before it is served
     history_of(store.config.folder, clicks)
     filled = store.backfill("by_user", time_of)
     assert filled.generation == tiles.generation

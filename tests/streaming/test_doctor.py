@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from feature_store.project.doctor import diagnose
 from tests.streaming.streaming_worlds import SECOND_US, make_topic, project, send, some_clicks, value_of, work
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ NOW_US = time.time_ns() // 1_000
 
 
 def findings(store: FeatureStore, check: str) -> list[Finding]:
-    return [finding for finding in diagnose(store) if finding.check == check]
+    return [finding for finding in store.monitoring.diagnose() if finding.check == check]
 
 
 def test_how_far_views_are_behind(tmp_path: Path, redis_url: str, kafka: str) -> None:
@@ -64,7 +63,7 @@ def test_nobody_says_where_kafka_is(tmp_path: Path, redis_url: str) -> None:
 
 def test_a_broker_that_is_away_keeps_no_other_check_from_being_made(tmp_path: Path, redis_url: str) -> None:
     with project(tmp_path, redis_url, "localhost:1") as store:
-        found: dict[str, Any] = {finding.check: finding for finding in diagnose(store)}
+        found: dict[str, Any] = {finding.check: finding for finding in store.monitoring.diagnose()}
     assert found["kafka"].state == "failed"
     assert "Kafka at localhost:1" in found["kafka"].about
     assert found["serving plan"].state == "ok"

@@ -25,7 +25,6 @@ from confluent_kafka.admin import (
 
 from feature_store import FeatureStore
 from feature_store.errors import StreamError, TopicReplacedError
-from feature_store.project.doctor import diagnose
 from feature_store.streaming.status import Status
 from feature_store.streaming.worker import Worker
 from tests.kafka_server import kafka_server
@@ -37,8 +36,8 @@ from tests.streaming.streaming_worlds import (
     project,
     received,
     send,
-    setup_of,
     some_clicks,
+    subscription_of,
     value_of,
     work,
 )
@@ -78,7 +77,7 @@ def test_a_topic_made_anew_is_refused_until_its_views_are_filled_anew(
         with pytest.raises(TopicReplacedError, match="backfill by_"):
             store.stream(until_caught_up=True)
         assert counted(store, 1, 2) == [100, 0]
-        assert any(found.state == "failed" and "made anew" in found.about for found in diagnose(store))
+        assert any(found.state == "failed" and "made anew" in found.about for found in store.monitoring.diagnose())
         for view in ("by_user", "by_shop"):
             store.backfill(view)
         send(kafka, "clicks", map(value_of, clicks_of(2, 10)), 1)
@@ -240,7 +239,9 @@ def test_the_permissions_of_the_page_are_enough(tmp_path: Path, redis_url: str, 
         assert len(received(guarded.bootstrap, "paged.dead-letter")) == 1
         assert store.backfill("by_user").stream_events == 3
         assert counted(store, 1) == [3]
-        assert not [found for found in diagnose(store) if found.check == "kafka" and found.state == "failed"]
+        assert not [
+            found for found in store.monitoring.diagnose() if found.check == "kafka" and found.state == "failed"
+        ]
 
 
 def test_dead_letters_that_are_refused_are_withheld_and_told(
@@ -271,7 +272,7 @@ def test_dead_letters_that_are_refused_are_withheld_and_told(
             assert time.monotonic() < deadline, last[0].to_document()
             return done(last[0])
 
-        Worker(setup_of(store), stopped, lambda status: last.__setitem__(0, status)).run()
+        Worker(subscription_of(store), stopped, lambda status: last.__setitem__(0, status)).run()
         assert "no topic" in told[0] or "no permission" in told[0]
         assert counted(store, 1) == [1]
         assert len(received(guarded.bootstrap, f"{topic}.dead-letter")) == 1

@@ -15,7 +15,6 @@ import redis
 
 from feature_store import FeatureStore
 from feature_store.errors import OnlineStoreError
-from feature_store.project.doctor import diagnose
 from tests.online.clients import CLIENTS
 from tests.servers import RedisServer, redis_server
 from tests.streaming.streaming_worlds import DEFINITIONS, has_read, make_topic, send, some_clicks, value_of, work
@@ -109,9 +108,9 @@ def test_each_role_does_its_work_and_no_other(server: RedisServer, kafka: str, t
             assert max(found["price_count_7d"]) > 0
         client.close()
     with project(tmp_path, url_of(server, "doctor"), kafka) as store:
-        failed = [finding for finding in diagnose(store) if finding.state == "failed"]
+        failed = [finding for finding in store.monitoring.diagnose() if finding.state == "failed"]
         assert not [one for one in failed if "permission" in str(one).lower() or "NOPERM" in str(one)], failed
-        store.freshness()
+        store.monitoring.freshness()
     # Another layout: rows are copied to a new generation, filled, and the old ones deleted.
     more = (DEFINITIONS + BATCH).replace('Field("age", Int32)', 'Field("age", Int32), Field("size", Float32)')
     pq.write_table(table.append_column("size", pa.array([1.0, 2.0], pa.float32())), tmp_path / "profile.parquet")

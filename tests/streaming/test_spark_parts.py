@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.engines.spark.kafka import ArrowMessage, connector, with_connector
+from feature_store.engines.spark.settings import session_settings
 from feature_store.errors import ConfigError, StreamError
 from feature_store.streaming.fences import LANES, Fences, field
 from feature_store.streaming.pipeline import Pipeline, Route
-from feature_store.streaming.spark.options import session_settings, source_options
+from feature_store.streaming.spark.options import source_options
 from feature_store.streaming.spark.stream import start_offsets
 from feature_store.streaming.spark.tasks import Told, behind, told_of, written
 from feature_store.streaming.status import Status, TopicCounts, ViewCounts

@@ -61,7 +61,7 @@ def test_labels_get_what_was_served_by_row_number(store: FeatureStore) -> None:
         {"request_id": [one for one, _ in asked], "request_row": [row for _, row in asked], "y": range(len(asked))}
     )
     log = store.config.folder / "log"
-    made = store.training_set_from_log(log, labels, "ranking", take=["served_at", "variant"])
+    made = store.training.from_log(log, labels, "ranking", take=["served_at", "variant"])
     table = made.to_arrow()
     names = answers["r0"].names
     assert table.column_names == ["request_id", "request_row", "y", "served_at", "variant", *names]
@@ -84,7 +84,7 @@ def test_labels_get_what_was_served_by_join_keys(store: FeatureStore) -> None:
     requests = {"a": {"user_id": 1, "movie_id": ["m1", "m2"], "now_year": 2020}, "b": {"user_id": 2, "movie_id": "m1", "now_year": 2021}}  # fmt: skip
     answers = serve(store, requests)
     labels = pa.table({"request_id": ["b", "a", None, "a"], "user_id": pa.array([2, 1, 1, 9], pa.int32()), "movie_id": ["m1", "m2", "m1", "m1"], "y": [1.0, 0.0, 0.0, 0.0]})  # fmt: skip
-    table = store.training_set_from_log(store.config.folder / "log", labels, "ranking").to_arrow()
+    table = store.training.from_log(store.config.folder / "log", labels, "ranking").to_arrow()
     assert table["y"].to_pylist() == [1.0, 0.0]
     assert table["age"].to_pylist() == [answers["b"].to_dict()["age"][0], answers["a"].to_dict()["age"][1]]
     columns = store.get_historical_features(
@@ -102,7 +102,7 @@ def test_matrices_are_those_that_were_served(store: FeatureStore) -> None:
             answer = client.get_online_features("numbers", {"user_id": [3, 1, 4, 1, 5]}, now=NOW, request_id="r")
         assert log.flush(60)
     labels = pa.table({"request_id": ["r"] * 5, "request_row": range(5)})
-    made = store.training_set_from_log(store.config.folder / "log", labels, "numbers")
+    made = store.training.from_log(store.config.folder / "log", labels, "numbers")
     np.testing.assert_array_equal(made.to_numpy(), answer.to_numpy())
     assert made.columns == answer.columns
 
@@ -115,13 +115,13 @@ def test_records_of_another_feature_list_are_refused(store: FeatureStore) -> Non
     labels = pa.table({"request_id": ["r0"], "request_row": [0], "y": [1]})
     log = store.config.folder / "log"
     with pytest.raises(DataError, match=r"others, of version 1 of the serving plan.*--version"):
-        store.training_set_from_log(log, labels, "ranking")
-    old = store.training_set_from_log(log, labels, "ranking", version=1)
-    new = store.training_set_from_log(log, labels, "ranking", version=2)
+        store.training.from_log(log, labels, "ranking")
+    old = store.training.from_log(log, labels, "ranking", version=1)
+    new = store.training.from_log(log, labels, "ranking", version=2)
     assert set(old.manifest.features) - set(new.manifest.features) == {"spent", "title"}
     assert new.manifest.definitions_digest and not old.manifest.definitions_digest
     with pytest.raises(NotFoundError, match="of version 3"):
-        store.training_set_from_log(log, labels, "ranking", version=3)
+        store.training.from_log(log, labels, "ranking", version=3)
 
 
 def test_what_is_ambiguous_or_lacking_is_refused(store: FeatureStore) -> None:
@@ -129,7 +129,7 @@ def test_what_is_ambiguous_or_lacking_is_refused(store: FeatureStore) -> None:
     log = store.config.folder / "log"
 
     def make(take: tuple[str, ...] = (), **labels: Any) -> Any:
-        return store.training_set_from_log(log, pa.table({"request_id": ["a"]} | labels), "ranking", take=take)
+        return store.training.from_log(log, pa.table({"request_id": ["a"]} | labels), "ranking", take=take)
 
     with pytest.raises(DataError, match=r"one record, got several of request_id='a', user_id=1.*request_row"):
         make(user_id=[1], movie_id=["m1"])
@@ -178,7 +178,7 @@ def test_times_are_those_of_requests(store: FeatureStore) -> None:
             client.get_online_features("numbers", {"user_id": 1}, now=later, request_id="r")
         assert log.flush(60)
     labels = pa.table({"request_id": ["r"], "user_id": [1]})
-    made = store.training_set_from_log(store.config.folder / "log", labels, "numbers", take=["served_at"])
+    made = store.training.from_log(store.config.folder / "log", labels, "numbers", take=["served_at"])
     assert made.to_arrow()["served_at"].to_pylist() == [later]
 
 

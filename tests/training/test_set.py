@@ -388,6 +388,6 @@ def test_sources_that_change_meanwhile_are_refused(store: FeatureStore, monkeypa
 
 def test_skew_between_serving_and_training_is_none(store: FeatureStore) -> None:
     store.materialize(end=AT)
-    report = store.skew("ranking", AT, {"now_year": [2020], "since": [AT]}, sample=50)
+    report = store.monitoring.skew("ranking", AT, {"now_year": [2020], "since": [AT]}, sample=50)
     assert report.differing == 0
     assert report.rows == 50

@@ -154,7 +154,7 @@ def test_the_manifest_names_the_history(store: FeatureStore) -> None:
 def test_what_has_no_history_or_is_computed_is_refused(store: FeatureStore) -> None:
     with pytest.raises(RequestError, match=r"view forgotten: expected a history of its events.*unkept"):
         store.get_historical_features(labels_at(AT), "unkept")
-    with pytest.raises(DataError, match=r"push to daily: expected a view whose rows are given"):
+    with pytest.raises(DataError, match=r"push to daily: the view aggregates events"):
         store.push("daily", labels_at(AT))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feature_store.engines.spark.settings import KAFKA_PREFIX
 from feature_store.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Settings of `spark:` with this prefix are the source's, and win.
-PREFIX = "kafka."
 # What both clients call by the same name. All else of `kafka:` is about librdkafka's queues and groups, or security.
 _ALIKE = (
     "bootstrap.servers",
@@ -55,22 +54,17 @@ def source_options(kafka: Mapping[str, Any], spark: Mapping[str, Any]) -> dict[s
     Raises:
         ConfigError: a setting of security has no counterpart that is known here, or a file cannot be read.
     """
-    own = {name: str(value) for name, value in spark.items() if name.startswith(PREFIX)}
+    own = {name: str(value) for name, value in spark.items() if name.startswith(KAFKA_PREFIX)}
     # Workers do not read what a transaction has not committed.
     found = {"isolation.level": "read_committed"}
     for name, value in kafka.items():
         found |= _translated(name, value, own)
-    if "sasl.username" in kafka and f"{PREFIX}sasl.jaas.config" not in own:
+    if "sasl.username" in kafka and f"{KAFKA_PREFIX}sasl.jaas.config" not in own:
         found["sasl.jaas.config"] = _jaas(kafka, found.get("sasl.mechanism", ""))
     for store in ("truststore", "keystore"):
         if any(name.startswith(f"ssl.{store}.") for name in found):
             found[f"ssl.{store}.type"] = "PEM"
-    return {PREFIX + name: value for name, value in found.items()} | own
-
-
-def session_settings(spark: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `spark:` that are Spark's own."""
-    return {name: value for name, value in spark.items() if not name.startswith(PREFIX)}
+    return {KAFKA_PREFIX + name: value for name, value in found.items()} | own
 
 
 def _translated(name: str, value: Any, own: Mapping[str, str]) -> dict[str, str]:
@@ -82,8 +76,8 @@ def _translated(name: str, value: Any, own: Mapping[str, str]) -> dict[str, str]
         return {_FILES[name]: _text(name, Path(str(value)))}
     is_secured = name.startswith(("ssl.", "sasl.", "enable.ssl"))
     family = "sasl." if name.startswith("sasl.") else "ssl."
-    if is_secured and name not in _LOGIN and not any(known.startswith(PREFIX + family) for known in own):
-        hint = f"say the same in Java's words in `spark:`, as `{PREFIX}ssl.…` or `{PREFIX}sasl.…`"
+    if is_secured and name not in _LOGIN and not any(known.startswith(KAFKA_PREFIX + family) for known in own):
+        hint = f"say the same in Java's words in `spark:`, as `{KAFKA_PREFIX}ssl.…` or `{KAFKA_PREFIX}sasl.…`"
         raise ConfigError(
             f"feature_store.yaml: kafka.{name}",
             expected="a setting that Spark's Kafka client has, too",
@@ -96,7 +90,7 @@ def _translated(name: str, value: Any, own: Mapping[str, str]) -> dict[str, str]
 def _jaas(kafka: Mapping[str, Any], mechanism: str) -> str:
     module = _MODULES.get(mechanism)
     if module is None:
-        hint = f"set `{PREFIX}sasl.jaas.config` in `spark:`"
+        hint = f"set `{KAFKA_PREFIX}sasl.jaas.config` in `spark:`"
         expected = f"one of {', '.join(_MODULES)}, with a name and a password"
         raise ConfigError("feature_store.yaml: kafka.sasl.mechanism", expected=expected, got=mechanism, hint=hint)
     name, password = (_quoted(str(kafka.get(key, ""))) for key in _LOGIN)

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
     from feature_store.engines.spark.session import Session
     from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Partition
     from feature_store.streaming.routes import StreamedView
+    from feature_store.streaming.subscription import Subscription
 
     Offsets = dict[Partition, int]
 
@@ -104,7 +104,7 @@ class SparkStream:
     """Streams on Spark.
 
     Args:
-        setup: of the project.
+        subscription: which views to stream, of which project.
         session: has the Kafka connector.
         options: of Spark's source.
         stopped: whether to finish.
@@ -113,15 +113,15 @@ class SparkStream:
 
     def __init__(
         self,
-        setup: Setup,
+        subscription: Subscription,
         session: Session,
         options: Mapping[str, str],
         stopped: Callable[[], bool],
         tell: Callable[[Status], None],
     ) -> None:
-        self._setup, self._session, self._options = setup, session, options
+        self._subscription, self._session, self._options = subscription, session, options
         self._stopped, self._tell = stopped, tell
-        self._catalog = Catalog(setup)
+        self._catalog = Catalog(subscription)
         self._status, self._counting = Status(), threading.Lock()
         self._views: list[StreamedView] = []
         self._readings: list[_Reading] = []
@@ -192,7 +192,7 @@ class SparkStream:
         Raises:
             FencesLostError, TopicReplacedError: none can.
         """
-        ids = Topics(self._setup.kafka).ids(sorted({view.source.topic for view in served}))
+        ids = Topics(self._subscription.kafka).ids(sorted({view.source.topic for view in served}))
         views, lost = intact(self._catalog.online, served, ids)
         with self._counting:
             self._status.stopped = {name: str(error) for name, error in lost.items()}
@@ -230,11 +230,11 @@ class SparkStream:
 
     def _kept(self, topics: list[str]) -> dict[Partition, tuple[int, int]]:
         """What Kafka keeps of each partition: its first offset, and the one after its last."""
-        found = Topics(self._setup.kafka).partitions(topics)
+        found = Topics(self._subscription.kafka).partitions(topics)
         for topic in topics:
             if topic not in found:
-                raise missing_topic(topic, self._setup.kafka)
-        consumer = PartitionConsumer(self._setup.kafka)
+                raise missing_topic(topic, self._subscription.kafka)
+        consumer = PartitionConsumer(self._subscription.kafka)
         try:
             partitions = [(topic, number) for topic, numbers in found.items() for number in numbers]
             return {partition: consumer.range(partition) for partition in partitions}
@@ -277,7 +277,7 @@ class SparkStream:
         at = {partition: reading.at.get(partition, 0) for partition in ends}
         spans = {partition: (at[partition], end) for partition, end in ends.items() if end > at[partition]}
         lettered = {} if reading.others is None else reading.others.at
-        task = MergeTask(self._setup, tuple(reading.views), spans, reading.firsts, lettered)
+        task = MergeTask(self._subscription, tuple(reading.views), spans, reading.firsts, lettered)
         rows = self._session.collect(self._session.then(frame, task.run, TOLD))
         told = [told_of(row.told) for row in rows]
         silent = spans.keys() - {partition for one in told for partition in one.partitions}
@@ -356,7 +356,7 @@ class SparkStream:
 
 
 def stream(
-    setup: Setup,
+    subscription: Subscription,
     session: Session,
     options: Mapping[str, str],
     *,
@@ -367,7 +367,7 @@ def stream(
     """Stream on Spark until told to stop, or until all is merged that there was at the start.
 
     Args:
-        setup: of the project.
+        subscription: which views to stream, of which project.
         session: has the Kafka connector.
         options: of Spark's source `kafka`.
         stopped: whether to stop.
@@ -380,10 +380,10 @@ def stream(
         StreamError: Kafka cannot be reached, or lacks a topic.
         EngineError: Spark cannot be started, has no connector, or fails again and again.
     """
-    prepare_topics(setup)
+    prepare_topics(subscription)
     with kept_interrupts():
         require_connector(session)
-    goals = Goals(setup) if until_caught_up else None
+    goals = Goals(subscription) if until_caught_up else None
     found = Status()
 
     def tell(status: Status) -> None:
@@ -395,7 +395,7 @@ def stream(
         return stopped() or (goals is not None and goals.are_reached())
 
     try:
-        SparkStream(setup, session, options, done, tell).run()
+        SparkStream(subscription, session, options, done, tell).run()
     finally:
         if goals is not None:
             goals.close()

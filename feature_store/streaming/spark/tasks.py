@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.engines.spark.kafka import messages, row_of
 from feature_store.errors import FencesLostError, StaleWriteError
-from feature_store.online.store import OnlineStore
 from feature_store.streaming.dead_letters import DeadLetters
 from feature_store.streaming.kafka import Span
 from feature_store.streaming.pipeline import Pipeline
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from feature_store.streaming.catalog import Setup
     from feature_store.streaming.kafka import Message, Partition
     from feature_store.streaming.routes import StreamedView
+    from feature_store.streaming.subscription import Subscription
 
 # Faults: fences are before the batch; somebody else moved them meanwhile; another plan was published meanwhile; fences
 # are lost.
@@ -58,14 +57,14 @@ class MergeTask:
     """Merges a micro-batch.
 
     Attributes:
-        setup: of the project.
+        subscription: which views to stream, of which project.
         views: what to merge into.
         spans: by partition, the offsets `[start, end)` that the batch has all messages of.
         firsts: by partition, the offset of its first message; 0 where it is left out.
         lettered: by partition, before which offset others have sent the letters of messages that are no events.
     """
 
-    setup: Setup = field(repr=False)
+    subscription: Subscription = field(repr=False)
     views: tuple[StreamedView, ...]
     spans: Mapping[Partition, tuple[int, int]]
     firsts: Mapping[Partition, int]
@@ -104,8 +103,10 @@ class _Share:
         self._at: dict[Partition, int] = {}
         self._fault = ""
         until = time.monotonic() + _LETTERS_S
-        self._letters = DeadLetters(task.setup.kafka, task.setup.dead_letters, lambda: time.monotonic() > until)
-        self._online = OnlineStore(task.setup.online_url, task.setup.project, timeout_s=task.setup.timeout_s)
+        self._letters = DeadLetters(
+            task.subscription.kafka, task.subscription.project.dead_letters, lambda: time.monotonic() > until
+        )
+        self._online = task.subscription.project.open_online()
         self._pipelines: dict[Partition, Pipeline] = {}
 
     def take(self, batch: pa.RecordBatch) -> None:

@@ -1,0 +1,28 @@
+"""Whole Parquet files that users name, read as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from feature_store.arrow.sources import reading
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+
+def read_parquet(path: Path, where: str) -> pa.Table:
+    """The rows of a Parquet file, or of a folder of them.
+
+    Args:
+        path: the file or folder.
+        where: names it in an error.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with reading(where):
+        return pq.read_table(path)

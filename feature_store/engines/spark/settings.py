@@ -1,0 +1,16 @@
+"""The settings under `spark:` in feature_store.yaml: Spark's own, and those of its Kafka source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Settings of `spark:` with this prefix belong to the Kafka source. They win over what `kafka:` says.
+KAFKA_PREFIX = "kafka."
+
+
+def session_settings(spark: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the Spark session: all but those of the Kafka source."""
+    return {name: value for name, value in spark.items() if not name.startswith(KAFKA_PREFIX)}

@@ -1,0 +1,78 @@
+"""What a job did, in counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from feature_store._intervals import BEGINNING
+from feature_store.definitions.dtypes import from_microseconds
+
+if TYPE_CHECKING:
+    from feature_store._intervals import Interval
+    from feature_store.arrow.inspection import Breach
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job did.
+
+    Attributes:
+        view: the view.
+        intervals: the event times that were read, `[start, end)` in microseconds since 1970.
+        source_rows: rows of the source in the intervals.
+        latest_rows: the latest rows of each entity among them.
+        written: the latest rows that the online store took.
+        older: the latest rows that the online store refused, because it had newer ones.
+        quarantined: rows that do not fit the view.
+        quarantine_file: the file with these rows and the reasons; None: there are none.
+        breaches: expectations that the written rows do not meet; empty for a view with `on_breach="block"`.
+        resumed_chunks: chunks that an earlier, killed run had written.
+        late_rows: source rows of finished intervals that were read again, because files brought some of them late.
+        seconds: how long the job took.
+    """
+
+    view: str
+    intervals: tuple[Interval, ...] = ()
+    source_rows: int = 0
+    latest_rows: int = 0
+    written: int = 0
+    older: int = 0
+    quarantined: int = 0
+    quarantine_file: str | None = None
+    breaches: tuple[Breach, ...] = ()
+    resumed_chunks: int = 0
+    late_rows: int = 0
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """The counts that are not 0, and the intervals as times."""
+        counts = {name: value for name, value in vars(self).items() if value and name not in ("view", "intervals")}
+        counts["seconds"] = round(self.seconds, 3)
+        times = [f"{_iso(start) or 'the beginning'} to {_iso(end)}" for start, end in self.intervals]
+        shown = ({"intervals": times} if times else {}) | counts
+        return f"Summary({', '.join([self.view, *(f'{name}={value!r}' for name, value in shown.items())])})"
+
+    def to_document(self) -> dict[str, Any]:
+        """The summary as JSON types: times as ISO 8601, an unbounded start as None."""
+        intervals = [[_iso(start), _iso(end)] for start, end in self.intervals]
+        return asdict(self) | {"intervals": intervals}
+
+    def plus(self, other: Summary) -> Summary:
+        """This summary with the counts of another job on the same view added."""
+        return replace(
+            self,
+            source_rows=self.source_rows + other.source_rows,
+            latest_rows=self.latest_rows + other.latest_rows,
+            written=self.written + other.written,
+            older=self.older + other.older,
+            quarantined=self.quarantined + other.quarantined,
+            quarantine_file=other.quarantine_file or self.quarantine_file,
+            breaches=(*self.breaches, *other.breaches),
+            late_rows=self.late_rows + other.late_rows,
+            resumed_chunks=self.resumed_chunks + other.resumed_chunks,
+        )
+
+
+def _iso(time_us: int) -> str | None:
+    return None if time_us == BEGINNING else from_microseconds(time_us).isoformat()

@@ -1,0 +1,60 @@
+"""Fill the new generations of a version before readers see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_store.errors import extra
+
+if TYPE_CHECKING:
+    from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.project.context import Project
+    from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
+
+
+class GenerationFiller:
+    """Fills new generations before readers see them: see rollout.Fill (`rows`) and rollout.FillTiles.
+
+    Args:
+        project: the project.
+        definitions: the definitions of the version, pruned.
+    """
+
+    def __init__(self, project: Project, definitions: DefinitionSet) -> None:
+        self._project, self._definitions = project, definitions
+
+    def rows(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
+        """Materialize a view into a new generation of its row group, over intervals in microseconds."""
+        with extra("local", "materialize"):
+            from feature_store.materialize.job import Target, materialize
+            from feature_store.materialize.span import Span
+
+        definition, online = self._definitions.view(view), self._project.online
+        if definition.source is None:
+            return
+        for start_us, end_us in intervals:
+            materialize(
+                definition,
+                Span(start_us, end_us),
+                Target(online.filling(view, group), online.progress(view, group)),
+                folders=self._project.folders,
+                engine=self._project.engine(),
+                digest=str(group.generation),
+            )
+
+    def start_us(self, tiles: TilesPlan) -> int | None:
+        """See FillTiles."""
+        with extra("kafka", "filling a changed stream view"):
+            from feature_store.streaming.backfill import history_end_us
+        return history_end_us(self._view(tiles), self._project.folders.source)
+
+    def fill(self, tiles: TilesPlan) -> None:
+        """See FillTiles."""
+        with extra("local", "backfill"), extra("kafka", "backfill"):
+            from feature_store.streaming.backfill import Backfill
+        # The topic may have lost the events after a history that ended long ago. The change can be served all the same.
+        Backfill(self._project, self._view(tiles), allow_gap=True).fill(tiles)
+
+    def _view(self, tiles: TilesPlan) -> StreamFeatureView:
+        return self._definitions.stream_feature_views[tiles.view]
