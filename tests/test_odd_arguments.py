@@ -108,7 +108,7 @@ def test_any_argument_is_taken_or_refused_in_our_words(store: FeatureStore, meth
     [
         ("materialize", "start", date(2026, 1, 1), "start: expected a datetime"),
         ("materialize", "end", "2026-01-01", "end: expected a datetime"),
-        ("materialize", "end", 1_700_000_000, "as seconds or milliseconds are"),
+        ("materialize", "end", 1_700_000_000, "looks like seconds or milliseconds"),
         ("materialize", "start", datetime.max.replace(tzinfo=timezone(timedelta(hours=-23))), "years 1 to 9999"),
         ("materialize", "views", "stats", r"views: expected a list of names, got str. Hint: \['stats'\]"),
         ("materialize", "lookback", 3600, "lookback: expected a timedelta"),

@@ -21,20 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from feature_store.definitions.dtypes import DType
-
-_TIME = pa.timestamp("us")
 # Decimal and float also take `1_000` and the digits of every script.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-_PARSED = {
-    "Bool": pa.bool_(),
-    "Int32": pa.int64(),
-    "Int64": pa.int64(),
-    "Float32": pa.float64(),
-    "Float64": pa.float64(),
-    "Timestamp": _TIME,
-}
 
 
 def csv_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -59,36 +48,43 @@ def csv_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return reader.schema, iter(reader)
 
 
-def parse(values: pa.StringArray, dtype: DType) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Text as a scalar type, integers and floats as the widest of their kind; and which values are no such thing.
+def parse(
+    values: pa.StringArray, wanted: pa.DataType, one: Callable[[str], Any]
+) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Text as an Arrow type, and which values are not text of that type: (n,) bool.
 
     Args:
         values: UTF-8.
-        dtype: Int64 and Int32 take `3` and `3.0`; Bool `true`, `false`, `1`, `0`; Timestamp ISO 8601.
+        wanted: the type, the widest of its kind: which values fit the declared type is asked later.
+        one: parses one text; None if it is not of the type.
     """
-    if dtype.name == "String":
-        return values, np.zeros(len(values), bool)
     trimmed = pc.utf8_trim_whitespace(values)
     # Arrow parses a million values in the time that Python takes for ten thousand, but all or nothing.
     with suppress(pa.ArrowInvalid):
-        parsed = trimmed.cast(_PARSED[dtype.name])
+        parsed = trimmed.cast(wanted)
         if not _taken_too_easily(trimmed, parsed):
             return parsed, np.zeros(len(values), bool)
-    listed = [None if text is None else _ONE[dtype.name](text) for text in trimmed.to_pylist()]
+    listed = [None if text is None else one(text) for text in trimmed.to_pylist()]
     bad = np.array(
         [text is not None and value is None for text, value in zip(trimmed.to_pylist(), listed, strict=True)]
     )
-    return pa.array(listed, _PARSED[dtype.name]), bad
+    return pa.array(listed, wanted), bad
 
 
 def _taken_too_easily(texts: pa.StringArray, parsed: pa.Array) -> bool:
-    """Whether Arrow may have taken what is no number here: `0x10`, `nan(1)`, and `1e400` as infinity."""
+    """Whether Arrow may have parsed text that is not a number here: `0x10`, `nan(1)`, and `1e400` as infinity."""
     if pa.types.is_floating(parsed.type):
         return bool(pc.any(pc.is_inf(parsed)).as_py() or pc.any(pc.match_substring(texts, "(")).as_py())
     return bool(pa.types.is_integer(parsed.type) and pc.any(pc.match_substring(texts, "x", ignore_case=True)).as_py())
 
 
-def _integer(text: str) -> int | None:
+def truth(text: str) -> bool | None:
+    """`true`, `false`, `1` or `0`."""
+    return {"true": True, "1": True, "false": False, "0": False}.get(text.lower())
+
+
+def integer(text: str) -> int | None:
+    """An integer of 64 bits, such as `3` or `3.0`."""
     if not _NUMBER.fullmatch(text):
         return None
     try:
@@ -101,26 +97,18 @@ def _integer(text: str) -> int | None:
     return int(number)
 
 
-def _float(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """A number within the range of float64, `nan` or `inf`."""
     if _NO_NUMBER.fullmatch(text):
         return float(text)
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
     return value if math.isfinite(value) else None
 
 
-def _time(text: str) -> datetime | None:
+def time(text: str) -> datetime | None:
+    """A time in ISO 8601, as UTC without a zone."""
     try:
         value = datetime.fromisoformat(text)
         return (value if value.tzinfo is None else value.astimezone(UTC)).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
-
-
-_ONE: dict[str, Callable[[str], Any]] = {
-    "Bool": lambda text: {"true": True, "1": True, "false": False, "0": False}.get(text.lower()),
-    "Int32": _integer,
-    "Int64": _integer,
-    "Float32": _float,
-    "Float64": _float,
-    "Timestamp": _time,
-}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feature_store.arrow.rows import fit, refuse_column, shown, storage_type
+from feature_store.arrow.rows import refuse_column, shown
+from feature_store.arrow.types import fit, storage_type
 from feature_store.definitions.dtypes import Timestamp
 from feature_store.errors import DataError
 

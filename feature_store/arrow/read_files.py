@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import pyarrow.parquet as pq
 
-from feature_store.arrow.rows import fit
 from feature_store.arrow.sources import reading, source_rows_of
+from feature_store.arrow.types import fit
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, Timestamp
 
 if TYPE_CHECKING:

@@ -12,22 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from feature_store.arrow.rows import SourceColumns, storage_type
 from feature_store.arrow.sources import between, file_batches, reading
-from feature_store.definitions.dtypes import FLOAT32_MAX
+from feature_store.arrow.types import ARROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from feature_store.arrow.rows import SourceColumns
     from feature_store.arrow.sources import Rows
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
-
-# Integers up to these are exact as floats.
-_EXACT = {"Float32": 1 << 24, "Float64": 1 << 53}
 
 
 class _Group(NamedTuple):
@@ -120,35 +117,19 @@ def _wanted(file: Any, event_timestamp: str, start_us: int, end_us: int) -> Any:
 
 
 def _type_fits(found: pa.DataType, dtype: DType) -> bool:
-    # Text need not be UTF-8, a time not one that a datetime holds; and lists have lengths.
-    if dtype.element is not None or dtype.name in ("String", "Timestamp"):
-        return bool(pa.types.is_null(found))
-    if found == storage_type(dtype) or pa.types.is_null(found):
+    if pa.types.is_null(found):
         return True
-    if dtype.numpy.kind == "f":
-        return bool(pa.types.is_floating(found)) and found.bit_width <= 8 * dtype.numpy.itemsize
-    wanted = dtype.numpy if dtype.numpy.kind == "i" else None
-    return wanted is not None and bool(pa.types.is_signed_integer(found)) and found.bit_width <= 8 * wanted.itemsize
+    return dtype.element is None and ARROW[dtype].always_fits(found)  # lists have lengths
 
 
 def _statistics_fit(file: Any, column: str, dtype: DType, groups: Sequence[int]) -> bool:
-    limits = _limits(file.physical_schema.field(column).type, dtype)
+    limits = ARROW[dtype].limits(file.physical_schema.field(column).type) if dtype.element is None else None
     if limits is None:
         return False
     found = [_statistics(file.metadata.row_group(group), column) for group in groups]
     return all(
         item is not None and item.has_min_max and limits[0] <= item.min <= item.max <= limits[1] for item in found
     )
-
-
-def _limits(found: pa.DataType, dtype: DType) -> tuple[float, float] | None:
-    """Between which numbers all of a column fit; None when some between them do not."""
-    if pa.types.is_integer(found) and dtype.name in ("Int32", "Int64"):
-        limits = np.iinfo(dtype.numpy)
-        return int(limits.min), int(limits.max)
-    if pa.types.is_integer(found) and dtype.name in _EXACT:
-        return -_EXACT[dtype.name], _EXACT[dtype.name]
-    return (-FLOAT32_MAX, FLOAT32_MAX) if pa.types.is_floating(found) and dtype.name == "Float32" else None
 
 
 def _statistics(group: Any, column: str) -> Any:

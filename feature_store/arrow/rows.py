@@ -1,28 +1,24 @@
-"""Rows as a source has them → rows of the declared types; those that do not fit are set aside with the reason.
+"""Rows as a source has them → rows of the declared types. Rows that do not fit are set aside with the reason.
 
-A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (below 2**53,
-float32 below 2**24: beyond, a float stands for several integers, as when pandas has made floats of identifiers), times
-in the years 1 to 9999. Only float64 → float32 and decimal → float round, because that is what the declared types say.
-NaN is a value; null is none.
+`types` says which values fit a declared type.
 """
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
-from feature_store.arrow.csv_text import parse
-from feature_store.arrow.plain import plain, plain_batch, plain_type
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp, largest_whole
+from feature_store.arrow.plain import plain_batch, plain_type
+from feature_store.arrow.types import Mask, can_fit, fit, fit_csv, null_mask, numpy_values, storage_type
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
 from feature_store.definitions.expected import unexpected
 from feature_store.errors import DataError
-from feature_store.online.batch import RowBatch, Values
-from feature_store.online.codec import object_column
+from feature_store.online.batch import RowBatch
 
 if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
@@ -32,10 +28,7 @@ if TYPE_CHECKING:
 
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
-TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 _SHOWN = 200  # characters of a value: enough to know it by
-_DAY_US = 86_400_000_000
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class SourceColumns(NamedTuple):
@@ -67,21 +60,6 @@ class Checked(NamedTuple):
 
     good: pa.RecordBatch
     bad: pa.RecordBatch
-
-
-def storage_type(dtype: DType) -> pa.DataType:
-    """The Arrow type of checked values: times as int64 microseconds, arrays as lists."""
-    if dtype.element is not None:
-        return pa.list_(storage_type(dtype.element))
-    return {
-        "Bool": pa.bool_(),
-        "Int32": pa.int32(),
-        "Int64": pa.int64(),
-        "Float32": pa.float32(),
-        "Float64": pa.float64(),
-        "String": pa.string(),
-        "Timestamp": pa.int64(),
-    }[dtype.name]
 
 
 def source_columns(
@@ -134,14 +112,14 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
     for name, dtype in columns.types.items():
         values, bad = _read(batch.column(name), dtype, columns)
         if name in keys:
-            bad |= _nulls(values)
+            bad |= null_mask(values)
         _explain(reasons, bad, name, str(dtype), batch)
         fitted.append(values)
     for field in columns.expecting:
         found, nulls = numpy_values(fitted[list(columns.types).index(field.name)], field.dtype)
         _explain(reasons, unexpected(found, nulls, field), field.name, field.of_values, batch)
     events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
-    _explain(reasons, bad | _nulls(events), columns.event_timestamp, str(Timestamp), batch)
+    _explain(reasons, bad | null_mask(events), columns.event_timestamp, str(Timestamp), batch)
     created = events
     if columns.created_timestamp is not None:
         created, bad = _read(batch.column(columns.created_timestamp), Timestamp, columns)
@@ -181,7 +159,7 @@ def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us:
         return batch
     events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
     times = events.fill_null(start_us).to_numpy()
-    inside = bad | _nulls(events) | (times >= start_us) & (times < end_us)
+    inside = bad | null_mask(events) | (times >= start_us) & (times < end_us)
     return batch if inside.all() else batch.filter(pa.array(inside))
 
 
@@ -209,24 +187,8 @@ def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, tex
     found = schema.field(name).type
     if text and dtype.element is not None:
         raise DataError(where, expected=f"values of {dtype}", got="text", hint="push arrays from a Parquet file")
-    if not text and not _can_fit(plain_type(found), dtype):
+    if not text and not can_fit(plain_type(found), dtype):
         raise DataError(where, expected=f"values of {dtype}", got=f"a column of {found}", hint=_hint(plain_type(found)))
-
-
-def _can_fit(found: pa.DataType, dtype: DType) -> bool:
-    """Whether values of a plain type can be of the declared one."""
-    if pa.types.is_null(found):
-        return True
-    if dtype.element is not None:
-        lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
-        return lists and _can_fit(found.value_type, dtype.element)
-    numbers = pa.types.is_integer(found) or pa.types.is_floating(found)
-    fits: dict[str, bool] = {
-        "Bool": pa.types.is_boolean(found),
-        "String": pa.types.is_string(found) or pa.types.is_large_string(found),
-        "Timestamp": pa.types.is_timestamp(found) or pa.types.is_date(found),
-    }
-    return fits.get(dtype.name, bool(numbers or pa.types.is_decimal(found)))
 
 
 def _hint(found: pa.DataType) -> str:
@@ -246,131 +208,7 @@ def _hint(found: pa.DataType) -> str:
 
 
 def _read(values: pa.Array, dtype: DType, columns: SourceColumns) -> tuple[pa.Array, Mask]:
-    if not columns.text:
-        return fit(values, dtype)
-    text, not_text = _fit_text(values)
-    parsed, not_parsed = parse(text, dtype)
-    fitted, bad = _fit(parsed, dtype)
-    return fitted, bad | not_parsed | not_text
-
-
-def fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """A column as `storage_type(dtype)`, and which values do not fit (what stands there does not matter)."""
-    return _fit(plain(values), dtype)
-
-
-def _fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    wanted = storage_type(dtype)
-    if pa.types.is_null(values.type):
-        return values.cast(wanted), np.zeros(len(values), bool)
-    if dtype.element is not None:
-        return _fit_lists(values, dtype)
-    if dtype.name == "Bool":
-        return values, np.zeros(len(values), bool)
-    if dtype.name == "String":
-        return _fit_text(values)
-    if dtype.name == "Timestamp":
-        return _fit_times(values)
-    if values.type == wanted:
-        return values, np.zeros(len(values), bool)
-    if pa.types.is_decimal(values.type):
-        if dtype.numpy.kind == "i":
-            return _fit_decimals(values, wanted)
-        values = values.cast(pa.float64())
-    raw = values.fill_null(0).to_numpy(zero_copy_only=False)
-    fitted, bad = (_as_integers if dtype.numpy.kind == "i" else _as_floats)(raw, dtype.numpy)
-    return pa.array(fitted, wanted, mask=_nulls(values)), bad & ~_nulls(values)
-
-
-def _as_integers(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
-    limits = np.iinfo(wanted)
-    if raw.dtype.kind == "f":
-        wide, largest = raw.astype(np.float64), largest_whole(raw.dtype)
-        # NaN compares false.
-        fits = (wide >= max(limits.min, -largest)) & (wide <= min(limits.max, largest))
-        fits &= np.trunc(wide) == wide
-    else:
-        fits = (raw <= limits.max) if raw.dtype.kind == "u" else (raw >= limits.min) & (raw <= limits.max)
-    return np.where(fits, raw, 0).astype(wanted), ~fits
-
-
-def _as_floats(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        fitted = raw.astype(wanted)
-    if raw.dtype.kind == "f":
-        return fitted, np.isfinite(raw) & (np.abs(raw.astype(np.float64)) > float(np.finfo(wanted).max))
-    # One more than the greatest integer is a power of two and so a float. What rounding lifted to it changed.
-    back = np.where(fitted < float(np.iinfo(raw.dtype).max + 1), fitted, 0).astype(raw.dtype)
-    return fitted, back != raw
-
-
-def _fit_decimals(values: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, Mask]:
-    limits = np.iinfo(wanted.to_pandas_dtype())
-    values = values.cast(pa.decimal256(76, values.type.scale))  # comparing needs digits for both sides
-    whole = pc.trunc(values)
-    integers = whole.cast(pa.decimal256(76, 0))
-    inside = pc.and_(pc.greater_equal(integers, int(limits.min)), pc.less_equal(integers, int(limits.max)))
-    fits = pc.and_(pc.equal(whole, values), inside)
-    bad: Mask = ~fits.fill_null(True).to_numpy(zero_copy_only=False)
-    return pc.if_else(fits, integers, None).cast(wanted), bad
-
-
-def _fit_times(values: pa.Array) -> tuple[pa.Array, Mask]:
-    if pa.types.is_timestamp(values.type) and values.type.unit == "us":
-        integers = values.cast(pa.int64())
-        if not _any_beyond(pc.min_max(integers).as_py()):  # 1 ms for 1M times where what follows takes 14
-            return integers, np.zeros(len(values), bool)
-    nulls = _nulls(values)
-    if pa.types.is_date32(values.type):
-        raw, (times, parts) = values.cast(pa.int32()).fill_null(0).to_numpy().astype(np.int64), (_DAY_US, 1)
-    else:
-        raw = values.cast(pa.int64()).fill_null(0).to_numpy()
-        times, parts = TO_MICROSECONDS["ms" if pa.types.is_date64(values.type) else values.type.unit]
-    # Compared before multiplying, which could overflow.
-    fits = (raw // parts >= MIN_TIMESTAMP_US // times) & (raw // parts <= MAX_TIMESTAMP_US // times)
-    microseconds = np.where(fits, raw, 0) * times // parts
-    return pa.array(microseconds, pa.int64(), mask=nulls), ~fits & ~nulls
-
-
-def _any_beyond(ends: dict[str, int | None]) -> bool:
-    least, most = ends["min"], ends["max"]
-    return least is not None and most is not None and not MIN_TIMESTAMP_US <= least <= most <= MAX_TIMESTAMP_US
-
-
-def _fit_text(values: pa.Array) -> tuple[pa.Array, Mask]:
-    try:
-        values.validate(full=True)
-        return values.cast(pa.string()), np.zeros(len(values), bool)
-    except pa.ArrowInvalid:  # Parquet files can hold any bytes as text
-        raw = values.cast(pa.binary()).to_pylist()
-        bad = np.array([value is not None and not _is_utf8(value) for value in raw])
-        listed = [None if value is None or wrong else value.decode() for value, wrong in zip(raw, bad, strict=True)]
-        return pa.array(listed, pa.string()), bad
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _fit_lists(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    assert dtype.element is not None
-    nulls = _nulls(values)
-    lengths = pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
-    lengths[nulls] = 0
-    elements, bad_elements = fit(pc.list_flatten(values), dtype.element)
-    owner = np.repeat(np.arange(len(values)), lengths)
-    bad = np.zeros(len(values), bool)
-    bad[owner[bad_elements | _nulls(elements)]] = True
-    if dtype.length is not None:
-        bad |= ~nulls & (lengths != dtype.length)
-    lengths[bad] = 0
-    kept = elements.filter(pa.array(~bad[owner]))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), kept, mask=pa.array(nulls)), bad
+    return fit_csv(values, dtype) if columns.text else fit(values, dtype)
 
 
 def _explain(reasons: dict[int, str], bad: Mask, name: str, expected: str, batch: pa.RecordBatch) -> None:
@@ -392,35 +230,6 @@ def shown(value: pa.Scalar) -> str:
             return str(value.cast(pa.int32()))
         is_text = pa.types.is_string(value.type) or pa.types.is_large_string(value.type)
         return str(value.cast(pa.binary() if is_text else pa.int64()))
-
-
-def numpy_values(values: pa.Array, dtype: DType) -> Values:
-    """Checked values as the online store takes them."""
-    nulls = _nulls(values) if values.null_count else None
-    if dtype.width is None:
-        return Values(_objects(values, dtype), nulls)
-    if dtype.element is None:
-        filled = values.fill_null(False if dtype.name == "Bool" else 0) if values.null_count else values
-        return Values(filled.to_numpy(zero_copy_only=False), nulls)
-    stacked = np.zeros((len(values), dtype.size), dtype.numpy)
-    there = ~nulls if nulls is not None else slice(None)
-    stacked[there] = pc.list_flatten(values).to_numpy(zero_copy_only=False).reshape(-1, dtype.size)
-    return Values(stacked, nulls)
-
-
-def _objects(values: pa.Array, dtype: DType) -> np.ndarray[Any, Any]:
-    if dtype.element is None or dtype.element.name == "String":
-        return object_column(values.to_pylist())
-    return object_column(
-        [None if item.values is None else item.values.to_numpy(zero_copy_only=False) for item in values]
-    )
-
-
-def _nulls(values: pa.Array) -> Mask:
-    if not values.null_count:
-        return np.zeros(len(values), bool)
-    mask: Mask = values.is_null().to_numpy(zero_copy_only=False)
-    return mask
 
 
 def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:

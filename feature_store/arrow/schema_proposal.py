@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.arrow.plain import plain_type
 from feature_store.arrow.sources import reading
-from feature_store.definitions.dtypes import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
+from feature_store.arrow.types import ARROW
+from feature_store.definitions.dtypes import SCALARS, Array
 from feature_store.definitions.field import Field
 from feature_store.errors import DefinitionError
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 # More different strings are no list of kinds but names; and each should have been seen several times.
 _MOST_LISTED, _LEAST_SEEN = 20, 5
-_NUMBERS = ("Int32", "Int64", "Float32", "Float64")
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ def _proposal(name: str, seen: _Seen, found: pa.DataType, declared: DType | None
     if dtype is None:
         return Proposal(name, None, f"no type for a column of {found}")
     expected: dict[str, Any] = {}
-    if dtype.name in _NUMBERS and seen.least is not None:
-        whole = dtype.name in ("Int32", "Int64")
+    if dtype.is_number and seen.least is not None:
+        whole = dtype.numpy.kind == "i"
         expected = {"min": int(seen.least), "max": int(seen.most)} if whole else {"min": seen.least, "max": seen.most}
-    if dtype.name == "String" and seen.texts and seen.rows - seen.nulls >= _LEAST_SEEN * len(seen.texts):
+    if seen.texts and seen.rows - seen.nulls >= _LEAST_SEEN * len(seen.texts) and dtype.element is None:
         expected = {"allowed": sorted(seen.texts)}
     if seen.rows:
         expected["max_null_rate"] = math.ceil(seen.nulls / seen.rows * 100) / 100
@@ -131,18 +132,9 @@ def _dtype_of(found: pa.DataType, seen: _Seen) -> DType | None:
         element = _dtype_of(found.value_type, seen)
         length = found.list_size if pa.types.is_fixed_size_list(found) else None
         return None if element is None or element.element is not None else Array(element, length)
-    if pa.types.is_integer(found):
-        fits = seen.most is None or seen.most <= (1 << 63) - 1
-        narrow = found.bit_width < 32 or found == pa.int32()
-        return (Int32 if narrow else Int64) if fits else None
-    kinds = {
-        Bool: pa.types.is_boolean,
-        Float32: lambda kind: kind in (pa.float16(), pa.float32()),
-        Float64: lambda kind: kind == pa.float64() or pa.types.is_decimal(kind),
-        String: _is_text,
-        Timestamp: lambda kind: pa.types.is_timestamp(kind) or pa.types.is_date(kind),
-    }
-    return next((dtype for dtype, matches in kinds.items() if matches(found)), None)
+    if found == pa.uint64() and seen.most is not None and seen.most >= 1 << 63:
+        return None
+    return next((dtype for dtype in SCALARS.values() if ARROW[dtype].is_proposed_for(plain_type(found))), None)
 
 
 def _is_text(found: pa.DataType) -> bool:

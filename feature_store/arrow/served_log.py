@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 
 from feature_store.arrow.rows import one_array
 from feature_store.arrow.sources import reading
+from feature_store.arrow.types import served_values, storage_type
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.online.arrow import arrow_type
@@ -197,8 +198,7 @@ def _filled(column: RowValues) -> pa.Array:
     if column.default is None:
         return _typed(column.dtype, column.values, absent)
     filled = np.array(column.values)
-    is_time = (column.dtype.element or column.dtype).name == "Timestamp"
-    filled[absent] = column.dtype.to_json(column.default) if is_time else column.default
+    filled[absent] = column.dtype.to_stored(column.default)
     return _typed(column.dtype, filled, None)
 
 
@@ -208,10 +208,11 @@ def _typed(dtype: DType, values: Any, absent: Any) -> pa.Array:
     if dtype.width is None:
         return pa.array(values, arrow)
     if dtype.element is not None:
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1)).view(arrow.value_type)
+        flat = served_values(
+            pa.array(np.ascontiguousarray(values).reshape(-1), storage_type(dtype.element)), dtype.element
+        )
         return pa.FixedSizeListArray.from_arrays(flat, type=arrow, mask=None if absent is None else pa.array(absent))
-    array = pa.array(values, mask=absent)
-    return array.view(arrow) if dtype.name == "Timestamp" else array
+    return served_values(pa.array(values, storage_type(dtype), mask=absent), dtype)
 
 
 def _statuses(features: Mapping[str, RowValues], count: int) -> pa.Array:

@@ -25,8 +25,9 @@ from feature_store.arrow.batch_sizes import (
 )
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
 from feature_store.arrow.plain import plain_batch, plain_schema
-from feature_store.arrow.rows import TO_MICROSECONDS, source_columns
+from feature_store.arrow.rows import source_columns
 from feature_store.arrow.source_formats import refuse_tables, refuse_url
+from feature_store.arrow.types import TO_MICROSECONDS
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.source import ParquetSource

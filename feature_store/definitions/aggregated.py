@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.entity import Entity
 
-_NUMERIC = ("Bool", "Int32", "Int64", "Float32", "Float64")
 _KEPT_AS_THEY_ARE = ("first", "last", "last_n")
 
 
@@ -88,7 +87,7 @@ def _check_columns(where: str, events: str, known: dict[str, DType], aggregation
         if name not in known:
             raise DefinitionError(where, expected=f"a column of {events}: {', '.join(known)}", got=repr(name))
     dtype = known[aggregation.column]
-    if aggregation.function in ("sum", "mean", "min", "max", "stddev") and dtype.name not in _NUMERIC:
+    if aggregation.function in ("sum", "mean", "min", "max", "stddev") and not dtype.scalar.is_summed:
         raise DefinitionError(f"{where}.column", expected=f"numbers for {aggregation.function}", got=str(dtype))
     if aggregation.function in _KEPT_AS_THEY_ARE and dtype.width is None:
         raise DefinitionError(f"{where}.column", expected=f"a fixed width for {aggregation.function}", got=str(dtype))
@@ -98,6 +97,5 @@ def _check_columns(where: str, events: str, known: dict[str, DType], aggregation
 
 def _check_constants(where: str, name: str, dtype: Any, constants: list[Any]) -> None:
     for constant in constants:
-        is_text = isinstance(constant, str)
-        if dtype.name == "Timestamp" or is_text != (dtype.name == "String"):
+        if not isinstance(constant, dtype.scalar.constants):
             raise DefinitionError(where, expected=f"{name} compared with a value of {dtype}", got=repr(constant))

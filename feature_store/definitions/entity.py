@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import model_validator
 
 from feature_store.definitions.definition import Definition, Name
-from feature_store.definitions.dtypes import DType, Int32, Int64, String
+from feature_store.definitions.dtypes import DType, Int64
 from feature_store.errors import DefinitionError
 
 
@@ -34,6 +34,6 @@ class Entity(Definition):
 
     @model_validator(mode="after")
     def _key_type_is_allowed(self) -> Entity:
-        if self.dtype not in (Int32, Int64, String):
+        if self.dtype.element is not None or self.dtype.scalar.key_code is None:
             raise DefinitionError("dtype", expected="Int64, Int32 or String", got=str(self.dtype))
         return self

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pydantic import SerializerFunctionWrapHandler
 
-_NUMBERS = ("Int32", "Int64", "Float32", "Float64")
-_LISTED = (*_NUMBERS, "Bool", "String")
 EXPECTATIONS = ("min", "max", "allowed", "max_null_rate")
 
 
@@ -131,7 +129,7 @@ def _fitted(where: str, value: Any, dtype: DType) -> Any:
 
 
 def _fitted_limit(where: str, value: Any, dtype: DType) -> Any:
-    if value is not None and (dtype.name not in _NUMBERS or not _is_finite(value)):
+    if value is not None and (not dtype.is_number or not _is_finite(value)):
         raise DefinitionError(where, expected="a number, of a field of numbers", got=f"{shown(value)} of {dtype}")
     return _fitted(where, value, dtype)
 
@@ -139,7 +137,7 @@ def _fitted_limit(where: str, value: Any, dtype: DType) -> Any:
 def _fitted_list(values: Any, dtype: DType) -> Any:
     if values is None:
         return None
-    if dtype.name not in _LISTED or not isinstance(values, (list, tuple)) or not values:
+    if dtype.element is not None or not dtype.scalar.is_listed or not isinstance(values, (list, tuple)) or not values:
         expected = "some values, of a field of numbers, booleans or strings"
         raise DefinitionError("allowed", expected=expected, got=f"{shown(values)} of {dtype}")
     for i, value in enumerate(values):

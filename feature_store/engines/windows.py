@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from feature_store.aggregates.at_times import Events, windows_at
 from feature_store.aggregates.windows import compile_windows
-from feature_store.arrow.rows import CREATED_TS, EVENT_TS, numpy_values, one_array, storage_type
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, one_array
+from feature_store.arrow.types import numpy_values, storage_type
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 
 if TYPE_CHECKING:

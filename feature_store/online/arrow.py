@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import extra
 
 if TYPE_CHECKING:
@@ -14,6 +16,20 @@ if TYPE_CHECKING:
     from feature_store.online.decode import Decoder
 
 
+# The Arrow type of served values: `SERVED[dtype](pyarrow, dtype)`.
+SERVED: TypeTable[Callable[[Any, DType], Any]] = TypeTable(
+    {
+        "Bool": lambda arrow, _: arrow.bool_(),
+        "Int32": lambda arrow, _: arrow.int32(),
+        "Int64": lambda arrow, _: arrow.int64(),
+        "Float32": lambda arrow, _: arrow.float32(),
+        "Float64": lambda arrow, _: arrow.float64(),
+        "String": lambda arrow, _: arrow.string(),
+        "Timestamp": lambda arrow, _: arrow.timestamp("us", tz="UTC"),
+    }
+)
+
+
 def arrow_type(dtype: DType) -> pa.DataType:
     """The Arrow type of a declared type.
 
@@ -21,18 +37,10 @@ def arrow_type(dtype: DType) -> pa.DataType:
         MissingDependencyError: pyarrow is not installed.
     """
     arrow = _pyarrow()
-    if dtype.element is not None:
-        element = arrow_type(dtype.element)
-        return arrow.list_(element) if dtype.length is None else arrow.list_(element, dtype.length)
-    return {
-        "Bool": arrow.bool_(),
-        "Int32": arrow.int32(),
-        "Int64": arrow.int64(),
-        "Float32": arrow.float32(),
-        "Float64": arrow.float64(),
-        "String": arrow.string(),
-        "Timestamp": arrow.timestamp("us", tz="UTC"),
-    }[dtype.name]
+    scalar = SERVED[dtype](arrow, dtype)
+    if dtype.element is None:
+        return scalar
+    return arrow.list_(scalar) if dtype.length is None else arrow.list_(scalar, dtype.length)
 
 
 def to_arrow(decoder: Decoder) -> pa.Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.dtypes import Timestamp
 from feature_store.errors import CorruptRowError, DataError
 from feature_store.online.layout import TIME_BIAS
 
@@ -91,28 +91,32 @@ def unbiased(stored: Column) -> Column:
 
 
 def python_values(dtype: DType, column: Column) -> list[Any]:
-    """A column of a fixed-width type as exact Python values."""
-    values: list[Any] = column.tolist()
-    if (dtype.element or dtype).name != "Timestamp":
-        return values
-    if dtype.element is None:
-        return stored_times(values)
-    return [stored_times(value) for value in values]
+    """A column of a fixed-width type as exact Python values.
+
+    Raises:
+        CorruptRowError: a stored value is outside of the type's range, such as a time beyond the year 9999, which
+            this library never writes.
+    """
+    if dtype.scalar.is_stored_as_is:
+        return column.tolist()  # type: ignore[no-any-return]
+    return _restored(dtype, column.tolist())
 
 
 def stored_times(values: list[int]) -> list[datetime]:
     """Stored times as UTC datetimes.
 
     Raises:
-        CorruptRowError: one is beyond the years 1 to 9999, so nothing of ours wrote it.
+        CorruptRowError: a time is outside of the years 1 to 9999, which this library never writes.
     """
+    return _restored(Timestamp, values)
+
+
+def _restored(dtype: DType, values: list[Any]) -> list[Any]:
     try:
-        return [from_microseconds(value) for value in values]
+        return dtype.from_stored(values)
     except OverflowError:
-        worst = max(values, key=abs)
-        raise CorruptRowError(
-            "stored time", expected="microseconds since 1970 of the years 1 to 9999", got=str(worst)
-        ) from None
+        worst = max(np.array(values).ravel().tolist(), key=abs)
+        raise CorruptRowError("stored value", expected=f"a value of {dtype}", got=str(worst)) from None
 
 
 def _column(layout: SegmentLayout, field: FieldLayout, batch: RowBatch) -> Values:

@@ -117,8 +117,7 @@ class Decoder:
             return [column.default] * self.count
         present = (self.status(name) == Status.PRESENT).tolist()
         if isinstance(column, ComputedColumn):
-            values = self.computed(column)
-            listed = values.tolist() if column.dtype.name == "String" else python_values(column.dtype, values)
+            listed = python_values(column.dtype, self.computed(column))
         elif column.dtype.width is None:
             listed = self._listed(column)
         else:

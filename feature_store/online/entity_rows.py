@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # The usual types, told without asking numpy, which would make an array of the value first.
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None), datetime})
-_PACK_CODES = {"Int32": "i", "Int64": "q"}
 _NARROW = (np.dtype(np.float16), np.dtype(np.float32))
 
 
@@ -89,7 +88,7 @@ def entity_keys(join_keys: Sequence[tuple[str, DType]], values: Mapping[str, Any
 
 def _single(name: str, dtype: DType, value: Any) -> EntityKeys:
     one = value[0] if type(value) is list and len(value) == 1 else value
-    if type(one) is int and dtype.name == "Int64":  # the commonest request of all: one user
+    if type(one) is int and dtype.code == "<i8":  # the commonest request of all: one user
         try:
             return EntityKeys(1, one.to_bytes(8, "big", signed=True), None, None)
         except OverflowError:
@@ -123,8 +122,8 @@ def _encoded(
 ) -> EntityKeys:
     dtypes = [dtype for _, dtype in join_keys]
     try:
-        if len(dtypes) == 1 and dtypes[0].name in _PACK_CODES:
-            return EntityKeys(size, _packer(size, dtypes[0].name).pack(*columns[0]), None, inverse)
+        if len(dtypes) == 1 and dtypes[0].scalar.key_code:
+            return EntityKeys(size, _packer(size, dtypes[0].scalar.key_code).pack(*columns[0]), None, inverse)
         arrays = [np.array(column, dtype=dtype.numpy) for column, dtype in zip(columns, dtypes, strict=True)]
     except (struct.error, OverflowError):
         for (name, dtype), value in zip(join_keys, given, strict=True):
@@ -137,8 +136,8 @@ def _encoded(
 
 
 @lru_cache(maxsize=4096)
-def _packer(count: int, dtype: str) -> struct.Struct:
-    return struct.Struct(f">{count}{_PACK_CODES[dtype]}")
+def _packer(count: int, code: str) -> struct.Struct:
+    return struct.Struct(f">{count}{code}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -166,7 +165,7 @@ def _distinct(rows: list[Any]) -> tuple[list[Any], Column | None]:
 
 
 def _checked(name: str, dtype: DType, column: list[Any], given: Any) -> list[Any]:
-    wanted = str if dtype.name == "String" else int
+    wanted = int if dtype.scalar.key_code else str
     if set(map(type, column)) <= {wanted}:
         return column  # an int beyond the type is found when it is packed
     try:  # numpy's integers, say; or the value at fault
@@ -178,7 +177,7 @@ def _checked(name: str, dtype: DType, column: list[Any], given: Any) -> list[Any
 
 def _fit(name: str, dtype: DType, item: Any) -> Any:
     """A join key; of an integer type also a float that stands for one integer alone, as materialize and labels take."""
-    return dtype.fit(item if dtype.name == "String" else whole_number(item), name)
+    return dtype.fit(whole_number(item) if dtype.scalar.key_code else item, name)
 
 
 def _refuse(name: str, dtype: DType, given: Any) -> None:

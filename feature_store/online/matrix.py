@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store.definitions.scalars import NOT_NUMBERS
 from feature_store.errors import RequestError
 from feature_store.online.columns import PrunedColumn, StoredColumn
 
@@ -164,13 +165,8 @@ def as_index(columns: list[int]) -> Index:
 
 def refuse_unless_numeric(name: str, dtype: DType) -> None:
     """Raise a RequestError for a column that no float32 can stand for."""
-    scalar = dtype.element or dtype
-    if dtype.width is None or scalar.name == "Timestamp":
-        hint = (
-            "compute an age from it in an on-demand view"
-            if scalar.name == "Timestamp"
-            else "encode it as numbers in an on-demand view, or read it with to_dict()"
-        )
+    hint = dtype.scalar.not_in_matrix or (NOT_NUMBERS if dtype.width is None else "")
+    if hint:
         raise RequestError(f"to_numpy(): column {name}", expected="numbers of fixed width", got=str(dtype), hint=hint)
 
 

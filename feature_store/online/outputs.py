@@ -6,11 +6,13 @@ object array) is checked value by value, as the fields of a request are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import DataError, TransformError
 from feature_store.online.codec import object_column
 
@@ -18,16 +20,6 @@ if TYPE_CHECKING:
     from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
 
-# The kinds of numpy arrays (`dtype.kind`) that fit a type without a look at each value's Python type.
-_KINDS = {
-    "Bool": "b",
-    "Int32": "biu",
-    "Int64": "biu",
-    "Float32": "biuf",
-    "Float64": "biuf",
-    "Timestamp": "iuM",
-    "String": "UT",
-}
 # Units of datetime64 that are no coarser than a microsecond.
 _FINE_UNITS = {"us", "ns", "ps", "fs", "as"}
 
@@ -49,18 +41,10 @@ def fitted_output(where: str, dtype: DType, output: Any, count: int) -> Column:
         raise TransformError(where, expected=f"an array of shape ({count},)", got=f"shape {array.shape}")
     if array.dtype.kind == "O":
         return _fitted_each(where, dtype, array)
-    # Of a list without values numpy makes floats, whatever they would be.
-    if array.dtype.kind not in _KINDS[dtype.name] and (count or isinstance(output, np.ndarray)):
+    # Of a list without values numpy makes floats, whatever the type of the values would be.
+    if array.dtype.kind not in OUTPUTS[dtype].kinds and (count or isinstance(output, np.ndarray)):
         raise TransformError(where, expected=f"values of {dtype}", got=f"an array of {array.dtype}")
-    if dtype.name == "String":
-        return _fitted_each(where, dtype, array.astype(object))
-    if dtype.name == "Timestamp":
-        return _fitted_times(where, array)
-    if dtype.numpy.kind == "i":
-        info = np.iinfo(dtype.numpy)
-        _refuse_beyond(where, str(dtype), array, int(info.min), int(info.max))
-    with np.errstate(over="ignore"):  # beyond float32 is inf, as numpy users expect
-        return array.astype(dtype.numpy)
+    return OUTPUTS[dtype].fit(where, dtype, array)
 
 
 def _as_array(where: str, output: Any) -> Column:
@@ -74,7 +58,18 @@ def _as_array(where: str, output: Any) -> Column:
         raise TransformError(where, expected="an array", got=f"{type(output).__name__}: {error}") from error
 
 
-def _fitted_times(where: str, array: Column) -> Column:
+def _numbers(where: str, dtype: DType, array: Column) -> Column:
+    with np.errstate(over="ignore"):  # beyond float32 is inf, as numpy users expect
+        return array.astype(dtype.numpy)
+
+
+def _integers(where: str, dtype: DType, array: Column) -> Column:
+    info = np.iinfo(dtype.numpy)
+    _refuse_beyond(where, str(dtype), array, int(info.min), int(info.max))
+    return array.astype(dtype.numpy)
+
+
+def _times(where: str, dtype: DType, array: Column) -> Column:
     if array.dtype.kind == "M":
         empty = np.flatnonzero(np.isnat(array))
         if empty.size:
@@ -86,6 +81,10 @@ def _fitted_times(where: str, array: Column) -> Column:
         array = times.astype(np.int64)
     _refuse_beyond(where, "Timestamp", array, MIN_TIMESTAMP_US, MAX_TIMESTAMP_US)
     return array.astype(np.int64)
+
+
+def _objects(where: str, dtype: DType, array: Column) -> Column:
+    return _fitted_each(where, dtype, array.astype(object))
 
 
 def _refuse_beyond(where: str, name: str, array: Column, least: int, most: int) -> None:
@@ -101,18 +100,43 @@ def _refuse_beyond(where: str, name: str, array: Column, least: int, most: int) 
 def _fitted_each(where: str, dtype: DType, array: Column) -> Column:
     try:
         values = [dtype.fit(value, f"{where}[{i}]") for i, value in enumerate(array.tolist())]
-        if dtype.name == "String":
-            return object_column([_text(value, f"{where}[{i}]") for i, value in enumerate(values)])
-        return np.array(
-            [dtype.to_json(value) for value in values] if dtype.name == "Timestamp" else values, dtype.numpy
-        )
+        if dtype.width is None:
+            return object_column([_encodable(value, f"{where}[{i}]") for i, value in enumerate(values)])
+        return np.array([dtype.to_stored(value) for value in values], dtype.numpy)
     except DataError as error:
         raise TransformError(error.where, expected=error.expected, got=error.got) from None
 
 
-def _text(value: str, where: str) -> str:
+def _encodable(value: Any, where: str) -> Any:
+    if not isinstance(value, str):
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
         raise DataError(where, expected="text that UTF-8 can hold", got=ascii(value)) from None
     return str(value)
+
+
+class Output(NamedTuple):
+    """How arrays that a function returned become a column of a type.
+
+    Attributes:
+        kinds: the kinds of numpy arrays (`dtype.kind`) that fit without a look at each value's Python type.
+        fit: `fit(where, dtype, array)`, for arrays of these kinds.
+    """
+
+    kinds: str
+    fit: Callable[[str, DType, Column], Column]
+
+
+OUTPUTS: TypeTable[Output] = TypeTable(
+    {
+        "Bool": Output("b", _numbers),
+        "Int32": Output("biu", _integers),
+        "Int64": Output("biu", _integers),
+        "Float32": Output("biuf", _numbers),
+        "Float64": Output("biuf", _numbers),
+        "String": Output("UT", _objects),
+        "Timestamp": Output("iuM", _times),
+    }
+)

@@ -472,8 +472,8 @@ def _request_array(dtype: DType, values: list[Any]) -> Column:
     if dtype.width is None:
         # Rows that share a value would share a list.
         return object_column(values if dtype.element is None else [list(value) for value in values])
-    if (dtype.element or dtype).name == "Timestamp":
-        values = [dtype.to_json(value) for value in values]
+    if not dtype.scalar.is_stored_as_is:
+        values = [dtype.to_stored(value) for value in values]
     array = np.array(values, dtype.numpy)
     return array if dtype.length is None else array.reshape(len(values), dtype.length)
 

@@ -46,7 +46,7 @@ def _own_objects(
     item: TransformInput, values: np.ndarray[Any, Any] | Sequence[Any], absent: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> np.ndarray[Any, Any]:
     if item.dtype.element is None:
-        blank = "" if item.default is None else item.default
+        blank = item.dtype.scalar.blank if item.default is None else item.default
         return object_column([blank if gone else value for value, gone in zip(values, absent.tolist(), strict=True)])
     blank = item.default or []
     # Rows of one entity share a list, and all rows the default: each row gets one of its own.
@@ -88,6 +88,5 @@ def run_transform(transform: CompiledTransform, inputs: Columns, nulls: Columns,
 
 def _placeholder(item: TransformInput) -> Any:
     if item.default is not None:
-        is_time = (item.dtype.element or item.dtype).name == "Timestamp"
-        return item.dtype.to_json(item.default) if is_time else item.default
-    return np.nan if item.dtype.numpy.kind == "f" else 0
+        return item.dtype.to_stored(item.default)
+    return item.dtype.scalar.blank

@@ -280,7 +280,7 @@ class Pruner:
                 rows[entity.join_key] = listed if count > 1 else listed[0]
         for computed in definitions.on_demand_feature_views.values():
             for field in (field for one in computed.requests for field in one.fields):
-                rows[field.name] = "" if field.dtype.name == "String" else 0
+                rows[field.name] = field.dtype.scalar.zero
         return rows
 
     def curve(self, plan: PrunePlan) -> list[Choice]:

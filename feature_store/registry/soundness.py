@@ -46,7 +46,6 @@ _MOST_LISTED = 1_000
 _MOST_NUMBER = 2**53
 # Windows are whole seconds; a century is more than a day can be asked for.
 _LONGEST_US = 100 * 366 * 86_400 * 1_000_000
-_KEY_TYPES = {"Int32", "Int64", "String"}
 _TIME_UNITS = {"s", "ms", "us"}
 _TILE_BYTES = {"count": 4, "sum": 8, "min": 8, "max": 8, "moments": 20, "sketch": 128}
 
@@ -283,7 +282,7 @@ def _keys(entities: Sequence[str], join_keys: Sequence[tuple[str, str]]) -> None
     if not entities or len(entities) != len(join_keys):
         _refuse("join_keys", "a join key of each entity", len(join_keys))
     for _, dtype in join_keys:
-        if dtype not in _KEY_TYPES:
+        if _dtype(dtype).element is not None or _dtype(dtype).scalar.key_code is None:
             _refuse("join_keys", "Int32, Int64 or String", dtype)
 
 

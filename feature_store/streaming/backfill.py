@@ -31,8 +31,9 @@ import pyarrow.compute as pc
 from feature_store._private_files import private_file, private_folder
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.rows import EVENT_TS, SEQUENCE, check_events, numpy_values, source_columns, within
+from feature_store.arrow.rows import EVENT_TS, SEQUENCE, check_events, source_columns, within
 from feature_store.arrow.sources import fingerprint, parquet_rows
+from feature_store.arrow.types import numpy_values
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.report import Silent
 from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError

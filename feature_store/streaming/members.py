@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, to_microseconds, whole_number
+from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,22 +36,7 @@ _EXACT = 2.0**53
 
 def typed_member(values: list[Any], dtype: DType, unit_us: int) -> Typed:
     """One member of all messages as a column of a type; None is null."""
-    if dtype.name == "Timestamp":
-        return typed_times(values, unit_us)
-    types = set(map(type, values))
-    whole: Callable[[list[Any], bool, DType], Typed | None] | None = None
-    match dtype.name:
-        case "Float32" | "Float64" if types <= {float, int, NoneType}:
-            whole = _floats
-        case "Int32" | "Int64" if types <= {int, NoneType}:
-            whole = _ints
-        case "Bool" if types <= {bool, NoneType}:
-            whole = _plain
-        case "String" if types <= {str, NoneType}:
-            whole = _plain
-    if whole is not None and (found := whole(values, NoneType in types, dtype)) is not None:
-        return found
-    return _one_by_one(values, dtype.numpy, lambda value: _fit(dtype, value))
+    return MEMBERS[dtype](values, dtype, unit_us)
 
 
 def typed_times(values: list[Any], unit_us: int) -> Typed:
@@ -63,31 +49,65 @@ def typed_times(values: list[Any], unit_us: int) -> Typed:
     return _one_by_one(values, np.dtype("<i8"), lambda value: _time(value, unit_us))
 
 
-def _floats(values: list[Any], with_nulls: bool, dtype: DType) -> Typed:
-    filled, nulls = _filled(values, with_nulls, 0.0)
+def _times(values: list[Any], dtype: DType, unit_us: int) -> Typed:
+    return typed_times(values, unit_us)
+
+
+def _floats(values: list[Any], dtype: DType, unit_us: int) -> Typed:
+    types = set(map(type, values))
+    if not types <= {float, int, NoneType}:
+        return _one_by_one(values, dtype.numpy, lambda value: dtype.fit(value, ""))
+    filled, nulls = _filled(values, types, 0.0)
     wide = np.array(filled, np.float64)
-    # Integers that round, and what float32 does not hold, are looked at one by one.
-    doubtful = np.abs(wide) >= _EXACT
-    bad = _reasons(values, np.flatnonzero(doubtful), dtype) if doubtful.any() else {}
+    # Integers that round, and numbers that the type does not hold, are looked at one by one.
+    doubtful = np.abs(wide) >= min(_EXACT, float(np.finfo(dtype.numpy).max))
+    bad = _reasons(values, np.flatnonzero(doubtful), lambda value: dtype.fit(value, "")) if doubtful.any() else {}
     with np.errstate(over="ignore"):
         return wide.astype(dtype.numpy), nulls, bad
 
 
-def _ints(values: list[Any], with_nulls: bool, dtype: DType) -> Typed | None:
-    filled, nulls = _filled(values, with_nulls, 0)
-    found = _whole_numbers(filled)
-    if found is None:
-        return None
-    limits = np.iinfo(dtype.numpy)
-    outside = np.flatnonzero((found < limits.min) | (found > limits.max))
-    return found.astype(dtype.numpy), nulls, _reasons(values, outside, dtype)
+def _ints(values: list[Any], dtype: DType, unit_us: int) -> Typed:
+    def fit(value: Any) -> Any:
+        return dtype.fit(whole_number(value), "")
+
+    types = set(map(type, values))
+    if types <= {int, NoneType}:
+        filled, nulls = _filled(values, types, 0)
+        found = _whole_numbers(filled)
+        if found is not None:
+            limits = np.iinfo(dtype.numpy)
+            outside = np.flatnonzero((found < limits.min) | (found > limits.max))
+            return found.astype(dtype.numpy), nulls, _reasons(values, outside, fit)
+    return _one_by_one(values, dtype.numpy, fit)
 
 
-def _plain(values: list[Any], with_nulls: bool, dtype: DType) -> Typed:
-    filled, nulls = _filled(values, with_nulls, False if dtype.name == "Bool" else "")
-    column = np.empty(len(values), dtype.numpy)
-    column[:] = filled
-    return column, nulls, {}
+def _plain(python: type) -> Callable[[list[Any], DType, int], Typed]:
+    """Values of one Python type, which fit as they are."""
+
+    def typed(values: list[Any], dtype: DType, unit_us: int) -> Typed:
+        types = set(map(type, values))
+        if not types <= {python, NoneType}:
+            return _one_by_one(values, dtype.numpy, lambda value: dtype.fit(value, ""))
+        filled, nulls = _filled(values, types, dtype.scalar.zero)
+        column = np.empty(len(values), dtype.numpy)
+        column[:] = filled
+        return column, nulls, {}
+
+    return typed
+
+
+# `MEMBERS[dtype](values, dtype, unit_us)`: the values of a member that is declared as a type, as a column.
+MEMBERS: TypeTable[Callable[[list[Any], DType, int], Typed]] = TypeTable(
+    {
+        "Bool": _plain(bool),
+        "Int32": _ints,
+        "Int64": _ints,
+        "Float32": _floats,
+        "Float64": _floats,
+        "String": _plain(str),
+        "Timestamp": _times,
+    }
+)
 
 
 def _whole_numbers(values: list[int]) -> Array | None:
@@ -97,17 +117,17 @@ def _whole_numbers(values: list[int]) -> Array | None:
         return None
 
 
-def _filled(values: list[Any], with_nulls: bool, filler: Any) -> tuple[list[Any], Array]:
-    if not with_nulls:
+def _filled(values: list[Any], types: set[type], filler: Any) -> tuple[list[Any], Array]:
+    if NoneType not in types:
         return values, np.zeros(len(values), bool)
     return [filler if value is None else value for value in values], np.array([value is None for value in values])
 
 
-def _reasons(values: list[Any], places: Array, dtype: DType) -> dict[int, str]:
+def _reasons(values: list[Any], places: Array, fit: Callable[[Any], Any]) -> dict[int, str]:
     reasons = {}
     for i in places.tolist():
         try:
-            _fit(dtype, values[i])
+            fit(values[i])
         except DataError as error:
             reasons[i] = _reason(error)
     return reasons
@@ -125,10 +145,6 @@ def _one_by_one(values: list[Any], wanted: np.dtype[Any], fit: Callable[[Any], A
         except DataError as error:
             bad[i] = _reason(error)
     return column, nulls, bad
-
-
-def _fit(dtype: DType, value: Any) -> Any:
-    return dtype.fit(whole_number(value) if dtype.name in ("Int32", "Int64") else value, "")
 
 
 def _time(value: Any, unit_us: int) -> int:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.arrow.labels import label_values
-from feature_store.arrow.rows import numpy_values, one_array, storage_type
-from feature_store.definitions.dtypes import from_microseconds
+from feature_store.arrow.rows import one_array
+from feature_store.arrow.types import numpy_values, served_values, storage_type
 from feature_store.engines.join import Finished
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
@@ -83,7 +83,7 @@ class ServedColumns:
             else:
                 values = joined[self._places[self._service.origins[name]]]
             missing.append(values.null_count)
-            features.append(_filled(values, column.dtype, column.default).cast(arrow_type(column.dtype)))
+            features.append(served_values(_filled(values, column.dtype, column.default), column.dtype))
         return Finished(pa.RecordBatch.from_arrays([*labels.columns, *features], schema=self.schema), missing)
 
     def check(self, labels: pa.RecordBatch, first: int) -> None:
@@ -137,14 +137,10 @@ def _as_functions_see(values: pa.Array, dtype: DType) -> np.ndarray[Any, Any] | 
     """As `shown_input` takes them."""
     if dtype.width is not None:
         return numpy_values(values, dtype).values
-    listed: list[Any] = values.to_pylist()
-    if dtype.element is None or dtype.element.name != "Timestamp":
-        return listed
-    return [None if times is None else [from_microseconds(time) for time in times] for times in listed]
+    return dtype.from_stored(values.to_pylist())
 
 
 def _filled(values: pa.Array, dtype: DType, default: Any) -> pa.Array:
     if default is None or not values.null_count:
         return values
-    is_time = (dtype.element or dtype).name == "Timestamp"
-    return pc.coalesce(values, pa.scalar(dtype.to_json(default) if is_time else default, storage_type(dtype)))
+    return pc.coalesce(values, pa.scalar(dtype.to_stored(default), storage_type(dtype)))

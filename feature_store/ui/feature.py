@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions import OnDemandFeatureView
+from feature_store.definitions.dtypes import DType
+from feature_store.definitions.type_table import TypeTable
 from feature_store.registry.catalog import unknown
 
 if TYPE_CHECKING:
@@ -16,8 +18,18 @@ if TYPE_CHECKING:
     from feature_store.ui.snapshot import Feature, Snapshot
     from feature_store.ui.worth import Worth
 
-# What stands for values in the code that shows how to read.
-_EXAMPLES = {"Int32": "1", "Int64": "1", "Float32": "1.0", "Float64": "1.0", "String": '"…"', "Bool": "True"}
+# Python values in the code that shows how to read a feature.
+EXAMPLES: TypeTable[str] = TypeTable(
+    {
+        "Bool": "True",
+        "Int32": "1",
+        "Int64": "1",
+        "Float32": "1.0",
+        "Float64": "1.0",
+        "String": '"…"',
+        "Timestamp": "datetime.now(UTC)",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,9 @@ def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: 
     # The function of an on-demand view is not in Redis: the client takes it from the file that defines it.
     is_computed = isinstance(feature.view, OnDemandFeatureView)
     functions = f', definitions="{_file_of(feature.view)}"' if is_computed else ""
+    imports = "from datetime import UTC, datetime\n\n" if "datetime" in rows else ""
     return (
-        "from feature_store.online import OnlineClient\n\n"
+        f"{imports}from feature_store.online import OnlineClient\n\n"
         f'client = OnlineClient("{shown_url}", project="{project}"{functions})\n'
         "response = client.get_online_features(\n"
         f'    ["{feature.reference}"],\n'
@@ -100,9 +113,12 @@ def _file_of(view: Any) -> str:
     return f"{view.function.partition(':')[0].replace('.', '/')}.py"
 
 
-def _example(dtype: str) -> str:
-    return _EXAMPLES.get(dtype, "…")
+def _example(text: str) -> str:
+    dtype = DType.parse(text)
+    example = EXAMPLES[dtype]
+    return example if dtype.element is None else f"[{', '.join([example] * (dtype.length or 2))}]"
 
 
-def _listed(dtype: str) -> str:
-    return '["…", "…"]' if dtype == "String" else "[1, 2, 3]"
+def _listed(text: str) -> str:
+    """Entity keys, of several rows."""
+    return '["…", "…"]' if DType.parse(text).width is None else "[1, 2, 3]"

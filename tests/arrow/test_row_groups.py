@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.arrow.row_groups import RowGroups
-from feature_store.arrow.rows import fit
 from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.types import fit
 from feature_store.definitions import Bool, Float32, Float64, Int32, Int64, String, Timestamp
 from tests.engines.offline_worlds import SECOND_US, user, view_of, write_files
 

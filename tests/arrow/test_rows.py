@@ -14,7 +14,6 @@ from hypothesis import given, strategies as st
 
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, source_columns, to_row_batch
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
-from feature_store.definitions.dtypes import FLOAT32_MAX
 from feature_store.errors import DataError
 from tests.engines.offline_worlds import NOW_US, shop, slot, user, view_of
 
@@ -156,9 +155,9 @@ def _float_columns(draw: st.DrawFn) -> pa.Array:
         math.nan,
         math.inf,
         -math.inf,
-        FLOAT32_MAX,
-        -FLOAT32_MAX,
-        math.nextafter(FLOAT32_MAX, math.inf),
+        float(np.finfo(np.float32).max),
+        -float(np.finfo(np.float32).max),
+        math.nextafter(float(np.finfo(np.float32).max), math.inf),
     ]
     edges += [math.nextafter(2.0**63, 0), math.nextafter(-(2.0**63), -math.inf), 1e300, 5e-324]
     with np.errstate(over="ignore"):
@@ -178,7 +177,7 @@ def _fits(value: Any, dtype: DType, bits_of_floats: int = 53) -> bool:
         return whole and -(2 ** (bits - 1)) <= int(value) < 2 ** (bits - 1)
     if isinstance(value, int):
         return int(_as(value, dtype)) == value
-    return dtype == Float64 or not math.isfinite(value) or abs(value) <= FLOAT32_MAX
+    return dtype == Float64 or not math.isfinite(value) or abs(value) <= float(np.finfo(np.float32).max)
 
 
 def _as(value: Any, dtype: DType) -> Any:

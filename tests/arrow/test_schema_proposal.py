@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies as st
 
-from feature_store.arrow.rows import fit, numpy_values
 from feature_store.arrow.schema_proposal import Proposal, propose
 from feature_store.arrow.sources import path_rows
+from feature_store.arrow.types import fit, numpy_values
 from feature_store.definitions import Float64, Int32, Int64, String
 from feature_store.definitions.expected import unexpected
 from feature_store.errors import DataError

@@ -22,8 +22,8 @@ from feature_store._intervals import BEGINNING
 from feature_store.arrow.plain import plain, plain_table, plain_type
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.rows import fit
 from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.types import fit
 from feature_store.definitions import (
     Array,
     Bool,

@@ -384,11 +384,11 @@ def test_on_demand_code_must_be_what_was_applied(make_client, store) -> None:
 @pytest.mark.parametrize(
     ("now", "message"),
     [
-        (1_700_000_000, "as seconds or milliseconds are"),
-        (1_700_000_000_000, "as seconds or milliseconds are"),
-        (np.int64(1_700_000_000_000), "as seconds or milliseconds are"),
-        (1_700_000_000_000_000_000, "as nanoseconds are"),
-        (0, "as seconds or milliseconds are"),
+        (1_700_000_000, "looks like seconds or milliseconds"),
+        (1_700_000_000_000, "looks like seconds or milliseconds"),
+        (np.int64(1_700_000_000_000), "looks like seconds or milliseconds"),
+        (1_700_000_000_000_000_000, "looks like nanoseconds"),
+        (0, "looks like seconds or milliseconds"),
         (1_700_000_000.5, "a datetime, or integer microseconds"),
         (True, "a datetime, or integer microseconds"),
         ("2024-01-01", "a datetime, or integer microseconds"),

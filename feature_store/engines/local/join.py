@@ -29,13 +29,12 @@ from feature_store.arrow.rows import (
     check,
     check_events,
     checked_schema,
-    fit,
     one_array,
     source_columns,
-    storage_type,
     within,
 )
 from feature_store.arrow.sources import INT96_UNIT, dictionary_columns, path_rows, reading
+from feature_store.arrow.types import fit, storage_type
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes

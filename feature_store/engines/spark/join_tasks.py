@@ -32,10 +32,10 @@ from feature_store.arrow.rows import (
     check_events,
     checked_schema,
     one_array,
-    storage_type,
     within,
 )
 from feature_store.arrow.sources import dictionary_columns, piece_rows, reading
+from feature_store.arrow.types import storage_type
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
