@@ -26,36 +26,39 @@ class _Shown(_Metaclass):
 
     def __dir__(self) -> list[str]:
         own = {name for each in self.__mro__ if not issubclass(BaseModel, each) for name in vars(each)}
-        return sorted(name for name in own if not name.startswith(("__pydantic", "model_", "_abc_")))
+        return sorted(name for name in own if not name.startswith(("__pydantic", "model_", "_abc_", "_lists")))
 
 
 class Model(BaseModel, metaclass=_Shown):
     """A frozen pydantic model whose validation errors are DefinitionErrors with the path of what is wrong."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: ClassVar[str] = "definition"
+    _lists: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **values: Any) -> None:
-        cls, name = type(self), values.get("name")
-        where = f"{cls.__name__}({name!r})" if isinstance(name, str) else cls.__name__
-        for attribute, field in cls.model_fields.items():
-            argument = field.alias or attribute
-            if get_origin(field.annotation) is tuple and argument in values:
-                values[argument] = as_list(f"{where}.{argument}", argument, values[argument])
+        cls = type(self)
+        for argument in cls._lists:
+            if argument in values:
+                values[argument] = as_list(f"{_where(cls, values)}.{argument}", argument, values[argument])
         try:
             super().__init__(**values)
         except ValidationError as error:
             arguments = [field.alias or attribute for attribute, field in cls.model_fields.items()]
-            raise as_definition_error(where, arguments, error) from None
+            raise as_definition_error(_where(cls, values), arguments, error) from None
         except TypeError as error:
             if "__init__() " not in str(error):
                 raise
-            # Of a part that is given as a mapping, pydantic calls the class with what is in it.
-            raise DefinitionError(where, expected="definitions", got=f"a mapping of arguments: {error}") from None
+            # pydantic calls the class of a nested definition with the members of a mapping that is given for it.
+            got = f"a mapping of arguments: {error}"
+            raise DefinitionError(_where(cls, values), expected="definitions", got=got) from None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """Show the arguments of `__init__` where pydantic would show the fields, some of which follow from others."""
+        """Note which arguments take lists, and give `help` the arguments of `__init__`: pydantic would show the fields,
+        some of which are computed from others.
+        """
+        fields = cls.model_fields.items()
+        cls._lists = tuple(field.alias or name for name, field in fields if get_origin(field.annotation) is tuple)
         signature = inspect.signature(cls.__init__)
         cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -78,8 +81,15 @@ class Definition(Model):
         return hash((type(self), self.name))
 
 
+def _where(cls: type[Model], values: dict[str, Any]) -> str:
+    name = values.get("name")
+    return f"{cls.__name__}({name!r})" if isinstance(name, str) else cls.__name__
+
+
 def refuse_repeats(names: list[str], where: str) -> None:
     """Raise a DefinitionError when a name occurs twice."""
+    if len(set(names)) == len(names):
+        return
     for i, name in enumerate(names):
         if name in names[:i]:
             raise DefinitionError(f"{where}[{i}]", expected="names that differ", got=f"{name!r} twice")

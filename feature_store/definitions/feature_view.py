@@ -45,7 +45,10 @@ class Projection(Model):
         Raises:
             NotFoundError: a feature is not in the projection.
         """
-        _refuse_unknown(self.view, list(names), [feature for feature, _ in self.columns])
+        known = [feature for feature, _ in self.columns]
+        for name in names:
+            if name not in known:
+                raise _unknown(self.view, name, known)
         columns = tuple((feature, names.get(feature, served)) for feature, served in self.columns)
         return Projection(view=self.view, columns=columns)
 
@@ -69,8 +72,10 @@ class Projectable(Definition):
         Raises:
             NotFoundError: the view has no such field.
         """
-        _refuse_unknown(self.name, [name], [field.name for field in self.fields])
-        return next(field for field in self.fields if field.name == name)
+        found = next((field for field in self.fields if field.name == name), None)
+        if found is None:
+            raise _unknown(self.name, name, [field.name for field in self.fields])
+        return found
 
     def __getitem__(self, features: str | Sequence[str]) -> Projection:
         names = [features] if isinstance(features, str) else list(features)
@@ -78,7 +83,7 @@ class Projectable(Definition):
 
     def project(self) -> Projection:
         """All of the view's features, under their own names."""
-        return self[[field.name for field in self.fields]]
+        return Projection(view=self.name, columns=tuple((field.name, field.name) for field in self.fields))
 
 
 class StoredView(Projectable):
@@ -232,10 +237,8 @@ class FeatureView(StoredView):
         return self.ttl // MICROSECOND if self.ttl else None
 
 
-def _refuse_unknown(view: str, asked: list[str], known: list[str]) -> None:
-    for name in asked:
-        if name not in known:
-            raise NotFoundError(f"{view}[{name!r}]", expected=f"one of {', '.join(known)}", got=repr(name))
+def _unknown(view: str, name: str, known: list[str]) -> NotFoundError:
+    return NotFoundError(f"{view}[{name!r}]", expected=f"one of {', '.join(known)}", got=repr(name))
 
 
 def _features(name: str, source: Any, aggregations: Any, schema: Any) -> list[Field]:

@@ -94,7 +94,10 @@ class Field(Definition):
     def _without_what_is_not_expected(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A field of which nothing is expected has the document that it had before it could be: the same digest.
         document: dict[str, Any] = serialize(self)
-        return {key: value for key, value in document.items() if key not in EXPECTATIONS or value is not None}
+        for name in EXPECTATIONS:
+            if document[name] is None:
+                del document[name]
+        return document
 
     @property
     def expectation(self) -> str:

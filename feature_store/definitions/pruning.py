@@ -77,6 +77,11 @@ class Pruning(Model):
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names that stay, in order."""
-        gone = {feature.name for feature in self.dropped}
-        return tuple(name for name in self.columns if name not in gone)
+        """The columns that stay, in order."""
+        dropped = {feature.name for feature in self.dropped}
+        return tuple(name for name in self.columns if name not in dropped)
+
+    @property
+    def not_served(self) -> frozenset[str]:
+        """The columns that readers do not get: those dropped, unless the stage is `shadow`."""
+        return frozenset() if self.stage == "shadow" else frozenset(feature.name for feature in self.dropped)

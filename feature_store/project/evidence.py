@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from feature_store.definitions.graph import aggregated_as, feature_description, graph_of
 from feature_store.definitions.on_demand import OnDemandFeatureView
-from feature_store.definitions.pruned import columns_of
 from feature_store.errors import OnlineStoreError
 from feature_store.monitoring.freshness import freshness_of
 from feature_store.monitoring.score import Evidence, FeatureEvidence, ServiceEvidence, ViewEvidence
@@ -16,7 +16,7 @@ from feature_store.project.applying import models
 from feature_store.pruning.importance import Importances
 from feature_store.pruning.labels import classify
 from feature_store.pruning.plan import PrunePlan
-from feature_store.registry.catalog import aggregated_as, consumers_by_feature, feature_description, views
+from feature_store.registry.history import names_in
 from feature_store.registry.lineage import MODELS, Node, lineage_of
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ def evidence_of(project: Project) -> Evidence:
 
 
 def _features(definitions: DefinitionSet) -> Iterator[FeatureEvidence]:
-    consumers = consumers_by_feature(definitions)
-    for view in views(definitions):
+    graph = graph_of(definitions)
+    for view in graph.views.values():
         for field in view.fields:
-            tags, served = view.tags | field.tags, consumers.get((view.name, field.name), [])
+            tags, consumers = view.tags | field.tags, graph.consumers(view.name, field.name)
             yield FeatureEvidence(
                 f"{view.name}:{field.name}",
                 is_owned=bool(field.owner or view.owner),
                 is_described=bool(feature_description(view, field)),
                 is_deprecated=tags.get(DEPRECATED_TAG, "no").lower() not in _NO,
                 is_expected=_is_expected(view, field),
-                services=tuple(one["service"] for one in served if one["service"] and not one["pruned_by"]),
+                services=tuple(one.service for one in consumers if one.service and not one.pruned_by),
             )
 
 
@@ -133,9 +133,9 @@ def _service(
     plans: list[PruneRecord],
     skew: KeptReport | None,
 ) -> ServiceEvidence:
-    columns = {served for served, _, _ in columns_of(definitions, name)}
+    columns = {column.name for column in graph_of(definitions).columns(name)}
     pruning = definitions.prunings.get(name)
-    gone = {one.name for one in pruning.dropped} if pruning is not None and pruning.stage != "shadow" else set()
+    gone = pruning.not_served if pruning is not None else frozenset()
     labels = classify(importances, dict.fromkeys(columns, (name,))) if importances is not None else {}
     plan = PrunePlan.from_json(plans[0].document) if plans else None
     is_covered = importances is not None and columns <= importances.by_name().keys()
@@ -179,9 +179,6 @@ def _names_in(file: Path) -> set[str]:
 
 
 def _added_features(versions: list[Version]) -> int:
-    """How many versions, after the first, have a feature that the one before had not."""
-    listed = [
-        {(view.name, field.name) for view in views(version.definitions()) for field in view.fields}
-        for version in versions
-    ]
+    """How many versions, after the first, have a feature that the version before did not have."""
+    listed = [{name for name in names_in([version]) if ":" in name} for version in versions]
     return sum(bool(after - before) for before, after in pairwise(listed))

@@ -60,7 +60,7 @@ def with_definitions(
     """
     if newest is None:
         return ProposedVersion(definitions, plan_changes(None, definitions))
-    applied = newest.definitions()
+    applied = newest.definitions(like=definitions)
     target = definitions.with_prunings(applied.prunings.values())
     for pruning in target.prunings.values():
         refuse_unbound(target, pruning)
@@ -81,7 +81,8 @@ def with_version(
     Raises:
         RefusedError: the code of an on-demand function is another one by now, or gone.
     """
-    applied, target = newest.definitions(), version.definitions()
+    applied = newest.definitions()
+    target = version.definitions(like=applied)
     for view in target.on_demand_feature_views.values():
         found = offered.on_demand_feature_views.get(view.name)
         if found is None or not has_digest(found, view.digest, view.nulls):

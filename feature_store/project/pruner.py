@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.arrow.sources import parquet_rows
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.definitions.pruned import columns_of, pruned, pruning_of, service_digest
+from feature_store.definitions.graph import graph_of
+from feature_store.definitions.pruned import pruned, pruning_of, service_digest
 from feature_store.errors import ConflictError, NotFoundError, RefusedError, did_you_mean, extra
 from feature_store.project.applying import prune
 from feature_store.pruning.cost import cost_model
@@ -74,7 +75,7 @@ class Pruner:
             DataError: they are not one good importance for each of its features; it names all that are wrong.
         """
         definitions = self._project.applied()
-        by_reference = {f"{view}:{feature}": name for name, view, feature in columns_of(definitions, service)}
+        by_reference = {column.reference: column.name for column in graph_of(definitions).columns(service)}
         named = tuple(
             replace(item, feature=by_reference.get(item.feature, item.feature)) for item in importances.features
         )
@@ -103,11 +104,11 @@ class Pruner:
         from feature_store.pruning.dataset import from_table
 
         definitions: DefinitionSet = self._project.applied()
-        columns = columns_of(definitions, service)
+        columns = graph_of(definitions).columns(service)
         data = from_table(
             training.path,
-            [name for name, _, _ in columns],
-            {name: view for name, view, _ in columns},
+            [column.name for column in columns],
+            {column.name: column.view for column in columns},
             label=training.label,
             timestamp=training.timestamp,
             entity=training.entity,
@@ -194,10 +195,10 @@ class Pruner:
         from feature_store.pruning.latency import Timed, fit_latency
 
         definitions = self._project.applied()
-        columns = columns_of(definitions, service)
-        asked: list[tuple[str | list[str], list[str]]] = [(service, [name for name, _, _ in columns])]
+        columns = graph_of(definitions).columns(service)
+        asked: list[tuple[str | list[str], list[str]]] = [(service, [column.name for column in columns])]
         for view in definitions.stored_views_of(service):
-            own = [(name, f"{view.name}:{feature}") for name, of, feature in columns if of == view.name]
+            own = [(column.name, column.reference) for column in columns if column.view == view.name]
             if own:
                 asked.append(([reference for _, reference in own], [name for name, _ in own]))
         timed = []
@@ -462,14 +463,14 @@ class Pruner:
     def _decode_ns(self, service: str, request: Mapping[str, int]) -> dict[str, int]:
         """Of each feature that is served, the nanoseconds to make a matrix of it alone: the median of some requests."""
         rows, found = self._rows(service, request), {}
-        for name, view, feature in columns_of(pruned(self._project.applied()), service):
+        for column in graph_of(pruned(self._project.applied())).columns(service):
             times = []
             for _ in range(_DECODES):
-                response = self._project.client.get_online_features([f"{view}:{feature}"], rows)
+                response = self._project.client.get_online_features([column.reference], rows)
                 begun = time.perf_counter_ns()
                 response.to_numpy()
                 times.append(time.perf_counter_ns() - begun)
-            found[name] = sorted(times)[_DECODES // 2]
+            found[column.name] = sorted(times)[_DECODES // 2]
         return found
 
     # -- small parts --------------------------------------------------------------------------------------------
@@ -482,7 +483,7 @@ class Pruner:
         if found is None:
             hint = "`feature-store prune import` or `prune measure`"
             raise NotFoundError(f"service {service}", expected="importances of its features", got="none", hint=hint)
-        return checked(found, [name for name, _, _ in columns_of(self._project.applied(), service)])
+        return checked(found, [column.name for column in graph_of(self._project.applied()).columns(service)])
 
     def _refuse_changed(self, plan: PrunePlan) -> None:
         found = service_digest(self._project.applied(), plan.service)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_store.definitions.pruned import columns_of, needed_by
+from feature_store.definitions.graph import graph_of
 from feature_store.pruning.labels import classify
-from feature_store.pruning.plan import consumers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -80,9 +79,10 @@ def accounts_of(
         decode_ns: of each feature that was timed.
     """
     known = {item.feature: item for item in importances.features} if importances is not None else {}
-    serving, needs = consumers(definitions), _needs(definitions, model)
-    columns = columns_of(definitions, model.service)
-    served = {name: tuple(serving[view, feature]) for name, view, feature in columns}
+    graph = graph_of(definitions)
+    columns = graph.columns(model.service)
+    needs = {column.name: {stored for stored, _ in graph.needs(*column.key)} for column in columns}
+    served = {column.name: graph.services_with(*column.key) for column in columns}
     labels = classify(importances, served) if importances is not None else {}
     pruning = definitions.prunings.get(model.service)
     dropped = {feature.name for feature in pruning.dropped} if pruning is not None else set()
@@ -107,12 +107,6 @@ def accounts_of(
             )
         )
     return sorted(found, key=lambda account: -(account.importance or 0.0))
-
-
-def _needs(definitions: DefinitionSet, model: CostModel) -> dict[str, set[str]]:
-    """The stored views that each feature needs."""
-    columns = columns_of(definitions, model.service)
-    return {name: {stored for stored, _ in needed_by(definitions, view, feature)} for name, view, feature in columns}
 
 
 def _daily(model: CostModel, name: str, views: set[str], daily: Mapping[str, float]) -> int | None:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from feature_store.aggregates.tiles import TilesLayout
 from feature_store.aggregates.windows import Ring, Windows, slots_of
-from feature_store.definitions.pruned import columns_of, needed_by, stays_stored
+from feature_store.definitions.graph import graph_of
+from feature_store.definitions.pruned import stays_stored
 from feature_store.errors import RequestError
 from feature_store.online.layout import FINGERPRINT_BYTES, RowLayout
 from feature_store.online.tile_layout import TileValueLayout
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from feature_store.aggregates.windows import Part
     from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.pruned import Stored
+    from feature_store.definitions.graph import FeatureKey
     from feature_store.online.layout import SegmentLayout
     from feature_store.registry.serving_plan import ServingPlan
 
@@ -157,8 +158,9 @@ def cost_model(
         NotFoundError: there is no such service.
         RequestError: the request does not say how many of an entity.
     """
-    others = [pruning for name, pruning in definitions.prunings.items() if name != service]
-    definitions = definitions.with_prunings(others)
+    if service in definitions.prunings:
+        others = [pruning for name, pruning in definitions.prunings.items() if name != service]
+        definitions = definitions.with_prunings(others)
     return _Model(definitions, service, request, project, variable_bytes or {}).build()
 
 
@@ -174,11 +176,12 @@ class _Model:
         self._definitions, self._service, self._request = definitions, service, request
         self._project, self._variable_bytes = project, variable_bytes
         self._plan: ServingPlan = compile_plan(definitions, project=project, version=1)
-        self._columns = columns_of(definitions, service)
-        self._needs: dict[Stored, set[str]] = {}  # of what is stored, the service's features that need it
-        for name, view, feature in self._columns:
-            for stored in needed_by(definitions, view, feature):
-                self._needs.setdefault(stored, set()).add(name)
+        graph = graph_of(definitions)
+        self._columns = graph.columns(service)
+        self._needs: dict[FeatureKey, set[str]] = {}  # per stored feature, the columns of the service that need it
+        for column in self._columns:
+            for stored in graph.needs(*column.key):
+                self._needs.setdefault(stored, set()).add(column.name)
         self._stays = stays_stored(definitions, service)
 
     def build(self) -> CostModel:
@@ -189,8 +192,8 @@ class _Model:
             resources += self._of_tiles(TileValueLayout(tiles))
         return CostModel(
             self._service,
-            tuple(name for name, _, _ in self._columns),
-            {name: view for name, view, _ in self._columns},
+            tuple(column.name for column in self._columns),
+            {column.name: column.view for column in self._columns},
             tuple(resource for resource in resources if resource.bytes or resource.keys),
         )
 

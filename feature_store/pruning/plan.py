@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from feature_store.definitions.pruned import columns_of, needed_by, service_digest
+from feature_store.definitions.graph import graph_of
+from feature_store.definitions.pruned import service_digest
 from feature_store.errors import RequestError
 from feature_store.pruning.cost import Cost
 from feature_store.pruning.labels import classify
@@ -207,10 +208,10 @@ def read_order(
 ) -> list[str]:
     """The stored views that kept features need, the one with the most importance for its bytes first."""
     worth, everything = importances.by_name(), model.cost(kept)
-    needing: dict[str, set[str]] = {}
-    for name, view, feature in columns_of(definitions, model.service):
-        for stored, _ in needed_by(definitions, view, feature) if name in kept else ():
-            needing.setdefault(stored, set()).add(name)
+    graph, needing = graph_of(definitions), dict[str, set[str]]()
+    for column in graph.columns(model.service):
+        for stored, _ in graph.needs(*column.key) if column.name in kept else ():
+            needing.setdefault(stored, set()).add(column.name)
 
     def rank(view: str) -> float:
         importance = sum(worth.get(name, 0.0) for name in needing[view])
@@ -221,36 +222,24 @@ def read_order(
 
 
 def policy_pins(definitions: DefinitionSet, model: CostModel) -> set[str]:
-    """The features of a service that tags say must be kept: those of the field, its view, or an entity of the view."""
-    pinned = set()
-    for projection in definitions.service(model.service).features:
-        view = definitions.servable_view(projection.view)
-        around = [view.tags, *(entity.tags for entity in getattr(view, "entities", ()))]
-        for feature, name in projection.columns:
-            if any(tags.get(POLICY_TAG) == POLICY_NEVER for tags in (view.field(feature).tags, *around)):
-                pinned.add(name)
+    """The features of a service that a tag of the field, its view or an entity of the view says must be kept."""
+    graph, pinned = graph_of(definitions), set()
+    for column in graph.columns(model.service):
+        view = graph.views[column.view]
+        tagged = (column.field.tags, view.tags, *(entity.tags for entity in getattr(view, "entities", ())))
+        if any(tags.get(POLICY_TAG) == POLICY_NEVER for tags in tagged):
+            pinned.add(column.name)
     return pinned
-
-
-def consumers(definitions: DefinitionSet) -> dict[tuple[str, str], list[str]]:
-    """The services that serve each feature: `{(view, feature): names}`."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for service in definitions.feature_services.values():
-        for projection in service.features:
-            for feature, _ in projection.columns:
-                found.setdefault((projection.view, feature), []).append(service.name)
-    return found
 
 
 def _reasons(
     definitions: DefinitionSet, model: CostModel, importances: Importances, kept: set[str], pinned: Collection[str]
 ) -> dict[str, str]:
     labels = classify(importances, dict.fromkeys(model.features, (model.service,)))
+    graph = graph_of(definitions)
     shared = {
-        name: [other for other in services if other != model.service]
-        for projection in definitions.service(model.service).features
-        for feature, name in projection.columns
-        for services in [consumers(definitions)[projection.view, feature]]
+        column.name: [other for other in graph.services_with(*column.key) if other != model.service]
+        for column in graph.columns(model.service)
     }
     lines = {}
     for name in model.features:

@@ -9,12 +9,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from feature_store._formatting import shown_duration
-from feature_store.definitions.aggregation import shown_window
 from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.definition import Definition
-from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.graph import aggregated_as, feature_description, graph_of
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.service import FeatureService
 from feature_store.definitions.source import KafkaSource, RequestSource
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.field import Field
 
     Document = dict[str, Any]
     View = FeatureView | StreamFeatureView | OnDemandFeatureView
@@ -89,13 +87,8 @@ def described(definitions: DefinitionSet, name: str) -> Document:
 
 def names(definitions: DefinitionSet) -> list[str]:
     """Everything that `described` finds."""
-    references = [f"{view.name}:{field.name}" for view in views(definitions) for field in view.fields]
-    return [*dict.fromkeys([item.name for item in definitions] + list(sources(definitions)) + references)]
-
-
-def views(definitions: DefinitionSet) -> list[View]:
-    """The views of all kinds."""
-    return [*definitions.stored_views, *definitions.on_demand_feature_views.values()]
+    references = graph_of(definitions).features
+    return [*dict.fromkeys([item.name for item in definitions] + [*sources(definitions), *references])]
 
 
 def kind_of(definition: Definition) -> str:
@@ -157,10 +150,10 @@ def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
         NotFoundError: there is no such feature.
     """
     view, _, feature = reference.partition(":")
-    known = {found.name: found for found in views(definitions)}
-    if view not in known or feature not in {field.name for field in known[view].fields}:
+    graph = graph_of(definitions)
+    if graph.field(view, feature) is None:
         raise _unknown_feature(definitions, reference)
-    return consumers_by_feature(definitions).get((view, feature), [])
+    return [consumer._asdict() for consumer in graph.consumers(view, feature)]
 
 
 def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
@@ -170,29 +163,6 @@ def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
     found = near(name, known)
     hint = f"did you mean {' or '.join(found)}?" if found else "`feature-store list` shows what there is"
     return NotFoundError(repr(_short(name)), expected=what, got="nothing of that name", hint=hint)
-
-
-def aggregated_as(view: View, feature: str) -> Document:
-    """How a feature is made of events: function, column, filter, window and hop; empty where it is not."""
-    for aggregation in getattr(view, "aggregations", ()):
-        for window in aggregation.windows:
-            if aggregation.feature_name(window) == feature:
-                return {
-                    "function": aggregation.function,
-                    "column": aggregation.column,
-                    "filter": aggregation.filter,
-                    "window": shown_window(window),
-                    "hop": shown_duration(aggregation.hop_us(window) * MICROSECOND),
-                }
-    return {}
-
-
-def feature_description(view: View, field: Field) -> str:
-    """What a field says of itself, or else what it is computed of."""
-    if field.description or not (made := aggregated_as(view, field.name)):
-        return field.description
-    where = f" where {made['filter']}" if made["filter"] else ""
-    return f"{made['function']} of {made['column']} over {made['window']}{where}"
 
 
 # -- rows of lists ----------------------------------------------------------------------------------------------
@@ -247,19 +217,18 @@ def _service_row(service: FeatureService) -> Document:
 
 
 def _feature_rows(definitions: DefinitionSet) -> list[Document]:
-    served = consumers_by_feature(definitions)
-    rows = []
-    for view in views(definitions):
-        for field in view.fields:
-            services = [one["service"] for one in served.get((view.name, field.name), []) if one["service"]]
-            row = {
-                "name": f"{view.name}:{field.name}",
-                "dtype": str(field.dtype),
-                "services": list(dict.fromkeys(services)),
-                "owner": field.owner or view.owner or None,
-                "description": feature_description(view, field) or None,
-            }
-            rows.append(row)
+    graph = graph_of(definitions)
+    rows: list[Document] = []
+    for reference, feature in graph.features.items():
+        services = (consumer.service for consumer in graph.consumers(feature.view.name, feature.field.name))
+        row = {
+            "name": reference,
+            "dtype": str(feature.field.dtype),
+            "services": [service for service in dict.fromkeys(services) if service],
+            "owner": feature.owner or None,
+            "description": feature.description or None,
+        }
+        rows.append(row)
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
@@ -282,18 +251,15 @@ def _definition_document(definition: Definition, definitions: DefinitionSet) -> 
             document |= {"entities": row["entities"], "source": definition.source.name}
             document |= {"topic": row["topic"], "history": row["history"], "freshness": _freshness(definition)}
         case OnDemandFeatureView():
-            document |= {"function": definition.function, "inputs": _inputs(definition)}
+            document |= {"function": definition.function, "inputs": _inputs(definition, definitions)}
         case FeatureService():
             return document | _service_features(definition, definitions)
     return document | {"fields": _fields(definition), "read_by": _readers(definition.name, definitions)}  # type: ignore[arg-type]
 
 
 def _service_features(service: FeatureService, definitions: DefinitionSet) -> Document:
-    features = [
-        {"name": renamed, "feature": f"{projection.view}:{feature}"}
-        for projection in service.features
-        for feature, renamed in projection.columns
-    ]
+    columns = graph_of(definitions).columns(service.name)
+    features = [{"name": column.name, "feature": column.reference} for column in columns]
     pruning = definitions.prunings.get(service.name)
     if pruning is None:
         return {"features": features}
@@ -323,7 +289,7 @@ def _source_document(name: str, declared: list[Source], readers: list[str]) -> D
 def _feature_document(definitions: DefinitionSet, name: str, feature: str) -> Document:
     reference = f"{name}:{feature}"
     view = definitions.servable_view(name)
-    field = next((field for field in view.fields if field.name == feature), None)
+    field = graph_of(definitions).field(name, feature)
     if field is None:
         raise _unknown_feature(definitions, reference)
     document: Document = {
@@ -348,7 +314,7 @@ def _feature_document(definitions: DefinitionSet, name: str, feature: str) -> Do
             document |= {"entities": row["entities"], "source": view.source.name, "topic": row["topic"]}
             document |= {"freshness": _freshness(view)}
         case OnDemandFeatureView():
-            document |= {"source": None, "function": view.function, "inputs": _inputs(view)}
+            document |= {"source": None, "function": view.function, "inputs": _inputs(view, definitions)}
     return document | aggregated_as(view, feature) | {"consumers": consumers(definitions, reference)}
 
 
@@ -370,9 +336,9 @@ def _fields(view: View) -> list[Document]:
     ]
 
 
-def _inputs(view: OnDemandFeatureView) -> list[str]:
+def _inputs(view: OnDemandFeatureView, definitions: DefinitionSet) -> list[str]:
     return [
-        *(f"{one.view}:{feature}" for one in view.projections for feature, _ in one.columns),
+        *(one.reference for one in graph_of(definitions).inputs(view.name)),
         *(f"{one.name}:{field.name}" for one in view.requests for field in one.fields),
     ]
 
@@ -389,31 +355,8 @@ def _readers(name: str, definitions: DefinitionSet) -> list[str]:
     ]
 
 
-def consumers_by_feature(definitions: DefinitionSet) -> dict[tuple[str, str], list[Document]]:
-    """The consumers of every feature that has any, by view and feature; documents as of `consumers`."""
-    direct: dict[tuple[str, str], list[Document]] = defaultdict(list)
-    of_view: dict[str, list[Document]] = defaultdict(list)
-    for service in definitions.feature_services.values():
-        pruning = definitions.prunings.get(service.name)
-        gone = {one.name for one in pruning.dropped} if pruning is not None and pruning.stage != "shadow" else set()
-        for projection in service.features:
-            for feature, served in projection.columns:
-                plan = pruning.plan if pruning is not None and served in gone else None
-                one = {"service": service.name, "name": served, "through": None, "pruned_by": plan}
-                direct[projection.view, feature].append(one)
-                of_view[projection.view].append(one)
-    for view in definitions.on_demand_feature_views.values():
-        for projection in view.projections:
-            for feature, taken_as in projection.columns:
-                unserved = {"service": None, "name": taken_as, "pruned_by": None}
-                through = [one | {"through": view.name} for one in of_view[view.name] or [unserved]]
-                direct[projection.view, feature] += through
-    return direct
-
-
 def _unknown_feature(definitions: DefinitionSet, reference: str) -> NotFoundError:
-    known = [f"{view.name}:{field.name}" for view in views(definitions) for field in view.fields]
-    return unknown(reference, "a feature, as view:feature", known)
+    return unknown(reference, "a feature, as view:feature", graph_of(definitions).features)
 
 
 def _short(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from feature_store.aggregates.windows import compile_windows
+from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned
 from feature_store.registry.serving_plan import (
     ColumnPlan,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.field import Field
+    from feature_store.definitions.graph import DefinitionGraph
     from feature_store.definitions.on_demand import OnDemandFeatureView
     from feature_store.definitions.pruning import Pruning
     from feature_store.definitions.stream_view import StreamFeatureView
@@ -54,24 +56,22 @@ def compile_plan(
     """
     kept = {group.name: group for group in previous.groups} if previous is not None else {}
     declared, definitions = definitions, pruned(definitions)
+    graph = graph_of(definitions)
     stored = {view.name for view in definitions.stored_views}
     return ServingPlan(
         project=project,
         version=version,
         groups=tuple(_keep_generation(group, kept.get(group.name)) for group in _groups(definitions, version)),
-        tiles=tuple(_keep_tiles(_tiles(view, version), previous) for view in definitions.stream_feature_views.values()),
+        tiles=tuple(
+            _keep_tiles(tiles_plan(view, version), previous) for view in definitions.stream_feature_views.values()
+        ),
         transforms=tuple(
-            _keep_earlier(_transform(view, definitions), previous)
-            for view in definitions.on_demand_feature_views.values()
+            _keep_earlier(_transform(view, graph), previous) for view in definitions.on_demand_feature_views.values()
         ),
         services=tuple(
             ServicePlan(
                 service.name,
-                tuple(
-                    ColumnPlan(served, projection.view, feature)
-                    for projection in service.features
-                    for feature, served in projection.columns
-                ),
+                tuple(ColumnPlan(one.name, one.view, one.feature) for one in graph.columns(service.name)),
                 _pruning(definitions.prunings.get(service.name)),
             )
             for service in definitions.feature_services.values()
@@ -109,10 +109,15 @@ def segment_plan(view: FeatureView) -> SegmentPlan:
     return SegmentPlan(view.name, view.ttl_us, _fields(view.fields), created)
 
 
-def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
+def row_group_views(definitions: DefinitionSet) -> dict[str, list[FeatureView]]:
+    """The batch views of each row group by the group's name, sorted. Views of the same entities form a group."""
     members: dict[str, list[FeatureView]] = {}
     for view in definitions.feature_views.values():
         members.setdefault("+".join(entity.name for entity in view.entities), []).append(view)
+    return dict(sorted(members.items()))
+
+
+def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
     return [
         RowGroupPlan(
             name=name,
@@ -121,7 +126,7 @@ def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
             generation=version,
             segments=tuple(segment_plan(view) for view in views),
         )
-        for name, views in sorted(members.items())
+        for name, views in row_group_views(definitions).items()
     ]
 
 
@@ -136,7 +141,8 @@ def tiles_layout_of(tiles: TilesPlan) -> tuple[object, ...]:
     return tiles.join_keys, tiles.topic, tiles.event_time, tiles.windows.rings
 
 
-def _tiles(view: StreamFeatureView, version: int) -> TilesPlan:
+def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
+    """The tiles of a stream view, in a generation of this version's number."""
     return TilesPlan(
         view=view.name,
         entities=tuple(entity.name for entity in view.entities),
@@ -169,16 +175,9 @@ def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:
     return tuple(FieldPlan(field.name, str(field.dtype), field.dtype.to_json(field.default)) for field in fields)
 
 
-def _transform(view: OnDemandFeatureView, definitions: DefinitionSet) -> TransformPlan:
+def _transform(view: OnDemandFeatureView, graph: DefinitionGraph) -> TransformPlan:
     stored = [
-        InputPlan(
-            served,
-            projection.view,
-            feature,
-            *_type_and_default(definitions.stored_view(projection.view).field(feature)),
-        )
-        for projection in view.projections
-        for feature, served in projection.columns
+        InputPlan(one.name, one.view, one.feature, *_type_and_default(one.field)) for one in graph.inputs(view.name)
     ]
     asked = [
         InputPlan(field.name, "", field.name, *_type_and_default(field))

@@ -14,12 +14,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.definition_set import KINDS
+from feature_store.definitions.graph import graph_of
+from feature_store.definitions.pruned import pruned
 from feature_store.registry.compile import (
-    compile_plan,
-    layout_of,
+    row_group_views,
     segment_layout,
     segment_plan,
     tiles_layout_of,
+    tiles_plan,
 )
 from feature_store.registry.service_diff import ColumnChange, column_changes, columns_of, second_version
 
@@ -165,8 +167,8 @@ def plan_changes(
         new: what is to be applied.
         readers: who is known to read each service, such as `model ranker-7`.
     """
-    before = _as_json(old) if old is not None else {kind: {} for kind in KINDS}
-    after = _as_json(new)
+    before = old.document if old is not None else {kind: {} for kind in KINDS}
+    after = new.document
     rewritten = _rewritten_groups(old, new)
     changes = []
     for kind, model in KINDS.items():
@@ -204,19 +206,20 @@ def _pruning_changes(old: DefinitionSet | None, new: DefinitionSet) -> list[Chan
     return changes
 
 
-def _as_json(definitions: DefinitionSet) -> dict[str, Any]:
-    # Tuples become lists: what comes from the registry and what was just defined have the same types.
-    document: dict[str, Any] = json.loads(json.dumps(definitions.to_document()))
-    return document
-
-
 def _rewritten_groups(old: DefinitionSet | None, new: DefinitionSet) -> set[str]:
     """The row groups that exist in both and differ in layout: those to which `compile_plan` gives a new generation."""
     if old is None:
         return set()
-    layouts = {group.name: layout_of(group) for group in compile_plan(old, project="p", version=1).groups}
-    groups = compile_plan(new, project="p", version=1).groups
-    return {group.name for group in groups if group.name in layouts and layouts[group.name] != layout_of(group)}
+    before, after = row_group_views(pruned(old)), row_group_views(pruned(new))
+    return {name for name in before.keys() & after.keys() if _differ(before[name], after[name])}
+
+
+def _differ(before: Sequence[FeatureView], after: Sequence[FeatureView]) -> bool:
+    """Whether the views of a row group have another layout."""
+    keys = [[(entity.join_key, str(entity.dtype)) for entity in views[0].entities] for views in (before, after)]
+    if keys[0] != keys[1] or len(before) != len(after):
+        return True
+    return any(was is not now and _layout(was) != _layout(now) for was, now in zip(before, after, strict=True))
 
 
 def _judge(
@@ -266,8 +269,10 @@ def _service_changes(
         reason = f"can be asked for no more{known}"
         hint = "Delete it when nobody asks for it: feature_store_client_request_seconds counts requests by service."
         return [Change("delete", kind, name, "destructive", reason, hint=hint)]
+    if was == becomes and _reads_the_same_views(name, old, new):
+        return []
     service = new.feature_services[name]
-    columns = column_changes(columns_of(old, old.feature_services[name]), columns_of(new, service))
+    columns = column_changes(columns_of(old, name), columns_of(new, name))
     others = [change for change in _differences("", was, becomes) if not change.path.startswith("features")]
     if not columns and not others:
         return []
@@ -282,6 +287,13 @@ def _service_changes(
     if columns:
         reason = f"columns are added with the next request; a model that takes the whole matrix gets them too{known}"
     return [Change("update", kind, name, "safe", reason, details)]
+
+
+def _reads_the_same_views(service: str, old: DefinitionSet, new: DefinitionSet) -> bool:
+    """Whether a service that did not change reads views that did not change. What did not change is one object in both
+    sets: see `DefinitionSet.from_document`."""
+    before, after = graph_of(old).views, graph_of(new).views
+    return all(before[one.view] is after[one.view] for one in new.feature_services[service].features)
 
 
 def _known_readers(tag: str | None, readers: Sequence[str]) -> str:
@@ -378,14 +390,7 @@ def _judge_stream_view(
         return "safe", "nothing is stored of it yet; stream and backfill fill it"
     if action == "delete":
         return "destructive", "its tiles are deleted"
-    before, after = (
-        next(
-            tiles
-            for tiles in compile_plan(definitions.with_prunings([]), project="p", version=1).tiles
-            if tiles.view == name
-        )
-        for definitions in (old, new)
-    )
+    before, after = (tiles_plan(found.stream_feature_views[name], 1) for found in (old, new))
     if tiles_layout_of(before) != tiles_layout_of(after):
         return "rewrites", "new generation of its tiles: filled from the history and the topic, then served at once"
     return "safe", "stored tiles stay as they are"

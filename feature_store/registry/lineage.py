@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from feature_store.definitions.graph import graph_of
 from feature_store.registry.catalog import kind_of, unknown
 
 if TYPE_CHECKING:
@@ -117,11 +118,11 @@ def _all_nodes(definitions: DefinitionSet) -> Iterator[Node]:
     for item in definitions:
         if kind_of(item) != "entities":
             yield Node(kind_of(item), item.name)
-    for view in (*definitions.stored_views, *definitions.on_demand_feature_views.values()):
-        yield from (Node(FEATURES, f"{view.name}:{field.name}") for field in view.fields)
+    yield from (Node(FEATURES, reference) for reference in graph_of(definitions).features)
 
 
 def _edges(definitions: DefinitionSet, models: Mapping[str, Sequence[str]]) -> Iterator[tuple[Node, Node]]:
+    graph = graph_of(definitions)
     for view in definitions.stored_views:
         if view.source is None:
             continue
@@ -134,9 +135,10 @@ def _edges(definitions: DefinitionSet, models: Mapping[str, Sequence[str]]) -> I
     yield from _edges_of_on_demand_views(definitions)
     for service in definitions.feature_services.values():
         node = Node("services", service.name)
-        for projection in service.features:
-            yield Node(kind_of(definitions.servable_view(projection.view)), projection.view), node
-            yield from ((Node(FEATURES, f"{projection.view}:{feature}"), node) for feature, _ in projection.columns)
+        columns = graph.columns(service.name)
+        for view_name in dict.fromkeys(column.view for column in columns):
+            yield Node(kind_of(graph.views[view_name]), view_name), node
+        yield from ((Node(FEATURES, column.reference), node) for column in columns)
         tagged = [name.strip() for name in service.tags.get(MODEL_TAG, "").split(",")]
         for model in (*tagged, *models.get(service.name, ())):
             if model:
@@ -144,14 +146,15 @@ def _edges(definitions: DefinitionSet, models: Mapping[str, Sequence[str]]) -> I
 
 
 def _edges_of_on_demand_views(definitions: DefinitionSet) -> Iterator[tuple[Node, Node]]:
+    graph = graph_of(definitions)
     for view in definitions.on_demand_feature_views.values():
         node = Node("on-demand", view.name)
         outputs = [Node(FEATURES, f"{view.name}:{field.name}") for field in view.fields]
-        for projection in view.projections:
-            yield Node(kind_of(definitions.stored_view(projection.view)), projection.view), node
-            for feature, _ in projection.columns:
-                # A function is not looked into: each output may come from each input.
-                yield from ((Node(FEATURES, f"{projection.view}:{feature}"), output) for output in outputs)
+        for name in dict.fromkeys(projection.view for projection in view.projections):
+            yield Node(kind_of(graph.views[name]), name), node
+        # What a function does with its inputs is not known: each output may come from each of them.
+        for taken in graph.inputs(view.name):
+            yield from ((Node(FEATURES, taken.reference), output) for output in outputs)
         for request in view.requests:
             source = Node("sources", request.name)
             yield source, node

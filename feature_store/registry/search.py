@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_store.definitions.definition import Definition
+from feature_store.definitions.graph import feature_description, graph_of
 from feature_store.errors import NotFoundError, RequestError, extra
-from feature_store.registry.catalog import KINDS, feature_description, kind_of, sources, views
+from feature_store.registry.catalog import KINDS, kind_of, sources
 
 with extra("registry", "search"):
     from rapidfuzz.distance import OSA
@@ -198,7 +199,7 @@ def _entries(definitions: DefinitionSet) -> Iterator[_Entry]:
         about = _about(first) if isinstance(first, Definition) else {"name": _words(first.name)}
         about["columns"] = _words(*(field.name for source in declared for field in source.fields))
         yield _Entry("sources", name, getattr(first, "description", ""), about)
-    for view in views(definitions):
+    for view in graph_of(definitions).views.values():
         inherited = {"view": [*_words(view.name, view.owner), *_tag_words(view.tags)]}
         for field in view.fields:
             description = feature_description(view, field)

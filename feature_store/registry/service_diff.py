@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from feature_store.definitions.graph import graph_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -58,12 +60,15 @@ class ColumnChange:
         return f"{name}: {', '.join(parts)}"
 
 
-def columns_of(definitions: DefinitionSet, service: FeatureService) -> dict[str, Column]:
-    """The columns of a service by the names that they are served by."""
-    served = [(projection.view, *column) for projection in service.features for column in projection.columns]
+def columns_of(definitions: DefinitionSet, service: str) -> dict[str, Column]:
+    """The columns of a service by name, those that a prune plan drops included.
+
+    Raises:
+        NotFoundError: there is no such service.
+    """
     return {
-        name: Column(place, f"{view}:{feature}", str(definitions.servable_view(view).field(feature).dtype))
-        for place, (view, feature, name) in enumerate(served, 1)
+        column.name: Column(place, column.reference, str(column.field.dtype))
+        for place, column in enumerate(graph_of(definitions).columns(service), 1)
     }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,7 +14,7 @@ import orjson
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, to_microseconds
 from feature_store.definitions.pruned import pruned
-from feature_store.errors import ConflictError, NotFoundError, RegistryError, extra
+from feature_store.errors import ConflictError, DefinitionError, NotFoundError, RegistryError, extra
 
 with extra("registry", "registry"):
     import sqlalchemy as sa
@@ -46,15 +46,27 @@ class Version:
     applied_at: datetime
     digest: str
     document: dict[str, Any]
+    _read: DefinitionSet | None = field(default=None, init=False, repr=False, compare=False)
 
-    def definitions(self) -> DefinitionSet:
-        """The definitions as they were applied, and their prunings; on-demand views come without their functions.
+    def definitions(self, like: DefinitionSet | None = None) -> DefinitionSet:
+        """The definitions as they were applied, and their prunings. They are read once for each version object.
+
+        On-demand views come without their functions, unless they are taken over from `like`.
+
+        Args:
+            like: definitions that are largely the same, which makes reading fast; see `DefinitionSet.from_document`.
 
         Raises:
             RegistryError: this release of the library cannot read them.
         """
+        if self._read is None:
+            object.__setattr__(self, "_read", self._definitions(like))
+        assert self._read is not None
+        return self._read
+
+    def _definitions(self, like: DefinitionSet | None) -> DefinitionSet:
         try:
-            return DefinitionSet.from_document(self.document)
+            return DefinitionSet.from_document(self.document, like)
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise RegistryError(
                 f"version {self.version}",
@@ -67,9 +79,14 @@ class Version:
         """The definitions without what is pruned: what is computed, stored and served.
 
         Raises:
-            RegistryError: as `definitions`.
+            RegistryError: this release of the library cannot read them, or a pruning is not of these definitions.
         """
-        return pruned(self.definitions())
+        definitions = self.definitions()
+        try:
+            return pruned(definitions)
+        except (DefinitionError, NotFoundError) as error:
+            problem = f"its prunings do not fit, {error.reason}"
+            raise RegistryError(f"version {self.version}", problem=problem) from error
 
 
 @dataclass(frozen=True)
@@ -175,7 +192,7 @@ class Versions:
         Raises:
             ConflictError: another process committed a version first; it says whose.
         """
-        document = orjson.dumps(definitions.to_document(), option=orjson.OPT_SORT_KEYS)
+        document = orjson.dumps(definitions.document, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(document).hexdigest()
         # Read before the newest: whoever commits in between takes this number, and the insert says so.
         number = self._last_number() + 1

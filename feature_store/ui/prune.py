@@ -9,14 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_store.definitions.pruned import columns_of
+from feature_store.definitions.graph import graph_of
 from feature_store.errors import RequestError
 from feature_store.project.pruner import Pruner
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.frontier import frontier
 from feature_store.pruning.importance import checked
 from feature_store.pruning.labels import classify
-from feature_store.pruning.plan import consumers, policy_pins
+from feature_store.pruning.plan import policy_pins
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -122,14 +122,14 @@ def what_if(store: FeatureStore, snapshot: Snapshot, service: str, request: Mapp
     found = Pruner(store).importances(service)
     if found is None:
         return None
-    columns = columns_of(snapshot.definitions, service)
-    importances = checked(found, [name for name, _, _ in columns])
+    graph = graph_of(snapshot.definitions)
+    columns = graph.columns(service)
+    importances = checked(found, [column.name for column in columns])
     model = cost_model(snapshot.definitions, service, request, project=store.project)
     worth = importances.by_name()
     pinned = policy_pins(snapshot.definitions, model)
     choices = tuple(_bought(model, worth, pinned))
-    serving = consumers(snapshot.definitions)
-    labels = classify(importances, {name: tuple(serving[view, feature]) for name, view, feature in columns})
+    labels = classify(importances, {column.name: graph.services_with(*column.key) for column in columns})
     std = {item.feature: item.std for item in importances.features}
     ranked = sorted(range(len(model.features)), key=lambda i: -worth.get(model.features[i], 0.0))[:_MOST_ROWS]
     accounts = []

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from feature_store._formatting import counted
 from feature_store.definitions import FeatureView, OnDemandFeatureView, StreamFeatureView
 from feature_store.definitions.definition import Definition
+from feature_store.definitions.graph import aggregated_as, feature_description
 from feature_store.errors import NotFoundError, extra
-from feature_store.registry.catalog import aggregated_as, feature_description, kind_of, sources
+from feature_store.registry.catalog import kind_of, sources
 from feature_store.registry.lineage import lineage_of
 from feature_store.ui.catalogue import Choices, choices
 from feature_store.ui.lineage import LineagePage, whole_lineage

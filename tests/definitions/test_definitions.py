@@ -143,8 +143,8 @@ def test_what_is_refused_says_where(make, message) -> None:
 
 
 CLASHES = [
-    ([Entity("a"), FeatureView("a", entities=[movie], schema=[Field("x", Bool)])], "one definition of a name"),
-    ([Entity("movie", join_key="other"), view], "one definition of a name"),
+    ([Entity("a"), FeatureView("a", entities=[movie], schema=[Field("x", Bool)])], "with this name is defined"),
+    ([Entity("movie", join_key="other"), view], "with this name is defined"),
     ([Entity("a", join_key="k"), Entity("b", join_key="k", dtype=String)], "as join key 'k' has in"),
     ([FeatureService("s", features=[view])], r"FeatureService\('s'\)\.features\[0\]: expected a view that is defined"),
     ([movie_age], r"OnDemandFeatureView\('movie_age'\)\.sources\[0\]"),

@@ -214,9 +214,9 @@ def test_a_set_takes_the_entities_of_stream_views_and_refuses_what_does_not_fit(
     assert [item.name for item in known.stored_views_of("ranking")] == ["activity", "popularity"]
     assert known.stored_view("activity") == view()
     for wrong, message in (
-        ([view(), view(Aggregation("rating", "sum", windows=[HOUR]))], "another StreamFeatureView of that name that differs"),
-        ([view(), FeatureView("activity", entities=[user], schema=[Field("a", Bool)])], "one definition of a name"),
-        ([view(), Entity("user", join_key="user_id", description="other")], "one definition of a name"),
+        ([view(), view(Aggregation("rating", "sum", windows=[HOUR]))], "another StreamFeatureView with this name is defined"),
+        ([view(), FeatureView("activity", entities=[user], schema=[Field("a", Bool)])], "with this name is defined"),
+        ([view(), Entity("user", join_key="user_id", description="other")], "with this name is defined"),
         ([FeatureService("s", features=[view()])], "a view that is defined"),
         ([service, of_movie, view(Aggregation("rating", "sum", windows=[HOUR]))], "a feature of activity, got 'rating_mean_1h'"),
     ):  # fmt: skip

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import FeatureStore
-from feature_store.definitions.pruned import columns_of
+from feature_store.definitions.graph import graph_of
 from feature_store.pruning.importance import checked
 from feature_store.pruning.importance_file import read_importances
 
@@ -55,10 +55,10 @@ def test_views_share_rows_or_do_not(
     monkeypatch.setenv("ROW_GROUPS", row_groups)
     with FeatureStore(project(tmp_path, redis_url, data)) as store:
         plan = store.apply().plan
-        columns = columns_of(store.applied(), "coming_week")
+        columns = graph_of(store.applied()).columns("coming_week")
         assert len(plan.groups) == groups and len(columns) == 153
-        assert len({view for _, view, _ in columns}) == 18
-        checked(read_importances(EXAMPLE / "importances.json"), [name for name, _, _ in columns])
+        assert len({column.view for column in columns}) == 18
+        checked(read_importances(EXAMPLE / "importances.json"), [column.name for column in columns])
 
 
 def test_features_are_those_of_the_receipts_before_the_week(tmp_path: Path, redis_url: str, data: Path) -> None:

@@ -25,7 +25,8 @@ from feature_store.definitions import (
     StreamFeatureView,
     String,
 )
-from feature_store.definitions.pruned import columns_of, needed_by, pruning_of
+from feature_store.definitions.graph import graph_of
+from feature_store.definitions.pruned import pruning_of
 from feature_store.errors import RequestError
 from feature_store.online.layout import RowLayout
 from feature_store.online.tile_layout import TileValueLayout
@@ -87,7 +88,7 @@ ranking = FeatureService(
 )
 other = FeatureService("other", features=[wide[["w3", "w5"]], live[["n_count_1h", "k_sum_2d"]], more[["m1"]]])
 BASE = DefinitionSet([user, movie, wide, more, pair, pushed, about, live, seen, gap, ranking, other])
-NAMES = [name for name, _, _ in columns_of(BASE, "ranking")]
+NAMES = [column.name for column in graph_of(BASE).columns("ranking")]
 MODEL = cost_model(BASE, "ranking", REQUEST, project="shop")
 
 
@@ -102,12 +103,7 @@ def compiled_cost(definitions: DefinitionSet, kept: set[str]) -> tuple[int, int]
     pruning = [pruning_of(definitions, "ranking", dropped, plan="p", stage="drop")] if dropped else []
     left = definitions.with_prunings([*definitions.prunings.values(), *pruning])
     plan = compile_plan(left, project="shop", version=1)
-    needed = {
-        stored
-        for name, view, feature in columns_of(definitions, "ranking")
-        if name in kept
-        for stored in needed_by(definitions, view, feature)
-    }
+    needed = graph_of(definitions).needed_by("ranking", kept)
     total = keys = 0
     for group in plan.groups:
         if {segment.view for segment in group.segments} & {view for view, _ in needed}:
