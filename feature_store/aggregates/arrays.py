@@ -1,11 +1,5 @@
 """The numpy arrays that pass between modules, as types."""
 
-from __future__ import annotations
+from feature_store.functions import Column, Mask
 
-from typing import Any
-
-import numpy as np
-
-# The values of a column, one per row: (n,), or (n, length) of fixed-size arrays.
-Column = np.ndarray[Any, Any]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+__all__ = ["Column", "Mask"]

@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_store.aggregates.parts import ALGEBRA, Held, finalize
-from feature_store.aggregates.tiles import state_of
-from feature_store.aggregates.windows import LAST_TILE
-from feature_store.definitions.dtypes import DType
+from feature_store.aggregates.tiles import state_in
+from feature_store.aggregates.windows import LAST_TILE, finalizer
+from feature_store.functions import WindowMask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.tiles import TilesLayout
     from feature_store.aggregates.windows import Window
-
-Values = tuple["Column", "Mask"]
+    from feature_store.functions import Column, Mask, Values
 
 
 class WindowReader:
@@ -57,13 +54,13 @@ class WindowReader:
         Args:
             values: (n, layout.value.itemsize) uint8; a view of a larger buffer will do.
             now_us: microseconds since 1970.
-            scratch: `scratch_bytes(n)` uint8 or more; of no use afterwards.
+            scratch: `scratch_bytes(n)` uint8 or more; its content is undefined afterwards.
 
         Returns:
-            Per feature (n,) values of its numpy dtype, objects (1-d arrays) for last_n, and (n,) bool: which are null.
+            Per feature its values, as `Function.finalize` returns them, and (n,) bool: which are null.
         """
         found: dict[str, Values] = {}
-        with np.errstate(all="ignore"):  # of stale tiles anything can come; it is left out
+        with np.errstate(all="ignore"):  # stale tiles may hold anything; they are left out
             for rings in self._alike:
                 found.update(rings.read(values, now_us, scratch))
         return found
@@ -78,13 +75,16 @@ class _Rings:
         self._rings = list(lengths)
         self._lengths = np.array(list(lengths.values()), np.int64)
         self._hops = np.array([layout.windows.rings[ring].hop_us for ring in lengths], np.int64)
-        # Features that differ in their ring alone are finalized together.
-        self._features: dict[tuple[str, str, tuple[int, ...]], dict[str, int]] = {}
+        # Features that differ in their ring alone are computed together.
+        alike: dict[tuple[str, str, tuple[int, ...]], dict[str, int]] = {}
         for window in windows:
-            named = self._features.setdefault((window.function, window.dtype, window.parts), {})
+            named = alike.setdefault((window.function, window.options, window.parts), {})
             named[window.name] = self._rings.index(window.ring)
-        parts = layout.windows.rings[self._rings[0]].parts
-        self._parts = {place: parts[place] for _, _, places in self._features for place in places}
+        self._features = [
+            (finalizer(function, options), places, named) for (function, options, places), named in alike.items()
+        ]
+        states = layout.states[self._rings[0]]
+        self._states = {place: states[place] for _, _, places in alike for place in places}
 
     @property
     def size(self) -> int:
@@ -96,15 +96,12 @@ class _Rings:
         of_entities = self._layout.tiles_in(values, self._rings, scratch)
         shape = of_entities.shape[:2]
         tiles = of_entities.reshape(shape[0] * shape[1], of_entities.shape[2])
-        held = Held(self._within(of_entities["number"], now_us).reshape(tiles.shape))
-        states = {
-            place: ALGEBRA[part.kind].fold(part, state_of(tiles, place, part), held)
-            for place, part in self._parts.items()
-        }
+        window = WindowMask(self._within(of_entities["number"], now_us).reshape(tiles.shape))
+        states = {place: state.fold(state_in(tiles, place, state), window) for place, state in self._states.items()}
         found = {}
-        for (function, dtype, places), named in self._features.items():
-            of_all, nulls = finalize(function, DType.parse(dtype), [states[place] for place in places])
-            of_all, nulls = of_all.reshape(shape), nulls.reshape(shape)
+        for finalize, places, named in self._features:
+            of_all, nulls = finalize([states[place] for place in places])
+            of_all, nulls = of_all.reshape(shape + of_all.shape[1:]), nulls.reshape(shape)
             found.update({name: (of_all[:, i], nulls[:, i]) for name, i in named.items()})
         return found
 

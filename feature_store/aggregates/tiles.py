@@ -1,4 +1,4 @@
-"""The bytes of a stream view's state of one entity: packed, little-endian, without padding.
+"""The bytes that a stream view stores of one entity: packed, little-endian, without padding.
 
     value     record | slots of ring 0 | slots of ring 1 | …
     record    newest f8                             the greatest event time, microseconds since 1970
@@ -7,14 +7,9 @@
     tile      number u4                             the tile's number + 1; 0: no tile
               its parts, in order
 
-    part      count             count u4
-              sum, min, max     f8
-              moments           count u4 | mean f8 | sum of squared deviations f8
-              first, last       event time f8 (0: none) | value, as its type is in a row
-              last_n            n times: event time f8 (0: none) | value; newest first
-              sketch            128 registers of a byte
+The bytes of a part are those of its state: `State.fields`, in the files of feature_store/functions/.
 
-A *delta*, what a batch of events adds to one entity, has the bytes of a record.
+A *delta* is what a batch of events adds to one entity. It has the bytes of a record.
 """
 
 from __future__ import annotations
@@ -24,21 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.aggregates.parts import ALGEBRA
+from feature_store.aggregates.states import state_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.aggregates.arrays import Column
-    from feature_store.aggregates.parts import State
-    from feature_store.aggregates.windows import Part, Ring, Windows
+    from feature_store.aggregates.windows import Ring, Windows
+    from feature_store.functions import Column, State, StateArrays
+
+NUMBER_BYTES = 4
 
 
 class TilesLayout:
     """Where everything is in the state of one entity.
 
     Attributes:
-        windows: what is kept.
+        windows: the rings and features.
+        states: per ring the states of its parts.
         tiles: per ring the type of a tile: `number`, then of part i the fields `i` or `i name`.
         record: `newest`, then per ring `ring0`, `ring1`, …
         value: `record`, then per ring `slots0`, `slots1`, …
@@ -46,7 +43,8 @@ class TilesLayout:
 
     def __init__(self, windows: Windows) -> None:
         self.windows = windows
-        self.tiles = [_tile(ring) for ring in windows.rings]
+        self.states = [states_of(ring) for ring in windows.rings]
+        self.tiles = [_tile(states) for states in self.states]
         rings = [(f"ring{i}", tile) for i, tile in enumerate(self.tiles)]
         self.record: np.dtype[Any] = np.dtype([("newest", "<f8"), *rings])
         slots = [
@@ -54,7 +52,7 @@ class TilesLayout:
             for i, (tile, ring) in enumerate(zip(self.tiles, windows.rings, strict=True))
         ]
         self.value: np.dtype[Any] = np.dtype([("record", self.record), *slots])
-        # The record is what a value starts with, so that a place in it is one in the value.
+        # A value starts with the record, so a place in the record is one in the value.
         self._places = [(_place(self.record, f"ring{i}"), _place(self.value, f"slots{i}")) for i in range(len(rings))]
 
     def bytes_of(self, rings: Sequence[int]) -> int:
@@ -64,8 +62,8 @@ class TilesLayout:
     def tiles_in(self, values: Column, rings: Sequence[int], scratch: Column) -> Column:
         """The tiles of rings of one shape in (n, value) uint8, each ring's head first: (n, rings, 1 + slots).
 
-        They are copied to `scratch`, at least n × `bytes_of(rings)` uint8, since numpy is slow on what lies askew, as
-        in a reply.
+        They are copied to `scratch`, at least n × `bytes_of(rings)` uint8, since numpy is slow on unaligned views, such
+        as slices of a reply.
         """
         tile, slots = self.tiles[rings[0]], self.windows.rings[rings[0]].slots
         shape = len(values), len(rings), (1 + slots) * tile.itemsize
@@ -88,14 +86,24 @@ def field_name(index: int, name: str) -> str:
     return f"{index} {name}" if name else str(index)
 
 
-def state_of(tiles: Column, index: int, part: Part) -> State:
-    """A part's state in an array of tiles."""
-    return {name: tiles[field_name(index, name)] for name in ALGEBRA[part.kind].fields(part)}
+def states_of(ring: Ring) -> list[State]:
+    """The states of a ring's parts."""
+    return [state_for(part) for part in ring.parts]
 
 
-def put_state(tiles: Column, index: int, state: State, places: Any = ...) -> None:
-    """Write a part's state into an array of tiles."""
-    for name, values in state.items():
+def state_bytes(state: State) -> int:
+    """The bytes of a state in a tile."""
+    return _tile([state]).itemsize - NUMBER_BYTES
+
+
+def state_in(tiles: Column, index: int, state: State) -> StateArrays:
+    """The state of part `index` in an array of tiles."""
+    return {name: tiles[field_name(index, name)] for name in state.fields}
+
+
+def put_state(tiles: Column, index: int, arrays: StateArrays, places: Any = ...) -> None:
+    """Write the state of part `index` into an array of tiles."""
+    for name, values in arrays.items():
         tiles[field_name(index, name)][places] = values
 
 
@@ -104,9 +112,9 @@ def _place(record: np.dtype[Any], name: str) -> int:
     return record.fields[name][1]
 
 
-def _tile(ring: Ring) -> np.dtype[Any]:
+def _tile(states: Sequence[State]) -> np.dtype[Any]:
     fields: list[Any] = [("number", "<u4")]
-    for i, part in enumerate(ring.parts):
-        for name, form in ALGEBRA[part.kind].fields(part).items():
+    for i, state in enumerate(states):
+        for name, form in state.fields.items():
             fields.append((field_name(i, name), *form) if isinstance(form, tuple) else (field_name(i, name), form))
     return np.dtype(fields)

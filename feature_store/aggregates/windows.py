@@ -1,41 +1,32 @@
-"""What a stream view keeps and serves, compiled from its aggregations.
+"""The tiles and windows of a view, compiled from its aggregations.
 
     event time  ────────┬────────┬────────┬────────┬──── ▶
     tiles           t-3      t-2      t-1       t          tile number: event time // hop
                         └── a window's tiles at now ──┘    from (now - window) // hop to now // hop
 
-A *part* is a state that can be merged (a count, a sum, …); a function is finalized from one or two of them. A *tile*
-holds the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the newest, and
-the `slots` before it. Windows that share a hop share a ring, functions that need the same part share it.
+A *part* is a state that can be merged (a count, a sum, …). A function computes its value from one or two of them. A
+*tile* holds the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the
+newest, and the `slots` before it. Windows that share a hop share a ring, functions that need the same part share it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from feature_store.aggregates.states import state_for
 from feature_store.definitions.dtypes import MICROSECOND
+from feature_store.functions import Part, function_named
+from feature_store.functions._contract import options_text, read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from feature_store.definitions.aggregation import Aggregation
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import StateArrays, Values
 
-PartKind = Literal["count", "sum", "min", "max", "moments", "first", "last", "last_n", "sketch"]
-# What each function is finalized from. A minimum of nothing is told from an infinite one by the count.
-PARTS: dict[str, tuple[PartKind, ...]] = {
-    "count": ("count",),
-    "sum": ("sum",),
-    "mean": ("count", "sum"),
-    "min": ("count", "min"),
-    "max": ("count", "max"),
-    "stddev": ("moments",),
-    "first": ("first",),
-    "last": ("last",),
-    "last_n": ("last_n",),
-    "distinct": ("sketch",),
-}
 # How far ahead of the clock an event may be: clocks differ by some seconds. A ring keeps so much more than its windows,
 # so that an event from a fast clock pushes nothing out that a window still holds. What is further ahead is refused.
 CLOCK_SKEW_US = 10_000_000
@@ -43,25 +34,6 @@ CLOCK_SKEW_US = 10_000_000
 LAST_TILE = 2**32 - 2
 EARLIEST_EVENT_US = 86_400_000_000
 LATEST_EVENT_US = LAST_TILE * 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A state that a tile keeps.
-
-    Attributes:
-        kind: which algebra.
-        column: of whose values.
-        dtype: the column's type, as `str(DType)`.
-        filter: which events count; empty: all.
-        n: how many values last_n keeps; else 1.
-    """
-
-    kind: PartKind
-    column: str
-    dtype: str
-    filter: str = ""
-    n: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +50,14 @@ class Window:
     """A feature: a function over a sliding window.
 
     Attributes:
-        name: the feature's.
-        function: of `PARTS`.
-        window_us: its length in microseconds.
+        name: of the feature.
+        function: its name.
+        window_us: the length of the window, microseconds.
         ring: the index of its ring.
-        parts: the indexes, in the ring, of what the function is finalized from.
+        parts: the indexes, in the ring, of the parts that the function needs.
         dtype: of the feature, as `str(DType)`.
         default: served where there is no value, as `DType.to_json`.
+        options: the parameters that the function needs at a read, as `options_text` writes them.
     """
 
     name: str
@@ -94,19 +67,25 @@ class Window:
     parts: tuple[int, ...]
     dtype: str
     default: Any = None
+    options: str = ""
+
+    def value_of(self, states: Sequence[StateArrays]) -> Values:
+        """The feature of n entities, from the states of its parts; see `Function.finalize`."""
+        return finalizer(self.function, self.options)(states)
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """All that a view keeps and serves."""
+    """The rings and features of a view."""
 
     rings: tuple[Ring, ...]
     features: tuple[Window, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns whose values are aggregated, each once."""
-        return tuple(dict.fromkeys(part.column for ring in self.rings for part in ring.parts))
+        """The columns that states are made of, each once."""
+        parts = [part for ring in self.rings for part in ring.parts]
+        return tuple(dict.fromkeys(name for part in parts for name in state_for(part).columns))
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -131,20 +110,16 @@ def slots_of(window_us: int, hop_us: int) -> int:
 
 def compile_windows(aggregations: Iterable[Aggregation], columns: Mapping[str, DType]) -> Windows:
     """The rings and windows of a view; `columns` are the types of its source's columns."""
-    asked = [(aggregation, window) for aggregation in aggregations for window in aggregation.windows]
-    hops = sorted({aggregation.hop_us(window) for aggregation, window in asked})
+    wanted = [(aggregation, window) for aggregation in aggregations for window in aggregation.windows]
+    hops = sorted({aggregation.hop_us(window) for aggregation, window in wanted})
     parts: list[dict[Part, int]] = [{} for _ in hops]
     slots = [0] * len(hops)
     features = []
-    for aggregation, window in asked:
+    for aggregation, window in wanted:
         hop_us, window_us = aggregation.hop_us(window), window // MICROSECOND
         ring = hops.index(hop_us)
         column = columns[aggregation.column]
-        wanted = [
-            Part(kind, aggregation.column, str(column), aggregation.filter or "", aggregation.n or 1)
-            for kind in PARTS[aggregation.function]
-        ]
-        places = tuple(parts[ring].setdefault(part, len(parts[ring])) for part in wanted)
+        places = tuple(parts[ring].setdefault(part, len(parts[ring])) for part in parts_of(aggregation, column))
         slots[ring] = max(slots[ring], slots_of(window_us, hop_us))
         dtype = aggregation.dtype(column)
         features.append(
@@ -156,7 +131,23 @@ def compile_windows(aggregations: Iterable[Aggregation], columns: Mapping[str, D
                 places,
                 str(dtype),
                 dtype.to_json(aggregation.default),
+                options_text(aggregation.computes.at_read(aggregation.options)),
             )
         )
     rings = tuple(Ring(hop, count, tuple(of_ring)) for hop, count, of_ring in zip(hops, slots, parts, strict=True))
     return Windows(rings, tuple(features))
+
+
+def parts_of(aggregation: Aggregation, column: DType) -> list[Part]:
+    """The parts that an aggregation of a column of this type needs."""
+    return [
+        Part(spec.kind, aggregation.column, str(column), aggregation.filter or "", spec.n, options_text(spec.options))
+        for spec in aggregation.computes.states(aggregation.options)
+    ]
+
+
+def finalizer(function: str, options: str) -> Callable[[Sequence[StateArrays]], Values]:
+    """The `Function.finalize` of a function, for parameters as a window holds them."""
+    found = function_named(function)
+    assert found is not None, function
+    return partial(found.finalize, options=read_options(options))

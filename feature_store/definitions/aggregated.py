@@ -1,4 +1,4 @@
-"""What aggregations make of the columns of events: the features of stream views and of batch views over events."""
+"""The features of stream views, and of batch views over events: aggregations of the columns of events."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.expression import expression
 from feature_store.definitions.field import Field
 from feature_store.definitions.validation import as_list, shown
-from feature_store.errors import DefinitionError
+from feature_store.errors import DataError, DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.entity import Entity
+    from feature_store.functions._contract import Takes
 
-_KEPT_AS_THEY_ARE = ("first", "last", "last_n")
+# By `Function.takes`: the columns that such a function takes, in words, and whether a type is of them.
+_TAKES: dict[Takes, tuple[str, Callable[[DType], bool]]] = {
+    "any": ("a column", lambda _: True),
+    "numbers": ("numbers", lambda dtype: dtype.element is None and dtype.scalar.is_summed),
+    "fixed width": ("a fixed width", lambda dtype: dtype.width is not None and dtype.element is None),
+    # The types whose values a filter compares, but floats: a category is equal to a value or it is not.
+    "categories": (
+        "texts, integers or booleans",
+        lambda dtype: dtype.element is None and bool(dtype.scalar.constants) and dtype.numpy.kind != "f",
+    ),
+}
 
 
 def aggregated_features(where: str, events: str, columns: Sequence[Field], aggregations: Any) -> list[Field]:
@@ -24,12 +35,12 @@ def aggregated_features(where: str, events: str, columns: Sequence[Field], aggre
 
     Args:
         where: the aggregations, for errors.
-        events: what the events are, for errors.
+        events: the source's name, for errors.
         columns: of the events.
-        aggregations: what is computed of them.
+        aggregations: of the view.
 
     Raises:
-        DefinitionError: an aggregation takes a column that there is not, or of a type that it cannot take.
+        DefinitionError: an aggregation takes a column that the events do not have, or whose type it cannot take.
     """
     known = {field.name: field.dtype for field in columns}
     features = []
@@ -46,13 +57,12 @@ def aggregated_features(where: str, events: str, columns: Sequence[Field], aggre
 
 
 def aggregated_columns(columns: Iterable[Field], aggregations: Iterable[Aggregation]) -> dict[str, DType]:
-    """The columns that aggregations and their filters take, and those of which something is expected, with their types:
-    what an event is told by to be one."""
+    """The columns that aggregations and their filters take, and those with expectations, with their types."""
     columns = list(columns)
     wanted = {field.name for field in columns if field.of_values} | {
         name
         for aggregation in aggregations
-        for name in (aggregation.column, *(expression(aggregation.filter).names if aggregation.filter else []))
+        for name in (*aggregation.columns, *(expression(aggregation.filter).names if aggregation.filter else []))
     }
     return {field.name: field.dtype for field in columns if field.name in wanted}
 
@@ -83,16 +93,32 @@ def check_names(aggregations: Iterable[Aggregation]) -> None:
 
 def _check_columns(where: str, events: str, known: dict[str, DType], aggregation: Aggregation) -> None:
     filtered = expression(aggregation.filter) if aggregation.filter else None
-    for name in (aggregation.column, *(filtered.names if filtered else [])):
+    for name in (*aggregation.columns, *(filtered.names if filtered else [])):
         if name not in known:
             raise DefinitionError(where, expected=f"a column of {events}: {', '.join(known)}", got=repr(name))
-    dtype = known[aggregation.column]
-    if aggregation.function in ("sum", "mean", "min", "max", "stddev") and not dtype.scalar.is_summed:
-        raise DefinitionError(f"{where}.column", expected=f"numbers for {aggregation.function}", got=str(dtype))
-    if aggregation.function in _KEPT_AS_THEY_ARE and dtype.width is None:
-        raise DefinitionError(f"{where}.column", expected=f"a fixed width for {aggregation.function}", got=str(dtype))
+    function, dtype = aggregation.computes, known[aggregation.column]
+    wanted, fits = _TAKES[function.takes]
+    if not fits(dtype):
+        raise DefinitionError(f"{where}.column", expected=f"{wanted} for {function.name}", got=str(dtype))
+    _check_categories(where, known, aggregation)
     for name in filtered.names if filtered else []:
         _check_constants(f"{where}.filter", name, known[name], filtered.constants_of(name) if filtered else [])
+
+
+def _check_categories(where: str, known: dict[str, DType], aggregation: Aggregation) -> None:
+    """Raise a DefinitionError unless the categories that a function counts are values of their column."""
+    options = aggregation.options
+    if "categories" not in options:
+        return
+    name = options.get("by") or aggregation.column
+    wanted, fits = _TAKES["categories"]
+    if not fits(known[name]):
+        raise DefinitionError(f"{where}.by", expected=f"a column of {wanted}", got=f"{name}: {known[name]}")
+    for i, category in enumerate(options["categories"]):
+        try:
+            known[name].fit(category, f"{where}.categories[{i}]")
+        except DataError as error:
+            raise DefinitionError(error.where, expected=error.expected, got=error.got) from None
 
 
 def _check_constants(where: str, name: str, dtype: Any, constants: list[Any]) -> None:

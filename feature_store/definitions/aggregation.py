@@ -1,28 +1,31 @@
-"""Aggregations: what a stream view computes of its events, over which sliding windows."""
+"""Aggregations: a function of a column of events, over sliding windows."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field as Attribute, field_serializer, field_validator, model_validator
+from pydantic import Field as Attribute, field_serializer, field_validator, model_serializer, model_validator
 
 from feature_store.definitions.definition import Model, Name
-from feature_store.definitions.dtypes import MICROSECOND, Array, DType, Float64, Int64
+from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.expression import expression
-from feature_store.errors import DefinitionError
+from feature_store.errors import DefinitionError, did_you_mean
+from feature_store.functions import all_functions, function_named
+from feature_store.functions._contract import UnfitOptionError, checked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-Function = Literal["count", "sum", "mean", "min", "max", "stddev", "first", "last", "last_n", "distinct"]
-# A window slides by a 48th of itself unless it says how: an hour by 75 seconds, a day by half an hour.
+    from pydantic import SerializerFunctionWrapHandler
+
+    from feature_store.functions import Function
+
+# A window slides by a 48th of itself unless a hop is given: an hour by 75 seconds, a day by half an hour.
 HOPS_PER_WINDOW = 48
 SECOND_US = 1_000_000
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _MOST_HOPS = 1_000
-_MOST_LISTED = 100  # of each hop's newest; they are stored in every tile
-_ZERO_WHEN_EMPTY = ("count", "sum", "distinct")
 
 
 class Aggregation(Model):
@@ -31,26 +34,28 @@ class Aggregation(Model):
     A window of length W at time t holds the events with `floor(t - W, hop) <= event time <= t`.
 
     Args:
-        column: of the source's schema. Null and NaN are no values: they are not counted.
-        function: count, sum, mean, min, max, stddev (of the population), first, last, last_n (the newest n, newest
-            first), distinct (approximately how many: a HyperLogLog sketch, standard error 9 %).
-        windows: how long; whole seconds, at most 1,000 hops each.
-        name: what the features' names start with, instead of `{column}_{function}`.
+        column: a column of the source's schema. Null and NaN are no values: no function counts them.
+        function: the name of a function: count, sum, mean, min, max, stddev, first, last, last_n, distinct, quantile, …
+            docs/aggregations.md lists all of them with their parameters.
+        windows: the lengths of the windows: whole seconds, at most 1,000 hops each.
+        name: the start of the features' names, instead of `{column}_{function}`.
         filter: which events count, such as `action == 'click'`.
-        hop: by how much the windows slide; a 48th of each unless given. Windows that share a hop share state.
-        n: of last_n.
+        hop: the step in which the windows slide; a 48th of each unless given. Windows that share a hop share state.
+        n: how many values, of functions that list several: last_n, top_k.
+        parameters: the other parameters of the function, such as `q=0.99` of quantile.
 
     Raises:
-        DefinitionError: an argument is not allowed; it says which and why.
+        DefinitionError: an argument is not allowed; the error names it and says why.
     """
 
     column: Name
-    function: Function
+    function: str
     windows: tuple[timedelta, ...] = Attribute(min_length=1)
     name: Name | None = None
     filter: str | None = None
     hop: timedelta | None = None
-    n: int | None = Attribute(default=None, ge=1, le=_MOST_LISTED)
+    n: int | None = None
+    parameters: dict[str, Any] = Attribute(default_factory=dict)
 
     def __init__(
         self,
@@ -62,8 +67,18 @@ class Aggregation(Model):
         filter: str | None = None,
         hop: timedelta | None = None,
         n: int | None = None,
+        **parameters: Any,
     ) -> None:
-        super().__init__(column=column, function=function, windows=windows, name=name, filter=filter, hop=hop, n=n)
+        super().__init__(
+            column=column,
+            function=function,
+            windows=windows,
+            name=name,
+            filter=filter,
+            hop=hop,
+            n=n,
+            parameters=parameters,
+        )
 
     @field_validator("windows", "hop", mode="before")
     @classmethod
@@ -79,17 +94,44 @@ class Aggregation(Model):
             return [item // MICROSECOND for item in value]
         return None if value is None else value // MICROSECOND
 
+    @model_serializer(mode="wrap")
+    def _parameters_beside_the_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A document holds parameters as they are written: as arguments."""
+        document: dict[str, Any] = write(self)
+        parameters: dict[str, Any] = document.pop("parameters")
+        return document | parameters
+
+    @field_validator("function")
+    @classmethod
+    def _function_is_known(cls, name: str) -> str:
+        if function_named(name) is None:
+            known = list(all_functions())
+            expected = f"one of {', '.join(map(repr, known))}"
+            raise DefinitionError("function", expected=expected, got=repr(name), hint=did_you_mean(name, known))
+        return name
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Aggregation:
         for i, window in enumerate(self.windows):
             self._check_window(f"windows[{i}]", window)
         if len(set(self.windows)) < len(self.windows):
             raise DefinitionError("windows", expected="windows that differ", got="one twice")
-        if (self.function == "last_n") != (self.n is not None):
-            raise DefinitionError("n", expected="a number with last_n, and with nothing else", got=str(self.n))
+        self._check_parameters()
         if self.filter is not None:
             expression(self.filter)
         return self
+
+    def _check_parameters(self) -> None:
+        given = self.parameters | ({"n": self.n} if self.n is not None else {})
+        try:
+            options = checked(self.computes.parameters, given)
+        except UnfitOptionError as error:
+            taken = ", ".join(self.computes.parameters) or "none"
+            hint = f"parameters of {self.function}: {taken}; see docs/aggregations.md"
+            raise DefinitionError(error.name, expected=error.expected, got=repr(error.value), hint=hint) from None
+        # The document holds canonical values, and no defaults: a default that changes changes no stored definition.
+        for name in self.parameters:
+            self.parameters[name] = options[name]
 
     def _check_window(self, where: str, window: timedelta) -> None:
         hop = self.hop_us(window)
@@ -119,28 +161,34 @@ class Aggregation(Model):
 
     def feature_name(self, window: timedelta) -> str:
         """The name of a window's feature: `rating_mean_1h`."""
-        function = f"last{self.n}" if self.function == "last_n" else self.function
-        return f"{self.name or f'{self.column}_{function}'}_{shown_window(window)}"
+        return f"{self.name or f'{self.column}_{self.computes.label(self.options)}'}_{shown_window(window)}"
+
+    @property
+    def computes(self) -> Function:
+        """The function."""
+        found = function_named(self.function)
+        assert found is not None
+        return found
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The function's parameters, with defaults, as JSON values."""
+        return checked(self.computes.parameters, self.parameters | ({"n": self.n} if self.n is not None else {}))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the function takes; the filter's are not among them."""
+        named = [self.options[name] for name, parameter in self.computes.parameters.items() if parameter.is_column]
+        return (self.column, *(name for name in named if name is not None and name != self.column))
 
     def dtype(self, column: DType) -> DType:
         """The type of the features, for a column of the given type."""
-        match self.function:
-            case "count" | "distinct":
-                return Int64
-            case "first" | "last":
-                return column
-            case "last_n":
-                return Array(column)
-            case _:
-                return Float64
+        return DType.parse(self.computes.dtype(str(column), self.options))
 
     @property
     def default(self) -> Any:
-        """What is served of an entity without events: nothing was counted, so 0, or no values; a mean of nothing is
-        null."""
-        if self.function == "last_n":
-            return []
-        return 0 if self.function in _ZERO_WHEN_EMPTY else None
+        """The feature of an entity without events, as JSON: nothing is counted, so 0; a mean of nothing is null."""
+        return self.computes.empty(self.options)
 
 
 def _from_document(value: Any) -> Any:

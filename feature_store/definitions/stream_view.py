@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.field import Field
 
-# The script that merges unpacks a batch's addition to an entity to Lua's stack, which holds 8,000 values: of a feature
-# there are up to four, and two of each value that last_n keeps.
-_MOST_FEATURES, _MOST_KEPT = 1_000, 1_000
+# The script that merges unpacks a delta to Lua's stack, which holds 8,000 values: up to four of a feature, and two of
+# each value that functions such as last_n list.
+_MOST_FEATURES, _MOST_LISTED = 1_000, 1_000
 
 
 class StreamFeatureView(StoredView):
     """Features of one entity, or of a combination of entities, that follow events within a second.
 
-    Its features are named `{column}_{function}_{window}`, such as `rating_mean_1h`.
+    A feature's name is `{column}_{function}_{window}`: `rating_mean_1h`.
 
     Args:
         name: the view's name.
         entities: what the features describe; their join keys are members of the events.
         source: the events.
-        aggregations: what is computed of them; at most 1,000 features, and 1,000 values kept by all `last_n` together.
-        freshness: how old the newest event that is merged may become; `feature-store freshness` tells when it is older.
+        aggregations: at most 1,000 features, and 1,000 values listed by all `last_n` together.
+        freshness: the greatest age of the newest merged event; `feature-store freshness` reports an older one.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
-        DefinitionError: an argument is not allowed; it says which and why.
+        DefinitionError: an argument is not allowed; the error names it and says why.
     """
 
     entities: tuple[Entity, ...] = Attribute(min_length=1)
@@ -84,15 +84,15 @@ class StreamFeatureView(StoredView):
         return self
 
     def _check_size(self) -> None:
-        kept = {
-            (aggregation.column, aggregation.filter, aggregation.hop_us(window), aggregation.n or 0)
+        listed = {
+            (aggregation.function, aggregation.column, aggregation.filter, aggregation.hop_us(window), count)
             for aggregation in self.aggregations
-            if aggregation.function == "last_n"
+            if (count := aggregation.computes.values_kept(aggregation.options))
             for window in aggregation.windows
         }
         for what, most, count in (
             ("features", _MOST_FEATURES, len(self.fields)),
-            ("values kept by last_n", _MOST_KEPT, sum(n for *_, n in kept)),
+            ("values listed by functions such as last_n", _MOST_LISTED, sum(count for *_, count in listed)),
         ):
             if count > most:
                 hint = "divide them among several views"
@@ -115,7 +115,7 @@ class StreamFeatureView(StoredView):
 
     @property
     def ttl_us(self) -> None:
-        """Windows say themselves how long an event counts."""
+        """None: the length of a window says how long an event counts."""
         return None
 
 

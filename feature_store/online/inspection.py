@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.aggregates.parts import ALGEBRA, Held, finalize
-from feature_store.aggregates.tiles import state_of
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, DType, from_microseconds
+from feature_store.aggregates.tiles import state_in
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, from_microseconds
 from feature_store.errors import CorruptRowError
+from feature_store.functions import WindowMask
 from feature_store.online.codec import unbiased
 from feature_store.online.layout import FINGERPRINT_BYTES, TIME_BYTES, RowLayout
 from feature_store.online.rows import StoredRows
@@ -122,14 +122,13 @@ def _tiles(layout: TileValueLayout, held: np.ndarray[Any, Any], window: Window, 
     first, last = max((now_us - window.window_us) // ring.hop_us, 0), now_us // ring.hop_us
     chosen = np.flatnonzero((numbers >= first) & (numbers <= last))
     chosen = chosen[np.argsort(numbers[chosen])]
-    inside, each = tiles[chosen][:, None], Held(np.ones((len(chosen), 1), bool))
-    states = [
-        ALGEBRA[part.kind].fold(part, state_of(inside, place, part), each)
-        for place, part in ((place, ring.parts[place]) for place in window.parts)
-    ]
     if not len(chosen):
         return ()
-    values, nulls = finalize(window.function, DType.parse(window.dtype), states)
+    inside, each = tiles[chosen][:, None], WindowMask(np.ones((len(chosen), 1), bool))
+    kept = layout.tiles.states[window.ring]
+    values, nulls = window.value_of(
+        [kept[place].fold(state_in(inside, place, kept[place]), each) for place in window.parts]
+    )
     return tuple(
         Tile(number * ring.hop_us, (number + 1) * ring.hop_us, None if null else _plain(value))
         for number, value, null in zip(numbers[chosen].tolist(), values, nulls.tolist(), strict=True)

@@ -15,8 +15,9 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.aggregates.windows import Part, Ring, Window, Windows
+from feature_store.aggregates.windows import Ring, Window, Windows
 from feature_store.errors import ConfigError
+from feature_store.functions import Part
 from feature_store.online import keys
 from feature_store.online.layout import RowLayout
 from feature_store.online.publication import layout_digest

@@ -1,4 +1,4 @@
-"""The layout of a stream view's stored value: a fingerprint, then what `aggregates/tiles.py` draws byte by byte.
+"""The layout of a stream view's stored value: a fingerprint, then the bytes that `aggregates/tiles.py` documents.
 
 value       fingerprint                           4 bytes   CRC-32 of the layout's text, big-endian
             record                                          newest event time, head tile of each ring
@@ -7,6 +7,7 @@ value       fingerprint                           4 bytes   CRC-32 of the layout
 
 from __future__ import annotations
 
+import re
 import zlib
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,8 +18,13 @@ from feature_store.online import keys
 from feature_store.online.layout import FINGERPRINT_BYTES
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.windows import Part, Ring
+    from collections.abc import Sequence
+
+    from feature_store.functions import State
     from feature_store.registry.serving_plan import TilesPlan
+
+# A letter, its size and its repetition: `c8`, `I4`, `d`.
+_DIRECTIVE = re.compile(r"[a-zA-Z][0-9]*")
 
 
 class TileValueLayout:
@@ -26,7 +32,7 @@ class TileValueLayout:
 
     Attributes:
         plan: the stream view.
-        tiles: the layout of what follows the fingerprint.
+        tiles: the layout of the bytes after the fingerprint.
         size: bytes of a value.
         fingerprint: its first four bytes.
         empty: a value without any event.
@@ -41,7 +47,7 @@ class TileValueLayout:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The view, for errors."""
         return self.plan.view
 
     @property
@@ -50,21 +56,26 @@ class TileValueLayout:
         return [(name, DType.parse(dtype)) for name, dtype in self.plan.join_keys]
 
     def prefix(self, project: str, bucket: int) -> bytes:
-        """What its keys start with; the entity key follows."""
+        """The start of its keys; the entity key follows."""
         return keys.tiles_prefix(project, bucket, self.plan)
 
     @cached_property
     def record_format(self) -> str:
         """A record as Redis's struct library reads it."""
-        return "<d" + "".join(_tile_format(ring) for ring in self.plan.windows.rings)
+        return "<d" + "".join(map(_tile_format, self.tiles.states))
 
     @cached_property
     def rings_text(self) -> str:
         """The rings as lua/merge.lua reads them."""
         return "".join(
-            f"{ring.slots} {' '.join(f'{part.kind}:{_elements(part)}' for part in ring.parts)}|<{_tile_format(ring)};"
-            for ring in self.plan.windows.rings
+            f"{ring.slots} {' '.join(f'{state.kind}:{lua_values(state)}' for state in states)}|<{_tile_format(states)};"
+            for ring, states in zip(self.plan.windows.rings, self.tiles.states, strict=True)
         )
+
+    @property
+    def states(self) -> list[State]:
+        """The states of all rings."""
+        return [state for states in self.tiles.states for state in states]
 
     @property
     def longest_ring(self) -> int:
@@ -72,33 +83,13 @@ class TileValueLayout:
         return self.plan.windows.longest_ring
 
 
-def _tile_format(ring: Ring) -> str:
-    return "I4" + "".join(_format(part) for part in ring.parts)
+def _tile_format(states: Sequence[State]) -> str:
+    return "I4" + "".join(state.struct for state in states)
 
 
-def _format(part: Part) -> str:
-    match part.kind:
-        case "count":
-            return "I4"
-        case "moments":
-            return "I4dd"
-        case "first" | "last" | "last_n":
-            return f"dc{DType.parse(part.dtype).width}" * part.n
-        case "sketch":
-            return "c128"
-        case _:
-            return "d"
-
-
-def _elements(part: Part) -> int:
-    """How many values of Lua a part unpacks to."""
-    match part.kind:
-        case "moments":
-            return 3
-        case "first" | "last" | "last_n":
-            return 2 * part.n
-        case _:
-            return 1
+def lua_values(state: State) -> int:
+    """How many values of Lua a state unpacks to."""
+    return len(_DIRECTIVE.findall(state.struct))
 
 
 def _text(plan: TilesPlan) -> str:

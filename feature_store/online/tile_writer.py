@@ -10,7 +10,6 @@ publication.py), and a call that does not find it does nothing.
 from __future__ import annotations
 
 from collections import deque
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from feature_store.errors import CorruptRowError, FenceError, StaleWriteError, StoreReplyError
 from feature_store.online import keys
 from feature_store.online.fence_marks import BORN, fences_lost, is_offset
+from feature_store.online.merge_script import merge_script
 from feature_store.online.redis.resp import KeyWriter, argument
 from feature_store.online.redis.script_connection import ScriptConnection
 from feature_store.online.tile_layout import TileValueLayout
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import TilesPlan
 
-MERGE = files("feature_store.online").joinpath("lua/merge.lua").read_bytes()
 _STALE, _FENCED, _LOST = -1, -2, -3
 # Fields of the fences' hash that are no fences; a fence has a colon.
 LATE = b"late"
@@ -90,7 +89,7 @@ class TileWriter:
             argument(b"%d" % (layout.longest_ring + 1)),
         ]
         self._under_way: deque[Merge] = deque()
-        self._connection = ScriptConnection(endpoint, MERGE, f"merge into {tiles.view}")
+        self._connection = ScriptConnection(endpoint, merge_script(layout.states), f"merge into {tiles.view}")
         self._sha_argument = argument(self._connection.sha)
 
     def fences(self) -> list[dict[str, int]]:

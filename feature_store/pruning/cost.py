@@ -19,8 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from feature_store.aggregates.tiles import TilesLayout
-from feature_store.aggregates.windows import Ring, Windows, slots_of
+from feature_store.aggregates.states import state_for
+from feature_store.aggregates.tiles import NUMBER_BYTES, state_bytes
+from feature_store.aggregates.windows import slots_of
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import stays_stored
 from feature_store.errors import RequestError
@@ -31,7 +32,7 @@ from feature_store.registry.compile import compile_plan
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from feature_store.aggregates.windows import Part
+    from feature_store.aggregates.windows import Ring, Windows
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.graph import FeatureKey
     from feature_store.online.layout import SegmentLayout
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 # Of a String or a ragged Array, unless it was measured.
 VARIABLE_BYTES = 16
 _NEWEST_BYTES = 8
-_TILE_NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -287,10 +287,11 @@ class _Model:
             long = self._any(view, users, [window.name for window in own if slots[window.name] >= level])
             tiles = level - before + (0 if before else 1)  # the head is one more
             before = level
-            parts: list[tuple[str, int, frozenset[str] | None]] = [("numbers", _TILE_NUMBER_BYTES, long)]
+            parts: list[tuple[str, int, frozenset[str] | None]] = [("numbers", NUMBER_BYTES, long)]
             for place, part in enumerate(ring.parts):
                 using = [window.name for window in own if place in window.parts]
-                parts.append((f"{part.kind} of {part.column}", _part_bytes(part), self._any(view, users, using)))
+                size = state_bytes(state_for(part))
+                parts.append((f"{part.kind} of {part.column}", size, self._any(view, users, using)))
             for what, size, using_it in parts:
                 needed = tuple(dict.fromkeys(one for one in (using_it, long) if one is not None))
                 if not needed:
@@ -318,11 +319,6 @@ class _Model:
                     got=", ".join(self._request) or "none",
                 )
         return max(self._request[name] for name in entities)
-
-
-def _part_bytes(part: Part) -> int:
-    one = TilesLayout(Windows((Ring(1, 1, (part,)),), ()))
-    return one.tiles[0].itemsize - _TILE_NUMBER_BYTES
 
 
 def _framing(prefix: bytes, size: int) -> int:

@@ -11,15 +11,19 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from feature_store.aggregates.windows import PARTS
+from feature_store.aggregates.states import state_for
+from feature_store.aggregates.tiles import state_bytes
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.names import is_name
 from feature_store.errors import DataError, DefinitionError
+from feature_store.functions import all_functions, function_named
+from feature_store.functions._contract import read_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from feature_store.aggregates.windows import Part, Ring, Window, Windows
+    from feature_store.aggregates.windows import Ring, Window, Windows
+    from feature_store.functions import Part
     from feature_store.registry.serving_plan import (
         ColumnPlan,
         FieldPlan,
@@ -47,7 +51,7 @@ _MOST_NUMBER = 2**53
 # Windows are whole seconds; a century is more than a day can be asked for.
 _LONGEST_US = 100 * 366 * 86_400 * 1_000_000
 _TIME_UNITS = {"s", "ms", "us"}
-_TILE_BYTES = {"count": 4, "sum": 8, "min": 8, "max": 8, "moments": 20, "sketch": 128}
+_MOST_OPTIONS = 20_000  # characters
 
 
 class UnsoundError(ValueError):
@@ -146,44 +150,38 @@ def _part(part: Part) -> int:
     _text("column", part.column)
     _text("filter", part.filter)
     _whole("n", part.n, 1, _MOST_LISTED)
-    dtype = _dtype(part.dtype)
-    if part.kind in _TILE_BYTES:
-        return _TILE_BYTES[part.kind]
-    if dtype.width is None or dtype.element is not None:
-        _refuse("dtype", "a scalar type of fixed width", part.dtype)
-    return part.n * (8 + dtype.width)
+    _long_text("options", part.options)
+    _dtype(part.dtype)
+    try:
+        return state_bytes(state_for(part))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UnsoundError(f"kind: expected a state of {part.dtype}, got {part.kind!r:.100} ({error!s:.100})") from None
 
 
 def _window(window: Window, rings: Sequence[Ring]) -> int:
     _name("name", window.name)
-    if window.function not in PARTS:
-        _refuse("function", f"one of {', '.join(PARTS)}", window.function)
+    function = function_named(window.function)
+    if function is None:
+        _refuse("function", f"one of {', '.join(all_functions())}", window.function)
     _whole("ring", window.ring, 0, len(rings) - 1)
     ring = rings[window.ring]
     _whole("window_us", window.window_us, 1, ring.hop_us * ring.slots)
     for place in window.parts:
         _whole("parts", place, 0, len(ring.parts) - 1)
     parts = [ring.parts[place] for place in window.parts]
-    if tuple(part.kind for part in parts) != PARTS[window.function]:
+    _long_text("options", window.options)
+    try:
+        options = read_options(window.options)
+        is_made_of, wanted = function.fits(parts, options), function.dtype(parts[0].dtype, options)
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        _refuse("options", f"the parameters of {window.function}", window.options[:100])
+    if not is_made_of:
         _refuse("parts", f"the parts of {window.function}", ", ".join(part.kind for part in parts))
     dtype = _dtype(window.dtype)
-    wanted = _dtype_of(window.function, parts[0].dtype)
     if str(dtype) != wanted:
         _refuse("dtype", wanted, window.dtype)
     _default(dtype, window.default)
     return 0
-
-
-def _dtype_of(function: str, column: str) -> str:
-    match function:
-        case "count" | "distinct":
-            return "Int64"
-        case "first" | "last":
-            return column
-        case "last_n":
-            return f"Array({column})"
-        case _:
-            return "Float64"
 
 
 def _transform(transform: TransformPlan) -> int:
@@ -268,6 +266,11 @@ def _once(where: str, names: Sequence[str]) -> None:
 def _text(where: str, text: str) -> None:
     if len(text) > _MOST_TEXT or not text.isprintable():
         _refuse(where, f"at most {_MOST_TEXT:,} characters that can be shown", text)
+
+
+def _long_text(where: str, text: str) -> None:
+    if len(text) > _MOST_OPTIONS:
+        _refuse(where, f"at most {_MOST_OPTIONS:,} characters", text[:100])
 
 
 def _whole(where: str, number: int, least: int, most: int) -> None:

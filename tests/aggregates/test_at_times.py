@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feature_store.aggregates import at_times
 from feature_store.aggregates.at_times import Events, windows_at
 from feature_store.aggregates.windows import compile_windows
 from feature_store.definitions import Aggregation, Float64
+from feature_store.functions import _ranges
 from tests.aggregates.event_worlds import (
     BASE_US,
     HOUR,
@@ -49,8 +49,8 @@ def test_a_few_pairs_at_a_time_and_trees_for_all_say_the_same(
     events: list[Event], labels: list[tuple[int, int]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(at_times, "_PAIRS", 3)
-        patch.setattr(at_times, "_SHORT", -1)
+        patch.setattr(_ranges, "PAIRS", 3)
+        patch.setattr(_ranges, "SHORT", -1)
         check(sorted(events, key=lambda event: event["ts"]), labels)
 
 
@@ -90,13 +90,13 @@ def test_many_entities_and_events_are_found_as_by_brute_force() -> None:
 def test_what_is_created_late_is_looked_at_only_near_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """A history whose every row was created within a second: pairs stay few, however many events a window holds."""
     looked_at = []
-    pairs = at_times._pairs
+    pairs = _ranges.pairs
 
     def counted(starts, ends):
         looked_at.append(int((ends - starts).sum()))
         return pairs(starts, ends)
 
-    monkeypatch.setattr(at_times, "_pairs", counted)
+    monkeypatch.setattr(_ranges, "pairs", counted)
     count = 10_000
     at = BASE_US + np.arange(count) * SECOND_US // 4
     events = Events(

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_store.aggregates.parts import ALGEBRA
-from feature_store.aggregates.tiles import TilesLayout, put_state, state_of
+from feature_store.aggregates.tiles import TilesLayout, put_state, state_in
 
 
 def empty(layout: TilesLayout) -> Any:
@@ -48,6 +47,6 @@ def _refuses(layout: TilesLayout, r: int, value: Any, tile: Any) -> bool:
 def _merged(layout: TilesLayout, r: int, a: Any, b: Any) -> Any:
     a, b = np.array([a], layout.tiles[r]), np.array([b], layout.tiles[r])
     merged = a.copy()
-    for i, part in enumerate(layout.windows.rings[r].parts):
-        put_state(merged, i, ALGEBRA[part.kind].merge(part, state_of(a, i, part), state_of(b, i, part)))
+    for i, state in enumerate(layout.states[r]):
+        put_state(merged, i, state.merge(state_in(a, i, state), state_in(b, i, state)))
     return merged[0]

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.aggregates.deltas import deltas
-from feature_store.aggregates.parts import MOST_COUNTED
 from feature_store.definitions import (
     Aggregation,
     DefinitionSet,
@@ -21,6 +20,7 @@ from feature_store.definitions import (
     StreamFeatureView,
     Timestamp,
 )
+from feature_store.functions._contract import MOST_COUNTED
 from feature_store.online import OnlineStore, keys
 from feature_store.online.tile_writer import Merge
 from feature_store.registry.compile import compile_plan

@@ -1,4 +1,4 @@
--- Merges deltas into the tiles of many entities and moves the fences on, at once: no crash lies between the two.
+-- Merges deltas into the tiles of many entities and moves the fences, in one call: no crash can separate the two.
 --
 -- KEYS  epoch, fences, merges, one key per entity
 -- ARGV  epoch expected
@@ -6,7 +6,7 @@
 --       fingerprint of the layout
 --       slots of an empty value, all zero
 --       format of a record, as struct reads it (see aggregates/tiles.py)
---       rings, each `slots part:size part:size …|format of a tile;`, size being how many values the part unpacks to
+--       rings, each `slots kind:size kind:size …|format of a tile;`, size being how many values the state unpacks to
 --       the number (from 1) of the ring with the longest reach
 --       per entity how many of the records are its own, separated by spaces
 --       the records, one after the other
@@ -15,8 +15,8 @@
 --       bytes of a value
 -- Returns the numbers (from 1) of the records that came too late for the ring with the longest reach; or, with nothing
 -- merged, -1: another serving plan is published; -2: a fence is not where the caller expects it; -3: the fences are not
--- those of the generation; -3 - i: the value of entity i is not of this layout. All that can fail is checked before the
--- first write, since what a script wrote before it failed stays.
+-- those of the generation; -3 - i: the value of entity i is not of this layout. Everything that can fail is checked before
+-- the first write, since Redis keeps what a script wrote before it failed.
 --
 -- Fences that are lost would let every event be merged again. So they hold the generation's mark, and how many merges
 -- there were, which a key beside them holds too: fences that come from an older copy have another number.
@@ -50,106 +50,13 @@ local record_size = struct.size(format)
 local prefix = #fingerprint
 local head_end = prefix + record_size - 1
 
--- What a value's own merges are: the second of two states into the first, `a[i]` and `b[i]` being where the part begins.
-local function is_less(x, y) -- raw bytes of a value, as an unsigned little-endian number
-  for i = #x, 1, -1 do
-    local p, q = string.byte(x, i), string.byte(y, i)
-    if p ~= q then
-      return p < q
-    end
-  end
-  return false
-end
-
-local function is_later(at, value, other_at, other_value)
-  if at ~= other_at then
-    return at > other_at
-  end
-  return is_less(other_value, value)
-end
-
+-- The merges of states, `merge_of.<kind>(a, i, b, size)`: merge the state that begins at b[i] into the one that begins at
+-- a[i]; `size` is its number of values. They stand in the files of feature_store/functions/; merge_script.py puts those of
+-- the view here.
 local merge_of = {}
+-- {merges}
 
-function merge_of.count(a, i, b)
-  local sum = a[i] + b[i]
-  a[i] = sum < 4294967295 and sum or 4294967295
-end
-
-function merge_of.sum(a, i, b)
-  a[i] = a[i] + b[i]
-end
-
-function merge_of.min(a, i, b)
-  if b[i] < a[i] then
-    a[i] = b[i]
-  end
-end
-
-function merge_of.max(a, i, b)
-  if b[i] > a[i] then
-    a[i] = b[i]
-  end
-end
-
-function merge_of.moments(a, i, b)
-  local n, m = a[i], b[i]
-  if m == 0 then
-    return
-  end
-  if n == 0 then
-    a[i], a[i + 1], a[i + 2] = m, b[i + 1], b[i + 2]
-    return
-  end
-  local total, difference = n + m, b[i + 1] - a[i + 1]
-  a[i] = total < 4294967295 and total or 4294967295
-  a[i + 1] = a[i + 1] + difference * m / total
-  a[i + 2] = a[i + 2] + b[i + 2] + difference * difference * n * m / total
-end
-
-function merge_of.first(a, i, b)
-  if b[i] ~= 0 and (a[i] == 0 or is_later(a[i], a[i + 1], b[i], b[i + 1])) then
-    a[i], a[i + 1] = b[i], b[i + 1]
-  end
-end
-
-function merge_of.last(a, i, b)
-  if b[i] ~= 0 and (a[i] == 0 or is_later(b[i], b[i + 1], a[i], a[i + 1])) then
-    a[i], a[i + 1] = b[i], b[i + 1]
-  end
-end
-
-function merge_of.last_n(a, i, b, size)
-  local merged, x, y = {}, i, i
-  for k = 1, size, 2 do
-    if b[y] ~= 0 and (a[x] == 0 or is_later(b[y], b[y + 1], a[x], a[x + 1])) then
-      merged[k], merged[k + 1] = b[y], b[y + 1]
-      y = y + 2
-    else
-      merged[k], merged[k + 1] = a[x], a[x + 1]
-      x = x + 2
-    end
-  end
-  for k = 1, size do
-    a[i + k - 1] = merged[k]
-  end
-end
-
-function merge_of.sketch(a, i, b)
-  local x, y = a[i], b[i]
-  if x == y then
-    return
-  end
-  local merged = { string.byte(x, 1, -1) }
-  local other = { string.byte(y, 1, -1) }
-  for k = 1, #merged do
-    if other[k] > merged[k] then
-      merged[k] = other[k]
-    end
-  end
-  a[i] = string.char(unpack(merged))
-end
-
--- The rings: where each begins in an unpacked record, how its slots lie in the value, what merges its parts.
+-- The rings: the place of each in an unpacked record, the places of its slots in the value, the merges of its parts.
 local rings = {}
 local value_at, slot_at = 2, prefix + record_size
 for ring, tile_format in string.gmatch(ARGV[6], '([^;|]+)|([^;]+)') do
@@ -167,7 +74,7 @@ for ring, tile_format in string.gmatch(ARGV[6], '([^;|]+)|([^;]+)') do
 end
 local longest = tonumber(ARGV[7])
 
--- First all that can fail.
+-- First everything that can fail.
 local heads, value_size = {}, tonumber(ARGV[12])
 for i = 4, #KEYS do
   local head = redis.pcall('GETRANGE', KEYS[i], 0, head_end)

@@ -1,0 +1,25 @@
+"""The states of parts: a kind of state, bound to the part's column and parameters."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from feature_store.definitions.dtypes import DType
+from feature_store.functions import state_type
+
+if TYPE_CHECKING:
+    from feature_store.functions import Part, State
+
+
+@lru_cache(maxsize=4096)
+def state_for(part: Part) -> State:
+    """The state of a part, made once.
+
+    Raises:
+        ValueError: no function has a state of this kind, or the kind takes no such column, n or options.
+    """
+    kind = state_type(part.kind)
+    if kind is None:
+        raise ValueError(f"no function has a state {part.kind!r}")
+    return kind(part, DType.parse(part.dtype))

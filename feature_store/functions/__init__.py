@@ -1,0 +1,47 @@
+"""The functions that an Aggregation can name, one file each, and the contract that they keep.
+
+A file of this folder whose name has no leading underscore holds aggregation functions and the states that they are
+computed from. Nothing else in the library names a function: definitions, tiles, point-in-time joins, the Lua script of
+Redis and `docs/aggregations.md` read this folder. CONTRIBUTING.md says how to add a file;
+`feature_store.testing.functions` checks it.
+
+    Function    what a user names: its parameters, the columns it takes, the type and value of the feature
+    State       what a tile stores for it: fields, update from events, merge (in numpy and in Lua), fold over tiles
+
+A package of your own adds functions as an entry point of the group `feature_store.functions` that names a module with
+such classes.
+"""
+
+from feature_store.functions._contract import (
+    Column,
+    Function,
+    Mask,
+    Parameter,
+    Part,
+    State,
+    StateArrays,
+    StateSpec,
+    Values,
+    WindowMask,
+    sizes_of,
+    values_of,
+)
+from feature_store.functions._registry import all_functions, function_named, state_type
+
+__all__ = [
+    "Column",
+    "Function",
+    "Mask",
+    "Parameter",
+    "Part",
+    "State",
+    "StateArrays",
+    "StateSpec",
+    "Values",
+    "WindowMask",
+    "all_functions",
+    "function_named",
+    "sizes_of",
+    "state_type",
+    "values_of",
+]

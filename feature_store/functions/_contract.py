@@ -1,0 +1,348 @@
+"""The contract of an aggregation function and of the state that tiles keep for it.
+
+A state is a dict of arrays that share their first axis. `update` makes states of events, `merge` joins two, `fold`
+joins the tiles of a window, and the state's `lua` does the same merge in Redis. What all functions keep to:
+
+- Null and NaN are no values: no function counts them. -0.0 counts as 0.0. Infinite values count.
+- Of equal times the value whose bytes, read as an unsigned little-endian number, are greater is the later, so that the
+  order of arrival never matters.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from feature_store.functions._ranges import SortedValues
+
+Column = np.ndarray[Any, Any]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Values = tuple[Column, Mask]
+StateArrays = dict[str, Column]
+Options = Mapping[str, Any]
+# `any` column, `numbers`, values of a `fixed width`, or `categories`: texts, integers and booleans.
+Takes = Literal["any", "numbers", "fixed width", "categories"]
+
+REQUIRED: Any = object()
+MOST_COUNTED = 2**32 - 1
+
+
+class ColumnType(Protocol):
+    """What a function asks of a column's type. `definitions.dtypes.DType` has it."""
+
+    @property
+    def width(self) -> int | None:
+        """Bytes of a value; None: they vary."""
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The type of an array of values."""
+
+    @property
+    def element(self) -> Any:
+        """The type of an array's elements; None: it is a scalar type."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Part:
+    """A state that the tiles of a ring keep, as the serving plan names it.
+
+    Attributes:
+        kind: of the state.
+        column: whose values it is of.
+        dtype: the column's type, as `str(DType)`.
+        filter: which events count; empty: all.
+        n: how many values the state keeps, of a state that keeps several; else 1.
+        options: other parameters of the state, as `options_text` writes them.
+    """
+
+    kind: str
+    column: str
+    dtype: str
+    filter: str = ""
+    n: int = 1
+    options: str = ""
+
+    def __repr__(self) -> str:
+        # A text without options is part of the fingerprint of tiles that are stored: it must not change.
+        options = f", options={self.options!r}" if self.options else ""
+        return (
+            f"Part(kind={self.kind!r}, column={self.column!r}, dtype={self.dtype!r}, filter={self.filter!r}, "
+            f"n={self.n!r}{options})"
+        )
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """A state that a function needs: its kind and parameters."""
+
+    kind: str
+    n: int = 1
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of `Aggregation(...)` that a function takes.
+
+    Attributes:
+        expected: the values that it takes, for errors and documentation: `a number between 0 and 1`.
+        read: makes the canonical JSON value of an argument, or raises ValueError or TypeError.
+        default: REQUIRED: the argument must be given.
+        is_column: the argument names a column of the events, which takes `categories`.
+    """
+
+    expected: str
+    read: Callable[[Any], Any]
+    default: Any = REQUIRED
+    is_column: bool = False
+
+
+class WindowMask:
+    """The tiles that windows hold, of (n, k) tiles.
+
+    Attributes:
+        mask: (n, k) bool.
+        weights: the same as 1.0 and 0.0, for sums. A product with bools takes a third longer.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask, self.weights = mask, mask.astype(np.float64)
+
+
+class State(ABC):
+    """A kind of mergeable state, bound to a part.
+
+    Class attributes:
+        kind: its name in serving plans. A kind's bytes never change: another layout is another kind.
+        lua: the body of `function(a, i, b, size)`, which merges the state that begins at `b[i]` into the one at `a[i]`.
+            `size` is the number of Lua values of a state.
+        lua_helpers: Lua that defines local functions for `lua`; the same text of several kinds is sent once.
+        is_exact: whether merges in any order and grouping give the same bytes. If not, floats differ by rounding.
+
+    Args:
+        part: the part of a ring.
+        column: the type of the part's column.
+    """
+
+    kind: ClassVar[str]
+    lua: ClassVar[str]
+    lua_helpers: ClassVar[str] = ""
+    is_exact: ClassVar[bool] = True
+
+    def __init__(self, part: Part, column: ColumnType) -> None:
+        self.part, self.column, self.options = part, column, read_options(part.options)
+
+    # -- bytes ----------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def fields(self) -> dict[str, Any]:
+        """The state's arrays, in the order of their bytes: `{name: numpy format, or (format, shape)}`."""
+
+    @property
+    @abstractmethod
+    def struct(self) -> str:
+        """The same bytes in the format of Redis's struct library: `I4dd`."""
+
+    def zero(self, count: int) -> StateArrays:
+        """`count` states without events."""
+        return {name: np.zeros(count, form) for name, form in self.fields.items()}
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the state is made of."""
+        return (self.part.column,)
+
+    @property
+    def reads(self) -> Hashable:
+        """Equal for states whose `take` gives the same: it then runs once."""
+        return self.part.column
+
+    def take(self, columns: Mapping[str, Values]) -> Values:
+        """The values of n events as `update` takes them, and which events have one."""
+        return values_of(*columns[self.part.column])
+
+    @abstractmethod
+    def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
+        """States of groups of values.
+
+        Args:
+            values: (n,) of the events that have one, sorted by group and time.
+            at: (n,) int64, the events' times, microseconds since 1970.
+            starts: where each group begins. No group is empty.
+        """
+
+    # -- algebra --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def merge(self, a: StateArrays, b: StateArrays) -> StateArrays:
+        """States of `a` and `b` together, one by one."""
+
+    @abstractmethod
+    def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
+        """(n, k) states of tiles, merged along k where the window holds them.
+
+        Tiles have no time in common. Those outside the window may hold anything, also NaN.
+        """
+
+    def of_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays | None:
+        """States of ranges of sorted values; None: there is no faster way than a tree of merged states.
+
+        Args:
+            events: the values, by entity and time.
+            starts, ends: (m,) of each range. Ranges overlap, and may be empty.
+        """
+        return None
+
+    def of_short_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays | None:
+        """As `of_ranges`, value by value: asked only for ranges of some 100 values."""
+        return None
+
+    # Values that the leaf of a tree of merged states holds: more for wide states, so that trees stay small.
+    leaf: ClassVar[int] = 1
+
+
+class Function(ABC):
+    """An aggregation function.
+
+    Class attributes:
+        name: what users write.
+        summary: one line of the table in docs/aggregations.md: what the feature is.
+        notes: exact semantics: error bounds, ties, what an entity without events gets.
+        takes: which columns.
+        kinds: the states that it is computed from, of a function whose states have no parameters.
+        result: the feature's type, as `str(DType)`; `column`: that of the column.
+        default: the feature of an entity without events, as JSON.
+        parameters: by name.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    notes: ClassVar[str] = ""
+    takes: ClassVar[Takes] = "any"
+    kinds: ClassVar[tuple[str, ...]] = ()
+    result: ClassVar[str] = "Float64"
+    default: ClassVar[Any] = None
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
+
+    def states(self, options: Options) -> tuple[StateSpec, ...]:
+        """The states that a feature is computed from."""
+        return tuple(StateSpec(kind) for kind in self.kinds)
+
+    def at_read(self, options: Options) -> Options:
+        """The parameters that `finalize` and `dtype` need. The serving plan holds them."""
+        return options
+
+    def fits(self, parts: Sequence[Part], options: Options) -> bool:
+        """Whether a serving plan's parts are the function's states: `options` are those of `at_read`."""
+        wanted = [(spec.kind, spec.n, options_text(spec.options)) for spec in self.states(options)]
+        return [(part.kind, part.n, part.options) for part in parts] == wanted
+
+    def dtype(self, column: str, options: Options) -> str:
+        """The feature's type, for a column of the given type; both as `str(DType)`."""
+        return column if self.result == "column" else self.result
+
+    def empty(self, options: Options) -> Any:
+        """The feature of an entity without events, as JSON."""
+        return self.default
+
+    def label(self, options: Options) -> str:
+        """What stands for the function in the names of features: `p99`."""
+        return self.name
+
+    def values_kept(self, options: Options) -> int:
+        """How many values each tile lists for the function: views are bounded by their sum."""
+        return 0
+
+    @abstractmethod
+    def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
+        """The feature of n entities.
+
+        Args:
+            states: those of `self.states`, each of n windows.
+            options: those of `at_read`.
+
+        Returns:
+            (n,) values of the feature's numpy type; (n, length) of an array of fixed length; objects (1-d arrays) of a
+            ragged one. And (n,) bool: which are null.
+        """
+
+
+def values_of(values: Column, nulls: Mask) -> Values:
+    """A column with -0.0 as 0.0, and which of its rows are values: not null, not NaN."""
+    if values.dtype.kind != "f":
+        return values, ~nulls
+    return values + values.dtype.type(0), ~(nulls | np.isnan(values))
+
+
+def sizes_of(starts: Column, total: int) -> Column:
+    """The sizes of groups that begin at `starts`."""
+    return np.diff(starts, append=total)
+
+
+def options_text(options: Options) -> str:
+    """Parameters as the serving plan holds them: JSON, its keys sorted; empty: there are none."""
+    return json.dumps(dict(options), sort_keys=True, separators=(",", ":"), ensure_ascii=False) if options else ""
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """What `options_text` wrote.
+
+    Raises:
+        ValueError: the text is not a JSON object.
+    """
+    if not text:
+        return {}
+    options = json.loads(text)
+    if not isinstance(options, dict):
+        raise ValueError("expected a JSON object")
+    return options
+
+
+def whole(low: int, high: int, default: Any = REQUIRED) -> Parameter:
+    """A parameter that is an integer of `[low, high]`."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+            raise ValueError
+        return int(value)
+
+    return Parameter(f"an integer from {low} to {high}", read, default)
+
+
+def checked(parameters: Mapping[str, Parameter], options: Options) -> dict[str, Any]:
+    """Arguments as canonical JSON values, with the defaults of those that are left out.
+
+    Raises:
+        UnfitOptionError: an argument is missing, unknown, or has a value that its parameter does not take.
+    """
+    for name in options:
+        if name not in parameters:
+            raise UnfitOptionError(name, "no such argument", options[name])
+    found = {}
+    for name, parameter in parameters.items():
+        value = options.get(name)
+        if value is None and parameter.default is REQUIRED:
+            raise UnfitOptionError(name, parameter.expected, None)
+        try:
+            found[name] = parameter.default if value is None else parameter.read(value)
+        except (TypeError, ValueError):
+            raise UnfitOptionError(name, parameter.expected, value) from None
+    return found
+
+
+class UnfitOptionError(ValueError):
+    """An argument that does not fit: its name, what its parameter takes, and its value."""
+
+    def __init__(self, name: str, expected: str, value: Any) -> None:
+        super().__init__(f"{name}: expected {expected}, got {value!r}")
+        self.name, self.expected, self.value = name, expected, value

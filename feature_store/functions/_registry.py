@@ -1,0 +1,70 @@
+"""The functions and states of this folder, and of packages that offer more."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from feature_store.functions._contract import Function, State
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+GROUP = "feature_store.functions"
+T = TypeVar("T")
+
+
+def function_named(name: str) -> Function | None:
+    """The function of a name; None: there is none."""
+    found = _functions(others=False).get(name)
+    return found if found is not None else _functions(others=True).get(name)
+
+
+def state_type(kind: str) -> type[State] | None:
+    """The state of a kind; None: there is none."""
+    found = _states(others=False).get(kind)
+    return found if found is not None else _states(others=True).get(kind)
+
+
+def all_functions() -> dict[str, Function]:
+    """Every function by its name, in the order of names."""
+    return dict(sorted(_functions(others=True).items()))
+
+
+@cache
+def _functions(*, others: bool) -> dict[str, Function]:
+    return {kind.name: kind() for module in _modules(others) for kind in _classes(module, Function, "name")}  # type: ignore[type-abstract]
+
+
+@cache
+def _states(*, others: bool) -> dict[str, type[State]]:
+    return {kind.kind: kind for module in _modules(others) for kind in _classes(module, State, "kind")}  # type: ignore[type-abstract]
+
+
+def _modules(others: bool) -> list[ModuleType]:
+    """The modules of this folder, and if wanted before them those of other packages, whose names do not win."""
+    package = importlib.import_module(__package__ or "")
+    own = [
+        importlib.import_module(f"{package.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(package.__path__)
+        if not found.name.startswith("_")
+    ]
+    if not others:
+        return own
+    from importlib.metadata import entry_points
+
+    return [*(point.load() for point in entry_points(group=GROUP)), *own]
+
+
+def _classes(module: ModuleType, base: type[T], named: str) -> list[type[T]]:
+    """The classes that a module defines and names; base classes without a name are left out."""
+    return [
+        found
+        for found in vars(module).values()
+        if isinstance(found, type)
+        and issubclass(found, base)
+        and found.__module__ == module.__name__
+        and hasattr(found, named)
+    ]

@@ -1,0 +1,63 @@
+"""count: how many values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.functions._contract import MOST_COUNTED, Function, State, sizes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.functions._contract import Column, Options, StateArrays, Values, WindowMask
+    from feature_store.functions._ranges import SortedValues
+
+
+class Count(State):
+    """How many values a tile has: 4 bytes. It stops at 2**32 - 1."""
+
+    kind = "count"
+    struct = "I4"
+    lua = """
+  local sum = a[i] + b[i]
+  a[i] = sum < 4294967295 and sum or 4294967295
+"""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The count."""
+        return {"": "<u4"}
+
+    def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
+        """The sizes of groups."""
+        return {"": np.minimum(sizes_of(starts, len(values)), MOST_COUNTED)}
+
+    def merge(self, a: StateArrays, b: StateArrays) -> StateArrays:
+        """Sums."""
+        return {"": np.minimum(a[""].astype(np.int64) + b[""], MOST_COUNTED)}
+
+    def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
+        """Sums, which do not stop at 2**32 - 1."""
+        return {"": np.vecdot(states[""], window.weights)}
+
+    def of_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays:
+        """The sizes of ranges."""
+        return {"": ends - starts}
+
+
+class CountFunction(Function):
+    """See `summary`."""
+
+    name = "count"
+    summary = "how many values"
+    notes = "A tile counts up to 2**32 - 1, a window the sum of its tiles."
+    kinds = ("count",)
+    result = "Int64"
+    default = 0
+
+    def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
+        """The counts; none is null."""
+        values = states[0][""].astype(np.int64)
+        return values, np.zeros(len(values), bool)
