@@ -117,5 +117,5 @@ def _as_storage(found: NDArray[Any], nulls: NDArray[np.bool_], dtype: DType) -> 
         return pa.array(found, storage_type(dtype), mask=nulls)
     lengths = np.fromiter(map(len, found), np.int64, len(found))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = np.concatenate(found.tolist()) if len(found) else np.array([], dtype.numpy)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, storage_type(dtype.element)))
+    lists = found.reshape(-1) if dtype.length is not None else np.concatenate([*found, np.zeros(0, dtype.numpy)])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(lists, storage_type(dtype.element)))

@@ -65,7 +65,9 @@ class Decoder:
         for view in plan.views:
             self._fill(view, out, raw)
         for name, column in plan.computed:
-            out[:, column] = self._computed_for_matrix(name)
+            length = self.service.columns[name].dtype.length
+            place = column if length is None else slice(column, column + length)
+            out[:, place] = self._computed_for_matrix(name)
         for columns, values in plan.constant:
             out[:, columns] = values
         return out
@@ -370,5 +372,6 @@ def _numbers(name: str, column: WindowColumn | ComputedColumn, values: Column, a
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float32)
     if absent.any():
-        numbers[absent] = default_elements(column.dtype, column.default)[0]
+        default = default_elements(column.dtype, column.default)
+        numbers[absent] = default[0] if column.dtype.length is None else default
     return numbers

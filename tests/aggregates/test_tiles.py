@@ -16,6 +16,7 @@ from feature_store.aggregates.read import WindowReader
 from feature_store.aggregates.tiles import TilesLayout
 from feature_store.aggregates.windows import CLOCK_SKEW_US, compile_windows
 from feature_store.definitions import Aggregation, Float64, Int32, String
+from feature_store.testing.tile_merges import empty, merge
 from tests.aggregates.event_worlds import (
     BASE_US,
     HOUR,
@@ -28,7 +29,6 @@ from tests.aggregates.event_worlds import (
     lists_of_events,
 )
 from tests.aggregates.naive import Event
-from tests.aggregates.tile_merges import empty, merge
 
 LAYOUT = TilesLayout(WINDOWS)
 SUM = TilesLayout(compile_windows([Aggregation("x", "sum", windows=[MINUTE])], {"x": Float64}))

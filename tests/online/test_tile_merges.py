@@ -24,7 +24,7 @@ from feature_store.functions._contract import MOST_COUNTED
 from feature_store.online import OnlineStore, keys
 from feature_store.online.tile_writer import Merge
 from feature_store.registry.compile import compile_plan
-from tests.aggregates import tile_merges
+from feature_store.testing import tile_merges
 from tests.aggregates.event_worlds import AGGREGATIONS, COLUMNS, columns_of, lists_of_events
 
 if TYPE_CHECKING:

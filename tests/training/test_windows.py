@@ -34,6 +34,10 @@ AGGREGATIONS = [
     *(Aggregation("price", function, windows=HOURS)
       for function in ("count", "sum", "mean", "min", "max", "stddev", "first", "last", "distinct")),
     Aggregation("price", "last_n", windows=HOURS, n=3),
+    Aggregation("price", "quantile", windows=HOURS, q=0.9, buckets=16),
+    Aggregation("action", "count_per_category", windows=HOURS, categories=["view", "buy"]),
+    Aggregation("price", "sum_per_category", windows=HOURS, by="action", categories=["view", "buy"]),
+    Aggregation("action", "top_k", windows=HOURS, n=1, categories=["view", "buy"]),
     Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'", name="bought")]
 history = ParquetSource("events.parquet", event_timestamp="ts", schema=COLUMNS)
 clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts", schema=COLUMNS,

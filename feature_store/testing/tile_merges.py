@@ -1,4 +1,4 @@
-"""Deltas into a stored value the slow and obvious way, one tile after the other: what lua/merge.lua must do in Redis."""
+"""Merges of deltas into a stored value, one tile after the other: the slow twin of lua/merge.lua."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from feature_store.aggregates.tiles import TilesLayout, put_state, state_in
 
 
 def empty(layout: TilesLayout) -> Any:
-    """The value of an entity without events, as it is made for the first delta: all heads 0."""
+    """The value of an entity without events: all heads are 0."""
     return np.zeros(1, layout.value)
 
 
 def merge(layout: TilesLayout, value: Any, records: Any) -> list[int]:
-    """Merge an entity's records into its value, in place. Returns those that came too late for every window."""
+    """Merge an entity's records into its value, in place.
+
+    Returns:
+        The indexes of the records that came too late for every window.
+    """
     return [j for j, record in enumerate(records) if _comes_late(layout, value, record)]
 
 

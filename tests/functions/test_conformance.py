@@ -1,0 +1,128 @@
+"""Every function keeps the laws of feature_store/testing/functions.py."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import struct
+from typing import Any
+
+from hypothesis import strategies as st
+
+from feature_store.definitions import Bool, Float64, Int32, String
+from feature_store.functions import all_functions
+from feature_store.testing.functions import FunctionCase, FunctionSuite
+
+numbers = st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, math.nan]), st.floats(-1e6, 1e6, width=32))
+whole = st.one_of(st.none(), st.integers(0, 9))
+bools = st.sampled_from([None, True, False])
+actions = st.sampled_from([None, "buy", "view", "größe", "other"])
+# Of both signs and all sizes, so that buckets are joined.
+powers = st.builds(lambda size, sign: sign * 2.0**size, st.integers(-30, 30), st.sampled_from([-1, 1]))
+apart = st.one_of(st.floats(-1e9, 1e9), powers)
+texts = st.sampled_from([None, "a", "b", "größe", ""])
+
+
+def _values(events: list[Any]) -> list[Any]:
+    return [row[0] for row in events]
+
+
+def _or_none(function: Any) -> Any:
+    return lambda events: function(_values(events)) if events else None
+
+
+def _counts(events: list[Any], place: int, categories: list[Any]) -> list[int]:
+    return [sum(row[place] == category for row in events) for category in categories]
+
+
+def _sums(categories: list[Any]) -> Any:
+    return lambda events: [math.fsum(x for x, action in events if action == category) for category in categories]
+
+
+def _top(n: int, categories: list[Any]) -> Any:
+    def oracle(events: list[Any]) -> list[Any]:
+        counts = dict(zip(categories, _counts(events, 0, categories), strict=True))
+        return sorted((one for one in categories if counts[one]), key=lambda one: -counts[one])[:n]
+
+    return oracle
+
+
+def _quantile(q: float, buckets: int) -> Any:
+    """The bucket of the exact quantile: keys by struct, the level by trying one after the other."""
+
+    def key(value: float) -> int:
+        (bits,) = struct.unpack("<q", struct.pack("<d", abs(value)))
+        return ~(bits >> 32) if value < 0 else bits >> 32
+
+    def number(bits: int) -> float:
+        return struct.unpack("<d", struct.pack("<q", bits))[0]
+
+    def oracle(events: list[Any]) -> float | None:
+        values = sorted(float(value) for value in _values(events))
+        if not values:
+            return None
+        keys = {key(value) for value in values}
+        level = next(level for level in range(32) if len({one >> level for one in keys}) <= buckets)
+        exact = values[max(math.ceil(round(q * len(values), 9)), 1) - 1]
+        bucket = key(exact) >> level
+        size = ~bucket if bucket < 0 else bucket
+        low, high = number(size << 32 + level), number((size + 1 << 32 + level) - 1)
+        middle = low if not level or not size else low + (high - low) / 2
+        return -middle if bucket < 0 else middle
+
+    return oracle
+
+
+ACTIONS, STARS = ["buy", "view", "größe"], [5, 1, 3]
+CASES = [
+    FunctionCase("count", Float64, numbers, len),
+    FunctionCase("count", String, texts, len),
+    FunctionCase("sum", Float64, numbers, lambda events: math.fsum(_values(events))),
+    FunctionCase("sum", Int32, whole, lambda events: sum(_values(events))),
+    FunctionCase("mean", Float64, numbers, _or_none(statistics.fmean)),
+    FunctionCase("mean", Bool, bools, _or_none(statistics.fmean)),
+    FunctionCase("min", Float64, numbers, _or_none(min)),
+    FunctionCase("max", Int32, whole, _or_none(max)),
+    FunctionCase("stddev", Float64, numbers, _or_none(statistics.pstdev)),
+    FunctionCase("first", Float64, numbers, _or_none(lambda values: values[0])),
+    FunctionCase("first", Bool, bools, _or_none(lambda values: values[0])),
+    FunctionCase("last", Int32, whole, _or_none(lambda values: values[-1])),
+    FunctionCase("last_n", Float64, numbers, lambda events: _values(events)[::-1][:3], {"n": 3}),
+    FunctionCase("last_n", Int32, whole, lambda events: _values(events)[::-1][:60], {"n": 60}),
+    # Of up to 40 values, the sketch is off by one or so.
+    FunctionCase("distinct", Float64, numbers, lambda events: len(set(_values(events))), rel=0.3, abs=1),
+    FunctionCase("distinct", String, texts, lambda events: len(set(_values(events))), rel=0.3, abs=1),
+    FunctionCase("quantile", Float64, numbers, _quantile(0.5, 8), {"q": 0.5, "buckets": 8}, rel=1e-15, abs=0),
+    FunctionCase("quantile", Float64, apart, _quantile(0.9, 8), {"q": 0.9, "buckets": 8}, rel=1e-15, abs=0),
+    FunctionCase("quantile", Int32, whole, _quantile(0.999, 64), {"q": 0.999}, rel=0, abs=0),
+    FunctionCase(
+        "count_per_category", String, actions, lambda rows: _counts(rows, 0, ACTIONS), {"categories": ACTIONS}
+    ),
+    FunctionCase("count_per_category", Int32, whole, lambda rows: _counts(rows, 0, STARS), {"categories": STARS}),
+    FunctionCase(
+        "sum_per_category",
+        Float64,
+        numbers,
+        _sums(ACTIONS),
+        {"by": "action", "categories": ACTIONS},
+        others={"action": (String, actions)},
+    ),
+    FunctionCase(
+        "sum_per_category",
+        Int32,
+        whole,
+        _sums([True]),
+        {"by": "seen", "categories": [True]},
+        others={"seen": (Bool, bools)},
+    ),
+    FunctionCase("top_k", String, actions, _top(2, ACTIONS), {"n": 2, "categories": ACTIONS}),
+    FunctionCase("top_k", Int32, whole, _top(2, STARS), {"n": 2, "categories": STARS}),
+]
+
+
+class TestFunctions(FunctionSuite):
+    cases = CASES
+
+
+def test_every_function_has_a_case() -> None:
+    assert {case.function for case in CASES} == set(all_functions())
