@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from feature_store.errors import ConflictError, ModelMismatchError, NotFoundErro
 from feature_store.online import AsyncOnlineClient, OnlineClient, Status, conversation
 from feature_store.online.shadow import differ
 from feature_store.project.pruner import Pruner
+from tests.streaming.running import until
 
 if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning
@@ -208,12 +208,17 @@ def test_nothing_is_pruned_twice_or_undone_without_a_plan(folder: Path) -> None:
 KEPT = ["visits", "f3"]
 
 
-def hammer(url: str, seed: int, stop: Any, told: Any) -> None:
-    """Read with what two models were made for, and check each matrix that comes; tell how many of each came."""
+def hammer(url: str, seed: int, stop: Any, told: Any, answers: Any) -> None:
+    """Read with the features of two models, and check each matrix; report how many answers of each kind came.
+
+    `answers` counts the answers of all readers.
+    """
     chance, counts, wrong = random.Random(seed), {"full": 0, "kept": 0, "refused": 0}, []
     models = {"full": ALL, "kept": KEPT}
     with OnlineClient(url, "shop") as client:
         while not stop.is_set():
+            with answers.get_lock():
+                answers.value += 1
             users = chance.sample(range(USERS), 20)
             model = chance.choice(list(models))
             try:
@@ -233,17 +238,23 @@ def hammer(url: str, seed: int, stop: Any, told: Any) -> None:
 
 def test_readers_never_see_a_mixed_matrix_while_plans_are_applied_and_rolled_back(folder: Path, redis_url: str) -> None:
     context = multiprocessing.get_context("spawn")
-    stop, told = context.Event(), context.Queue()
-    readers = [context.Process(target=hammer, args=(redis_url, seed, stop, told)) for seed in range(4)]
+    stop, told, answers = context.Event(), context.Queue(), context.Value("q", 0)
+    readers = [context.Process(target=hammer, args=(redis_url, seed, stop, told, answers)) for seed in range(4)]
+
+    def until_read() -> None:
+        """Return when 100 more requests were answered."""
+        before = answers.value
+        until(lambda: answers.value >= before + 100)
+
     for reader in readers:
         reader.start()
     try:
         with FeatureStore(folder) as store:
             dropped = [name for name in ALL if name not in KEPT]
             for stage in ("mask", "drop", "mask", "drop"):
-                time.sleep(0.5)
+                until_read()
                 store.prune("ranking", plan(store, dropped, stage))
-                time.sleep(0.5)
+                until_read()
                 store.prune("ranking", None)
     finally:
         stop.set()
