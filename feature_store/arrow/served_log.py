@@ -38,15 +38,16 @@ from feature_store.arrow.types import served_values, storage_type
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.online.arrow import arrow_type
+from feature_store.online.decode import request_values, served_columns
 from feature_store.online.entity_rows import is_scalar
-from feature_store.online.served_rows import ServedRows
+from feature_store.online.joined_answers import JoinedAnswers
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from feature_store.online.decode import RowValues
     from feature_store.online.observer import Observed
-    from feature_store.online.served_rows import RowValues
 
 FORMAT = 1
 REQUEST_ID, REQUEST_ROW, SERVED_AT, SERVED_BY = "request_id", "request_row", "served_at", "served_by"
@@ -115,12 +116,12 @@ def record_batch(requests: Sequence[Observed]) -> pa.RecordBatch:
             another column.
         CorruptRowError, TransformError: what was served cannot be decoded.
     """
-    rows = ServedRows([request.response for request in requests if request.response is not None])
-    response = requests[0].response
-    assert response is not None
-    keys, fields, features = rows.join_keys(), rows.request_fields(), rows.columns()
+    responses = [request.response for request in requests if request.response is not None]
+    response, rows = responses[0], JoinedAnswers([response.answer for response in responses])
+    service = response.service
+    keys, fields, features = rows.join_keys(), request_values(service, rows), served_columns(service, rows)
     about = About(
-        rows.service.plan.project,
+        service.plan.project,
         requests[0].service,
         response.plan_version,
         response.prune_plan,

@@ -9,11 +9,12 @@ from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import extra
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     import pyarrow as pa
 
     from feature_store.definitions.dtypes import DType
-    from feature_store.online.decode import Decoder
 
 
 # The Arrow type of served values: `SERVED[dtype](pyarrow, dtype)`.
@@ -43,19 +44,10 @@ def arrow_type(dtype: DType) -> pa.DataType:
     return arrow.list_(scalar) if dtype.length is None else arrow.list_(scalar, dtype.length)
 
 
-def to_arrow(decoder: Decoder) -> pa.Table:
-    """The response as a table. See OnlineResponse.to_arrow."""
+def to_arrow(columns: Mapping[str, list[Any]], types: Mapping[str, DType]) -> pa.Table:
+    """Columns of Python values as a table. See OnlineResponse.to_arrow."""
     arrow = _pyarrow()
-    columns = decoder.service.columns
-    arrays = {
-        name: arrow.array(decoder.python_column(name), arrow_type(column.dtype)) for name, column in columns.items()
-    }
-    return arrow.table(arrays)
-
-
-def to_pandas(decoder: Decoder) -> pd.DataFrame:
-    """The response as a DataFrame. See OnlineResponse.to_pandas."""
-    return data_frame(to_arrow(decoder))
+    return arrow.table({name: arrow.array(values, arrow_type(types[name])) for name, values in columns.items()})
 
 
 def data_frame(table: pa.Table) -> pd.DataFrame:

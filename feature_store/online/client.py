@@ -12,7 +12,7 @@ from feature_store.online.offered import Offered
 from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.pool import Pool
-from feature_store.online.requests import entity_columns, feature_names
+from feature_store.online.request_forms import entity_columns, feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

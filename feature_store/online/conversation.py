@@ -23,22 +23,23 @@ from feature_store.errors import (
     StoreTimeoutError,
 )
 from feature_store.online import keys
-from feature_store.online.decode import Decoder
+from feature_store.online.answer import PartialAnswer, RequestAnswer
 from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.offered import Offered
 from feature_store.online.redis.resp import BoundedParser, ReplyParser, argument
 from feature_store.online.response import OnlineResponse
-from feature_store.online.service import CompiledService, Request, joined
+from feature_store.online.service import CompiledService
 from feature_store.online.shadow import Shadows, differ
 from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
 from feature_store.registry.soundness import MOST_BYTES
 
 if TYPE_CHECKING:
     from feature_store.online.observer import Observers
+    from feature_store.online.request import GroupRequest, Request
 
 P = TypeVar("P")
 Exchange = tuple[bytes, ReplyParser]
-# What a model was made for: see CompiledService.refuse_unless_for.
+# What a model was made for: see ModelMatch.fits.
 MadeFor = tuple["Sequence[str] | None", "str | None"]
 WHATEVER: MadeFor = (None, None)
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
@@ -147,17 +148,18 @@ class Conversation:
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows, group by group; what throws a StoreTimeoutError in skips the rest."""
         for _ in range(MOST_RELOADS):
-            published, compiled, (request, parts) = yield from self._prepared(
-                service, made_for, lambda compiled: compiled.prepare_in_parts(entity_rows)
+            published, compiled, request = yield from self._prepared(
+                service, made_for, lambda compiled: compiled.prepare_by_group(entity_rows)
             )
-            answered = 0
+            answered: list[GroupRequest] = []
             with contextlib.suppress(StoreTimeoutError):
-                for part in parts:
-                    yield part.command, part.parser
-                    answered += 1
-            if all(part.parser.saw_only(published.epoch) for part in parts[:answered]):
-                self.skipped.update(compiled.groups[part.group].layout.name for part in parts[answered:])
-                return OnlineResponse(Decoder(compiled, joined(request, parts, answered), _clock_unless(now)))
+                for read in request.reads:
+                    yield read.command, read.parser
+                    answered.append(read)
+            if all(read.parser.saw_only(published.epoch) for read in answered):
+                response = OnlineResponse(compiled, PartialAnswer(request, answered, _clock_unless(now)))
+                self.skipped.update(response.skipped)
+                return response
             self._published = None
         raise _too_many_plans(self._project)
 
@@ -215,7 +217,7 @@ class Conversation:
         if published is None or service not in published:
             return None
         compiled = published.service(service)
-        if made_for is not WHATEVER and not compiled.is_for(*made_for):
+        if made_for is not WHATEVER and not compiled.match.fits(*made_for):
             return None
         try:
             return published, compiled, compiled.prepare(entity_rows)
@@ -229,7 +231,7 @@ class Conversation:
         parser = request.parser
         if not parser.fixed and not parser.saw_only(published.epoch):
             return None
-        return OnlineResponse(Decoder(compiled, request, _clock_unless(now)))
+        return OnlineResponse(compiled, RequestAnswer(request, _clock_unless(now)))
 
     def read_in_shadow(
         self, entity_rows: Mapping[str, Any], response: OnlineResponse
@@ -298,7 +300,7 @@ class Conversation:
 
 def _of_plan(published: PublishedPlan, service: str | Sequence[str], made_for: MadeFor) -> CompiledService:
     compiled = published.service(service)
-    compiled.refuse_unless_for(*made_for)
+    compiled.match.refuse_unless_fits(*made_for)
     return compiled
 
 

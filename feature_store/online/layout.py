@@ -34,6 +34,7 @@ length. A reader that finds another length or fingerprint raises CorruptRowError
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ from feature_store.definitions.dtypes import DType
 from feature_store.online import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan
 
 FINGERPRINT_BYTES = 4
@@ -131,39 +134,64 @@ class SegmentLayout:
         )
 
 
-class RowLayout:
+class ValueLayout(ABC):
+    """The layout of one kind of stored value: the rows of a row group, or the tiles of a stream view.
+
+    All values of a layout have one size and start with its fingerprint.
+
+    Args:
+        name: the name of the row group or stream view, for errors.
+        join_keys: `(column, type)` of the entity key, as the serving plan has them.
+        text: a description of the layout. The fingerprint is computed from it.
+        size: bytes of a value.
+
+    Attributes:
+        name, size: as given.
+        join_keys: `(column, type)` of the entity key.
+        fingerprint: the first four bytes of each value.
+        empty: a value without data: every time in it is absent.
+    """
+
+    def __init__(self, name: str, join_keys: Iterable[tuple[str, str]], text: str, size: int) -> None:
+        self.name, self.size = name, size
+        self.join_keys = [(column, DType.parse(dtype)) for column, dtype in join_keys]
+        self.fingerprint = zlib.crc32(text.encode()).to_bytes(FINGERPRINT_BYTES, "big")
+        self.empty = self.fingerprint + bytes(size - FINGERPRINT_BYTES)
+
+    @property
+    @abstractmethod
+    def views(self) -> list[str]:
+        """The names of the views whose values it holds."""
+
+    @abstractmethod
+    def prefix(self, project: str, bucket: int) -> bytes:
+        """What the values' Redis keys start with. The entity key follows."""
+
+
+class RowLayout(ValueLayout):
     """The layout of a row group's rows.
 
     Attributes:
-        group: the plan that it follows.
+        group: the row group of the serving plan.
         segments: by view, in the order of the row.
-        size: bytes of a row.
-        fingerprint: the first four bytes of each of its rows.
-        empty: a row in which no view has a value.
     """
 
     def __init__(self, group: RowGroupPlan) -> None:
         self.group = group
         self.segments: dict[str, SegmentLayout] = {}
-        self.size = FINGERPRINT_BYTES
+        size = FINGERPRINT_BYTES
         for plan in group.segments:
-            self.segments[plan.view] = segment = SegmentLayout(plan, self.size)
-            self.size += segment.size
-        self.fingerprint = zlib.crc32(_text(group).encode()).to_bytes(FINGERPRINT_BYTES, "big")
-        self.empty = self.fingerprint + bytes(self.size - FINGERPRINT_BYTES)
+            self.segments[plan.view] = segment = SegmentLayout(plan, size)
+            size += segment.size
+        super().__init__(group.name, group.join_keys, _text(group), size)
 
     @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self.group.name
-
-    @property
-    def join_keys(self) -> list[tuple[str, DType]]:
-        """The columns of the entity key and their types."""
-        return [(name, DType.parse(dtype)) for name, dtype in self.group.join_keys]
+    def views(self) -> list[str]:
+        """See ValueLayout."""
+        return list(self.segments)
 
     def prefix(self, project: str, bucket: int) -> bytes:
-        """What the keys of its rows start with; the entity key follows."""
+        """See ValueLayout."""
         return keys.row_prefix(project, bucket, self.group)
 
 

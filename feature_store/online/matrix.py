@@ -8,13 +8,12 @@ import numpy as np
 
 from feature_store.definitions.scalars import NOT_NUMBERS
 from feature_store.errors import RequestError
-from feature_store.online.columns import PrunedColumn, StoredColumn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from feature_store.definitions.dtypes import DType
-    from feature_store.online.columns import Column
+    from feature_store.online.column import ServedColumn
     from feature_store.online.layout import FieldLayout, SegmentLayout
 
 Index = slice | np.ndarray[Any, Any]
@@ -83,8 +82,8 @@ class MatrixPlan:
 
     Attributes:
         views: the parts that are copied from rows.
-        computed: the columns that are computed at read, windows and on-demand features: name and place.
-        constant: the columns of what is pruned, and their values.
+        computed: the columns that are asked for their values: name, column and place in the matrix.
+        constant: places in the matrix of columns that have one value, and the value's elements.
         width: columns of the matrix.
         pieces: see `_pieces`.
 
@@ -92,26 +91,31 @@ class MatrixPlan:
         RequestError: a column has no place in a float matrix.
     """
 
-    def __init__(self, columns: Mapping[str, Column]) -> None:
-        placed: dict[tuple[int, str], list[tuple[FieldLayout, int]]] = {}
-        segments: dict[tuple[int, str], SegmentLayout] = {}
-        self.computed: list[tuple[str, int]] = []
+    def __init__(self, columns: Mapping[str, ServedColumn]) -> None:
+        self._placed: dict[tuple[int, str], tuple[SegmentLayout, list[tuple[FieldLayout, int]]]] = {}
+        self.computed: list[tuple[str, ServedColumn, int | slice]] = []
         self.constant: list[tuple[slice, list[float]]] = []
         self.width = 0
         for name, column in columns.items():
             refuse_unless_numeric(name, column.dtype)
-            if isinstance(column, StoredColumn):
-                place = column.group, column.segment.view
-                segments[place] = column.segment
-                placed.setdefault(place, []).append((column.field, self.width))
-            elif isinstance(column, PrunedColumn):
-                values = default_elements(column.dtype, column.default)
-                self.constant.append((slice(self.width, self.width + len(values)), values))
-            else:
-                self.computed.append((name, self.width))
+            column.add_to(self, name, self.width)
             self.width += column.dtype.size
-        self.views = [ViewPlan(place[0], segments[place], fields) for place, fields in placed.items()]
+        self.views = [ViewPlan(group, segment, fields) for (group, _), (segment, fields) in self._placed.items()]
         self.pieces = self._pieces()
+
+    def add_stored(self, group: int, segment: SegmentLayout, field: FieldLayout, target: int) -> None:
+        """Add a column that is copied from stored rows, to the column `target` of the matrix."""
+        self._placed.setdefault((group, segment.view), (segment, []))[1].append((field, target))
+
+    def add_constant(self, dtype: DType, value: Any, target: int) -> None:
+        """Add a column whose rows all have one value."""
+        elements = default_elements(dtype, value)
+        self.constant.append((slice(target, target + len(elements)), elements))
+
+    def add_computed(self, name: str, column: ServedColumn, target: int) -> None:
+        """Add a column that is asked for its values."""
+        place = target if column.dtype.length is None else slice(target, target + column.dtype.length)
+        self.computed.append((name, column, place))
 
     def _pieces(self) -> list[tuple[int, int, int]] | None:
         """Of a matrix that is made of float32 as they are stored: the pieces of a row, `(group, from, to)` in bytes of

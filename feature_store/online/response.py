@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feature_store.online.codec import stored_times
+from feature_store.online.column import NO_TIME
+from feature_store.online.decode import matrix, python_column, row_event_times, row_status, status_counts
 from feature_store.online.status import STATUSES, Status
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from feature_store.online.decode import Decoder
+    from feature_store.online.answer import RequestAnswer
     from feature_store.online.service import CompiledService
 
 # Names that a repr lists.
@@ -58,16 +60,16 @@ class OnlineResponse:
     A value that is null, missing or expired is its field's default; without a default it is None, and NaN in a matrix.
     """
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("answer", "service")
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, service: CompiledService, answer: RequestAnswer) -> None:
+        self.service, self.answer = service, answer
 
     def __len__(self) -> int:
-        return self._decoder.count
+        return self.answer.count
 
     def __repr__(self) -> str:
-        service = self._decoder.service
+        service = self.service
         of = f" of {service.name!r}" if service.name else ""
         return (
             f"<OnlineResponse{of}: {len(self)} rows × {len(service.names)} features "
@@ -75,54 +77,49 @@ class OnlineResponse:
         )
 
     @property
-    def service(self) -> CompiledService:
-        """What was asked, as the client compiled it."""
-        return self._decoder.service
-
-    @property
     def now_us(self) -> int:
         """The time that ttls counted from and windows ended at, microseconds since 1970."""
-        return self._decoder.now_us
+        return self.answer.now_us
 
     @property
     def names(self) -> list[str]:
         """The features' names, in the order of the service."""
-        return list(self._decoder.service.names)
+        return list(self.service.names)
 
     @property
     def columns(self) -> list[str]:
         """The matrix's columns: the names, with one per element (`name_0`, …) of a fixed-size array."""
-        return self._decoder.service.matrix_columns()
+        return self.service.matrix_columns()
 
     @property
     def prune_plan(self) -> str | None:
         """The id of the prune plan that says which features are served; None: all are."""
-        return self._decoder.service.prune_plan or None
+        return self.service.prune_plan or None
 
     @property
     def transforms(self) -> dict[str, str]:
         """Per on-demand view of the service, the digest of the function that computes it. While a changed function is
         rolled out, model servers run different ones."""
-        return self._decoder.service.functions()
+        return self.service.functions()
 
     @property
     def plan_version(self) -> int:
         """The registry version that served this."""
-        return self._decoder.service.plan.version
+        return self.service.plan.version
 
     @property
     def traffic(self) -> Traffic:
         """What it took."""
-        return Traffic(*self._decoder.traffic())
+        return Traffic(*self.answer.traffic())
 
     @property
     def skipped(self) -> list[str]:
         """The row groups and stream views that were not read, to keep a deadline."""
-        return self._decoder.skipped()
+        return [self.service.groups[group].layout.name for group in sorted(self.answer.skipped)]
 
     def status_counts(self) -> dict[Status, int]:
         """How many of the n × f values have each status; those that none has are left out."""
-        counts = self._decoder.status_counts()
+        counts = status_counts(self.service, self.answer)
         return {status: count for status, count in zip(STATUSES, counts, strict=True) if count}
 
     def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -137,7 +134,7 @@ class OnlineResponse:
             CorruptRowError: a stored row does not have the bytes that its layout demands.
             TransformError: an on-demand function failed.
         """
-        return self._decoder.matrix()
+        return matrix(self.service.matrix_plan, self.answer)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """`{name: n Python values}`, exact: int, float, bool, str, datetime (UTC), list or None.
@@ -145,7 +142,7 @@ class OnlineResponse:
         Raises:
             CorruptRowError, TransformError: as `to_numpy`.
         """
-        return {name: self._decoder.python_column(name) for name in self._decoder.service.names}
+        return {name: python_column(column, self.answer) for name, column in self.service.columns.items()}
 
     def to_arrow(self) -> pa.Table:
         """A table with one column per feature, typed as declared, null where there is no value.
@@ -156,7 +153,7 @@ class OnlineResponse:
         """
         from feature_store.online.arrow import to_arrow
 
-        return to_arrow(self._decoder)
+        return to_arrow(self.to_dict(), {name: column.dtype for name, column in self.service.columns.items()})
 
     def to_pandas(self) -> pd.DataFrame:
         """`to_arrow()` as a DataFrame.
@@ -170,14 +167,14 @@ class OnlineResponse:
             MissingDependencyError: pandas or pyarrow is not installed (`feature-store[pandas,local]`).
             CorruptRowError, TransformError: as `to_numpy`.
         """
-        from feature_store.online.arrow import to_pandas
+        from feature_store.online.arrow import data_frame
 
-        return to_pandas(self._decoder)
+        return data_frame(self.to_arrow())
 
     @property
     def status(self) -> Mapping[str, list[Status]]:
         """Per feature, one Status per row."""
-        return self._lazy(lambda name: [STATUSES[code] for code in self._decoder.status(name).tolist()])
+        return self._lazy(self._status)
 
     @property
     def event_timestamps(self) -> Mapping[str, list[Any]]:
@@ -186,18 +183,20 @@ class OnlineResponse:
         return self._lazy(self._event_timestamps)
 
     def _lazy(self, compute: Callable[[str], Any]) -> Lazy:
-        pruning = self._decoder.service.pruning
+        pruning = self.service.pruning
         dropped = (
             {column.name: f"dropped by prune plan {pruning.plan}" for column in pruning.dropped} if pruning else {}
         )
         return Lazy(self.names, compute, dropped)
 
+    def _status(self, name: str) -> list[Status]:
+        return [STATUSES[code] for code in row_status(self.service.columns[name], self.answer).tolist()]
+
     def _event_timestamps(self, name: str) -> list[Any]:
-        times = self._decoder.event_times(name)
+        times = row_event_times(self.service.columns[name], self.answer)
         if times is None:
             return [None] * len(self)
-        missing = np.iinfo(np.int64).min
-        return [None if time == missing else stored_times([time])[0] for time in times.tolist()]
+        return [None if time == NO_TIME else stored_times([time])[0] for time in times.tolist()]
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The stored rows that a request got of one row group, as bytes in place."""
+"""The stored values that a request got of one row group or stream view, as bytes in place."""
 
 from __future__ import annotations
 
@@ -11,40 +11,37 @@ from feature_store.online.layout import TIME_BYTES
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from feature_store.online.layout import FieldLayout, RowLayout, SegmentLayout
-    from feature_store.online.tile_layout import TileValueLayout
+    from feature_store.online.layout import FieldLayout, SegmentLayout, ValueLayout
 
 _STORED_TIME = np.dtype(">u8")
+Buffer = bytes | bytearray | memoryview
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class StoredRows:
-    """`count` rows of one layout, at regular distances in a buffer.
+    """`count` values of one layout, at regular distances in a buffer.
 
     Args:
-        layout: of the rows.
-        buffer: what they are in.
-        at: where the first starts.
-        stride: from the start of one to the start of the next.
+        layout: the layout of the values.
+        buffer: the bytes that hold the values, such as a reply of Redis.
+        count: how many values there are.
+        at: where the first value starts in the buffer.
+        stride: bytes from the start of one value to the start of the next.
     """
 
     __slots__ = ("at", "buffer", "count", "layout", "stride")
 
-    def __init__(
-        self, layout: RowLayout | TileValueLayout, buffer: bytes | bytearray, count: int, at: int, stride: int
-    ) -> None:
+    def __init__(self, layout: ValueLayout, buffer: Buffer, count: int, at: int, stride: int) -> None:
         self.layout, self.buffer, self.count, self.at, self.stride = layout, buffer, count, at, stride
 
     @classmethod
-    def from_values(
-        cls, layout: RowLayout | TileValueLayout, values: list[bytes | None], key_of: Callable[[int], str]
-    ) -> StoredRows:
-        """Rows as single values; None stands for a row that does not exist.
+    def from_values(cls, layout: ValueLayout, values: list[bytes | None], key_of: Callable[[int], str]) -> StoredRows:
+        """Rows from single values. None stands for a row that does not exist.
 
         Raises:
-            CorruptRowError: a value is no row of this layout; `key_of(i)` names it.
+            CorruptRowError: a value has another size or fingerprint than the layout's; `key_of(i)` names its key.
         """
         for i, value in enumerate(values):
             if value is not None and (len(value) != layout.size or not value.startswith(layout.fingerprint)):
@@ -54,7 +51,7 @@ class StoredRows:
                     got=f"{len(value)} bytes that start with {value[:4].hex()}",
                     hint="something else wrote this key: delete the entity and materialize it again",
                 )
-        # Of no values, a row that is not looked at: numpy takes no view of nothing.
+        # numpy takes no view of an empty buffer, so without values there is a row that nothing reads.
         joined = b"".join([value or layout.empty for value in values]) or layout.empty
         return cls(layout, joined, len(values), 0, layout.size)
 
@@ -63,10 +60,10 @@ class StoredRows:
         return np.ndarray((self.count, width), np.uint8, self.buffer, self.at + offset, (self.stride, 1))
 
     def event_times(self, segment: SegmentLayout) -> np.ndarray[Any, Any]:
-        """When each row's segment became true: (count,) uint64, as stored (0: absent)."""
+        """The event time of each row's segment: (count,) uint64, as stored (0: absent)."""
         return self._places(_STORED_TIME, segment.offset)
 
-    def bytes_of_first(self, start: int, end: int) -> bytes | bytearray:
+    def bytes_of_first(self, start: int, end: int) -> Buffer:
         """Bytes `[start, end)` of the first row."""
         return self.buffer[self.at + start : self.at + end]
 
@@ -86,7 +83,7 @@ class StoredRows:
         return bitmaps.tobytes().count(0) == self.count * segment.bitmap_bytes
 
     def status(
-        self, segment: SegmentLayout, fields: list[FieldLayout], oldest: int | np.ndarray[Any, Any]
+        self, segment: SegmentLayout, fields: Iterable[FieldLayout], oldest: int | np.ndarray[Any, Any]
     ) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The Status of each row and field: (count, len(fields)) uint8. `oldest` is for all rows, or (count,)."""
         bitmap = self.part(segment.offset + segment.times_bytes, segment.bitmap_bytes)
@@ -99,7 +96,7 @@ class StoredRows:
         return status
 
     def values(self, segment: SegmentLayout, field: FieldLayout) -> np.ndarray[Any, Any]:
-        """A fixed-width field: (count,) or, for arrays, (count, length), of its numpy dtype; whatever the status."""
+        """A field of fixed width, (count,) or (count, length), of its numpy dtype. It is undefined unless PRESENT."""
         width = field.dtype.width or 0
         block = np.ascontiguousarray(self.part(segment.offset + field.offset, width)).view(field.dtype.numpy)
         return block if field.dtype.length is not None else block[:, 0]

@@ -9,25 +9,24 @@ import numpy as np
 
 from feature_store.errors import CorruptRowError
 from feature_store.online.buffers import BUFFERS
-from feature_store.online.codec import python_values
 from feature_store.online.layout import FINGERPRINT_BYTES
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.arrays import Column
+    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.read import WindowReader
-    from feature_store.online.columns import WindowColumn
+    from feature_store.aggregates.windows import Window
     from feature_store.online.rows import StoredRows
     from feature_store.online.tile_layout import TileValueLayout
 
 
 class StoredTiles:
-    """The values of `rows.count` entities.
+    """The windows of n entities, of one stream view.
 
     Args:
-        layout: of the values.
-        rows: where they are.
-        reader: of the windows that will be asked for: all are read at once.
+        layout: the layout of the stored values.
+        rows: the stored values of n entities.
+        reader: reads all the windows that a service has, at once.
         now_us: the time that windows end at, microseconds since 1970.
     """
 
@@ -42,13 +41,13 @@ class StoredTiles:
     @cached_property
     def _windows(self) -> dict[str, tuple[Column, Column]]:
         scratch = BUFFERS.take(self._reader.scratch_bytes(self._rows.count))
-        found = self._reader.read(self._bytes, self._now_us, np.frombuffer(scratch, np.uint8))
+        windows = self._reader.read(self._bytes, self._now_us, np.frombuffer(scratch, np.uint8))
         BUFFERS.give_back(scratch)
-        return found
+        return windows
 
     @cached_property
     def event_times(self) -> Column:
-        """When each entity's newest event was: (n,) int64 microseconds; 0: it has none."""
+        """The time of each entity's newest event: (n,) int64, microseconds since 1970; 0: it has no event."""
         try:
             with np.errstate(invalid="raise"):
                 newest: Column = self._layout.tiles.newest_in(self._bytes).astype(np.int64)
@@ -61,30 +60,23 @@ class StoredTiles:
             ) from None
         return newest
 
-    def values(self, column: WindowColumn) -> Column:
-        """(n,) of the feature's numpy dtype, objects for lists; whatever the status."""
-        return self._windows[column.window.name][0]
+    def values(self, window: Window) -> Column:
+        """(n,) of the feature's numpy dtype, objects for lists; undefined where the status is not PRESENT."""
+        return self._windows[window.name][0]
 
-    def python_values(self, column: WindowColumn) -> list[Any]:
-        """The same as exact Python values."""
-        values = self.values(column)
-        if column.dtype.element is None:
-            return python_values(column.dtype, values)
-        return [python_values(column.dtype.element, np.asarray(value)) for value in values]
-
-    def status(self, column: WindowColumn) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """(n,) Status codes: an entity without any event is MISSING; a mean of nothing is NULL."""
+    def status(self, window: Window) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """(n,) Status codes: an entity without any event is MISSING; a mean of no events is NULL."""
         status = np.zeros(self._rows.count, np.uint8)
-        status[self._windows[column.window.name][1]] = Status.NULL
+        status[self._windows[window.name][1]] = Status.NULL
         status[self._missing] = Status.MISSING
         return status
 
-    def absent(self, column: WindowColumn) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """(n,) bool: which entities have no value, whatever the reason."""
-        absent: np.ndarray[Any, np.dtype[np.bool_]] = self._windows[column.window.name][1] | self._missing
+    def absent(self, window: Window) -> Mask:
+        """(n,) bool: the entities without a value, MISSING or NULL."""
+        absent: Mask = self._windows[window.name][1] | self._missing
         return absent
 
     @cached_property
-    def _missing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        missing: np.ndarray[Any, np.dtype[np.bool_]] = self.event_times == 0
+    def _missing(self) -> Mask:
+        missing: Mask = self.event_times == 0
         return missing

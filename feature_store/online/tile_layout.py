@@ -8,14 +8,12 @@ value       fingerprint                           4 bytes   CRC-32 of the layout
 from __future__ import annotations
 
 import re
-import zlib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from feature_store.aggregates.tiles import TilesLayout
-from feature_store.definitions.dtypes import DType
 from feature_store.online import keys
-from feature_store.online.layout import FINGERPRINT_BYTES
+from feature_store.online.layout import FINGERPRINT_BYTES, ValueLayout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,36 +25,26 @@ if TYPE_CHECKING:
 _DIRECTIVE = re.compile(r"[a-zA-Z][0-9]*")
 
 
-class TileValueLayout:
-    """The layout of a stream view's values.
+class TileValueLayout(ValueLayout):
+    """The layout of a stream view's values. An empty value has no event.
 
     Attributes:
-        plan: the stream view.
+        plan: the stream view of the serving plan.
         tiles: the layout of the bytes after the fingerprint.
-        size: bytes of a value.
-        fingerprint: its first four bytes.
-        empty: a value without any event.
     """
 
     def __init__(self, plan: TilesPlan) -> None:
         self.plan = plan
         self.tiles = TilesLayout(plan.windows)
-        self.size = FINGERPRINT_BYTES + self.tiles.value.itemsize
-        self.fingerprint = zlib.crc32(_text(plan).encode()).to_bytes(FINGERPRINT_BYTES, "big")
-        self.empty = self.fingerprint + bytes(self.tiles.value.itemsize)
+        super().__init__(plan.view, plan.join_keys, _text(plan), FINGERPRINT_BYTES + self.tiles.value.itemsize)
 
     @property
-    def name(self) -> str:
-        """The view, for errors."""
-        return self.plan.view
-
-    @property
-    def join_keys(self) -> list[tuple[str, DType]]:
-        """The columns of the entity key and their types."""
-        return [(name, DType.parse(dtype)) for name, dtype in self.plan.join_keys]
+    def views(self) -> list[str]:
+        """See ValueLayout."""
+        return [self.plan.view]
 
     def prefix(self, project: str, bucket: int) -> bytes:
-        """The start of its keys; the entity key follows."""
+        """See ValueLayout."""
         return keys.tiles_prefix(project, bucket, self.plan)
 
     @cached_property

@@ -1,8 +1,8 @@
-"""On-demand functions, at serving time and in training: shown columns, run, their results checked."""
+"""On-demand functions, in serving and in training: they are shown their inputs, run, and their results checked."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,43 @@ from feature_store.online.outputs import fitted_output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.online.columns import TransformInput
-    from feature_store.online.service import CompiledTransform
+    from feature_store.online.column import ServedColumn
+    from feature_store.online.offered import Transform
     from feature_store.registry.serving_plan import TransformPlan
 
     Columns = dict[str, np.ndarray[Any, Any]]
+
+
+class TransformInput(NamedTuple):
+    """An input of an on-demand function.
+
+    Attributes:
+        name: the name that the function knows it by.
+        column: the column that is read; None: it is a field of the request.
+        dtype: its type.
+        default: the value that the function is shown where there is none, or None.
+    """
+
+    name: str
+    column: ServedColumn | None
+    dtype: DType
+    default: Any
+
+
+class CompiledTransform(NamedTuple):
+    """An on-demand view with its function and inputs.
+
+    Attributes:
+        plan: the view in the serving plan.
+        function: the process's own function.
+        inputs: its inputs.
+        digest: the digest of the function, one of those that the plan lists.
+    """
+
+    plan: TransformPlan
+    function: Transform
+    inputs: list[TransformInput]
+    digest: str
 
 
 def shown_input(
@@ -55,7 +87,7 @@ def _own_objects(
 
 def decides_absence(transform: TransformPlan, item: TransformInput) -> bool:
     """Whether a function's results are no values where this input is none: it is strict in what has no default."""
-    return transform.nulls == "strict" and item.stored is not None and item.default is None
+    return transform.nulls == "strict" and item.column is not None and item.default is None
 
 
 def run_transform(transform: CompiledTransform, inputs: Columns, nulls: Columns, count: int) -> Columns:

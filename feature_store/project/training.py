@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.definitions.names import given_name
 from feature_store.errors import extra
-from feature_store.online.requests import feature_names
+from feature_store.online.request_forms import feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

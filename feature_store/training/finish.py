@@ -18,15 +18,14 @@ from feature_store.arrow.types import numpy_values, served_values, storage_type
 from feature_store.engines.join import Finished
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
-from feature_store.online.columns import ComputedColumn, PrunedColumn
 from feature_store.online.transforms import decides_absence, run_transform, shown_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from feature_store.definitions.dtypes import DType
-    from feature_store.online.columns import TransformInput
     from feature_store.online.service import CompiledService
+    from feature_store.online.transforms import CompiledTransform, TransformInput
 
     Mask = np.ndarray[Any, np.dtype[np.bool_]]
     Outputs = tuple[dict[str, np.ndarray[Any, Any]], Mask]
@@ -36,10 +35,13 @@ class ServedColumns:
     """See engines.join.Finish.
 
     Args:
-        service: what is served.
-        labels: the schema of the label rows; `where` names them.
+        service: the service whose features the training set has.
+        labels: the schema of the label rows.
+        where: the label rows, for errors.
 
     Attributes:
+        service: as given.
+        places: per joined field `(view, feature)` its index in `joined`.
         wanted: per view the fields that must be joined, in the order of `joined`.
         requests: the fields that are taken from the label rows.
 
@@ -48,14 +50,14 @@ class ServedColumns:
     """
 
     def __init__(self, service: CompiledService, labels: pa.Schema, where: str) -> None:
-        self._service, self._where = service, where
+        self.service, self._where = service, where
         self.features: Sequence[str] = service.names
         for name in service.names:
             if name in labels.names:
                 hint = f'rename one: the column, or the feature, view[["{name}"]].rename({{"{name}": "…"}})'
                 raise DataError(f"{where}: column {name}", expected="a name that no feature has", got=name, hint=hint)
         self.wanted = _wanted(service)
-        self._places = {
+        self.places = {
             origin: i
             for i, origin in enumerate((view, name) for view, fields in self.wanted.items() for name in fields)
         }
@@ -63,25 +65,17 @@ class ServedColumns:
             item.name: item
             for transform in service.transforms.values()
             for item in transform.inputs
-            if item.stored is None and not (item.default is not None and item.name not in labels.names)
+            if item.column is None and not (item.default is not None and item.name not in labels.names)
         }
         fields = [pa.field(name, arrow_type(column.dtype)) for name, column in service.columns.items()]
         self.schema = pa.schema([*labels, *fields])
 
     def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
         """See Finish."""
-        results: dict[str, Outputs] = {}
+        rows = _Rows(self, labels, joined, first)
         features, missing = [], []
-        for name, column in self._service.columns.items():
-            if isinstance(column, ComputedColumn):
-                if column.transform not in results:
-                    results[column.transform] = self._run(column.transform, labels, joined, first)
-                outputs, absent = results[column.transform]
-                values = pa.array(outputs[column.output], storage_type(column.dtype), mask=absent)
-            elif isinstance(column, PrunedColumn):
-                values = pa.nulls(len(labels), storage_type(column.dtype))
-            else:
-                values = joined[self._places[self._service.origins[name]]]
+        for column in self.service.columns.values():
+            values = column.from_join(rows)
             missing.append(values.null_count)
             features.append(served_values(_filled(values, column.dtype, column.default), column.dtype))
         return Finished(pa.RecordBatch.from_arrays([*labels.columns, *features], schema=self.schema), missing)
@@ -89,25 +83,14 @@ class ServedColumns:
     def check(self, labels: pa.RecordBatch, first: int) -> None:
         """See Finish."""
         for item in self.requests.values():
-            self._request_column(item, labels, first)
+            self.request_column(item, labels, first)
 
-    def _run(self, name: str, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Outputs:
-        transform = self._service.transforms[name]
-        inputs, shown = {}, {}
-        absent = np.zeros(len(labels), bool)
-        for item, origin in zip(transform.inputs, transform.plan.inputs, strict=True):
-            if item.stored is None:
-                values = self._request_column(item, labels, first)
-            else:
-                values = joined[self._places[origin.view, origin.feature]]
-            nulls = values.is_null().to_numpy(zero_copy_only=False)
-            if decides_absence(transform.plan, item):
-                absent |= nulls
-            shown[item.name] = nulls.copy()  # Arrow's memory, which a function must not change
-            inputs[item.name] = shown_input(item, _as_functions_see(values, item.dtype), nulls)
-        return run_transform(transform, inputs, shown, len(labels)), absent
+    def request_column(self, item: TransformInput, labels: pa.RecordBatch, first: int) -> pa.Array:
+        """A field of the request, taken from the label rows; null where they lack it.
 
-    def _request_column(self, item: TransformInput, labels: pa.RecordBatch, first: int) -> pa.Array:
+        Raises:
+            DataError: a value is not of the field's type, or null where the field has no default.
+        """
         if item.name not in labels.schema.names:
             return pa.nulls(len(labels), storage_type(item.dtype))
         where = f"{self._where}: column {item.name}"
@@ -119,16 +102,47 @@ class ServedColumns:
         return values
 
 
+class _Rows:
+    """One batch of label rows with the fields that were joined to them, as columns ask for them (`JoinedRows`)."""
+
+    def __init__(self, columns: ServedColumns, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> None:
+        self._columns, self._labels, self._joined, self._first = columns, labels, joined, first
+        self._outputs: dict[str, Outputs] = {}
+
+    def field(self, view: str, feature: str) -> pa.Array:
+        """See JoinedRows."""
+        return self._joined[self._columns.places[view, feature]]
+
+    def output(self, view: str, output: str, dtype: DType) -> pa.Array:
+        """See JoinedRows."""
+        if view not in self._outputs:
+            self._outputs[view] = self._run(self._columns.service.transforms[view])
+        outputs, absent = self._outputs[view]
+        return pa.array(outputs[output], storage_type(dtype), mask=absent)
+
+    def nothing(self, dtype: DType) -> pa.Array:
+        """See JoinedRows."""
+        return pa.nulls(len(self._labels), storage_type(dtype))
+
+    def _run(self, transform: CompiledTransform) -> Outputs:
+        inputs, shown = {}, {}
+        absent = np.zeros(len(self._labels), bool)
+        for item in transform.inputs:
+            if item.column is None:
+                values = self._columns.request_column(item, self._labels, self._first)
+            else:
+                values = item.column.from_join(self)
+            nulls = values.is_null().to_numpy(zero_copy_only=False)
+            if decides_absence(transform.plan, item):
+                absent |= nulls
+            shown[item.name] = nulls.copy()  # Arrow's memory, which a function must not change
+            inputs[item.name] = shown_input(item, _as_functions_see(values, item.dtype), nulls)
+        return run_transform(transform, inputs, shown, len(self._labels)), absent
+
+
 def _wanted(service: CompiledService) -> dict[str, list[str]]:
-    stored = [
-        service.origins[name]
-        for name, column in service.columns.items()
-        if not isinstance(column, (ComputedColumn, PrunedColumn))
-    ]
-    for transform in service.transforms.values():
-        stored += [(item.view, item.feature) for item in transform.plan.inputs if item.view]
     wanted: dict[str, list[str]] = {}
-    for view, feature in dict.fromkeys(stored):
+    for view, feature in dict.fromkeys(needed for column in service.columns.values() for needed in column.needs):
         wanted.setdefault(view, []).append(feature)
     return wanted
 

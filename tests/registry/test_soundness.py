@@ -139,7 +139,7 @@ def use(document: bytes) -> None:
         assert all(group.layout.size <= 2 * MOST_VALUE_BYTES for group in compiled.groups)
         keys = {name: "1" if str(dtype) == "String" else 1 for g in compiled.groups for name, dtype in g.join_keys}
         compiled.prepare(keys)
-        compiled.prepare_in_parts(keys)
+        compiled.prepare_by_group(keys)
 
 
 def test_a_plan_as_it_is_published_is_read() -> None:

@@ -19,8 +19,7 @@ from feature_store.online.buffers import BUFFERS
 from feature_store.online.keys import EPOCH_BYTES
 
 if TYPE_CHECKING:
-    from feature_store.online.layout import RowLayout
-    from feature_store.online.tile_layout import TileValueLayout
+    from feature_store.online.layout import ValueLayout
 
 _EPOCH_HEAD = b"$%d\r\n" % EPOCH_BYTES
 _EPOCH_REPLY_BYTES = len(_EPOCH_HEAD) + EPOCH_BYTES + 2
@@ -39,7 +38,7 @@ class RowRun:
 
     __slots__ = ("at", "count", "marks", "size", "stride")
 
-    def __init__(self, layout: RowLayout | TileValueLayout, count: int, at: int) -> None:
+    def __init__(self, layout: ValueLayout, count: int, at: int) -> None:
         head = b"$%d\r\n" % layout.size
         self.count, self.size = count, layout.size
         self.at = at + len(head)  # of the first row's first byte

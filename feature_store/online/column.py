@@ -1,0 +1,98 @@
+"""What a column of a service does: each kind of column (`columns.py`) is one class that answers for itself.
+
+A column reads its values and their status from an answer, of one request or of many joined (`answer.py`), says which
+fields it needs, and takes its values from joined rows when a training set is built. Matrices, Python values, Arrow
+tables, served logs, metrics and training sets ask columns; none knows which kinds there are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from feature_store.online.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from feature_store.aggregates.arrays import Column, Mask
+    from feature_store.definitions.dtypes import DType
+    from feature_store.online.answer import Answer, Statuses
+    from feature_store.online.matrix import MatrixPlan
+
+NO_TIME = np.iinfo(np.int64).min  # the event time of a missing value; no datetime is so early
+A_co = TypeVar("A_co", covariant=True)
+
+
+class JoinedRows(Protocol[A_co]):
+    """Rows of a training set after the point-in-time join. Their values are of a type of their own, such as Arrow's."""
+
+    def field(self, view: str, feature: str) -> A_co:
+        """A field of a feature view: null where the label's entity had no row then."""
+
+    def output(self, view: str, output: str, dtype: DType) -> A_co:
+        """An output of an on-demand view."""
+
+    def nothing(self, dtype: DType) -> A_co:
+        """Null for each row."""
+
+
+class ServedColumn(ABC):
+    """A column of a service.
+
+    Attributes:
+        dtype: its declared type.
+        default: the value that is served where there is none, or None.
+        group: the index of the group whose m entity keys its values belong to; None: they belong to the n rows.
+    """
+
+    __slots__ = ("default", "dtype", "group")
+
+    def __init__(self, dtype: DType, default: Any, group: int | None = None) -> None:
+        self.dtype, self.default, self.group = dtype, default, group
+
+    @abstractmethod
+    def values(self, answer: Answer) -> Column | list[Any]:
+        """(m,) of the numpy dtype, (m, length) of fixed-size arrays; a list of m Python values of a type without fixed
+        width. Values are undefined where the status is not PRESENT."""
+
+    @abstractmethod
+    def status(self, answer: Answer) -> Statuses:
+        """(m,) Status codes."""
+
+    @abstractmethod
+    def from_join(self, joined: JoinedRows[A_co]) -> A_co:
+        """The values in a training set, null where a client would serve the default."""
+
+    def event_times(self, answer: Answer) -> Column | None:
+        """(m,) int64, microseconds since 1970, NO_TIME where the value is missing; None: nothing stored is involved."""
+        return None
+
+    def uniform(self, answer: Answer) -> Status | None:
+        """The status that all values have, where that is known without looking at each; else None."""
+        return None
+
+    def absent(self, answer: Answer) -> Mask:
+        """(m,) bool, where there is no value."""
+        absent: Mask = self.status(answer) != Status.PRESENT
+        return absent
+
+    @property
+    def source(self) -> Hashable:
+        """Columns of one source have the same `uniform` in every answer, so that it is asked once for all of them."""
+        return self
+
+    def statuses(self, answer: Answer, columns: Sequence[Any]) -> Statuses:
+        """(m, len(columns)) Status codes of columns of this column's source."""
+        return np.stack([column.status(answer) for column in columns], axis=1)
+
+    @property
+    def needs(self) -> list[tuple[str, str]]:
+        """The fields `(view, feature)` that a training set must join for the column."""
+        return []
+
+    def add_to(self, plan: MatrixPlan, name: str, target: int) -> None:
+        """Say how the column is put into a matrix, from the matrix's column `target` on."""
+        plan.add_computed(name, self, target)
