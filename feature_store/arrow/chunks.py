@@ -50,3 +50,11 @@ class ChunkWriter:
     def _write(self) -> None:
         self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=self._rows)
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+
+
+def dictionary_columns(schema: pa.Schema) -> list[str]:
+    """The columns of a training set that dictionaries make smaller in a Parquet file.
+
+    Dictionaries of numbers that hardly repeat cost four times the rest of the writing.
+    """
+    return [field.name for field in schema if not pa.types.is_primitive(field.type)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from feature_store.arrow.sources import reading
+from feature_store.arrow.reading import reading
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,46 +1,103 @@
-"""What a caller pushes → rows."""
+"""Rows that a caller pushes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from feature_store.arrow.batch_sizes import split
 from feature_store.arrow.csv_text import csv_batches
-from feature_store.arrow.file_versions import file_versions, unchanged
+from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
 from feature_store.arrow.frames import TABLES, arrow_stream
-from feature_store.arrow.sources import Rows, file_rows, reading
+from feature_store.arrow.plain import plain_batch
+from feature_store.arrow.reading import reading
+from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources.parquet.rows import ParquetRows
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import pyarrow as pa
+
+    from feature_store.arrow.rows import SourceColumns
+    from feature_store.arrow.sources.source import OfflineSource
+    from feature_store.arrow.time_range import TimeRange
     from feature_store.definitions.feature_view import FeatureView
 
 _COUNTED = ("Table", "RecordBatch", "DataFrame")  # a relation of DuckDB would be computed to be counted
 
 
-def pushed_rows(table: Any, view: FeatureView) -> Rows:
-    """The rows of a table, as `arrow_stream` takes it, or of the path of a CSV or Parquet file.
+class PushedRows(NamedTuple):
+    """Rows that a caller pushes, to be read once. The columns are those of the view's source, if it has one.
+
+    Attributes:
+        where, schema, total: as for OfflineSource.
+        read: gives batches of the named columns, in this order.
+        text: whether all columns are text that is to be parsed.
+        files: the file that holds the rows, as it was when it was opened; none: the rows are in memory.
+    """
+
+    where: str
+    schema: pa.Schema
+    total: int | None
+    read: Callable[[list[str]], Iterable[pa.RecordBatch]]
+    text: bool = False
+    files: tuple[FileVersion, ...] = ()
+
+    def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
+        """See OfflineSource. All rows come; their times leave out none.
+
+        Raises:
+            DataError: the rows cannot be read, or their file was changed meanwhile.
+        """
+        del times
+        names = list(dict.fromkeys(columns))
+        with unchanged(self.where, self.files), reading(self.where):
+            for batch in self.read(names):
+                yield from split(plain_batch(batch))
+
+
+def pushed_rows(table: Any, view: FeatureView) -> PushedRows:
+    """The rows of a table, as `arrow_stream` takes it, or of a CSV or Parquet file, by its path.
 
     Raises:
-        DataError: it is none of them, or cannot be read.
+        DataError: `table` is none of these, or cannot be read.
     """
     where = f"push to {view.name}"
     if isinstance(table, (str, Path)):
         return _of_file(Path(table), where)
     stream = arrow_stream(table, where, f"{TABLES}, or the path of a .csv or .parquet file")
     total = len(table) if type(table).__name__ in _COUNTED else None
-    return Rows(where, stream.schema, total, stream=stream, pushed=True)
+    return PushedRows(where, stream.schema, total, _selecting(stream))
 
 
-def _of_file(path: Path, where: str) -> Rows:
+def taken_columns(view: FeatureView, rows: OfflineSource | PushedRows) -> SourceColumns:
+    """The columns that a view takes of rows; see `rows.source_columns`.
+
+    Raises:
+        DataError: a column is missing, or of a type that cannot fit.
+    """
+    if isinstance(rows, PushedRows):
+        return source_columns(view, rows.schema, rows.where, pushed=True, text=rows.text)
+    return source_columns(view, rows.schema, rows.where)
+
+
+def _of_file(path: Path, where: str) -> PushedRows:
     if path.suffix not in (".csv", ".parquet"):
         raise DataError(where, expected="a .csv or .parquet file", got=str(path))
     if not os.path.isfile(path):  # noqa: PTH113 - of a name that is too long, Path.is_file raises an OSError
         raise DataError(where, problem=f"there is no file {path}")
     if path.suffix == ".parquet":
-        return file_rows(where, [path])._replace(pushed=True)
+        rows = ParquetRows(where, [path])
+        return PushedRows(where, rows.schema, rows.total, rows.batches, files=rows.files)
     with reading(where):
         files = file_versions([path])
         with unchanged(where, files):
             schema, batches = csv_batches(path)
-            return Rows(where, schema, None, stream=batches, text=True, files=files, pushed=True)
+            return PushedRows(where, schema, None, _selecting(batches), text=True, files=files)
+
+
+def _selecting(batches: Iterable[pa.RecordBatch]) -> Callable[[list[str]], Iterator[pa.RecordBatch]]:
+    return lambda names: (batch.select(names) for batch in batches)

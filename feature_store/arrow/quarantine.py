@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store._private_files import private_file, private_folder
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import shown
-from feature_store.arrow.sources import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

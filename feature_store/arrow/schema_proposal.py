@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.arrow.plain import plain_type
-from feature_store.arrow.sources import reading
 from feature_store.arrow.types import ARROW
 from feature_store.definitions.dtypes import SCALARS, Array
 from feature_store.definitions.field import Field
@@ -22,7 +21,7 @@ from feature_store.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.dtypes import DType
 
 # More different strings are no list of kinds but names; and each should have been seen several times.
@@ -57,22 +56,21 @@ class Proposal:
         return f'Field("{self.column}", {self.field.dtype}{said}),'
 
 
-def propose(rows: Rows, columns: Iterable[str], dtypes: Mapping[str, DType]) -> list[Proposal]:
-    """Look at all rows of files.
+def propose(rows: OfflineSource, columns: Iterable[str], dtypes: Mapping[str, DType]) -> list[Proposal]:
+    """Propose fields by all rows of a source.
 
     Args:
-        rows: of files.
-        columns: which of their columns.
-        dtypes: of those whose type is declared already; of the others it is taken from the files.
+        rows: the source.
+        columns: which of its columns.
+        dtypes: the types that are declared already; the type of another column follows from the source's.
 
     Raises:
-        DataError: the files cannot be read.
+        DataError: the source cannot be read.
     """
     seen = {name: _Seen() for name in columns}
-    with reading(rows.where):
-        for batch in rows.dataset.to_batches(columns=list(seen)):
-            for name, found in seen.items():
-                found.add(batch.column(name))
+    for batch in rows.batches(list(seen)):
+        for name, found in seen.items():
+            found.add(batch.column(name))
     return [_proposal(name, found, rows.schema.field(name).type, dtypes.get(name)) for name, found in seen.items()]
 
 

@@ -32,8 +32,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import one_array
-from feature_store.arrow.sources import reading
 from feature_store.arrow.types import served_values, storage_type
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, NotFoundError, RequestError

@@ -43,7 +43,7 @@ def infer(
 
 def _of_path(path: Path) -> list[Proposal]:
     from feature_store.arrow.schema_proposal import propose
-    from feature_store.arrow.sources import path_rows
+    from feature_store.arrow.sources.parquet.rows import path_rows
 
     rows = path_rows(f"data {path}", path)
     return propose(rows, rows.schema.names, {})
@@ -51,7 +51,7 @@ def _of_path(path: Path) -> list[Proposal]:
 
 def _of_view(name: str, repo: Path) -> list[Proposal]:
     from feature_store.arrow.schema_proposal import propose
-    from feature_store.arrow.sources import parquet_rows
+    from feature_store.arrow.sources.opening import open_view
 
     with FeatureStore(repo) as store:
         view, folder = store.definitions.view(name), store.config.folder
@@ -60,7 +60,7 @@ def _of_view(name: str, repo: Path) -> list[Proposal]:
         got = "no source" if view.source is None else "SQL or aggregations"
         raise RequestError(f"schema of {name}", expected="a view whose source has its features", got=got, hint=hint)
     dtypes = {field.name: field.dtype for field in view.fields}
-    return propose(parquet_rows(view.source, view, folder), dtypes, dtypes)
+    return propose(open_view(view.source, view, folder), dtypes, dtypes)
 
 
 def _document(one: Proposal) -> dict[str, object]:

@@ -27,7 +27,7 @@ class ParquetSource(BatchSource):
     """
 
     kind: ClassVar[str] = "parquet"
-    reader: ClassVar[str] = "feature_store.arrow.sources.parquet:ParquetRows"
+    reader: ClassVar[str] = "feature_store.arrow.sources.parquet.rows:ParquetRows"
 
     path: str = Attribute(min_length=1)
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feature_store.arrow.inspection import Inspection
+    from feature_store.arrow.pushed import PushedRows
     from feature_store.arrow.quarantine import Quarantine
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.report import Report
     from feature_store.online.batch import RowBatch
@@ -27,7 +28,7 @@ class Stage(NamedTuple):
 
     Attributes:
         view: whose rows.
-        rows: the source.
+        rows: its source; or rows that a caller pushes, which only the local engine takes, where they are.
         start_us, end_us: event times in `[start_us, end_us)` count.
         target: the file or folder to make; it must be there whole or not at all.
         quarantine: takes the rows that do not fit.
@@ -35,7 +36,7 @@ class Stage(NamedTuple):
     """
 
     view: FeatureView
-    rows: Rows
+    rows: OfflineSource | PushedRows
     start_us: int
     end_us: int
     target: Path

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_store.arrow.quarantine import Quarantine
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.report import Report
@@ -57,7 +57,7 @@ class ViewJoin(NamedTuple):
     """
 
     view: FeatureView | StreamFeatureView
-    rows: Rows
+    rows: OfflineSource
     fields: tuple[str, ...]
     quarantine: Quarantine
 

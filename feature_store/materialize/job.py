@@ -19,8 +19,8 @@ from feature_store._intervals import BEGINNING
 from feature_store.arrow.inspection import expects
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.read_files import computation_of, look_at
-from feature_store.arrow.sources import fingerprint, parquet_rows
+from feature_store.arrow.sources.late_rows import late_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.engines.engine import Stage
 from feature_store.engines.report import Silent
 from feature_store.errors import DataError, LostWriteError
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from feature_store._intervals import Interval
     from feature_store.arrow.inspection import Breach
-    from feature_store.arrow.read_files import ReadFiles
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.pushed import PushedRows
+    from feature_store.arrow.sources.late_rows import LateRows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination, Engine, Written
     from feature_store.engines.report import Report
@@ -84,15 +85,14 @@ def materialize(
     start_us, end_us = span.start_us, span.end_at(progress.now_us(), f"materialize {view.name}")
     summary = Summary(view.name)
     with locked(folders.work("materialize") / view.name) as work:
-        source = fingerprint(view.source, folders.source)
-        rows_digest = json.dumps([engine.name, view.name, digest, source])
+        rows = open_view(view.source, view, folders.source)
+        rows_digest = json.dumps([engine.name, view.name, digest, rows.version])
         recorded = progress.finished_intervals()
-        rows = parquet_rows(view.source, view, folders.source)
-        files = look_at(rows, progress.files_read(), computation_of(view))
+        unread = late_rows(rows, view, progress.files_read())
         # Rows from another source or other SQL are not the rows that this view has now: all are computed again.
-        finished = recorded if files.is_known else []
+        finished = recorded if unread.is_known else []
         intervals = span.intervals(finished, end_us)
-        late = _late(view, files, finished, intervals) if start_us is None else []
+        late = _late(view, unread, finished, intervals) if start_us is None else []
         intervals = leftover_first([*intervals, *late], work, rows_digest)
         jobs = [
             _Job(job_name(rows_digest, interval), view, rows, interval, work, folders.quarantine)
@@ -101,7 +101,7 @@ def materialize(
         if not jobs or read_note(jobs[0].note) is None:
             _drop(work, progress)
         # A job over given times does not read what earlier jobs have left unread.
-        files_read = files.document if start_us is None or not recorded else b""
+        files_read = unread.document if start_us is None or not recorded else b""
         for job in jobs:
             done = _run(job, engine, target, report or Silent(), files_read if job is jobs[-1] else b"")
             clear(work)
@@ -146,7 +146,7 @@ def push(
     return replace(done, seconds=time.perf_counter() - begun)
 
 
-def _late(view: FeatureView, files: ReadFiles, finished: list[Interval], intervals: list[Interval]) -> list[Interval]:
+def _late(view: FeatureView, unread: LateRows, finished: list[Interval], intervals: list[Interval]) -> list[Interval]:
     """The finished times that files brought rows of since they were read, except those that are read again anyway.
 
     All files are read over these times: of equal rows, the last in the source counts. Windows need no such interval:
@@ -157,16 +157,16 @@ def _late(view: FeatureView, files: ReadFiles, finished: list[Interval], interva
     last = finished[-1][1]
     end_us = min([last, *(start for start, end in intervals if start < last <= end)])
     if view.sql is None:
-        times = files.times_before(view.source.event_timestamp, end_us)
+        times = unread.times_before(view.source.event_timestamp, end_us)
         return [times] if times is not None else []
     # Only running the SQL would tell which times its rows have.
-    return [(BEGINNING, end_us)] if files.unread else []
+    return [(BEGINNING, end_us)] if unread.pieces else []
 
 
 class _Job(NamedTuple):
     name: str
     view: FeatureView
-    rows: Rows
+    rows: OfflineSource | PushedRows
     interval: Interval
     work: Path
     quarantine: Path

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_store.arrow.reading import reading
 from feature_store.arrow.served_log import SERVED_AT, About
-from feature_store.arrow.sources import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

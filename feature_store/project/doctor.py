@@ -136,17 +136,21 @@ def _registry(project: Project) -> Iterator[Finding]:
 
 def _sources(project: Project) -> Iterator[Finding]:
     with extra("local", "doctor"):
-        from feature_store.arrow.sources import parquet_rows
+        from feature_store.arrow.sources.opening import open_view
 
     for view in project.definitions.feature_views.values():
         if view.source is None:
             continue
         try:
-            rows = parquet_rows(view.source, view, project.config.folder)
+            rows = open_view(view.source, view, project.config.folder)
         except FeatureStoreError as error:
             yield Finding("sources", "failed", f"{view.name}: {error.reason}", error.hint)
         else:
-            yield Finding("sources", "ok", f"{view.name}: {counted(rows.total or 0, 'row')} in {view.source.name}")
+            yield Finding("sources", "ok", f"{view.name}: {_row_count(rows.total)} in {view.source.name}")
+
+
+def _row_count(total: int | None) -> str:
+    return "rows" if total is None else counted(total, "row")
 
 
 def _kafka(project: Project) -> Iterator[Finding]:

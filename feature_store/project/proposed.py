@@ -126,7 +126,7 @@ def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: 
             continue
         view = definitions.stored_view(change.name)
         try:
-            if change.effect != "rewrites" and not source_check.has_files(view, folder):
+            if change.effect != "rewrites" and not source_check.has_source(view, folder):
                 notes.append(f"The source of {view.name} has no files yet; materialize fails until it has.")
             else:
                 source_check.check_source(view, folder)

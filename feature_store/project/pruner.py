@@ -14,7 +14,8 @@ from dataclasses import replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned, pruning_of, service_digest
@@ -455,8 +456,9 @@ class Pruner:
                 found[view.name] = float(stored.get(group.name, 0))
             elif intervals := finished[view.name]:
                 end_us = intervals[-1][1]
-                source = parquet_rows(view.source, view, self._project.folders.source)
-                count = source.count_between(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
+                source = open_view(view.source, view, self._project.folders.source)
+                times = TimeRange(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
+                count = source.count(times)
                 found |= {} if count is None else {view.name: count / _RECENT_DAYS}
         return found
 

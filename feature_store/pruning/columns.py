@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_store.arrow.sources import reading
+from feature_store.arrow.reading import reading
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:

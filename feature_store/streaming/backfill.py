@@ -32,7 +32,8 @@ from feature_store._private_files import private_file, private_folder
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.rows import EVENT_TS, SEQUENCE, check_events, source_columns, within
-from feature_store.arrow.sources import fingerprint, parquet_rows
+from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import numpy_values
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.report import Silent
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from feature_store.arrow.sources import Rows
+    from feature_store._intervals import Interval
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.report import Report
@@ -185,32 +187,31 @@ class Backfill:
 
     def _fill_from_history(self, tiles: TilesPlan, until_us: int, quarantine: Quarantine) -> int:
         """Merge the rows of the history; returns how many there are."""
-        assert self._view.history is not None
+        rows = self._rows()
         start_us = max(until_us - tiles.windows.longest_us, EARLIEST_EVENT_US)
-        about = repr([fingerprint(self._view.history, self._folders.source), start_us, until_us])
+        about = repr([rows.version, start_us, until_us])
         name = f"{HISTORY}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
         self._drop_unless_begun(tiles, name)
         while True:
             merger = ViewMerger(self._online.tile_filler(tiles), start_us=None)
             try:
                 merger.load([name])
-                return self._merge_history(merger, name, start_us, until_us, quarantine)
+                return self._merge_history(merger, name, rows, (start_us, until_us), quarantine)
             except (StaleWriteError, FenceError) as error:
                 _LOG.info("going on at the fences: %s", error)
             finally:
                 merger.close()
 
     def _merge_history(
-        self, merger: ViewMerger, name: str, start_us: int, until_us: int, quarantine: Quarantine
+        self, merger: ViewMerger, name: str, rows: OfflineSource, interval: Interval, quarantine: Quarantine
     ) -> int:
         """Merge the rows that are not merged yet; returns how many there are in all."""
-        rows = self._rows()
         columns = source_columns(self._view, rows.schema, rows.where)
         self._report.started(f"{self._view.name}: history", rows.total)
         merged, first, at = 0, 0, -1
-        for batch in rows.batches(columns.names, columns.event_timestamp, start_us, until_us):
+        for batch in rows.batches(columns.names, TimeRange(columns.event_timestamp, *interval)):
             # A row's place counts those of the interval alone, the bad ones too: the same in every run.
-            inside = within(batch, columns, start_us, until_us)
+            inside = within(batch, columns, *interval)
             good, bad = check_events(inside, columns, self._view.join_keys, first)
             first += len(inside)
             quarantine.add(bad)
@@ -229,12 +230,12 @@ class Backfill:
         self._report.finished()
         return merged
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> OfflineSource:
         if self._view.history is None:
             where = f"KafkaSource({self._view.source.name!r}).history"
             hint = "leave --until out to fill the view from the topic alone, or give the source a history"
             raise DefinitionError(where, expected="the events on disk", got="none", hint=hint)
-        return parquet_rows(self._view.history, self._view, self._folders.source)
+        return open_view(self._view.history, self._view, self._folders.source)
 
     def _events(self, rows: pa.RecordBatch, types: Mapping[str, DType]) -> Iterator[tuple[EventBatch, Any]]:
         """Checked rows as events, a batch at a time, and their places in the history."""
@@ -370,10 +371,11 @@ def history_end_us(view: StreamFeatureView, folder: Path) -> int | None:
     """
     if view.history is None:
         return None
-    rows = parquet_rows(view.history, view, folder)
+    rows = open_view(view.history, view, folder)
     columns = source_columns(view, rows.schema, rows.where)
     newest = -1
-    for batch in rows.batches(columns.names, columns.event_timestamp, EARLIEST_EVENT_US, LATEST_EVENT_US + 1):
+    times = TimeRange(columns.event_timestamp, EARLIEST_EVENT_US, LATEST_EVENT_US + 1)
+    for batch in rows.batches(columns.names, times):
         good, _ = check_events(batch, columns, view.join_keys, 0)
         newest = max(newest, pc.max(good[EVENT_TS]).as_py() or -1)
     return newest + 1 if newest >= 0 else None

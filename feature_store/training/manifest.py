@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from feature_store.arrow.sources import reading
+from feature_store.arrow.reading import reading
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,10 +31,11 @@ class SourceSnapshot:
 
     Attributes:
         view: its name.
-        files: of its source.
-        rows: how many the files hold.
+        files: of its source; none, where it does not consist of files.
+        rows: how many the source holds; None: the source did not say.
         quarantined: rows that could have counted but do not fit the view.
         quarantine_file: where they are.
+        version: of the source: two reads with one version saw the same rows.
     """
 
     view: str
@@ -42,6 +43,7 @@ class SourceSnapshot:
     rows: int | None
     quarantined: int = 0
     quarantine_file: str | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True)

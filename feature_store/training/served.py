@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store.arrow.labels import label_values
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import refuse_column
 from feature_store.arrow.served_log import (
     REQUEST_ID,
@@ -26,7 +27,6 @@ from feature_store.arrow.served_log import (
     read_log,
     statuses_of,
 )
-from feature_store.arrow.sources import reading
 from feature_store.arrow.types import storage_type
 from feature_store.definitions.dtypes import DType, Int32, String
 from feature_store.engines.local.join import LocalJoined

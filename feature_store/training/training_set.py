@@ -24,7 +24,8 @@ from feature_store.arrow.frames import TABLES, arrow_stream
 from feature_store.arrow.labels import refuse_corrupt, refuse_labels, refuse_unstorable
 from feature_store.arrow.plain import plain_table
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.sources import parquet_rows, reading
+from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.engines.join import Join, Query, ViewJoin
 from feature_store.engines.report import Silent
@@ -212,17 +213,22 @@ def _view_join(
         where, expected = f"view {name}", "a source, which knows its history"
         hint = "serving has its newest rows alone; keep what is pushed, and make it the view's source"
         if isinstance(view, StreamFeatureView):
-            expected, hint = "a history of its events", f"give {view.source.name} one: history=ParquetSource(…)"
+            expected, hint = "a history of its events", f"give {view.source.name} a history=…"
         raise RequestError(where, expected=expected, got="none", hint=hint)
     folder = work / name
     private_folder(folder)
     quarantine = Quarantine(folders.quarantine, folder, name)
-    return ViewJoin(view, parquet_rows(view.history, view, folders.source), fields, quarantine)
+    return ViewJoin(view, open_view(view.history, view, folders.source), fields, quarantine)
 
 
 def _snapshot(view: ViewJoin) -> SourceSnapshot:
     files = tuple(SourceFile(*version) for version in view.rows.files)
     kept = view.quarantine.path
     return SourceSnapshot(
-        view.view.name, files, view.rows.total, view.quarantine.rows, None if kept is None else str(kept)
+        view=view.view.name,
+        files=files,
+        rows=view.rows.total,
+        quarantined=view.quarantine.rows,
+        quarantine_file=None if kept is None else str(kept),
+        version=view.rows.version,
     )

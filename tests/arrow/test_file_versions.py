@@ -12,7 +12,7 @@ import pytest
 from feature_store._intervals import BEGINNING
 from feature_store.arrow.file_versions import file_versions, unchanged
 from feature_store.arrow.pushed import pushed_rows
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import FeatureView, Field, Float64, Int64, ParquetSource
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
@@ -148,7 +148,7 @@ def test_a_pushed_file_that_changes_is_told(change: Any, suffix: str, tmp_path: 
         path.write_text("user_id,at,v\n" + "1,2026-01-01,1.5\n" * ROWS)
     else:
         _write(path, 1.0)
-    batches = pushed_rows(path, VIEW).batches(["v"], "at", -(2**63), 2**63 - 1)
+    batches = pushed_rows(path, VIEW).batches(["v"])
     next(batches)
     change(path)
     with pytest.raises(DataError, match=r"push to stats: b\.\w+ was (changed|removed) while it was read"):
@@ -174,7 +174,7 @@ def test_sql_over_a_source_that_changes_is_refused(tmp_path: Path, monkeypatch: 
         schema=[Field("v", Int64)],
     )
     _write(tmp_path / "rows" / "b.parquet", 1.0)
-    rows = parquet_rows(view.source, view, tmp_path)
+    rows = open_view(view.source, view, tmp_path)
     _replace(tmp_path / "rows" / "b.parquet")
     with pytest.raises(DataError, match=r"b\.parquet was changed while it was read"):
         selected(view, rows, tmp_path, *ALWAYS, "512MB")

@@ -15,7 +15,7 @@ from hypothesis import given, strategies as st
 from feature_store._intervals import BEGINNING
 from feature_store.arrow.inspection import FieldCounts, Inspection, expects, inspect
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import Bool, FeatureView, Field, Float32, Float64, Int32, ParquetSource, String
 from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local.engine import LocalEngine
@@ -120,7 +120,7 @@ def test_every_engine_inspects_what_it_has_staged(engine: Engine, tmp_path: Path
     rows += [Row((7,), NOW_US - 1, None, (-1e9, "an older row is not written, and not looked at"))]
     write_files(tmp_path / "rows", table_of(view, rows, pa.timestamp("us")), 3)
     target, quarantine = tmp_path / "staged", Quarantine(tmp_path / "quarantine", tmp_path, "v")
-    source = parquet_rows(SOURCE, view, tmp_path)
+    source = open_view(SOURCE, view, tmp_path)
     engine.stage(Stage(view, source, BEGINNING, -BEGINNING, target, quarantine, Silent()))
     found = engine.inspect(target, view)
     assert found.rows == 100

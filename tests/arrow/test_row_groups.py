@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
-from feature_store.arrow.row_groups import RowGroups
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.sources.sequence import RowSequence
+from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import fit
 from feature_store.definitions import Bool, Float32, Float64, Int32, Int64, String, Timestamp
 from tests.engines.offline_worlds import SECOND_US, user, view_of, write_files
@@ -24,10 +25,12 @@ DAY_US = 86_400 * SECOND_US
 ALWAYS = (-(1 << 62), 1 << 62)
 
 
-def _groups(folder: Path, columns: dict[str, Any], *, interval: tuple[int, int] = ALWAYS, **fields: DType) -> RowGroups:
+def _groups(
+    folder: Path, columns: dict[str, Any], *, interval: tuple[int, int] = ALWAYS, **fields: DType
+) -> RowSequence:
     view = view_of(user, fields=fields)
     write_files(folder / "rows", pa.table(columns), files=3, row_group_size=7)
-    return RowGroups(parquet_rows(view.source, view, folder), "at", *interval)
+    return open_view(view.source, view, folder).sequence(TimeRange("at", *interval))
 
 
 def _days(count: int) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def test_common_columns_are_spared_the_check(tmp_path: Path, dtype: DType, array
     columns = {"user_id": [1, 2, 3], "at": at, "made": at, "score": array}
     view = view_of(user, fields={"score": dtype})
     write_files(tmp_path / "rows", pa.table(columns))
-    assert RowGroups(parquet_rows(view.source, view, tmp_path), "at", *ALWAYS).fits("score", dtype)
+    assert open_view(view.source, view, tmp_path).sequence(TimeRange("at", *ALWAYS)).fits("score", dtype)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.arrow.schema_proposal import Proposal, propose
-from feature_store.arrow.sources import path_rows
+from feature_store.arrow.sources.parquet.rows import path_rows
 from feature_store.arrow.types import fit, numpy_values
 from feature_store.definitions import Float64, Int32, Int64, String
 from feature_store.definitions.expected import unexpected

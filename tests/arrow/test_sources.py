@@ -16,9 +16,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from feature_store._intervals import BEGINNING
-from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.pushed import PushedRows, pushed_rows, taken_columns
 from feature_store.arrow.rows import check, source_columns
-from feature_store.arrow.sources import Rows, fingerprint, parquet_rows, piece_rows, source_files
+from feature_store.arrow.sources.opening import open_source, open_view
+from feature_store.arrow.sources.parquet.files import source_files
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions import (
     Array,
     FeatureView,
@@ -53,9 +56,9 @@ def view(path: str, dtype: Any = Int64) -> FeatureView:
     return view_of(user, source=source(path), fields={"v": dtype})
 
 
-def read(rows: Rows, of: FeatureView, interval: tuple[int, int] = ALWAYS) -> list[Any]:
-    columns = source_columns(of, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
-    batches = rows.batches(columns.names, columns.event_timestamp, *interval)
+def read(rows: OfflineSource | PushedRows, of: FeatureView, interval: tuple[int, int] = ALWAYS) -> list[Any]:
+    columns = taken_columns(of, rows)
+    batches = rows.batches(columns.names, TimeRange(columns.event_timestamp, *interval))
     return [value for batch in batches for value in batch["v"].to_pylist()]
 
 
@@ -67,46 +70,46 @@ def test_the_unfinished_work_of_other_programs_is_no_part_of_a_folder(tmp_path: 
     for name in ("_SUCCESS", "_metadata", "a.parquet.crc", "readme.txt"):
         (tmp_path / "rows" / name).write_text("no Parquet")
     (tmp_path / "rows" / "folder.parquet").mkdir()
-    found = source_files(source("rows"), tmp_path)
+    found = source_files("rows", tmp_path)
     assert [str(file.relative_to(tmp_path / "rows")) for file in found] == [
         "a.parquet",
         "b.parquet",
         "year=2026/c.parquet",
     ]
-    assert read(parquet_rows(view("rows").source, view("rows"), tmp_path), view("rows")) == [1, 1, 1]
+    assert read(open_view(view("rows").source, view("rows"), tmp_path), view("rows")) == [1, 1, 1]
 
 
 def test_a_folder_inside_a_hidden_folder_is_read(tmp_path: Path) -> None:
     write(tmp_path / "_data" / ".x" / "a.parquet", [1])
-    assert len(source_files(source("_data/.x"), tmp_path)) == 1
+    assert len(source_files("_data/.x", tmp_path)) == 1
 
 
 @pytest.mark.parametrize("path", ["rows/*.parquet", "rows/[ab].parquet", "**/?.parquet"])
 def test_a_glob_is_its_files_in_order(tmp_path: Path, path: str) -> None:
     write(tmp_path / "rows" / "b.parquet", [2])
     write(tmp_path / "rows" / "a.parquet", [1])
-    assert read(parquet_rows(source(path), view(path), tmp_path), view(path)) == [1, 2]
-    assert len(source_files(source(str(tmp_path / path)), Path("/nowhere"))) == 2
+    assert read(open_view(source(path), view(path), tmp_path), view(path)) == [1, 2]
+    assert len(source_files(str(tmp_path / path), Path("/nowhere"))) == 2
 
 
 @pytest.mark.parametrize("path", ["_data/*.parquet", "_data/*/*.parquet", "_data/**/*.parquet"])
 def test_a_glob_passes_over_unfinished_work_too(tmp_path: Path, path: str) -> None:
     for name in ("a.parquet", "_a.parquet", ".a.parquet", "b/b.parquet", "_temporary/c.parquet", "b/_b.parquet"):
         write(tmp_path / "_data" / name, [1])
-    assert {file.name for file in source_files(source(path), tmp_path)} <= {"a.parquet", "b.parquet"}
+    assert {file.name for file in source_files(path, tmp_path)} <= {"a.parquet", "b.parquet"}
 
 
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:
     name = "it's [1] ü %20 #.data"
     write(tmp_path / name, [1])
-    assert read(parquet_rows(source(name), view(name), tmp_path), view(name)) == [1]
+    assert read(open_view(source(name), view(name), tmp_path), view(name)) == [1]
 
 
 @pytest.mark.parametrize("path", ["none.parquet", "none", "*.parquet", "empty"])
 def test_no_file_is_an_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as raised:
-        source_files(source(path), tmp_path)
+        source_files(path, tmp_path)
     assert raised.value.where == f"source {path}"
     assert str(tmp_path) in raised.value.expected
 
@@ -116,7 +119,7 @@ def test_a_file_that_is_not_parquet_is_an_error_that_names_it(tmp_path: Path, co
     write(tmp_path / "rows" / "a.parquet", [1])
     (tmp_path / "rows" / "broken.parquet").write_bytes(content)
     with pytest.raises(DataError, match=r"broken\.parquet"):
-        parquet_rows(source("rows"), view("rows"), tmp_path)
+        open_view(source("rows"), view("rows"), tmp_path)
 
 
 def test_files_of_different_types_that_fit_are_read_as_the_wider(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_files_of_different_types_that_fit_are_read_as_the_wider(tmp_path: Path)
         tmp_path / "rows" / "b.parquet", pa.array([2**40], pa.int64()), pa.array([NOW_US // 1000], pa.timestamp("ms"))
     )
     write(tmp_path / "rows" / "c.parquet", pa.nulls(1))
-    rows = parquet_rows(source("rows"), view("rows"), tmp_path)
+    rows = open_view(source("rows"), view("rows"), tmp_path)
     assert read(rows, view("rows")) == [1, 2**40, None]
     assert rows.total == 3
     assert read(rows, view("rows"), (NOW_US, NOW_US + 1)) == [1, 2**40, None]
@@ -137,7 +140,7 @@ def test_files_of_different_types_that_fit_are_read_as_the_wider(tmp_path: Path)
 def test_numbers_of_several_kinds_are_read_as_numbers(tmp_path: Path, a: pa.DataType, b: pa.DataType) -> None:
     write(tmp_path / "rows" / "a.parquet", pa.array([1, 2]).cast(a))
     write(tmp_path / "rows" / "b.parquet", pa.array([3, 2**53 - 1]).cast(b))
-    assert read(parquet_rows(source("rows"), view("rows"), tmp_path), view("rows")) == [1, 2, 3, 2**53 - 1]
+    assert read(open_view(source("rows"), view("rows"), tmp_path), view("rows")) == [1, 2, 3, 2**53 - 1]
 
 
 @pytest.mark.parametrize("b", [pa.int32(), pa.uint64(), pa.float32(), pa.float64()], ids=str)
@@ -145,7 +148,7 @@ def test_an_integer_is_never_rounded_because_another_file_has_other_numbers(tmp_
     write(tmp_path / "rows" / "a.parquet", [2**53 + 1])
     write(tmp_path / "rows" / "b.parquet", pa.array([1]).cast(b))
     with contextlib.suppress(DataError):
-        assert read(parquet_rows(source("rows"), view("rows"), tmp_path), view("rows")) == [2**53 + 1, 1]
+        assert read(open_view(source("rows"), view("rows"), tmp_path), view("rows")) == [2**53 + 1, 1]
 
 
 SMALL, LARGE = pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.string())
@@ -157,7 +160,7 @@ def test_text_of_several_kinds_is_read_as_text(tmp_path: Path, a: pa.DataType, b
     write(tmp_path / "rows" / "a.parquet", pa.array(["x", "y"]).cast(a))
     write(tmp_path / "rows" / "b.parquet", pa.array(["z", None]).cast(b))
     of = view_of(user, source=source("rows"), fields={"v": String})
-    assert read(parquet_rows(of.source, of, tmp_path), of) == ["x", "y", "z", None]
+    assert read(open_view(of.source, of, tmp_path), of) == ["x", "y", "z", None]
 
 
 @pytest.mark.parametrize("a", [pa.list_(pa.float32()), pa.large_list(pa.float32())], ids=str)
@@ -166,7 +169,7 @@ def test_arrays_of_several_kinds_are_read_as_arrays(tmp_path: Path, a: pa.DataTy
     write(tmp_path / "rows" / "a.parquet", pa.array([[0.5, 1.0]], a))
     write(tmp_path / "rows" / "b.parquet", pa.array([[1.5, 2.0]], b))
     of = view_of(user, source=source("rows"), fields={"v": Array(Float32, 2)})
-    assert read(parquet_rows(of.source, of, tmp_path), of) == [[0.5, 1.0], [1.5, 2.0]]
+    assert read(open_view(of.source, of, tmp_path), of) == [[0.5, 1.0], [1.5, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,7 @@ def test_arrays_of_several_kinds_are_read_as_arrays(tmp_path: Path, a: pa.DataTy
 def test_times_with_and_without_a_zone_are_the_same_times(tmp_path: Path, a: pa.DataType) -> None:
     write(tmp_path / "rows" / "a.parquet", [1], pa.array([NOW_US], a))
     write(tmp_path / "rows" / "b.parquet", [2], pa.array([NOW_US], pa.timestamp("us", "UTC")))
-    rows = parquet_rows(source("rows"), view("rows"), tmp_path)
+    rows = open_view(source("rows"), view("rows"), tmp_path)
     assert read(rows, view("rows"), (NOW_US, NOW_US + 1)) == [1, 2]
     assert read(rows, view("rows"), (NOW_US - 1, NOW_US)) == []
 
@@ -185,7 +188,7 @@ def test_columns_may_be_in_any_order_and_others_of_any_type(tmp_path: Path) -> N
     (tmp_path / "rows").mkdir()
     pq.write_table(pa.table({"at": times, "v": [1], "user_id": [1], "x": ["a"]}), tmp_path / "rows" / "a.parquet")
     pq.write_table(pa.table({"x": [1], "user_id": [1], "v": [2], "at": times}), tmp_path / "rows" / "b.parquet")
-    assert read(parquet_rows(source("rows"), view("rows"), tmp_path), view("rows")) == [1, 2]
+    assert read(open_view(source("rows"), view("rows"), tmp_path), view("rows")) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_a_file_with_a_column_that_cannot_fit_is_named(tmp_path: Path, values: p
     write(tmp_path / "rows" / "a.parquet", [1])
     write(tmp_path / "rows" / "b.parquet", values)
     with pytest.raises(DataError, match=r"source b\.parquet: column v: expected values of Int64, got a column of"):
-        parquet_rows(source("rows"), view("rows"), tmp_path)
+        open_view(source("rows"), view("rows"), tmp_path)
 
 
 def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
@@ -204,7 +207,7 @@ def test_a_file_without_a_column_is_named(tmp_path: Path) -> None:
         pa.table({"user_id": [1], "at": pa.array([NOW_US], pa.timestamp("us"))}), tmp_path / "rows/b.parquet"
     )
     with pytest.raises(DataError, match=r"source b\.parquet: column v: expected a column of Int64, got none"):
-        parquet_rows(source("rows"), view("rows"), tmp_path)
+        open_view(source("rows"), view("rows"), tmp_path)
 
 
 def test_old_timestamps_of_spark_far_in_the_future_do_not_wrap(tmp_path: Path) -> None:
@@ -212,10 +215,8 @@ def test_old_timestamps_of_spark_far_in_the_future_do_not_wrap(tmp_path: Path) -
     at = pa.array(far, pa.timestamp("us"))
     write(tmp_path / "a.parquet", at, at, use_deprecated_int96_timestamps=True)
     of = view("a.parquet", Timestamp)
-    rows = parquet_rows(of.source, of, tmp_path)
-    found = [
-        value for batch in rows.batches(["at"], "at", *ALWAYS) for value in batch["at"].cast(pa.int64()).to_pylist()
-    ]
+    rows = open_view(of.source, of, tmp_path)
+    found = [value for batch in rows.batches(["at"]) for value in batch["at"].cast(pa.int64()).to_pylist()]
     assert found == far
     assert len(read(rows, of, (far[0], far[0] + 1))) == 1
 
@@ -223,7 +224,7 @@ def test_old_timestamps_of_spark_far_in_the_future_do_not_wrap(tmp_path: Path) -
 def test_rows_outside_the_interval_are_not_read(tmp_path: Path) -> None:
     at = pa.array([NOW_US + i for i in range(-2, 3)] + [None], pa.timestamp("us"))
     write(tmp_path / "a.parquet", [0, 1, 2, 3, 4, 5], at)
-    rows = parquet_rows(source("a.parquet"), view("a.parquet"), tmp_path)
+    rows = open_view(source("a.parquet"), view("a.parquet"), tmp_path)
     assert read(rows, view("a.parquet"), (NOW_US - 1, NOW_US + 1)) == [1, 2, 5], "a row without a time is to be told of"
 
 
@@ -233,8 +234,8 @@ def test_a_large_row_group_is_read_in_parts(tmp_path: Path) -> None:
     values = pa.array(np.random.default_rng(0).integers(0, 2**62, rows))  # 16 MB that do not compress
     write(tmp_path / "a.parquet", values, at, row_group_size=rows)
     before, most, read_rows = pa.total_allocated_bytes(), 0, 0
-    source_rows = parquet_rows(source("a.parquet"), view("a.parquet"), tmp_path)
-    for batch in source_rows.batches(["user_id", "v", "at"], "at", *ALWAYS):
+    source_rows = open_view(source("a.parquet"), view("a.parquet"), tmp_path)
+    for batch in source_rows.batches(["user_id", "v", "at"]):
         read_rows += len(batch)
         time.sleep(0.01)  # time for whoever would read ahead
         most = max(most, pa.total_allocated_bytes() - before)
@@ -247,23 +248,23 @@ def test_dates_count_as_their_midnights(tmp_path: Path, kind: pa.DataType) -> No
     day = 86_400_000_000
     at = pa.array([day * i for i in range(4)], pa.timestamp("us")).cast(kind)
     write(tmp_path / "a.parquet", [0, 1, 2, 3], at)
-    rows = parquet_rows(source("a.parquet"), view("a.parquet"), tmp_path)
+    rows = open_view(source("a.parquet"), view("a.parquet"), tmp_path)
     assert read(rows, view("a.parquet"), (day, 3 * day)) == [1, 2]
     assert 1 in read(rows, view("a.parquet"), (day, day + 1))
 
 
 def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     write(tmp_path / "rows" / "a.parquet", [1])
-    prints = [fingerprint(source("rows"), tmp_path)]
-    assert fingerprint(source("rows"), tmp_path) == prints[0]
+    prints = [open_source(source("rows"), tmp_path).version]
+    assert open_source(source("rows"), tmp_path).version == prints[0]
     write(tmp_path / "rows" / "b.parquet", [1])
-    prints.append(fingerprint(source("rows"), tmp_path))
+    prints.append(open_source(source("rows"), tmp_path).version)
     os.utime(tmp_path / "rows" / "a.parquet", ns=(1, 1))
-    prints.append(fingerprint(source("rows"), tmp_path))
+    prints.append(open_source(source("rows"), tmp_path).version)
     (tmp_path / "rows" / "b.parquet").rename(tmp_path / "rows" / "c.parquet")
-    prints.append(fingerprint(source("rows"), tmp_path))
+    prints.append(open_source(source("rows"), tmp_path).version)
     write(tmp_path / "rows" / "_other.parquet", [1])
-    assert fingerprint(source("rows"), tmp_path) == prints[-1]
+    assert open_source(source("rows"), tmp_path).version == prints[-1]
     assert len(set(prints)) == 4
 
 
@@ -287,9 +288,10 @@ def test_the_rows_of_all_pieces_are_those_of_the_source(
             at = pa.array([NOW_US + second * 10**6 for second in seconds], pa.timestamp("us"))
             write(Path(name) / "rows" / f"{i}.parquet", range(place, place + len(at)), at, row_group_size=group_rows)
             place += len(at)
-        rows = parquet_rows(view("rows").source, view("rows"), Path(name))
-        pieces = rows.pieces(["user_id", "v", "at"], "at", *interval, most_bytes=most_bytes)
-        found = [read(piece_rows(piece, rows.where), view("rows"), interval) for piece in pieces]
+        rows = open_view(view("rows").source, view("rows"), Path(name))
+        pieces = rows.pieces(["user_id", "v", "at"], TimeRange("at", *interval), most_bytes=most_bytes)
+        times = TimeRange("at", *interval)
+        found = [[v for batch in piece.batches(["v"], times) for v in batch["v"].to_pylist()] for piece in pieces]
         assert [v for piece in found for v in piece] == read(rows, view("rows"), interval)
         for piece, places in zip(pieces, found, strict=True):
             assert all(piece.first <= v < piece.first + piece.rows for v in places)
@@ -298,12 +300,10 @@ def test_the_rows_of_all_pieces_are_those_of_the_source(
 
 def test_a_piece_of_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "gone.parquet", [1])
-    (piece,) = parquet_rows(source("gone.parquet"), view("gone.parquet"), tmp_path).pieces(
-        ["v"], "at", *ALWAYS, most_bytes=1
-    )
+    (piece,) = open_view(source("gone.parquet"), view("gone.parquet"), tmp_path).pieces(["v"], None, most_bytes=1)
     (tmp_path / "gone.parquet").unlink()
-    with pytest.raises(DataError, match=r"source rows: gone\.parquet was removed while it was read"):
-        piece_rows(piece, "source rows")
+    with pytest.raises(DataError, match=r"source gone\.parquet: gone\.parquet was removed while it was read"):
+        next(piece.batches(["v"]))
 
 
 # -- what is pushed -------------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_identifiers_that_pandas_has_made_floats_of_are_never_rounded() -> None:
     frame = pd.DataFrame({"user_id": [2**53 + 1, 2**53 + 3], "event_timestamp": [pd.Timestamp(0)] * 2, "v": [0.5, 1.5]})
     missing = pd.DataFrame({"user_id": [None], "event_timestamp": [pd.Timestamp(0)], "v": [2.5]})
     for table, good in ((frame, [2**53 + 1, 2**53 + 3]), (pd.concat([frame, missing.astype({"user_id": float})]), [])):
-        (batch,) = pushed_rows(table, PUSHED).batches(["user_id", "v", "event_timestamp"], "event_timestamp", *ALWAYS)
+        (batch,) = pushed_rows(table, PUSHED).batches(["user_id", "v", "event_timestamp"])
         columns = source_columns(PUSHED, batch.schema, "push", pushed=True)
         assert check(batch, columns, PUSHED.join_keys, 0).good["user_id"].to_pylist() == good
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.engines.join import Finished, Join, JoinEngine, ViewJoin
 from feature_store.engines.local import join as local_join
 from feature_store.engines.report import Silent
@@ -57,7 +57,7 @@ class World:
         for view in views:
             fields = tuple((wanted or {}).get(view.name, [field.name for field in view.fields]))
             self.quarantines[view.name] = Quarantine(self.folder / "quarantine", self.folder, view.name)
-            rows = parquet_rows(view.history, view, self.folder)
+            rows = open_view(view.history, view, self.folder)
             joins.append(ViewJoin(view, rows, fields, self.quarantines[view.name]))
             names += [f"{view.name} {name}" for name in fields]
             types += [local_join.storage_type(view.field(name).dtype) for name in fields]

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from feature_store._intervals import BEGINNING
-from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.pushed import PushedRows, pushed_rows
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.sources import Rows, parquet_rows
+from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, ParquetSource, String, Timestamp
 from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local import latest as local_latest, windows as local_windows
@@ -67,7 +68,12 @@ class Staged:
     """What an engine made of rows."""
 
     def __init__(
-        self, engine: Engine, view: FeatureView, rows: Rows, folder: Path, interval: tuple[int, int] = ALWAYS
+        self,
+        engine: Engine,
+        view: FeatureView,
+        rows: OfflineSource | PushedRows,
+        folder: Path,
+        interval: tuple[int, int] = ALWAYS,
     ) -> None:
         quarantine = Quarantine(folder / "quarantine", folder, view.name)
         self.engine, self.view, self.target = engine, view, folder / "staged.parquet"
@@ -97,7 +103,7 @@ class Staged:
         return dict(listed)
 
 
-def given_rows(engine: Engine, table: pa.Table, view: FeatureView, folder: Path) -> Rows:
+def given_rows(engine: Engine, table: pa.Table, view: FeatureView, folder: Path) -> OfflineSource | PushedRows:
     """Rows as they are pushed; Spark takes files alone."""
     return pushed_rows(table, view) if engine.name == "local" else _on_disk(table, view, folder)
 
@@ -147,7 +153,7 @@ def check_latest(engine: Engine, kind: str, world: Any, zone: str | None, files:
         folder = Path(name)
         if files:
             write_files(folder / "rows", table, files, row_group_size=group_rows)
-        source_rows = parquet_rows(view.source, view, folder) if files else pushed_rows(table, view)
+        source_rows = open_view(view.source, view, folder) if files else pushed_rows(table, view)
         staged = Staged(engine, view, source_rows, folder, interval)
         assert staged.rows() == expected
         assert (staged.in_interval, staged.quarantined) == (count, 0)
@@ -184,7 +190,7 @@ def test_all_times_count_when_the_interval_has_no_ends(engine: Engine, tmp_path:
     rows = [Row((1,), first, None, (1.0, "a")), Row((2,), last, None, (2.0, "b"))]
     table = table_of(VIEWS["int"], rows, pa.timestamp("us"))
     write_files(tmp_path / "rows", table)
-    staged = Staged(engine, VIEWS["int"], parquet_rows(VIEWS["int"].source, VIEWS["int"], tmp_path), tmp_path)
+    staged = Staged(engine, VIEWS["int"], open_view(VIEWS["int"].source, VIEWS["int"], tmp_path), tmp_path)
     assert staged.rows() == {(1,): Latest(first, first, (1.0, "a")), (2,): Latest(last, last, (2.0, "b"))}
 
 
@@ -194,7 +200,7 @@ def test_a_source_without_rows_has_no_chunks(engine: Engine, tmp_path: Path, fil
     table = table_of(view, [], pa.timestamp("us"))
     if files:
         write_files(tmp_path / "rows", table, files)
-    rows = parquet_rows(view.source, view, tmp_path) if files else given_rows(engine, table, view, tmp_path)
+    rows = open_view(view.source, view, tmp_path) if files else given_rows(engine, table, view, tmp_path)
     staged = Staged(engine, view, rows, tmp_path)
     assert (staged.in_interval, staged.rows()) == (0, {})
     assert engine.chunk_count(staged.target) == len(staged.chunks())
@@ -217,7 +223,7 @@ def _many(count: int, keys: int) -> list[Row]:
 def test_each_key_comes_once_over_all_chunks(engine: Engine, tmp_path: Path) -> None:
     view, rows = VIEWS["int"], _many(60_000, 12_000)
     write_files(tmp_path / "rows", table_of(view, rows, pa.timestamp("us")), files=3, row_group_size=1000)
-    staged = Staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path)
+    staged = Staged(engine, view, open_view(view.source, view, tmp_path), tmp_path)
     expected, count = oracle(rows, *ALWAYS)
     assert staged.rows() == expected
     assert staged.in_interval == count
@@ -324,7 +330,7 @@ def test_bad_rows_are_counted_set_aside_and_never_the_latest(engine: Engine, tmp
     at = pa.array([NOW_US, NOW_US + SECOND_US, None], pa.timestamp("us"))
     table = pa.table({"slot_id": [1, 2**31, 1], "at": at, "made": at, "score": [0.5, 1.5, 2.5]})
     write_files(tmp_path / "rows", table)
-    staged = Staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path)
+    staged = Staged(engine, view, open_view(view.source, view, tmp_path), tmp_path)
     assert staged.rows() == {(1,): Latest(NOW_US, NOW_US, (0.5,))}
     assert (staged.in_interval, staged.quarantined) == (3, 2)
 
@@ -341,15 +347,15 @@ def test_bad_rows_outside_the_interval_are_not_counted(engine: Engine, tmp_path:
     assert (staged.in_interval, staged.quarantined) == (1, 1)
 
 
-def _on_disk(table: pa.Table, view: FeatureView, folder: Path) -> Rows:
+def _on_disk(table: pa.Table, view: FeatureView, folder: Path) -> OfflineSource | PushedRows:
     write_files(folder / "rows", table)
-    return parquet_rows(view.source, view, folder)
+    return open_view(view.source, view, folder)
 
 
 def test_an_error_of_the_source_leaves_nothing_staged(engine: Engine, tmp_path: Path) -> None:
     view = VIEWS["int"]
     write_files(tmp_path / "rows", table_of(view, _many(30_000, 10), pa.timestamp("us")))
-    rows = parquet_rows(view.source, view, tmp_path)
+    rows = open_view(view.source, view, tmp_path)
     path = tmp_path / "rows" / "part-0.parquet"
     content = bytearray(path.read_bytes())
     content[100 : len(content) // 2] = b"\xff" * (len(content) // 2 - 100)
@@ -389,7 +395,7 @@ def test_bad_rows_of_files_with_other_types_are_in_one_file(engine: Engine, tmp_
     for name, score in (("a", [0.5, 1.5]), ("b", pa.array([1, 2], pa.int8())), ("c", pa.array([None, 3.5]))):
         table = pa.table({"slot_id": [1, 2**31], "at": at, "made": at, "score": score})
         write_files(tmp_path / "rows" / name, table)
-    staged = Staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path)
+    staged = Staged(engine, view, open_view(view.source, view, tmp_path), tmp_path)
     assert staged.rows() == {(1,): Latest(NOW_US, NOW_US, (None,))}
     (file,) = (tmp_path / "quarantine").iterdir()
     bad = pq.read_table(file)

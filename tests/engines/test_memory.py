@@ -28,7 +28,7 @@ from feature_store.engines.engine import Stage
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.engines.report import Silent
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 
 folder = Path(sys.argv[1])
 view = FeatureView("docs", entities=[Entity("doc", join_key="id")], schema=[Field("text", String)],
@@ -45,7 +45,7 @@ class Counted:
         return contextlib.nullcontext(self)
 
 engine = LocalEngine(sys.argv[2])
-rows = parquet_rows(view.source, view, folder)
+rows = open_view(view.source, view, folder)
 engine.stage(Stage(view, rows, -(2**62), 2**62, folder / "staged", Quarantine(folder, folder, "docs"), Silent()))
 written = sum(chunk.rows for chunk in engine.write(folder / "staged", view, 0, Counted()))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

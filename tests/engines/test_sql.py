@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import Entity, FeatureView, Field, Int64, ParquetSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.engines.sql import run as local_sql, transformation
@@ -25,7 +26,7 @@ from feature_store.engines.sql.transformation import parts_of, sql_of
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.engines.spark.engine import SparkEngine
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
@@ -113,9 +114,9 @@ def with_one(sql: str) -> str:
     return f"SELECT *, 1::BIGINT AS one FROM ({sql})"
 
 
-def rows(view: FeatureView, folder: Path) -> Rows:
+def rows(view: FeatureView, folder: Path) -> OfflineSource:
     assert view.source is not None
-    return parquet_rows(view.source, view, folder)
+    return open_view(view.source, view, folder)
 
 
 ALL_TIMES = MIN_TIMESTAMP_US, MAX_TIMESTAMP_US + 1
@@ -132,8 +133,8 @@ def on_spark(engine: SparkEngine, view: FeatureView, folder: Path, work: Path) -
     return table(selected(engine._session, view, rows(view, folder), work / "spark", *ALL_TIMES))
 
 
-def table(found: Rows) -> pa.Table:
-    return found.dataset.to_table()
+def table(found: OfflineSource) -> pa.Table:
+    return ds.dataset(list(found.parquet_files or ())).to_table()
 
 
 def listed(found: pa.Table) -> list[str]:

@@ -20,9 +20,9 @@ import pytest
 
 from feature_store._intervals import BEGINNING
 from feature_store.arrow.plain import plain, plain_table, plain_type
-from feature_store.arrow.pushed import pushed_rows
+from feature_store.arrow.pushed import PushedRows, pushed_rows
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.arrow.types import fit
 from feature_store.definitions import (
     Array,
@@ -50,7 +50,7 @@ from tests.engines.offline_worlds import NOW_US, FolderSink, Latest, rows_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.dtypes import DType
     from feature_store.engines.engine import Engine
 
@@ -189,7 +189,7 @@ class Stored(NamedTuple):
     rows: dict[Any, Latest]
 
 
-def _staged(engine: Engine, view: FeatureView, rows: Rows, folder: Path) -> Stored:
+def _staged(engine: Engine, view: FeatureView, rows: OfflineSource | PushedRows, folder: Path) -> Stored:
     quarantine, sink = Quarantine(folder / "bad", folder, view.name), FolderSink(folder / "sink")
     engine.stage(Stage(view, rows, *ALWAYS, folder / "staged", quarantine, Silent()))
     quarantine.close()
@@ -232,7 +232,7 @@ def test_every_type_is_materialized(engine: Engine, tmp_path: Path, way: str) ->
         rows = pushed_rows(table, view)
     else:
         pq.write_table(table, tmp_path / "rows.parquet")
-        rows = parquet_rows(view.source, view, tmp_path)
+        rows = open_view(view.source, view, tmp_path)
     stored = _staged(engine, view, rows, tmp_path).rows
     for i, (name, case) in enumerate(cases.items()):
         assert [_python(stored[(key,)].values[i]) for key in (1, 2)] == [case.expected, None], name
@@ -253,7 +253,7 @@ def test_a_type_that_cannot_fit_is_refused_alike(tmp_path: Path, name: str) -> N
         return
     pq.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(DataError) as from_file:
-        parquet_rows(view.source, view, tmp_path)
+        open_view(view.source, view, tmp_path)
     assert from_file.value.where == "source rows.parquet: column f"
     assert from_file.value.expected == raised.value.expected and hint in from_file.value.hint
 
@@ -359,7 +359,7 @@ def test_what_does_not_fit_is_quarantined_and_read_by_everyone(engine: Engine, t
     at = pa.array([NOW_US // 10**6] * len(ids), pa.int64()).cast(pa.timestamp("s"))
     pq.write_table(pa.table({"id": ids, "at": at} | columns), tmp_path / "rows.parquet")
     quarantine = Quarantine(tmp_path / "bad", tmp_path, "stats")
-    rows = parquet_rows(view.source, view, tmp_path)
+    rows = open_view(view.source, view, tmp_path)
     engine.stage(Stage(view, rows, *ALWAYS, tmp_path / "staged", quarantine, Silent()))
     quarantine.close()
     assert quarantine.rows == len(BAD) and quarantine.path is not None
@@ -421,7 +421,7 @@ def test_every_writer_of_parquet_is_read(engine: Engine, tmp_path: Path) -> None
     fields = {"text": String, "number": Int64, "ratio": Float64, "flag": Bool, "words": Array(String)}
     schema = [Field(name, dtype) for name, dtype in fields.items()]
     view = FeatureView("stats", entities=[thing], source=ParquetSource("rows", event_timestamp="at"), schema=schema)
-    stored = _staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path).rows
+    stored = _staged(engine, view, open_view(view.source, view, tmp_path), tmp_path).rows
     assert sorted(key for (key,) in stored) == list(range(3 * count))
     expected = [("é\x00", LARGE, 0.1, True, WORDS), (None, None, float("nan"), None, []), ("", -1, None, False, None)]
     for (key,), row in stored.items():
@@ -496,5 +496,5 @@ def test_columns_may_have_any_names(engine: Engine, names: tuple[str, ...], tmp_
     view = _view(f=Int64, F=Int64)
     odd = {name: pa.array([{"b": 1}, None]) for name in names}
     pq.write_table(pa.table(odd | {"id": [1, 2], "at": AT, "F": [5, 6], "f": [LARGE, None]}), tmp_path / "rows.parquet")
-    stored = _staged(engine, view, parquet_rows(view.source, view, tmp_path), tmp_path).rows
+    stored = _staged(engine, view, open_view(view.source, view, tmp_path), tmp_path).rows
     assert [stored[(key,)].values for key in (1, 2)] == [(LARGE, 5), (None, 6)]

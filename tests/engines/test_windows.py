@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from feature_store._intervals import BEGINNING
-from feature_store.arrow.sources import parquet_rows
+from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import (
     Aggregation,
     Entity,
@@ -202,7 +202,7 @@ def test_windows_beside_rows_of_composite_keys(engine: JoinEngine, tmp_path: Pat
 
 
 def staged(engine: Any, view: FeatureView, folder: Path, interval: tuple[int, int]) -> Staged:
-    return Staged(engine, view, parquet_rows(view.source, view, folder), folder, interval)
+    return Staged(engine, view, open_view(view.source, view, folder), folder, interval)
 
 
 def assert_staged(view: FeatureView, found: Any, events: list[Event], end_us: int, users: set[int]) -> None:

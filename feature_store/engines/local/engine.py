@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 
 from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.inspection import Inspection, inspect
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import (
     CREATED_TS,
     EVENT_TS,
     to_row_batch,
 )
-from feature_store.arrow.sources import reading
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.engine import Written
 from feature_store.engines.local.join import join, read_labels
@@ -54,7 +55,7 @@ class LocalEngine:
         private_folder(asked.target.parent)
         unfinished = private_file(asked.target.with_suffix(".unfinished"))
         with tempfile.TemporaryDirectory(dir=asked.target.parent, prefix="spill-") as spill:
-            if asked.view.sql is not None and not asked.rows.pushed:
+            if asked.view.sql is not None and isinstance(asked.rows, OfflineSource):
                 # What the windows at the end hold, and those at the start could, happened before the interval.
                 start_us = asked.start_us if not asked.view.aggregations else MIN_TIMESTAMP_US
                 rows = selected(asked.view, asked.rows, Path(spill), start_us, asked.end_us, self._memory_limit)

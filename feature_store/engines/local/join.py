@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_store.arrow.chunks import dictionary_columns
 from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
 from feature_store.arrow.plain import plain_table
-from feature_store.arrow.row_groups import RowGroups
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import (
     CREATED_TS,
     EVENT_TS,
@@ -33,7 +34,9 @@ from feature_store.arrow.rows import (
     source_columns,
     within,
 )
-from feature_store.arrow.sources import INT96_UNIT, dictionary_columns, path_rows, reading
+from feature_store.arrow.sources.parquet.batches import INT96_UNIT
+from feature_store.arrow.sources.parquet.rows import path_rows
+from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import fit, storage_type
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.as_of import NONE, as_of, sort_rows
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.dtypes import DType
     from feature_store.engines.join import Join, ViewJoin
     from feature_store.engines.report import Report
@@ -167,14 +171,15 @@ class _Source:
 
     def __init__(self, asked: ViewJoin, labels: _Labels, whole: Join, memory_limit: str) -> None:
         self.asked, self.labels, self._report = asked, labels, whole.report
-        view, rows = asked.view, asked.rows
+        view = asked.view
+        rows: OfflineSource = asked.rows
         self._start_us, self._end_us = visible_us(view, int(labels.times.min()), int(labels.times.max()))
         if isinstance(view, FeatureView) and view.sql is not None:
             rows = selected(view, rows, whole.work, self._start_us, self._end_us, memory_limit)
         columns = source_columns(view, rows.schema, rows.where)
         self.where = rows.where
-        self.groups = RowGroups(rows, columns.event_timestamp, self._start_us, self._end_us)
-        self._columns = self.groups.to_check(view, columns)
+        self.sequence = rows.sequence(TimeRange(columns.event_timestamp, self._start_us, self._end_us))
+        self._columns = self.sequence.to_check(view, columns)
         self._check = check_events if view.aggregations else check
 
     def parts(self, names: Sequence[str]) -> Iterator[_Part]:
@@ -214,8 +219,8 @@ class _Source:
         """The rows that fit, many at once; the others are set aside the first time."""
         waiting: list[pa.RecordBatch] = []
         first = rows = 0
-        self._report.started(self.asked.view.name, self.groups.total)
-        for batch in self.groups.batches(self._columns.names):
+        self._report.started(self.asked.view.name, self.sequence.total)
+        for batch in self.sequence.batches(self._columns.names):
             good, bad = self._check(batch, self._columns, self.asked.view.join_keys, first)
             if len(bad) and not is_again:
                 self.asked.quarantine.add(within(bad, self._columns, self._start_us, self._end_us))
@@ -285,7 +290,7 @@ def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
     distinct, row_of_label = np.unique(places[there], return_inverse=True)
     chunks: list[list[pa.Array]] = [[] for _ in types]
     report.started(f"{asked.view.name}: gather", len(distinct))
-    for batch in source.groups.gather(asked.fields, distinct):
+    for batch in source.sequence.gather(asked.fields, distinct):
         for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
             fitted, bad = fit(batch.column(name), dtype)
             if bad.any():

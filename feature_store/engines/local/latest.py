@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from feature_store._private_files import private_file
 from feature_store.arrow.chunks import ChunkWriter
-from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, source_columns, within
-from feature_store.arrow.sources import reading
+from feature_store.arrow.pushed import taken_columns
+from feature_store.arrow.reading import reading
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, within
+from feature_store.arrow.time_range import TimeRange
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.errors import DataError
 
@@ -61,8 +63,7 @@ def stage_latest(asked: Stage, target: Path, spill: Path, memory_limit: str) -> 
     Returns:
         how many rows of the source were in the interval.
     """
-    rows = asked.rows
-    columns = source_columns(asked.view, rows.schema, rows.where, pushed=rows.pushed, text=rows.text)
+    columns = taken_columns(asked.view, asked.rows)
     fitting = _FittingRows(asked, columns)
     latest = _Latest(asked.view, fitting, spill, memory_limit)
     if _is_narrow(asked.view):
@@ -111,7 +112,8 @@ class _FittingRows:
         asked, columns = self._asked, self._columns
         first = 0
         asked.report.started(asked.view.name, asked.rows.total)
-        for batch in asked.rows.batches(columns.names, columns.event_timestamp, asked.start_us, asked.end_us):
+        times = TimeRange(columns.event_timestamp, asked.start_us, asked.end_us)
+        for batch in asked.rows.batches(columns.names, times):
             inside = within(batch, columns, asked.start_us, asked.end_us)
             good, bad = check(inside, columns, asked.view.join_keys, first)
             asked.quarantine.add(bad)

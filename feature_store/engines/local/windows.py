@@ -18,6 +18,7 @@ from feature_store.arrow.rows import (
     source_columns,
     within,
 )
+from feature_store.arrow.time_range import TimeRange
 from feature_store.engines.local.latest import CHUNK_ROWS
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.engines.windows import reached_us, windows_of_entities, windows_schema
@@ -78,7 +79,8 @@ class _EventReader:
         asked, columns = self._asked, self.columns
         first = 0
         asked.report.started(asked.view.name, asked.rows.total)
-        for batch in asked.rows.batches(columns.names, columns.event_timestamp, self._first_us, asked.end_us):
+        times = TimeRange(columns.event_timestamp, self._first_us, asked.end_us)
+        for batch in asked.rows.batches(columns.names, times):
             self.in_interval += len(within(batch, columns, asked.start_us, asked.end_us))
             reached = within(batch, columns, self._first_us, asked.end_us)
             good, bad = check_events(reached, columns, asked.view.join_keys, first)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from feature_store._private_files import private_folder
 from feature_store.arrow.inspection import Inspection
 from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.arrow.time_range import TimeRange
 from feature_store.engines.engine import Written
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join import join, labels_of
@@ -18,6 +20,7 @@ from feature_store.engines.spark.session import Session
 from feature_store.engines.spark.sql import selected
 from feature_store.engines.spark.tasks import BadRows, Inspect, Keep, Read, ReadCounts, Write, staged_files
 from feature_store.engines.windows import reached_us
+from feature_store.errors import EngineError
 from feature_store.online.writer import WriteCounts
 
 if TYPE_CHECKING:
@@ -53,32 +56,33 @@ class SparkEngine:
 
     def stage(self, asked: Stage) -> int:
         """See Engine."""
-        view, selection = asked.view, asked.target.with_suffix(".selected")
+        view, rows, selection = asked.view, asked.rows, asked.target.with_suffix(".selected")
+        if not isinstance(rows, OfflineSource):
+            problem = "pushed rows are in this process, which is where the local engine takes them"
+            raise EngineError(f"engine spark: {rows.where}", problem=problem)
         unfinished = asked.target.with_suffix(".unfinished")
         for left in (asked.target, unfinished, selection, asked.quarantine.parts):
             shutil.rmtree(left, ignore_errors=True)
         private_folder(unfinished)
         start_us = reached_us(view, asked.start_us, asked.end_us) if view.aggregations else asked.start_us
         if view.sql is not None:
-            asked = asked._replace(rows=selected(self._session, view, asked.rows, selection, start_us, asked.end_us))
-        columns = source_columns(view, asked.rows.schema, asked.rows.where)
-        pieces = asked.rows.pieces(
-            columns.names, columns.event_timestamp, start_us, asked.end_us, most_bytes=_TASK_BYTES
-        )
+            rows = selected(self._session, view, rows, selection, start_us, asked.end_us)
+        columns = source_columns(view, rows.schema, rows.where)
+        times = TimeRange(columns.event_timestamp, start_us, asked.end_us)
+        pieces = rows.pieces(columns.names, times, most_bytes=_TASK_BYTES)
         counts = ReadCounts()
-        asked.report.started(view.name, asked.rows.total)
+        asked.report.started(view.name, rows.total)
         if pieces:
             read = Read(
                 view=view,
                 columns=columns,
                 pieces=tuple(pieces),
-                where=asked.rows.where,
                 interval=(asked.start_us, asked.end_us),
                 reach=(start_us, asked.end_us),
                 parts=min(len(pieces), _MOST_PARTS),
-                bad=BadRows.of(asked.quarantine.parts, asked.rows, columns),
+                bad=BadRows.of(asked.quarantine.parts, rows, columns),
             )
-            with asked.rows.unchanged():
+            with rows.unchanged():
                 counts = self._staged(read, Keep(view, columns, asked.end_us, unfinished), asked.report)
         asked.report.finished()
         asked.quarantine.count_parts(counts.quarantined)

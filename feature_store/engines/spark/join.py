@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.batch_sizes import schema_row_bytes
 from feature_store.arrow.plain import as_kept, kept_schema, plain_batch
-from feature_store.arrow.row_groups import RowGroups
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
-from feature_store.arrow.sources import path_rows, reading
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.arrow.sources.parquet.rows import path_rows
+from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.join import Labels
 from feature_store.engines.spark import packed
@@ -51,13 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.join import Join, Query, ViewJoin
     from feature_store.engines.spark.join_tasks import Keys
     from feature_store.engines.spark.session import Session
 
-_EVER = (MIN_TIMESTAMP_US, MAX_TIMESTAMP_US + 1)
 _TASK_BYTES = 32 << 20  # of rows in memory
 _MOST_PARTS = 4096
 _FEWEST_LABELS, _MOST_LABELS = 16 * 1024, 128 * 1024  # of a block; the second also of a key in one part
@@ -84,7 +83,7 @@ class WorkFolder:
 class SparkLabels(NamedTuple):
     """Label rows: a table, or files; and the folder that these are in when they were made of a query."""
 
-    rows: pa.Table | Rows
+    rows: pa.Table | OfflineSource
     folder: WorkFolder | None = None
 
 
@@ -140,7 +139,7 @@ def _label_files(asked: Join, tasks: int) -> LabelFiles:
     types = [view.view.field(name).dtype for view in asked.views for name in view.fields]
     width = schema_row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
     most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width, -(-(rows.total or _MOST_LABELS) // tasks)))
-    pieces = rows.pieces(schema.names, asked.timestamp, *_EVER, most_bytes=most * schema_row_bytes(schema))
+    pieces = rows.pieces(schema.names, None, most_bytes=most * schema_row_bytes(schema))
     blocks = tuple(
         Block(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
         for piece in pieces
@@ -169,15 +168,17 @@ def _scanned(session: Session, asked: Join, labels: LabelFiles, keys: tuple[Keys
 
 
 def _source(session: Session, asked: Join, number: int, wanted: ViewJoin, scanned: _Scanned) -> Source:
-    view, rows = wanted.view, wanted.rows
+    view = wanted.view
+    rows: OfflineSource = wanted.rows
     reach = visible_us(view, scanned.first_us, scanned.last_us)
     if isinstance(view, FeatureView) and view.sql is not None:
         rows = selected(session, view, rows, asked.work / f"{view.name}-{secrets.token_hex(8)}", *reach)
     columns = source_columns(view, rows.schema, rows.where)
-    columns = RowGroups(rows, columns.event_timestamp, *reach).to_check(view, columns, wanted.fields)
+    times = TimeRange(columns.event_timestamp, *reach)
+    columns = rows.sequence(times).to_check(view, columns, wanted.fields)
     bad = BadRows.of(wanted.quarantine.parts, rows, columns)
-    pieces = rows.pieces(columns.names, columns.event_timestamp, *reach, most_bytes=_TASK_BYTES)
-    return Source(number, view, rows.where, columns, wanted.fields, tuple(pieces), reach, bad)
+    pieces = rows.pieces(columns.names, times, most_bytes=_TASK_BYTES)
+    return Source(number, view, columns, wanted.fields, tuple(pieces), reach, bad)
 
 
 def _kinds(

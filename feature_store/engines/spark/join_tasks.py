@@ -22,8 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store.arrow.chunks import dictionary_columns
 from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
 from feature_store.arrow.plain import as_kept
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import (
     CREATED_TS,
     EVENT_TS,
@@ -34,9 +36,9 @@ from feature_store.arrow.rows import (
     one_array,
     within,
 )
-from feature_store.arrow.sources import dictionary_columns, piece_rows, reading
+from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import storage_type
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.spark.entities import hashes_of
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_store.arrow.rows import SourceColumns
-    from feature_store.arrow.sources import Piece
+    from feature_store.arrow.sources.source import Piece
     from feature_store.definitions.dtypes import DType
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.definitions.stream_view import StreamFeatureView
@@ -65,7 +67,6 @@ if TYPE_CHECKING:
 _BLOCK, _BAD, _LABELS, _VIEWS = -2, -1, 0, 1
 # Names of columns that no join key or field can have.
 _TIME, _NUMBER = "label time", "label number"
-_EVER = (MIN_TIMESTAMP_US, MAX_TIMESTAMP_US + 1)
 # A key that a smaller share of a block's labels has is not told of: the driver hears of 500 keys of a block at most,
 # and of 4096 parts one gets eight times its share for such a key.
 _MANY = 0.002
@@ -112,7 +113,7 @@ class LabelFiles(NamedTuple):
         schema = pa.schema([self.schema.field(name) for name in names])
         batches: list[pa.RecordBatch] = []
         place, until = 0, block.skipped + block.rows
-        for batch in piece_rows(block.piece, self.where).batches(names, self.timestamp, *_EVER):
+        for batch in block.piece.batches(names):
             first, last = max(block.skipped - place, 0), min(until - place, len(batch))
             if first < last:
                 batches.append(batch.slice(first, last - first))
@@ -187,7 +188,6 @@ class Source(NamedTuple):
     Attributes:
         number: the view's.
         view: whose.
-        where: what it is, for errors.
         columns: what is read and checked.
         fields: the wanted features.
         pieces: what is read of it.
@@ -197,7 +197,6 @@ class Source(NamedTuple):
 
     number: int
     view: FeatureView | StreamFeatureView
-    where: str
     columns: SourceColumns
     fields: tuple[str, ...]
     pieces: tuple[Piece, ...]
@@ -278,7 +277,7 @@ class Send:
         kind = next(kind for kind in self.kinds if source.number in kind.views)
         bad_rows = source.bad.file(number)
         place = piece.first
-        for batch in piece_rows(piece, source.where).batches(columns.names, columns.event_timestamp, *source.reach):
+        for batch in piece.batches(columns.names, TimeRange(columns.event_timestamp, *source.reach)):
             reached = within(batch, columns, *source.reach)
             good, bad = (check_events if source.view.aggregations else check)(reached, columns, keys, place)
             bad_rows.add(bad)

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.arrow.sources import path_rows, reading
+from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.export import EXPORT_BYTES, schema_files, write_piece
+from feature_store.arrow.sources.parquet.rows import ParquetRows, path_rows
 from feature_store.engines.spark.tasks import hidden, numbers_of
 from feature_store.engines.sql.parts import cut_by, row_by_row
 from feature_store.engines.sql.run import (
@@ -37,7 +39,7 @@ from feature_store.engines.sql.transformation import sql_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource, Piece
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.join import Query
     from feature_store.engines.spark.session import Session
@@ -48,6 +50,33 @@ _MOST_TASKS = 4096
 # DuckDB's in a task, of which an executor runs one a core.
 _SETTINGS = {"threads": 1}
 _RESULT = "done long"
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes a source to Parquet files, which it does not consist of.
+
+    Attributes:
+        pieces: a task writes the one of its number.
+        columns: all columns of the source.
+        folder: takes a file of each task whose piece has rows.
+    """
+
+    pieces: tuple[Piece, ...]
+    columns: tuple[str, ...]
+    folder: Path
+
+    PREFIX = "piece-"
+
+    def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Run the task of each number."""
+        for number in numbers_of(batches):
+            target = self.folder / f"{self.PREFIX}{number:06d}.parquet"
+            unfinished = hidden(target)
+            if write_piece(self.pieces[number], self.columns, unfinished):
+                with reading(str(target)):
+                    unfinished.rename(target)
+            yield _done()
 
 
 @dataclass(frozen=True)
@@ -126,7 +155,9 @@ class Ask:
             yield _done()
 
 
-def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us: int) -> Rows:
+def selected(
+    session: Session, view: FeatureView, rows: OfflineSource, folder: Path, start_us: int, end_us: int
+) -> ParquetRows:
     """What a view's SQL makes of its source.
 
     Args:
@@ -139,9 +170,26 @@ def selected(session: Session, view: FeatureView, rows: Rows, folder: Path, star
     Raises:
         DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
     """
-    with rows.unchanged():
-        _select(session, selection(view, rows, start_us, end_us), rows.dataset.files, folder)
+    exported = folder.with_name(f"{folder.name}.source")
+    shutil.rmtree(exported, ignore_errors=True)  # of a job that was killed
+    try:
+        with rows.unchanged():
+            files = _exported(session, rows, exported)
+            _select(session, selection(view, files, start_us, end_us), files, folder)
+    finally:
+        shutil.rmtree(exported, ignore_errors=True)
     return path_rows(f"{view.name}.sql", folder)
+
+
+def _exported(session: Session, rows: OfflineSource, folder: Path) -> Sequence[str]:
+    """Parquet files that hold the rows of a source: its own, or else files that tasks write, one for each piece."""
+    files = list(schema_files(rows, folder))
+    if rows.parquet_files is None:
+        pieces = tuple(rows.pieces(rows.schema.names, None, most_bytes=EXPORT_BYTES))
+        if pieces:
+            _run(session, Export(pieces, tuple(rows.schema.names), folder), len(pieces))
+        files += sorted(str(file) for file in folder.glob(f"{Export.PREFIX}*.parquet"))
+    return files
 
 
 def _select(session: Session, asked: Selection, files: Sequence[str], folder: Path) -> None:
@@ -172,7 +220,7 @@ def _run_on_parts(
         shutil.rmtree(cut, ignore_errors=True)
 
 
-def queried(session: Session, query: Query, folder: Path) -> Rows:
+def queried(session: Session, query: Query, folder: Path) -> ParquetRows:
     """The result of a query over Parquet files, in its order.
 
     Args:
@@ -187,7 +235,7 @@ def queried(session: Session, query: Query, folder: Path) -> Rows:
     return path_rows("labels of a query", folder)
 
 
-def _run(session: Session, task: Cut | Select | Ask, count: int) -> None:
+def _run(session: Session, task: Export | Cut | Select | Ask, count: int) -> None:
     task.folder.mkdir(parents=True, exist_ok=True)
     session.collect(session.tasks(count, task.run, _RESULT))
 

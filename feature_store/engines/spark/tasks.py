@@ -25,9 +25,11 @@ import pyarrow as pa
 
 from feature_store._private_files import private_file
 from feature_store.arrow.inspection import FieldCounts, Inspection, inspect
+from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.quarantine import QuarantineFile, joint_schema
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
-from feature_store.arrow.sources import piece_rows, reading
+from feature_store.arrow.time_range import TimeRange
 from feature_store.engines.spark.entities import entities_of, latest_rows, parts_of
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.windows import windows_of_entities, windows_schema
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.arrow.rows import SourceColumns
-    from feature_store.arrow.sources import Piece, Rows
+    from feature_store.arrow.sources.source import OfflineSource, Piece
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.engine import Destination
 
@@ -62,10 +64,12 @@ class BadRows(NamedTuple):
     schema: pa.Schema
 
     @classmethod
-    def of(cls, folder: Path, rows: Rows, columns: SourceColumns) -> BadRows:
-        """Those of a source, whose files may differ in their types; what many tasks put aside can be read as one."""
-        files = (pa.RecordBatch.from_pylist([], schema=schema) for schema in rows.schemas(columns.names))
-        return cls(folder, joint_schema(check(file, columns, [], 0).bad for file in files))
+    def of(cls, folder: Path, rows: OfflineSource, columns: SourceColumns) -> BadRows:
+        """Those of a source, whose parts may differ in their types; what many tasks put aside can be read as one."""
+        names = list(dict.fromkeys(columns.names))
+        schemas = (pa.schema([schema.field(name) for name in names]) for _, schema in rows.schemas())
+        parts = (pa.RecordBatch.from_pylist([], schema=plain_schema(schema)) for schema in schemas)
+        return cls(folder, joint_schema(check(part, columns, [], 0).bad for part in parts))
 
     def file(self, number: int) -> QuarantineFile:
         """The file of a task."""
@@ -81,7 +85,6 @@ class Read:
         view: whose rows.
         columns: what to take.
         pieces: a task reads the one of its number.
-        where: what the source is, for errors.
         interval: event times that count, in microseconds.
         reach: event times that are read: of events, also those before the interval that windows can hold.
         parts: how many parts there are.
@@ -91,7 +94,6 @@ class Read:
     view: FeatureView
     columns: SourceColumns
     pieces: tuple[Piece, ...]
-    where: str
     interval: tuple[int, int]
     reach: tuple[int, int]
     parts: int
@@ -107,7 +109,7 @@ class Read:
         bad_rows = self.bad.file(number)
         read = inside = 0
         place = piece.first
-        for batch in piece_rows(piece, self.where).batches(columns.names, columns.event_timestamp, *self.reach):
+        for batch in piece.batches(columns.names, TimeRange(columns.event_timestamp, *self.reach)):
             reached = within(batch, columns, *self.reach)
             good, bad = (check_events if self.view.aggregations else check)(reached, columns, keys, place)
             bad_rows.add(within(bad, columns, *self.interval))

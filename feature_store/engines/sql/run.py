@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from feature_store.arrow.chunks import ChunkWriter
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
-from feature_store.arrow.sources import file_rows, reading
+from feature_store.arrow.sources.export import exported_files
+from feature_store.arrow.sources.parquet.rows import ParquetRows
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.engines.sql.duck import connected, first_line, memory_hint
 from feature_store.engines.sql.transformation import SOURCE, sql_of
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from feature_store.arrow.sources import Rows
+    from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.feature_view import FeatureView
     from feature_store.engines.join import Query
 
@@ -52,20 +54,27 @@ class Selection(NamedTuple):
     end_us: int
 
 
-def selection(view: FeatureView, rows: Rows, start_us: int, end_us: int) -> Selection:
-    """What is to be selected of a view's source.
+def selection(view: FeatureView, files: Sequence[str], start_us: int, end_us: int) -> Selection:
+    """The selection of a view's SQL.
+
+    Args:
+        view: one with SQL.
+        files: Parquet files with the schemas of its source.
+        start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
 
     Raises:
         DataError: the SQL is not allowed (see `transformation`), or a file cannot be read.
     """
     sql = sql_of(view)
     with connected(_failure(sql.where)) as connection:
-        described = _parquet(connection, rows.dataset.files)
+        described = _parquet(connection, files)
         columns = tuple((name, str(kind)) for name, kind in zip(described.columns, described.types, strict=True))
     return Selection(view, sql.text, sql.where, columns, start_us, end_us)
 
 
-def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us: int, memory_limit: str) -> Rows:
+def selected(
+    view: FeatureView, rows: OfflineSource, folder: Path, start_us: int, end_us: int, memory_limit: str
+) -> ParquetRows:
     """What a view's SQL makes of its source.
 
     Args:
@@ -80,9 +89,10 @@ def selected(view: FeatureView, rows: Rows, folder: Path, start_us: int, end_us:
     """
     target = folder / f"{view.name}.selected.parquet"
     with rows.unchanged():
-        asked = selection(view, rows, start_us, end_us)
-        write_selected(asked, rows.dataset.files, target, folder, {"memory_limit": memory_limit})
-    return file_rows(asked.where, [target])
+        files = exported_files(rows, folder / f"{view.name}.source")
+        asked = selection(view, files, start_us, end_us)
+        write_selected(asked, files, target, folder, {"memory_limit": memory_limit})
+    return ParquetRows(asked.where, [target])
 
 
 def write_selected(

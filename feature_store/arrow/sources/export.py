@@ -1,0 +1,79 @@
+"""A source as Parquet files, on which DuckDB runs the SQL of views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from feature_store._private_files import private_file, private_folder
+from feature_store.arrow.chunks import ChunkWriter
+from feature_store.arrow.plain import plain_schema
+from feature_store.arrow.reading import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from feature_store.arrow.sources.source import OfflineSource, Piece
+
+EXPORT_BYTES = 64 << 20  # of a file's rows in memory
+_GROUP_ROWS = 128 * 1024
+
+
+def exported_files(rows: OfflineSource, folder: Path) -> Sequence[str]:
+    """Parquet files that hold the rows of a source: its own, or else files that are written.
+
+    Args:
+        rows: the source.
+        folder: where files are written.
+
+    Raises:
+        DataError: the source cannot be read, or the files not be written.
+    """
+    if rows.parquet_files is not None:
+        return rows.parquet_files
+    files = [*schema_files(rows, folder)]
+    for number, piece in enumerate(rows.pieces(rows.schema.names, None, most_bytes=EXPORT_BYTES)):
+        path = folder / f"piece-{number:06d}.parquet"
+        if write_piece(piece, rows.schema.names, path):
+            files.append(str(path))
+    return files
+
+
+def schema_files(rows: OfflineSource, folder: Path) -> Sequence[str]:
+    """Parquet files with the schemas of a source: its own, or else files without rows that are written.
+
+    Raises:
+        DataError: the files cannot be written.
+    """
+    if rows.parquet_files is not None:
+        return rows.parquet_files
+    files = []
+    for number, schema in enumerate({plain_schema(schema): None for _, schema in rows.schemas()}):
+        path = folder / f"schema-{number:06d}.parquet"
+        with reading(f"file {path}"):
+            private_folder(folder)
+            pq.write_table(schema.empty_table(), private_file(path))
+        files.append(str(path))
+    return files
+
+
+def write_piece(piece: Piece, columns: Sequence[str], path: Path) -> bool:
+    """Write the rows of a piece to a Parquet file.
+
+    Returns:
+        Whether the piece has rows; without rows there is no file.
+
+    Raises:
+        DataError: the piece cannot be read, or the file not be written.
+    """
+    batches = piece.batches(columns)
+    first = next(batches, None)
+    if first is None:
+        return False
+    with reading(f"file {path}"), ChunkWriter(path, first.schema, _GROUP_ROWS) as chunks:
+        chunks.add(first)
+        for batch in batches:
+            chunks.add(batch)
+    return True

@@ -1,0 +1,74 @@
+"""Opens sources: finds the OfflineSource of a definition, and compares its columns with what a view takes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.errors import DefinitionError, missing_dependency
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from feature_store.definitions.batch_source import BatchSource
+    from feature_store.definitions.stream_view import StreamFeatureView
+
+
+def open_source(source: BatchSource, folder: Path) -> OfflineSource:
+    """The rows of a source, at its newest version.
+
+    Args:
+        source: the definition.
+        folder: what relative paths are relative to.
+
+    Raises:
+        DataError: the source is missing, or cannot be reached or read.
+        DefinitionError: the class that its definition names as reader is none.
+        MissingDependencyError: a package that reads this kind of source is not installed.
+    """
+    return reader_of(source).open(source, folder)
+
+
+def open_view(source: BatchSource, view: FeatureView | StreamFeatureView, folder: Path) -> OfflineSource:
+    """The rows of a view's source or history, which has the columns that the view takes.
+
+    The columns that the SQL of a view takes are not known here, and not checked.
+
+    Raises:
+        DataError: as `open_source`; or a column is missing, or of a type that cannot fit.
+    """
+    rows = open_source(source, folder)
+    if not isinstance(view, FeatureView) or view.sql is None:
+        for where, schema in rows.schemas():
+            source_columns(view, schema, where)
+    return rows
+
+
+def source_exists(source: BatchSource, folder: Path) -> bool:
+    """Whether a source has anything to open yet.
+
+    Raises:
+        DataError: nothing can ever be opened.
+    """
+    return reader_of(source).exists(source, folder)
+
+
+def reader_of(source: BatchSource) -> type[OfflineSource]:
+    """The class that reads a source.
+
+    Raises:
+        DefinitionError: its definition names none.
+        MissingDependencyError: a module that it imports is not installed.
+    """
+    module, _, name = source.reader.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise missing_dependency(error, f"source of kind {source.kind}") from error
+    if not (isinstance(found, type) and issubclass(found, OfflineSource)):
+        where = f"{type(source).__name__}.reader"
+        raise DefinitionError(where, expected="module:class of an OfflineSource", got=repr(source.reader))
+    return found

@@ -1,0 +1,1 @@
+"""Parquet files as a source: the implementation of `arrow/sources` for ParquetSource."""

@@ -1,0 +1,67 @@
+"""Parquet files → plain batches of about 16 MB, whatever is in the rows."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from feature_store.arrow.batch_sizes import batch_rows, columns_of_repeats, group_row_bytes, split
+from feature_store.arrow.plain import plain_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_BUFFER_BYTES = 1 << 20  # of each column of a file, read at once
+# Spark's old timestamps count nanoseconds since 4713 BC: as nanoseconds since 1970 they would wrap.
+INT96_UNIT = "us"
+# Where a file does not say how large rows are, the first of a row group are measured, unless there are few.
+_PILOT_ROWS, _FEW_ROWS = 1024, 8192
+
+
+def dataset_of(files: Sequence[str]) -> Any:
+    """Files as a dataset, whose footers are read once."""
+    # By default pyarrow fetches whole row groups ahead: 2.3 GB for 20M rows of 10 floats in groups of a million.
+    streamed = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=_BUFFER_BYTES)
+    read = ds.ParquetReadOptions(coerce_int96_timestamp_unit=INT96_UNIT)
+    parquet = ds.ParquetFileFormat(default_fragment_scan_options=streamed, read_options=read)
+    return ds.dataset(list(files), format=parquet)
+
+
+def file_batches(file: ds.ParquetFileFragment, names: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Columns of a file's row groups, plain, in batches of about 16 MB.
+
+    A dataset's scanner reads whole row groups ahead of a slow consumer, whatever its options: 460 MB of 30M rows of
+    10 floats in groups of a million, against 60 MB in the same 2.7 s.
+    """
+    found = file.physical_schema
+    schema = pa.schema([found.field(name) for name in names])
+    options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES, "coerce_int96_timestamp_unit": INT96_UNIT}
+    with pq.ParquetFile(file.path, **options) as opened:
+        for chosen, size in _sized(opened, groups, schema):
+            for batch in opened.iter_batches(size, row_groups=chosen, columns=list(names)):
+                yield from split(plain_batch(batch.select(list(names))))
+
+
+def file_row_bytes(file: Any, schema: pa.Schema) -> int:
+    """About how many bytes of memory a row of a file takes, of the columns of a schema."""
+    return group_row_bytes(file.metadata, range(file.metadata.num_row_groups), schema)
+
+
+def _sized(file: pq.ParquetFile, groups: Sequence[int], schema: pa.Schema) -> Iterator[tuple[list[int], int]]:
+    """Neighbouring row groups to read together, and how many rows a batch of them may have."""
+    for size, together in itertools.groupby(groups, lambda number: _group_batch_rows(file, number, schema)):
+        yield list(together), size
+
+
+def _group_batch_rows(file: pq.ParquetFile, number: int, schema: pa.Schema) -> int:
+    """Rows of a batch of a row group: a power of two, so that alike row groups have the same."""
+    row_bytes = group_row_bytes(file.metadata, [number], schema)
+    repeated = columns_of_repeats(file.metadata, number, schema)
+    if repeated and file.metadata.row_group(number).num_rows > _FEW_ROWS:
+        pilot = plain_batch(next(file.iter_batches(_PILOT_ROWS, row_groups=[number], columns=repeated)))
+        row_bytes = max(row_bytes, pilot.nbytes // len(pilot))
+    return 1 << batch_rows(row_bytes).bit_length() - 1

@@ -1,0 +1,204 @@
+"""The rows of Parquet files: those of a ParquetSource, and those that engines write and read again.
+
+Reading takes place in `unchanged`: when a file is replaced, truncated or removed meanwhile, the read is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import pyarrow as pa
+
+from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
+from feature_store.arrow.plain import plain_schema
+from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.parquet.batches import dataset_of, file_batches, file_row_bytes
+from feature_store.arrow.sources.parquet.files import files_found, parquet_files, source_files
+from feature_store.arrow.sources.parquet.hashes import ReadGroups
+from feature_store.arrow.sources.parquet.row_groups import RowGroups
+from feature_store.arrow.sources.source import OfflineSource, Unread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from feature_store.arrow.time_range import TimeRange
+    from feature_store.definitions.source import ParquetSource
+
+
+class ParquetPiece(NamedTuple):
+    """Neighbouring row groups of a file; see Piece.
+
+    Attributes:
+        where: what the source is, for errors.
+        version: the file as it was when it was cut.
+        row_groups: their numbers.
+        rows, first, row_bytes: as for Piece.
+    """
+
+    where: str
+    version: FileVersion
+    row_groups: tuple[int, ...]
+    rows: int
+    first: int
+    row_bytes: int = 1
+
+    def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
+        """See Piece."""
+        with unchanged(self.where, [self.version]), reading(self.where):
+            (file,) = dataset_of([self.version.path]).get_fragments()
+            part = file.subset(row_group_ids=list(self.row_groups))
+            yield from _batches(part, list(dict.fromkeys(columns)), times)
+
+
+class ParquetRows(OfflineSource):
+    """See OfflineSource.
+
+    Args:
+        where: what the files are, for errors.
+        paths: the files, in order.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+
+    total: int
+
+    def __init__(self, where: str, paths: Sequence[Path]) -> None:
+        self.where = where
+        with reading(where):
+            self.files = file_versions(paths)
+            with unchanged(where, self.files):
+                self._dataset = dataset_of([version.path for version in self.files])
+                self.schema = self._dataset.schema
+                self.total = sum(file.metadata.num_rows for file in self.fragments())
+        self.parquet_files = tuple(version.path for version in self.files)
+        # Jobs that were killed, and fences of histories, are known by this hash: it is part of stored bytes.
+        self.version = hashlib.sha256(repr([tuple(version) for version in self.files]).encode()).hexdigest()[:16]
+
+    @classmethod
+    def open(cls, source: ParquetSource, folder: Path) -> Self:
+        """See OfflineSource."""
+        return cls(f"source {source.path}", source_files(source.path, folder))
+
+    @classmethod
+    def exists(cls, source: ParquetSource, folder: Path) -> bool:
+        """See OfflineSource."""
+        return bool(files_found(source.path, folder)[1])
+
+    def fragments(self) -> list[Any]:
+        """The files, as the dataset has them."""
+        return list(self._dataset.get_fragments())
+
+    def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
+        """See OfflineSource.
+
+        Files are read one after the other, each with its own types: to cast all of them to one type could round, and
+        rows are checked against the declared types anyway.
+        """
+        names = list(dict.fromkeys(columns))
+        with self.unchanged(), reading(self.where):
+            for file in self.fragments():
+                yield from _batches(file, names, times)
+
+    def unchanged(self) -> AbstractContextManager[None]:
+        """See OfflineSource."""
+        return unchanged(self.where, self.files)
+
+    def pieces(self, columns: Sequence[str], times: TimeRange | None, *, most_bytes: int) -> list[ParquetPiece]:
+        """See OfflineSource. A piece is some row groups of a file, at least one."""
+        found: list[ParquetPiece] = []
+        place = 0
+        with reading(self.where):
+            for file, version in zip(self.fragments(), self.files, strict=True):
+                schema = plain_schema(_selected(file.physical_schema, columns))
+                row_bytes = file_row_bytes(file, schema)
+                whole = ParquetPiece(self.where, version, (), 0, place, row_bytes)
+                found += _cut(whole, file, most_bytes // row_bytes, _filter(file, times))
+                place += file.metadata.num_rows
+        return found
+
+    def schemas(self) -> list[tuple[str, pa.Schema]]:
+        """See OfflineSource."""
+        with reading(self.where):
+            return [(f"source {Path(file.path).name}", file.physical_schema) for file in self.fragments()]
+
+    def count(self, times: TimeRange) -> int | None:
+        """See OfflineSource."""
+        found = 0
+        with reading(self.where):
+            for file in self.fragments():
+                inside = _filter(file, times)
+                if inside is None:
+                    return None
+                found += file.count_rows(filter=inside)
+        return found
+
+    def sequence(self, times: TimeRange) -> RowGroups:
+        """See OfflineSource. Row groups without any of the places are not read."""
+        return RowGroups(self.where, self.files, self.fragments(), times)
+
+    def unread(self, known: bytes) -> Unread:
+        """See OfflineSource. A row group that was read in another file counts as read."""
+        before = ReadGroups.parse(known)
+        document, pieces = [], []
+        with self.unchanged(), reading(self.where):
+            for version in self.files:
+                entry, new = before.compare(version)
+                document.append(entry)
+                if new:
+                    pieces.append(ParquetPiece(self.where, version, tuple(new), 0, 0))
+        return Unread(b"".join(document), tuple(pieces))
+
+
+def path_rows(where: str, path: Path) -> ParquetRows:
+    """The rows of a Parquet file, or of those in a folder in the order of their names.
+
+    Raises:
+        DataError: there is none, or one cannot be read.
+    """
+    with reading(where):
+        inside = parquet_files(path)
+    return ParquetRows(where, inside or [path])
+
+
+def _batches(file: Any, names: list[str], times: TimeRange | None) -> Iterator[pa.RecordBatch]:
+    """Rows of a file, or of the row groups that it is cut to, that may be in a range of times."""
+    inside = _filter(file, times)
+    if times is None or inside is None:
+        yield from file_batches(file, names, [group.id for group in file.row_groups])
+        return
+    chosen = file.subset(filter=inside, schema=file.physical_schema)
+    # The filter needs the times, wanted or not: which rows are left out does not depend on the columns.
+    read = names if times.column in names else [*names, times.column]
+    for batch in file_batches(file, read, [group.id for group in chosen.row_groups]):
+        yield batch.filter(inside).select(names)
+
+
+def _filter(file: Any, times: TimeRange | None) -> Any:
+    return None if times is None else times.filter(file.physical_schema.field(times.column))
+
+
+def _selected(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in dict.fromkeys(columns)])
+
+
+def _cut(whole: ParquetPiece, file: Any, most_rows: int, inside: Any) -> Iterator[ParquetPiece]:
+    """Pieces of a file, whose first row has the place of `whole`."""
+    groups = file.row_groups
+    chosen = file if inside is None else file.subset(filter=inside, schema=file.physical_schema)
+    wanted = {group.id for group in chosen.row_groups}
+    taken: list[int] = []
+    rows, place = 0, whole.first
+    for group in groups:
+        if taken and (group.id not in wanted or rows + group.num_rows > most_rows):
+            yield whole._replace(row_groups=tuple(taken), rows=rows, first=place - rows)
+            taken, rows = [], 0
+        if group.id in wanted:
+            taken.append(group.id)
+            rows += group.num_rows
+        place += group.num_rows
+    if taken:
+        yield whole._replace(row_groups=tuple(taken), rows=rows, first=place - rows)

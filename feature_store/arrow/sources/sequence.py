@@ -1,0 +1,79 @@
+"""The rows of a source as one sequence, so that a reader can come back for the rows at some places."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.arrow.types import ARROW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from feature_store.arrow.rows import SourceColumns
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
+
+
+class RowSequence(ABC):
+    """The rows of a source that may have times in a range, in order.
+
+    Attributes:
+        total: how many there are; None: not known before they are read.
+    """
+
+    total: int | None
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows, in order."""
+
+    @abstractmethod
+    def gather(self, columns: Sequence[str], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """The rows at ascending places; a place is a row's number in `batches`."""
+
+    @abstractmethod
+    def fits(self, column: str, dtype: DType) -> bool:
+        """Whether every value of a column is known to fit a type, so that it need not be read to be checked."""
+
+    def to_check(
+        self, view: FeatureView | StreamFeatureView, columns: SourceColumns, wanted: Sequence[str] = ()
+    ) -> SourceColumns:
+        """The columns that decide which rows fit a view: its join keys, and columns that may hold values that do not.
+
+        Args:
+            view: whose rows; for a view with aggregations these are all columns.
+            columns: from `rows.source_columns`.
+            wanted: further columns to read.
+        """
+        types = {
+            name: dtype
+            for name, dtype in columns.types.items()
+            if view.aggregations or name in view.join_keys or name in wanted or not self.fits(name, dtype)
+        }
+        return columns._replace(types=types)
+
+
+def taken(batches: Iterator[pa.RecordBatch], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """The rows of batches at ascending places, which count the batches' rows."""
+    first, done = 0, 0
+    for batch in batches if len(places) else ():
+        until = done + int(np.searchsorted(places[done:], first + len(batch)))
+        if until > done:
+            yield batch.take(pa.array(places[done:until] - first))
+        first, done = first + len(batch), until
+        if done == len(places):
+            return
+
+
+def type_fits(found: pa.DataType, dtype: DType) -> bool:
+    """Whether every value of a type fits a declared one."""
+    if pa.types.is_null(found):
+        return True
+    return dtype.element is None and ARROW[dtype].always_fits(found)  # lists have lengths
