@@ -241,7 +241,7 @@ class SourceOnEngineSuite:
         """The engine that reads the source; a subclass may override it."""
         return LocalEngine()
 
-    @pytest.mark.parametrize("sql", [None, "SELECT user_id, at, made, score * 2 AS score, title FROM source"])
+    @pytest.mark.parametrize("sql", [None, 'SELECT user_id, "at", made, score * 2 AS score, title FROM source'])
     def test_the_latest_rows_are_those_of_the_oracle(
         self, stored: StoredRows, engine: Any, sql: str | None, tmp_path: Path
     ) -> None:
@@ -427,7 +427,7 @@ class _Progress:
 class _AsTheyAre:
     """See engines.join.Finish: labels, then the joined columns."""
 
-    features = ("stats score", "stats title")
+    features: Sequence[str] = ("stats score", "stats title")
 
     def __init__(self, labels: pa.Schema) -> None:
         joined = [pa.field(self.features[0], pa.float64()), pa.field(self.features[1], pa.string())]
