@@ -1,0 +1,138 @@
+"""Write the pages that are made from the code: the API, the errors and the command line, under docs/generated."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sphinx.application import Sphinx
+
+# The modules whose `__all__` is public, and what each page is called. See docs/compatibility.md.
+PAGES = {
+    "feature_store": "Definitions and the project",
+    "feature_store.online": "Serving",
+    "feature_store.monitoring": "Monitoring",
+    "feature_store.streaming": "Streaming",
+    "feature_store.pruning": "Pruning",
+}
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("builder-inited", _write)
+    return {"parallel_read_safe": True}
+
+
+def _write(app: Sphinx) -> None:
+    folder = Path(app.srcdir) / "generated"
+    folder.mkdir(exist_ok=True)
+    pages = {f"{module}.md": api_page(module, title) for module, title in PAGES.items()}
+    pages |= {"errors.md": errors_page(), "cli.md": cli_page()}
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != text:  # an unchanged file is not read again
+            path.write_text(text)
+    for path in set(folder.iterdir()) - {folder / name for name in pages}:
+        path.unlink()
+
+
+# -- the API ---------------------------------------------------------------------------------------------------------
+
+
+def api_page(module: str, title: str) -> str:
+    """Each public name of a module, with its docstring."""
+    names = importlib.import_module(module).__all__
+    parts = [f"# {title}", f"The public names of `{module}`: import them from there."]
+    for name in names:
+        item = getattr(importlib.import_module(module), name)
+        kind = "class" if inspect.isclass(item) else "function" if callable(item) else "data"
+        parts += [f"## {name}", f"```{{eval-rst}}\n.. auto{kind}:: {module}.{name}\n   :no-index-entry:\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+def errors_page() -> str:
+    """The tree of errors, each with when it is raised and what to do."""
+    from feature_store.errors import FeatureStoreError
+
+    parts = [
+        "# Errors and what to do",
+        "Each error is a class in `feature_store.errors`, and a subclass of `FeatureStoreError`. Its text says where, "
+        "what was expected, what there was, and what to do; the attributes `where`, `expected`, `got`, `problem` and "
+        "`hint` hold the parts. No text holds a secret or an entity's key. This page is made from the classes.",
+        "```text\n" + "\n".join(_tree(FeatureStoreError)) + "\n```",
+    ]
+    for error in _subclasses(FeatureStoreError):
+        when, _, what_to_do = inspect.cleandoc(error.__doc__ or "").partition("\n\n")
+        parts += [f"## {error.__name__}", _one_line(when)]
+        what_to_do = what_to_do.partition("\n\nAttributes:")[0].removeprefix("Attributes:")
+        if what_to_do and not what_to_do.startswith("\n"):
+            parts.append(f"**What to do:** {_one_line(what_to_do)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _tree(error: type, depth: int = 0) -> Iterator[str]:
+    yield "  " * depth + error.__name__
+    for one in error.__subclasses__():
+        if one.__module__ == error.__module__:
+            yield from _tree(one, depth + 1)
+
+
+def _subclasses(error: type) -> Iterator[type]:
+    for one in error.__subclasses__():
+        if one.__module__ == error.__module__:
+            yield one
+            yield from _subclasses(one)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Each command with its arguments and options, as `--help` has them."""
+    import typer
+
+    from feature_store.cli.app import COMMANDS, app
+
+    root = typer.main.get_command(app)
+    context = typer.Context(root, info_name="feature-store")
+    parts = [
+        "# Commands",
+        "This page is made from the commands, as `--help` shows them. Exit codes and output: "
+        "[the command line](../command-line.md).",
+    ]
+    for section in dict.fromkeys(about.section for about in COMMANDS.values()):
+        parts.append(f"## {section}")
+        for name, about in COMMANDS.items():
+            if about.section == section:
+                _, command, _ = root.resolve_command(context, [name])
+                parts += _command(command, typer.Context(command, info_name=name, parent=context), 3)
+    return "\n\n".join(parts) + "\n"
+
+
+def _command(command: Any, context: Any, depth: int) -> Iterator[str]:
+    yield f"{'#' * depth} {context.command_path.removeprefix('feature-store ')}"
+    yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```"
+    yield inspect.cleandoc(command.help or "").replace("\b\n", "")
+    records = [record for one in command.get_params(context) if (record := one.get_help_record(context))]
+    if records:
+        rows = [f"| `{names}` | {_cell(text)} |" for names, text in records]
+        yield "\n".join(["| | |", "|---|---|", *rows])
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else []:
+        inner = command.get_command(context, name)
+        yield from _command(inner, type(context)(inner, info_name=name, parent=context), depth + 1)
+
+
+def _cell(text: str) -> str:
+    return _one_line(text).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")

@@ -1,0 +1,125 @@
+"""Install a wheel with each extra alone into a fresh environment, and use there what the extra promises.
+
+Usage: python -m tests.package_smoke WHEEL [--skip-spark] [PYTHON …]. Needs `uv`; `bin/package` runs it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from tests.servers import redis_server
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+# What a model server does, which needs no extra. It runs with each of them.
+BASE = """
+import sys
+from feature_store import Entity, FeatureService, FeatureView, Field, Float32, on_demand_feature_view
+from feature_store.errors import FeatureStoreError, NotPublishedError
+from feature_store.online import OnlineClient
+user = Entity("user")
+view = FeatureView("stats", entities=[user], schema=[Field("age", Float32)])
+FeatureService("ranking", features=[view])
+with OnlineClient(sys.argv[1], project="nothing", timeout_s=30) as client:
+    try:
+        client.get_online_features("ranking", {"user": [1]})
+    except NotPublishedError as error:
+        assert "apply" in str(error), error
+    else:
+        raise AssertionError("a project that was never applied is served")
+"""
+SHOP = """
+import subprocess
+from pathlib import Path
+def command(*arguments, cwd="shop"):
+    subprocess.run([Path(sys.executable).parent / "feature-store", *arguments], cwd=cwd, check=True, stdout=subprocess.PIPE)
+command("init", "shop", cwd=".")
+Path("shop/feature_store.yaml").write_text(f"project: shop\\nonline_store: {{url: '{sys.argv[1]}'}}\\n")
+for arguments in (["plan"], ["apply"], ["materialize"], ["get", "ranking", "user_id=1", "product_id=1,2", "basket_price=4"],
+                  ["list"], ["search", "price"], ["doctor"], ["teardown", "--yes"]):
+    command(*arguments)
+"""
+USES = {
+    "": "",
+    "registry": """
+from feature_store.definitions import DefinitionSet
+from feature_store.registry.store import Registry
+registry = Registry("sqlite:///registry.db", "shop")
+assert registry.commit(DefinitionSet([view]), base=None, author="me").version == 1
+registry.close()
+""",
+    "postgres": """
+from feature_store.registry.store import Registry
+try:
+    Registry("postgresql+psycopg://nobody@127.0.0.1:9/none", "shop")
+except FeatureStoreError as error:
+    assert type(error).__name__ == "RegistryError", error
+""",
+    "local": """
+import datetime, pyarrow as pa, pyarrow.parquet as pq
+pq.write_table(pa.table({"at": [datetime.datetime.now(datetime.UTC)], "user": [1], "age": [2.0]}), "users.parquet")
+import feature_store.engines
+import feature_store.engines.local.engine
+""",
+    "cli": SHOP,
+    "pandas": "import pandas, feature_store.online.arrow",
+    "embedded": """
+import pathlib
+from feature_store.online.redis.embedded import EmbeddedServer
+""",
+    "kafka": "import feature_store.streaming.worker, feature_store.streaming.metrics",
+    "sql": "import feature_store.engines.sql.run",
+    "spark": "import feature_store.engines.spark.session",
+    "plot": "import feature_store.pruning.drawing",
+    "prune": "import feature_store.pruning.planner, feature_store.pruning.measure, feature_store.pruning.correlation",
+    "metrics": "from feature_store.monitoring import ClientMetrics\nClientMetrics()",
+    "tracing": "from feature_store.monitoring import Tracing\nTracing()",
+    "ui": "import feature_store.ui.app",
+    "all": SHOP,
+}
+
+
+def smoke(wheel: Path, extra: str, python: str, redis_url: str) -> bool:
+    """Whether the wheel works with one extra, in an environment and a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = {"check": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder}
+        wanted = f"{wheel}[{extra}]" if extra else str(wheel)
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        try:
+            subprocess.run(["uv", "venv", "--quiet", "--python", python, "venv"], **quiet)
+            subprocess.run(["uv", "pip", "install", "--quiet", "--python", "venv/bin/python", wanted], **quiet)
+            program = [
+                "venv/bin/python",
+                "-W",
+                "error::DeprecationWarning:feature_store",
+                "-c",
+                BASE + USES[extra],
+                redis_url,
+            ]
+            subprocess.run(program, env=environment, **quiet)
+        except subprocess.CalledProcessError as error:
+            print(f"FAILED  {python}  [{extra}]\n{error.stdout}", flush=True)
+            return False
+    print(f"works   {python}  [{extra}]", flush=True)
+    return True
+
+
+def main() -> int:
+    """Try every extra on every Python that the command line names."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--skip-spark"]
+    wheel, pythons = Path(arguments[0]).resolve(), arguments[1:] or [sys.executable]
+    assert USES.keys() == EXTRAS.keys() | {""}, "each extra has a use here"
+    skipped = {"spark"} if "--skip-spark" in sys.argv else set()
+    with redis_server() as server:
+        outcomes = [smoke(wheel, extra, one, server.url) for one in pythons for extra in USES if extra not in skipped]
+    return 0 if all(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
