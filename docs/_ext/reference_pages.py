@@ -25,6 +25,7 @@ PAGES = {
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", _write)
+    app.connect("autodoc-process-docstring", _show_drawings, priority=1)  # before napoleon
     return {"parallel_read_safe": True}
 
 
@@ -41,6 +42,24 @@ def _write(app: Sphinx) -> None:
         path.unlink()
 
 
+def _show_drawings(_app: Sphinx, _what: str, _name: str, _item: object, _options: object, lines: list[str]) -> None:
+    """Show tables and code of a docstring as they stand: reStructuredText would read them as something else."""
+    shown: list[str] = []
+    for i, line in enumerate(lines):
+        before, after = lines[i - 1] if i else "", lines[i + 1 :]
+        margin = len(line) - len(line.lstrip())
+        is_drawing = line.lstrip().startswith("|")
+        if is_drawing and not before.lstrip().startswith("|"):
+            shown += ["", f"{' ' * margin}::", ""]
+        elif before.lstrip().startswith("|") and not is_drawing and line.strip():
+            shown.append("")
+        begins_code = len(after) > 1 and not after[0].strip() and len(after[1]) - len(after[1].lstrip()) > margin
+        if line.endswith(":") and not line.endswith("::") and begins_code:
+            line += ":"
+        shown.append(f"    {line}" if is_drawing else line)
+    lines[:] = shown
+
+
 # -- the API ---------------------------------------------------------------------------------------------------------
 
 
@@ -50,7 +69,10 @@ def api_page(module: str, title: str) -> str:
     parts = [f"# {title}", f"The public names of `{module}`: import them from there."]
     for name in names:
         item = getattr(importlib.import_module(module), name)
-        kind = "class" if inspect.isclass(item) else "function" if callable(item) else "data"
+        if not callable(item):
+            parts += [f"## {name}", f"A type of values: see [types](../types.md). `{item!r}`"]
+            continue
+        kind = "class" if inspect.isclass(item) else "function"
         parts += [f"## {name}", f"```{{eval-rst}}\n.. auto{kind}:: {module}.{name}\n   :no-index-entry:\n```"]
     return "\n\n".join(parts) + "\n"
 
