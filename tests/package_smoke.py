@@ -73,7 +73,7 @@ import feature_store.engines.local.engine
 import pathlib
 from feature_store.online.redis.embedded import EmbeddedServer
 """,
-    "kafka": "import feature_store.streaming.worker, feature_store.streaming.metrics",
+    "kafka": "import feature_store.streaming.kafka, feature_store.streaming.metrics",
     "sql": "import feature_store.engines.sql.run",
     "spark": "import feature_store.engines.spark.session",
     "plot": "import feature_store.pruning.drawing",

@@ -46,6 +46,13 @@ class Aggregation(Model):
 
     Raises:
         DefinitionError: an argument is not allowed; the error names it and says why.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from feature_store import Aggregation
+        >>> hours = [timedelta(hours=1), timedelta(hours=24)]
+        >>> Aggregation("price", "mean", windows=hours, filter="action == 'buy'").function
+        'mean'
     """
 
     column: Name

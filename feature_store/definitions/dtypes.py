@@ -246,6 +246,11 @@ def Array(element: DType, length: int | None = None) -> DType:
 
     Raises:
         DefinitionError: the element is itself an array, or the length is not at least 1.
+
+    Example:
+        >>> from feature_store import Array, Field, Float32
+        >>> Field("embedding", Array(Float32, 3), default=[0.0, 0.0, 0.0]).dtype.length
+        3
     """
     if not isinstance(element, DType) or element.element is not None:
         raise DefinitionError("Array", expected="a scalar element type", got=shown(element))

@@ -24,6 +24,12 @@ class Entity(Definition):
 
     Raises:
         DefinitionError: a name or type is not allowed.
+
+    Example:
+        >>> from feature_store import Entity, Int64
+        >>> user = Entity("user", join_key="user_id", dtype=Int64)
+        >>> user.join_key
+        'user_id'
     """
 
     join_key: Name

@@ -140,6 +140,19 @@ class FeatureView(StoredView):
 
     Raises:
         DefinitionError: an argument is not allowed; it says which and why.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from feature_store import Entity, FeatureView, Field, Int32, ParquetSource
+        >>> stats = FeatureView(
+        ...     "user_stats",
+        ...     entities=[Entity("user", join_key="user_id")],
+        ...     source=ParquetSource("users.parquet", event_timestamp="at"),
+        ...     ttl=timedelta(days=90),
+        ...     schema=[Field("orders_30d", Int32, default=0)],
+        ... )
+        >>> stats.name
+        'user_stats'
     """
 
     entities: tuple[Entity, ...] = Attribute(min_length=1)

@@ -39,6 +39,11 @@ class Field(Definition):
 
     Raises:
         DefinitionError: a name, type, default or expectation is not allowed.
+
+    Example:
+        >>> from feature_store import Field, Int32
+        >>> Field("age", Int32, default=0, min=0, max=120).default
+        0
     """
 
     dtype: DType

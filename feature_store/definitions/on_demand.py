@@ -150,6 +150,15 @@ def on_demand_feature_view(
 
     Raises:
         DefinitionError: as OnDemandFeatureView.
+
+    Example:
+        >>> from feature_store import Field, Float32, RequestSource, on_demand_feature_view
+        >>> request = RequestSource("request", [Field("price", Float32), Field("budget", Float32)])
+        >>> @on_demand_feature_view(sources=[request], schema=[Field("share", Float32)])
+        ... def affordability(inputs):
+        ...     return {"share": inputs["price"] / inputs["budget"]}
+        >>> affordability.name
+        'affordability'
     """
 
     def decorate(function: Transform) -> OnDemandFeatureView:

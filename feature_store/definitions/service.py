@@ -24,6 +24,13 @@ class FeatureService(Definition):
 
     Raises:
         DefinitionError: there is no feature, or two are served under one name.
+
+    Example:
+        >>> from feature_store import Entity, FeatureService, FeatureView, Field, Float32
+        >>> fields = [Field("age", Float32), Field("spend", Float32)]
+        >>> stats = FeatureView("stats", entities=[Entity("user")], schema=fields)
+        >>> FeatureService("ranking", features=[stats[["spend"]]]).name
+        'ranking'
     """
 
     features: tuple[Projection, ...] = Attribute(min_length=1)

@@ -24,6 +24,11 @@ class ParquetSource(BatchSource):
 
     Raises:
         DefinitionError: an argument is empty or of a wrong type.
+
+    Example:
+        >>> from feature_store import ParquetSource
+        >>> ParquetSource("orders/*.parquet", event_timestamp="at", created_timestamp="recorded_at").path
+        'orders/*.parquet'
     """
 
     kind: ClassVar[str] = "parquet"
@@ -63,6 +68,14 @@ class KafkaSource(Definition):
 
     Raises:
         DefinitionError: an argument is not allowed; it says which and why.
+
+    Example:
+        >>> from feature_store import Field, Int64, KafkaSource, String
+        >>> clicks = KafkaSource(
+        ...     "clicks", topic="clicks", event_timestamp="at", schema=[Field("user_id", Int64), Field("page", String)]
+        ... )
+        >>> clicks.topic
+        'clicks'
     """
 
     topic: str = Attribute(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")
@@ -117,6 +130,11 @@ class RequestSource(Definition):
 
     Raises:
         DefinitionError: a field is repeated or there is none.
+
+    Example:
+        >>> from feature_store import Field, Float32, RequestSource
+        >>> RequestSource("basket", [Field("budget", Float32)]).name
+        'basket'
     """
 
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)

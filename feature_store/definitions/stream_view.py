@@ -43,6 +43,20 @@ class StreamFeatureView(StoredView):
 
     Raises:
         DefinitionError: an argument is not allowed; the error names it and says why.
+
+    Example:
+        >>> from datetime import timedelta
+        >>> from feature_store import Aggregation, Entity, Field, Float32, Int64, KafkaSource, StreamFeatureView
+        >>> fields = [Field("user_id", Int64), Field("price", Float32)]
+        >>> clicks = KafkaSource("clicks", topic="clicks", event_timestamp="at", schema=fields)
+        >>> recent = StreamFeatureView(
+        ...     "recent",
+        ...     entities=[Entity("user", join_key="user_id")],
+        ...     source=clicks,
+        ...     aggregations=[Aggregation("price", "mean", windows=[timedelta(hours=1)])],
+        ... )
+        >>> [field.name for field in recent.fields]
+        ['price_mean_1h']
     """
 
     entities: tuple[Entity, ...] = Attribute(min_length=1)

@@ -48,6 +48,18 @@ class ClientMetrics(Observer):
     Raises:
         MissingDependencyError: prometheus-client is not installed (`feature-store[metrics]`).
         ConfigError: the registry has them already.
+
+    Example:
+        >>> from prometheus_client import CollectorRegistry
+        >>> from feature_store.monitoring import ClientMetrics
+        >>> from feature_store.online import OnlineClient
+        >>> registry = CollectorRegistry()
+        >>> rows = {"user_id": 1, "product_id": [1, 2], "basket_price": 40.0}
+        >>> observers = [ClientMetrics(registry)]
+        >>> with OnlineClient(redis_url, project="shop", definitions="features.py", observers=observers) as client:
+        ...     _ = client.get_online_features("ranking", rows)
+        >>> registry.get_sample_value("feature_store_client_rows_total", {"service": "ranking"})
+        2.0
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:

@@ -26,6 +26,11 @@ class ParquetSink:
         folder: where to write; made when it is not there.
         rows: a file is written when so many rows wait,
         seconds: or when the first of them has waited so long. A process that is killed loses what waits.
+
+    Example:
+        >>> from feature_store.monitoring import ParquetSink, ServedLog
+        >>> log = ServedLog(ParquetSink("served"), rate=0.1)
+        >>> log.close()
     """
 
     def __init__(self, folder: str | Path, *, rows: int = 100_000, seconds: float = 30.0) -> None:

@@ -101,6 +101,15 @@ class ServedLog(Observer):
     Raises:
         MissingDependencyError: pyarrow is not installed (`feature-store[local]`).
         RequestError: the rate or the sizes make no sense.
+
+    Example:
+        >>> from feature_store.monitoring import ParquetSink, ServedLog
+        >>> from feature_store.online import OnlineClient
+        >>> log = ServedLog(ParquetSink("served"))
+        >>> rows = {"user_id": 1, "product_id": [1, 2], "basket_price": 40.0}
+        >>> with OnlineClient(redis_url, project="shop", definitions="features.py", observers=[log]) as client:
+        ...     _ = client.get_online_features("ranking", rows, request_id="r-17", log_fields={"model": "ranker-7"})
+        >>> log.close()
     """
 
     def __init__(

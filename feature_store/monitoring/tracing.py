@@ -33,6 +33,12 @@ class Tracing(Observer):
 
     Raises:
         MissingDependencyError: opentelemetry-api is not installed (`feature-store[tracing]`).
+
+    Example:
+        >>> from feature_store.monitoring import Tracing
+        >>> from feature_store.online import OnlineClient
+        >>> client = OnlineClient(redis_url, project="shop", definitions="features.py", observers=[Tracing()])
+        >>> client.close()
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:

@@ -40,6 +40,16 @@ class AsyncOnlineClient:
 
     Raises:
         ConfigError, DefinitionError: as `OnlineClient`.
+
+    Example:
+        >>> import asyncio
+        >>> from feature_store.online import AsyncOnlineClient
+        >>> async def rank():
+        ...     async with AsyncOnlineClient(redis_url, project="shop", definitions="features.py") as client:
+        ...         rows = {"user_id": 1, "product_id": [1, 2], "basket_price": 40.0}
+        ...         return (await client.get_online_features("ranking", rows)).to_numpy()
+        >>> asyncio.run(rank()).shape
+        (2, 5)
     """
 
     def __init__(

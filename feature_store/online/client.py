@@ -57,6 +57,14 @@ class OnlineClient:
         ConfigError: the URL or its options cannot be read, a pool is of an unknown class, timeout_s or max_connections
             is not a number greater than 0, or `transforms` or `definitions` is no such thing.
         DefinitionError: a file of `definitions` cannot be imported.
+
+    Example:
+        >>> from feature_store.online import OnlineClient
+        >>> with OnlineClient(redis_url, project="shop", definitions="features.py") as client:
+        ...     rows = {"user_id": 1, "product_id": [1, 2], "basket_price": 40.0}
+        ...     matrix = client.get_online_features("ranking", rows).to_numpy()
+        >>> matrix.shape
+        (2, 5)
     """
 
     def __init__(

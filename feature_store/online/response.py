@@ -58,6 +58,15 @@ class OnlineResponse:
     """The features of n entity rows, in the order of the request.
 
     A value that is null, missing or expired is its field's default; without a default it is None, and NaN in a matrix.
+
+    Example:
+        >>> from feature_store.online import OnlineClient
+        >>> with OnlineClient(redis_url, project="shop", definitions="features.py") as client:
+        ...     response = client.get_online_features(["user_stats:orders_30d"], {"user_id": [1, 10**9]})
+        >>> response.names
+        ['orders_30d']
+        >>> [status.name for status in response.status["orders_30d"]]
+        ['PRESENT', 'MISSING']
     """
 
     __slots__ = ("answer", "service")

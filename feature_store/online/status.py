@@ -6,7 +6,13 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What a response says of one value. Served logs and metrics hold these codes."""
+    """What a response says of one value. Served logs and metrics hold these codes.
+
+    Example:
+        >>> from feature_store.online import Status
+        >>> [status.name for status in Status]
+        ['PRESENT', 'NULL', 'MISSING', 'EXPIRED', 'PRUNED', 'SKIPPED']
+    """
 
     PRESENT = 0  # there is a value, and it is not older than the view's ttl
     NULL = 1  # the view has a row for the entity, and this field of it is null

@@ -40,6 +40,18 @@ class FeatureStore(ProjectVersions, MovedMethods):
 
     Raises:
         ConfigError: feature_store.yaml is missing or wrong.
+
+    Example:
+        In a project that `feature-store init shop` made:
+
+        >>> from feature_store import FeatureStore
+        >>> with FeatureStore(".") as store:
+        ...     version = store.apply().version.version
+        ...     summaries = store.materialize()
+        ...     rows = {"user_id": 1, "product_id": [1, 2], "basket_price": 40.0}
+        ...     features = store.get_online_features("ranking", rows)
+        >>> features.to_numpy().shape
+        (2, 5)
     """
 
     @cached_property

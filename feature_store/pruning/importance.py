@@ -27,6 +27,11 @@ class FeatureImportance:
         importance: in units of the metric when measured, else of the method; larger is better.
         std: over the repetitions, in the same unit; None when not known.
         row: of the file it was read from, where the first after the header is row 1.
+
+    Example:
+        >>> from feature_store.pruning import FeatureImportance
+        >>> FeatureImportance("user_stats:orders_30d", importance=0.004, std=0.001).importance
+        0.004
     """
 
     feature: str

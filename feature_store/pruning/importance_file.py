@@ -29,6 +29,13 @@ def read_importances(path: str | Path) -> Importances:
     Raises:
         DataError: it cannot be read, a column is missing, a cell is no number, time or text, or the rows are of more
             than one method or model. Names all the rows concerned; the first after the header is row 1.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from feature_store.pruning import read_importances
+        >>> _ = Path("gain.csv").write_text("feature,importance\\nprice,0.7\\norders_30d,0.3\\n")
+        >>> [one.feature for one in read_importances("gain.csv").features]
+        ['price', 'orders_30d']
     """
     path = Path(path)
     readers = {".csv": _csv_rows, ".parquet": _parquet_rows, ".json": _json_rows}

@@ -57,6 +57,11 @@ class Budget:
         slo_ms: its time, by `latency`.
         keep: share of the total importance, 0 to 1; with it, bytes are minimised within the other limits.
         latency: what a request takes.
+
+    Example:
+        >>> from feature_store.pruning import Budget
+        >>> Budget(max_bytes=4096, keep=0.995).max_bytes
+        4096
     """
 
     max_bytes: int | None = None

@@ -1,0 +1,68 @@
+"""The examples in the docstrings of public names run as they stand, in the project of `feature-store init shop`."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from feature_store import FeatureStore
+from feature_store.cli.project import init
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODULES = ("", ".online", ".monitoring", ".streaming", ".pruning")
+NAMES = [
+    (f"feature_store{module}", name)
+    for module in MODULES
+    for name in importlib.import_module(f"feature_store{module}").__all__
+]
+# Names without an example of their own, and where they are used instead.
+SHOWN_ELSEWHERE = {
+    "OnDemandFeatureView": "on_demand_feature_view makes it",
+    "OnlineStore": "FeatureStore.online: for writers and for reading what is stored",
+    "KafkaSink": "needs a broker: docs/kafka.md, tests/streaming",
+    "Pruner": "docs/pruning.md and bin/demo: needs a trained model",
+    "Footprint": "Pruner.footprint returns it",
+    "Importances": "read_importances returns it",
+    "PrunePlan": "Pruner.plan returns it",
+    "Training": "argument of Pruner.measure and verify",
+    "Verification": "Pruner.verify returns it",
+    "draw_curve": "feature-store prune curve",
+} | dict.fromkeys(("Bool", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"), "a value: docs/types.md")
+
+
+@pytest.fixture(scope="module")
+def shop(redis_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder, before = tmp_path_factory.mktemp("examples"), Path.cwd()
+    os.chdir(folder)
+    try:
+        init(Path("shop"))
+        os.chdir("shop")
+        Path("feature_store.yaml").write_text(f"project: shop\nonline_store: {{url: '{redis_process.url}'}}\n")
+        with FeatureStore(".") as store:
+            store.apply()
+            store.materialize()
+        yield folder / "shop"
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("module", "name"), [one for one in NAMES if one[1] not in SHOWN_ELSEWHERE])
+def test_the_example_of_a_public_name_runs(module: str, name: str, shop: Path, redis_process: Any) -> None:
+    item = getattr(importlib.import_module(module), name)
+    globals_ = {"redis_url": redis_process.url, "__name__": "__main__"}
+    (example,) = doctest.DocTestFinder(recurse=False).find(item, name, module=False, globs=globals_)
+    assert example.examples, f"{module}.{name} has no example"
+    failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+    assert tried
+    assert failed == 0
+
+
+def test_names_without_an_example_are_public() -> None:
+    assert SHOWN_ELSEWHERE.keys() <= {name for _, name in NAMES}
