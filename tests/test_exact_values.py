@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,11 +38,18 @@ ODD = 2**53 + 1  # the first integer that no float64 holds
 _TIME = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)).map(lambda t: t.replace(tzinfo=UTC))
 SCALARS: dict[str, Any] = {
     "Bool": st.booleans(),
+    "Int8": st.integers(-(2**7), 2**7 - 1),
+    "Int16": st.integers(-(2**15), 2**15 - 1),
     "Int32": st.integers(-(2**31), 2**31 - 1),
     "Int64": st.one_of(st.sampled_from([ODD, -ODD, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1)),
+    "Float16": st.floats(width=16, allow_nan=False, allow_infinity=False),
     "Float32": st.floats(width=32, allow_nan=False, allow_infinity=False),
     "Float64": st.floats(allow_nan=False, allow_infinity=False),
     "String": st.text(max_size=20),
+    "Bytes": st.binary(max_size=20),
+    "Decimal(10, 2)": st.decimals(min_value="-99999999.99", max_value="99999999.99", places=2),
+    "Decimal(18, 0)": st.decimals(min_value=-(10**18 - 1), max_value=10**18 - 1, places=0),
+    "Date": st.dates(),
     "Timestamp": _TIME,
 }
 VALUES = (
@@ -50,7 +58,9 @@ VALUES = (
     | {f"Array({name}, 2)": st.lists(of, min_size=2, max_size=2) for name, of in SCALARS.items()}
 )
 ONE_OF_EACH: dict[str, Any] = {
-    "Bool": True, "Int32": 1, "Int64": ODD, "Float32": 1.5, "Float64": 0.1, "String": "é", "Timestamp": AT,
+    "Bool": True, "Int8": -8, "Int16": 300, "Int32": 1, "Int64": ODD, "Float16": 0.5, "Float32": 1.5, "Float64": 0.1,
+    "String": "é", "Bytes": b"\xff\x00", "Decimal(10, 2)": Decimal("12.30"), "Decimal(18, 0)": Decimal(ODD),
+    "Date": AT.date(), "Timestamp": AT,
 }  # fmt: skip
 ONE_OF_EACH |= {f"Array({name}{size})": [value] * 2 for name, value in ONE_OF_EACH.items() for size in ("", ", 2")}
 NAMES = {text: f"f{i}" for i, text in enumerate(VALUES)}
@@ -62,8 +72,18 @@ stats = FeatureView("stats", entities=[user], source=ParquetSource("stats.parque
     schema=[{", ".join(f'Field("{name}", {text})' for text, name in NAMES.items())}])
 ranking = FeatureService("ranking", features=[stats])
 """
-PANDAS = {"Bool": "boolean", "Int32": "Int32", "Int64": "Int64", "Float32": "float32", "Float64": "float64"}
-PANDAS["Timestamp"] = "datetime64[us, UTC]"
+PANDAS = {
+    "Bool": "boolean",
+    "Int8": "Int8",
+    "Int16": "Int16",
+    "Int32": "Int32",
+    "Int64": "Int64",
+    "Float16": "float16",
+    "Float32": "float32",
+    "Float64": "float64",
+}
+PANDAS |= {"Timestamp": "datetime64[us, UTC]", "Date": "object", "Bytes": "object"}
+PANDAS |= {"Decimal(10, 2)": "object", "Decimal(18, 0)": "object"}
 ROWS = st.lists(
     st.fixed_dictionaries({NAMES[text]: st.none() | values for text, values in VALUES.items()}), min_size=1, max_size=4
 )
@@ -145,6 +165,8 @@ def _of_pandas(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 def _python(value: Any) -> Any:
     if isinstance(value, np.ndarray):
+        if value.dtype == "datetime64[D]":
+            return value.tolist()
         if value.dtype.kind == "M":
             return pa.array(value).cast(pa.timestamp("us", "UTC")).to_pylist()
         return [_python(item) for item in value]
@@ -160,9 +182,9 @@ def _from_json(dtype: DType, value: Any) -> Any:
         return None
     if dtype.element is not None:
         return [_from_json(dtype.element, item) for item in value]
-    if dtype.name == "Timestamp":
-        return datetime.fromisoformat(value)
-    return float(np.float32(value)) if dtype.name == "Float32" else value  # JSON has the shortest text of a float32
+    if dtype.scalar.is_text_in_json:
+        return dtype.read(value, "")
+    return dtype.fit(value, "") if dtype.numpy.kind == "f" else value  # JSON has the shortest text of a float32
 
 
 def _is_same(found: Any, expected: Any) -> bool:
@@ -207,13 +229,42 @@ def test_the_types_of_a_frame_follow_from_the_declared_types(store: FeatureStore
                 assert name not in frame or str(frame[name].dtype) == "Int64"
 
 
+def test_a_matrix_has_the_same_numbers_in_serving_and_training(store: FeatureStore) -> None:
+    texts = ["Bool", "Int8", "Int16", "Int32", "Int64", "Float16", "Float32", "Float64", "Decimal(10, 2)"]
+    wanted = [f"stats:{NAMES[text + size]}" for text in texts for size in ("", ", 2") if text + size in NAMES]
+    wanted += [f"stats:{NAMES[f'Array({text}, 2)']}" for text in texts]
+    full = {NAMES[text]: value for text, value in ONE_OF_EACH.items() if "Int64" not in text and "18" not in text}
+    rows = [dict.fromkeys(TYPES) | full, dict.fromkeys(TYPES)]
+    pq.write_table(_table(rows), store.config.folder / "stats.parquet")
+    store.push("stats", _table(rows))
+    served = store.get_online_features(wanted, {"user_id": [0, 1]}, now=AT).to_numpy()
+    trained = store.get_historical_features(_labels(2), wanted).to_numpy()
+    assert served.dtype == trained.dtype == np.float32
+    assert served.tobytes() == trained.tobytes()
+    decimals = [name.removeprefix("stats:") for name in wanted].index(NAMES["Decimal(10, 2)"])
+    assert served[0, decimals] == np.float32(12.3)
+
+
+@pytest.mark.parametrize("text", ["String", "Bytes", "Date", "Timestamp", "Array(Date, 2)", "Array(Bytes, 2)"])
+def test_a_matrix_refuses_what_is_not_a_number(store: FeatureStore, text: str) -> None:
+    wanted = [f"stats:{NAMES[text]}"]
+    for answer in (
+        store.get_online_features(wanted, {"user_id": [0]}, now=AT),
+        store.get_historical_features(_labels(1), wanted),
+    ):
+        with pytest.raises(RequestError, match=r"expected numbers of fixed width, got .*Hint: "):
+            answer.to_numpy()
+
+
 def test_a_matrix_refuses_identifiers_alike_in_serving_and_training(store: FeatureStore) -> None:
     row = dict.fromkeys(TYPES)
-    for value, is_taken in ((2**53, True), (ODD, False), (-ODD, False)):
-        rows = [row | {NAMES["Int64"]: value}]
+    for text, value, is_taken in (
+        ("Int64", 2**53, True), ("Int64", ODD, False), ("Int64", -ODD, False), ("Decimal(18, 0)", 2 * ODD, False),
+    ):  # fmt: skip
+        rows = [row | {NAMES[text]: value}]
         pq.write_table(_table(rows), store.config.folder / "stats.parquet")
         store.push("stats", _table(rows))
-        wanted = [f"stats:{NAMES['Int64']}"]
+        wanted = [f"stats:{NAMES[text]}"]
         for answer in (
             store.get_online_features(wanted, {"user_id": [0]}, now=AT),
             store.get_historical_features(_labels(1), wanted),
@@ -221,7 +272,9 @@ def test_a_matrix_refuses_identifiers_alike_in_serving_and_training(store: Featu
             if is_taken:
                 assert answer.to_numpy().tolist() == [[float(value)]]
             else:
-                with pytest.raises(RequestError, match="an integer of magnitude 9007199254740993"):
+                with pytest.raises(
+                    RequestError, match=r"(an integer of magnitude 9007199254740993|a number of magnitude 1.8)"
+                ):
                     answer.to_numpy()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,14 @@ def number(text: str) -> float | None:
         return float(text)
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
     return value if math.isfinite(value) else None
+
+
+def day(text: str) -> date | None:
+    """A date in ISO 8601."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def time(text: str) -> datetime | None:

@@ -5,17 +5,20 @@ Limits are those that the data have; a share of nulls is rounded up to a hundred
 
 from __future__ import annotations
 
+import decimal
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.arrow.plain import plain_type
 from feature_store.arrow.types import ARROW
-from feature_store.definitions.dtypes import SCALARS, Array
+from feature_store.definitions.dtypes import SCALARS, Array, Decimal
 from feature_store.definitions.field import Field
+from feature_store.definitions.scalars import MOST_DIGITS, DecimalType
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class Proposal:
             "allowed": None if self.field.allowed is None else list(self.field.allowed),
             "max_null_rate": self.field.max_null_rate,
         }
-        said = "".join(f", {name}={value!r}" for name, value in expected.items() if value is not None)
+        said = "".join(f", {name}={_code(value)}" for name, value in expected.items() if value is not None)
         return f'Field("{self.column}", {self.field.dtype}{said}),'
 
 
@@ -97,6 +100,8 @@ class _Seen:
     def _add_numbers(self, values: pa.Array) -> None:
         if pa.types.is_decimal(values.type):
             values = values.cast(pa.float64())
+        if values.type == pa.float16():  # Arrow compares no half floats
+            values = values.cast(pa.float32())
         if pa.types.is_floating(values.type):
             values = values.filter(pc.fill_null(pc.is_finite(values), False))
         ends = pc.min_max(values).as_py()
@@ -117,6 +122,8 @@ def _proposal(name: str, seen: _Seen, found: pa.DataType, declared: DType | None
         expected = {"allowed": sorted(seen.texts)}
     if seen.rows:
         expected["max_null_rate"] = math.ceil(seen.nulls / seen.rows * 100) / 100
+    if isinstance(dtype.scalar, DecimalType) and dtype.scalar.precision > np.finfo(np.float64).precision:
+        expected = {key: value for key, value in expected.items() if key not in ("min", "max")}
     try:
         return Proposal(name, Field(name, dtype, **expected))
     except DefinitionError as error:
@@ -132,7 +139,15 @@ def _dtype_of(found: pa.DataType, seen: _Seen) -> DType | None:
         return None if element is None or element.element is not None else Array(element, length)
     if found == pa.uint64() and seen.most is not None and seen.most >= 1 << 63:
         return None
-    return next((dtype for dtype in SCALARS.values() if ARROW[dtype].is_proposed_for(plain_type(found))), None)
+    plain = plain_type(found)
+    if pa.types.is_decimal(plain) and 0 <= plain.scale <= plain.precision <= MOST_DIGITS:
+        return Decimal(plain.precision, plain.scale)
+    return next((dtype for dtype in SCALARS.values() if ARROW[dtype].is_proposed_for(plain)), None)
+
+
+def _code(value: Any) -> str:
+    """A value in Python. A float stands for a decimal: of those that are proposed, for one decimal alone."""
+    return str(value) if isinstance(value, decimal.Decimal) else repr(value)
 
 
 def _is_text(found: pa.DataType) -> bool:

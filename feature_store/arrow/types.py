@@ -22,7 +22,9 @@ import pyarrow.compute as pc
 from feature_store.arrow import csv_text
 from feature_store.arrow.plain import plain
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, largest_whole
+from feature_store.definitions.scalars import MOST_DIGITS, DecimalType
 from feature_store.definitions.type_table import TypeTable
+from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
 from feature_store.online.batch import Values
 from feature_store.online.codec import object_column
@@ -42,7 +44,7 @@ class ArrowScalar:
         storage: the type of checked values.
 
     Attributes:
-        parsed: the type that CSV text is parsed to, before values are fitted; None: text stays as it is.
+        parsed: the type that CSV text is parsed to, before values are fitted; None: `fit_csv` does it all.
     """
 
     parsed: pa.DataType | None = None
@@ -69,6 +71,14 @@ class ArrowScalar:
     def limits(self, found: pa.DataType) -> tuple[float, float] | None:
         """The numbers between which every value of a column's type fits; None if there are no such limits."""
         return None
+
+    def fit_csv(self, text: pa.StringArray, dtype: DType) -> tuple[pa.Array, Mask]:
+        """`fit`, of CSV text."""
+        if self.parsed is None:
+            return _each_parsed(text, dtype, self.storage)
+        parsed, not_parsed = csv_text.parse(text, self.parsed, self.parse)
+        fitted, bad = self.fit(parsed, dtype)
+        return fitted, bad | not_parsed
 
     def is_proposed_for(self, found: pa.DataType) -> bool:
         """Whether `schema infer` proposes this type for a plain column."""
@@ -170,6 +180,24 @@ class _Float(_Number):
         return found in self._proposed or (self._limits.bits == 64 and bool(pa.types.is_decimal(found)))
 
 
+class _Half(_Float):
+    """Float16, whose storage in Arrow is float32: DuckDB has no half floats, and Arrow has few functions for them."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.float32(), (pa.float16(),), np.finfo(np.float16))
+
+    def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+        if pa.types.is_decimal(values.type):
+            values = values.cast(pa.float64())
+        return _converted(values, self.storage, _as_floats, dtype.numpy)
+
+    def filled(self, values: pa.Array) -> np.ndarray[Any, Any]:
+        return super().filled(values).astype(np.float16)
+
+    def served(self, values: pa.Array, dtype: DType) -> pa.Array:
+        return pa.array(self.filled(values), mask=null_mask(values))
+
+
 class _String(ArrowScalar):
     def accepts(self, found: pa.DataType) -> bool:
         return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
@@ -177,11 +205,73 @@ class _String(ArrowScalar):
     def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
         return fit_text(values)
 
+    def fit_csv(self, text: pa.StringArray, dtype: DType) -> tuple[pa.Array, Mask]:
+        return text, _none_of(text)
+
     def always_fits(self, found: pa.DataType) -> bool:
         return False  # text in a file need not be UTF-8
 
     def is_proposed_for(self, found: pa.DataType) -> bool:
         return self.accepts(found)
+
+
+class _Bytes(ArrowScalar):
+    def accepts(self, found: pa.DataType) -> bool:
+        return bool(
+            pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_fixed_size_binary(found)
+        )
+
+    def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+        return values.cast(pa.binary()), _none_of(values)
+
+    def is_proposed_for(self, found: pa.DataType) -> bool:
+        return self.accepts(found)
+
+
+class _Decimal(_Number):
+    """Decimals, whose storage counts units of 10**-scale."""
+
+    def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+        scalar = dtype.scalar
+        assert isinstance(scalar, DecimalType)
+        if pa.types.is_decimal(values.type):
+            return _fit_decimals(values, scalar)
+        return _converted(values, self.storage, lambda raw, _: _as_units(raw, scalar), dtype.numpy)
+
+    def always_fits(self, found: pa.DataType) -> bool:
+        return False  # storage does not tell the scale
+
+    def is_proposed_for(self, found: pa.DataType) -> bool:
+        return bool(pa.types.is_decimal(found)) and 0 <= found.scale <= found.precision <= MOST_DIGITS
+
+    def served(self, values: pa.Array, dtype: DType) -> pa.Array:
+        """Each unit count as the lower 64 bits of an Arrow decimal's 128."""
+        units = self.filled(values)
+        words = np.column_stack([units, units >> 63]).astype("<i8")
+        made = pa.Array.from_buffers(arrow_type(dtype), len(units), [None, pa.py_buffer(words.tobytes())])
+        return pc.if_else(values.is_valid(), made, None) if values.null_count else made
+
+
+class _Date(ArrowScalar):
+    parsed = pa.date32()
+
+    def accepts(self, found: pa.DataType) -> bool:
+        return bool(pa.types.is_timestamp(found) or pa.types.is_date(found))
+
+    def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+        times, bad = _fit_times(values)
+        raw = times.fill_null(0).to_numpy()
+        days, rest = np.divmod(raw, _DAY_US)
+        return pa.array(days.astype(np.int32), mask=null_mask(times)), bad | (rest != 0)
+
+    def parse(self, text: str) -> Any:
+        return csv_text.day(text)
+
+    def always_fits(self, found: pa.DataType) -> bool:
+        return False  # a file can hold days that no date holds
+
+    def is_proposed_for(self, found: pa.DataType) -> bool:
+        return bool(pa.types.is_date(found))
 
 
 class _Timestamp(ArrowScalar):
@@ -200,18 +290,23 @@ class _Timestamp(ArrowScalar):
         return False  # a file can hold times that no datetime holds
 
     def is_proposed_for(self, found: pa.DataType) -> bool:
-        return self.accepts(found)
+        return bool(pa.types.is_timestamp(found))
 
 
-_NARROW_INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16())
 ARROW: TypeTable[ArrowScalar] = TypeTable(
     {
         "Bool": _Bool(pa.bool_()),
-        "Int32": _Integer(pa.int32(), _NARROW_INTEGERS),
+        "Int8": _Integer(pa.int8(), (pa.int8(),)),
+        "Int16": _Integer(pa.int16(), (pa.int16(), pa.uint8())),
+        "Int32": _Integer(pa.int32(), (pa.int32(), pa.uint16())),
         "Int64": _Integer(pa.int64(), (pa.int64(), pa.uint32(), pa.uint64())),
-        "Float32": _Float(pa.float32(), (pa.float16(), pa.float32()), np.finfo(np.float32)),
+        "Float16": _Half(),
+        "Float32": _Float(pa.float32(), (pa.float32(),), np.finfo(np.float32)),
         "Float64": _Float(pa.float64(), (pa.float64(),), np.finfo(np.float64)),
+        "Decimal": _Decimal(pa.int64()),
         "String": _String(pa.string()),
+        "Bytes": _Bytes(pa.binary()),
+        "Date": _Date(pa.int32()),
         "Timestamp": _Timestamp(pa.int64()),
     }
 )
@@ -248,13 +343,8 @@ def fit_plain(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
 def fit_csv(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
     """`fit`, of a column of CSV text that is to be parsed as a scalar type."""
     text, not_text = fit_text(plain(values))
-    scalar = ARROW[dtype]
-    if scalar.parsed is None:
-        fitted, bad = scalar.fit(text, dtype)
-        return fitted, bad | not_text
-    parsed, not_parsed = csv_text.parse(text, scalar.parsed, scalar.parse)
-    fitted, bad = scalar.fit(parsed, dtype)
-    return fitted, bad | not_parsed | not_text
+    fitted, bad = ARROW[dtype].fit_csv(text, dtype)
+    return fitted, bad | not_text
 
 
 def numpy_values(values: pa.Array, dtype: DType) -> Values:
@@ -272,7 +362,20 @@ def numpy_values(values: pa.Array, dtype: DType) -> Values:
 
 def served_values(values: pa.Array, dtype: DType) -> pa.Array:
     """Checked values as users get them, of `online.arrow.arrow_type(dtype)`."""
-    return ARROW[dtype].served(values, dtype)
+    scalar = ARROW[dtype]
+    if dtype.element is None:
+        return scalar.served(values, dtype)
+    nulls = null_mask(values)
+    elements = scalar.served(pc.list_flatten(values), dtype.element)
+    if dtype.length is not None:
+        # Arrow's cast to a fixed-size list leaves any bytes below a null, and pandas fails on days beyond the calendar.
+        places = np.full((len(values), dtype.length), -1)
+        places[~nulls] = np.arange(len(elements)).reshape(-1, dtype.length)
+        elements = elements.take(pa.array(places.ravel(), mask=places.ravel() < 0))
+        return pa.FixedSizeListArray.from_arrays(elements, type=arrow_type(dtype), mask=pa.array(nulls))
+    lengths = pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), elements, mask=pa.array(nulls))
 
 
 def null_mask(values: pa.Array) -> Mask:
@@ -318,6 +421,50 @@ def _as_floats(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.nda
     # One more than the greatest integer is a power of two and so a float. What rounding lifted to it changed.
     back = np.where(fitted < float(np.iinfo(raw.dtype).max + 1), fitted, 0).astype(raw.dtype)
     return fitted, back != raw
+
+
+def _as_units(raw: np.ndarray[Any, Any], scalar: DecimalType) -> tuple[np.ndarray[Any, Any], Mask]:
+    """Integers and floats as units of a decimal type, and which do not fit. See DecimalType."""
+    unit, most = 10**scalar.scale, 10**scalar.precision
+    if raw.dtype.kind != "f":
+        beyond = (raw >= most // unit) if raw.dtype.kind == "u" else (raw >= most // unit) | (raw <= -(most // unit))
+        return np.where(beyond, 0, raw).astype(np.int64) * unit, beyond
+    with np.errstate(over="ignore", invalid="ignore"):
+        units = np.rint(raw.astype(np.float64) * unit)
+        fits = np.abs(units) < min(most, 10 ** np.finfo(raw.dtype).precision)  # NaN compares false
+        units[~fits] = 0
+        fits &= (units / unit).astype(raw.dtype) == raw
+    return np.where(fits, units, 0).astype(np.int64), ~fits
+
+
+def _fit_decimals(values: pa.Array, scalar: DecimalType) -> tuple[pa.Array, Mask]:
+    wanted = pa.decimal128(scalar.precision, scalar.scale)
+    nulls = null_mask(values)
+    bad = _none_of(values)
+    if values.type != wanted:
+        wide = values.cast(pa.decimal256(76, values.type.scale))  # comparing needs digits for both sides
+        whole, most = pc.trunc(wide).cast(pa.decimal256(76, 0)), 10 ** (scalar.precision - scalar.scale)
+        inside = pc.and_(pc.greater(whole, -most), pc.less(whole, most))
+        cut = pc.if_else(inside, wide, None).cast(pa.decimal256(76, scalar.scale), safe=False)
+        fits = pc.and_(inside, pc.equal(cut.cast(wide.type, safe=False), wide)).fill_null(False)
+        bad = ~fits.to_numpy(zero_copy_only=False) & ~nulls
+        values = pc.if_else(fits, cut, None).cast(wanted)
+    raw = values.fill_null(0) if values.null_count else values
+    words = np.frombuffer(raw.buffers()[1], "<i8")[2 * raw.offset : 2 * (raw.offset + len(raw))]
+    return pa.array(words[::2], pa.int64(), mask=nulls), bad
+
+
+def _each_parsed(text: pa.StringArray, dtype: DType, storage: pa.DataType) -> tuple[pa.Array, Mask]:
+    """Text parsed value by value, as a person's input is: decimals, and bytes in base64."""
+    stored: list[Any] = []
+    bad = _none_of(text)
+    for i, value in enumerate(text.to_pylist()):
+        try:
+            stored.append(None if value is None else dtype.to_stored(dtype.read(value.strip(), "")))
+        except DataError:
+            stored.append(None)
+            bad[i] = True
+    return pa.array(stored, storage), bad
 
 
 def _decimals_as_integers(values: pa.Array, storage: pa.DataType) -> tuple[pa.Array, Mask]:

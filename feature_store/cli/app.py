@@ -1,9 +1,16 @@
-"""All commands under one name. A command's module loads when it is called, so that `--help` and TAB are quick."""
+"""The command line: all commands under one name.
+
+A command is a function in a module of this package, and a line in the module's `COMMANDS`. Its module is imported when
+the command is called, so that `--help` and TAB are quick.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -19,9 +26,9 @@ class Lazy(NamedTuple):
     """A command that is loaded when it is called.
 
     Attributes:
-        section: of the list of commands.
-        home: `module:function`, or `module:app` of a group of commands, in `feature_store.cli`.
-        summary: the first line of its help.
+        section: where `--help` lists it.
+        home: `module:attribute` in `feature_store.cli`: a function, or the typer.Typer of a group of commands.
+        summary: what `--help` says of it.
     """
 
     section: str
@@ -29,52 +36,43 @@ class Lazy(NamedTuple):
     summary: str
 
 
-COMMANDS = {
-    "init": Lazy("Define", "project:init", "Make a project: feature_store.yaml, definitions, and a little data."),
-    "plan": Lazy("Define", "project:plan", "Show what apply would change, and whether it is safe."),
-    "apply": Lazy("Define", "project:apply", "Make the folder's definitions a new version, and serve it."),
-    "rollback": Lazy("Define", "project:rollback", "Make an earlier version the newest one, and serve it."),
-    "schema": Lazy("Define", "schema:app", "Schemas of views."),
-    "teardown": Lazy("Define", "project:teardown", "Delete this project's online data and registry entries."),
-    "materialize": Lazy("Fill", "data:materialize", "Write the latest row of every entity to the online store."),
-    "push": Lazy("Fill", "data:push", "Write a file's rows to the online store; newest wins."),
-    "stream": Lazy("Fill", "streaming:stream", "Merge Kafka's events into the windows of stream views."),
-    "backfill": Lazy("Fill", "streaming:backfill", "Fill a stream view anew from its history and from Kafka."),
-    "delete": Lazy("Fill", "data:delete", "Delete everything that the online store holds of one entity."),
-    "get": Lazy("Read", "data:get", "Read features as a model server does."),
-    "training-set": Lazy("Read", "training:training_set", "Join label rows with features at each label's time."),
-    "list": Lazy("Browse", "registry:list_definitions", "List what is applied."),
-    "describe": Lazy("Browse", "registry:describe", "Show one thing: what it is, and who reads it."),
-    "search": Lazy("Browse", "browse:search", "Find definitions, sources and features."),
-    "lineage": Lazy("Browse", "browse:lineage", "Show what something comes from, and what comes from it."),
-    "consumers": Lazy("Browse", "browse:consumers", "Show which services and models get a feature."),
-    "history": Lazy("Browse", "registry:history", "Show which versions changed a definition or a feature."),
-    "diff": Lazy("Browse", "registry:diff", "Show what changed between two versions."),
-    "ui": Lazy("Browse", "ui:ui", "Serve pages that show the project."),
-    "doctor": Lazy("Watch", "doctor:doctor", "Check definitions, registry, sources, Kafka, Redis and their content."),
-    "freshness": Lazy("Watch", "monitoring:freshness", "Show how old the newest stored event time of each view is."),
-    "skew": Lazy("Watch", "monitoring:skew", "Compare what is served with what the offline data say."),
-    "score": Lazy("Watch", "monitoring:score", "Score the project by the ML Test Score."),
-    "prune": Lazy("Prune", "prune:app", "Drop what a model does not need, prove it, serve by it, undo it."),
-    "server": Lazy("Server", "server:app", "The embedded server: a Redis-protocol server of the project's own."),
-}
-_EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 something was found, 130 interrupted (Ctrl-C)."
+_SECTIONS = ("Define", "Fill", "Read", "Browse", "Watch", "Prune", "Server")
+_TABLE = re.compile(r"^COMMANDS = (\{.*?^\})", re.MULTILINE | re.DOTALL)
+
+
+def _commands() -> dict[str, Lazy]:
+    """All commands, by section: what the modules of this package declare in a literal `COMMANDS`.
+
+    The tables are read as text, since importing the modules would take `--help` and TAB a second.
+    """
+    found: dict[str, Lazy] = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        declared = _TABLE.search(file.read_text("utf-8"))
+        for name, (section, attribute, summary) in ast.literal_eval(declared[1]).items() if declared else ():
+            found[name] = Lazy(section, f"{file.stem}:{attribute}", summary)
+    return dict(sorted(found.items(), key=lambda item: _SECTIONS.index(item[1].section)))
+
+
+COMMANDS = _commands()
+_EXIT_CODES = (
+    "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the command found a problem, 130 interrupted (Ctrl-C)."
+)
 
 
 class LazyCommands(TyperGroup):
-    """A group whose commands are known by name and summary until one is called."""
+    """A group that knows only names and summaries of its commands until one is called."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
-        """See Group: in the order of the table."""
+        """See Group: by section."""
         return list(COMMANDS)
 
     def get_command(self, _ctx: Any, cmd_name: str) -> Any:
-        """See Group. Without its parameters, which help and completion of names do not need."""
+        """See Group. The command has no parameters: help and the completion of names do not need them."""
         about = COMMANDS.get(cmd_name)
         return None if about is None else TyperCommand(cmd_name, help=about.summary, short_help=about.summary)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """See Group. The command whole."""
+        """See Group. The command is loaded whole."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, _loaded(name) if name in COMMANDS else command, rest
 
@@ -100,7 +98,7 @@ def _loaded(name: str) -> Any:
 
 
 def _guarded(command: Any) -> Any:
-    """Let Ctrl-C be heard while a command runs, and what the code that it loads prints go to stderr."""
+    """Handle Ctrl-C while a command runs, and send what definitions and models print to stderr."""
     for each in getattr(command, "commands", {}).values():
         _guarded(each)
     if not hasattr(command, "commands"):
@@ -137,10 +135,10 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def root(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     _debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error came from. FEATURE_STORE_DEBUG=1 does so, too.")
+        bool, typer.Option("--debug", help="Print tracebacks of errors. The same as FEATURE_STORE_DEBUG=1.")
     ] = False,
 ) -> None:
     """See app."""

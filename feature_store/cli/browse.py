@@ -1,4 +1,4 @@
-"""Commands that find their way in what is applied: search, lineage, consumers."""
+"""Commands that search applied definitions and follow their dependencies: search, lineage, consumers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="A name, or words; misspelt ones are forgiven.")],
+    query: Annotated[str, typer.Argument(help="A name or words; misspellings are tolerated.")],
     kind: Annotated[list[str] | None, typer.Option(help=f"Only {', '.join(KINDS)}; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of results.")] = 20,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Find definitions, sources and features by name, description, tag, owner or column."""
+    """Search definitions, sources and features by name, description, tag, owner or column."""
     with FeatureStore(repo) as store:
         found = SearchIndex(store.applied()).search(query, limit=limit, kinds=kind)
     if as_json:
@@ -47,13 +47,13 @@ def search(
 
 
 def lineage(
-    name: Annotated[str, typer.Argument(help="A source, a view, view:feature, a service or a model.")],
-    up: Annotated[bool, typer.Option("--up", help="Only what it comes from.")] = False,
-    down: Annotated[bool, typer.Option("--down", help="Only what comes from it.")] = False,
+    name: Annotated[str, typer.Argument(help="A source, view, view:feature, service or model.")],
+    up: Annotated[bool, typer.Option("--up", help="Only what it is made from.")] = False,
+    down: Annotated[bool, typer.Option("--down", help="Only what is made from it.")] = False,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show what something comes from, back to the sources, and what comes from it, on to the models."""
+    """Show what a definition is made from, back to the sources, and what is made from it, on to the models."""
     with FeatureStore(repo) as store:
         whole = lineage_of(store.applied(), store.models())
     node, both = whole.find(name), up == down
@@ -74,11 +74,11 @@ def lineage(
 
 
 def consumers(
-    feature: Annotated[str, typer.Argument(metavar="VIEW:FEATURE", help="Which.")],
+    feature: Annotated[str, typer.Argument(metavar="VIEW:FEATURE", help="The feature.")],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show which services get a feature, under which names, and the models that they serve."""
+    """Show which services and models read a feature, and under which names."""
     with FeatureStore(repo) as store:
         definitions = store.applied()
         whole = lineage_of(definitions, store.models())
@@ -125,4 +125,9 @@ def _label(node: Node) -> str:
     return f"[dim]{kind}[/] {escape(visible(node.name))}"
 
 
-COMMANDS = (search, lineage, consumers)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "search": ("Browse", "search", "Search definitions, sources and features."),
+    "lineage": ("Browse", "lineage", "Show what a definition is made from, and what is made from it."),
+    "consumers": ("Browse", "consumers", "Show which services and models read a feature."),
+}

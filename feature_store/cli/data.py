@@ -30,14 +30,14 @@ def materialize(
     repo: Repo = Path(),
     start: Start = None,
     end: End = None,
-    view: Annotated[list[str] | None, typer.Option(help="A view; repeat it for more. All unless given.")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="A view; may be repeated. Default: all views.")] = None,
     lookback: Lookback = None,
-    engine: Annotated[str | None, typer.Option(help="What computes; the configured one unless given.")] = None,
+    engine: Annotated[str | None, typer.Option(help="The engine: local or spark. Default: the configured one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the latest row of every entity with an event time in [start, end) to the online store.
 
-    Killed anywhere, it goes on when it is run again.
+    A run that was killed continues when the command is run again.
     """
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         summaries = store.materialize(start, end, view, engine, lookback=lookback or timedelta(0), report=report)
@@ -45,12 +45,12 @@ def materialize(
 
 
 def push(
-    view: Annotated[str, typer.Argument(help="Whose rows.")],
+    view: Annotated[str, typer.Argument(help="The feature view to write.")],
     file: Annotated[Path, typer.Argument(help="A .csv or .parquet file with the columns of the view.")],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write a file's rows to the online store; newest wins."""
+    """Write the rows of a file to the online store. A row that is older than the stored one is ignored."""
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         summary = store.push(view, file, report=report)
     show_summaries([summary], as_json=as_json)
@@ -61,7 +61,7 @@ def get(
         list[str],
         typer.Argument(
             metavar="SERVICE|VIEW:FEATURE… KEY=VALUE[,VALUE…]…",
-            help="What to read, and of whom: `ranking user_id=42 movie_id=1,2,3`.",
+            help="The features and the entities to read: `ranking user_id=42 movie_id=1,2,3`.",
         ),
     ],
     repo: Repo = Path(),
@@ -70,7 +70,8 @@ def get(
 ) -> None:
     """Read features as a model server does.
 
-    In JSON, integers are exact beyond 2**53 too, and floats that it has no number for are "nan", "inf", "-inf".
+    In JSON, integers beyond 2**53 are exact, floats that are not finite are "nan", "inf" and "-inf", decimals are text,
+    and bytes are base64.
     """
     names = [argument for argument in asked if "=" not in argument]
     if not names:
@@ -89,14 +90,14 @@ def get(
 
 def delete(
     entity: Annotated[str, typer.Argument(help="The entity's name.")],
-    key: Annotated[str, typer.Argument(metavar="KEY=VALUE", help="Which one: `user_id=42`.")],
+    key: Annotated[str, typer.Argument(metavar="KEY=VALUE", help="The entity's key: `user_id=42`.")],
     repo: Repo = Path(),
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete everything that the online store holds of one entity, in composite keys too.
+    """Delete everything that the online store holds of one entity, including rows with composite keys.
 
-    Sources are left alone: what is materialized from them again comes back.
+    Sources are not changed: rows that are materialized from them again come back.
     """
     with FeatureStore(repo) as store:
         join_keys = read_entity_rows([key], store.applied())
@@ -109,7 +110,7 @@ def delete(
 
 
 def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
-    """What jobs did."""
+    """Print the results of jobs."""
     if as_json:
         print_json([summary.to_document() for summary in summaries])
         return
@@ -121,16 +122,16 @@ def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
     for summary in summaries:
         if summary.resumed_chunks:
             chunks = counted(summary.resumed_chunks, "chunk")
-            out.print(f"{summary.view}: went on after {chunks} of an earlier run.", markup=False)
+            out.print(f"{summary.view}: continued after {chunks} of an earlier run.", markup=False)
         if summary.late_rows:
             late = counted(summary.late_rows, "row")
-            told = f"{summary.view}: files brought rows of times that were finished: {late} of them read again."
+            told = f"{summary.view}: {late} arrived late, in intervals that were already done; they were read."
             out.print(told, markup=False)
         if summary.quarantined:
-            told = f"{counted(summary.quarantined, 'row')} of {summary.view} set aside, with the reasons"
+            told = f"{counted(summary.quarantined, 'row')} of {summary.view} are in quarantine, with the reasons"
             out.print(f"[yellow]{escape(told)}: {escape(str(summary.quarantine_file))}[/]", soft_wrap=True)
         for breach in summary.breaches:
-            told = visible(f"{summary.view}.{breach}; written all the same")
+            told = visible(f"{summary.view}.{breach}; the rows were written nevertheless")
             out.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
 
 
@@ -155,4 +156,10 @@ def _refuse_a_view(name: str, definitions: DefinitionSet) -> None:
         raise RequestError("get", expected="a service, or VIEW:FEATURE", got=f"the view {name!r}", hint=hint)
 
 
-COMMANDS = (materialize, push, get, delete)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "materialize": ("Fill", "materialize", "Write the latest row of every entity to the online store."),
+    "push": ("Fill", "push", "Write the rows of a file to the online store."),
+    "delete": ("Fill", "delete", "Delete everything that the online store holds of one entity."),
+    "get": ("Read", "get", "Read features as a model server does."),
+}

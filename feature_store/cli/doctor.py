@@ -1,4 +1,4 @@
-"""The command doctor: shows what the doctor finds, and what to do about it."""
+"""The command doctor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[
 
 
 def doctor(repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Check definitions, registry, sources, Kafka, Redis and what they hold. Exit code 3 when something is broken."""
+    """Check definitions, registry, sources, Kafka, Redis and stored data. Exits with 3 if a check fails."""
     found: list[Finding] = []
     with FeatureStore(repo) as store:
         for finding in store.monitoring.diagnose():
@@ -40,3 +40,9 @@ def _show(finding: Finding) -> None:
     if finding.hint:
         out.print(f"  {'':<13}→ {escape(visible(finding.hint))}", soft_wrap=True)
     out.file.flush()
+
+
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "doctor": ("Watch", "doctor", "Check definitions, registry, sources, Kafka, Redis and stored data."),
+}

@@ -1,4 +1,4 @@
-"""Commands on what is served against what was meant: skew, freshness."""
+"""Commands that compare served values with what was declared or computed: skew, freshness, score."""
 
 from __future__ import annotations
 
@@ -49,43 +49,48 @@ _ASKED_EVERY_S = 0.2
 
 
 def skew(
-    service: Annotated[str | None, typer.Option(help="Whose features; of a log of one service it is known.")] = None,
+    service: Annotated[str | None, typer.Option(help="The service. Not needed with the log of one service.")] = None,
     at: Annotated[
-        datetime | None, typer.Option(parser=read_time, metavar="TIME", help="When; now unless given.")
+        datetime | None, typer.Option(parser=read_time, metavar="TIME", help="The time to compare at. Default: now.")
     ] = None,
     entity_rows: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE[,VALUE…]]…", help="Of whom; a sample of what is stored unless given."),
+        typer.Argument(
+            metavar="[KEY=VALUE[,VALUE…]]…", help="The entities to compare. Default: a sample of the stored ones."
+        ),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="How many rows to sample; 1000, of a log 20000, unless given.")
+        int | None, typer.Option(min=1, help="Number of rows to sample. Default: 1000, of a served log 20000.")
     ] = None,
     from_served_log: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Compare what was served, at each record's own time.")
+        Path | None, typer.Option(metavar="PATH", help="Compare the records of this served log, each at its own time.")
     ] = None,
     training_set: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Of the log: what distances are from; what is computed again unless given."),
+        typer.Option(
+            metavar="FILE", help="With a log: the reference of distances. Default: values that are computed again."
+        ),
     ] = None,
-    version: Annotated[int | None, typer.Option(help="Of the log: only records of this version.")] = None,
+    version: Annotated[int | None, typer.Option(help="With a log: only records of this version.")] = None,
     max_differing: Annotated[
         float, typer.Option(min=0, max=1, help="The share of rows in which a feature may differ.")
     ] = 0.0,
     max_distance: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Of the log: how far a feature may be from the reference.")
+        float | None,
+        typer.Option(min=0, max=1, help="With a log: the largest accepted distance of a feature from the reference."),
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Compare what is served, or was, with what the offline data say. Exit code 3 when a feature differs in more.
+    """Compare served values with values computed from offline data. Exits with 3 if a feature differs in more rows.
 
     The registry keeps what was found last, for `feature-store score`.
     """
     if from_served_log is None and (service is None or training_set or version is not None or max_distance is not None):
         about_log = "--training-set, --version and --max-distance are about a log: --from-served-log"
-        raise typer.BadParameter("is needed" if service is None else about_log, param_hint="--service")
+        raise typer.BadParameter("is required" if service is None else about_log, param_hint="--service")
     if from_served_log is not None and (at is not None or entity_rows):
-        raise typer.BadParameter("the log says of whom and when", param_hint="--at, KEY=VALUE")
+        raise typer.BadParameter("not with a log, whose records have keys and times", param_hint="--at, KEY=VALUE")
     with FeatureStore(repo) as store:
         if from_served_log is not None:
             log_report = store.monitoring.skew_of_log(
@@ -112,7 +117,7 @@ def skew(
 
 
 def _keep(store: FeatureStore, report: SkewReport | ServedSkewReport) -> None:
-    """Keep what was found; a registry that only lets itself be read is no reason not to show it."""
+    """Keep the report. A read-only registry is no reason not to show it."""
     try:
         store.registry.keep_report("skew", report.service, report.summary(), current_author())
     except RegistryError as error:
@@ -120,15 +125,15 @@ def _keep(store: FeatureStore, report: SkewReport | ServedSkewReport) -> None:
 
 
 def freshness(
-    service: Annotated[str | None, typer.Option(help="Of the views that it reads; of all unless given.")] = None,
+    service: Annotated[str | None, typer.Option(help="Only views that this service reads. Default: all views.")] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve Prometheus metrics there until stopped; 0: on any free port."),
+        typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port until stopped; 0: any free port."),
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show how old the newest stored event time of each view is. Exit code 3 when it is older than declared."""
+    """Show the age of the newest stored event of each view. Exits with 3 if one is older than declared."""
     with FeatureStore(repo) as store:
         report = store.monitoring.freshness(service)
         if metrics_port is not None:
@@ -170,7 +175,7 @@ def _show_freshness(report: FreshnessReport) -> None:
 
 
 def score(repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Score the project by the ML Test Score (Breck et al., 2017): what is found, what is missing, how to get it."""
+    """Score the project with the ML Test Score (Breck et al., 2017): what exists, what is missing, how to add it."""
     with FeatureStore(repo) as store:
         found = store.monitoring.score()
     if as_json:
@@ -223,4 +228,9 @@ def _row(feature: FeatureSkew, online: str = "online") -> list[str | None]:
     return [feature.feature, f"{feature.equal:,}", f"{feature.differing:,}", worst, example]
 
 
-COMMANDS = (skew, freshness, score)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "freshness": ("Watch", "freshness", "Show the age of the newest stored event of each view."),
+    "skew": ("Watch", "skew", "Compare served values with values computed from offline data."),
+    "score": ("Watch", "score", "Score the project with the ML Test Score."),
+}

@@ -1,4 +1,4 @@
-"""Options that several commands take, and how their text is read."""
+"""Options that several commands share, and how their text is parsed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def read_time(text: str) -> datetime:
-    """ISO 8601, UTC unless it says otherwise."""
+    """A time in ISO 8601, in UTC unless it names a zone."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -48,30 +48,30 @@ Repo = Annotated[
         "-C",
         metavar="FOLDER",
         envvar="FEATURE_STORE_REPO",
-        help="Folder of feature_store.yaml.",
+        help="The folder of feature_store.yaml.",
         show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Start = Annotated[datetime | None, _time_option("Where to begin; unless given, where the last one ended.")]
-End = Annotated[datetime | None, _time_option("Where to end; now unless given.")]
-Now = Annotated[datetime | None, _time_option("Read as if it were then.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation.")]
+Start = Annotated[datetime | None, _time_option("Start of the interval. Default: the end of the last run.")]
+End = Annotated[datetime | None, _time_option("End of the interval. Default: now.")]
+Now = Annotated[datetime | None, _time_option("Read as of this time.")]
 Lookback = Annotated[
     timedelta | None,
     typer.Option(
         parser=read_duration,
         metavar="36h|7d",
-        help="How far before the last end to read again, for values that changed within a file.",
+        help="Read this much before the end of the last run again, for rows that changed within a file.",
     ),
 ]
 
 
 def read_entity_rows(arguments: Sequence[str], definitions: DefinitionSet) -> dict[str, Any]:
-    """`name=value` or `name=value,value`; a list with commas in its texts as JSON: `name=["a,b","c"]`.
+    """Entity rows from `name=value` or `name=value,value`. Texts with commas are given in JSON: `name=["a,b","c"]`.
 
     Raises:
-        RequestError: an argument is no such thing, names neither a join key nor a request field, or is of a wrong type.
+        RequestError: an argument names neither a join key nor a request field, or its value is not of the type.
     """
     types = {entity.join_key: entity.dtype for entity in definitions.entities.values()}
     for view in definitions.on_demand_feature_views.values():

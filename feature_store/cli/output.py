@@ -17,6 +17,7 @@ from rich.markup import escape
 from feature_store._formatting import shown_time
 from feature_store.cli.tables import MISSING, FittingTable
 from feature_store.cli.text import visible
+from feature_store.definitions.scalars import json_form
 from feature_store.errors import RequestError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _stdout: TextIO | None = None
 
 @contextlib.contextmanager
 def stdout_for_output_alone() -> Iterator[None]:
-    """Keep stdout for what this module prints: `print` in definitions and models goes to stderr meanwhile."""
+    """Reserve stdout for this module: `print` in definitions and models goes to stderr meanwhile."""
     global _stdout
     before, _stdout = _stdout, sys.stdout
     try:
@@ -47,7 +48,7 @@ def stdout() -> TextIO:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on what stdout (or stderr) is now."""
+    """A console on the current stdout (or stderr)."""
     stream = sys.stderr if stderr else stdout()
     made = Console(file=stream, highlight=False)
     if not made.is_terminal:  # which FORCE_COLOR can say of a pipe
@@ -69,7 +70,7 @@ def table(title: str, columns: dict[str, str], rows: Iterable[Iterable[Any]]) ->
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it; what users wrote is never read as markup."""
+    """A value as a table shows it. Users' text is never interpreted as markup."""
     if value is None:
         return f"[dim]{MISSING}[/]"
     return escape(visible(_plain(value)))
@@ -80,15 +81,22 @@ def _plain(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, bytes):
+        return json_form(value)
     return shown_time(value) if isinstance(value, datetime) else str(value)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone; where nobody can answer, `--yes` is demanded."""
+    """Ask for confirmation before an action that cannot be undone.
+
+    Raises:
+        RequestError: stdin is not a terminal and `yes` is not set.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise RequestError(question, expected="an answer", got="no terminal to ask on", hint="say --yes")
+        problem = "confirmation needed, but stdin is not a terminal"
+        raise RequestError(question, problem=problem, hint="pass --yes")
     if not typer.confirm(visible(question), err=True):
         typer.echo("Nothing was changed.", err=True)
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Progress bars: of a job's rows, and of what is counted."""
+"""Progress bars: of the rows of a job, and of steps."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class CountReport:
         self._by_hand = not auto_refresh
 
     def __call__(self, done: int, total: int) -> None:
-        """So many are done, of so many as far as is known."""
+        """Set how many steps are done, and how many are expected."""
         self._progress.update(self._task, completed=done, total=total)
         if self._by_hand and (done % max(1, total // _REFRESHES) == 0 or done == total):
             self._progress.refresh()

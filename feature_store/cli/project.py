@@ -31,14 +31,14 @@ _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where; made if need be.")] = Path(),
-    project: Annotated[str, typer.Option(help="The project's name; the folder's unless given.")] = "",
+    folder: Annotated[Path, typer.Argument(help="The folder of the project; created if missing.")] = Path(),
+    project: Annotated[str, typer.Option(help="The project's name. Default: the folder's name.")] = "",
 ) -> None:
-    """Make a project: feature_store.yaml, definitions, and a little data to try them on."""
+    """Make a project: feature_store.yaml, definitions, and sample data to try them on."""
     name = project or re.sub(r"\W", "_", folder.resolve().name)
     taken = [path for path in (*(folder / name for name in _TEMPLATES), folder / "data") if path.exists()]
     if taken:
-        raise ConfigError(str(taken[0]), expected="no such file yet", got="one", hint="choose an empty folder")
+        raise ConfigError(str(taken[0]), problem="the file already exists", hint="choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     for template in _TEMPLATES:
         text = files("feature_store.cli").joinpath("templates", template).read_text()
@@ -56,19 +56,17 @@ def init(
     )
 
 
-Offline = Annotated[bool, typer.Option("--offline", help="Do not read the schemas of sources, nor compile SQL.")]
-Author = Annotated[str, typer.Option(help="Who applies; you unless given.", show_default=False)]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not read the schemas of sources or compile SQL.")]
+Author = Annotated[str, typer.Option(help="The author of the version. Default: your user name.", show_default=False)]
 
 
 def plan(
     repo: Repo = Path(),
     offline: Offline = False,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit code 3 when apply would change anything.")
-    ] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 if apply would change anything.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what apply would change, and whether it is safe. Exit code 1 when a change is refused."""
+    """Show what apply would change, and whether the changes are safe. Exits with 1 if a change is refused."""
     with FeatureStore(repo) as store:
         changes = store.plan(check_sources=not offline)
     if as_json:
@@ -80,7 +78,7 @@ def plan(
         raise RefusedError(
             f"plan of {store.project}",
             problem=f"{counted(len(changes.refused), 'change')} refused; {first.kind} {first.name}: {first.reason}",
-            hint=first.hint or "correct the definitions, and plan again",
+            hint=first.hint or "correct the definitions and plan again",
         )
     if exit_code and not changes.is_empty:
         raise typer.Exit(FINDING)
@@ -93,7 +91,7 @@ def apply(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the folder's definitions a new version of the registry, and serve it. Asks before what is destructive."""
+    """Apply the folder's definitions as a new version, and serve it. Asks before destructive changes."""
     with FeatureStore(repo) as store:
         changes = store.plan(check_sources=not offline)
         _confirm(changes, yes=yes)
@@ -102,14 +100,14 @@ def apply(
 
 
 def rollback(
-    version: Annotated[int, typer.Argument(help="The number of an earlier version; see `list versions`.")],
+    version: Annotated[int, typer.Argument(help="The number of the earlier version; see `list versions`.")],
     repo: Repo = Path(),
     author: Author = "",
     offline: Offline = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make an earlier version's definitions a new version, and serve it. The folder's files stay as they are."""
+    """Apply an earlier version's definitions as a new version, and serve it. The folder's files stay unchanged."""
     with FeatureStore(repo) as store:
         changes = store.plan_rollback(version, check_sources=not offline)
         _confirm(changes, yes=yes)
@@ -118,7 +116,7 @@ def rollback(
 
 
 def _confirm(changes: ChangePlan, *, yes: bool) -> None:
-    """Ask before destructive changes, showing them; what is refused is told by whoever carries the changes out."""
+    """Show destructive changes and ask for confirmation. Refused changes raise later, when they are carried out."""
     if changes.refused or not changes.destructive or yes:
         return
     for change in changes.destructive:
@@ -138,7 +136,7 @@ def _show_applied(store: FeatureStore, applied: Applied, *, as_json: bool) -> No
 
 
 def teardown(repo: Repo = Path(), yes: Yes = False, as_json: AsJson = False) -> None:
-    """Delete this project's online data, registry entries and job files, and nobody else's."""
+    """Delete this project's online data, registry entries and job files. Other projects keep theirs."""
     with FeatureStore(repo) as store:
         confirm(f"Delete all that {store.online.shown_url} and the registry hold of {store.project}?", yes=yes)
         deleted = store.teardown()
@@ -149,7 +147,7 @@ def teardown(repo: Repo = Path(), yes: Yes = False, as_json: AsJson = False) -> 
 
 
 def show_changes(changes: ChangePlan) -> None:
-    """The plan for people, in colours."""
+    """Print the changes for people, in colour."""
     out = console()
     if changes.is_empty:
         out.print(visible(str(changes)), markup=False)
@@ -176,4 +174,11 @@ def show_change(out: Console, change: Change) -> None:
         out.print(f"    {visible(change.hint)}", markup=False)
 
 
-COMMANDS = (init, plan, apply, rollback, teardown)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "init": ("Define", "init", "Make a project: feature_store.yaml, definitions and sample data."),
+    "plan": ("Define", "plan", "Show what apply would change, and whether the changes are safe."),
+    "apply": ("Define", "apply", "Apply the folder's definitions as a new version, and serve it."),
+    "rollback": ("Define", "rollback", "Apply an earlier version again, and serve it."),
+    "teardown": ("Define", "teardown", "Delete this project's online data and registry entries."),
+}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from feature_store.pruning.verify import Verification
 
 app = typer.Typer(
-    help="Drop what a model does not need, prove it, serve by it, undo it.", no_args_is_help=True, rich_markup_mode=None
+    help="Find features that a model does not need, and stop serving them.", no_args_is_help=True, rich_markup_mode=None
 )
 
 _ACCOUNTS = (
@@ -45,7 +45,7 @@ _CANDIDATES = (
 
 
 class Stage(enum.StrEnum):
-    """How far a plan goes: compare, not serve, not store."""
+    """How far a plan is carried out: compare only, stop serving, stop storing."""
 
     SHADOW = "shadow"
     MASK = "mask"
@@ -53,31 +53,33 @@ class Stage(enum.StrEnum):
 
 
 class Answer(enum.StrEnum):
-    """What a client gets that asks for a dropped feature."""
+    """The answer to a request for a dropped feature."""
 
     ERROR = "error"
     DEFAULT = "default"
 
 
-Service = Annotated[str, typer.Option(help="Which service.")]
+Service = Annotated[str, typer.Option(help="The service.")]
 Requests = Annotated[
     str,
     typer.Option(
         "--request",
         metavar="ENTITY=COUNT[,…]",
-        help="How many distinct entities a usual request has: user=1,movie=200.",
+        help="Distinct entities in a typical request: user=1,movie=200.",
     ),
 ]
-PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="A plan's id, or what it begins with.")]
-TrainingSet = Annotated[Path, typer.Option(help="A Parquet file that `training-set --prune-as-of never` made.")]
-Label = Annotated[str, typer.Option(help="Its column of the labels.")]
-EntityColumn = Annotated[str, typer.Option("--entity", help="Its column that says whose rows belong together.")]
-Model = Annotated[str, typer.Option(metavar="MODULE:FACTORY", help="A function of a seed that makes a model.")]
-Timestamp = Annotated[str, typer.Option(help="Its column of the labels' times.")]
-Earlier = Annotated[
-    float, typer.Option(min=0.1, max=0.95, help="The share of rows, by time, that choices are made on.")
+PlanId = Annotated[str, typer.Argument(metavar="PLAN", help="The id of a prune plan, or its first characters.")]
+TrainingSet = Annotated[Path, typer.Option(help="A Parquet file written by `training-set --prune-as-of never`.")]
+Label = Annotated[str, typer.Option(help="The column with the labels.")]
+EntityColumn = Annotated[
+    str, typer.Option("--entity", help="The column that identifies the entity. Rows are resampled by entity.")
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="How often each model is fitted.")]
+Model = Annotated[str, typer.Option(metavar="MODULE:FACTORY", help="A function that takes a seed and returns a model.")]
+Timestamp = Annotated[str, typer.Option(help="The column with the times of labels.")]
+Earlier = Annotated[
+    float, typer.Option(min=0.1, max=0.95, help="The share of rows, the earliest, that features are chosen on.")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of fits of each model.")]
 
 
 @app.command("import")
@@ -89,7 +91,7 @@ def import_importances(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Keep the importances of a service's features."""
+    """Import the importances of a service's features from a file."""
     from feature_store.pruning.importance_file import read_importances
 
     with FeatureStore(repo) as store:
@@ -107,7 +109,7 @@ def measure(
     earlier: Earlier = EARLIER,
     seeds: Seeds = 3,
     rows: Annotated[
-        int | None, typer.Option(min=100, help="How many of the earlier rows to take, evenly spread; all unless given.")
+        int | None, typer.Option(min=100, help="Number of the earlier rows to use, evenly spread. Default: all.")
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
@@ -123,11 +125,11 @@ def measure(
 def show(
     service: Service,
     request: Requests,
-    timed: Annotated[bool, typer.Option("--timed", help="Time requests, too: some seconds.")] = False,
+    timed: Annotated[bool, typer.Option("--timed", help="Time requests too; takes some seconds.")] = False,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """The profit and loss: what each feature is worth, what it costs, who consumes it."""
+    """Show each feature's importance, its cost, and who reads it."""
     with FeatureStore(repo) as store:
         pruner, counts = Pruner(store), _read_request(request)
         accounts = pruner.accounts(service, counts, timed=timed)
@@ -154,25 +156,29 @@ def show(
 def plan(
     service: Service,
     request: Requests,
-    max_bytes: Annotated[int | None, typer.Option(help="Of a request.")] = None,
-    max_keys: Annotated[int | None, typer.Option(help="Of a request.")] = None,
-    max_features: Annotated[int | None, typer.Option(help="That are served.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="The most per request.")] = None,
+    max_keys: Annotated[int | None, typer.Option(help="The most per request.")] = None,
+    max_features: Annotated[int | None, typer.Option(help="The most that are served.")] = None,
     slo_ms: Annotated[
-        float | None, typer.Option(help="Of a request's 99th percentile, by what requests are measured to take here.")
+        float | None,
+        typer.Option(help="The highest 99th percentile of a request, estimated from requests that are timed here."),
     ] = None,
     keep: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Of all importance: at the least cost within the limits.")
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Keep at least this share of importance, at the lowest cost within the limits."
+        ),
     ] = None,
-    require: Annotated[list[str] | None, typer.Option(help="A feature that must stay; may be repeated.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the plan, too, as JSON.")] = None,
+    require: Annotated[list[str] | None, typer.Option(help="A feature to keep; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the plan to this file too, as JSON.")] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Choose what to keep: the most importance within a budget."""
+    """Choose the features to keep: the most importance within a budget."""
     budget = Budget(max_bytes=max_bytes, max_keys=max_keys, max_features=max_features, slo_ms=slo_ms, keep=keep)
     if budget == Budget():
         hint = "--max-bytes, --max-keys, --max-features, --slo-ms or --keep"
-        raise RequestError("prune plan", expected="a budget", got="none", hint=hint)
+        raise RequestError("prune plan", problem="a budget is required", hint=hint)
     with FeatureStore(repo) as store:
         pruner, counts = Pruner(store), _read_request(request)
         if slo_ms is not None:
@@ -191,11 +197,11 @@ def plan(
 @app.command()
 def curve(
     plan: PlanId,
-    out: Annotated[list[Path], typer.Option(help="A file to draw it in: .svg, .png or .pdf; may be repeated.")],
+    out: Annotated[list[Path], typer.Option(help="The file to write: .svg, .png or .pdf; may be repeated.")],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Draw how much importance each budget buys, and where the plan lies."""
+    """Draw the importance that each budget keeps, and mark the plan."""
     from feature_store.pruning.drawing import draw_curve
 
     with FeatureStore(repo) as store:
@@ -218,16 +224,16 @@ def verify(
     model: Model,
     timestamp: Timestamp = "event_timestamp",
     earlier: Earlier = EARLIER,
-    margin: Annotated[float, typer.Option(min=0.0, help="How much worse is accepted, in the metric.")] = 0.002,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the bound, one-sided.")] = 0.95,
+    margin: Annotated[float, typer.Option(min=0.0, help="The loss in the metric that is accepted.")] = 0.002,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence of the one-sided bound.")] = 0.95,
     seeds: Seeds = 3,
     slice_by: Annotated[
-        str | None, typer.Option(help="A feature: it must pass below and above its median too.")
+        str | None, typer.Option(help="A feature; the plan must pass below and above its median too.")
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Refit without what a plan drops and compare on later rows. Exit code 3 when it does not pass."""
+    """Refit without the features that a plan drops and compare on later rows. Exits with 3 if the plan fails."""
     training = Training(training_set, label, entity, model, timestamp, earlier)
     with FeatureStore(repo) as store, CountReport("verify", "fits", console(stderr=True)) as report:
         pruner = Pruner(store)
@@ -254,12 +260,12 @@ def apply(
     stage: Annotated[
         Stage, typer.Option(help="shadow: compare only; mask: not served; drop: not stored.")
     ] = Stage.MASK,
-    answer: Annotated[Answer, typer.Option(help="What a client gets for a dropped feature.")] = Answer.ERROR,
-    unverified: Annotated[bool, typer.Option(help="Although it was not verified, or did not pass.")] = False,
+    answer: Annotated[Answer, typer.Option(help="The answer to a request for a dropped feature.")] = Answer.ERROR,
+    unverified: Annotated[bool, typer.Option(help="Apply a plan that was not verified, or failed.")] = False,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Serve by a plan: a new version of the registry."""
+    """Apply a plan as a new version of the registry, and serve it."""
     with FeatureStore(repo) as store:
         pruner = Pruner(store)
         applied = pruner.apply(pruner.find(plan), stage.value, answer=answer.value, unverified=unverified)
@@ -268,7 +274,7 @@ def apply(
 
 @app.command()
 def rollback(service: Service, repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Serve all features of a service again; what was dropped is filled first."""
+    """Serve all features of a service again. Dropped features are filled first."""
     with FeatureStore(repo) as store:
         applied = Pruner(store).rollback(service)
     _show_applied(applied, as_json)
@@ -343,7 +349,7 @@ def _line(plan: PrunePlan) -> str:
 
 
 def show_verification(verification: Verification, found: PrunePlan, instead: PrunePlan | None) -> None:
-    """What was found of each candidate, and what to apply."""
+    """Print the verification of each candidate, and what to apply."""
     rows = [
         [
             len(one.kept),
@@ -369,7 +375,7 @@ def show_verification(verification: Verification, found: PrunePlan, instead: Pru
 
 
 def show_footprints(before: Footprint, after: Footprint, plan: PrunePlan) -> None:
-    """What requests cost before and after a plan was applied, and what the model lost."""
+    """Print the cost of requests before and after a plan was applied, and the loss of the model."""
 
     def row(name: str, was: float, now: float, shown: str) -> list[str]:
         return [name, format(was, shown), format(now, shown), f"{now / was - 1:+.1%}" if was else MISSING]
@@ -395,3 +401,9 @@ def _show_applied(applied: Any, as_json: bool) -> None:
         return
     show_changes(applied.changes)
     console().print(f"version {applied.version.version} is served")
+
+
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "prune": ("Prune", "app", "Find features that a model does not need, and stop serving them."),
+}

@@ -1,4 +1,4 @@
-"""Commands on what is applied, and was: list, describe, history, diff."""
+"""Commands on applied definitions and their versions: list, describe, history, diff."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """The kinds that can be listed."""
 
     ENTITIES = "entities"
     SOURCES = "sources"
@@ -50,12 +50,12 @@ _LEAST_OF_AN_ID = 4
 
 def list_definitions(
     kind: Annotated[
-        Kind | None, typer.Argument(help="All kinds but features, versions and prune-plans unless given.")
+        Kind | None, typer.Argument(help="Default: all kinds except features, versions and prune-plans.")
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """List what is applied."""
+    """List the applied definitions."""
     with FeatureStore(repo) as store:
         kinds = [kind] if kind is not None else [each for each in Kind if each not in _NOT_UNLESS_ASKED]
         lists = {kind: _rows(store, kind) for kind in kinds}
@@ -73,12 +73,14 @@ def list_definitions(
 def describe(
     name: Annotated[
         str,
-        typer.Argument(help="An entity, a view, a service, a source, view:feature, a version's number, a plan's id."),
+        typer.Argument(
+            help="An entity, view, service, source, view:feature, number of a version, or id of a prune plan."
+        ),
     ],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show one thing: what it is, what it is made of, and who reads it."""
+    """Show one definition: its attributes, its parts, and who reads it."""
     with FeatureStore(repo) as store:
         document = _document(store, name)
     if as_json:
@@ -88,7 +90,7 @@ def describe(
 
 
 def history(
-    name: Annotated[str, typer.Argument(help="An entity, a view, a service or view:feature, deleted ones too.")],
+    name: Annotated[str, typer.Argument(help="An entity, view, service or view:feature, including deleted ones.")],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -108,12 +110,14 @@ def history(
 
 
 def diff(
-    before: Annotated[int, typer.Argument(metavar="V1", help="A version's number.")],
-    after: Annotated[int | None, typer.Argument(metavar="V2", help="Another; the newest unless given.")] = None,
+    before: Annotated[int, typer.Argument(metavar="V1", help="The number of a version.")],
+    after: Annotated[
+        int | None, typer.Argument(metavar="V2", help="The number of a later version. Default: the newest.")
+    ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show what differs from one version to another, as applying the second on top of the first would be planned."""
+    """Show what changed between two versions, as `plan` would if the second were applied to the first."""
     with FeatureStore(repo) as store:
         old = store.registry.version(before)
         new = store.registry.version(after) if after is not None else store.registry.latest()
@@ -248,4 +252,10 @@ def _shown(value: Any) -> Any:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-COMMANDS = (describe, history, diff)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "list": ("Browse", "list_definitions", "List the applied definitions."),
+    "describe": ("Browse", "describe", "Show one definition, and who reads it."),
+    "history": ("Browse", "history", "Show which versions changed a definition or a feature."),
+    "diff": ("Browse", "diff", "Show what changed between two versions."),
+}

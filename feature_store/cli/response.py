@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from feature_store.cli.output import cell, console
 from feature_store.cli.tables import FittingTable
+from feature_store.definitions.scalars import json_form
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _GAP = 3  # characters between the columns of a table
 
 
 def response_document(response: OnlineResponse) -> dict[str, Any]:
-    """The response as JSON types: floats that JSON has no number for as text."""
+    """The response as JSON types. Floats that are not finite, decimals and bytes are text."""
     features = {name: [_json_value(value) for value in values] for name, values in response.to_dict().items()}
     return {
         "plan_version": response.plan_version,
@@ -36,9 +38,11 @@ def response_document(response: OnlineResponse) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    """JSON would make null of NaN."""
+    """A value as a JSON type; JSON has no NaN."""
     if isinstance(value, list):
         return [_json_value(item) for item in value]
+    if isinstance(value, (bytes, Decimal)):
+        return json_form(value)
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

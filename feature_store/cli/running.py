@@ -109,7 +109,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _hears_interrupts() -> bool:
-    """Not where the caller ignores or handles SIGINT, and in the main thread only."""
+    """In the main thread only, and not if the caller ignores or handles SIGINT."""
     import threading
 
     is_main = threading.current_thread() is threading.main_thread()
@@ -153,7 +153,7 @@ def _failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 
 def _described(error: BaseException) -> tuple[int, dict[str, str]]:
-    """The exit code of an error, and what is said of it."""
+    """The exit code of an error, and its message."""
     empty = dict.fromkeys(("type", "where", "expected", "got", "problem", "hint"), "") | {"type": type(error).__name__}
     if isinstance(error, FeatureStoreError):
         parts = {name: getattr(error, name) for name in ("where", "expected", "got", "problem", "hint")}
@@ -175,7 +175,7 @@ def _described(error: BaseException) -> tuple[int, dict[str, str]]:
 
 
 def _usage(error: BaseException) -> dict[str, str] | None:
-    """What is wrong with the arguments; None of another error."""
+    """The message of a usage error; None for another error."""
     message = getattr(error, "format_message", None)
     if message is None:
         return None
@@ -200,7 +200,7 @@ _IN_ASCII = {"–": "-", "—": "-", "…": "...", "→": "->", "✓": "ok", "�
 
 
 def _show_unencodable() -> None:
-    """Show characters that the terminal's encoding lacks in ASCII or as escapes, rather than to fail on them."""
+    """Show characters that the terminal's encoding lacks in ASCII or as escapes, instead of failing."""
 
     def replaced(error: UnicodeError) -> tuple[str | bytes, int]:
         if not isinstance(error, UnicodeEncodeError):
@@ -226,7 +226,7 @@ def _say(text: str) -> None:
 
 
 def _say_bytes(text: bytes) -> None:
-    """Write to stderr. A stderr that cannot be written to is no reason to fail in another way than one does."""
+    """Write to stderr. If stderr cannot be written to, the exit code stays that of the error."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError, ValueError):

@@ -17,21 +17,21 @@ from feature_store.project.store import FeatureStore
 if TYPE_CHECKING:
     from feature_store.arrow.schema_proposal import Proposal
 
-app = typer.Typer(help="Schemas of views.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Propose schemas of views from data.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def schema() -> None:
-    """Schemas of views."""
+    """Propose schemas of views from data."""
 
 
 @app.command()
 def infer(
-    of: Annotated[str, typer.Argument(metavar="VIEW|PATH", help="A view of the folder, or a Parquet file or folder.")],
+    of: Annotated[str, typer.Argument(metavar="VIEW|PATH", help="A view of the project, or a Parquet file or folder.")],
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Propose fields from data: types, ranges, lists of strings, shares of nulls; as Python to paste and correct."""
+    """Propose fields from data, as Python to paste and correct: types, ranges, allowed strings, shares of nulls."""
     with extra("local", "schema infer"):
         proposals = _of_path(Path(of)) if Path(of).exists() else _of_view(of, repo)
     if as_json:
@@ -66,3 +66,9 @@ def _of_view(name: str, repo: Path) -> list[Proposal]:
 def _document(one: Proposal) -> dict[str, object]:
     field = None if one.field is None else one.field.model_dump(mode="json", include={"dtype", *EXPECTATIONS})
     return {"column": one.column, "field": field, "why": one.why or None}
+
+
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "schema": ("Define", "app", "Propose schemas of views from data."),
+}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.embedded import ServerStatus
 
 app = typer.Typer(
-    help="The embedded server: a real Redis-protocol server of this project's own.",
+    help="Show, start and stop the project's embedded Redis server.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,13 +26,13 @@ app = typer.Typer(
 
 @app.command()
 def status(repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Whether it runs, since when it stays, and what it holds."""
+    """Show whether the server runs, and what it holds."""
     _show(_server(repo).status(), as_json=as_json)
 
 
 @app.command()
 def start(repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Start it, and let it stay until it is stopped."""
+    """Start the server, and keep it running until `stop`."""
     server = _server(repo)
     server.start(persistent=True)
     _show(server.status(), as_json=as_json)
@@ -40,7 +40,7 @@ def start(repo: Repo = Path(), as_json: AsJson = False) -> None:
 
 @app.command()
 def stop(repo: Repo = Path(), as_json: AsJson = False) -> None:
-    """Stop it; its data stay."""
+    """Stop the server. Its data stay on disk."""
     server = _server(repo)
     server.stop()
     _show(server.status(), as_json=as_json)
@@ -51,7 +51,9 @@ def _server(repo: Path) -> EmbeddedServer:
     if config.online_store.url is not None:
         shown = config.shown()["online_store"]["url"]
         raise ConfigError(
-            "online_store.url", expected="none, for an embedded server", got=shown, hint="that server is run elsewhere"
+            "online_store.url",
+            problem=f"the project uses {shown}, not an embedded server",
+            hint="start and stop that server where it runs",
         )
     return EmbeddedServer(config.folder)
 
@@ -68,3 +70,9 @@ def _show(found: ServerStatus, *, as_json: bool) -> None:
     out.print(f"running {stays}: {found.version}, process {found.pid}", markup=False)
     out.print(f"url:     {found.url}\ndata:    {found.data_dir}", markup=False, soft_wrap=True)
     out.print(f"holds:   {found.keys:,} keys, {found.memory_bytes / 1e6:.1f} MB", markup=False)
+
+
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "server": ("Server", "app", "Show, start and stop the project's embedded Redis server."),
+}

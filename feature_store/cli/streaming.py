@@ -32,32 +32,34 @@ if TYPE_CHECKING:
 
 _PARTITIONS_SHOWN = 16
 _REFRESHES_PER_SECOND = 4
-# Rates are of the last seconds, so that they follow what happens and do not flicker.
+# Seconds that rates are averaged over: short enough to follow changes, long enough not to flicker.
 _RATE_S = 3.0
-# Where there is no terminal, a line so often.
+# Seconds between lines when stderr is not a terminal.
 _LINE_S = 10.0
 
 
 def stream(
     repo: Repo = Path(),
-    view: Annotated[list[str] | None, typer.Option(help="A stream view; repeat it for more. All unless given.")] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(help="A stream view; may be repeated. Default: all stream views.")
+    ] = None,
     engine: Annotated[
-        str, typer.Option(help="What merges: local (processes on this machine) or spark (Structured Streaming).")
+        str, typer.Option(help="The engine: local (processes on this machine) or spark (Structured Streaming).")
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="How many processes share the partitions; 1 unless given. Spark has none.")
+        int | None, typer.Option(min=1, help="Processes that share the partitions. Default: 1. Not for Spark.")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics there; 0: on any free port.")
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port; 0: any free port.")
     ] = None,
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End when all is merged that Kafka holds now.")
+        bool, typer.Option("--until-caught-up", help="Exit when all events that Kafka holds now are merged.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge Kafka's events into the windows of stream views, each event once, until stopped (Ctrl-C, SIGTERM).
+    """Merge Kafka events into the windows of stream views, each event once, until stopped (Ctrl-C, SIGTERM).
 
-    Killed anywhere, it goes on where the online store is.
+    A run that was killed continues from the offsets that the online store holds.
     """
     with FeatureStore(repo) as store, stop_signals() as stopped, StreamProgress(console(stderr=True)) as progress:
         status = store.stream(
@@ -76,26 +78,26 @@ def stream(
 
 
 def backfill(
-    view: Annotated[str, typer.Argument(help="A stream view.")],
+    view: Annotated[str, typer.Argument(help="The stream view.")],
     until: Annotated[
         datetime | None,
         typer.Option(
             parser=read_time,
             metavar="TIME",
-            help="Up to when the history is whole; from then on, Kafka. Leave it out where the source has no history.",
+            help="The history is complete up to this time; later events come from Kafka. "
+            "Omit it if the source has no history.",
         ),
     ] = None,
     repo: Repo = Path(),
     allow_gap: Annotated[
-        bool, typer.Option("--allow-gap", help="Go on when Kafka may have deleted messages of after that time.")
+        bool, typer.Option("--allow-gap", help="Continue if Kafka may have deleted messages after that time.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fill a stream view anew from its source's history and from Kafka, while it is served as it was; then serve it.
+    """Fill a stream view from its source's history, catch up with Kafka, and serve the result.
 
-    It also repairs a view whose fences Redis has lost.
-
-    Killed anywhere, it goes on when it is run again with the same time.
+    The view is served unchanged meanwhile. The command also repairs a view whose fences Redis has lost. A run that was
+    killed continues when the command is run again with the same time.
     """
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         filled = store.backfill(view, until, allow_gap=allow_gap, report=report)
@@ -107,7 +109,7 @@ def backfill(
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM has come since. The second one ends the process as it always does."""
+    """Yields a function that says whether Ctrl-C or SIGTERM has arrived. A second signal ends the process as usual."""
     came: list[int] = []
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -125,7 +127,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 
 class StreamProgress:
-    """The status of workers as a table that is drawn anew; where there is no terminal, as a line now and then."""
+    """The status of workers: a table that is redrawn on a terminal, a line every 10 s elsewhere."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -234,8 +236,14 @@ def _show_filled(filled: Filled) -> None:
         soft_wrap=True,
     )
     if filled.quarantined:
-        told = f"{filled.quarantined:,} rows do not fit; they are, with the reasons, in {filled.quarantine_file}"
+        told = (
+            f"{filled.quarantined:,} rows did not fit and are in quarantine, with the reasons: {filled.quarantine_file}"
+        )
         out.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
 
 
-COMMANDS = (stream, backfill)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "stream": ("Fill", "stream", "Merge Kafka events into the windows of stream views."),
+    "backfill": ("Fill", "backfill", "Fill a stream view from its history, then catch up with Kafka."),
+}

@@ -1,4 +1,4 @@
-"""What somebody may have meant who mistyped a command, an option or a choice."""
+"""Suggestions for mistyped commands, options and choices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def suggestion(error: BaseException) -> str:
 
 
 def plain(message: str) -> str:
-    """A usage error's message without guesses of its own and without words of pydantic's."""
+    """A usage error's message without its own suggestions and without pydantic's wording."""
     message = message.replace(": Value error, ", ": ")
     return re.sub(r"\s*(\(Possible options: [^)]*\)|Did you mean .*)$", "", message)
 
 
 def _choices(error: Any) -> tuple[list[str], str]:
-    """What would have been right where the error is, and what was typed."""
+    """The valid words at the place of the error, and the word that was typed."""
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
     if option is not None and context is not None:
         return [name for one in context.command.params for name in one.opts], str(option)

@@ -23,9 +23,9 @@ _FEATURES = {"feature": "left", "missing": "right", "rate": "right"}
 
 
 def training_set(
-    service: Annotated[str, typer.Option(help="Whose features.")],
+    service: Annotated[str, typer.Option(help="The service whose features are joined.")],
     out: Annotated[
-        Path, typer.Option(help="The Parquet file to write, on Spark a folder of them; its manifest goes beside it.")
+        Path, typer.Option(help="The Parquet file to write (on Spark a folder). Its manifest is written beside it.")
     ],
     entities: Annotated[
         str | None,
@@ -36,15 +36,15 @@ def training_set(
             help="Label rows: a Parquet file, or SQL (`SELECT …`, `WITH …`) that the engine runs.",
         ),
     ] = None,
-    timestamp_column: Annotated[str, typer.Option(help="The column of the labels' times.")] = "event_timestamp",
+    timestamp_column: Annotated[str, typer.Option(help="The column with the times of labels.")] = "event_timestamp",
     prune_as_of: Annotated[
         str | None,
         typer.Option(
             metavar="TIME|never",
-            help="With the features that prune plans left then; never: with all. Those that are served, unless given.",
+            help="Features as pruned at this time; never: all features. Default: the features that are served now.",
         ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="What joins; the configured one unless given.")] = None,
+    engine: Annotated[str | None, typer.Option(help="The engine: local or spark. Default: the configured one.")] = None,
     from_served_log: Annotated[
         Path | None,
         typer.Option(
@@ -54,15 +54,15 @@ def training_set(
         ),
     ] = None,
     version: Annotated[
-        int | None, typer.Option(help="Of the log: only records of this version, with its features.")
+        int | None, typer.Option(help="With a served log: only records of this version, with its features.")
     ] = None,
     take: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Of the log: a column to take along; may be repeated.")
+        list[str] | None, typer.Option(metavar="COLUMN", help="With a served log: a column to keep; may be repeated.")
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Join label rows with the features that serving would have given at each label's time, or has given."""
+    """Join label rows with features at each label's time, as serving would have answered, or did answer."""
     if entities is None:
         raise typer.BadParameter("the label rows: a Parquet file or a query", param_hint="--entities")
     if from_served_log is None and (version is not None or take):
@@ -114,4 +114,7 @@ def _source(source: SourceSnapshot) -> list[str]:
     return [source.view, f"{len(source.files):,}", rows, f"{source.quarantined:,}"]
 
 
-COMMANDS = (training_set,)
+# By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
+COMMANDS = {
+    "training-set": ("Read", "training_set", "Join label rows with features at each label's time."),
+}

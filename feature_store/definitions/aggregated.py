@@ -99,7 +99,8 @@ def _check_columns(where: str, events: str, known: dict[str, DType], aggregation
     function, dtype = aggregation.computes, known[aggregation.column]
     wanted, fits = _TAKES[function.takes]
     if not fits(dtype):
-        raise DefinitionError(f"{where}.column", expected=f"{wanted} for {function.name}", got=str(dtype))
+        hint = "declare the column as Float64, which takes decimals" if dtype.is_number and wanted == "numbers" else ""
+        raise DefinitionError(f"{where}.column", expected=f"{wanted} for {function.name}", got=str(dtype), hint=hint)
     _check_categories(where, known, aggregation)
     for name in filtered.names if filtered else []:
         _check_constants(f"{where}.filter", name, known[name], filtered.constants_of(name) if filtered else [])

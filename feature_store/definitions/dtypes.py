@@ -3,12 +3,15 @@
 | type | Python value | in the row |
 |---|---|---|
 | Bool | bool | 1 byte, 0 or 1 |
-| Int32, Int64 | int | 4, 8 bytes, little-endian |
-| Float32, Float64 | float | 4, 8 bytes, IEEE 754, little-endian |
+| Int8, Int16, Int32, Int64 | int | 1, 2, 4, 8 bytes, little-endian |
+| Float16, Float32, Float64 | float | 2, 4, 8 bytes, IEEE 754, little-endian |
+| Decimal(p, s), p up to 18 | decimal.Decimal | 8 bytes, little-endian: an int64 that counts units of 10**-s |
 | Timestamp | datetime, UTC, microseconds, years 1 to 9999 | 8 bytes, microseconds since 1970 |
+| Date | date, years 1 to 9999 | 4 bytes, little-endian: days since 1970 |
 | Array(T, n), T of fixed width | list of n values | n × the width of T |
 | String | str | variable: stored beside the row |
-| Array(T), Array(String, n) | list | variable: stored beside the row |
+| Bytes | bytes | variable: stored beside the row |
+| Array(T), Array(String, n), Array(Bytes, n) | list | variable: stored beside the row |
 
 What a scalar type does is in `scalars`. A DType is a scalar type, or an array of one.
 """
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.scalars import NAMES, scalar_named
+from feature_store.definitions.scalars import MOST_DIGITS, NAMES, scalar_named
 from feature_store.definitions.times import (
     EPOCH,
     MAX_TIMESTAMP_US,
@@ -51,9 +54,15 @@ __all__ = [
     "SCALARS",
     "Array",
     "Bool",
+    "Bytes",
     "DType",
+    "Date",
+    "Decimal",
+    "Float16",
     "Float32",
     "Float64",
+    "Int8",
+    "Int16",
     "Int32",
     "Int64",
     "String",
@@ -168,12 +177,19 @@ class DType:
             DataError: the text is not a value of this type; `where` names it.
         """
         try:
-            return self.fit(json.loads(text) if self.element is not None else self.scalar.parse(text), where)
+            return self.fit(self._parsed_array(text) if self.element is not None else self.scalar.parse(text), where)
         except (ValueError, RecursionError):
             raise DataError(where, expected=f"a value of {self}", got=repr(text)) from None
 
+    def _parsed_array(self, text: str) -> Any:
+        items = json.loads(text)
+        if not self.scalar.is_text_in_json or not isinstance(items, list):
+            return items
+        return [self.scalar.parse(item) if isinstance(item, str) else item for item in items]
+
     def to_json(self, value: Any) -> Any:
-        """A canonical value as JSON holds it: timestamps as microseconds, non-finite floats as text."""
+        """A canonical value as JSON holds it: a timestamp as microseconds; a date, a decimal, bytes (in base64) and a
+        float that is not finite as text."""
         return self._each(self.scalar.to_json, value)
 
     def from_json(self, value: Any) -> Any:
@@ -181,7 +197,8 @@ class DType:
         return self._each(self.scalar.from_json, value)
 
     def to_stored(self, value: Any) -> Any:
-        """A canonical value as numpy arrays and Arrow storage hold it: timestamps as microseconds."""
+        """A canonical value as numpy arrays and Arrow storage hold it: a timestamp as microseconds, a date
+        as days since 1970, a decimal as units of 10**-scale."""
         return value if self.scalar.is_stored_as_is else self._each(self.scalar.to_stored, value)
 
     def from_stored(self, values: list[Any]) -> list[Any]:
@@ -214,9 +231,13 @@ class DType:
         if text in SCALARS:
             return SCALARS[text]
         found = _ARRAY.fullmatch(text)
-        if found is None or found[1] not in SCALARS:
-            raise DefinitionError("dtype", expected=f"one of {', '.join(SCALARS)} or Array(…)", got=repr(text))
-        return Array(SCALARS[found[1]], int(found[2]) if found[2] else None)
+        try:
+            if found is None:
+                return _scalar_dtype(text)
+            return Array(_scalar_dtype(found[1]), int(found[2]) if found[2] else None)
+        except KeyError:
+            expected = f"one of {', '.join(SCALARS)}, Decimal(…) or Array(…)"
+            raise DefinitionError("dtype", expected=expected, got=repr(text)) from None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
@@ -234,11 +255,37 @@ class DType:
         )
 
 
-_ARRAY = re.compile(r"Array\((\w+)(?:, ?(\d+))?\)")
+_ARRAY = re.compile(r"Array\((\w+(?:\(\d+, ?\d+\))?)(?:, ?(\d+))?\)")
 SCALARS = {name: DType(name, scalar_named(name).code) for name in NAMES}
-Bool, Int32, Int64 = SCALARS["Bool"], SCALARS["Int32"], SCALARS["Int64"]
-Float32, Float64 = SCALARS["Float32"], SCALARS["Float64"]
-String, Timestamp = SCALARS["String"], SCALARS["Timestamp"]
+Bool = SCALARS["Bool"]
+Int8, Int16, Int32, Int64 = SCALARS["Int8"], SCALARS["Int16"], SCALARS["Int32"], SCALARS["Int64"]
+Float16, Float32, Float64 = SCALARS["Float16"], SCALARS["Float32"], SCALARS["Float64"]
+String, Bytes = SCALARS["String"], SCALARS["Bytes"]
+Timestamp, Date = SCALARS["Timestamp"], SCALARS["Date"]
+
+
+def Decimal(precision: int, scale: int) -> DType:
+    """A decimal number of at most `precision` digits, `scale` of them after the point, such as `Decimal(10, 2)`.
+
+    Raises:
+        DefinitionError: the precision is not from 1 to 18, or the scale is not from 0 to the precision.
+    """
+    for name, value, least, most in (("precision", precision, 1, MOST_DIGITS), ("scale", scale, 0, precision)):
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise DefinitionError(f"Decimal.{name}", expected=f"a number from {least} to {most}", got=shown(value))
+    return _scalar_dtype(f"Decimal({precision}, {scale})")
+
+
+def _scalar_dtype(name: str) -> DType:
+    """The scalar type of a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in SCALARS:
+        return SCALARS[name]
+    scalar = scalar_named(name)
+    return DType(scalar.name, scalar.code)
 
 
 def Array(element: DType, length: int | None = None) -> DType:

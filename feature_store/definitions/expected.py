@@ -23,11 +23,11 @@ def unexpected(values: Array, nulls: Mask | None, declared: Field) -> Mask:
     """
     found: Mask = np.zeros(len(values), bool)
     if declared.min is not None:
-        found |= ~(values >= declared.min)  # NaN is in no range
+        found |= ~(values >= declared.dtype.to_stored(declared.min))  # NaN is in no range
     if declared.max is not None:
-        found |= ~(values <= declared.max)
+        found |= ~(values <= declared.dtype.to_stored(declared.max))
     if declared.allowed is not None:
-        allowed = set(declared.allowed)
+        allowed = {declared.dtype.to_stored(value) for value in declared.allowed}
         found |= ~np.array([value in allowed for value in values.tolist()], bool)
     if nulls is not None:
         found &= ~nulls

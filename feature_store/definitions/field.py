@@ -13,7 +13,7 @@ from feature_store.definitions.validation import shown
 from feature_store.errors import DataError, DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import SerializerFunctionWrapHandler
 
@@ -76,7 +76,7 @@ class Field(Definition):
         dtype = values.get("dtype")
         if isinstance(dtype, str):  # a document: see `to_document`
             dtype = DType.parse(dtype)
-            values = values | {"dtype": dtype, "default": dtype.from_json(values.get("default"))}
+            values = values | {"dtype": dtype, **_from_document(dtype, values)}
         if not isinstance(dtype, DType):
             return values
         fitted = {"default": _fitted("default", values.get("default"), dtype)}
@@ -91,9 +91,13 @@ class Field(Definition):
             raise DefinitionError("max_null_rate", expected="a share from 0 to 1", got=str(self.max_null_rate))
         return self
 
-    @field_serializer("default")
-    def _default_as_json(self, default: Any) -> Any:
-        return self.dtype.to_json(default)
+    @field_serializer("default", "min", "max")
+    def _value_as_json(self, value: Any) -> Any:
+        return self.dtype.to_json(value)
+
+    @field_serializer("allowed")
+    def _values_as_json(self, values: Any) -> Any:
+        return None if values is None else [self.dtype.to_json(value) for value in values]
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_expected(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -127,6 +131,13 @@ def refuse_expectations(fields: Iterable[Field], where: str) -> None:
         if field.expectation:
             hint = "declare it in the schema of a FeatureView, whose values are checked before they are written"
             raise DefinitionError(f"{where}[{i}]", expected="no expectations here", got=field.expectation, hint=hint)
+
+
+def _from_document(dtype: DType, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a field in their canonical form, from `to_document`."""
+    allowed = values.get("allowed")
+    listed = allowed if not isinstance(allowed, list) else [dtype.from_json(value) for value in allowed]
+    return {name: dtype.from_json(values.get(name)) for name in ("default", "min", "max")} | {"allowed": listed}
 
 
 def _fitted(where: str, value: Any, dtype: DType) -> Any:

@@ -96,11 +96,15 @@ def register_of(values: Column) -> tuple[Column, Column]:
     return place, np.minimum(rank, 64 - SKETCH_BITS + 1).astype(np.uint8)
 
 
+def _bytes_of(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
 def _hashes(values: Column) -> Column:
     if values.dtype == object:
         listed = values.tolist()
-        digests = {text: hashlib.blake2b(text.encode(), digest_size=8).digest() for text in set(listed)}
-        return np.frombuffer(b"".join([digests[text] for text in listed]), "<u8")
+        digests = {value: hashlib.blake2b(_bytes_of(value), digest_size=8).digest() for value in set(listed)}
+        return np.frombuffer(b"".join([digests[value] for value in listed]), "<u8")
     wide = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
     # splitmix64's finalizer (Steele, Lea and Flood 2014).
     x = wide.view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)

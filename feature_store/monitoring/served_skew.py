@@ -242,6 +242,8 @@ def _numbers(values: pa.Array) -> Numbers:
     """As float64, times in microseconds; what stands where there is none does not matter."""
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.timestamp("us")).view(pa.int64())
+    if pa.types.is_date32(values.type):
+        values = values.view(pa.int32())
     numbers: Numbers = values.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy(zero_copy_only=False)
     return numbers
 
@@ -269,7 +271,7 @@ def distance(one: pa.Array, other: pa.Array, name: str = "feature") -> Distance 
 
 
 def _is_category(one: pa.Array, other: pa.Array) -> bool:
-    if pa.types.is_string(one.type) or pa.types.is_boolean(one.type):
+    if pa.types.is_string(one.type) or pa.types.is_boolean(one.type) or pa.types.is_binary(one.type):
         return True
     if not pa.types.is_integer(one.type):
         return False

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 SERVED: TypeTable[Callable[[Any, DType], Any]] = TypeTable(
     {
         "Bool": lambda arrow, _: arrow.bool_(),
+        "Int8": lambda arrow, _: arrow.int8(),
+        "Int16": lambda arrow, _: arrow.int16(),
         "Int32": lambda arrow, _: arrow.int32(),
         "Int64": lambda arrow, _: arrow.int64(),
+        "Float16": lambda arrow, _: arrow.float16(),
         "Float32": lambda arrow, _: arrow.float32(),
         "Float64": lambda arrow, _: arrow.float64(),
         "String": lambda arrow, _: arrow.string(),
+        "Bytes": lambda arrow, _: arrow.binary(),
+        "Decimal": lambda arrow, dtype: arrow.decimal128(dtype.scalar.precision, dtype.scalar.scale),
+        "Date": lambda arrow, _: arrow.date32(),
         "Timestamp": lambda arrow, _: arrow.timestamp("us", tz="UTC"),
     }
 )

@@ -137,30 +137,30 @@ def _column(layout: SegmentLayout, field: FieldLayout, batch: RowBatch) -> Value
 
 def _encode(dtype: DType, value: Any) -> bytes:
     if dtype.element is None:
-        return _utf8(value)
+        return _bytes_of(dtype, value)
     if dtype.element.code:
         return np.asarray(value, dtype=dtype.element.code).tobytes()
-    return b"".join(_LENGTH.pack(len(text)) + text for text in map(_utf8, value))
+    return b"".join(_LENGTH.pack(len(item)) + item for item in (_bytes_of(dtype, each) for each in value))
 
 
-def _utf8(value: str) -> bytes:
+def _bytes_of(dtype: DType, value: Any) -> bytes:
     try:
-        return value.encode()
+        return dtype.scalar.to_bytes(value)
     except UnicodeEncodeError as error:
         raise DataError("String", expected="text that UTF-8 can hold", got=f"{value!r}: {error.reason}") from None
 
 
 def _decode(dtype: DType, encoded: bytes) -> Any:
     if dtype.element is None:
-        return encoded.decode()
+        return dtype.scalar.from_bytes(encoded)
     if dtype.element.code:
         return python_values(dtype.element, np.frombuffer(encoded, dtype.element.code))
-    texts, at = [], 0
+    items, at = [], 0
     while at < len(encoded):
         (length,) = _LENGTH.unpack_from(encoded, at)
         at += _LENGTH.size + length
-        texts.append(encoded[at - length : at].decode())
-    return texts
+        items.append(dtype.scalar.from_bytes(encoded[at - length : at]))
+    return items
 
 
 def object_column(values: Sequence[Any]) -> Column:

@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.online.answer import oldest
 from feature_store.online.codec import python_values
-from feature_store.online.matrix import default_elements, refuse_identifiers
+from feature_store.online.matrix import default_elements, quantities
 from feature_store.online.request_fields import request_column
 from feature_store.online.status import STATUSES, Status
 
@@ -151,8 +151,8 @@ def _fill(view: ViewPlan, answer: RequestAnswer, out: np.ndarray[Any, Any], raw:
         values = np.ascontiguousarray(part).view(block.code)
         if block.source is not None:
             values = values[:, block.source]
-        if block.integers:
-            refuse_identifiers(block.names, values)
+        if block.dtype is not None:
+            values = quantities(block.names, block.dtype, values)
         with np.errstate(over="ignore"):  # a float64 beyond float32 is inf
             out[:, block.target] = values if inverse is None else values[inverse]
     if not clean:
@@ -164,10 +164,8 @@ def _numbers(name: str, column: ServedColumn, answer: RequestAnswer) -> Column:
     """Values as a matrix has them, with the default where they are absent."""
     values, absent = column.values(answer), column.absent(answer)
     assert isinstance(values, np.ndarray)  # a matrix has no lists
-    if values.dtype == np.int64:
-        refuse_identifiers([name], values)
     with np.errstate(over="ignore"):
-        numbers = values.astype(np.float32)
+        numbers: Column = quantities([name], column.dtype, values).astype(np.float32)
     if absent.any():
         elements = default_elements(column.dtype, column.default)
         numbers[absent] = elements if column.dtype.length is not None else elements[0]

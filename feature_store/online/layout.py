@@ -9,23 +9,26 @@ A row group's values of one entity are one Redis string, a *row* of fixed width:
     segment     event_ts                              8 bytes   see below; all zero: the view has no row
                 created_ts                            8 bytes   see below; only if the plan says `created`
                 null bitmap               ceil(f/8)   bytes     field i of the schema is null: bit i % 8 of byte i // 8
-                values                                          8-byte elements, then 4-byte, then 1-byte ones;
+                values                                          8-byte elements, then 4-, 2- and 1-byte ones;
                                                                 within a width in the order of the schema;
                                                                 little-endian; a null value is all zero
+                                                                Timestamp: int64, microseconds since 1970
+                                                                Date: int32, days since 1970
+                                                                Decimal(p, s): int64, units of 10**-s
 
     time        microseconds since 1970 + 2**63, unsigned, big-endian: the order of the bytes is the order of time,
                 before 1970 too, and no time that a datetime can hold is all zero
 
-What has no fixed width (String, Array(T), arrays of strings) is not in the row. All such fields of a view are one
-Redis string of their own, the *variable value*:
+What has no fixed width (String, Bytes, Array(T), arrays of String or Bytes) is not in the row. All such fields of a
+view are one Redis string of their own, the *variable value*:
 
     variable    event_ts, created_ts            8 or 16 bytes   as in the segment that was written with it
                 ends            4 × (number of fields)          where each field's bytes in the payload end; uint32,
                                                                 little-endian
                 payload                                         in the order of the schema; a null is empty
 
-    in payload  String: UTF-8.   Array(T): its elements, little-endian.
-                Array of String: for each its length, uint32 little-endian, and its UTF-8
+    in payload  String: UTF-8.   Bytes: as they are.   Array(T): its elements, little-endian.
+                Array of String or Bytes: for each its length, uint32 little-endian, and its bytes
 
 The fingerprint tells a row of another layout, and a key that is no row at all, from a row. Rows of one layout have one
 length. A reader that finds another length or fingerprint raises CorruptRowError and names the key.

@@ -29,7 +29,7 @@ class Block:
         source: which elements of those bytes; None: all, in order.
         target: which columns of the matrix.
         raw: the bytes are the matrix's own: copy them as they are.
-        integers: 64-bit integers, to be checked against the largest quantity.
+        dtype: of types whose values become numbers first (decimals), or are checked (64-bit integers); else None.
     """
 
     def __init__(self, segment: SegmentLayout, fields: list[tuple[FieldLayout, int]]) -> None:
@@ -49,7 +49,8 @@ class Block:
         self.code = fields[0][0].dtype.numpy
         self.source = None if source == list(range(self.width // itemsize)) else np.array(source, np.intp)
         self.target = as_index(target)
-        self.integers = self.code == np.int64
+        dtype = fields[0][0].dtype
+        self.dtype = dtype if self.code == np.int64 else None
         self.raw = self.code == np.float32 and self.source is None and isinstance(self.target, slice)
         self.raw_target = slice(4 * target[0], 4 * target[-1] + 4)
 
@@ -67,10 +68,10 @@ class ViewPlan:
 
     def __init__(self, group: int, segment: SegmentLayout, placed: list[tuple[FieldLayout, int]]) -> None:
         self.group, self.segment = group, segment
-        by_code: dict[Any, list[tuple[FieldLayout, int]]] = {}
+        by_type: dict[Any, list[tuple[FieldLayout, int]]] = {}
         for field, column in placed:
-            by_code.setdefault(field.dtype.numpy.str, []).append((field, column))
-        self.blocks = [Block(segment, fields) for fields in by_code.values()]
+            by_type.setdefault(field.dtype.scalar.name, []).append((field, column))
+        self.blocks = [Block(segment, fields) for fields in by_type.values()]
         self.fields = [field for field, _ in placed for _ in range(field.dtype.size)]
         self.target = as_index([column + i for field, column in placed for i in range(field.dtype.size)])
         defaults = [default_elements(field.dtype, field.default) for field, _ in placed]
@@ -174,6 +175,18 @@ def refuse_unless_numeric(name: str, dtype: DType) -> None:
         raise RequestError(f"to_numpy(): column {name}", expected="numbers of fixed width", got=str(dtype), hint=hint)
 
 
+def quantities(names: list[str], dtype: DType, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Stored values as numbers that float32 can approximate: decimals divided by their unit.
+
+    Raises:
+        RequestError: a value is so large that it must be an identifier; `names` are those of the columns.
+    """
+    numbers = dtype.scalar.to_numbers(stored)
+    if stored.dtype == np.int64:
+        refuse_identifiers(names, numbers)
+    return numbers
+
+
 def refuse_identifiers(names: list[str], values: np.ndarray[Any, Any]) -> None:
     """Raise a RequestError when an integer is so large that it must be an identifier."""
     if values.size and (values.max() > LARGEST_QUANTITY or values.min() < -LARGEST_QUANTITY):
@@ -181,7 +194,7 @@ def refuse_identifiers(names: list[str], values: np.ndarray[Any, Any]) -> None:
         raise RequestError(
             f"to_numpy(): column {' or '.join(names)}",
             expected="quantities within ±2**53, which a float can approximate",
-            got=f"an integer of magnitude {worst}",
+            got=f"{'a number' if values.dtype.kind == 'f' else 'an integer'} of magnitude {worst}",
             hint="leave identifiers out of the service, or read them with to_dict()",
         )
 

@@ -87,6 +87,13 @@ def _objects(where: str, dtype: DType, array: Column) -> Column:
     return _fitted_each(where, dtype, array.astype(object))
 
 
+def _values(where: str, dtype: DType, array: Column) -> Column:
+    """Value by value: each element of an array of numpy's is a value that may fit or not."""
+    values = np.empty(len(array), object)
+    values[:] = list(array)  # numpy's own scalars, which say how exact they are
+    return _fitted_each(where, dtype, values)
+
+
 def _refuse_beyond(where: str, name: str, array: Column, least: int, most: int) -> None:
     if not array.size or array.dtype.kind == "b":
         return
@@ -132,11 +139,17 @@ class Output(NamedTuple):
 OUTPUTS: TypeTable[Output] = TypeTable(
     {
         "Bool": Output("b", _numbers),
+        "Int8": Output("biu", _integers),
+        "Int16": Output("biu", _integers),
         "Int32": Output("biu", _integers),
         "Int64": Output("biu", _integers),
+        "Float16": Output("biuf", _numbers),
         "Float32": Output("biuf", _numbers),
         "Float64": Output("biuf", _numbers),
+        "Decimal": Output("biuf", _values),
         "String": Output("UT", _objects),
+        "Bytes": Output("S", _objects),
+        "Date": Output("M", _values),
         "Timestamp": Output("iuM", _times),
     }
 )

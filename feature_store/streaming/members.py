@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, to_microseconds, whole_number
+from feature_store.definitions.dtypes import (
+    MAX_TIMESTAMP_US,
+    MIN_TIMESTAMP_US,
+    Timestamp,
+    to_microseconds,
+    whole_number,
+)
 from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import DataError
 
@@ -46,7 +52,7 @@ def typed_times(values: list[Any], unit_us: int) -> Typed:
     lowest, highest = MIN_TIMESTAMP_US // unit_us, MAX_TIMESTAMP_US // unit_us
     if numbers is not None and lowest <= numbers.min() and numbers.max() <= highest:
         return numbers * unit_us, np.zeros(len(values), bool), {}
-    return _one_by_one(values, np.dtype("<i8"), lambda value: _time(value, unit_us))
+    return _one_by_one(values, Timestamp, lambda value: _time(value, unit_us))
 
 
 def _times(values: list[Any], dtype: DType, unit_us: int) -> Typed:
@@ -56,7 +62,7 @@ def _times(values: list[Any], dtype: DType, unit_us: int) -> Typed:
 def _floats(values: list[Any], dtype: DType, unit_us: int) -> Typed:
     types = set(map(type, values))
     if not types <= {float, int, NoneType}:
-        return _one_by_one(values, dtype.numpy, lambda value: dtype.fit(value, ""))
+        return _one_by_one(values, dtype, lambda value: dtype.fit(value, ""))
     filled, nulls = _filled(values, types, 0.0)
     wide = np.array(filled, np.float64)
     # Integers that round, and numbers that the type does not hold, are looked at one by one.
@@ -78,7 +84,7 @@ def _ints(values: list[Any], dtype: DType, unit_us: int) -> Typed:
             limits = np.iinfo(dtype.numpy)
             outside = np.flatnonzero((found < limits.min) | (found > limits.max))
             return found.astype(dtype.numpy), nulls, _reasons(values, outside, fit)
-    return _one_by_one(values, dtype.numpy, fit)
+    return _one_by_one(values, dtype, fit)
 
 
 def _plain(python: type) -> Callable[[list[Any], DType, int], Typed]:
@@ -87,7 +93,7 @@ def _plain(python: type) -> Callable[[list[Any], DType, int], Typed]:
     def typed(values: list[Any], dtype: DType, unit_us: int) -> Typed:
         types = set(map(type, values))
         if not types <= {python, NoneType}:
-            return _one_by_one(values, dtype.numpy, lambda value: dtype.fit(value, ""))
+            return _one_by_one(values, dtype, lambda value: dtype.fit(value, ""))
         filled, nulls = _filled(values, types, dtype.scalar.zero)
         column = np.empty(len(values), dtype.numpy)
         column[:] = filled
@@ -96,15 +102,41 @@ def _plain(python: type) -> Callable[[list[Any], DType, int], Typed]:
     return typed
 
 
+def _texts(values: list[Any], dtype: DType, unit_us: int) -> Typed:
+    """Values that JSON has as text: dates in ISO 8601, bytes in base64."""
+
+    def fit(value: Any) -> Any:
+        if type(value) is not str:
+            raise DataError("", expected=f"text that is {dtype.scalar.expected}", got=repr(value))
+        return dtype.to_stored(dtype.read(value, ""))
+
+    return _one_by_one(values, dtype, fit)
+
+
+def _decimals(values: list[Any], dtype: DType, unit_us: int) -> Typed:
+    """Numbers, or text such as "12.30", which is exact in every reader and writer of JSON."""
+    return _one_by_one(
+        values,
+        dtype,
+        lambda value: dtype.to_stored(dtype.read(value, "") if type(value) is str else dtype.fit(value, "")),
+    )
+
+
 # `MEMBERS[dtype](values, dtype, unit_us)`: the values of a member that is declared as a type, as a column.
 MEMBERS: TypeTable[Callable[[list[Any], DType, int], Typed]] = TypeTable(
     {
         "Bool": _plain(bool),
+        "Int8": _ints,
+        "Int16": _ints,
         "Int32": _ints,
         "Int64": _ints,
+        "Float16": _floats,
         "Float32": _floats,
         "Float64": _floats,
         "String": _plain(str),
+        "Bytes": _texts,
+        "Decimal": _decimals,
+        "Date": _texts,
         "Timestamp": _times,
     }
 )
@@ -133,8 +165,10 @@ def _reasons(values: list[Any], places: Array, fit: Callable[[Any], Any]) -> dic
     return reasons
 
 
-def _one_by_one(values: list[Any], wanted: np.dtype[Any], fit: Callable[[Any], Any]) -> Typed:
-    column = np.full(len(values), "", object) if wanted.kind == "O" else np.zeros(len(values), wanted)
+def _one_by_one(values: list[Any], dtype: DType, fit: Callable[[Any], Any]) -> Typed:
+    column = np.zeros(len(values), dtype.numpy)
+    if dtype.width is None:
+        column[:] = dtype.scalar.zero
     nulls, bad = np.zeros(len(values), bool), {}
     for i, value in enumerate(values):
         if value is None:

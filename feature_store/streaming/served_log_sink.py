@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 
 from feature_store.arrow.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
+from feature_store.definitions.scalars import json_form
 from feature_store.errors import RequestError, StreamError
 from feature_store.online.status import STATUSES
 from feature_store.streaming.kafka import Sender
@@ -115,4 +116,4 @@ def _as_json(rows: pa.RecordBatch) -> bytes:
     for row in listed:
         codes = zip(features, row[SERVED_STATUS], strict=True)
         row[SERVED_STATUS] = {name: STATUSES[code].name for name, code in codes if code}
-    return orjson.dumps(listed)
+    return orjson.dumps(listed, default=json_form)

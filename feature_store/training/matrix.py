@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.online.matrix import refuse_identifiers, refuse_unless_numeric
+from feature_store.arrow.types import fit, null_mask
+from feature_store.online.matrix import quantities, refuse_unless_numeric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,10 +29,9 @@ def to_matrix(table: pa.Table, types: Mapping[str, DType]) -> np.ndarray[Any, np
     first = 0
     for name, dtype in types.items():
         column = table.column(name).combine_chunks()
-        if dtype.numpy == np.int64:  # before they are rounded, as in serving
-            integers = pc.list_flatten(column) if dtype.element is not None else column
-            refuse_identifiers([name], integers.drop_null().to_numpy())
-        values = _lists(column, dtype) if dtype.element is not None else _numbers(column)[:, None]
+        flat = pc.list_flatten(column) if dtype.element is not None else column
+        numbers = _numbers(_quantities(name, flat, dtype) if dtype.numpy == np.int64 else flat)
+        values = _lists(column, numbers, dtype) if dtype.element is not None else numbers[:, None]
         with np.errstate(over="ignore"):  # a float64 beyond float32 is inf, as when it is served
             out[:, first : first + dtype.size] = values
         first += dtype.size
@@ -46,8 +46,17 @@ def _numbers(column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
     return numbers
 
 
-def _lists(column: pa.Array, dtype: DType) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _quantities(name: str, values: pa.Array, dtype: DType) -> pa.Array:
+    """64-bit values as serving has them before they are rounded: checked, and decimals divided by their unit."""
+    stored, _ = fit(values, dtype.element or dtype)
+    nulls = null_mask(stored)
+    return pa.array(quantities([name], dtype, stored.fill_null(0).to_numpy()), mask=nulls)
+
+
+def _lists(
+    column: pa.Array, numbers: np.ndarray[Any, np.dtype[np.float64]], dtype: DType
+) -> np.ndarray[Any, np.dtype[np.float64]]:
     stacked = np.full((len(column), dtype.size), np.nan)
     is_there = column.is_valid().to_numpy(zero_copy_only=False)
-    stacked[is_there] = _numbers(pc.list_flatten(column)).reshape(-1, dtype.size)
+    stacked[is_there] = numbers.reshape(-1, dtype.size)
     return stacked

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 EXAMPLES: TypeTable[str] = TypeTable(
     {
         "Bool": "True",
+        "Int8": "1",
+        "Int16": "1",
         "Int32": "1",
         "Int64": "1",
+        "Float16": "1.0",
         "Float32": "1.0",
         "Float64": "1.0",
         "String": '"…"',
+        "Bytes": 'b"…"',
+        "Decimal": 'Decimal("1.0")',
+        "Date": "date.today()",
         "Timestamp": "datetime.now(UTC)",
     }
 )
@@ -96,7 +102,13 @@ def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: 
     # The function of an on-demand view is not in Redis: the client takes it from the file that defines it.
     is_computed = isinstance(feature.view, OnDemandFeatureView)
     functions = f', definitions="{_file_of(feature.view)}"' if is_computed else ""
-    imports = "from datetime import UTC, datetime\n\n" if "datetime" in rows else ""
+    used = {
+        "datetime.now": "from datetime import UTC, datetime\n",
+        "date.today": "from datetime import date\n",
+        "Decimal(": "from decimal import Decimal\n",
+    }
+    imports = "".join(line for text, line in used.items() if text in rows)
+    imports += "\n" if imports else ""
     return (
         f"{imports}from feature_store.online import OnlineClient\n\n"
         f'client = OnlineClient("{shown_url}", project="{project}"{functions})\n'

@@ -18,6 +18,7 @@ from feature_store._formatting import (
     shown_share,
     shown_time,
 )
+from feature_store.definitions.scalars import json_form
 from feature_store.online.status import Status
 from feature_store.registry.catalog import KINDS
 
@@ -79,6 +80,8 @@ def shown_value(value: Any) -> str:
             text = f"[{', '.join(map(shown_value, value[:100]))}{', …' if len(value) > 100 else ''}]"
         case float():
             text = repr(value)
+        case bytes():
+            text = json_form(value)
         case _:
             text = str(value)
     return shortened(text, MOST_SHOWN)

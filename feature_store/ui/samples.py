@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.dtypes import to_microseconds
+from feature_store.definitions.dtypes import Date, to_microseconds
 from feature_store.online.status import Status
 from feature_store.ui.rendering import shortened
 
@@ -152,7 +153,11 @@ def distribution(values: Sequence[Any], was: Sequence[Status], status: Sequence[
         return missing
     if isinstance(elements[0], datetime):
         elements = [to_microseconds(item) / 1e6 for item in elements]
-    if isinstance(elements[0], (bool, str)):
+    elif isinstance(elements[0], date):
+        elements = [Date.to_stored(item) for item in elements]
+    elif isinstance(elements[0], Decimal):
+        elements = [float(item) for item in elements]
+    if isinstance(elements[0], (bool, str, bytes)):
         words = Counter(shortened(str(item), _LONGEST_WORD) for item in elements)
         bars = tuple(Bar(word, count) for word, count in words.most_common(_MOST_WORDS))
         rest = sum(words.values()) - sum(bar.count for bar in bars)

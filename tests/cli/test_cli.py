@@ -261,7 +261,7 @@ def test_init_overwrites_nothing(run: Any, project: Path) -> None:
     before = (project / "features.py").read_text()
     code, _, error = run("init", ".")
     assert code == 1
-    assert "no such file yet" in error
+    assert "the file already exists" in error
     assert (project / "features.py").read_text() == before
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from datetime import date
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.definitions import Array, Entity, FeatureView, Field, ParquetSource
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, SCALARS, from_microseconds
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, SCALARS, DType, from_microseconds
 from feature_store.errors import CorruptRowError, DataError
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import biased, decode_variable, encode_segments, encode_variables, unbiased
@@ -17,6 +20,12 @@ TIMES = st.integers(MIN_TIMESTAMP_US, MAX_TIMESTAMP_US)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 VALUES = {
     "Bool": st.booleans(),
+    "Int8": st.integers(-(2**7), 2**7 - 1),
+    "Int16": st.integers(-(2**15), 2**15 - 1),
+    "Float16": st.floats(width=16),
+    "Bytes": st.binary(),
+    "Date": st.dates(),
+    "Decimal(10, 2)": st.decimals("-99999999.99", "99999999.99", places=2),
     "Int32": st.integers(-(2**31), 2**31 - 1),
     "Int64": INT64,
     "Float32": st.floats(width=32),
@@ -89,6 +98,30 @@ def test_golden_bytes_of_a_row_without_a_creation_time() -> None:
     assert layout(view).fingerprint.hex() == "fa6ecaf8"
 
 
+def test_golden_bytes_of_narrow_numbers_decimals_dates_and_bytes() -> None:
+    names = ("Int8", "Float16", "Int16", "Date", "Decimal(10, 2)", "Bytes", "Array(Bytes, 2)")
+    schema = [Field(f"f{i}", DType.parse(name)) for i, name in enumerate(names)]
+    view = FeatureView("v", entities=[MOVIE], source=WITHOUT_CREATED, schema=schema)
+    of_v = layout(view).segments["v"]
+    values = [-2, 1.5, 258, date(1969, 12, 31), Decimal("12.30"), b"\xff", [b"", b"a"]]
+    row = {"movie_id": 1, "event_ts": 1, "created_ts": 1} | {f"f{i}": value for i, value in enumerate(values)}
+    rows = batch(view, [row])
+    segments = encode_segments(of_v, rows)
+    assert segments.tobytes().hex(" ") == " ".join(
+        [
+            "80 00 00 00 00 00 00 01",  # event_ts 1
+            "00",  # no nulls
+            "ce 04 00 00 00 00 00 00",  # Decimal 12.30: 1230 hundredths
+            "ff ff ff ff",  # Date 1969-12-31: day -1
+            "00 3e",  # Float16 1.5
+            "02 01",  # Int16 258
+            "fe",  # Int8 -2
+        ]
+    )
+    (variable,) = encode_variables(of_v, rows, segments)
+    assert variable.hex(" ") == "80 00 00 00 00 00 00 01 01 00 00 00 0a 00 00 00 ff 00 00 00 00 01 00 00 00 61"
+
+
 @given(times=st.lists(TIMES, min_size=1))
 def test_the_order_of_encoded_times_is_the_order_of_times(times: list[int]) -> None:
     stored = biased(np.array(times))
@@ -107,7 +140,8 @@ def views_with_rows(draw: st.DrawFn) -> tuple[FeatureView, list[dict[str, object
     for i, name in enumerate(names):
         shape = draw(st.sampled_from(["scalar", "fixed", "ragged"]))
         length = draw(st.integers(1, 4))
-        dtype = SCALARS[name] if shape == "scalar" else Array(SCALARS[name], length if shape == "fixed" else None)
+        scalar = DType.parse(name)
+        dtype = scalar if shape == "scalar" else Array(scalar, length if shape == "fixed" else None)
         size = {"fixed": (length, length), "ragged": (0, 5)}.get(shape)
         strategies[f"f{i}"] = (
             VALUES[name] if size is None else st.lists(VALUES[name], min_size=size[0], max_size=size[1])
