@@ -90,7 +90,7 @@ class _Project:
         """Nothing to begin: modules are registered as they are run."""
 
     def __exit__(self, *_: object) -> None:
-        for name in [name for name in sys.modules if f"{name}.".startswith(f"{self._name}.")]:
+        for name in [name for name in list(sys.modules) if f"{name}.".startswith(f"{self._name}.")]:
             del sys.modules[name]
 
     def run(self, path: Path) -> ModuleType:

@@ -41,10 +41,12 @@ class OnDemandFeatureView(Projectable):
 
     | input | array |
     |---|---|
-    | Bool, Int32, Int64, Float32, Float64 | (n,) of that numpy type |
+    | Bool, Int8 to Int64, Float16 to Float64 | (n,) of that numpy type |
+    | Decimal(p, s) | (n,) int64, units of 10**-s |
+    | Date | (n,) int32, days since 1970 |
     | Timestamp | (n,) int64, microseconds since 1970 |
     | Array(T, length), T of fixed width | (n, length), elements as above |
-    | String | (n,) object, a str each |
+    | String, Bytes | (n,) object, a str or bytes each |
     | Array(T), Array(String, length) | (n,) object, a list each |
 
     Where an input has no value, the function sees the input's default, else a placeholder: NaN, zero, an empty text or

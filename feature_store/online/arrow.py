@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from feature_store.definitions.scalars import DecimalType
 from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import extra
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from feature_store.definitions.dtypes import DType
+
+
+def _decimal(arrow: Any, dtype: DType) -> Any:
+    assert isinstance(dtype.scalar, DecimalType)
+    return arrow.decimal128(dtype.scalar.precision, dtype.scalar.scale)
 
 
 # The Arrow type of served values: `SERVED[dtype](pyarrow, dtype)`.
@@ -30,7 +36,7 @@ SERVED: TypeTable[Callable[[Any, DType], Any]] = TypeTable(
         "Float64": lambda arrow, _: arrow.float64(),
         "String": lambda arrow, _: arrow.string(),
         "Bytes": lambda arrow, _: arrow.binary(),
-        "Decimal": lambda arrow, dtype: arrow.decimal128(dtype.scalar.precision, dtype.scalar.scale),
+        "Decimal": _decimal,
         "Date": lambda arrow, _: arrow.date32(),
         "Timestamp": lambda arrow, _: arrow.timestamp("us", tz="UTC"),
     }

@@ -1,10 +1,12 @@
 """Pages that show a project: what is served, how fresh it is, where it comes from, what it costs. They change nothing.
 
-app.py         the routes, and what goes wrong
+app.py         the routes, and the answers to errors
+site.py        what the pages share
+pages/         the pages, a module each; templates/ lays them out
 security.py    who may look, and what a browser may do with a page
-snapshot.py    the applied definitions, read anew when there is a newer version
-background.py  what takes longer than a page may: counted beside it
-<page>.py      the data of one page each; templates/ lays them out
+snapshot.py    the applied definitions, read again when there is a newer version
+background.py  computes what takes longer than a page may
+the others     the data of one page or part each
 """
 
 from feature_store.errors import extra

@@ -147,12 +147,12 @@ def test_the_token_in_a_header(guarded: Visitor) -> None:
 
 
 def test_a_fault_is_not_shown(visitor: Visitor, shop: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from feature_store.ui import app
+    from feature_store.ui.pages import definitions
 
     def fails(*_: object) -> None:
         raise RuntimeError("hunter2")
 
-    monkeypatch.setattr(app, "view_page", fails)
+    monkeypatch.setattr(definitions, "view_page", fails)
     found = visitor.get("/view/stats")
     assert found.status_code == 500
     assert "hunter2" not in found.text

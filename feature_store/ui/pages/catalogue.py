@@ -1,0 +1,21 @@
+"""The catalogue: all definitions, searched and filtered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_store.ui.catalogue import Query, catalogue as searched
+from feature_store.ui.pages import Content, page
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from feature_store.ui.site import Site
+
+
+@page("/catalogue", "catalogue.html", menu="Catalogue")
+def catalogue(site: Site, request: Request) -> Content:
+    """The data of the page."""
+    snapshot = site.snapshot()
+    found = searched(snapshot, Query.of(request.query_params))
+    return Content(snapshot, {"page": found, "query": found.query})

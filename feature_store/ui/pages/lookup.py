@@ -1,0 +1,31 @@
+"""Look up: what one entity is served now, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from feature_store.errors import FeatureStoreError
+from feature_store.ui.lookup import asked, look_up
+from feature_store.ui.pages import Content, page
+from feature_store.ui.site import status_of
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from feature_store.ui.site import Site
+
+
+@page("/lookup", "lookup.html", menu="Look up")
+def lookup(site: Site, request: Request) -> Content:
+    """The data of the page."""
+    snapshot, now = site.snapshot(), datetime.now(UTC)
+    wanted = asked(snapshot, request.query_params)
+    found = problem = None
+    if wanted.is_complete:
+        try:
+            found = look_up(site.opened().online, site.client(snapshot), snapshot, wanted, now)
+        except FeatureStoreError as error:
+            problem = error
+    status = 200 if problem is None else status_of(problem)
+    return Content(snapshot, {"asked": wanted, "found": found, "problem": problem}, status=status)

@@ -1,0 +1,173 @@
+"""What the pages share: the project, the newest definitions, and what is computed beside the pages."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from feature_store.errors import (
+    DataError,
+    FeatureStoreError,
+    NotFoundError,
+    OnlineStoreError,
+    RegistryError,
+    RequestError,
+)
+from feature_store.online import OnlineClient
+from feature_store.ui.background import Background, Outcome
+from feature_store.ui.definition_pages import MOST_ROWS
+from feature_store.ui.overview import attention
+from feature_store.ui.rendering import Templates
+from feature_store.ui.samples import Sample, sample
+from feature_store.ui.snapshot import Snapshots
+from feature_store.ui.versions import FeatureHistory
+from feature_store.ui.worth import Worth, worth_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from starlette.responses import HTMLResponse
+
+    from feature_store.monitoring.checks import Finding
+    from feature_store.project.store import FeatureStore
+    from feature_store.registry.serving_plan import ServingPlan
+    from feature_store.ui.pages import Content, Page
+    from feature_store.ui.snapshot import Snapshot
+
+# How old what a page says of the online store may be, in seconds.
+PLAN_S, SAMPLE_S, WORTH_S = 5.0, 60.0, 30.0
+# While a page waits for a value, the browser asks again after this many seconds.
+_AGAIN_S = 1
+_STATUS: dict[type[FeatureStoreError], int] = {
+    NotFoundError: 404,
+    RequestError: 400,
+    DataError: 400,
+    OnlineStoreError: 503,
+    RegistryError: 503,
+}
+
+
+# The first pages of the menu; others follow.
+_MENU = ("Overview", "Catalogue", "Lineage", "Pruning", "Look up")
+
+
+class Site:
+    """What the pages share.
+
+    Args:
+        store: the project.
+        pages: for the menu.
+
+    Attributes:
+        store: the project; its online store may not be open yet, see `opened`.
+        background: computes what takes longer than a page may.
+        history: which versions changed a feature.
+        templates: all of them.
+    """
+
+    def __init__(self, store: FeatureStore, pages: Sequence[Page]) -> None:
+        self.store = store
+        self.background = Background()
+        self.history = FeatureHistory(store.registry)
+        menu = [(page.path, page.menu) for name in _MENU for page in pages if page.menu == name]
+        menu += [(page.path, page.menu) for page in pages if page.menu and page.menu not in _MENU]
+        self.templates = Templates(project=store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS, menu=menu)
+        self._snapshots = Snapshots(store, self.background)
+        self._opening = threading.Lock()
+        self._importing = threading.Lock()  # around what imports the folder's files; two threads would meet
+        self._reader: tuple[str, OnlineClient] | None = None
+        self._kept: dict[str, tuple[str, bytes]] = {}
+        # So that the first visitor does not wait. If it fails, the pages say why.
+        with contextlib.suppress(FeatureStoreError):
+            self._snapshots.newest()
+
+    def close(self) -> None:
+        """Stop what is being computed."""
+        self.background.close()
+        if self._reader is not None:
+            self._reader[1].close()
+
+    def snapshot(self) -> Snapshot:
+        """The newest applied definitions."""
+        return self._snapshots.newest()
+
+    def render(self, template: str, content: Content) -> HTMLResponse:
+        """A page with its content."""
+        is_waiting = any(outcome.is_pending for outcome in content.waiting)
+        return self.templates.page(
+            template, status=content.status, snapshot=content.snapshot, is_waiting=is_waiting, **content.data
+        )
+
+    def once_per_version(self, name: str, snapshot: Snapshot, make: Callable[[], HTMLResponse]) -> bytes:
+        """The body of a page that is large, and the same until something is applied."""
+        digest, body = self._kept.get(name, ("", b""))
+        if digest != snapshot.version.digest:
+            body = bytes(make().body)
+            self._kept[name] = snapshot.version.digest, body
+        return body
+
+    def opened(self) -> FeatureStore:
+        """The project, with its online store opened: of two requests at once, one starts the embedded server."""
+        with self._opening:
+            _ = self.store.online
+        return self.store
+
+    def client(self, snapshot: Snapshot) -> OnlineClient:
+        """A client with the functions that the folder held when the version was first seen; where the folder's files
+        are broken, what is stored can be read all the same."""
+        store, digest = self.opened(), snapshot.version.digest
+        with self._importing:
+            if self._reader is None or self._reader[0] != digest:
+                functions = {}
+                with contextlib.suppress(FeatureStoreError):
+                    store.reload()
+                    functions = store.definitions.on_demand_feature_views
+                timeout_s = store.config.online_store.timeout_ms / 1000
+                client = OnlineClient(store.online_url, store.project, timeout_s=timeout_s, transforms=functions)
+                if self._reader is not None:
+                    self._reader[1].close()
+                self._reader = digest, client
+            return self._reader[1]
+
+    def attention(self) -> list[Finding]:
+        """What needs attention in the folder as it is now."""
+        store = self.opened()
+        with self._importing, contextlib.suppress(FeatureStoreError):  # the doctor tells why it cannot be read
+            store.reload()
+            _ = store.definitions
+        found = attention(store)
+        store.reload()  # of a large project, 200,000 objects to look through for garbage
+        return found
+
+    def plan(self) -> ServingPlan:
+        """The published plan."""
+        return self.opened().online.require_published().plan
+
+    def shown_url(self) -> str:
+        """The address of the online store, without secrets."""
+        try:
+            return self.opened().online.shown_url
+        except FeatureStoreError:  # an embedded server that does not start: what needs it says so
+            return "redis://…"
+
+    def sample(self, snapshot: Snapshot, view: str) -> Outcome[Sample]:
+        """A sample of a stored view's entities."""
+
+        def compute() -> Sample:
+            client = self.client(snapshot)
+            hidden = {one.field.name for one in snapshot.features.values() if one.view.name == view and one.is_hidden}
+            return sample(self.opened().online, client, view, datetime.now(UTC), hidden)
+
+        return self.background.ask(("sample", snapshot.version.digest, view), compute, max_age_s=SAMPLE_S)
+
+    def worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
+        """What the features of a service are worth and cost."""
+        key = ("worth", snapshot.version.digest, service)
+        return self.background.ask(key, lambda: worth_of(self.store, snapshot, service), max_age_s=WORTH_S)
+
+
+def status_of(error: FeatureStoreError) -> int:
+    """The HTTP status of an error."""
+    return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
