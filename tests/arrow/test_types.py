@@ -42,6 +42,10 @@ def expected(dtype: DType, value: Any) -> Any:
         value = int(value) if whole else whole_number(value)
     elif isinstance(value, decimal.Decimal) and dtype.numpy.kind == "f":
         value = float(value)
+    elif isinstance(value, int) and dtype.numpy.kind == "f":
+        with np.errstate(over="ignore"):
+            if float(dtype.numpy.type(float(value))) != value:
+                return None  # a column of integers is not rounded
     try:
         return dtype.to_stored(dtype.fit(value, ""))
     except DataError:
