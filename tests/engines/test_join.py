@@ -34,7 +34,7 @@ from feature_store.engines.join import JoinEngine, Query
 from feature_store.engines.local import join as local_join
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.spark import join as spark_join
-from feature_store.engines.spark.join_tasks import Send
+from feature_store.engines.spark.join_tasks import Shuffle
 from feature_store.errors import DataError
 from tests.engines.join_worlds import World
 from tests.engines.offline_worlds import (
@@ -52,7 +52,7 @@ from tests.engines.offline_worlds import (
 
 if TYPE_CHECKING:
     from feature_store.engines.spark.engine import SparkEngine
-    from feature_store.engines.spark.join_tasks import Kind
+    from feature_store.engines.spark.join_inputs import Kind
 
 VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop, slot)}
 
@@ -209,7 +209,7 @@ def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: st
     monkeypatch.setattr(spark_join, "_GROUP_ROWS", 50)
     monkeypatch.setattr(spark_join, "_CHUNK_ROWS", 100)
     kinds: list[Kind] = []
-    monkeypatch.setattr(spark_join, "Send", lambda *sent: kinds.extend(sent[2]) or Send(*sent))
+    monkeypatch.setattr(spark_join, "Shuffle", lambda *sent: kinds.extend(sent[2]) or Shuffle(*sent))
     rows = [row._replace(key=(7,)) if i % 10 else row for i, row in enumerate(_many_rows(2_000, 40))]
     labels = [label._replace(key=(7,)) if i % 10 else label for i, label in enumerate(_many_labels(1_000, 42))]
     view = VIEWS["int"]

@@ -1,8 +1,8 @@
 """Point-in-time joins on Spark. Executors do all the work on rows (`join_tasks.py`); the driver plans, and sees counts.
 
-    labels ─ blocks ─▶ Scan: times, keys with very many labels
+    labels ─ blocks ─▶ ScanLabels: times, keys with very many labels
     labels ─ blocks ┐
-    sources ─ pieces ┴▶ Send ─ by entity ─▶ See ─ by block ─▶ Finish ─▶ a Parquet file per block
+    sources ─ pieces ┴▶ Shuffle ─ by entity ─▶ JoinPartition ─ by block ─▶ AssembleBlock ─▶ a Parquet file per block
 
 Labels that are given as a table, or as a query, are written to files first: tasks read them twice.
 """
@@ -31,17 +31,8 @@ from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.join import Labels
 from feature_store.engines.spark import packed
-from feature_store.engines.spark.join_tasks import (
-    Block,
-    Finish,
-    Kind,
-    LabelFiles,
-    Scan,
-    See,
-    Send,
-    Source,
-    write_part,
-)
+from feature_store.engines.spark.join_inputs import Block, Kind, LabelFiles, Source
+from feature_store.engines.spark.join_tasks import AssembleBlock, JoinPartition, ScanLabels, Shuffle, write_part
 from feature_store.engines.spark.sql import queried, selected
 from feature_store.engines.spark.tasks import BadRows
 from feature_store.engines.windows import visible_us
@@ -54,13 +45,13 @@ if TYPE_CHECKING:
     from feature_store.arrow.sources.source import OfflineSource
     from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.join import Join, Query, ViewJoin
-    from feature_store.engines.spark.join_tasks import Keys
+    from feature_store.engines.spark.join_inputs import Keys
     from feature_store.engines.spark.session import Session
 
 _TASK_BYTES = 32 << 20  # of rows in memory
 _MOST_PARTS = 4096
 _FEWEST_LABELS, _MOST_LABELS = 16 * 1024, 128 * 1024  # of a block; the second also of a key in one part
-_CHUNK_ROWS = 1 << 20  # see See
+_CHUNK_ROWS = 1 << 20  # see JoinPartition
 _GROUP_ROWS = 64 * 1024  # of labels that are written here, so that blocks can be small
 _TEXT_BYTES = 32  # a guess, of what has no fixed width
 _PARTS = "part-*.parquet"  # not the hidden files that killed tasks have left
@@ -111,8 +102,8 @@ def join(session: Session, asked: Join, work: Path) -> SparkJoined:
     scanned = _scanned(session, asked, labels, keys)
     sources = tuple(_source(session, asked, i, view, scanned) for i, view in enumerate(asked.views))
     kinds = tuple(_kinds(keys, sources, len(labels.blocks), scanned.many))
-    finish = Finish(labels, sources, asked.finish, folder.path)
-    done = _done(session, asked, Send(labels, sources, kinds), finish)
+    finish = AssembleBlock(labels, sources, asked.finish, folder.path)
+    done = _done(session, asked, Shuffle(labels, sources, kinds), finish)
     for i, view in enumerate(asked.views):
         view.quarantine.count_parts(sum(row.bad[i] for row in done))
     missing = [sum(row.missing[i] for row in done) for i, _ in enumerate(features)]
@@ -155,7 +146,7 @@ def _keys(view: FeatureView | StreamFeatureView) -> Keys:
 def _scanned(session: Session, asked: Join, labels: LabelFiles, keys: tuple[Keys, ...]) -> _Scanned:
     total = sum(block.rows for block in labels.blocks)
     asked.report.started("labels", total)
-    frame = session.tasks(len(labels.blocks), Scan(labels, keys).run, Scan.RESULT)
+    frame = session.tasks(len(labels.blocks), ScanLabels(labels, keys).run, ScanLabels.RESULT)
     with session.watched(len(labels.blocks), total, asked.report) as tell:
         found = session.collect(frame)
         tell(total)
@@ -196,7 +187,7 @@ def _kinds(
         first += parts
 
 
-def _done(session: Session, asked: Join, send: Send, finish: Finish) -> list[Any]:
+def _done(session: Session, asked: Join, send: Shuffle, finish: AssembleBlock) -> list[Any]:
     blocks = send.labels.blocks
     tasks = len(blocks) + sum(len(source.pieces) for source in send.sources)
     rows = sum(block.rows for block in blocks)
@@ -204,12 +195,12 @@ def _done(session: Session, asked: Join, send: Send, finish: Finish) -> list[Any
     asked.report.started("training set", rows)
     if send.kinds:
         parts = send.kinds[-1].first + send.kinds[-1].parts
-        see = See(send.sources, send.kinds, tuple(block.first for block in blocks), _CHUNK_ROWS)
+        see = JoinPartition(send.sources, send.kinds, tuple(block.first for block in blocks), _CHUNK_ROWS)
         sent = session.exchanged(session.tasks(tasks, send.run, packed.SCHEMA), parts, by_tag=True)
         seen = session.exchanged(session.then(sent, see.run, packed.SCHEMA), len(blocks))
-        frame = session.then(seen, finish.run, Finish.RESULT)
+        frame = session.then(seen, finish.run, AssembleBlock.RESULT)
     else:
-        frame = session.tasks(tasks, finish.run_alone, Finish.RESULT)
+        frame = session.tasks(tasks, finish.run_alone, AssembleBlock.RESULT)
     with session.watched(tasks, rows, asked.report) as tell:
         done = session.collect(frame)
         tell(rows)

@@ -1,14 +1,14 @@
-"""What executors do in a point-in-time join. Tasks are plain data, sent to them pickled.
+"""What executors do in a point-in-time join. Tasks are plain data, which is pickled and sent to them.
 
-    Scan     takes a block of labels: checks their times and entity keys, and tells of keys that very many have
-    Send     takes a block of labels, or a piece of a view's source, and packs the rows for the parts of their keys
-    See      takes a part: its labels, then the rows of each view; packs what each label sees for the block of the label
-    Finish   takes a block: its labels again, and what they see; makes the rows of the training set, and a file of them
+    ScanLabels      takes a block of labels: checks their times and entity keys, and reports keys with very many labels
+    Shuffle         takes a block of labels, or a piece of a view's source: packs the rows for the parts of their keys
+    JoinPartition   takes a part: its labels, then the rows of each view. It packs what each label sees for the label's
+                    block
+    AssembleBlock   takes a block: its labels again, and what they see. It writes the rows of the training set to a file
 
-A part holds all rows of some entities of one kind. Its labels come first, so that rows that none of them sees are
-dropped as they come, some at a time: what is held is not more than the labels see. Of events, all those of the labels'
-entities are held. Labels of one key that are too many for a part are spread over several, and the rows of that key are
-sent to each of them.
+A part holds all rows of some entities of one kind. Its labels come first, so rows that no label sees are dropped as
+they come, some at a time: a task holds no more rows than the labels see. Of events, it holds all those of the labels'
+entities. A key with too many labels for one part is spread over several, and the rows of that key are sent to each.
 """
 
 from __future__ import annotations
@@ -16,209 +16,42 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.arrow.chunks import dictionary_columns
-from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
-from feature_store.arrow.plain import as_kept
 from feature_store.arrow.reading import reading
-from feature_store.arrow.rows import (
-    CREATED_TS,
-    EVENT_TS,
-    SEQUENCE,
-    check,
-    check_events,
-    checked_schema,
-    one_array,
-    within,
-)
+from feature_store.arrow.rows import check, check_events, within
 from feature_store.arrow.time_range import TimeRange
-from feature_store.arrow.types import storage_type
-from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
-from feature_store.engines.as_of import NONE, as_of, sort_rows
-from feature_store.engines.entity_codes import EntityCodes
 from feature_store.engines.spark.entities import hashes_of
+from feature_store.engines.spark.join_inputs import LABEL_NUMBER, keyed_labels, label_schema, seen_schema
+from feature_store.engines.spark.join_seen import PartLabels, SeenRows, SeenWindows, seen_by_block
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.spark.tasks import hidden, numbers_of
-from feature_store.engines.windows import windows_of_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from feature_store.arrow.rows import SourceColumns
-    from feature_store.arrow.sources.source import Piece
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines import join
-    from feature_store.engines.spark.tasks import BadRows
+    from feature_store.engines.spark.join_inputs import Block, Keys, Kind, LabelFiles, Source
 
     Numbers = NDArray[np.int64]
-    Keys = tuple[tuple[str, DType], ...]  # join keys with their types
 
 # Tags: that a block is there, counts of bad rows, labels, and from here on the rows of view 0, 1, …
 _BLOCK, _BAD, _LABELS, _VIEWS = -2, -1, 0, 1
-# Names of columns that no join key or field can have.
-_TIME, _NUMBER = "label time", "label number"
-# A key that a smaller share of a block's labels has is not told of: the driver hears of 500 keys of a block at most,
-# and of 4096 parts one gets eight times its share for such a key.
+# Keys with a smaller share of a block's labels are not reported: the driver hears of 500 keys of a block at most, and
+# of 4096 parts one gets eight times its share for such a key.
 _MANY = 0.002
 
 
-class Block(NamedTuple):
-    """Neighbouring labels.
-
-    Attributes:
-        piece: the row groups that hold them.
-        skipped: rows of the piece before the first.
-        rows: how many.
-        first: the number of the first.
-    """
-
-    piece: Piece
-    skipped: int
-    rows: int
-    first: int
-
-
-class LabelFiles(NamedTuple):
-    """The labels.
-
-    Attributes:
-        where: what they are, for errors.
-        schema: of all their columns.
-        timestamp: the column of their times.
-        blocks: all of them, in order.
-    """
-
-    where: str
-    schema: pa.Schema
-    timestamp: str
-    blocks: tuple[Block, ...]
-
-    def read(self, block: Block, columns: Sequence[str]) -> pa.Table:
-        """Columns of a block, and the times.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        names = list(dict.fromkeys([*columns, self.timestamp]))
-        schema = pa.schema([self.schema.field(name) for name in names])
-        batches: list[pa.RecordBatch] = []
-        place, until = 0, block.skipped + block.rows
-        for batch in block.piece.batches(names):
-            first, last = max(block.skipped - place, 0), min(until - place, len(batch))
-            if first < last:
-                batches.append(batch.slice(first, last - first))
-            place += len(batch)
-            if place >= until:
-                break
-        with reading(self.where):
-            rows = pa.Table.from_batches(batches)
-            refuse_corrupt(rows, self.where, first=block.first)
-            return as_kept(rows, schema)
-
-    def times(self, block: Block, rows: pa.Table) -> Numbers:
-        """The times of a block, (rows,) microseconds.
-
-        Raises:
-            DataError: a label has none.
-        """
-        return label_times(rows[self.timestamp], f"{self.where}: column {self.timestamp}", first=block.first)
-
-
-class Kind(NamedTuple):
-    """Entities of one kind, which some of the views are of.
-
-    Attributes:
-        keys: their join keys.
-        first, parts: their parts are `[first, first + parts)`.
-        views: the numbers of the views.
-        spread: over how many parts the labels of a key are spread, by the key's hash; of others over one.
-    """
-
-    keys: Keys
-    first: int
-    parts: int
-    views: tuple[int, ...]
-    spread: Mapping[int, int]
-
-    @property
-    def names(self) -> list[str]:
-        """The join keys."""
-        return [name for name, _ in self.keys]
-
-    def of_labels(self, rows: pa.RecordBatch) -> Numbers:
-        """(n,) the part of each label."""
-        parts, copies = self._parts_and_copies(rows)
-        numbers: Numbers = rows[_NUMBER].to_numpy()
-        return self.first + (parts + numbers % copies) % self.parts
-
-    def of_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Numbers]:
-        """(m,) rows, those of spread keys once for each part that may have labels of the key; and (m,) their parts."""
-        parts, copies = self._parts_and_copies(rows)
-        if (copies == 1).all():
-            return rows, self.first + parts
-        places = np.repeat(np.arange(len(rows)), copies)
-        copy = np.arange(len(places)) - np.repeat(np.cumsum(copies) - copies, copies)
-        return rows.take(pa.array(places)), self.first + (parts[places] + copy) % self.parts
-
-    def _parts_and_copies(self, rows: pa.RecordBatch) -> tuple[Numbers, Numbers]:
-        """(n,) the first part of each row's key, counted from 0, and (n,) over how many parts the key is spread."""
-        hashes = hashes_of(rows, self.names)
-        parts = (hashes % np.uint64(self.parts)).astype(np.int64)
-        if not self.spread:
-            return parts, np.ones(len(rows), np.int64)
-        spread = np.array(sorted(self.spread), np.uint64)
-        copies = np.array([self.spread[key] for key in spread.tolist()])
-        places = np.minimum(np.searchsorted(spread, hashes), len(spread) - 1)
-        return parts, np.where(spread[places] == hashes, copies[places], 1)
-
-
-class Source(NamedTuple):
-    """A view's source, and what is wanted of it.
-
-    Attributes:
-        number: the view's.
-        view: whose.
-        columns: what is read and checked.
-        fields: the wanted features.
-        pieces: what is read of it.
-        reach: event times that labels may see, in microseconds.
-        bad: takes the rows that do not fit.
-    """
-
-    number: int
-    view: FeatureView | StreamFeatureView
-    columns: SourceColumns
-    fields: tuple[str, ...]
-    pieces: tuple[Piece, ...]
-    reach: tuple[int, int]
-    bad: BadRows
-
-    @property
-    def types(self) -> list[DType]:
-        """Of the wanted features."""
-        return [self.view.field(name).dtype for name in self.fields]
-
-    @property
-    def sent(self) -> pa.Schema:
-        """What is sent of each row."""
-        schema = checked_schema(self.columns)
-        values = self.view.event_columns if self.view.aggregations else self.fields
-        names = dict.fromkeys([*self.view.join_keys, *values, EVENT_TS, CREATED_TS, SEQUENCE])
-        return pa.schema([schema.field(name) for name in names])
-
-
 @dataclass(frozen=True)
-class Scan:
+class ScanLabels:
     """Looks at blocks of labels; see the module."""
 
     labels: LabelFiles
@@ -235,14 +68,14 @@ class Scan:
             many = [
                 [i, key, count]
                 for i, keys in enumerate(self.kinds)
-                for key, count in _frequent(_keyed(self.labels, block, rows, keys), keys)
+                for key, count in _frequent(keyed_labels(self.labels, block, rows, keys), keys)
             ]
             columns = [[int(times.min())], [int(times.max())], [json.dumps(many)]]
             yield pa.record_batch(columns, ["first_us", "last_us", "many"])
 
 
 @dataclass(frozen=True)
-class Send:
+class Shuffle:
     """Packs blocks of labels, and pieces of sources, for parts; see the module.
 
     Attributes:
@@ -269,7 +102,7 @@ class Send:
     def _labels(self, block: Block) -> Iterator[pa.RecordBatch]:
         rows = self.labels.read(block, [name for kind in self.kinds for name in kind.names])
         for kind in self.kinds:
-            keyed = _keyed(self.labels, block, rows, kind.keys)
+            keyed = keyed_labels(self.labels, block, rows, kind.keys)
             yield to_arrow(list(split(keyed, kind.of_labels(keyed), _LABELS)))
 
     def _piece(self, source: Source, number: int) -> Iterator[pa.RecordBatch]:
@@ -290,7 +123,7 @@ class Send:
 
 
 @dataclass(frozen=True)
-class See:
+class JoinPartition:
     """Finds what the labels of parts see; see the module.
 
     Attributes:
@@ -307,7 +140,7 @@ class See:
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Packed rows for blocks. What comes in is sorted by tag."""
-        labels: _Labels | None = None
+        labels: PartLabels | None = None
         seen: set[int] = set()
         for tag, values in itertools.groupby(received(batches), key=lambda value: value[1]):
             if tag == _BLOCK:
@@ -325,22 +158,22 @@ class See:
                 if number not in seen:
                     yield from self._sent(self.sources[number], labels, iter(()))
 
-    def _labels(self, values: list[tuple[int, int, pa.Buffer]]) -> _Labels:
+    def _labels(self, values: list[tuple[int, int, pa.Buffer]]) -> PartLabels:
         part = values[0][0]
         kind = next(kind for kind in self.kinds if kind.first <= part < kind.first + kind.parts)
-        return _Labels(kind, [unpack(value, _label_schema(kind.keys)) for _, _, value in values])
+        return PartLabels(kind, [unpack(value, label_schema(kind.keys)) for _, _, value in values])
 
-    def _sent(self, source: Source, labels: _Labels, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        view = _Windows(source, labels) if source.view.aggregations else _Rows(source, labels)
+    def _sent(self, source: Source, labels: PartLabels, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        view = SeenWindows(source, labels) if source.view.aggregations else SeenRows(source, labels)
         for chunk in _chunks(rows, self.chunk_rows):
             view.add(chunk)
         for batch in view.seen().to_batches():
-            blocks = np.searchsorted(self.starts, batch[_NUMBER].to_numpy(), side="right") - 1
+            blocks = np.searchsorted(self.starts, batch[LABEL_NUMBER].to_numpy(), side="right") - 1
             yield to_arrow(list(split(batch, blocks, _VIEWS + source.number)))
 
 
 @dataclass(frozen=True)
-class Finish:
+class AssembleBlock:
     """Makes the rows of the training set of blocks; see the module.
 
     Attributes:
@@ -368,7 +201,7 @@ class Finish:
                 bad[view] += count
             elif tag >= _VIEWS:
                 source = self.sources[tag - _VIEWS]
-                seen[source.number].append(unpack(value, _seen_schema(source)))
+                seen[source.number].append(unpack(value, seen_schema(source)))
         for number, seen in blocks.items():
             yield self._made(number, seen, bad)
             bad[:] = 0
@@ -385,7 +218,7 @@ class Finish:
         joined = [
             column
             for source, of_view in zip(self.sources, seen, strict=True)
-            for column in _seen_by_block(source, of_view, block)
+            for column in seen_by_block(source, of_view, block)
         ]
         batch, missing = self.finish(labels, joined, block.first)
         write_part(self.folder, number, pa.Table.from_batches([batch]))
@@ -411,125 +244,6 @@ def write_part(folder: Path, number: int, rows: pa.Table) -> None:
         unfinished.rename(path)
 
 
-# -- what labels see ------------------------------------------------------------------------------------------------
-
-
-class _Labels:
-    """The labels of a part."""
-
-    def __init__(self, kind: Kind, batches: list[pa.RecordBatch]) -> None:
-        rows = pa.Table.from_batches(batches)
-        self.kind = kind
-        self.entities = EntityCodes([rows[name] for name in kind.names])
-        self.times: Numbers = rows[_TIME].to_numpy()
-        self.numbers: Numbers = rows[_NUMBER].to_numpy()
-
-    def concerned(self, rows: pa.Table) -> tuple[pa.Table, NDArray[np.int32]]:
-        """The rows of the labels' entities, and (n,) their entities' numbers."""
-        codes = self.entities.of([rows[name] for name in self.kind.names])
-        kept = (codes >= 0) & (rows[EVENT_TS].to_numpy() <= self.times.max())
-        return rows.filter(pa.array(kept)), codes[kept]
-
-
-class _Rows:
-    """Of rows of features, which come some at a time: those that labels see."""
-
-    def __init__(self, source: Source, labels: _Labels) -> None:
-        self._source, self._labels = source, labels
-        count = len(labels.times)
-        self._kept = _seen_schema(source).remove(0).empty_table()
-        self._row = np.full(count, NONE, np.int64)  # of each label, in what is kept
-        self._order = [np.full(count, MIN_TIMESTAMP_US, np.int64) for _ in range(3)]  # event, creation, place
-
-    def add(self, rows: pa.Table) -> None:
-        """Take more rows into account. A row that was seen is seen no more by labels that see a later one of these."""
-        labels = self._labels
-        rows, codes = _by_place(*labels.concerned(rows))
-        event_ts, created_ts, places = (rows[name].to_numpy() for name in (EVENT_TS, CREATED_TS, SEQUENCE))
-        has_created = self._source.columns.created_timestamp is not None
-        order, sorted_rows = sort_rows(codes, event_ts, created_ts if has_created else None, labels.entities.count)
-        found = as_of(sorted_rows, labels.entities.of_labels, labels.times)
-        seeing = np.flatnonzero(found != NONE)
-        chosen = order[found[seeing]]
-        new = [column[chosen] for column in (event_ts, created_ts, places)]
-        later = _follows(new, [column[seeing] for column in self._order])
-        seeing, chosen = seeing[later], chosen[later]
-        for column, values in zip(self._order, new, strict=True):
-            column[seeing] = values[later]
-        self._row[seeing] = len(self._kept) + chosen
-        self._keep(pa.concat_tables([self._kept, rows.select(self._kept.schema.names)]))
-
-    def seen(self) -> pa.Table:
-        """The rows that labels see, of each label that sees one."""
-        ttl_us = self._source.view.ttl_us
-        there = self._row != NONE
-        if ttl_us is not None:
-            # As `as_of` does: the latest visible row decides, and no older one takes its place when it has expired.
-            there &= self._order[0] >= self._labels.times - min(ttl_us, 1 << 62)
-        columns = self._kept.take(pa.array(self._row[there])).columns
-        return pa.table([pa.array(self._labels.numbers[there]), *columns], schema=_seen_schema(self._source))
-
-    def _keep(self, rows: pa.Table) -> None:
-        """Of these rows those that are seen."""
-        there = self._row != NONE
-        used, again = np.unique(self._row[there], return_inverse=True)
-        self._kept = rows.take(pa.array(used)).combine_chunks()
-        self._row[there] = again
-
-
-class _Windows:
-    """Of events: the windows at the labels' times."""
-
-    def __init__(self, source: Source, labels: _Labels) -> None:
-        self._source, self._labels = source, labels
-        self._events: list[pa.Table] = [source.sent.empty_table()]
-        self._codes: list[NDArray[np.int32]] = [np.array([], np.int32)]
-
-    def add(self, rows: pa.Table) -> None:
-        """Take more events into account."""
-        events, codes = self._labels.concerned(rows)
-        self._events.append(events)
-        self._codes.append(codes)
-
-    def seen(self) -> pa.Table:
-        """The windows of each label."""
-        source, labels = self._source, self._labels
-        events, codes = _by_place(pa.concat_tables(self._events), np.concatenate(self._codes))
-        entities = labels.entities.of_labels
-        windows = windows_of_labels(source.view, events, codes, entities, labels.times, source.fields)
-        return pa.table([pa.array(labels.numbers), *windows], schema=_seen_schema(source))
-
-
-def _seen_by_block(source: Source, batches: list[pa.RecordBatch], block: Block) -> list[pa.Array]:
-    """Per field of a view, (rows,) what the labels of a block see, from what some of them do in any order."""
-    seen = pa.Table.from_batches(batches, _seen_schema(source))
-    columns = [one_array(seen[name]) for name in source.fields]
-    row = np.full(block.rows, NONE, np.int64)  # of each label, in what is seen
-    row[seen[_NUMBER].to_numpy() - block.first] = np.arange(len(seen))
-    if source.view.aggregations and len(seen) < block.rows:
-        # A label without an entity has none of the events: the windows of that are one more row.
-        nobody = np.array([-1], np.int32), np.array([0], np.int64)
-        none = windows_of_labels(source.view, source.sent.empty_table(), np.array([], np.int32), *nobody, source.fields)
-        columns = [pa.concat_arrays(pair) for pair in zip(columns, none, strict=True)]
-        row[row == NONE] = len(seen)
-    taken = pa.array(row, mask=row == NONE)
-    return [column.take(taken) for column in columns]
-
-
-def _by_place(rows: pa.Table, codes: NDArray[np.int32]) -> tuple[pa.Table, NDArray[np.int32]]:
-    """Rows and their codes in the order of the source: they come in another whenever a task is run again."""
-    order = np.argsort(rows[SEQUENCE].to_numpy(), kind="stable")
-    return rows.take(pa.array(order)), codes[order]
-
-
-def _follows(rows: Sequence[Numbers], others: Sequence[Numbers]) -> NDArray[np.bool_]:
-    """Whether rows come after others, by event time, creation time, place."""
-    follows = np.zeros(len(rows[0]), bool)
-    for row, other in zip(reversed(rows), reversed(others), strict=True):
-        follows = (row > other) | (row == other) & follows
-    return follows
-
-
 def _frequent(labels: pa.RecordBatch, keys: Keys) -> list[tuple[int, int]]:
     """Hashes of keys that a large share of labels have, and how many have each."""
     hashes, counts = np.unique(hashes_of(labels, [name for name, _ in keys]), return_counts=True)
@@ -547,26 +261,3 @@ def _chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
             waiting = []
     if waiting:
         yield pa.Table.from_batches(waiting)
-
-
-def _keyed(labels: LabelFiles, block: Block, rows: pa.Table, keys: Keys) -> pa.RecordBatch:
-    """The labels of a block that have an entity: keys, times and numbers."""
-    columns = [
-        one_array(label_values(rows[name], dtype, f"{labels.where}: column {name}", first=block.first))
-        for name, dtype in keys
-    ]
-    times = pa.array(labels.times(block, rows))
-    numbers = pa.array(np.arange(block.first, block.first + block.rows))
-    batch = pa.RecordBatch.from_arrays([*columns, times, numbers], schema=_label_schema(keys))
-    there = ~np.logical_or.reduce([column.is_null().to_numpy(zero_copy_only=False) for column in columns])
-    return batch if there.all() else batch.filter(pa.array(there))
-
-
-def _label_schema(keys: Keys) -> pa.Schema:
-    fields = [pa.field(name, storage_type(dtype)) for name, dtype in keys]
-    return pa.schema([*fields, pa.field(_TIME, pa.int64()), pa.field(_NUMBER, pa.int64())])
-
-
-def _seen_schema(source: Source) -> pa.Schema:
-    fields = [pa.field(name, storage_type(dtype)) for name, dtype in zip(source.fields, source.types, strict=True)]
-    return pa.schema([pa.field(_NUMBER, pa.int64()), *fields])

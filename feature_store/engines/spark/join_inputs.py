@@ -1,0 +1,203 @@
+"""What the tasks of a join get, as plain data: blocks of labels, kinds of entities, and the sources of views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
+from feature_store.arrow.plain import as_kept
+from feature_store.arrow.reading import reading
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, checked_schema, one_array
+from feature_store.arrow.types import storage_type
+from feature_store.engines.spark.entities import hashes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from feature_store.arrow.rows import SourceColumns
+    from feature_store.arrow.sources.source import Piece
+    from feature_store.definitions.dtypes import DType
+    from feature_store.definitions.feature_view import FeatureView
+    from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.engines.spark.tasks import BadRows
+
+    Numbers = NDArray[np.int64]
+    Keys = tuple[tuple[str, DType], ...]  # join keys with their types
+
+# Names of columns that no join key or field can have.
+LABEL_TIME, LABEL_NUMBER = "label time", "label number"
+
+
+class Block(NamedTuple):
+    """Neighbouring labels.
+
+    Attributes:
+        piece: the row groups that hold them.
+        skipped: rows of the piece before the first.
+        rows: how many.
+        first: the number of the first.
+    """
+
+    piece: Piece
+    skipped: int
+    rows: int
+    first: int
+
+
+class LabelFiles(NamedTuple):
+    """The labels.
+
+    Attributes:
+        where: what they are, for errors.
+        schema: of all their columns.
+        timestamp: the column of their times.
+        blocks: all of them, in order.
+    """
+
+    where: str
+    schema: pa.Schema
+    timestamp: str
+    blocks: tuple[Block, ...]
+
+    def read(self, block: Block, columns: Sequence[str]) -> pa.Table:
+        """Columns of a block, and the times.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        names = list(dict.fromkeys([*columns, self.timestamp]))
+        schema = pa.schema([self.schema.field(name) for name in names])
+        batches: list[pa.RecordBatch] = []
+        place, until = 0, block.skipped + block.rows
+        for batch in block.piece.batches(names):
+            first, last = max(block.skipped - place, 0), min(until - place, len(batch))
+            if first < last:
+                batches.append(batch.slice(first, last - first))
+            place += len(batch)
+            if place >= until:
+                break
+        with reading(self.where):
+            rows = pa.Table.from_batches(batches)
+            refuse_corrupt(rows, self.where, first=block.first)
+            return as_kept(rows, schema)
+
+    def times(self, block: Block, rows: pa.Table) -> Numbers:
+        """The times of a block, (rows,) microseconds.
+
+        Raises:
+            DataError: a label has none.
+        """
+        return label_times(rows[self.timestamp], f"{self.where}: column {self.timestamp}", first=block.first)
+
+
+class Kind(NamedTuple):
+    """Entities of one kind, which some of the views are of.
+
+    Attributes:
+        keys: their join keys.
+        first, parts: their parts are `[first, first + parts)`.
+        views: the numbers of the views.
+        spread: over how many parts the labels of a key are spread, by the key's hash; of others over one.
+    """
+
+    keys: Keys
+    first: int
+    parts: int
+    views: tuple[int, ...]
+    spread: Mapping[int, int]
+
+    @property
+    def names(self) -> list[str]:
+        """The join keys."""
+        return [name for name, _ in self.keys]
+
+    def of_labels(self, rows: pa.RecordBatch) -> Numbers:
+        """(n,) the part of each label."""
+        parts, copies = self._parts_and_copies(rows)
+        numbers: Numbers = rows[LABEL_NUMBER].to_numpy()
+        return self.first + (parts + numbers % copies) % self.parts
+
+    def of_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Numbers]:
+        """(m,) rows, those of spread keys once for each part that may have labels of the key; and (m,) their parts."""
+        parts, copies = self._parts_and_copies(rows)
+        if (copies == 1).all():
+            return rows, self.first + parts
+        places = np.repeat(np.arange(len(rows)), copies)
+        copy = np.arange(len(places)) - np.repeat(np.cumsum(copies) - copies, copies)
+        return rows.take(pa.array(places)), self.first + (parts[places] + copy) % self.parts
+
+    def _parts_and_copies(self, rows: pa.RecordBatch) -> tuple[Numbers, Numbers]:
+        """(n,) the first part of each row's key, counted from 0, and (n,) over how many parts the key is spread."""
+        hashes = hashes_of(rows, self.names)
+        parts = (hashes % np.uint64(self.parts)).astype(np.int64)
+        if not self.spread:
+            return parts, np.ones(len(rows), np.int64)
+        spread = np.array(sorted(self.spread), np.uint64)
+        copies = np.array([self.spread[key] for key in spread.tolist()])
+        places = np.minimum(np.searchsorted(spread, hashes), len(spread) - 1)
+        return parts, np.where(spread[places] == hashes, copies[places], 1)
+
+
+class Source(NamedTuple):
+    """A view's source, and what is wanted of it.
+
+    Attributes:
+        number: the view's.
+        view: whose.
+        columns: what is read and checked.
+        fields: the wanted features.
+        pieces: what is read of it.
+        reach: event times that labels may see, in microseconds.
+        bad: takes the rows that do not fit.
+    """
+
+    number: int
+    view: FeatureView | StreamFeatureView
+    columns: SourceColumns
+    fields: tuple[str, ...]
+    pieces: tuple[Piece, ...]
+    reach: tuple[int, int]
+    bad: BadRows
+
+    @property
+    def types(self) -> list[DType]:
+        """Of the wanted features."""
+        return [self.view.field(name).dtype for name in self.fields]
+
+    @property
+    def sent(self) -> pa.Schema:
+        """What is sent of each row."""
+        schema = checked_schema(self.columns)
+        values = self.view.event_columns if self.view.aggregations else self.fields
+        names = dict.fromkeys([*self.view.join_keys, *values, EVENT_TS, CREATED_TS, SEQUENCE])
+        return pa.schema([schema.field(name) for name in names])
+
+
+def keyed_labels(labels: LabelFiles, block: Block, rows: pa.Table, keys: Keys) -> pa.RecordBatch:
+    """The labels of a block that have an entity: keys, times and numbers."""
+    columns = [
+        one_array(label_values(rows[name], dtype, f"{labels.where}: column {name}", first=block.first))
+        for name, dtype in keys
+    ]
+    times = pa.array(labels.times(block, rows))
+    numbers = pa.array(np.arange(block.first, block.first + block.rows))
+    batch = pa.RecordBatch.from_arrays([*columns, times, numbers], schema=label_schema(keys))
+    there = ~np.logical_or.reduce([column.is_null().to_numpy(zero_copy_only=False) for column in columns])
+    return batch if there.all() else batch.filter(pa.array(there))
+
+
+def label_schema(keys: Keys) -> pa.Schema:
+    """The schema of labels that are sent: keys, times and numbers."""
+    fields = [pa.field(name, storage_type(dtype)) for name, dtype in keys]
+    return pa.schema([*fields, pa.field(LABEL_TIME, pa.int64()), pa.field(LABEL_NUMBER, pa.int64())])
+
+
+def seen_schema(source: Source) -> pa.Schema:
+    """The schema of what labels see of a source: the labels' numbers, and the wanted features."""
+    fields = [pa.field(name, storage_type(dtype)) for name, dtype in zip(source.fields, source.types, strict=True)]
+    return pa.schema([pa.field(LABEL_NUMBER, pa.int64()), *fields])
