@@ -292,8 +292,11 @@ def graph_of(definitions: DefinitionSet) -> DefinitionGraph:
 
 
 def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
-    """How a feature is computed from events: `function`, `column`, `filter`, `window` and `hop`; empty when it is not
-    an aggregation. `filter` is None without one."""
+    """How a feature is computed from events; empty when it is not an aggregation.
+
+    Returns:
+        `function`, `column`, `filter` (None without one), `window` and `hop`; `parameters` of a function with parameters.
+    """
     for aggregation in getattr(view, "aggregations", ()):
         for window in aggregation.windows:
             if aggregation.feature_name(window) == feature:
@@ -303,6 +306,7 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
                     "filter": aggregation.filter,
                     "window": shown_window(window),
                     "hop": shown_duration(aggregation.hop_us(window) * MICROSECOND),
+                    **({"parameters": dict(aggregation.parameters)} if aggregation.parameters else {}),
                 }
     return {}
 

@@ -1,4 +1,4 @@
-"""count: how many values."""
+"""count: the number of values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Count(State):
-    """How many values a tile has: 4 bytes. It stops at 2**32 - 1."""
+    """The number of values of a tile: 4 bytes. It stops at 2**32 - 1."""
 
     kind = "count"
     struct = "I4"
@@ -51,7 +51,7 @@ class CountFunction(Function):
     """See `summary`."""
 
     name = "count"
-    summary = "how many values"
+    summary = "the number of values"
     notes = "A tile counts up to 2**32 - 1, a window the sum of its tiles."
     kinds = ("count",)
     result = "Int64"

@@ -1,4 +1,4 @@
-"""count_per_category: how many values each of some categories has."""
+"""count_per_category: the number of values of each of some categories."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class CountPerCategory(Function):
     """See `summary`."""
 
     name = "count_per_category"
-    summary = "how many values each of the given categories has, in their order"
+    summary = "the number of values of each of the given categories, in their order"
     notes = (
         "Exact. Values of other categories count nowhere. All 0 without a value. An array of fixed length: "
         "in a matrix it takes a column for each category."

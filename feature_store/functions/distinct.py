@@ -1,4 +1,4 @@
-"""distinct: approximately how many different values."""
+"""distinct: the number of different values, approximately."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Distinct(Function):
     """See `summary`."""
 
     name = "distinct"
-    summary = "approximately how many different values"
+    summary = "the number of different values, approximately"
     notes = "A HyperLogLog sketch; standard error 9 %. Small numbers are nearly exact."
     kinds = ("sketch",)
     result = "Int64"

@@ -18,7 +18,7 @@ class Mean(Function):
     """See `summary`."""
 
     name = "mean"
-    summary = "their mean"
+    summary = "the mean of the values"
     notes = "Null without a value."
     takes = "numbers"
     kinds = ("count", "sum")

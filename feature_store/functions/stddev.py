@@ -79,7 +79,7 @@ class Stddev(Function):
     """See `summary`."""
 
     name = "stddev"
-    summary = "their standard deviation, of the population"
+    summary = "the standard deviation of the values, as a population"
     notes = "Null without a value. NaN where a value is infinite."
     takes = "numbers"
     kinds = ("moments",)

@@ -55,7 +55,7 @@ class SumFunction(Function):
     """See `summary`."""
 
     name = "sum"
-    summary = "their sum"
+    summary = "the sum of the values"
     notes = "Integers beyond 2**53 are rounded. A sum of nothing is 0. The sum of inf and -inf is NaN."
     takes = "numbers"
     kinds = ("sum",)

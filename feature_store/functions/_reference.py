@@ -1,0 +1,63 @@
+"""docs/aggregations.md, from the functions: `python -m feature_store.functions._reference > docs/aggregations.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_store.functions._contract import REQUIRED
+from feature_store.functions._registry import all_functions
+
+if TYPE_CHECKING:
+    from feature_store.functions._contract import Function
+
+_HEAD = """\
+# Aggregations
+
+`Aggregation(column, function, windows=[…])` computes a function of a column's values over sliding windows: in a
+`StreamFeatureView` over the events of a topic, in a `FeatureView` over a table of events. Training computes the same
+windows at the time of each label.
+
+```python
+Aggregation("price", "quantile", q=0.99, windows=[timedelta(hours=1)])              # price_p99_1h
+Aggregation("action", "count_per_category", categories=["view", "buy"], windows=[timedelta(days=1)])
+```
+
+For all functions: null and NaN are no values, and no function counts them. -0.0 counts as 0.0. Infinite values count.
+Functions of numbers compute with float64. The order in which events arrive never matters. Of events of the same time,
+the value whose bytes, read as an unsigned little-endian number, are greater is the later.
+
+This page is made from `feature_store/functions/`. A function of your own is one file: CONTRIBUTING.md says how.
+"""
+_TAKES = {
+    "any": "a column of any type",
+    "numbers": "numbers and booleans",
+    "fixed width": "a column whose type has a fixed width",
+    "categories": "texts, integers or booleans",
+}
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    functions = all_functions().values()
+    rows = [f"| [`{one.name}`](#{one.name}) | {one.summary} |" for one in functions]
+    table = "\n".join(["| function | feature |", "|---|---|", *rows])
+    return "\n".join([_HEAD, table, *(_section(one) for one in functions)])
+
+
+def _section(function: Function) -> str:
+    lines = [f"\n## {function.name}", f"{_sentence(function.summary)} It takes {_TAKES[function.takes]}."]
+    lines += [function.notes] if function.notes else []
+    if function.parameters:
+        lines += ["", "| parameter | value |", "|---|---|"]
+    for name, parameter in function.parameters.items():
+        default = "" if parameter.default is REQUIRED else f"; {parameter.default} unless given"
+        lines.append(f"| `{name}` | {parameter.expected}{default} |")
+    return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
