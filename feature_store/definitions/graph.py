@@ -295,7 +295,7 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
     """How a feature is computed from events; empty when it is not an aggregation.
 
     Returns:
-        `function`, `column`, `filter` (None without one), `window` and `hop`; `parameters` of a function with parameters.
+        `function`, `column`, `filter` (None without one), `window` and `hop`; `parameters`, if the function has any.
     """
     for aggregation in getattr(view, "aggregations", ()):
         for window in aggregation.windows:

@@ -162,7 +162,7 @@ def _kafka(project: Project) -> Iterator[Finding]:
         yield Finding("kafka", "failed", f"nothing says where it is, and {_readers(topics)} need it", hint)
         return
     with extra("kafka", "doctor"):
-        from feature_store.streaming.kafka import Topics
+        from feature_store.streaming.kafka_topics import Topics
 
     servers = redacted(str(project.config.kafka["bootstrap.servers"]))
     try:
@@ -248,7 +248,7 @@ def _stream(project: Project) -> Iterator[Finding]:
         return
     with extra("kafka", "doctor"):
         from feature_store.streaming.fences import Fences
-        from feature_store.streaming.kafka import Topics
+        from feature_store.streaming.kafka_topics import Topics
         from feature_store.streaming.routes import refusal_of
 
     topics = Topics(project.config.kafka, _KAFKA_S)

@@ -40,8 +40,9 @@ from feature_store.engines.report import Silent
 from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.online import tile_generations
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
-from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.kafka import PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
+from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.merging import Origin, ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.replay import Replay

@@ -1,9 +1,8 @@
-"""confluent-kafka's one door in the package: it maps its errors, and nothing else sees its clients.
+"""Consumers and a producer: the door to confluent-kafka, with kafka_topics.py. It maps the library's errors.
 
-Where reading goes on is never Kafka's to say: the fences in Redis are the truth. So a partition that a group gives to a
-consumer waits, unread, until the worker *places* it at an offset; to go back is to place it again. Callbacks of the
-client, which run in the middle of a poll, note what was given and taken; before partitions are taken, the worker can
-hand them over.
+The fences in Redis, not Kafka, say where reading goes on. So a partition that a group assigns to a consumer waits,
+unread, until the worker *places* it at an offset. To go back is to place it again. The client's callbacks run during a
+poll and note which partitions are assigned and revoked. Before partitions are revoked, the worker can hand them over.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import StreamError, extra
 from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
+from feature_store.streaming.messages import Message, Partition, Polled, Span
 
 with extra("kafka", "streaming"):
     from confluent_kafka import (
@@ -24,10 +24,8 @@ with extra("kafka", "streaming"):
         KafkaError,
         KafkaException,
         Producer,
-        TopicCollection,
         TopicPartition,
     )
-    from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,12 +34,9 @@ if TYPE_CHECKING:
 
     Options = Mapping[str, str | int | float | bool]
 
-__all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Reader", "Sender", "Span", "Topics"]
+__all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Reader", "Sender", "Span"]
 
-# A topic and the number of one of its partitions.
-Partition = tuple[str, int]
-
-# What the fences decide, and what the loop needs to be told.
+# Settings that the fences and the loop rely on.
 _OWN: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -53,104 +48,39 @@ _DEFAULTS: dict[str, Any] = {
     "fetch.wait.max.ms": 50,
     # Partitions that are added are read within seconds; the client's default is 5 minutes.
     "topic.metadata.refresh.interval.ms": 2_000,
-    # How long the client does not fetch when its queue is full. Its default, a second, starves a worker that empties
-    # the queue in a tenth of that.
+    # The client's pause in fetching when its queue is full. The default, a second, starves a worker that empties the
+    # queue in a tenth of that.
     "fetch.queue.backoff.ms": 5,
     # The queue between the client's thread and ours: a second or so of events, bounded in memory.
     "queued.min.messages": 50_000,
     "queued.max.messages.kbytes": 32 << 10,
 }
-# A worker that was lost is given up after the session: the shortest that brokers allow by default. When one joins or
-# leaves, the others are told at their next heartbeat.
+# The group gives up a lost worker after the session: the shortest that brokers allow by default. When a worker joins or
+# leaves, the others learn it at their next heartbeat.
 _GROUP_DEFAULTS: dict[str, Any] = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200}
-# Partitions change hands in one round, in which all of them stand still: nobody holds anything but what is in Redis.
+# Partitions change hands in one round, in which all of them pause: workers hold no state outside Redis.
 # docs/decisions/0006-workers-that-come-and-go.md has the measurements.
 _GROUP_OWN: dict[str, Any] = {"group.protocol": "classic", "partition.assignment.strategy": "roundrobin"}
 _PRODUCER: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
-    # What a topic refuses by its size is for the topic to say.
+    # The topic decides which messages are too large.
     "message.max.bytes": 1_000_000_000,
     "log_level": 3,
 }
 _LOG = logging.getLogger("feature_store.kafka")
-# What the client itself tells: each attempt to connect. What matters of it comes as errors, too.
-_CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
-_CLIENT_LOG.setLevel(logging.CRITICAL)
-_ANSWER_S, _LIST_S, _LEAVE_S, _CLOSE_S = 10.0, 2.0, 1.0, 5.0
-
-
-class Message(Protocol):
-    """A message, whoever has read it: with confluent-kafka's names."""
-
-    def topic(self) -> str | None:
-        """Where it is from."""
-        ...
-
-    def partition(self) -> int | None:
-        """The partition's number."""
-        ...
-
-    def offset(self) -> int | None:
-        """Its place there."""
-        ...
-
-    def key(self) -> bytes | None:
-        """What chose the partition."""
-        ...
-
-    def value(self) -> bytes | None:
-        """What it says."""
-        ...
-
-    def headers(self) -> Any:
-        """What is said beside."""
-        ...
-
-    def __len__(self) -> int:
-        """Bytes of the value."""
-        ...
-
-
-class Span(NamedTuple):
-    """What was read of a partition: all that it has from offset `start` (-1: its own start) up to `end`. Offsets may be
-    missing between: messages that were compacted away, and marks of transactions."""
-
-    start: int
-    end: int
-    messages: list[Message]
-
-
-class Polled(NamedTuple):
-    """What a poll brought.
-
-    Attributes:
-        spans: by partition, of those that are placed and went on.
-        outside: those that were placed where the log has nothing: before its start or beyond its end.
-    """
-
-    spans: dict[Partition, Span]
-    outside: set[Partition]
-
-
-class Described(NamedTuple):
-    """What Kafka tells of a topic.
-
-    Attributes:
-        id: another when the topic is deleted and made anew; empty: not told.
-        operations: what this client may do with it (`READ`, `WRITE`, …); None: not told.
-    """
-
-    id: str
-    operations: frozenset[str] | None
+# The client's own log has each attempt to connect. The important ones come as errors, too.
+CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
+CLIENT_LOG.setLevel(logging.CRITICAL)
+ANSWER_S, _LEAVE_S, _CLOSE_S = 10.0, 1.0, 5.0
 
 
 class Reader:
-    """What both kinds of consumers share: reading partitions that are placed at an offset.
+    """A consumer of partitions that are placed at an offset: the base of both kinds.
 
     Attributes:
-        trouble: what the client last complained of; empty when messages come.
-        is_dead: whether the client has given up for good; another has to take its place.
+        trouble: the client's last error; empty once messages come.
+        is_dead: whether the client has failed for good; another consumer must replace it.
     """
 
     def __init__(self, options: Options, own: Mapping[str, Any]) -> None:
@@ -159,7 +89,7 @@ class Reader:
         self._placed: dict[Partition, int] = {}
         settings = {**_DEFAULTS, **options, **_OWN, **own, "error_cb": self._note}
         with errors("Kafka consumer"):
-            self._consumer = Consumer(settings, logger=_CLIENT_LOG)
+            self._consumer = Consumer(settings, logger=CLIENT_LOG)
 
     def poll(self, limit: int, wait_s: float, linger_s: float = 0.0) -> Polled:
         """At most `limit` messages: waits `wait_s` seconds at most for the first, and `linger_s` for more."""
@@ -179,7 +109,7 @@ class Reader:
                 self._take_error(message, partition, ends, outside)
         if grouped:
             self.trouble = ""
-        # What the call had taken before a callback took the partition away, or gave it anew, counts for nothing.
+        # Messages that the call fetched before a callback revoked or reassigned their partition are dropped.
         spans = {}
         for partition in self._placed.keys() & (grouped.keys() | ends.keys()):
             start, messages = self._placed[partition], grouped.get(partition, [])
@@ -191,21 +121,21 @@ class Reader:
 
     @property
     def positions(self) -> dict[Partition, int]:
-        """Up to where each partition that is placed was read; -1: nothing yet, and it began at its own start."""
+        """The offset up to which each placed partition was read; -1: nothing yet, from the partition's first offset."""
         return dict(self._placed)
 
     def range(self, partition: Partition) -> tuple[int, int]:
-        """The first offset that a partition has, and the one after its last.
+        """The first offset of a partition, and the offset after its last.
 
         Raises:
             StreamError: Kafka does not answer.
         """
         with errors(_shown(partition)):
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=_ANSWER_S)
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=ANSWER_S)
         return low, high
 
     def end(self, partition: Partition) -> int | None:
-        """The offset after a partition's last, as far as the last fetch told; None: it did not yet."""
+        """The offset after a partition's last, as of the last fetch; None: there was no fetch yet."""
         with errors(_shown(partition)):
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
         return high if high >= 0 else None
@@ -218,14 +148,14 @@ class Reader:
         """
         asked = [TopicPartition(topic, partition, time_us // 1000) for partition in partitions]
         with errors(f"topic {topic}"):
-            found = self._consumer.offsets_for_times(asked, timeout=_ANSWER_S)
+            found = self._consumer.offsets_for_times(asked, timeout=ANSWER_S)
         return {
             (topic, item.partition): item.offset if item.offset >= 0 else self.range((topic, item.partition))[1]
             for item in found
         }
 
     def close(self) -> None:
-        """Leave, and close the connections; not for ever, where nobody is there to be left."""
+        """Leave the group and close, waiting at most 5 s if the broker is unreachable."""
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -249,7 +179,7 @@ class Reader:
             raise StreamError("Kafka consumer", got=error.str())
         reason = Reason(error.name(), error.str())
         told = str(stream_error("Kafka", reason)) if is_telling(reason) else reason.text
-        # Once nobody lets the client in, it also tells that it has no broker, which says less.
+        # A client that is refused also reports that it has no broker, which says less.
         if not self.trouble or is_telling(reason):
             if self.trouble != told:
                 _LOG.warning("Kafka: %s", told)
@@ -260,14 +190,14 @@ class GroupConsumer(Reader):
     """A member of a consumer group.
 
     Args:
-        options: feature_store.yaml's.
-        group: the group's name; `group.id` in the options wins.
-        topics: what to read.
-        hand_over: called during a poll, before partitions go to others; what it raises, the poll raises.
+        options: those of feature_store.yaml.
+        group: the name of the group; `group.id` in the options wins.
+        topics: the topics to read.
+        hand_over: called during a poll, before partitions go to other members. The poll raises its errors.
 
     Attributes:
-        topics: what it reads.
-        assigned: the partitions that the group gave to this member.
+        topics: the topics that it reads.
+        assigned: the partitions that the group assigned to this member.
 
     Raises:
         StreamError: the options are wrong.
@@ -281,7 +211,7 @@ class GroupConsumer(Reader):
 
     @property
     def unplaced(self) -> set[Partition]:
-        """Partitions that are this member's, and wait to be placed."""
+        """Assigned partitions that are not placed yet."""
         return self.assigned - self._placed.keys()
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -311,16 +241,16 @@ class GroupConsumer(Reader):
         self._placed.clear()
 
     def commit(self) -> None:
-        """Tell Kafka how far this member is, for those who watch the group's lag. Nothing here reads it."""
+        """Commit this member's offsets, for tools that watch the group's lag. The library never reads them."""
         mine = [TopicPartition(*partition, at) for partition, at in self._placed.items() if at >= 0]
         if mine:
             with contextlib.suppress(KafkaException):
                 self._consumer.commit(offsets=mine, asynchronous=True)
 
     def close(self) -> None:
-        """Leave the group, so that others need not wait for the session's end, and close the connections."""
+        """Leave the group, so that the others need not wait for the end of the session, and close the connections."""
         with contextlib.suppress(KafkaException):
-            # A member with a name of its own (group.instance.id) leaves by this alone, not when it is closed.
+            # A static member (group.instance.id) leaves by unsubscribing only, not by closing.
             self._consumer.unsubscribe()
             until = time.monotonic() + _LEAVE_S
             while self._consumer.memberid() and time.monotonic() < until:
@@ -344,10 +274,10 @@ class GroupConsumer(Reader):
 
 
 class PartitionConsumer(Reader):
-    """Reads partitions of its own choice, whatever groups do."""
+    """Reads partitions that the caller chooses, outside of any group."""
 
     def __init__(self, options: Options) -> None:
-        # The client demands a group's name even of those who join none.
+        # The client requires a group id even from consumers that join none.
         super().__init__(options, {"group.id": "feature-store-reader"})
 
     def place(self, offsets: Mapping[Partition, int | None]) -> None:
@@ -362,10 +292,10 @@ class PartitionConsumer(Reader):
 
 
 class Sender:
-    """Sends messages and sees to it that they arrive.
+    """Sends messages and reports whether they arrived.
 
     Attributes:
-        failure: why the client has given up for good; None: it has not. Another sender has to take its place then.
+        failure: why the client has failed for good; another sender must replace it. None: it works.
     """
 
     def __init__(self, options: Options) -> None:
@@ -373,7 +303,7 @@ class Sender:
         # Without a callback, the client raises a fatal error within other callbacks.
         settings = {**options, **_PRODUCER, "error_cb": self._note}
         with errors("Kafka producer"):
-            self._producer = Producer(settings, logger=_CLIENT_LOG)
+            self._producer = Producer(settings, logger=CLIENT_LOG)
 
     def send(
         self,
@@ -383,7 +313,7 @@ class Sender:
         headers: list[tuple[str, str | bytes | None]],
         told: Callable[[Reason | None], None],
     ) -> None:
-        """Send one message. `told` is called once, during a later call: with None, or why it did not arrive."""
+        """Send one message. A later call calls `told` once: with None, or with the reason why it did not arrive."""
 
         def note(error: KafkaError | None, _message: ClientMessage) -> None:
             told(None if error is None else Reason(error.name(), error.str()))
@@ -397,15 +327,14 @@ class Sender:
                     self._producer.poll(0.1)
 
     def flush(self, wait_s: float) -> int:
-        """Wait for what was sent; returns how many messages have not arrived yet: none after a failure for good, when
-        some will never be told of."""
+        """Wait for sent messages. Returns the number that have not arrived yet; 0 after a failure for good."""
         with errors("Kafka producer"), self._failures():
             left = self._producer.flush(wait_s)
         return 0 if self.failure is not None else left
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
-        """Note the error with which the client gives up. While it calls back, it raises it as a SystemError's cause."""
+        """Note the error by which the client fails for good. In a callback it is the cause of a SystemError."""
         try:
             yield
         except SystemError as error:
@@ -422,150 +351,17 @@ class Sender:
             self.failure = Reason(error.name(), error.str())
 
 
-class Topics:
-    """What a Kafka has.
-
-    Args:
-        options: librdkafka's.
-        answer_s: how long to wait for an answer.
-    """
-
-    def __init__(self, options: Options, answer_s: float = _ANSWER_S) -> None:
-        self._answer_s = answer_s
-        self._noted: Reason | None = None
-        with errors("Kafka"):
-            settings: dict[str, Any] = {**options, "error_cb": self._note}
-            self._admin = AdminClient(settings, logger=_CLIENT_LOG)
-
-    def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
-        """The partitions of topics; topics that there are not are left out.
-
-        Raises:
-            StreamError: Kafka cannot be reached, or lets this client not in.
-        """
-        known = self._listed()
-        return {topic: sorted(known[topic].partitions) for topic in topics if topic in known and not known[topic].error}
-
-    def described(self, topics: Iterable[str]) -> dict[str, Described]:
-        """What Kafka tells of topics; those that it tells nothing of are left out.
-
-        Raises:
-            StreamError: this client has no permission for one of them.
-        """
-        names = list(topics)
-        if not names:
-            return {}
-        with errors("Kafka"):
-            asked = self._admin.describe_topics(
-                TopicCollection(names), include_authorized_operations=True, request_timeout=self._answer_s
-            )
-        found = {}
-        for topic, done in asked.items():
-            try:
-                told = done.result(self._answer_s)
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    raise stream_error(f"topic {topic}", _reason(error)) from error
-                continue
-            allowed = told.authorized_operations
-            operations = None if allowed is None else frozenset(one.name for one in allowed)
-            found[topic] = Described(str(told.topic_id) if told.topic_id is not None else "", operations)
-        return found
-
-    def ids(self, topics: Iterable[str]) -> dict[str, str]:
-        """The ids of topics; those that Kafka does not tell are left out.
-
-        Raises:
-            StreamError: as `described`.
-        """
-        return {topic: told.id for topic, told in self.described(topics).items() if told.id}
-
-    def refuse_group(self, group: str) -> None:
-        """Raise a StreamError when this client may not join a consumer group."""
-        with errors("Kafka"):
-            asked = self._admin.describe_consumer_groups([group], request_timeout=self._answer_s)
-        try:
-            asked[group].result(self._answer_s)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-                raise stream_error(f"consumer group {group}", _reason(error)) from error
-
-    def ranges(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
-        """Per partition the offset of its first message and that of the next one to come.
-
-        Raises:
-            StreamError: Kafka cannot be reached.
-        """
-        places = [TopicPartition(topic, number) for topic, number in partitions]
-        found = []
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
-            with errors("Kafka"):
-                asked = self._admin.list_offsets(dict.fromkeys(places, spec)) if places else {}
-                found.append(
-                    {(at.topic, at.partition): done.result(self._answer_s).offset for at, done in asked.items()}
-                )
-        first, end = found
-        return {partition: (first[partition], end[partition]) for partition in first}
-
-    def are_times_of_brokers(self, topic: str) -> bool:
-        """Whether brokers, not producers, set the timestamps of a topic's messages; False when Kafka does not tell."""
-        asked = ConfigResource(ResourceType.TOPIC, topic)
-        try:
-            found = self._admin.describe_configs([asked])[asked].result(self._answer_s)
-        except KafkaException as error:
-            _LOG.info("the settings of topic %s cannot be read: %s", topic, _reason(error).text)
-            return False
-        # Servers that speak Kafka's protocol need not know all of Kafka's settings: Tansu tells none of this name.
-        setting = found.get("message.timestamp.type")
-        return setting is not None and str(setting.value) == "LogAppendTime"
-
-    def create(self, topic: str, like: str) -> None:
-        """Make a topic with as many partitions as another, unless there is one.
-
-        Raises:
-            StreamError: Kafka cannot be reached, or refuses.
-        """
-        found = self.partitions([topic, like])
-        if topic in found:
-            return
-        try:
-            made = self._admin.create_topics([NewTopic(topic, len(found.get(like, [0])))])
-            made[topic].result(self._answer_s)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                hint, reason = "create it, or grant CREATE on it", _reason(error)
-                raise StreamError(
-                    f"topic {topic}", problem=f"it cannot be created ({reason.name}: {reason.text})", hint=hint
-                ) from error
-
-    def _listed(self) -> Any:
-        until = time.monotonic() + self._answer_s
-        while True:
-            try:
-                return self._admin.list_topics(timeout=min(_LIST_S, self._answer_s)).topics
-            except KafkaException as error:
-                # The callback says why nobody answers, such as a wrong password.
-                self._admin.poll(0.0)
-                reason = self._noted or _reason(error)
-                if self._noted is not None or time.monotonic() > until:
-                    raise stream_error("Kafka", reason) from error
-
-    def _note(self, error: KafkaError) -> None:
-        reason = Reason(error.name(), error.str())
-        if is_telling(reason):
-            self._noted = reason
-
-
 @contextlib.contextmanager
 def errors(where: str) -> Iterator[None]:
-    """Map what confluent-kafka raises."""
+    """Map errors of confluent-kafka to StreamError."""
     try:
         yield
     except KafkaException as error:
-        raise stream_error(where, _reason(error)) from error
+        raise stream_error(where, reason_of(error)) from error
 
 
-def _reason(error: KafkaException) -> Reason:
+def reason_of(error: KafkaException) -> Reason:
+    """The name and text of an error of confluent-kafka."""
     found = error.args[0]
     return Reason(found.name(), found.str()) if isinstance(found, KafkaError) else Reason("error", str(found))
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from feature_store.errors import OnlineStoreError, RegistryError
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.fences import Fences
-from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.kafka import PartitionConsumer
+from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import source_name
 from feature_store.streaming.routes import refusal_of
 

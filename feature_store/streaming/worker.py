@@ -24,7 +24,8 @@ from feature_store.errors import (
 )
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.dead_letters import DeadLetters
-from feature_store.streaming.kafka import GroupConsumer, Topics
+from feature_store.streaming.kafka import GroupConsumer
+from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import Replay, earliest, enter
 from feature_store.streaming.routes import intact, routes_of, wanted_of

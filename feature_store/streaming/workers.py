@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import feature_store.errors
 from feature_store.errors import FeatureStoreError, StreamError
 from feature_store.streaming.catalog import Catalog
-from feature_store.streaming.kafka import Topics
 from feature_store.streaming.kafka_errors import missing_topic
+from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.progress import Goals
 from feature_store.streaming.status import Status, total
 from feature_store.streaming.worker import Worker
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from feature_store.streaming.kafka import Described
+    from feature_store.streaming.kafka_topics import Described
     from feature_store.streaming.subscription import Subscription
 
 # Spawned, not forked: the Kafka client has threads, which a fork would leave behind.

@@ -14,7 +14,7 @@ from feature_store.errors import ConfigError, StreamError
 from feature_store.streaming.fences import LANES, Fences, field
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.spark.options import source_options
-from feature_store.streaming.spark.stream import start_offsets
+from feature_store.streaming.spark.reading import start_offsets
 from feature_store.streaming.spark.tasks import Told, behind, told_of, written
 from feature_store.streaming.status import Status, TopicCounts, ViewCounts
 

@@ -17,7 +17,6 @@ import copy
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from feature_store.engines.spark.kafka import TOLD, KafkaQuery, require_connector
@@ -32,12 +31,13 @@ from feature_store.errors import (
     StreamError,
 )
 from feature_store.streaming.catalog import Catalog
-from feature_store.streaming.kafka import PartitionConsumer, Topics
+from feature_store.streaming.kafka import PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
+from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.progress import Goals
-from feature_store.streaming.replay import earliest, go_on
 from feature_store.streaming.routes import intact, routes_of, wanted_of
+from feature_store.streaming.spark.reading import Reading, start_offsets
 from feature_store.streaming.spark.tasks import LOST, STALE, MergeTask, behind, told_of
 from feature_store.streaming.status import Status
 from feature_store.streaming.worker import far_behind
@@ -71,35 +71,6 @@ _MOST_FAILED = 5
 _LOG = logging.getLogger("feature_store.streaming")
 
 
-@dataclass
-class _Reading:
-    """A query, from one place of the fences on, for some views of one plan.
-
-    Attributes:
-        views: those.
-        pipeline: reads their fences.
-        firsts: by partition, the offset of its first message.
-        at: by partition, up to where it is merged.
-        ends: by partition, where it ends, as far as is known.
-        others: what reads for the views that are far ahead of these; None: there are none.
-        query: reads; None before it is there.
-        busy: held while a batch is merged.
-        closing: no other batch may begin.
-        failure: why the last batch was not merged.
-    """
-
-    views: list[StreamedView]
-    pipeline: Pipeline
-    firsts: Offsets
-    at: Offsets
-    ends: Offsets
-    others: _Reading | None
-    query: KafkaQuery | None = None
-    busy: threading.Lock = field(default_factory=threading.Lock)
-    closing: bool = False
-    failure: FeatureStoreError | None = None
-
-
 class SparkStream:
     """Streams on Spark.
 
@@ -124,7 +95,7 @@ class SparkStream:
         self._catalog = Catalog(subscription)
         self._status, self._counting = Status(), threading.Lock()
         self._views: list[StreamedView] = []
-        self._readings: list[_Reading] = []
+        self._readings: list[Reading] = []
         self._checked_at = time.monotonic()
         self._failed = 0
 
@@ -201,8 +172,8 @@ class SparkStream:
         return views
 
     def _read(
-        self, views: list[StreamedView], kept: Mapping[Partition, tuple[int, int]], others: _Reading | None
-    ) -> _Reading:
+        self, views: list[StreamedView], kept: Mapping[Partition, tuple[int, int]], others: Reading | None
+    ) -> Reading:
         """Start a query for some views."""
         topics = {view.source.topic for view in views}
         mine = {partition: found for partition, found in kept.items() if partition[0] in topics}
@@ -220,7 +191,7 @@ class SparkStream:
         with self._counting:
             self._status.add(pipeline.status)
         firsts, ends = ({partition: found[i] for partition, found in mine.items()} for i in (0, 1))
-        reading = _Reading(views, pipeline, firsts, at, ends, others)
+        reading = Reading(views, pipeline, firsts, at, ends, others)
         self._readings.append(reading)
         options = {"maxOffsetsPerTrigger": str(MAX_MESSAGES), **self._options}
         reading.query = KafkaQuery(
@@ -262,7 +233,7 @@ class SparkStream:
 
     # -- a batch ------------------------------------------------------------------------------------------------
 
-    def _merge(self, reading: _Reading, frame: Any, ends: Offsets) -> None:
+    def _merge(self, reading: Reading, frame: Any, ends: Offsets) -> None:
         """Merge a batch; runs in a thread of Spark's. A batch that comes after the end, or a failure, is passed over:
         whoever goes on, goes on at the fences."""
         with reading.busy:
@@ -273,7 +244,7 @@ class SparkStream:
             except (OnlineStoreError, StreamError, EngineError) as error:
                 reading.failure = error
 
-    def _merge_spans(self, reading: _Reading, frame: Any, ends: Offsets) -> None:
+    def _merge_spans(self, reading: Reading, frame: Any, ends: Offsets) -> None:
         at = {partition: reading.at.get(partition, 0) for partition in ends}
         spans = {partition: (at[partition], end) for partition, end in ends.items() if end > at[partition]}
         lettered = {} if reading.others is None else reading.others.at
@@ -348,7 +319,7 @@ class SparkStream:
             told = copy.deepcopy(self._status)
         self._tell(told)
 
-    def _see(self, reading: _Reading) -> None:
+    def _see(self, reading: Reading) -> None:
         """Note how far the topics are read; of views that are far behind, those that are read for them alone."""
         found = {partition: (at, reading.ends.get(partition)) for partition, at in reading.at.items()}
         ahead = {} if reading.others is None else reading.others.at
@@ -402,26 +373,6 @@ def stream(
     if goals is not None:
         goals.refuse_lost()
     return found
-
-
-def start_offsets(pipeline: Pipeline, kept: Mapping[Partition, tuple[int, int]]) -> Offsets:
-    """Where to begin in each partition: where the view that is least far in it goes on, as its fences say.
-
-    Messages that Kafka has deleted before they were merged are told of, and passed over, as workers do.
-
-    Args:
-        pipeline: with the fences of all partitions.
-        kept: what Kafka keeps of each partition: its first offset, and the one after its last.
-
-    Raises:
-        StreamError: a topic ends before a fence.
-    """
-    for partition, start in earliest(pipeline.starts()).items():
-        first, end = kept[partition]
-        if start is not None and not first <= start <= end:
-            go_on(pipeline, partition, start, (first, end))
-        pipeline.skip(partition, first)
-    return {partition: start or 0 for partition, start in earliest(pipeline.starts()).items()}
 
 
 def _moved() -> FenceError:
