@@ -1,4 +1,4 @@
-"""How many rows a batch may have so that it is of about 16 MB, whatever is in the rows."""
+"""The number of rows in a batch: batches take about 16 MB of memory, however wide their rows are."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 # Enough to keep a reader busy, little enough that a few batches can be held.
 BATCH_BYTES, MOST_BATCH_ROWS = 16 << 20, 128 * 1024
-# What has no fixed width, where nothing is known of its values: a short text, an embedding.
+# Guesses for types without a fixed width: a short text, an embedding.
 _TEXT_BYTES, _NESTED_BYTES = 32, 512
 
 
 def batch_rows(row_bytes: int) -> int:
-    """Rows of a batch, when a row takes so many bytes."""
+    """The number of rows in a batch of rows of this size."""
     return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES // row_bytes))
 
 
 def schema_row_bytes(schema: pa.Schema) -> int:
-    """How many bytes of memory a row takes, as far as a schema says."""
+    """About how many bytes of memory a row of a schema takes."""
     return max(1, sum(_width(field.type) for field in schema))
 
 

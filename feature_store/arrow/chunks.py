@@ -1,4 +1,4 @@
-"""Parquet files whose row groups are bounded in rows and in bytes, whatever is in the rows."""
+"""Parquet files whose row groups are bounded in rows and in bytes, however wide the rows are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ChunkWriter:
         self._waiting_rows = self._waiting_bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Rows that follow the others."""
+        """Append rows."""
         self._waiting.append(batch)
         self._waiting_rows += len(batch)
         self._waiting_bytes += batch.nbytes

@@ -1,4 +1,4 @@
-"""Whether files are what they were when reading began.
+"""Checks that files do not change while they are read.
 
 A file that is replaced, truncated, removed or appended to while it is read gives rows of two versions of it, or not all
 rows of one. Whoever reads a source does it inside `unchanged`, which compares the files with what they were when the
@@ -32,10 +32,13 @@ class FileVersion(NamedTuple):
 
 
 def file_versions(paths: Sequence[str | Path]) -> tuple[FileVersion, ...]:
-    """What files are now. Waits until a version that was just written has a time of its own, at most 20 ms.
+    """The present versions of files.
+
+    A file that was written within the last tick of the clock is waited for, at most 20 ms: another write in that tick
+    would have the same time.
 
     Raises:
-        OSError: one is not there.
+        OSError: a file does not exist.
     """
     found = tuple(_version(str(path)) for path in paths)
     youngest_s = time.time() - max((version.modified_ns for version in found), default=0) / 1e9
@@ -50,7 +53,7 @@ def unchanged(where: str, files: Sequence[FileVersion]) -> Iterator[None]:
     """Around reading files.
 
     Raises:
-        DataError: one was changed meanwhile, whatever else went wrong because of it.
+        DataError: a file was changed meanwhile; also in place of the errors that the change caused.
     """
     try:
         yield

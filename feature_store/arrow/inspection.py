@@ -1,4 +1,4 @@
-"""Rows that are to be written, against what their fields expect of values: counted, not changed."""
+"""Counts how rows to be written differ from what their fields expect. The rows are not changed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _SHOWN = 200  # characters of an example
 
 @dataclass(frozen=True)
 class FieldCounts:
-    """What is known of one field: rows without a value, values that are not expected, and the first of these."""
+    """Counts of one field: rows without a value, unexpected values, and the first of these as an example."""
 
     nulls: int = 0
     unexpected: int = 0
     example: str = ""
 
     def plus(self, other: FieldCounts) -> FieldCounts:
-        """Of both."""
+        """The counts of both."""
         return FieldCounts(self.nulls + other.nulls, self.unexpected + other.unexpected, self.example or other.example)
 
 
 @dataclass(frozen=True)
 class Breach:
-    """What is not as a field expects.
+    """A difference between the rows and what a field expects.
 
     Attributes:
         field: its name.
@@ -56,20 +56,20 @@ class Breach:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen of rows: how many, and per field that expects something, its counts. Plain data, to be sent."""
+    """Counts over rows: their number, and the counts of each field with an expectation. Plain data, which pickles."""
 
     rows: int = 0
     fields: Mapping[str, FieldCounts] = field(default_factory=dict)
 
     def plus(self, other: Inspection) -> Inspection:
-        """Of both, this one's rows first."""
+        """The counts of both; the first example wins."""
         names = dict.fromkeys([*self.fields, *other.fields])
         none = FieldCounts()
         counts = {name: self.fields.get(name, none).plus(other.fields.get(name, none)) for name in names}
         return Inspection(self.rows + other.rows, counts)
 
     def breaches(self, view: FeatureView) -> list[Breach]:
-        """What is not as the view's fields expect."""
+        """The differences from what the view's fields expect."""
         found = []
         for declared in view.fields:
             counts = self.fields.get(declared.name, FieldCounts())
@@ -85,12 +85,12 @@ class Inspection:
 
 
 def expects(view: FeatureView) -> bool:
-    """Whether a view expects anything of values."""
+    """Whether a field of a view has an expectation."""
     return any(declared.expectation for declared in view.fields)
 
 
 def inspect(batch: RowBatch, view: FeatureView) -> Inspection:
-    """Look at rows of a view."""
+    """Count over the rows of a batch."""
     found = {}
     for declared in view.fields:
         if declared.expectation:

@@ -1,4 +1,4 @@
-"""What labels must have for a join: a time in every row, and the entity keys of the views. Shared by all engines."""
+"""Checks of label rows, for all engines: every row has a time, and the columns of entity keys are there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def refuse_labels(schema: pa.Schema, where: str, wanted: Mapping[str, DType], timestamp: str) -> None:
-    """Raise a DataError unless there are columns of times, of entity keys and of whatever else is wanted."""
+    """Raise a DataError unless there are columns of times, of entity keys and of the other wanted fields."""
     for name, dtype in {**wanted, timestamp: Timestamp}.items():
         refuse_column(f"{where}: column {name}", name, dtype, schema)
 

@@ -1,4 +1,4 @@
-"""Rows that do not fit are lost to nobody: they go to a Parquet file with the reason."""
+"""Quarantine: a Parquet file with the rows that do not fit their view, and the reason for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class QuarantineFile:
-    """A file of bad rows: their columns as they were, and why. Made with the first of them.
+    """A file of bad rows: their columns as they were, and the reason. The first bad row creates it.
 
     A column becomes text when the files of a source have it in different types, or Parquet does not have its values.
 

@@ -67,7 +67,7 @@ def source_columns(
 ) -> SourceColumns:
     """The columns that a view takes from data of a schema: its fields, or the columns of events that it aggregates.
 
-    What is pushed need not say when it was created.
+    Pushed rows may lack the created timestamp.
 
     Raises:
         DataError: a column is missing, or of a type that cannot fit; `where` names the data.
@@ -154,7 +154,7 @@ def check_events(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str],
 
 
 def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us: int) -> pa.RecordBatch:
-    """The rows with an event time in `[start_us, end_us)`, and those whose event time does not fit, to be told of."""
+    """The rows with an event time in `[start_us, end_us)`, and those whose event time does not fit."""
     if start_us <= MIN_TIMESTAMP_US and end_us > MAX_TIMESTAMP_US:
         return batch
     events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
@@ -192,7 +192,7 @@ def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, tex
 
 
 def _hint(found: pa.DataType) -> str:
-    """What to do about a column whose type no declared type takes."""
+    """A hint for a column whose type fits no declared type."""
     if isinstance(found, pa.BaseExtensionType):
         return f"store it as {found.storage_type}, if that is what it means"
     if pa.types.is_binary(found) or pa.types.is_large_binary(found) or pa.types.is_fixed_size_binary(found):
@@ -218,7 +218,7 @@ def _explain(reasons: dict[int, str], bad: Mask, name: str, expected: str, batch
 
 
 def shown(value: pa.Scalar) -> str:
-    """Any value as people read it, also one that Python has no object for."""
+    """Render any Arrow scalar, including values that Python cannot represent."""
     if not value.is_valid:
         return "null"
     try:

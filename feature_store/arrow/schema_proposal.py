@@ -33,7 +33,7 @@ _MOST_LISTED, _LEAST_SEEN = 20, 5
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a column could be.
+    """A proposed declaration of a column.
 
     Attributes:
         column: its name.
@@ -78,7 +78,7 @@ def propose(rows: OfflineSource, columns: Iterable[str], dtypes: Mapping[str, DT
 
 
 class _Seen:
-    """What a column's values have in common so far."""
+    """Statistics of the values of a column so far."""
 
     def __init__(self) -> None:
         self.rows = self.nulls = 0

@@ -1,4 +1,4 @@
-"""What reads, sorts and partitions offline data: sources, checked rows, and the engines behind one seam."""
+"""Engines: they read, sort and partition offline data. `engine.py` and `join.py` are their contracts."""
 
 from feature_store.errors import extra
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Stage(NamedTuple):
-    """What an engine is asked for.
+    """A request to stage the latest rows of a view.
 
     Attributes:
         view: whose rows.
@@ -32,7 +32,7 @@ class Stage(NamedTuple):
         start_us, end_us: event times in `[start_us, end_us)` count.
         target: the file or folder to make; it must be there whole or not at all.
         quarantine: takes the rows that do not fit.
-        report: is told of the progress.
+        report: gets the progress.
     """
 
     view: FeatureView
@@ -61,7 +61,7 @@ class Destination(Protocol):
 
 
 class Written(NamedTuple):
-    """What became of a chunk: how many rows it had, and what the sink said of them."""
+    """The outcome of a chunk: its number of rows, and the counts of the sink."""
 
     rows: int
     counts: WriteCounts
@@ -95,7 +95,7 @@ class Engine(Protocol):
         ...
 
     def inspect(self, target: Path, view: FeatureView) -> Inspection:
-        """What is to be said of a staged target's rows, of a view that expects something of values."""
+        """The inspection of a staged target's rows, for a view with expectations."""
         ...
 
     def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:

@@ -46,7 +46,7 @@ class Labels(NamedTuple):
 
 
 class ViewJoin(NamedTuple):
-    """What is wanted of one view.
+    """The wanted features of one view.
 
     Attributes:
         view: whose features. Of one with aggregations they are `aggregates.at_times.windows_at` of its events, as of
@@ -104,7 +104,7 @@ class Finish(Protocol):
 
 
 class Join(NamedTuple):
-    """What an engine is asked for.
+    """A request to join views to labels.
 
     Attributes:
         labels: from the same engine.
@@ -112,7 +112,7 @@ class Join(NamedTuple):
         views: what is joined.
         finish: see Finish.
         work: a folder for what is needed until the join is done.
-        report: is told of the progress.
+        report: gets the progress.
     """
 
     labels: Labels

@@ -1,4 +1,4 @@
-"""What a job tells while it runs."""
+"""Progress reports of jobs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Report(Protocol):
-    """Is told how a job goes, to show it to people."""
+    """Receives the progress of a job, and shows it."""
 
     def started(self, view: str, total_rows: int | None) -> None:
-        """A phase begins: reading the source's rows (the name alone), then `view: write`. None: not known how many."""
+        """A phase begins: reading the source's rows (`view` alone), then `view: write`. None: total unknown."""
         ...
 
     def advanced(self, rows: int) -> None:
@@ -22,7 +22,7 @@ class Report(Protocol):
 
 
 class Silent:
-    """A report that nobody reads."""
+    """A report that shows nothing."""
 
     def started(self, view: str, total_rows: int | None) -> None:
         """See Report."""

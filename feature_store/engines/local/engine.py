@@ -56,7 +56,7 @@ class LocalEngine:
         unfinished = private_file(asked.target.with_suffix(".unfinished"))
         with tempfile.TemporaryDirectory(dir=asked.target.parent, prefix="spill-") as spill:
             if asked.view.sql is not None and isinstance(asked.rows, OfflineSource):
-                # What the windows at the end hold, and those at the start could, happened before the interval.
+                # Windows at the end, and those that may be stored at the start, hold events from before the interval.
                 start_us = asked.start_us if not asked.view.aggregations else MIN_TIMESTAMP_US
                 rows = selected(asked.view, asked.rows, Path(spill), start_us, asked.end_us, self._memory_limit)
                 asked = asked._replace(rows=rows)

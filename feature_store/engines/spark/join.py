@@ -58,7 +58,7 @@ _PARTS = "part-*.parquet"  # not the hidden files that killed tasks have left
 
 
 class WorkFolder:
-    """A folder that is removed when nobody has this object any more.
+    """A folder that is removed with the last reference to this object.
 
     Raises:
         DataError: it cannot be made.

@@ -1,4 +1,4 @@
-"""What the tasks of a join get, as plain data: blocks of labels, kinds of entities, and the sources of views."""
+"""The inputs of a join's tasks, as plain data: blocks of labels, kinds of entities, and the sources of views."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Source(NamedTuple):
 
     @property
     def sent(self) -> pa.Schema:
-        """What is sent of each row."""
+        """The schema of the rows that are sent."""
         schema = checked_schema(self.columns)
         values = self.view.event_columns if self.view.aggregations else self.fields
         names = dict.fromkeys([*self.view.join_keys, *values, EVENT_TS, CREATED_TS, SEQUENCE])

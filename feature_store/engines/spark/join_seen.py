@@ -1,4 +1,4 @@
-"""What the labels of a part of a join see: of rows of features the newest that is known, of events their windows."""
+"""The rows that the labels of a part see: the newest known row of features, or the windows of events."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class JoinPartition:
     chunk_rows: int
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Packed rows for blocks. What comes in is sorted by tag."""
+        """Packed rows for blocks. The input is sorted by tag."""
         labels: PartLabels | None = None
         seen: set[int] = set()
         for tag, values in itertools.groupby(received(batches), key=lambda value: value[1]):
@@ -191,7 +191,7 @@ class AssembleBlock:
     RESULT = "rows long, missing array<long>, bad array<long>"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Of each block how many rows it has, per feature how many have no value, and per view the bad rows told of."""
+        """Of each block its number of rows, per feature the rows without a value, and per view the bad rows."""
         blocks: dict[int, list[list[pa.RecordBatch]]] = {}
         bad = np.zeros(len(self.sources), np.int64)
         for number, tag, value in received(batches):

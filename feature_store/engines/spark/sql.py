@@ -158,7 +158,7 @@ class Ask:
 def selected(
     session: Session, view: FeatureView, rows: OfflineSource, folder: Path, start_us: int, end_us: int
 ) -> ParquetRows:
-    """What a view's SQL makes of its source.
+    """The result of a view's SQL on its source.
 
     Args:
         session: where it runs.

@@ -1,4 +1,4 @@
-"""What executors do when a view is materialized. Tasks are plain data, sent to them pickled.
+"""What executors do when a view is materialized. Tasks are plain data, which is pickled and sent to them.
 
     Read         takes a piece of the source, checks its rows as the local engine does, keeps the latest of each batch
                  (so that a hot key crosses the network once a batch), and packs them for the parts of their keys
@@ -213,7 +213,7 @@ class Write:
     RESULT = "rows long, written long, older long"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """What became of the rows."""
+        """The counts of the rows."""
         for number in numbers_of(batches):
             rows, counts = 0, WriteCounts()
             with self.destination.open() as sink:
@@ -239,7 +239,7 @@ class Inspect:
     RESULT = "found string"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """What was seen, as `read` reads it."""
+        """The inspection, as `read` reads it."""
         for number in numbers_of(batches):
             found = Inspection()
             for path in self.shares[number]:
@@ -249,7 +249,7 @@ class Inspect:
 
     @staticmethod
     def read(told: str) -> Inspection:
-        """What a task has seen."""
+        """The inspection of a task."""
         found = json.loads(told)
         return Inspection(found["rows"], {name: FieldCounts(**counts) for name, counts in found["fields"].items()})
 
@@ -268,7 +268,7 @@ def _staged(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def numbers_of(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
-    """What `Session.tasks` gives a task: its number."""
+    """The numbers of tasks, as `Session.tasks` gives them."""
     for batch in batches:
         yield from batch["id"].to_pylist()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
-# What DuckDB, and Arrow on DuckDB's stream, say of a query that a signal ended.
+# Messages of DuckDB, and of Arrow on DuckDB's stream, for a query that a signal ended.
 _INTERRUPTED = ("Query interrupted", "INTERRUPT Error")
 
 
@@ -54,11 +54,11 @@ def _was_interrupted(error: BaseException) -> bool:
 
 
 def first_line(message: str) -> str:
-    """What DuckDB says is wrong; after it comes the query again."""
+    """The first line of DuckDB's message; the query follows it."""
     return message.partition("\n")[0]
 
 
 def memory_hint(message: str) -> str:
-    """What to do when DuckDB says that its memory is full; empty for all else that it says."""
+    """A hint when DuckDB's memory is full; empty for other messages."""
     is_full = "Out of Memory" in message
     return "give it more: `local: {memory_limit: 2GB}` in feature_store.yaml" if is_full else ""

@@ -75,7 +75,7 @@ def selection(view: FeatureView, files: Sequence[str], start_us: int, end_us: in
 def selected(
     view: FeatureView, rows: OfflineSource, folder: Path, start_us: int, end_us: int, memory_limit: str
 ) -> ParquetRows:
-    """What a view's SQL makes of its source.
+    """The result of a view's SQL on its source.
 
     Args:
         view: one with SQL.
