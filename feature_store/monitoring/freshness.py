@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from feature_store.definitions.feature_view import FeatureView
-    from feature_store.online.store import Newest
+    from feature_store.online.newest import Newest
     from feature_store.project.context import Project
 
 State = Literal["fresh", "stale", "empty", "undeclared"]

@@ -9,9 +9,8 @@ from feature_store.errors import FeatureStoreError, StoreTimeoutError
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
-from feature_store.online.redis.async_connection import AsyncPool
-from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
+from feature_store.online.redis.topology import connect
 from feature_store.online.request_forms import entity_columns, feature_names
 
 if TYPE_CHECKING:
@@ -64,9 +63,10 @@ class AsyncOnlineClient:
         max_connections: int | None = None,
     ) -> None:
         self._observers = Observers(observers)
-        self._endpoint = Endpoint(url, timeout_s)
+        topology = connect(url, timeout_s)
+        self._limit = topology.limit
         self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
-        self._pool = AsyncPool(self._endpoint, self._observers, self._endpoint.most(max_connections))
+        self._pool = topology.async_pool(self._observers, max_connections)
 
     async def get_online_features(
         self,
@@ -108,7 +108,7 @@ class AsyncOnlineClient:
         if deadline_ms is not None:
             steps = conversation.get_in_time(service, entity_rows, now_us, made_for)
             return await self._run(steps, Limit.of_deadline(deadline_ms))
-        limit = self._endpoint.limit()
+        limit = self._limit()
         begun = conversation.begin(service, entity_rows, made_for)
         if begun is not None:
             request = begun[2]
@@ -139,7 +139,7 @@ class AsyncOnlineClient:
 
     async def plan(self) -> ServingPlan:
         """As `OnlineClient.plan`."""
-        return (await self._run(self._conversation.load_plan(), self._endpoint.limit())).plan
+        return (await self._run(self._conversation.load_plan(), self._limit())).plan
 
     async def close(self) -> None:
         """Close the idle connections. Afterwards the client can be used on another event loop."""

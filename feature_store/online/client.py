@@ -9,9 +9,8 @@ from feature_store.errors import FeatureStoreError, StoreTimeoutError
 from feature_store.online.conversation import WHATEVER, Conversation
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
-from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
-from feature_store.online.redis.pool import Pool
+from feature_store.online.redis.topology import connect
 from feature_store.online.request_forms import entity_columns, feature_names
 
 if TYPE_CHECKING:
@@ -79,8 +78,9 @@ class OnlineClient:
         max_connections: int | None = None,
     ) -> None:
         self._observers = Observers(observers)
-        self._endpoint = Endpoint(url, timeout_s)
-        self._pool = Pool(self._endpoint, self._observers, self._endpoint.most(max_connections))
+        topology = connect(url, timeout_s)
+        self._limit = topology.limit
+        self._pool = topology.pool(self._observers, max_connections)
         self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
 
     def get_online_features(
@@ -146,7 +146,7 @@ class OnlineClient:
         if deadline_ms is not None:
             steps = conversation.get_in_time(service, entity_rows, now_us, made_for)
             return self._run(steps, Limit.of_deadline(deadline_ms))
-        limit = self._endpoint.limit()
+        limit = self._limit()
         begun = conversation.begin(service, entity_rows, made_for)
         if begun is not None:
             request = begun[2]
@@ -180,7 +180,7 @@ class OnlineClient:
             NotPublishedError: none is.
             StoreConnectionError, StoreTimeoutError: as `get_online_features`.
         """
-        return self._run(self._conversation.load_plan(), self._endpoint.limit()).plan
+        return self._run(self._conversation.load_plan(), self._limit()).plan
 
     def close(self) -> None:
         """Close the idle connections."""

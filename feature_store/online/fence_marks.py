@@ -14,14 +14,14 @@ from feature_store.errors import FencesLostError
 from feature_store.online import keys
 
 if TYPE_CHECKING:
-    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.keyspace import Keyspace
     from feature_store.registry.serving_plan import TilesPlan
 
 _MOST_DIGITS = 19
 BORN, MERGES, LAYOUT, START, TOPIC = b"born", b"merges", b"layout", b"start", b"topic"
 
 
-def lost(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, buckets: int) -> FencesLostError | None:
+def lost(keyspace: Keyspace, tiles: TilesPlan, buckets: int) -> FencesLostError | None:
     """The error for a generation whose fences are not those that its plan names; None: they are.
 
     Raises:
@@ -30,9 +30,9 @@ def lost(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, bucket
     if not tiles.mark:
         return None
     for bucket in range(buckets):
-        with endpoint.errors(), client.pipeline(transaction=True) as together:
-            together.hgetall(keys.fences_key(project, bucket, tiles))
-            together.get(keys.merges_key(project, bucket, tiles))
+        with keyspace.commands(bucket) as redis, redis.pipeline(transaction=True) as together:
+            together.hgetall(keys.fences_key(keyspace.project, bucket, tiles))
+            together.get(keys.merges_key(keyspace.project, bucket, tiles))
             fences, merges = together.execute(raise_on_error=False)
         problem = _problem(tiles, fences, merges)
         if problem:
@@ -40,26 +40,26 @@ def lost(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, bucket
     return None
 
 
-def mark(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, bucket: int) -> None:
+def mark(keyspace: Keyspace, tiles: TilesPlan, bucket: int) -> None:
     """Give fences that are gone their mark again; the tiles of the bucket must be gone, too."""
-    with endpoint.errors(), client.pipeline(transaction=True) as together:
-        together.hset(keys.fences_key(project, bucket, tiles), mapping={BORN: tiles.mark, MERGES: 0})
-        together.set(keys.merges_key(project, bucket, tiles), 0)
+    with keyspace.commands(bucket) as redis, redis.pipeline(transaction=True) as together:
+        together.hset(keys.fences_key(keyspace.project, bucket, tiles), mapping={BORN: tiles.mark, MERGES: 0})
+        together.set(keys.merges_key(keyspace.project, bucket, tiles), 0)
         together.execute()
 
 
-def topic_id(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan) -> str:
+def topic_id(keyspace: Keyspace, tiles: TilesPlan) -> str:
     """The id of the topic whose events are merged into a generation; empty: none is noted."""
-    with endpoint.errors():
-        found = client.hget(keys.fences_key(project, 0, tiles), TOPIC)
+    with keyspace.commands(0) as redis:
+        found = redis.hget(keys.fences_key(keyspace.project, 0, tiles), TOPIC)
     return "" if found is None else str(found.decode(errors="replace"))
 
 
-def note_topic_id(endpoint: Endpoint, client: Any, project: str, tiles: TilesPlan, found: str) -> None:
+def note_topic_id(keyspace: Keyspace, tiles: TilesPlan, found: str) -> None:
     """Note the id of the topic whose events are merged into a generation from now on, unless one is noted."""
     if found and tiles.mark:
-        with endpoint.errors():
-            client.hsetnx(keys.fences_key(project, 0, tiles), TOPIC, found)
+        with keyspace.commands(0) as redis:
+            redis.hsetnx(keys.fences_key(keyspace.project, 0, tiles), TOPIC, found)
 
 
 def fences_lost(tiles: TilesPlan, bucket: int | None, problem: str) -> FencesLostError:

@@ -49,19 +49,24 @@ def epoch_key(project: str, bucket: int) -> bytes:
     return tag(project, bucket) + b"epoch"
 
 
+def group_prefix(project: str, bucket: int, kind: bytes, group: RowGroupPlan) -> bytes:
+    """What the keys of one kind (`p`, `r` or `v`) of a row group start with."""
+    return b"%b%b:%b:%d:" % (tag(project, bucket), kind, group.name.encode(), group.generation)
+
+
 def row_prefix(project: str, bucket: int, group: RowGroupPlan) -> bytes:
     """What the keys of a group's rows start with; the entity key follows."""
-    return b"%br:%b:%d:" % (tag(project, bucket), group.name.encode(), group.generation)
+    return group_prefix(project, bucket, b"r", group)
 
 
 def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
     """What the keys of a view's variable values start with; the entity key follows."""
-    return b"%bv:%b:%d:%b:" % (tag(project, bucket), group.name.encode(), group.generation, view.encode())
+    return b"%b%b:" % (group_prefix(project, bucket, b"v", group), view.encode())
 
 
 def progress_key(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
     """The key of how far a view's rows in a bucket are materialized."""
-    return b"%bp:%b:%d:%b" % (tag(project, bucket), group.name.encode(), group.generation, view.encode())
+    return group_prefix(project, bucket, b"p", group) + view.encode()
 
 
 def tiles_prefix(project: str, bucket: int, tiles: TilesPlan) -> bytes:

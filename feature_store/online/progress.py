@@ -18,7 +18,7 @@ makes the job write its rows again.
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from feature_store._intervals import common, merged
 from feature_store.errors import CorruptRowError, LostWriteError, StaleWriteError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from feature_store._intervals import Interval
-    from feature_store.online.redis.endpoint import Endpoint
-    from feature_store.online.store import OnlineStore
+    from feature_store.online.keyspace import Keyspace
+    from feature_store.online.publication import PlanStore
     from feature_store.registry.serving_plan import RowGroupPlan
 
 READ = files("feature_store.online").joinpath("lua/progress_read.lua").read_text()
@@ -56,8 +56,8 @@ class StoredProgress:
     """How far one view is materialized, in the row group that holds it.
 
     Args:
-        store: the online store.
-        endpoint: its server.
+        keyspace: the project's keys.
+        plans: what is published.
         view: a batch view.
         filled: the row group that is being filled; None: the one that is served, whatever plan is published.
 
@@ -65,9 +65,8 @@ class StoredProgress:
         NotPublishedError, NotFoundError: there is no plan, or no such view in it.
     """
 
-    def __init__(self, store: OnlineStore, endpoint: Endpoint, view: str, filled: RowGroupPlan | None = None) -> None:
-        self._store, self._endpoint, self._view, self._filled = store, endpoint, view, filled
-        self._redis = endpoint.client()
+    def __init__(self, keyspace: Keyspace, plans: PlanStore, view: str, filled: RowGroupPlan | None = None) -> None:
+        self._keyspace, self._plans, self._view, self._filled = keyspace, plans, view, filled
         self._begin()
 
     def now_us(self) -> int:
@@ -141,15 +140,15 @@ class StoredProgress:
 
     def forget_job(self, job: str) -> None:
         """Drop the record of a job."""
-        with self._endpoint.errors():
-            for bucket in range(len(self._buckets)):
-                self._redis.hdel(self._key(bucket), _job(job))
+        for bucket in range(len(self._buckets)):
+            with self._keyspace.commands(bucket) as redis:
+                redis.hdel(self._key(bucket), _job(job))
 
     # -- small parts --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         """Read all, of whichever server is there and plan is published."""
-        published = self._store.require_published()
+        published = self._plans.required()
         self._epoch, self._group = published.epoch, self._filled or published.plan.group_of(self._view)
         self._buckets = self._read_buckets(published.plan.buckets)
 
@@ -165,8 +164,7 @@ class StoredProgress:
         self._buckets = found
 
     def _read_buckets(self, count: int) -> list[_Bucket]:
-        with self._endpoint.errors():
-            return [_read(self._redis, [self._key(number)]) for number in range(count)]
+        return [_read(self._keyspace, number, [self._key(number)]) for number in range(count)]
 
     def _holds(self, number: int, interval: Interval) -> bool:
         stored = _intervals(self._key(number), self._buckets[number].fields[0])
@@ -197,9 +195,9 @@ class StoredProgress:
     def _call(self, number: int, bucket: _Bucket, changes: Changes) -> int:
         known = bucket.fields[0]
         listed = [part for field, value in changes.items() for part in (field, known.get(field, b""), value)]
-        epoch = keys.epoch_key(self._store.project, number)
-        with self._endpoint.errors():
-            return int(self._redis.eval(CHANGE, 2, epoch, self._key(number), self._epoch, bucket.server, *listed))
+        epoch = keys.epoch_key(self._keyspace.project, number)
+        with self._keyspace.commands(number) as redis:
+            return int(redis.eval(CHANGE, 2, epoch, self._key(number), self._epoch, bucket.server, *listed))
 
     def _follow(self) -> None:
         """Go on under another plan, as long as it serves the same rows.
@@ -208,7 +206,7 @@ class StoredProgress:
             LostWriteError: they are served in another generation, for which nothing is noted yet.
             StaleWriteError: the row group is not filled any more.
         """
-        published = self._store.require_published()
+        published = self._plans.required()
         if self._filled is not None:
             raise StaleWriteError(
                 f"progress of {self._view}",
@@ -221,7 +219,7 @@ class StoredProgress:
         self._epoch = published.epoch
 
     def _key(self, number: int) -> bytes:
-        return keys.progress_key(self._store.project, number, self._group, self._view)
+        return keys.progress_key(self._keyspace.project, number, self._group, self._view)
 
     def _lost(self) -> LostWriteError:
         return LostWriteError(
@@ -231,29 +229,28 @@ class StoredProgress:
         )
 
 
-def finished_intervals(store: OnlineStore, endpoint: Endpoint) -> dict[str, list[Interval]]:
+def finished_intervals(keyspace: Keyspace, plans: PlanStore) -> dict[str, list[Interval]]:
     """Per batch view of the published plan its finished intervals: see `StoredProgress.finished_intervals`.
 
     Raises:
         NotPublishedError: there is no plan.
         CorruptRowError: what is stored cannot be read.
     """
-    plan = store.require_published().plan
+    plan = plans.required().plan
     views = [(group, segment.view) for group in plan.groups for segment in group.segments]
-    with endpoint.errors():
-        client = endpoint.client()
-        buckets = [
-            _read(client, [keys.progress_key(store.project, number, group, view) for group, view in views])
-            for number in range(plan.buckets if views else 0)
-        ]
+    buckets = [
+        _read(keyspace, number, [keys.progress_key(keyspace.project, number, group, view) for group, view in views])
+        for number in range(plan.buckets if views else 0)
+    ]
     return {
-        view: _finished(keys.progress_key(store.project, 0, group, view), buckets, i)
+        view: _finished(keys.progress_key(keyspace.project, 0, group, view), buckets, i)
         for i, (group, view) in enumerate(views)
     }
 
 
-def _read(client: Any, names: Sequence[bytes]) -> _Bucket:
-    server, time, *hashes = client.eval(READ, len(names), *names)
+def _read(keyspace: Keyspace, bucket: int, names: Sequence[bytes]) -> _Bucket:
+    with keyspace.commands(bucket) as redis:
+        server, time, *hashes = redis.eval(READ, len(names), *names)
     return _Bucket(server, int(time), [dict(zip(found[::2], found[1::2], strict=True)) for found in hashes])
 
 

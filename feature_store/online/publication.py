@@ -1,24 +1,36 @@
 """What is published of a project: the serving plan, and the epoch of each bucket, which belong together.
 
-A publication writes all of them, and the marks of new generations of tiles, in one script. Redis can still lose them
-one by one: a key is evicted or deleted, or a part of an older snapshot is restored. So the plan names the epoch that
-it was published with, and whoever reads a plan compares. An incomplete publication is refused, with the reason; the
-next apply publishes again over it.
+One script writes the plan, the epochs and the marks of new generations of tiles. Where one script may not name the keys
+of all buckets (see `Topology.together`), a publication has three steps:
+
+    prepare    the other buckets get the marks of new generations, which no plan names yet
+    publish    bucket 0, and the buckets together with it, get the plan, its epoch and the marks, at once
+    announce   the other buckets get the epoch and the marks
+
+Readers compare the epochs of all replies, so no answer mixes two plans: while buckets have different epochs, a request
+that reads several buckets is asked again. Writers name the epoch of the bucket that they write, so no writer of the new
+plan writes a bucket before its marks are there. What the new plan retires is deleted after the last step.
+
+Redis can lose these keys one by one: a key is evicted or deleted, or a part of an older snapshot is restored. So the
+plan names the epoch that it was published with, and whoever reads a plan compares. An incomplete publication is
+refused, with the reason; the next apply publishes again over it. A publisher that is killed between two steps leaves
+such a publication.
 
 Each generation of a stream view has a *mark*: a random tag, which the plan names and each bucket's fences hold.
 Fences without the tag are not those that the generation began with: they were lost, and events are merged into its
-tiles that nobody knows of.
+tiles that no fence counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError
+from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError, NotPublishedError
 from feature_store.online import keys
 from feature_store.online.conversation import PublishedPlan
 from feature_store.registry.compile import tiles_layout_of
@@ -26,16 +38,23 @@ from feature_store.registry.serving_plan import ServingPlan, TilesPlan
 from feature_store.registry.soundness import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
-    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.keyspace import Keyspace
 
-PUBLISH = files("feature_store.online").joinpath("lua/publish.lua").read_text()
-_OTHER_SERVER = -2
+_MARKS = files("feature_store.online").joinpath("lua/marks.lua").read_text()
+PUBLISH = _MARKS + files("feature_store.online").joinpath("lua/publish.lua").read_text()
+ANNOUNCE = _MARKS + files("feature_store.online").joinpath("lua/announce.lua").read_text()
+_DONE, _OTHER_SERVER = 1, -2
+# Where a publication takes several steps, it may be seen between two of them: so often it is read again before it
+# counts as incomplete, and after so many seconds. The steps follow one another within a round trip or two.
+_LOOKS, _BETWEEN_LOOKS_S = 10, 0.02
+# How often a bucket is given an epoch again, because another publisher that has lost gave it one meanwhile.
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
-class Found:
+class Publication:
     """What Redis holds of a publication.
 
     Attributes:
@@ -63,26 +82,92 @@ class Found:
         return PublishedPlan(self.plan, self.epochs[0])
 
 
-class Publications:
+class PlanStore:
     """Reads and writes what is published of a project.
 
     Args:
-        endpoint: the Redis server.
-        client: a redis-py client of it.
-        project: the project's name.
+        keyspace: the project's keys.
     """
 
-    def __init__(self, endpoint: Endpoint, client: Any, project: str) -> None:
-        self._endpoint, self._redis, self._project = endpoint, client, project
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace, self._project = keyspace, keyspace.project
         self._parsed: tuple[bytes, ServingPlan | None] = b"", None
 
-    def find(self) -> Found:
+    def find(self) -> Publication:
         """What Redis holds, complete or not.
 
         Raises:
             NotPublishedError: the plan is of another version of the library.
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
         """
+        found = self._look()
+        for _ in range(_LOOKS):
+            if found.problem is None or len(self._keyspace.buckets_together(len(found.epochs))) == 1:
+                break
+            time.sleep(_BETWEEN_LOOKS_S)
+            found = self._look()
+        return found
+
+    def published(self) -> PublishedPlan | None:
+        """The plan that is published; None: none is.
+
+        Raises:
+            DamagedPlanError: what is published is incomplete, or cannot be read.
+            NotPublishedError, StoreConnectionError, StoreTimeoutError: as `find`.
+        """
+        found = self.find()
+        if found.problem is not None:
+            raise found.problem
+        return None if found.is_empty else found.published
+
+    def required(self) -> PublishedPlan:
+        """The plan that is published.
+
+        Raises:
+            NotPublishedError: no plan is published.
+            DamagedPlanError, StoreConnectionError, StoreTimeoutError: as `published`.
+        """
+        published = self.published()
+        if published is None:
+            raise NotPublishedError(
+                f"project {self._project}",
+                expected="a published serving plan",
+                got=f"none in Redis at {self._keyspace.shown}",
+                hint="run `feature-store apply`",
+            )
+        return published
+
+    def publish(
+        self, plan: ServingPlan, *, over: PublishedPlan | Publication | None, written_to: bytes = b""
+    ) -> PublishedPlan:
+        """Publish a plan in place of another, for all readers and writers.
+
+        Args:
+            plan: the plan.
+            over: the publication that the caller has read, complete or not; None: nothing is published.
+            written_to: as of `OnlineStore.publish`.
+
+        Raises:
+            ConflictError: another plan than `over` is published.
+            LostWriteError: another server answers, which may lack rows that the other acknowledged.
+        """
+        epoch = secrets.token_hex(keys.EPOCH_BYTES // 2).encode()
+        old = over.plan if over is not None else None
+        plan = replace(_with_marks(plan, old), epoch=epoch.decode())
+        marks = list(self._marks(plan, old))
+        first, *others = self._keyspace.buckets_together(plan.buckets)
+        expected = {bucket: self._expected_epoch(over, bucket) for group in others for bucket in group}
+        for group in others:
+            new = [mark for mark in marks if mark.bucket in group and mark.how == "new"]
+            self._refuse_unless_done(self._announce(group, b"", expected, new, None, written_to))
+        self._refuse_unless_done(self._publish(first, plan, over, [m for m in marks if m.bucket in first], written_to))
+        for group in others:
+            self._announce_until_done(group, expected, [m for m in marks if m.bucket in group], plan, written_to)
+        return PublishedPlan(plan, epoch)
+
+    # -- small parts --------------------------------------------------------------------------------------------
+
+    def _look(self) -> Publication:
         buckets = self._parsed[1].buckets if self._parsed[1] is not None else 1
         while True:
             document, epochs = self._texts(buckets)
@@ -97,78 +182,62 @@ class Publications:
             buckets = plan.buckets
         if problem is None and (document is not None or any(epochs)):
             plan, problem = self._checked(plan, epochs[: plan.buckets] if plan is not None else epochs)
-        return Found(document, tuple(epochs), plan, problem)
-
-    def publish(
-        self,
-        plan: ServingPlan,
-        *,
-        over: PublishedPlan | Found | None,
-        has_tiles: Callable[[TilesPlan, int], bool],
-        written_to: bytes = b"",
-    ) -> PublishedPlan:
-        """Publish a plan in the place of another, at once for all readers and writers.
-
-        Args:
-            plan: the plan.
-            over: what the caller has found published, complete or not; None: nothing.
-            has_tiles: whether Redis holds tiles of a generation in a bucket.
-            written_to: as of `OnlineStore.publish`.
-
-        Raises:
-            ConflictError: something else than `over` is published.
-            LostWriteError: another server answers, which may lack rows that the other acknowledged.
-        """
-        epoch = secrets.token_hex(keys.EPOCH_BYTES // 2).encode()
-        plan = replace(_with_marks(plan, over.plan if over is not None else None), epoch=epoch.decode())
-        names = [
-            keys.plan_key(self._project),
-            *(keys.epoch_key(self._project, bucket) for bucket in range(plan.buckets)),
-        ]
-        marks: list[bytes | str] = []
-        for tiles, bucket, how in self._marks(plan, over.plan if over is not None else None, has_tiles):
-            names += [
-                keys.fences_key(self._project, bucket, tiles),
-                keys.merges_key(self._project, bucket, tiles),
-            ]
-            layout = layout_digest(tiles) if tiles in plan.tiles else ""
-            marks += [how, tiles.mark, layout, "" if tiles.start_us is None else str(tiles.start_us)]
-        expected = _expected(over)
-        with self._endpoint.errors():
-            about = (*expected, plan.to_json(), epoch, plan.buckets, written_to, MOST_BYTES)
-            done = self._redis.eval(PUBLISH, len(names), *names, *about, *marks)
-        if done == _OTHER_SERVER:
-            raise LostWriteError(
-                f"serving plan of {self._project}",
-                problem="Redis was restarted or replaced while rows of the new plan were written",
-                hint="run it again: it goes on with what is there",
-            )
-        if not done:
-            raise ConflictError(
-                f"serving plan of {self._project}",
-                expected="the plan that was published before",
-                got="another, published meanwhile",
-                hint="plan and apply again",
-            )
-        return PublishedPlan(plan, epoch)
-
-    # -- small parts --------------------------------------------------------------------------------------------
+        return Publication(document, tuple(epochs), plan, problem)
 
     def _texts(self, buckets: int) -> tuple[bytes | None, list[bytes | None]]:
         """The plan's document, cut where none can be meant any more, and the epochs; None: none, or of another type."""
-        with self._endpoint.errors(), self._redis.pipeline(transaction=True) as together:
-            for name, last in [(keys.plan_key(self._project), MOST_BYTES), *self._epochs(buckets)]:
+        document: bytes | None = None
+        epochs: list[bytes | None] = [None] * buckets
+        for group in self._keyspace.buckets_together(buckets):
+            names = [(keys.epoch_key(self._project, bucket), keys.EPOCH_BYTES) for bucket in group]
+            if group[0] == 0:
+                document, *found = self._read_texts(0, [(keys.plan_key(self._project), MOST_BYTES), *names])
+            else:
+                found = self._read_texts(group[0], names)
+            for bucket, epoch in zip(group, found, strict=True):
+                epochs[bucket] = epoch
+        return document, epochs
+
+    def _read_texts(self, bucket: int, names: Sequence[tuple[bytes, int]]) -> list[bytes | None]:
+        """The texts of keys up to a byte each, at one moment; None: there is none, or the key holds another type."""
+        node = self._keyspace.node(bucket)
+        with node.commands() as redis, redis.pipeline(transaction=True) as together:
+            for name, last in names:
                 together.getrange(name, 0, last)
             found = together.execute(raise_on_error=False)
         refused = next((one for one in found if isinstance(one, Exception) and not _is_other_type(one)), None)
         if refused is not None:
-            raise self._endpoint.refused(refused)
-        document, *epochs = [one if isinstance(one, bytes) and one else None for one in found]
-        return document, epochs
+            raise node.refused(refused)
+        return [one if isinstance(one, bytes) and one else None for one in found]
 
-    def _epochs(self, buckets: int) -> Iterator[tuple[bytes, int]]:
-        for bucket in range(buckets):
-            yield keys.epoch_key(self._project, bucket), keys.EPOCH_BYTES
+    def _publish(
+        self,
+        buckets: Sequence[int],
+        plan: ServingPlan,
+        over: PublishedPlan | Publication | None,
+        marks: Sequence[_Mark],
+        written_to: bytes,
+    ) -> int:
+        epochs = [keys.epoch_key(self._project, bucket) for bucket in buckets]
+        names = [keys.plan_key(self._project), *epochs, *(key for mark in marks for key in mark.keys(self._project))]
+        about = (*_expected(over), plan.to_json(), plan.epoch, len(buckets), written_to, MOST_BYTES)
+        with self._keyspace.commands(0) as redis:
+            return int(redis.eval(PUBLISH, len(names), *names, *about, *_arguments(marks, plan)))
+
+    def _announce(
+        self,
+        buckets: Sequence[int],
+        epoch: bytes,
+        expected: dict[int, bytes],
+        marks: Sequence[_Mark],
+        plan: ServingPlan | None,
+        written_to: bytes,
+    ) -> int:
+        names = [keys.epoch_key(self._project, bucket) for bucket in buckets]
+        names += [key for mark in marks for key in mark.keys(self._project)]
+        about = (epoch, len(buckets), written_to, keys.EPOCH_BYTES, *(expected[bucket] for bucket in buckets))
+        with self._keyspace.commands(buckets[0]) as redis:
+            return int(redis.eval(ANNOUNCE, len(names), *names, *about, *_arguments(marks, plan)))
 
     def _read(self, document: bytes) -> ServingPlan:
         # Read again for nearly every call, and seldom another: of 5,000 features it takes 30 ms to parse.
@@ -193,24 +262,100 @@ class Publications:
             return plan, _incomplete(self._project, f"the epoch of bucket {', '.join(lost)} is lost or of another plan")
         return plan, None
 
-    def _marks(
-        self, plan: ServingPlan, old: ServingPlan | None, has_tiles: Callable[[TilesPlan, int], bool]
-    ) -> Iterator[tuple[TilesPlan, int, str]]:
+    def _announce_until_done(
+        self,
+        buckets: Sequence[int],
+        expected: dict[int, bytes],
+        marks: Sequence[_Mark],
+        plan: ServingPlan,
+        written_to: bytes,
+    ) -> None:
+        """Announce a plan that is published; another publisher, which has lost, may have changed the buckets before.
+
+        Raises:
+            ConflictError: another plan is published.
+            LostWriteError: another server answers.
+        """
+        epoch = plan.epoch.encode()
+        done = self._announce(buckets, epoch, expected, marks, plan, written_to)
+        for _ in range(_ATTEMPTS):
+            if done in (_DONE, _OTHER_SERVER):
+                break
+            _, epochs = self._texts(max(buckets) + 1)
+            if epochs[0] != epoch:
+                break
+            if all(epochs[bucket] == epoch for bucket in buckets):
+                return  # the answer to the call before was lost
+            done = self._announce(buckets, epoch, {b: epochs[b] or b"" for b in buckets}, marks, plan, written_to)
+        self._refuse_unless_done(done)
+
+    def _refuse_unless_done(self, done: int) -> None:
+        if done == _OTHER_SERVER:
+            raise LostWriteError(
+                f"serving plan of {self._project}",
+                problem="Redis was restarted or replaced while rows of the new plan were written",
+                hint="run it again: it goes on with what is there",
+            )
+        if done != _DONE:
+            raise ConflictError(
+                f"serving plan of {self._project}",
+                expected="the plan that was published before",
+                got="another, published meanwhile",
+                hint="plan and apply again",
+            )
+
+    def _expected_epoch(self, over: PublishedPlan | Publication | None, bucket: int) -> bytes:
+        """The epoch of a bucket that a publication replaces; empty: none."""
+        if over is None:
+            return b""
+        if isinstance(over, PublishedPlan):
+            return over.epoch
+        if bucket < len(over.epochs):
+            return over.epochs[bucket] or b""
+        (epoch,) = self._read_texts(bucket, [(keys.epoch_key(self._project, bucket), keys.EPOCH_BYTES)])
+        return epoch or b""
+
+    def _marks(self, plan: ServingPlan, old: ServingPlan | None) -> Iterator[_Mark]:
         """Per generation and bucket, how its fences are marked."""
         known = _generations(old)
         for tiles in (*plan.tiles, *plan.filling_tiles):
             was = known.get((tiles.view, tiles.generation))
             for bucket in range(plan.buckets):
                 if was is None:
-                    yield tiles, bucket, "new"
+                    yield _Mark(tiles, bucket, "new")
                 elif was.mark:
-                    yield tiles, bucket, "keep"
-                elif self._has_fences(tiles, bucket) or not has_tiles(tiles, bucket):
-                    yield tiles, bucket, "adopt"
+                    yield _Mark(tiles, bucket, "keep")
+                elif self._has_fences(tiles, bucket) or not self._has_tiles(tiles, bucket):
+                    yield _Mark(tiles, bucket, "adopt")
 
     def _has_fences(self, tiles: TilesPlan, bucket: int) -> bool:
-        with self._endpoint.errors():
-            return bool(self._redis.exists(keys.fences_key(self._project, bucket, tiles)))
+        with self._keyspace.commands(bucket) as redis:
+            return bool(redis.exists(keys.fences_key(self._project, bucket, tiles)))
+
+    def _has_tiles(self, tiles: TilesPlan, bucket: int) -> bool:
+        return self._keyspace.has_any(bucket, keys.tiles_prefix(self._project, bucket, tiles))
+
+
+class _Mark(NamedTuple):
+    """How the fences of a generation are marked in a bucket: see lua/marks.lua."""
+
+    tiles: TilesPlan
+    bucket: int
+    how: str
+
+    def keys(self, project: str) -> tuple[bytes, bytes]:
+        """The keys of the fences, and of the number of merges."""
+        return keys.fences_key(project, self.bucket, self.tiles), keys.merges_key(project, self.bucket, self.tiles)
+
+
+def _arguments(marks: Sequence[_Mark], plan: ServingPlan | None) -> list[str]:
+    """The marks as the scripts take them; with the fields of generations that the plan serves."""
+    arguments = []
+    for tiles, _, how in marks:
+        is_served = plan is not None and tiles in plan.tiles
+        start = "" if tiles.start_us is None else str(tiles.start_us)
+        arguments += [how, tiles.mark, layout_digest(tiles) if is_served else "", start]
+    return arguments
 
 
 def layout_digest(tiles: TilesPlan) -> str:
@@ -218,7 +363,7 @@ def layout_digest(tiles: TilesPlan) -> str:
     return hashlib.sha256(repr(tiles_layout_of(tiles)).encode()).hexdigest()[:16]
 
 
-def _expected(over: PublishedPlan | Found | None) -> tuple[bytes, str]:
+def _expected(over: PublishedPlan | Publication | None) -> tuple[bytes, str]:
     """The epoch, and the SHA-1 of the document, that a publication replaces."""
     if isinstance(over, PublishedPlan):
         return over.epoch, ""

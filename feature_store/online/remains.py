@@ -13,7 +13,7 @@ import re
 import zlib
 from dataclasses import replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from feature_store.aggregates.windows import Ring, Window, Windows
 from feature_store.errors import ConfigError
@@ -25,9 +25,7 @@ from feature_store.online.tile_layout import TileValueLayout
 from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.keyspace import Keyspace
     from feature_store.registry.serving_plan import ServingPlan
 
 FITS = files("feature_store.online").joinpath("lua/fits.lua").read_text()
@@ -54,16 +52,11 @@ class Remains:
     """Looks through the keys of a project that has no readable plan.
 
     Args:
-        endpoint: the Redis server.
-        client: a redis-py client of it.
-        project: the project's name.
-        scan: walks over the names of keys.
+        keyspace: the project's keys.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, client: Any, project: str, scan: Callable[[bytes], Iterator[list[bytes]]]
-    ) -> None:
-        self._endpoint, self._redis, self._project, self._scan = endpoint, client, project, scan
+    def __init__(self, keyspace: Keyspace) -> None:
+        self._keyspace, self._project = keyspace, keyspace.project
 
     def adopted(self, target: ServingPlan) -> ServingPlan:
         """A plan that goes on with what can be adopted, and retires all else.
@@ -90,7 +83,7 @@ class Remains:
 
     def _stored(self, buckets: int) -> set[Generation]:
         found = set()
-        for names in self._scan(b"{%b:*" % self._project.encode()):
+        for names in self._keyspace.scan_all():
             for name in names:
                 parts = _KEY.match(name)
                 if parts is not None:
@@ -143,11 +136,11 @@ class Remains:
         found = []
         for bucket in range(buckets):
             names = keys.fences_key(self._project, bucket, tiles), keys.merges_key(self._project, bucket, tiles)
-            with self._endpoint.errors():
-                types = [self._redis.type(name) for name in names]
+            with self._keyspace.commands(bucket) as redis:
+                types = [redis.type(name) for name in names]
                 if types[0] not in (b"hash", b"none") or types[1] not in (b"string", b"none"):
                     return None
-                found.append((self._redis.hgetall(names[0]), self._redis.get(names[1]) or b""))
+                found.append((redis.hgetall(names[0]), redis.get(names[1]) or b""))
         return found
 
     def _fit(self, layout: RowLayout | TileValueLayout, buckets: int) -> set[int] | None:
@@ -155,11 +148,11 @@ class Remains:
         filled: set[int] = set()
         for bucket in range(buckets):
             prefix = layout.prefix(self._project, bucket)
-            for names in self._scan(prefix + b"*"):
+            for names in self._keyspace.scan(bucket, prefix):
                 if any(zlib.crc32(name[len(prefix) :]) % buckets != bucket for name in names):
                     return None
-                with self._endpoint.errors():
-                    if self._redis.eval(FITS, len(names), *names, layout.fingerprint, layout.size):
+                with self._keyspace.commands(bucket) as redis:
+                    if redis.eval(FITS, len(names), *names, layout.fingerprint, layout.size):
                         return None
                 filled.add(bucket)
         return filled

@@ -19,7 +19,7 @@ from feature_store.online import keys
 from feature_store.online.fence_marks import BORN, fences_lost, is_offset
 from feature_store.online.merge_script import merge_script
 from feature_store.online.redis.resp import KeyWriter, argument
-from feature_store.online.redis.script_connection import ScriptConnection
+from feature_store.online.redis.script_connection import ScriptCalls
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from feature_store.definitions.dtypes import DType
     from feature_store.online.conversation import PublishedPlan
-    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.topology import Topology
     from feature_store.registry.serving_plan import TilesPlan
 
 _STALE, _FENCED, _LOST = -1, -2, -3
@@ -60,7 +60,7 @@ class TileWriter:
     """Merges into one generation of one stream view.
 
     Args:
-        endpoint: the Redis server.
+        topology: the Redis servers.
         published: the plan that is published; a merge is refused as soon as it is not any more.
         tiles: one of its stream views, or one that is being filled.
 
@@ -68,7 +68,7 @@ class TileWriter:
         StoreConnectionError, StoreTimeoutError: the server cannot be reached.
     """
 
-    def __init__(self, endpoint: Endpoint, published: PublishedPlan, tiles: TilesPlan) -> None:
+    def __init__(self, topology: Topology, published: PublishedPlan, tiles: TilesPlan) -> None:
         self._project, self._epoch = published.plan.project, published.epoch
         self.buckets = published.plan.buckets
         self.plan, self.layout = tiles, TileValueLayout(tiles)
@@ -89,8 +89,9 @@ class TileWriter:
             argument(b"%d" % (layout.longest_ring + 1)),
         ]
         self._under_way: deque[Merge] = deque()
-        self._connection = ScriptConnection(endpoint, merge_script(layout.states), f"merge into {tiles.view}")
-        self._sha_argument = argument(self._connection.sha)
+        self._epoch_keys = [keys.epoch_key(self._project, bucket) for bucket in range(self.buckets)]
+        self._calls = ScriptCalls(topology, merge_script(layout.states), f"merge into {tiles.view}")
+        self._sha_argument = argument(self._calls.sha)
 
     def fences(self) -> list[dict[str, int]]:
         """Per bucket, per source of events, the offset of the next event to merge.
@@ -144,13 +145,13 @@ class TileWriter:
         Raises:
             StoreConnectionError, StoreTimeoutError: as `merge`.
         """
-        self._connection.send(self._command(merge))
+        self._calls.send(self._epoch_keys[merge.bucket], self._command(merge))
         self._under_way.append(merge)
 
     def answer(self) -> list[int]:
         """The answer to the first merge that has none yet; see `merge`."""
         merge = self._under_way.popleft()
-        reply = self._connection.answer()
+        reply = self._calls.answer()
         if isinstance(reply, list):
             return [number - 1 for number in reply]
         if reply == _STALE:
@@ -184,7 +185,7 @@ class TileWriter:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        self._calls.close()
 
     def __enter__(self) -> TileWriter:
         return self
@@ -199,7 +200,7 @@ class TileWriter:
                 b"*%d\r\n$7\r\nEVALSHA\r\n" % (count + 18),
                 self._sha_argument,
                 argument(b"%d" % (count + 3)),
-                argument(keys.epoch_key(self._project, merge.bucket)),
+                argument(self._epoch_keys[merge.bucket]),
                 argument(keys.fences_key(self._project, merge.bucket, self.plan)),
                 argument(keys.merges_key(self._project, merge.bucket, self.plan)),
                 self._key_arguments(merge),
@@ -226,7 +227,7 @@ class TileWriter:
         head = b"*2\r\n$7\r\nHGETALL\r\n"
         named = [keys.fences_key(self._project, bucket, self.plan) for bucket in range(self.buckets)]
         try:
-            listed = self._connection.replies([head + argument(key) for key in named])
+            listed = self._calls.replies([(key, head + argument(key)) for key in named])
         except StoreReplyError as error:
             if error.code != "WRONGTYPE":
                 raise

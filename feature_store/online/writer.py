@@ -19,14 +19,14 @@ from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import encode_segments, encode_variables, object_column
 from feature_store.online.layout import RowLayout
 from feature_store.online.redis.resp import KeyWriter, argument
-from feature_store.online.redis.script_connection import ScriptConnection
+from feature_store.online.redis.script_connection import ScriptCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from feature_store.online.conversation import PublishedPlan
     from feature_store.online.layout import SegmentLayout
-    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.topology import Topology
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan
 
 # A call keeps Redis from all else for about 5 µs a row: 1 ms here, so that readers hardly notice.
@@ -66,8 +66,8 @@ class GroupWriter:
         self._dtypes = [dtype for _, dtype in self.layout.join_keys]
         self._width = keys.fixed_width(self._dtypes)
 
-    def calls(self, batch: RowBatch, epoch: bytes) -> Iterator[tuple[int, bytes]]:
-        """The calls that write a batch: `(rows, command)`.
+    def calls(self, batch: RowBatch, epoch: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """The calls that write a batch: `(bucket, rows, command)`.
 
         Raises:
             DataError: the batch does not fit the layout.
@@ -79,7 +79,7 @@ class GroupWriter:
         for bucket, places in self._by_bucket(entity_keys):
             for start in range(0, len(places), ROWS_PER_CALL):
                 chosen = places[start : start + ROWS_PER_CALL]
-                yield len(chosen), self._call(bucket, epoch, entity_keys, segments, variables, chosen)
+                yield bucket, len(chosen), self._call(bucket, epoch, entity_keys, segments, variables, chosen)
 
     def _call(
         self,
@@ -147,7 +147,7 @@ class ViewWriter:
     """Writes rows of one view to every generation that the serving plan says is written.
 
     Args:
-        endpoint: the Redis server.
+        topology: the Redis servers.
         published: the plan that is published; a write is refused as soon as it is not any more.
         view: whose rows.
         only: write these row groups of the plan instead of all that hold the view.
@@ -159,7 +159,7 @@ class ViewWriter:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        topology: Topology,
         published: PublishedPlan,
         view: str,
         only: tuple[RowGroupPlan, ...] | None = None,
@@ -172,7 +172,8 @@ class ViewWriter:
             raise NotFoundError(f"project {plan.project}", expected="an applied feature view", got=repr(view))
         self._epoch = published.epoch
         self._targets = [GroupWriter(plan, group, view, copied) for group in holding]
-        self._connection = ScriptConnection(endpoint, NEWEST_WINS, f"write {view}")
+        self._epoch_keys = [keys.epoch_key(plan.project, bucket) for bucket in range(plan.buckets)]
+        self._calls = ScriptCalls(topology, NEWEST_WINS, f"write {view}")
 
     @property
     def layout(self) -> tuple[bool, list[tuple[str, DType]]]:
@@ -203,8 +204,8 @@ class ViewWriter:
         return len(batch)
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connections."""
+        self._calls.close()
 
     def __enter__(self) -> ViewWriter:
         return self
@@ -215,8 +216,8 @@ class ViewWriter:
     def _write(self, target: GroupWriter, batch: RowBatch) -> WriteCounts:
         under_way: deque[int] = deque()
         counts = WriteCounts()
-        for rows, command in target.calls(batch, self._epoch):
-            self._connection.send(command)
+        for bucket, rows, command in target.calls(batch, self._epoch):
+            self._calls.send(self._epoch_keys[bucket], command)
             under_way.append(rows)
             if len(under_way) == CALLS_UNDER_WAY:
                 counts = counts.plus(self._answer(under_way.popleft()))
@@ -226,7 +227,7 @@ class ViewWriter:
 
     def _answer(self, rows: int) -> WriteCounts:
         try:
-            reply = self._connection.answer()
+            reply = self._calls.answer()
         except BaseException:
             self.close()  # other calls are under way, whose replies nobody takes
             raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from feature_store.online.store import Destination
+    from feature_store.online.destination import Destination
 
 
 @dataclass(frozen=True)

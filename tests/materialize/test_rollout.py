@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
+from redis import Redis
 
 from feature_store.definitions import (
     Aggregation,
@@ -94,13 +95,14 @@ class Project:
         self.online, self.registry = Mortal(url, "test"), Registry(f"sqlite:///{folder}/registry.db", "test")
         if self.registry.latest() is None:
             self.registry.commit(DefinitionSet(FIRST), base=None, author="ada")
-        self.client = OnlineClient(url, "test")
+        self.client, self.redis = OnlineClient(url, "test"), Redis.from_url(url)
         self.asked_for_starts: list[TilesPlan] = []
         self.served: dict[str, Any] = {}
 
     def close(self) -> None:
         self.client.close()
         self.online.close()
+        self.redis.close()
         self.registry.close()
 
     def apply(self, version: int, definitions: list[Any]) -> ServingPlan:
@@ -160,7 +162,7 @@ class Project:
 
     def stored(self) -> set[str]:
         """What the keys are of: rows, tiles and fences with their generations."""
-        keys = [key.split(b":") for key in self.online._redis.scan_iter("*")]
+        keys = [key.split(b":") for key in self.redis.scan_iter("*")]
         return {b":".join(key[1:4]).decode("latin-1").partition("}")[2] for key in keys if len(key) > 2}
 
 

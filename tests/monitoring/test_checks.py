@@ -22,7 +22,7 @@ from feature_store.definitions import (
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.freshness import freshness_report
-from feature_store.online.store import Newest
+from feature_store.online.newest import Newest
 from feature_store.registry.compile import compile_plan
 
 HOUR = timedelta(hours=1)

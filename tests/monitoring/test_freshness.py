@@ -19,7 +19,7 @@ from feature_store.definitions import (
 from feature_store.errors import RequestError, StoreConnectionError
 from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness, freshness_report
 from feature_store.monitoring.freshness_metrics import FreshnessMetrics
-from feature_store.online.store import Newest
+from feature_store.online.newest import Newest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

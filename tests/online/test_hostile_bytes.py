@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.definitions import DefinitionSet, FeatureService
@@ -56,14 +57,16 @@ class World:
         write(self.store, numbers, [{"movie_id": 1, "event_ts": NOW_US, "a": 1.0, "c": 3}])
         with self.store.tile_writer("activity") as writer:
             merge_events(writer, [EVENT] * 3, {"clicks:0": (None, 3)})
-        redis = self.store._redis
-        self.values = {key: redis.get(key) for key in redis.scan_iter(b"{hostile:0}*") if redis.type(key) == b"string"}
+        self.redis = redis.Redis.from_url(url)
+        named = [key for key in self.redis.scan_iter(b"{hostile:0}*") if self.redis.type(key) == b"string"]
+        self.values = {key: self.redis.get(key) for key in named}
         self.data = sorted(key for key in self.values if not key.endswith((b"plan", b"epoch", b"fences")))
         self.client = OnlineClient(url, "hostile")
 
     def close(self) -> None:
         self.client.close()
         self.store.close()
+        self.redis.close()
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_bytes_of_any_kind_are_read_or_refused(world: World, place: int, changes
         start = 4 + at % max(1, len(value) - 4)  # the fingerprint stays, else nothing is looked at
         value[start : start + len(piece)] = piece[: len(value) - start]
     stored = bytes(value if cut is None else value[:cut])
-    world.store._redis.set(key, stored)
+    world.redis.set(key, stored)
     try:
         for read in readings(world, key, stored):
             try:
@@ -109,7 +112,7 @@ def test_bytes_of_any_kind_are_read_or_refused(world: World, place: int, changes
             except FeatureStoreError as error:
                 assert len(str(error)) < 2_000
     finally:
-        world.store._redis.set(key, world.values[key])
+        world.redis.set(key, world.values[key])
 
 
 FIELDS = [b"clicks:0/0", b"clicks:0/15", b"clicks:0/99", b"a:b:c", b"\xff:\xff", b":", b"born", b"merges", b"late", b"layout", b"start", b"topic"]  # fmt: skip
@@ -135,7 +138,7 @@ NUMBERS = [
     st.lists(st.tuples(st.sampled_from(FIELDS), st.one_of(st.sampled_from(NUMBERS), st.binary(max_size=9))), max_size=4)
 )
 def test_fences_of_any_fields_are_read_or_refused(world: World, fields: list[tuple[bytes, bytes]]) -> None:
-    redis, store = world.store._redis, world.store
+    redis, store = world.redis, world.store
     (tiles,) = store.require_published().plan.tiles
     key = fences_key("hostile", 0, tiles)
     whole = redis.dump(key)
@@ -160,7 +163,7 @@ def test_fences_of_any_fields_are_read_or_refused(world: World, fields: list[tup
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_plan_that_is_too_long_is_not_taken_in(world: World, redis_url: str, client: str) -> None:
     """Of a plan's key and an epoch's, as long as Redis allows: `apply` heals them, and the client serves again."""
-    redis = world.store._redis
+    redis = world.redis
     plan = world.store.require_published().plan
     asked = ["numbers:a"], {"movie_id": [1]}
     for key in (plan_key("hostile"), epoch_key("hostile", 0)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from redis import Redis
 
 from feature_store import FeatureStore
 from feature_store.definitions import (
@@ -173,7 +174,7 @@ def test_nothing_that_redis_names_is_imported_or_called(make_client, store, tmp_
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(subprocess, "call", lambda *_, **__: pytest.fail("a function that Redis named was called"))
-    redis = store.online._redis
+    redis = Redis.from_url(store.online_url)
     good, epoch = (redis.get(key) for key in (plan_key("shop"), epoch_key("shop", 0)))
     offered = make_client(definitions=store.config.folder)
     offered.get_online_features("stored", {"user": 1}, now=NOW)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis
 
 from feature_store.definitions import DefinitionSet, FeatureService, Field, Float32, Int64, OnDemandFeatureView
 from feature_store.definitions.on_demand import legacy_digest
@@ -192,10 +193,10 @@ BAD = [
 
 @pytest.mark.parametrize(("bad", "error", "options"), BAD, ids=lambda value: getattr(value, "__name__", repr(value)))
 @pytest.mark.parametrize("deadline_ms", [None, 10_000])
-def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, bad, error, options, deadline_ms) -> None:
+def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, redis_url, bad, error, options, deadline_ms) -> None:
     client, newcomer = make_client(first), make_client(first)
     good = store.require_published().plan
-    redis = store._redis
+    redis = Redis.from_url(redis_url)
 
     def ask(client: Any) -> list[Any]:
         about = {"entity_rows": ASKED, "now": NOW_US, "deadline_ms": deadline_ms} | options
@@ -217,10 +218,10 @@ def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, bad, error, o
         assert ask(client) == ask(newcomer) == [11.0]
 
 
-def test_a_plan_that_cannot_be_read_is_parsed_once(make_client, store, monkeypatch) -> None:
+def test_a_plan_that_cannot_be_read_is_parsed_once(make_client, redis_url, monkeypatch) -> None:
     client = make_client(first)
     made_by(client)
-    store._redis.mset({plan_key("test"): b"{}", epoch_key("test", 0): os.urandom(8).hex()})
+    Redis.from_url(redis_url).mset({plan_key("test"): b"{}", epoch_key("test", 0): os.urandom(8).hex()})
     parsed = []
     read = ServingPlan.from_json
     monkeypatch.setattr(ServingPlan, "from_json", lambda document: parsed.append(document) or read(document))

@@ -29,7 +29,9 @@ from feature_store.definitions import (
 )
 from feature_store.errors import ConflictError, NotFoundError, RequestError, StaleWriteError
 from feature_store.online import OnlineClient, OnlineStore
-from feature_store.online.store import Destination
+from feature_store.online.destination import Destination
+from feature_store.online.keyspace import Keyspace
+from feature_store.online.row_store import RowStore
 from feature_store.registry.compile import compile_plan
 from tests.online.worlds import (
     NOW_US,
@@ -387,16 +389,16 @@ def test_what_is_deleted_while_it_is_copied_stays_deleted(redis_url, store, monk
     write(store, numbers, [{"movie_id": i, "event_ts": NOW_US, "c": i} for i in range(5)])
     filling, old, new = to_a_new_layout(store)
     store.publish(filling, over=store.published())
-    read_all = store._read_all
+    read_all = RowStore.batches
 
-    def read_then_delete(group: RowGroupPlan) -> Iterator[Any]:
-        for batches in read_all(group):
+    def read_then_delete(rows: RowStore, group: RowGroupPlan) -> Iterator[Any]:
+        for batches in read_all(rows, group):
             assert store.delete("movie", {"movie_id": 1}) == 2
             store.delete("movie", {"movie_id": 2})
             write(store, numbers, [{"movie_id": 2, "event_ts": NOW_US + 1, "c": 22}])  # it comes back after that
             yield batches
 
-    monkeypatch.setattr(store, "_read_all", read_then_delete)
+    monkeypatch.setattr(RowStore, "batches", read_then_delete)
     store.copy_rows(old, new)
     store.publish(replace(filling, groups=(new,), filling=()), over=store.published())
     got = read(redis_url, ["numbers:c", "every_type:title"], {"movie_id": list(range(5))})
@@ -407,15 +409,15 @@ def test_what_is_deleted_while_it_is_copied_stays_deleted(redis_url, store, monk
 def test_a_delete_finds_the_copies_in_a_layout_that_is_begun_meanwhile(redis_url, store, monkeypatch) -> None:
     write(store, numbers, [{"movie_id": i, "event_ts": NOW_US, "c": i} for i in range(5)])
     filling, old, new = to_a_new_layout(store)
-    delete = store._delete
+    unlink = Keyspace.unlink
 
-    def copy_then_delete(*arguments: Any) -> int:
+    def copy_then_unlink(*arguments: Any) -> int:
         if store.published().plan != filling:
             store.publish(filling, over=store.published())
             assert store.copy_rows(old, new) == 5
-        return delete(*arguments)
+        return unlink(*arguments)
 
-    monkeypatch.setattr(store, "_delete", copy_then_delete)
+    monkeypatch.setattr(Keyspace, "unlink", copy_then_unlink)
     assert store.delete("movie", {"movie_id": 1}) == 2
     store.publish(replace(filling, groups=(new,), filling=()), over=store.published())
     assert read(redis_url, ["numbers:c"], {"movie_id": [0, 1, 2]})["c"] == [0, None, 2]

@@ -479,14 +479,13 @@ def _info(path: str) -> dict[str, Any]:
 
     endpoint = Endpoint(_url(path), PING_TIMEOUT_S)
     try:
-        with endpoint.errors():
-            client = endpoint.client()
+        with endpoint.commands() as client:
             info: dict[str, Any] = client.info()
             keys = int(client.dbsize())
     except OnlineStoreError:  # it starts, stops or hangs: its process is all there is to tell
         return {}
     finally:
-        endpoint.pool.disconnect()
+        endpoint.close()
     name = "valkey" if "valkey_version" in info else "redis"
     return {
         "pid": int(info["process_id"]),

@@ -208,11 +208,23 @@ class Endpoint:
         options.pop("ssl", None)
         return redis.ConnectionPool(connection_class=kind[address.transport], **options, **shared)
 
+    @cached_property
     def client(self) -> redis.Redis:
         """A redis-py client, for what is not on the read path."""
         import redis
 
         return redis.Redis(connection_pool=self.pool)
+
+    @contextlib.contextmanager
+    def commands(self) -> Iterator[Any]:
+        """A redis-py client whose errors become this library's, within the block."""
+        with self.errors():
+            yield self.client
+
+    def close(self) -> None:
+        """Close the connections of redis-py's pool. The endpoint can be used again."""
+        if "pool" in self.__dict__:
+            self.pool.disconnect()
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

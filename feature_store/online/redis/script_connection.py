@@ -1,4 +1,4 @@
-"""A connection for the calls of one script, several under way, as writers make them.
+"""The calls of one script, several under way, on the nodes that hold their keys: what all writers send with.
 
 Redis forgets its scripts: after SCRIPT FLUSH, after a restart, and after a failover to a replica. A call then answers
 NOSCRIPT and has done nothing, so the connection loads the script and sends the call again.
@@ -18,13 +18,92 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.topology import Topology
+
+
+class ScriptCalls:
+    """Calls of one script, each sent to the node that holds its keys. Answers come in the order of sending.
+
+    Args:
+        topology: where the keys are.
+        script: the source of the script.
+        purpose: what its calls do, for errors: `merge into user_activity`.
+
+    Raises:
+        StoreConnectionError, StoreTimeoutError: a node cannot be reached or does not answer in time.
+        StoreReplyError: Redis refuses the script.
+    """
+
+    def __init__(self, topology: Topology, script: bytes, purpose: str) -> None:
+        self._topology, self._script, self._purpose = topology, script, purpose
+        self.sha = hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
+        self._connections: dict[Endpoint, ScriptConnection] = {}
+        self._order: deque[ScriptConnection] = deque()
+        try:
+            for node in topology.nodes():
+                self._of_node(node)
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, key: bytes, command: bytes) -> None:
+        """Send a call; `answer()` takes its reply, in the order of sending.
+
+        Args:
+            key: one of the keys that the call names.
+            command: the call.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the node went away or does not take the bytes in time.
+        """
+        connection = self._of_node(self._topology.node(key))
+        connection.send(command)
+        self._order.append(connection)
+
+    def answer(self) -> Any:
+        """The reply to the first call whose reply was not taken yet.
+
+        Raises:
+            StoreReplyError: Redis refuses the call. Calls that were sent after it have replies of their own.
+            StoreConnectionError, StoreTimeoutError: the node went away or does not answer in time.
+        """
+        return self._order.popleft().answer()
+
+    def replies(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+        """The replies to other commands than calls of the script, in their order. No call may be under way.
+
+        Args:
+            commands: of each, one of the keys that it names, and the command.
+
+        Raises:
+            StoreReplyError, StoreConnectionError, StoreTimeoutError: as `answer`.
+        """
+        places: dict[ScriptConnection, list[int]] = {}
+        for i, (key, _) in enumerate(commands):
+            places.setdefault(self._of_node(self._topology.node(key)), []).append(i)
+        replies: list[Any] = [None] * len(commands)
+        for connection, indexes in places.items():
+            for i, reply in zip(indexes, connection.replies([commands[i][1] for i in indexes]), strict=True):
+                replies[i] = reply
+        return replies
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._connections.values():
+            connection.close()
+
+    def _of_node(self, node: Endpoint) -> ScriptConnection:
+        connection = self._connections.get(node)
+        if connection is None:
+            connection = self._connections[node] = ScriptConnection(node, self._script, self._purpose)
+        return connection
 
 
 class ScriptConnection:
-    """A connection on which a script is loaded.
+    """A connection to one node, on which a script is loaded.
 
     Args:
-        endpoint: the Redis server.
+        endpoint: the node.
         script: the source of the script.
         purpose: what its calls do, for errors: `merge into user_activity`.
 
@@ -35,7 +114,6 @@ class ScriptConnection:
 
     def __init__(self, endpoint: Endpoint, script: bytes, purpose: str) -> None:
         self._script, self._where = script, f"{purpose} (Redis at {endpoint.shown})"
-        self.sha = hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
         self._under_way: deque[bytes] = deque()
         self._answered: deque[Any] = deque()
         self._connection = Connection(endpoint)

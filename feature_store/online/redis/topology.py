@@ -1,0 +1,132 @@
+"""Which Redis server holds a key: the seam behind which one server, Sentinels or a Cluster stand.
+
+Everything that talks to Redis asks a `Topology`: clients for a pool of connections, writers and readers for the node of
+a key, scans for all nodes, publications for the keys that one script may name. To add a topology, write a class with
+these members, let `connect` choose it by its URL, and run `feature_store.testing.topology` on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from feature_store.online.redis.endpoint import Endpoint
+from feature_store.online.redis.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import redis
+
+    from feature_store.online.observer import Observers
+    from feature_store.online.redis.async_connection import AsyncPool
+    from feature_store.online.redis.limit import Limit
+
+
+class Topology(Protocol):
+    """The Redis servers of one store.
+
+    Each key belongs to one node. Keys with the same hash tag, `{project:bucket}`, belong to the same node, and one
+    command, transaction or script may name several of them. Whether it may name keys of several tags, `together` says.
+    """
+
+    @property
+    def shown(self) -> str:
+        """Where the store is, without a password, for errors and people."""
+        ...
+
+    def limit(self) -> Limit:
+        """The limit in time of an answer that is asked for now."""
+        ...
+
+    def node(self, key: bytes) -> Endpoint:
+        """The node that holds a key. It takes writes."""
+        ...
+
+    def nodes(self) -> Sequence[Endpoint]:
+        """All nodes that hold keys: each key is on exactly one of them."""
+        ...
+
+    def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
+        """The keys in groups, each of which one script may name. The first key is in the first group."""
+        ...
+
+    def pool(self, observers: Observers, most: int | None) -> Pool:
+        """Connections of a client that threads share.
+
+        Args:
+            observers: the client's.
+            most: how many connections the client opens at most; None: what the URL or the pool says, else 64.
+
+        Raises:
+            ConfigError: `most` is not a number greater than 0.
+        """
+        ...
+
+    def async_pool(self, observers: Observers, most: int | None) -> AsyncPool:
+        """Connections of a client of one event loop; see `pool`."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that `node` and `nodes` opened. Pools are closed by their clients."""
+        ...
+
+
+class Single:
+    """One Redis server, or the one that Sentinels name: it holds all keys.
+
+    Args:
+        url: as of `OnlineClient`.
+        timeout_s: seconds for the whole of an answer.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    def __init__(self, url: str | redis.ConnectionPool, timeout_s: float) -> None:
+        self._endpoint = Endpoint(url, timeout_s)
+        # The endpoint's own method: a request asks for its limit, and one call less is 0.05 µs less.
+        self.limit: Callable[[], Limit] = self._endpoint.limit
+
+    @property
+    def shown(self) -> str:
+        """See Topology."""
+        return self._endpoint.shown
+
+    def node(self, key: bytes) -> Endpoint:
+        """See Topology."""
+        return self._endpoint
+
+    def nodes(self) -> Sequence[Endpoint]:
+        """See Topology."""
+        return (self._endpoint,)
+
+    def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
+        """See Topology."""
+        return [list(keys)]
+
+    def pool(self, observers: Observers, most: int | None) -> Pool:
+        """See Topology."""
+        return Pool(self._endpoint, observers, self._endpoint.most(most))
+
+    def async_pool(self, observers: Observers, most: int | None) -> AsyncPool:
+        """See Topology."""
+        from feature_store.online.redis.async_connection import AsyncPool  # asyncio: 20 ms that threads do not need
+
+        return AsyncPool(self._endpoint, observers, self._endpoint.most(most))
+
+    def close(self) -> None:
+        """See Topology."""
+        self._endpoint.close()
+
+
+def connect(url: str | redis.ConnectionPool, timeout_s: float) -> Topology:
+    """The topology of a URL or a redis-py pool. No connection is opened yet.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, or a connection pool of redis-py's; see `OnlineClient`.
+        timeout_s: seconds for the whole of an answer.
+
+    Raises:
+        ConfigError: the URL cannot be read, or the pool is of an unknown class.
+    """
+    return Single(url, timeout_s)

@@ -1,0 +1,140 @@
+"""The rows of batch views: write them, copy them between layouts, delete a generation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, DType
+from feature_store.online import keys
+from feature_store.online.batch import RowBatch, Values
+from feature_store.online.codec import decode_variable, object_column, unbiased
+from feature_store.online.layout import ABSENT, RowLayout
+from feature_store.online.progress import StoredProgress, finished_intervals
+from feature_store.online.rows import StoredRows
+from feature_store.online.writer import ViewWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feature_store._intervals import Interval
+    from feature_store.online.keyspace import Keyspace
+    from feature_store.online.layout import FieldLayout, SegmentLayout
+    from feature_store.online.publication import PlanStore
+    from feature_store.registry.serving_plan import RowGroupPlan
+
+# Kinds of keys of a row group: progress first, so that a generation that is half deleted is never gone on with.
+_KINDS = (b"p", b"r", b"v")
+
+
+class RowStore:
+    """The row groups of a project.
+
+    Args:
+        keyspace: the project's keys.
+        plans: what is published.
+    """
+
+    def __init__(self, keyspace: Keyspace, plans: PlanStore) -> None:
+        self._keyspace, self._plans = keyspace, plans
+
+    def writer(self, view: str) -> ViewWriter:
+        """See `OnlineStore.writer`."""
+        return ViewWriter(self._keyspace.topology, self._plans.required(), view)
+
+    def filler(self, view: str, group: RowGroupPlan, copied: RowGroupPlan | None = None) -> ViewWriter:
+        """See `OnlineStore.filler`."""
+        return ViewWriter(self._keyspace.topology, self._plans.required(), view, only=(group,), copied=copied)
+
+    def progress(self, view: str, filled: RowGroupPlan | None) -> StoredProgress:
+        """See `OnlineStore.progress`."""
+        return StoredProgress(self._keyspace, self._plans, view, filled)
+
+    def finished_intervals(self) -> dict[str, list[Interval]]:
+        """See `OnlineStore.finished_intervals`."""
+        return finished_intervals(self._keyspace, self._plans)
+
+    def copy(self, old: RowGroupPlan, new: RowGroupPlan) -> int:
+        """See `OnlineStore.copy_rows`."""
+        copied = 0
+        kept = {segment.view for segment in old.segments} & {segment.view for segment in new.segments}
+        writers = {view: self.filler(view, new, copied=old) for view in sorted(kept)}
+        try:
+            for batches in self.batches(old):
+                for view, writer in writers.items():
+                    copied += writer.write_adapted(batches[view])
+        finally:
+            for writer in writers.values():
+                writer.close()
+        return copied
+
+    def drop(self, group: RowGroupPlan) -> int:
+        """See `OnlineStore.drop_rows`."""
+        buckets = range(self._plans.required().plan.buckets)
+        return sum(
+            self._keyspace.unlink_starting(bucket, keys.group_prefix(self._keyspace.project, bucket, kind, group))
+            for kind in _KINDS
+            for bucket in buckets
+        )
+
+    def batches(self, group: RowGroupPlan) -> Iterator[dict[str, RowBatch]]:
+        """All rows of a generation, as batches per view, a step of SCAN at a time."""
+        layout = RowLayout(group)
+        for bucket in range(self._plans.required().plan.buckets):
+            prefix = keys.row_prefix(self._keyspace.project, bucket, group)
+            for names in self._keyspace.scan(bucket, prefix):
+                entity = [name[len(prefix) :] for name in names]
+                with self._keyspace.commands(bucket) as redis:
+                    values = redis.mget(names)
+                there = [i for i, value in enumerate(values) if value is not None]
+                rows = StoredRows.from_values(layout, [values[i] for i in there], lambda i, names=names: repr(names[i]))  # type: ignore[misc]
+                chosen = [entity[i] for i in there]
+                yield {
+                    view: self._batch(bucket, layout, segment, rows, chosen)
+                    for view, segment in layout.segments.items()
+                }
+
+    def _batch(
+        self, bucket: int, layout: RowLayout, segment: SegmentLayout, rows: StoredRows, entity: list[bytes]
+    ) -> RowBatch:
+        times = rows.part(segment.offset, segment.times_bytes).copy().view(">u8")
+        there = np.flatnonzero(times[:, 0] != ABSENT)
+        # Where the time of creation is not known, every row that has one is newer.
+        created = unbiased(times[there, 1]) if segment.created else np.full(len(there), MIN_TIMESTAMP_US)
+        decoded = list(zip(*(keys.decode([d for _, d in layout.join_keys], entity[i]) for i in there), strict=True))
+        prefix = keys.variable_prefix(self._keyspace.project, bucket, layout.group, segment.view)
+        variables: list[bytes | None] = []
+        if segment.variable_fields and len(there):
+            with self._keyspace.commands(bucket) as redis:
+                variables = redis.mget([prefix + entity[i] for i in there])
+        return RowBatch(
+            keys={
+                name: _key_column(dtype, decoded[i] if decoded else ())
+                for i, (name, dtype) in enumerate(layout.join_keys)
+            },
+            event_ts=unbiased(times[there, 0]),
+            created_ts=created,
+            columns={field.name: _values(rows, segment, field, there, variables) for field in segment.fields.values()},
+        )
+
+
+def _key_column(dtype: DType, values: Any) -> np.ndarray[Any, Any]:
+    return object_column(values) if dtype.width is None else np.array(values, dtype.numpy)
+
+
+def _values(
+    rows: StoredRows,
+    segment: SegmentLayout,
+    field: FieldLayout,
+    there: np.ndarray[Any, Any],
+    variables: list[bytes | None],
+) -> Values:
+    is_null = rows.status(segment, [field], 1)[there, 0] != 0
+    if field.slot < 0:
+        return Values(rows.values(segment, field)[there], is_null)
+    listed = [
+        None if null or value is None else decode_variable(value, segment, field)
+        for value, null in zip(variables, is_null.tolist(), strict=True)
+    ]
+    return Values(object_column(listed), is_null)
