@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import redis
 
-from feature_store.online.redis.embedded import find_server
+from feature_store.online.redis.embedded_process import find_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

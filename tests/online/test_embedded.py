@@ -16,8 +16,9 @@ import pytest
 import redis
 
 from feature_store.errors import EmbeddedServerError
-from feature_store.online.redis import embedded
-from feature_store.online.redis.embedded import EmbeddedServer, find_server
+from feature_store.online.redis import embedded, embedded_process
+from feature_store.online.redis.embedded import EmbeddedServer
+from feature_store.online.redis.embedded_process import find_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -376,8 +377,8 @@ def test_a_hanging_server_is_an_error_and_no_second_one_is_started(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "START_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(embedded, "STOP_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(embedded, "PING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(embedded_process, "STOP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(embedded_process, "PING_TIMEOUT_S", 0.1)
     server.ensure()
     pid = pid_of(server)
     os.kill(pid, signal.SIGSTOP)

