@@ -1,27 +1,28 @@
-"""From an applied version to what readers see, with never a moment of half-new rows.
+"""Moves generations of rows and tiles through their life (`registry/generations.py`): an applied version, a backfill.
 
-    publish the old plan, "filling" the new generations beside it   writers write both from now on
-    copy what both layouts have; fill changed views, and those that were pruned and come back, from their sources,
-    stream views from history and stream
-    publish the new plan, with the old generations "retired"        readers change over, each request whole
-    delete the retired rows; publish the plan without them
+    begin      publish the old plan, which names the new generations as being filled: writers of rows write both
+    fill       copy the fields that both layouts have; fill changed views, and those that were pruned and come back,
+               from their sources; stream views from history and stream
+    serve      publish the new plan, which names the old generations as retired: readers change over, each request whole
+    drop       delete the retired keys; publish the plan without them
 
-Every step can be repeated: an apply that was killed is finished by the next one, or given up by the next other one. One
-that fails is given up at once (`give_up`), and what was served before stays served.
-A backfill that is under way goes on, unless its view changes.
+Each step can be repeated. An apply that was killed is finished by the next apply of the same version, or given up by
+the next one of another. One that fails is given up at once (`give_up`), and readers keep the plan before. A backfill
+that is under way goes on, unless its view changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from feature_store._intervals import merged, until
 from feature_store.errors import ConfigError, ConflictError
+from feature_store.registry import generations
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
-from feature_store.registry.serving_plan import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
     Fill = Callable[[str, RowGroupPlan, list[tuple[int, int]]], None]
 
 
-# Copying has no chunks that are noted.
+T = TypeVar("T")
+# The job that copied intervals are recorded under: copying records no chunks.
 _NO_JOB = "copy"
+# How often a backfill publishes again because somebody else published at the same time.
+_ATTEMPTS = 20
 
 
 class FillTiles(Protocol):
@@ -87,23 +91,99 @@ def roll_out(
     old = published.plan
     target = compiled(previous=old)
     _refuse_to_go_back(old, target)
-    target = replace(_with_starts(target, old, fill_tiles), filling_tiles=_under_way(target, old))
-    if replace(old, retired=(), retired_tiles=()) != target:
+    target = replace(_with_starts(target, old, fill_tiles), filling_tiles=generations.under_way(old, target))
+    if generations.drop(old) != target:
         server = online.server_id()
-        published = _fill(target, published, online, registry, fill, fill_tiles)
-        published = online.publish(_retiring(target, published.plan), over=published, written_to=server)
+        begun = _publish(online, generations.begin(old, target), over=published)
+        _fill(target, published.plan, online, registry, fill, fill_tiles)
+        published = _publish(online, generations.serve(begun.plan, target), over=begun, written_to=server)
+    return _drop_retired(online, published).plan
+
+
+def refill(online: OnlineStore, view: str, start_us: int | None, fill: Callable[[TilesPlan], T]) -> T:
+    """Fill a new generation of a stream view, and serve it in place of the one before; returns what `fill` returns.
+
+    Args:
+        online: the online store.
+        view: a stream view.
+        start_us: where the stream goes on after the history, microseconds since 1970; None: there is no history.
+        fill: fills the generation. Called again after a kill, it goes on.
+
+    Raises:
+        NotPublishedError, NotFoundError: there is no plan, or no such stream view in it; or another backfill of the
+            view began meanwhile.
+        LostWriteError: Redis was restarted or replaced meanwhile; run it again.
+        ConflictError: others publish all the time.
+    """
+    tiles = _again(lambda: begin_tiles(online, view, start_us))
+    server = online.server_id()
+    filled = fill(tiles)
+    _again(lambda: serve_tiles(online, tiles, server))
+    return filled
+
+
+def begin_tiles(online: OnlineStore, view: str, start_us: int | None) -> TilesPlan:
+    """Begin a new generation of a stream view, or go on with the one that an earlier call began at the same start.
+
+    Args:
+        online, view, start_us: as of `refill`.
+
+    Raises:
+        NotPublishedError, NotFoundError: there is no plan, or no such stream view in it.
+        ConflictError: somebody else publishes at the same time.
+    """
+    published = online.require_published()
+    plan, tiles = generations.begin_tiles(published.plan, view, start_us)
+    published = _drop_retired(online, _publish(online, plan, over=published))
+    return next(item for item in published.plan.filling_tiles if item == tiles)
+
+
+def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") -> None:
+    """Serve a generation of a stream view that is filled, and delete the one before.
+
+    Args:
+        online: the online store.
+        tiles: the generation.
+        written_to: `OnlineStore.server_id` of before it was filled.
+
+    Raises:
+        LostWriteError: another server answers, which may lack tiles that the other acknowledged.
+        NotFoundError: it is not being filled any more: somebody else began another.
+        ConflictError: somebody else publishes at the same time.
+    """
+    published = online.require_published()
+    plan = generations.serve_tiles(published.plan, tiles)
+    _drop_retired(online, _publish(online, plan, over=published, written_to=written_to))
+
+
+def _again(publish: Callable[[], T]) -> T:
+    """Publish, once more when somebody else published at the same time."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(ConflictError):
+            return publish()
+    return publish()
+
+
+def _publish(online: OnlineStore, plan: ServingPlan, *, over: PublishedPlan, written_to: bytes = b"") -> PublishedPlan:
+    """Publish a plan whose generations are where they were, or one step further in their life."""
+    if plan == over.plan:
+        return over
+    generations.refuse_forbidden(over.plan, plan)
+    return online.publish(plan, over=over, written_to=written_to)
+
+
+def _drop_retired(online: OnlineStore, published: PublishedPlan) -> PublishedPlan:
+    """Delete the generations that a plan names as retired, and publish it without them."""
     for group in published.plan.retired:
         online.drop_rows(group)
     for tiles in published.plan.retired_tiles:
         online.drop_tiles(tiles)
-    if published.plan != target:
-        published = online.publish(target, over=published)
-    return published.plan
+    return _publish(online, generations.drop(published.plan), over=published)
 
 
 def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: Registry) -> PublishedPlan:
-    """The plan that is published: complete, and with marks. What Redis has lost of it is published again first; a plan
-    that is lost altogether is made again of what is stored.
+    """The plan that is published: complete, and with marks. An incomplete publication is published again first; a plan
+    that is lost is made again of the keys that are stored.
 
     Raises:
         ConflictError: another registry's plan is published, or somebody else publishes at the same time.
@@ -119,7 +199,7 @@ def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: 
 
 
 def give_up(version: int, online: OnlineStore) -> bool:
-    """Leave what was served before a rollout of this version that failed. Returns False when it is served already.
+    """Abandon a rollout of this version that failed. Returns False when the version is served already.
 
     Its rows are deleted. What was filled of stream views stays: the next apply of the same views goes on from there.
     """
@@ -129,98 +209,29 @@ def give_up(version: int, online: OnlineStore) -> bool:
     if published.plan.version >= version:
         return False
     if published.plan.filling:
-        kept = replace(published.plan, filling=())
-        published = online.publish(_retiring(kept, published.plan), over=published)
-        for group in published.plan.retired:
-            online.drop_rows(group)
-        online.publish(replace(published.plan, retired=()), over=published)
+        _drop_retired(online, _publish(online, generations.abandon_rows(published.plan), over=published))
     return True
-
-
-def _under_way(target: ServingPlan, old: ServingPlan) -> tuple[TilesPlan, ...]:
-    """The generations that backfills are filling of stream views that stay as they are: they go on."""
-    return tuple(
-        tiles
-        for tiles in old.filling_tiles
-        if all(
-            served is not None and replace(served, generation=tiles.generation, start_us=tiles.start_us) == tiles
-            for served in (old.tiles_of(tiles.view), target.tiles_of(tiles.view))
-        )
-    )
-
-
-def _retiring(plan: ServingPlan, old: ServingPlan) -> ServingPlan:
-    """A plan that retires all that `old` names and it does not, so that nothing that is stored is ever forgotten."""
-    groups = {(group.name, group.generation) for group in (*plan.groups, *plan.filling)}
-    tiles = {(one.view, one.generation) for one in (*plan.tiles, *plan.filling_tiles)}
-    return replace(
-        plan,
-        retired=tuple(
-            group for group in (*old.groups, *old.filling, *old.retired) if (group.name, group.generation) not in groups
-        ),
-        retired_tiles=tuple(
-            one
-            for one in (*old.tiles, *old.filling_tiles, *old.retired_tiles)
-            if (one.view, one.generation) not in tiles
-        ),
-    )
 
 
 def _with_starts(target: ServingPlan, old: ServingPlan, fill_tiles: FillTiles) -> ServingPlan:
     """The plan with the starts of new generations of stream views; one that a killed apply began keeps its own."""
+    _, new = generations.unfilled(old, target)
     tiles = []
     for item in target.tiles:
         begun = next((one for one in old.filling_tiles if replace(one, start_us=None) == item), None)
-        is_new = _is_new(item, {one.view: one.generation for one in old.tiles}, set(old.unstored))
-        tiles.append(begun or (replace(item, start_us=fill_tiles.start_us(item)) if is_new else item))
+        tiles.append(begun or (replace(item, start_us=fill_tiles.start_us(item)) if item in new else item))
     return replace(target, tiles=tuple(tiles))
 
 
 def _fill(
-    target: ServingPlan,
-    published: PublishedPlan,
-    online: OnlineStore,
-    registry: Registry,
-    fill: Fill,
-    fill_tiles: FillTiles,
-) -> PublishedPlan:
-    served = {group.name: group for group in published.plan.groups}
-    back = set(published.plan.unstored)
-    new_groups = tuple(
-        group
-        for group in target.groups
-        if (
-            served[group.name].generation != group.generation
-            if group.name in served
-            else any(segment.view in back for segment in group.segments)
-        )
-    )
-    streams = {tiles.view: tiles.generation for tiles in published.plan.tiles}
-    new_tiles = tuple(tiles for tiles in target.tiles if _is_new(tiles, streams, back))
-    if not new_groups and not new_tiles:
-        return published
-    filling = _retiring(
-        replace(
-            published.plan,
-            filling=new_groups,
-            filling_tiles=(*target.filling_tiles, *new_tiles),
-            format=FORMAT,
-        ),
-        published.plan,
-    )
-    if published.plan != filling:
-        published = online.publish(filling, over=published)
-    for group in new_groups:
-        _fill_group(served.get(group.name), group, back, online, registry, fill)
-    for tiles in new_tiles:
-        fill_tiles.fill(tiles)
-    return published
-
-
-def _is_new(tiles: TilesPlan, generations: Mapping[str, int], back: set[str]) -> bool:
-    if tiles.view not in generations:
-        return tiles.view in back
-    return generations[tiles.view] != tiles.generation
+    target: ServingPlan, old: ServingPlan, online: OnlineStore, registry: Registry, fill: Fill, fill_tiles: FillTiles
+) -> None:
+    served = {group.name: group for group in old.groups}
+    rows, tiles = generations.unfilled(old, target)
+    for group in rows:
+        _fill_group(served.get(group.name), group, set(old.unstored), online, registry, fill)
+    for item in tiles:
+        fill_tiles.fill(item)
 
 
 def _fill_group(
@@ -231,7 +242,7 @@ def _fill_group(
     registry: Registry,
     fill: Fill,
 ) -> None:
-    # What is recorded from here on is of rows that are written from here on.
+    # Opened before anything is written: what it records from here on is of rows that are written from here on.
     progress = {segment.view: online.progress(segment.view, new) for segment in new.segments}
     finished, now_us = online.finished_intervals(), online.now_us()
     stored = {segment.view: segment for segment in old.segments} if old is not None else {}

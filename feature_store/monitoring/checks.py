@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from feature_store._formatting import counted, shown_age, shown_duration
-from feature_store.registry.compile import layout_of, tiles_layout_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -165,9 +164,9 @@ def of_plan(published: ServingPlan, target: ServingPlan | None) -> Iterator[Find
 def _differences(published: ServingPlan, target: ServingPlan) -> list[str]:
     """What two plans of one version say differently, in words."""
     found = []
-    if [layout_of(group) for group in published.groups] != [layout_of(group) for group in target.groups]:
+    if [group.layout for group in published.groups] != [group.layout for group in target.groups]:
         found.append("layouts of rows")
-    if [tiles_layout_of(tiles) for tiles in published.tiles] != [tiles_layout_of(tiles) for tiles in target.tiles]:
+    if [tiles.layout for tiles in published.tiles] != [tiles.layout for tiles in target.tiles]:
         found.append("windows")
     if published.transforms != target.transforms:
         digests = {one.name: one.digest for one in target.transforms}

@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError, NotPublishedError
 from feature_store.online import keys
 from feature_store.online.conversation import PublishedPlan
-from feature_store.registry.compile import tiles_layout_of
 from feature_store.registry.serving_plan import ServingPlan, TilesPlan
 from feature_store.registry.soundness import MOST_BYTES
 
@@ -360,7 +359,7 @@ def _arguments(marks: Sequence[_Mark], plan: ServingPlan | None) -> list[str]:
 
 def layout_digest(tiles: TilesPlan) -> str:
     """What tells whether a generation holds what another plan of the view wants: 16 hex digits."""
-    return hashlib.sha256(repr(tiles_layout_of(tiles)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(tiles.layout).encode()).hexdigest()[:16]
 
 
 def _expected(over: PublishedPlan | Publication | None) -> tuple[bytes, str]:

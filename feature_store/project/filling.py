@@ -1,16 +1,23 @@
-"""Fill the new generations of a version before readers see them."""
+"""Fill new generations before readers see them: those of a version, and those that a backfill begins."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_store.definitions.definition_set import find
+from feature_store.definitions.dtypes import given_microseconds
 from feature_store.errors import extra
+from feature_store.materialize.rollout import refill
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.stream_view import StreamFeatureView
+    from feature_store.engines.report import Report
     from feature_store.project.context import Project
     from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
+    from feature_store.streaming.backfill import Filled
 
 
 class GenerationFiller:
@@ -58,3 +65,18 @@ class GenerationFiller:
 
     def _view(self, tiles: TilesPlan) -> StreamFeatureView:
         return self._definitions.stream_feature_views[tiles.view]
+
+
+def backfill(
+    project: Project, view: str, until: datetime | None, *, allow_gap: bool = False, report: Report | None = None
+) -> Filled:
+    """Fill a stream view from its history and from Kafka; see `FeatureStore.backfill`."""
+    with extra("local", "backfill"), extra("kafka", "backfill"):
+        from feature_store.streaming.backfill import Backfill
+
+    version, _ = project.served()
+    definition = find(version.served_definitions().stream_feature_views, view, "stream view")
+    until_us = None if until is None else given_microseconds(until, "until")
+    made = Backfill(project, definition, allow_gap=allow_gap, report=report)
+    made.refuse_end(until_us)
+    return refill(project.online, definition.name, until_us, made.fill)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store.definitions.dtypes import given_duration, given_microseconds
 from feature_store.errors import extra
 from feature_store.project.context import JOBS
+from feature_store.project.filling import backfill
 from feature_store.project.monitoring import ProjectMonitoring
 from feature_store.project.moved import MovedMethods
 from feature_store.project.training import ProjectTraining
@@ -191,9 +192,6 @@ class FeatureStore(ProjectVersions, MovedMethods):
             StreamError: Kafka cannot be reached, or may have deleted messages from after `until`.
             OnlineStoreError: Redis cannot be reached. Run it again; it resumes.
         """
-        with extra("local", "backfill"), extra("kafka", "backfill"):
-            from feature_store.streaming.run import backfill
-
         return backfill(self.context, view, until, allow_gap=allow_gap, report=report)
 
     def get_online_features(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from feature_store.aggregates.windows import compile_windows
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned
+from feature_store.registry.generations import numbered_rows, numbered_tiles
 from feature_store.registry.serving_plan import (
     ColumnPlan,
     FieldPlan,
@@ -49,21 +50,18 @@ def compile_plan(
 ) -> ServingPlan:
     """The plan that serves these definitions, without what is pruned.
 
-    A row group keeps the generation that `previous` gives it as long as its layout stays the same; else its
-    generation is this version, a number that no earlier layout of the project had. A stream view keeps its generation
-    as long as what it keeps of which events stays the same; else it gets the next that it never had, or the one that is
-    being filled by an apply that was killed.
+    Row groups and stream views keep the generation that `previous` gives them as long as their layout stays the same;
+    see `generations.numbered_rows` and `numbered_tiles`.
     """
-    kept = {group.name: group for group in previous.groups} if previous is not None else {}
     declared, definitions = definitions, pruned(definitions)
     graph = graph_of(definitions)
     stored = {view.name for view in definitions.stored_views}
     return ServingPlan(
         project=project,
         version=version,
-        groups=tuple(_keep_generation(group, kept.get(group.name)) for group in _groups(definitions, version)),
+        groups=tuple(numbered_rows(group, previous) for group in _groups(definitions, version)),
         tiles=tuple(
-            _keep_tiles(tiles_plan(view, version), previous) for view in definitions.stream_feature_views.values()
+            numbered_tiles(tiles_plan(view, version), previous) for view in definitions.stream_feature_views.values()
         ),
         transforms=tuple(
             _keep_earlier(_transform(view, graph), previous) for view in definitions.on_demand_feature_views.values()
@@ -93,16 +91,6 @@ def _pruning(pruning: Pruning | None) -> PruningPlan | None:
     )
 
 
-def layout_of(group: RowGroupPlan) -> tuple[object, ...]:
-    """What decides the bytes of a group's rows: two groups with equal layouts can share stored rows."""
-    return group.name, group.join_keys, tuple(segment_layout(segment) for segment in group.segments)
-
-
-def segment_layout(segment: SegmentPlan) -> tuple[object, ...]:
-    """What decides the bytes of a view's segments."""
-    return segment.view, segment.created, tuple((field.name, field.dtype) for field in segment.fields)
-
-
 def segment_plan(view: FeatureView) -> SegmentPlan:
     """A view's part of a row. What is pushed to a view without a source may say when it was created."""
     created = view.source is None or (view.source.created_timestamp is not None and not view.aggregations)
@@ -130,17 +118,6 @@ def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
     ]
 
 
-def _keep_generation(group: RowGroupPlan, previous: RowGroupPlan | None) -> RowGroupPlan:
-    if previous is not None and layout_of(previous) == layout_of(group):
-        return replace(group, generation=previous.generation)
-    return group
-
-
-def tiles_layout_of(tiles: TilesPlan) -> tuple[object, ...]:
-    """What decides the bytes of a stream view's values, and of which events they are made."""
-    return tiles.join_keys, tiles.topic, tiles.event_time, tiles.windows.rings
-
-
 def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
     """The tiles of a stream view, in a generation of this version's number."""
     return TilesPlan(
@@ -152,23 +129,6 @@ def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
         windows=compile_windows(view.aggregations, {field.name: field.dtype for field in view.source.fields}),
         event_time=(view.source.event_timestamp, view.source.timestamp_unit),
     )
-
-
-def _keep_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
-    if previous is None:
-        return tiles
-    served = previous.tiles_of(tiles.view)
-    if served is not None and served.event_time is None:
-        served = replace(served, event_time=tiles.event_time)
-    if served is not None and tiles_layout_of(tiles) == tiles_layout_of(served):
-        return replace(tiles, generation=served.generation, start_us=served.start_us)
-    for begun in previous.filling_tiles:
-        if replace(begun, generation=tiles.generation, start_us=None) == tiles:
-            return replace(tiles, generation=begun.generation)
-    # Backfills number generations too, so this version's number may be taken.
-    known = (*previous.tiles, *previous.filling_tiles, *previous.retired_tiles)
-    taken = [one.generation for one in known if one.view == tiles.view]
-    return replace(tiles, generation=max([tiles.generation, *(number + 1 for number in taken)]))
 
 
 def _fields(fields: tuple[Field, ...]) -> tuple[FieldPlan, ...]:

@@ -18,9 +18,7 @@ from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned
 from feature_store.registry.compile import (
     row_group_views,
-    segment_layout,
     segment_plan,
-    tiles_layout_of,
     tiles_plan,
 )
 from feature_store.registry.service_diff import ColumnChange, column_changes, columns_of, second_version
@@ -391,13 +389,13 @@ def _judge_stream_view(
     if action == "delete":
         return "destructive", "its tiles are deleted"
     before, after = (tiles_plan(found.stream_feature_views[name], 1) for found in (old, new))
-    if tiles_layout_of(before) != tiles_layout_of(after):
+    if before.layout != after.layout:
         return "rewrites", "new generation of its tiles: filled from the history and the topic, then served at once"
     return "safe", "stored tiles stay as they are"
 
 
 def _layout(view: FeatureView) -> tuple[object, ...]:
-    return segment_layout(segment_plan(view))
+    return segment_plan(view).layout
 
 
 def _differences(path: str, before: Any, after: Any) -> list[AttributeChange]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feature_store.errors import ConflictError, NotFoundError
-from feature_store.registry.compile import compile_plan, layout_of, tiles_layout_of
+from feature_store.registry.compile import compile_plan
 
 if TYPE_CHECKING:
     from feature_store.registry.serving_plan import ServingPlan
@@ -60,5 +60,5 @@ def _has_published(plan: ServingPlan, registry: Registry) -> bool:
     except NotFoundError:
         return False
     own = compile_plan(definitions, project=plan.project, version=plan.version, previous=plan)
-    rows = [layout_of(group) for group in own.groups] == [layout_of(group) for group in plan.groups]
-    return rows and [tiles_layout_of(one) for one in own.tiles] == [tiles_layout_of(one) for one in plan.tiles]
+    rows = [group.layout for group in own.groups] == [group.layout for group in plan.groups]
+    return rows and [one.layout for one in own.tiles] == [one.layout for one in plan.tiles]

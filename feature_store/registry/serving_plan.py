@@ -53,6 +53,11 @@ class SegmentPlan:
     fields: tuple[FieldPlan, ...]
     created: bool = True
 
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What decides the bytes of the view's segments."""
+        return self.view, self.created, tuple((field.name, field.dtype) for field in self.fields)
+
 
 @dataclass(frozen=True, slots=True)
 class RowGroupPlan:
@@ -71,6 +76,11 @@ class RowGroupPlan:
     join_keys: tuple[tuple[str, str], ...]
     generation: int
     segments: tuple[SegmentPlan, ...]
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What decides the bytes of the group's rows: two groups of equal layouts can share stored rows."""
+        return self.name, self.join_keys, tuple(segment.layout for segment in self.segments)
 
     def segment(self, view: str) -> SegmentPlan:
         """The segment of a view that is known to be in the group."""
@@ -102,6 +112,11 @@ class TilesPlan:
     start_us: int | None = None
     event_time: tuple[str, str] | None = None
     mark: str = field(default="", compare=False)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """What decides the bytes of the view's values, and of which events they are made."""
+        return self.join_keys, self.topic, self.event_time, self.windows.rings
 
 
 @dataclass(frozen=True, slots=True)

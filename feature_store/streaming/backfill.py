@@ -23,7 +23,7 @@ import hashlib
 import logging
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -37,8 +37,7 @@ from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import numpy_values
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.report import Silent
-from feature_store.errors import ConflictError, DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
-from feature_store.online import tile_generations
+from feature_store.errors import DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
 from feature_store.streaming.kafka import PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
@@ -50,7 +49,7 @@ from feature_store.streaming.routes import refusal_of
 from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import pyarrow as pa
@@ -75,11 +74,8 @@ _FIRST_MESSAGES, _FIRST_S = 100, 10.0
 # When no more than this is left of the stream, the workers take over; nobody waits longer for it than a moment.
 _LEFT = 5_000
 _WAIT_S = 0.2
-# Others publish plans too: each attempt is a few milliseconds.
-_ATTEMPTS = 20
 # What the fences of a history start with; no topic has such a name.
 HISTORY = "@history"
-T = TypeVar("T")
 _LOG = logging.getLogger("feature_store.streaming")
 
 
@@ -126,28 +122,15 @@ class Backfill:
         self._view, self._online, self._folders = view, project.online, project.folders
         self._kafka, self._allow_gap, self._report = project.config.kafka, allow_gap, report or Silent()
 
-    def run(self, until_us: int | None) -> Filled:
-        """Fill a new generation, of the history before a time and the stream from then on, and serve it.
-
-        Args:
-            until_us: up to when the history is whole, microseconds since 1970; None: the source has no history.
+    def refuse_end(self, until_us: int | None) -> None:
+        """Raise an error unless the view's history can end at a time, microseconds since 1970; None: it has none.
 
         Raises:
             DefinitionError: there is a time, though the view's source has no history.
             RequestError: the time is not past, or there is none though the source has a history.
             DataError: the history cannot be read.
-            StreamError: Kafka cannot be reached, or may have lost messages of after the time.
-            OnlineStoreError: Redis cannot be reached; run it again.
+            StoreConnectionError, StoreTimeoutError: Redis, whose clock counts, cannot be reached.
         """
-        self._refuse_end(until_us)
-        tiles = _again(lambda: tile_generations.begin(self._online, self._view.name, until_us))
-        server = self._online.server_id()
-        filled = self.fill(tiles)
-        _again(lambda: tile_generations.serve(self._online, tiles, server))
-        return filled
-
-    def _refuse_end(self, until_us: int | None) -> None:
-        """Raise an error when this is no end of the view's history."""
         where, now_us = f"backfill of {self._view.name}", self._online.now_us()
         if until_us is None:
             if self._view.history is not None:
@@ -163,7 +146,9 @@ class Backfill:
         """Fill a generation that the plan names as being filled; called again after a kill, it goes on.
 
         Raises:
-            DataError, StreamError, OnlineStoreError: as `run`.
+            DataError: the history cannot be read.
+            StreamError: Kafka cannot be reached, or may have lost messages of after the history's end.
+            OnlineStoreError: Redis cannot be reached; run it again.
         """
         started = time.perf_counter()
         rows = events = 0
@@ -387,11 +372,3 @@ def _settle(merger: ViewMerger, leave: int = 0) -> None:
         _, refused = merger.settle()
         if refused:
             raise FenceError("backfill", expected="fences that nobody else moves", got="others")
-
-
-def _again(publish: Callable[[], T]) -> T:
-    """Publish, once more when somebody else published at the same time."""
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(ConflictError):
-            return publish()
-    return publish()

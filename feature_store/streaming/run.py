@@ -1,25 +1,19 @@
-"""Stream and backfill the stream views of a project."""
+"""Stream the stream views of a project."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
 
-from feature_store.definitions.definition_set import find
-from feature_store.definitions.dtypes import given_microseconds
 from feature_store.errors import NotFoundError, RequestError
-from feature_store.streaming.backfill import Backfill
 from feature_store.streaming.metrics import Metrics
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.workers import stream as stream_with_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
-    from feature_store.engines.report import Report
     from feature_store.project.context import Project
-    from feature_store.streaming.backfill import Filled
     from feature_store.streaming.status import Status
 
 
@@ -63,16 +57,6 @@ def stream(
         return stream_on_spark(
             subscription, session, options, stopped=stopped, until_caught_up=until_caught_up, report=tell
         )
-
-
-def backfill(
-    project: Project, view: str, until: datetime | None, *, allow_gap: bool = False, report: Report | None = None
-) -> Filled:
-    """Fill a stream view from its history and from Kafka; see `FeatureStore.backfill`."""
-    version, _ = project.served()
-    definition = find(version.served_definitions().stream_feature_views, view, "stream view")
-    until_us = None if until is None else given_microseconds(until, "until")
-    return Backfill(project, definition, allow_gap=allow_gap, report=report).run(until_us)
 
 
 def _check_engine(engine: str, workers: int | None) -> None:

@@ -22,10 +22,9 @@ from feature_store.definitions import (
     StreamFeatureView,
 )
 from feature_store.errors import NotFoundError, StaleWriteError
-from feature_store.materialize.rollout import roll_out
+from feature_store.materialize.rollout import begin_tiles, roll_out, serve_tiles
 from feature_store.online import OnlineClient, OnlineStore
 from feature_store.online.batch import RowBatch, Values
-from feature_store.online.tile_generations import begin, serve
 from feature_store.registry.store import Registry
 from tests.online.stream_worlds import NOW_US, SECOND_US, merge_events, source, user
 
@@ -136,10 +135,10 @@ class Project:
 
     def backfill(self, *, is_whole: bool = True) -> None:
         """Fill clicks anew, or only begin to."""
-        tiles = begin(self.online, "clicks", START_US)
+        tiles = begin_tiles(self.online, "clicks", START_US)
         if is_whole:
             self.fill(tiles)
-            serve(self.online, tiles)
+            serve_tiles(self.online, tiles)
 
     def begin(self) -> None:
         """The first version, with events and rows as workers and jobs write them."""
@@ -289,7 +288,7 @@ def test_a_view_that_goes_is_deleted_and_one_that_comes_back_begins_anew(project
 
 def begun(project: Project) -> TilesPlan:
     """A backfill of clicks that has merged a batch."""
-    tiles = begin(project.online, "clicks", START_US)
+    tiles = begin_tiles(project.online, "clicks", START_US)
     with project.online.tile_filler(tiles) as writer:
         merge_events(writer, BATCHES[0], {"clicks:0": (None, 1)})
     return tiles
@@ -305,7 +304,7 @@ def test_a_backfill_goes_on_through_an_apply_that_leaves_its_view_alone(project:
         with pytest.raises(StaleWriteError):
             merge_events(writer, BATCHES[1], {"clicks:0": (1, 2)})
     project.fill(tiles)
-    serve(project.online, tiles)
+    serve_tiles(project.online, tiles)
     assert_whole(project, project.online.require_published().plan)
 
 
@@ -319,7 +318,7 @@ def test_a_backfill_is_given_up_when_its_view_changes(project: Project) -> None:
     with pytest.raises(NotFoundError):
         project.online.tile_filler(tiles)
     with pytest.raises(NotFoundError, match="given up"):
-        serve(project.online, tiles)
+        serve_tiles(project.online, tiles)
 
 
 def test_a_backfill_is_given_up_when_features_of_its_view_change_their_names(project: Project) -> None:

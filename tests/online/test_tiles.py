@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.errors import CorruptRowError, FenceError, NotFoundError, StaleWriteError
+from feature_store.materialize.rollout import begin_tiles, serve_tiles
 from feature_store.online import OnlineStore, Status
 from feature_store.online.buffers import LARGE_BYTES
 from feature_store.online.keys import fences_key, tiles_prefix
-from feature_store.online.tile_generations import begin, serve
 from feature_store.online.tile_writer import Merge
 from tests.online.clients import CLIENTS, counted
 from tests.online.stream_worlds import (
@@ -255,8 +255,8 @@ def test_a_new_generation_is_served_at_once_and_the_old_one_deleted(
 
     count = ["activity:price_count_1h"]
     write(store, [click()])
-    tiles = begin(store, "activity", NOW_US)
-    assert begin(store, "activity", NOW_US) == tiles
+    tiles = begin_tiles(store, "activity", NOW_US)
+    assert begin_tiles(store, "activity", NOW_US) == tiles
     assert (tiles.generation, tiles.start_us) == (2, NOW_US)
     with store.tile_filler(tiles) as filler:
         merge_events(filler, [click(), click(), click()], {"history": (None, 3)})
@@ -264,30 +264,30 @@ def test_a_new_generation_is_served_at_once_and_the_old_one_deleted(
     write(store, [click()], at=1)
     assert client.get_online_features(count, {"user_id": 1}, now=NOW_US).to_dict() == {"price_count_1h": [2]}
     with store.tile_writer("activity") as writer:
-        serve(store, tiles)
+        serve_tiles(store, tiles)
         with pytest.raises(StaleWriteError):
             merge_events(writer, [click()], {"clicks:0": (2, 3)})
     assert client.get_online_features(count, {"user_id": 1}, now=NOW_US).to_dict() == {"price_count_1h": [3]}
     with redis.Redis.from_url(redis_url) as other:
         assert all(b":activity:2" in key for key in other.keys("*activity*"))
     with pytest.raises(NotFoundError, match="served already"):
-        serve(store, tiles)
+        serve_tiles(store, tiles)
 
 
 def test_beginning_anew_gives_up_what_was_begun(store: OnlineStore, redis_url: str) -> None:
     import redis
 
-    first = begin(store, "activity", NOW_US)
+    first = begin_tiles(store, "activity", NOW_US)
     with store.tile_filler(first) as filler:
         merge_events(filler, [click()], {"history": (None, 1)})
-    second = begin(store, "activity", NOW_US + 1)
+    second = begin_tiles(store, "activity", NOW_US + 1)
     assert second.generation == first.generation + 1
     assert store.require_published().plan.filling_tiles == (second,)
     with redis.Redis.from_url(redis_url) as other:
         assert not other.keys(tiles_prefix("test", 0, first) + b"*")
         assert not other.exists(fences_key("test", 0, first))
     with pytest.raises(NotFoundError, match="given up"):
-        serve(store, first)
+        serve_tiles(store, first)
 
 
 def test_what_a_project_holds_goes_with_it(store: OnlineStore, redis_url: str) -> None:

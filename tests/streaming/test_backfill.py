@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from feature_store import FeatureStore
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import DefinitionError, RequestError, StreamError
-from feature_store.online import tile_generations
+from feature_store.materialize.rollout import begin_tiles
 from feature_store.streaming.backfill import Backfill
 from tests.streaming.running import merged_up_to, streaming, until
 from tests.streaming.streaming_worlds import (
@@ -163,7 +163,7 @@ def test_another_history_begins_anew(store: FeatureStore, clicks: list[Click]) -
     time_of = from_microseconds(days(10))
     fewer = clicks[: CLICKS // 2]
     history_of(store.config.folder, fewer)
-    tiles = tile_generations.begin(store.online, "by_user", days(10))
+    tiles = begin_tiles(store.online, "by_user", days(10))
     Backfill(store.context, store.definitions.stream_feature_views["by_user"]).fill(
         tiles
     )  # and killed before it is served

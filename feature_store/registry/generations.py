@@ -1,0 +1,266 @@
+"""The life of a generation of stored rows or tiles, as transitions between serving plans.
+
+A generation is one layout of a row group or of a stream view; its number is part of its keys. Both kinds live one life:
+
+               create: its name is new, nothing is stored
+    absent ───────────────────────────────────────────────▶ served ──replace──▶ retired ──drop──▶ absent
+       └────begin────▶ filling ────────────serve────────────▲                      ▲
+                          └─────────────────────abandon────────────────────────────┘
+
+A plan names every generation that is stored in one of three states, and one publication moves any number of them along
+the arrows of `TRANSITIONS`. So nothing that is stored is forgotten, nothing is served that was not filled, and a number
+is not used again while anything is stored under it. The functions here are pure: plan in, plan out;
+`materialize/rollout.py` publishes the plans and moves the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from feature_store.errors import ConflictError, NotFoundError
+from feature_store.registry.serving_plan import FORMAT, RowGroupPlan, ServingPlan, TilesPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class State(Enum):
+    """Where a generation is in its life. Its value is what errors call it."""
+
+    ABSENT = "absent"
+    FILLING = "being filled"
+    SERVED = "served"
+    RETIRED = "retired"
+
+
+TRANSITIONS = {
+    (State.ABSENT, State.FILLING): "begin",
+    (State.ABSENT, State.SERVED): "create",
+    (State.FILLING, State.SERVED): "serve",
+    (State.FILLING, State.RETIRED): "abandon",
+    (State.SERVED, State.RETIRED): "replace",
+    (State.RETIRED, State.ABSENT): "drop",
+}
+
+
+class Generation(NamedTuple):
+    """What tells one generation from all others of a project."""
+
+    kind: Literal["rows", "tiles"]
+    name: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"generation {self.number} of the {self.kind} of {self.name}"
+
+
+def generation_of(plan: RowGroupPlan | TilesPlan) -> Generation:
+    """The generation that a row group or stream view of a plan is."""
+    if isinstance(plan, RowGroupPlan):
+        return Generation("rows", plan.name, plan.generation)
+    return Generation("tiles", plan.view, plan.generation)
+
+
+def states(plan: ServingPlan) -> dict[Generation, State]:
+    """The state of each generation that a plan names. All others are ABSENT."""
+    named: dict[State, tuple[RowGroupPlan | TilesPlan, ...]] = {
+        State.RETIRED: (*plan.retired, *plan.retired_tiles),
+        State.FILLING: (*plan.filling, *plan.filling_tiles),
+        State.SERVED: (*plan.groups, *plan.tiles),
+    }
+    return {generation_of(item): state for state, items in named.items() for item in items}
+
+
+def refuse_forbidden(old: ServingPlan, new: ServingPlan) -> None:
+    """Raise a ConflictError when publishing `new` in place of `old` moves a generation along no arrow of TRANSITIONS.
+
+    A new generation is created only under a name of which nothing is stored; otherwise it has to be filled.
+    """
+    before, after = states(old), states(new)
+    served = {(item.kind, item.name) for item, state in before.items() if state is State.SERVED}
+    for generation in before.keys() | after.keys():
+        move = before.get(generation, State.ABSENT), after.get(generation, State.ABSENT)
+        if move[0] is move[1]:
+            continue
+        is_unfilled = TRANSITIONS.get(move) == "create" and (generation.kind, generation.name) in served
+        if move not in TRANSITIONS or is_unfilled:
+            raise ConflictError(
+                str(generation),
+                problem=f"it is {move[0].value}, and a publication would make it {move[1].value}",
+                hint="apply again; if it stays so, tear the project down, apply and materialize",
+            )
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------
+
+
+def numbered_rows(group: RowGroupPlan, previous: ServingPlan | None) -> RowGroupPlan:
+    """A row group with the number of its generation.
+
+    Args:
+        group: compiled, with the version as its number.
+        previous: the plan that is published.
+
+    Returns:
+        The group with the number of the one that is served, if it has the same layout; with the version, if that apply
+        was killed while it filled the group; else with a number that no generation of the group has.
+    """
+    if previous is None:
+        return group
+    served = next((item for item in previous.groups if item.name == group.name), None)
+    if served is not None and served.layout == group.layout:
+        return replace(group, generation=served.generation)
+    # Of one version alone: two versions may compute other values in the same layout.
+    if any(generation_of(item) == generation_of(group) and item.layout == group.layout for item in previous.filling):
+        return group
+    return replace(group, generation=_free_number(generation_of(group), previous))
+
+
+def numbered_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
+    """A stream view with the number of its generation.
+
+    Args:
+        tiles: compiled, with the version as its number.
+        previous: the plan that is published.
+
+    Returns:
+        The view with the number of the one that is served, or of one that is being filled, if it holds the same of the
+        same events; else with a number that no generation of the view has.
+    """
+    if previous is None:
+        return tiles
+    served = previous.tiles_of(tiles.view)
+    if served is not None and served.event_time is None:
+        served = replace(served, event_time=tiles.event_time)  # a plan that did not say it yet
+    if served is not None and served.layout == tiles.layout:
+        return replace(tiles, generation=served.generation, start_us=served.start_us)
+    for begun in previous.filling_tiles:
+        if replace(begun, generation=tiles.generation, start_us=None) == tiles:
+            return replace(tiles, generation=begun.generation)
+    return replace(tiles, generation=_free_number(generation_of(tiles), previous))
+
+
+def _free_number(wanted: Generation, plan: ServingPlan) -> int:
+    """The wanted number, or the next that is greater than all of the same kind and name."""
+    known = [item.number for item in states(plan) if (item.kind, item.name) == (wanted.kind, wanted.name)]
+    return max([wanted.number, *(number + 1 for number in known)])
+
+
+# -- a version --------------------------------------------------------------------------------------------------
+
+
+def unfilled(old: ServingPlan, target: ServingPlan) -> tuple[tuple[RowGroupPlan, ...], tuple[TilesPlan, ...]]:
+    """The generations of `target` that have to be filled before they are served: row groups, and stream views.
+
+    Those are the ones that replace another, and those of views that prune plans left without a feature, whose data are
+    at their sources. A name that is new has no data yet.
+    """
+    served, back = states(old), set(old.unstored)
+    names = {(item.kind, item.name) for item, state in served.items() if state is State.SERVED}
+
+    def is_unfilled(item: RowGroupPlan | TilesPlan, views: Iterable[str]) -> bool:
+        generation = generation_of(item)
+        if (generation.kind, generation.name) not in names:
+            return any(view in back for view in views)
+        return served.get(generation) is not State.SERVED
+
+    return (
+        tuple(group for group in target.groups if is_unfilled(group, [segment.view for segment in group.segments])),
+        tuple(tiles for tiles in target.tiles if is_unfilled(tiles, [tiles.view])),
+    )
+
+
+def under_way(old: ServingPlan, target: ServingPlan) -> tuple[TilesPlan, ...]:
+    """The generations that backfills are filling of stream views that stay as they are: they go on."""
+    return tuple(
+        tiles
+        for tiles in old.filling_tiles
+        if all(
+            served is not None and replace(served, generation=tiles.generation, start_us=tiles.start_us) == tiles
+            for served in (old.tiles_of(tiles.view), target.tiles_of(tiles.view))
+        )
+    )
+
+
+def begin(old: ServingPlan, target: ServingPlan) -> ServingPlan:
+    """`old`, which names what is `unfilled` of `target` as being filled. What was being filled else is retired."""
+    rows, tiles = unfilled(old, target)
+    if not rows and not tiles:
+        return old
+    return _retiring(replace(old, filling=rows, filling_tiles=(*target.filling_tiles, *tiles), format=FORMAT), old)
+
+
+def serve(old: ServingPlan, target: ServingPlan) -> ServingPlan:
+    """`target`, which retires all that `old` names and `target` does not."""
+    return _retiring(target, old)
+
+
+def abandon_rows(plan: ServingPlan) -> ServingPlan:
+    """The plan, which retires the rows that are being filled."""
+    return _retiring(replace(plan, filling=()), plan)
+
+
+def drop(plan: ServingPlan) -> ServingPlan:
+    """The plan, without what is retired: its keys are deleted."""
+    return replace(plan, retired=(), retired_tiles=())
+
+
+# -- a backfill -------------------------------------------------------------------------------------------------
+
+
+def begin_tiles(plan: ServingPlan, view: str, start_us: int | None) -> tuple[ServingPlan, TilesPlan]:
+    """The plan, which names a new generation of a stream view as being filled; and the generation.
+
+    One that is being filled from the same time on goes on; any other one of the view is retired.
+
+    Args:
+        plan: the plan that is published.
+        view: a stream view.
+        start_us: where the stream goes on after the history, microseconds since 1970; None: there is no history.
+
+    Raises:
+        NotFoundError: the plan has no such stream view.
+    """
+    served = plan.tiles_of(view)
+    if served is None:
+        known = ", ".join(tiles.view for tiles in plan.tiles)
+        raise NotFoundError(view, expected=f"a stream view: {known or 'none is applied'}", got=repr(view))
+    tiles = replace(served, generation=_free_number(generation_of(served), plan), start_us=start_us)
+    for filling in plan.filling_tiles:
+        if replace(filling, generation=0) == replace(tiles, generation=0):
+            return plan, filling
+    others = tuple(item for item in plan.filling_tiles if item.view != view)
+    return _retiring(replace(plan, filling_tiles=(*others, tiles)), plan), tiles
+
+
+def serve_tiles(plan: ServingPlan, tiles: TilesPlan) -> ServingPlan:
+    """The plan, which serves a generation of a stream view that is filled, and retires the one before.
+
+    Raises:
+        NotFoundError: the generation is not being filled any more: another one was begun.
+    """
+    if tiles not in plan.filling_tiles:
+        got = "served already" if tiles in plan.tiles else "given up"
+        raise NotFoundError(f"generation {tiles.generation} of {tiles.view}", expected="being filled", got=got)
+    return _retiring(
+        replace(
+            plan,
+            tiles=tuple(tiles if item.view == tiles.view else item for item in plan.tiles),
+            filling_tiles=tuple(item for item in plan.filling_tiles if item != tiles),
+        ),
+        plan,
+    )
+
+
+def _retiring(plan: ServingPlan, old: ServingPlan) -> ServingPlan:
+    """A plan that retires all that `old` names and it does not, so that nothing that is stored is forgotten."""
+    kept = set(states(drop(plan)))
+    rows = (*old.groups, *old.filling, *old.retired)
+    tiles = (*old.tiles, *old.filling_tiles, *old.retired_tiles)
+    return replace(
+        plan,
+        retired=tuple(group for group in rows if generation_of(group) not in kept),
+        retired_tiles=tuple(item for item in tiles if generation_of(item) not in kept),
+    )
