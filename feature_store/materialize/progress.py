@@ -26,7 +26,7 @@ class Progress(Protocol):
     def chunks_done(self, job: str) -> int:
         """How many chunks of a job are written; 0 for a job that is not known.
 
-        A job asks this before it writes: what is recorded after this call is of rows that are written after it.
+        A job asks this before it writes: a record made after this call is of rows that are written after it.
         """
         ...
 

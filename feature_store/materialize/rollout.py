@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # The job that copied intervals are recorded under: copying records no chunks.
 _NO_JOB = "copy"
-# How often a backfill publishes again because somebody else published at the same time.
+# How often a backfill publishes again because another process published at the same time.
 _ATTEMPTS = 20
 
 
@@ -73,7 +73,7 @@ def roll_out(
 
     Raises:
         ConfigError: the number of buckets differs from the one that rows are stored under.
-        ConflictError: another registry's plan or a newer version is published, or somebody else publishes at the
+        ConflictError: another registry's plan or a newer version is published, or another process publishes at the
             same time.
         LostWriteError: Redis was restarted or replaced meanwhile; apply again.
     """
@@ -113,7 +113,7 @@ def refill(online: OnlineStore, view: str, start_us: int | None, fill: Callable[
         NotPublishedError, NotFoundError: there is no plan, or no such stream view in it; or another backfill of the
             view began meanwhile.
         LostWriteError: Redis was restarted or replaced meanwhile; run it again.
-        ConflictError: others publish all the time.
+        ConflictError: other processes published at each attempt.
     """
     tiles = _again(lambda: begin_tiles(online, view, start_us))
     server = online.server_id()
@@ -130,7 +130,7 @@ def begin_tiles(online: OnlineStore, view: str, start_us: int | None) -> TilesPl
 
     Raises:
         NotPublishedError, NotFoundError: there is no plan, or no such stream view in it.
-        ConflictError: somebody else publishes at the same time.
+        ConflictError: another process publishes at the same time.
     """
     published = online.require_published()
     plan, tiles = generations.begin_tiles(published.plan, view, start_us)
@@ -148,8 +148,8 @@ def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") 
 
     Raises:
         LostWriteError: another server answers, which may lack tiles that the other acknowledged.
-        NotFoundError: it is not being filled any more: somebody else began another.
-        ConflictError: somebody else publishes at the same time.
+        NotFoundError: it is not being filled any more: another backfill began.
+        ConflictError: another process publishes at the same time.
     """
     published = online.require_published()
     plan = generations.serve_tiles(published.plan, tiles)
@@ -157,7 +157,7 @@ def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") 
 
 
 def _again(publish: Callable[[], T]) -> T:
-    """Publish, once more when somebody else published at the same time."""
+    """Publish, again when another process published at the same time."""
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(ConflictError):
             return publish()
@@ -186,7 +186,7 @@ def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: 
     that is lost is made again of the keys that are stored.
 
     Raises:
-        ConflictError: another registry's plan is published, or somebody else publishes at the same time.
+        ConflictError: another registry's plan is published, or another process publishes at the same time.
     """
     found = online.find_published()
     refuse_other_registry(found.plan, registry)
@@ -214,7 +214,7 @@ def give_up(version: int, online: OnlineStore) -> bool:
 
 
 def _with_starts(target: ServingPlan, old: ServingPlan, fill_tiles: FillTiles) -> ServingPlan:
-    """The plan with the starts of new generations of stream views; one that a killed apply began keeps its own."""
+    """The plan with the starts of new generations of stream views. One that a killed apply began keeps its start."""
     _, new = generations.unfilled(old, target)
     tiles = []
     for item in target.tiles:
@@ -256,7 +256,7 @@ def _fill_group(
         else:
             intervals = _intervals(segment.view, stored, finished)
         if was is None or segment.view in back or _adds_fields(was, segment) or segment.created > was.created:
-            # Rows of an earlier release have nothing noted beside them. A fill reads the source, and believes nobody.
+            # Rows of an earlier release have no record beside them. A fill reads the source, whatever the records say.
             intervals = intervals or until(registry.materialized(segment.view), now_us)
             fill(segment.view, new, intervals)
             files_read.pop(segment.view, None)  # the fill notes what it reads

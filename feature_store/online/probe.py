@@ -1,4 +1,4 @@
-"""Looks at what is stored, and at the Redis that stores it; changes nothing."""
+"""Reads of the stored values, and of the Redis that stores them, for people and checks. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Probe:
 
     Args:
         keyspace: the project's keys.
-        plans: what is published.
+        plans: the published plans.
     """
 
     def __init__(self, keyspace: Keyspace, plans: PlanStore) -> None:

@@ -57,9 +57,9 @@ class StoredProgress:
 
     Args:
         keyspace: the project's keys.
-        plans: what is published.
+        plans: the published plans.
         view: a batch view.
-        filled: the row group that is being filled; None: the one that is served, whatever plan is published.
+        filled: the row group that is being filled; None: the row group that the published plan serves.
 
     Raises:
         NotPublishedError, NotFoundError: there is no plan, or no such view in it.
@@ -78,7 +78,7 @@ class StoredProgress:
         """The intervals that are materialized. One that ends beyond Redis's clock is not among them.
 
         Raises:
-            CorruptRowError: what is stored cannot be read.
+            CorruptRowError: a record cannot be read.
         """
         self._begin()
         return _finished(self._key(0), self._buckets, 0)
@@ -91,7 +91,7 @@ class StoredProgress:
     def chunks_done(self, job: str) -> int:
         """How many chunks of a job are written; 0 for a job that is not known.
 
-        What is recorded after this call is of rows that are written after it.
+        A record made after this call is of rows that are written after it.
         """
         self._begin()
         return min(_chunks(self._key(0), bucket, _job(job)) for bucket in self._buckets)
@@ -234,7 +234,7 @@ def finished_intervals(keyspace: Keyspace, plans: PlanStore) -> dict[str, list[I
 
     Raises:
         NotPublishedError: there is no plan.
-        CorruptRowError: what is stored cannot be read.
+        CorruptRowError: a record cannot be read.
     """
     plan = plans.required().plan
     views = [(group, segment.view) for group in plan.groups for segment in group.segments]

@@ -1,4 +1,4 @@
-"""What is published of a project: the serving plan, and the epoch of each bucket, which belong together.
+"""The publication of a project: the serving plan, and the epoch of each bucket, which belong together.
 
 One script writes the plan, the epochs and the marks of new generations of tiles. Where one script may not name the keys
 of all buckets (see `Topology.together`), a publication has three steps:
@@ -12,7 +12,7 @@ that reads several buckets is asked again. Writers name the epoch of the bucket 
 plan writes a bucket before its marks are there. What the new plan retires is deleted after the last step.
 
 Redis can lose these keys one by one: a key is evicted or deleted, or a part of an older snapshot is restored. So the
-plan names the epoch that it was published with, and whoever reads a plan compares. An incomplete publication is
+plan names the epoch that it was published with, and each reader compares. An incomplete publication is
 refused, with the reason; the next apply publishes again over it. A publisher that is killed between two steps leaves
 such a publication.
 
@@ -82,7 +82,7 @@ class Publication:
 
 
 class PlanStore:
-    """Reads and writes what is published of a project.
+    """Reads and writes the publication of a project.
 
     Args:
         keyspace: the project's keys.
@@ -111,7 +111,7 @@ class PlanStore:
         """The plan that is published; None: none is.
 
         Raises:
-            DamagedPlanError: what is published is incomplete, or cannot be read.
+            DamagedPlanError: the publication is incomplete, or cannot be read.
             NotPublishedError, StoreConnectionError, StoreTimeoutError: as `find`.
         """
         found = self.find()
@@ -358,7 +358,7 @@ def _arguments(marks: Sequence[_Mark], plan: ServingPlan | None) -> list[str]:
 
 
 def layout_digest(tiles: TilesPlan) -> str:
-    """What tells whether a generation holds what another plan of the view wants: 16 hex digits."""
+    """A digest of a generation's layout: equal where a generation holds what another plan wants. 16 hex digits."""
     return hashlib.sha256(repr(tiles.layout).encode()).hexdigest()[:16]
 
 
@@ -371,7 +371,7 @@ def _expected(over: PublishedPlan | Publication | None) -> tuple[bytes, str]:
 
 
 def _with_marks(plan: ServingPlan, old: ServingPlan | None) -> ServingPlan:
-    """The plan with a mark for each generation of tiles: the one that it has, or a new one."""
+    """The plan with a mark for each generation of tiles: its own mark, or a new one."""
     known = _generations(old)
 
     def marked(generations: tuple[TilesPlan, ...]) -> tuple[TilesPlan, ...]:

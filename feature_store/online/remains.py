@@ -2,7 +2,7 @@
 
 A generation is *adopted* where the stored keys prove that it is whole and of the wanted layout: every value has the
 layout's fingerprint and length, and lies in the bucket that its key belongs to. Rows are adopted where they are of
-one generation alone; while a rollout is under way there are two, and nobody knows how far it is. Tiles are adopted
+one generation alone; while a rollout is under way there are two, and no key says how far it is. Tiles are adopted
 where the fences of all buckets have one mark and say that the generation was served under this layout. All else is
 deleted, and its generation numbers are not used again.
 """
@@ -62,7 +62,7 @@ class Remains:
         """A plan that goes on with what can be adopted, and retires all else.
 
         Args:
-            target: what is to be served, compiled as if nothing were stored.
+            target: the plan to serve, compiled as if nothing were stored.
 
         Raises:
             ConfigError: keys are stored under more buckets than the plan has.
@@ -159,14 +159,14 @@ class Remains:
 
 
 def _retired_rows(generation: Generation) -> RowGroupPlan:
-    """What names the rows of a generation, to be deleted; nobody knows their layout."""
+    """A row group that names the keys of a generation, to delete them. Its layout is unknown."""
     entities = tuple(generation.name.split("+"))
     join_keys = tuple((f"{entity}_key", "Int64") for entity in entities)
     return RowGroupPlan(generation.name, entities, join_keys, generation.number, ())
 
 
 def _retired_tiles(generation: Generation) -> TilesPlan:
-    """What names the tiles of a generation, to be deleted; nobody knows their layout."""
+    """Tiles that name the keys of a generation, to delete them. Their layout is unknown."""
     entities, join_keys = ("entity",), (("entity_key", "Int64"),)
     return TilesPlan(generation.name, entities, join_keys, generation.number, "", _UNKNOWN)
 

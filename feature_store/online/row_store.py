@@ -33,7 +33,7 @@ class RowStore:
 
     Args:
         keyspace: the project's keys.
-        plans: what is published.
+        plans: the published plans.
     """
 
     def __init__(self, keyspace: Keyspace, plans: PlanStore) -> None:

@@ -20,7 +20,7 @@ class TileStore:
 
     Args:
         keyspace: the project's keys.
-        plans: what is published.
+        plans: the published plans.
     """
 
     def __init__(self, keyspace: Keyspace, plans: PlanStore) -> None:

@@ -2,7 +2,7 @@
 
 A fence is, per bucket and source of events (`<topic>:<partition>`), the offset of the next event to merge. A call
 names the fences that it expects and those that it leaves; when one is elsewhere, nothing happens. So every event is
-merged once, whoever sends it and however often: tiles and fences are written, lost and restored together. Where a
+merged once, however often it is sent: tiles and fences are written, lost and restored together. Where a
 Redis loses keys one by one, the fences may be gone while tiles stay; they hold the generation's mark (see
 publication.py), and a call that does not find it does nothing.
 """

@@ -1,6 +1,6 @@
-"""Writes rows of a view: newest wins, decided on the server, many rows a call, several calls under way.
+"""Writes rows of a view. Redis decides that the newest row wins; a call has many rows, and several calls are under way.
 
-The script is the ceiling, so while Redis runs one call the next ones are already on their way.
+The script in Redis limits the speed, so the next calls are sent while Redis runs one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.topology import Topology
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan
 
-# A call keeps Redis from all else for about 5 µs a row: 1 ms here, so that readers hardly notice.
+# Redis does nothing else during a call, which takes about 5 µs a row: 1 ms here, so that readers hardly notice.
 ROWS_PER_CALL = 200
 CALLS_UNDER_WAY = 8
 NEWEST_WINS = files("feature_store.online").joinpath("lua/newest_wins.lua").read_bytes()
@@ -38,7 +38,7 @@ _STALE = -1
 
 
 class WriteCounts(NamedTuple):
-    """What became of the rows of a write: `written`, or not because the stored row was newer: `older`."""
+    """How many rows of a batch were `written`, and how many were not because the stored row was newer (`older`)."""
 
     written: int = 0
     older: int = 0
@@ -55,7 +55,7 @@ class GroupWriter:
         plan: the serving plan.
         group: one of its row groups, or one that is being filled.
         view: whose segment.
-        copied: the row group that the rows are read from: those that it has no more are not written.
+        copied: the row group that the rows are read from. A row that it no longer has is not written.
     """
 
     def __init__(self, plan: ServingPlan, group: RowGroupPlan, view: str, copied: RowGroupPlan | None = None) -> None:
@@ -136,8 +136,8 @@ class GroupWriter:
                 yield bucket, places
 
     def _keep_us(self) -> int:
-        """How long after an event time the key stays: one ttl longer than the row counts, so that for a while EXPIRED
-        is told from MISSING. Only when every view of the row expires, since they share the key."""
+        """How long after an event time the key stays: one ttl longer than the row counts, so that readers see EXPIRED
+        for a while before MISSING. 0 unless every view of the row expires, since the views share the key."""
         if not self._plan.expire_keys or any(segment.ttl_us is None for segment in self._group.segments):
             return 0
         return 2 * (self.segment.ttl_us or 0)
@@ -229,7 +229,7 @@ class ViewWriter:
         try:
             reply = self._calls.answer()
         except BaseException:
-            self.close()  # other calls are under way, whose replies nobody takes
+            self.close()  # the replies to the calls under way are not taken any more
             raise
         if reply == _STALE:
             self.close()
@@ -248,7 +248,7 @@ def layout_of(segment: SegmentPlan) -> tuple[bool, list[tuple[str, DType]]]:
 
 
 def adapted(batch: RowBatch, segment: SegmentLayout) -> RowBatch:
-    """The batch as another layout of its view takes it: a field that it lacks, or has of another type, is null."""
+    """A batch in another layout of its view. A field that the batch lacks, or has in another type, is null."""
     columns: dict[str, Values] = {}
     for field in segment.fields.values():
         column = batch.columns.get(field.name)

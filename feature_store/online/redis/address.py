@@ -185,7 +185,7 @@ _FILES = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path")
 
 def is_replica(replies: Sequence[Any]) -> bool:
     """Whether the replies to a greeting say that a server that was to be a master is none. A user without permission
-    for ROLE is told nothing; a write is refused then."""
+    for ROLE gets no answer; a write is refused then."""
     role = replies[-1] if replies else None
     return isinstance(role, list) and bool(role) and role[0] in (b"slave", b"replica", b"sentinel")
 

@@ -163,7 +163,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the loop when bytes have come."""
         if self._parser is None or self._done is None:
-            self._fail(self._endpoint.lost("bytes that nobody asked for"))
+            self._fail(self._endpoint.lost("bytes without a request"))
             self._transport.abort()
             return
         try:
@@ -211,7 +211,7 @@ class AsyncPool:
 
     Args:
         endpoint: where they lead.
-        observers: are told when a connection turned out dead and the request goes on with another.
+        observers: get a call when a connection was dead and the request goes on with another.
         most: how many connections there are at most.
     """
 
@@ -333,7 +333,7 @@ class AsyncPool:
         self._free()
 
     def _free(self) -> None:
-        """Let another connection be made in the place of one that is gone."""
+        """Allow another connection in place of a closed one."""
         waiter = self._next()
         if waiter is not None:
             waiter.set_result(None)
@@ -341,7 +341,7 @@ class AsyncPool:
             self._open -= 1
 
     def _next(self) -> asyncio.Future[AsyncConnection | None] | None:
-        """The first of those who still wait."""
+        """The first request that still waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():

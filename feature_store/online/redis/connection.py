@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import ReplyParser
 
-# A limit that is set in the kernel stays as it is while what is left of the request's differs by less than this part.
+# The limit in the kernel is set again when it differs from the time that the request has left by more than this part.
 _TOLERANCE = 0.02
 # Bytes of a long command that are sent before the clock is looked at again.
 _PIECE_BYTES = 1 << 14

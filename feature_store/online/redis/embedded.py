@@ -6,8 +6,8 @@ In `<folder>/.feature_store/online/`:
 
 | file | lock | held by |
 |---|---|---|
-| `start.lock` | exclusive | whoever starts or stops the server, while it does |
-| `lease.lock` | shared | every process that uses the server, until it ends; exclusive: nobody uses it |
+| `start.lock` | exclusive | the process that starts or stops the server, while it does |
+| `lease.lock` | shared | each process that uses the server, until it ends; exclusive: no process uses it |
 | `server.lock` | exclusive | the server itself, which inherits it: held means that it runs. Holds its socket and pid |
 | `persistent` | | there while the server was started to outlive its users |
 | `online.sock`, `server.log`, `appendonlydir/` | | the server's |
@@ -48,7 +48,7 @@ POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What is known of the embedded server.
+    """The state of the embedded server.
 
     Attributes:
         running: whether its process is there.
@@ -232,7 +232,7 @@ class EmbeddedServer:
             self._lease = None
 
     def _release_at_exit(self) -> None:
-        with contextlib.suppress(EmbeddedServerError):  # nobody is left to tell; the next use repairs
+        with contextlib.suppress(EmbeddedServerError):  # the process ends; the next use repairs
             self.release()
 
     def _is_unused(self) -> bool:
@@ -342,7 +342,7 @@ class EmbeddedServer:
         return EmbeddedServerError(
             f"embedded server in {self.data_dir}",
             expected=f"process {pid} to end within {embedded_process.STOP_TIMEOUT_S:g} s",
-            got="one that still runs",
+            got="still running",
             hint=f"look at {self._log}; if it hangs, end it with `kill -9 {pid}`: no more than the last second is lost",
         )
 
@@ -381,7 +381,7 @@ def _await(is_done: Callable[[], object], timeout_s: float, error: Callable[[], 
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder under the temporary one that nobody else can look into, or see that it is such a one."""
+    """Make a folder under the temporary one that only this user can enter, or check that it is one."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     about = folder.lstat()

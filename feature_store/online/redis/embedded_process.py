@@ -78,7 +78,7 @@ def spawn(data_dir: Path, path: str, log: Path, lock: int) -> int:
     return pid
 
 
-# Servers that this process spawned, and must wait for when they have ended, lest they stay as zombies.
+# Servers that this process spawned, and must wait for when they have ended, or they stay as zombies.
 _children: set[int] = set()
 
 

@@ -59,7 +59,7 @@ _SENTINEL_POOLS = {
 
 
 class Question(NamedTuple):
-    """What is to be asked of another server before a connection can be made.
+    """A question to another server, whose answer a connection needs first.
 
     Attributes:
         address: of that server.
@@ -175,7 +175,7 @@ class Endpoint:
 
     @cached_property
     def pool(self) -> redis.ConnectionPool:
-        """A pool of redis-py's to the same server, for what is not on the read path."""
+        """A redis-py pool to the same server, for everything but reads of features."""
         import redis
         import redis.sentinel
         from redis.backoff import NoBackoff
@@ -210,7 +210,7 @@ class Endpoint:
 
     @cached_property
     def client(self) -> redis.Redis:
-        """A redis-py client, for what is not on the read path."""
+        """A redis-py client, for everything but reads of features."""
         import redis
 
         return redis.Redis(connection_pool=self.pool)

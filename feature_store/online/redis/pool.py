@@ -31,7 +31,7 @@ class Pool:
 
     Args:
         endpoint: where they lead.
-        observers: are told when a connection turned out dead and the request goes on with another.
+        observers: get a call when a connection was dead and the request goes on with another.
         most: how many connections there are at most.
     """
 
@@ -41,8 +41,8 @@ class Pool:
         _pools.add(self)
 
     def _begin(self) -> None:
-        # The usual request finds a connection in `_idle` and nobody in `_waiting`, and takes no lock: one operation of
-        # a deque is atomic. `_lock` is for `_open` and `_waiting`.
+        # The usual request finds a connection in `_idle` and no request in `_waiting`, and takes no lock: one operation
+        # of a deque is atomic. `_lock` is for `_open` and `_waiting`.
         self._lock = threading.Lock()
         self._idle: deque[Connection] = deque()
         self._waiting: deque[_Waiter] = deque()
@@ -158,7 +158,7 @@ class Pool:
                     self._trim(began)
             if not self._waiting:
                 return
-            with self._lock:  # somebody came between the two looks
+            with self._lock:  # a request came between the two looks
                 self._serve()
             return
         with self._lock:
@@ -185,13 +185,13 @@ class Pool:
         self._free()
 
     def _free(self) -> None:
-        """Let another connection be made in the place of one that is gone."""
+        """Allow another connection in place of a closed one."""
         with self._lock:
             self._open -= 1
             self._serve()
 
     def _serve(self) -> None:
-        """Give those who wait an idle connection, or leave to make one (None); the lock is held."""
+        """Give the requests that wait an idle connection, or leave to make one (None). The caller holds the lock."""
         while self._waiting:
             connection: Connection | None
             try:
