@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from feature_store.arrow.plain import plain_type
 from feature_store.arrow.types import ARROW
-from feature_store.definitions.dtypes import SCALARS, Array, Decimal
+from feature_store.definitions.dtypes import SCALARS, Array, Decimal, String
 from feature_store.definitions.field import Field
-from feature_store.definitions.scalars import MOST_DIGITS, DecimalType
+from feature_store.definitions.scalars import MOST_DIGITS, DecimalType, IntegerType
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ def _proposal(name: str, seen: _Seen, found: pa.DataType, declared: DType | None
         return Proposal(name, None, f"no type for a column of {found}")
     expected: dict[str, Any] = {}
     if dtype.is_number and seen.least is not None:
-        whole = dtype.numpy.kind == "i"
+        whole = isinstance(dtype.scalar, IntegerType)
         expected = {"min": int(seen.least), "max": int(seen.most)} if whole else {"min": seen.least, "max": seen.most}
-    if seen.texts and seen.rows - seen.nulls >= _LEAST_SEEN * len(seen.texts) and dtype.element is None:
+    if dtype == String and seen.texts and seen.rows - seen.nulls >= _LEAST_SEEN * len(seen.texts):
         expected = {"allowed": sorted(seen.texts)}
     if seen.rows:
         expected["max_null_rate"] = math.ceil(seen.nulls / seen.rows * 100) / 100

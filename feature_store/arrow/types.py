@@ -419,8 +419,9 @@ def _as_floats(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.nda
     if raw.dtype.kind == "f":
         return fitted, np.isfinite(raw) & (np.abs(raw.astype(np.float64)) > float(np.finfo(wanted).max))
     # One more than the greatest integer is a power of two and so a float. What rounding lifted to it changed.
-    back = np.where(fitted < float(np.iinfo(raw.dtype).max + 1), fitted, 0).astype(raw.dtype)
-    return fitted, back != raw
+    inside = np.isfinite(fitted) & (fitted < np.float64(np.iinfo(raw.dtype).max + 1))
+    back = np.where(inside, fitted, 0).astype(raw.dtype)
+    return fitted, ~inside | (back != raw)
 
 
 def _as_units(raw: np.ndarray[Any, Any], scalar: DecimalType) -> tuple[np.ndarray[Any, Any], Mask]:

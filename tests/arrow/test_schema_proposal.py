@@ -29,13 +29,19 @@ def proposed(folder: Path, column: pa.Array, dtype: Any = None) -> Proposal:
 @pytest.mark.parametrize(
     ("column", "code"),
     [
-        (pa.array([3, None, -2, 5], pa.int16()), 'Field("c", Int32, min=-2, max=5, max_null_rate=0.25),'),
+        (pa.array([3, None, -2, 5], pa.int16()), 'Field("c", Int16, min=-2, max=5, max_null_rate=0.25),'),
         (pa.array([2**40, 0]), 'Field("c", Int64, min=0, max=1099511627776, max_null_rate=0.0),'),
         (pa.array([1, 2], pa.uint32()), 'Field("c", Int64, min=1, max=2, max_null_rate=0.0),'),
         (pa.array([2**63], pa.uint64()), "# 'c': no type for a column of uint64"),
         (pa.array([0.5, math.nan, math.inf]), 'Field("c", Float64, min=0.5, max=0.5, max_null_rate=0.0),'),
         (pa.array([math.nan]), 'Field("c", Float64, max_null_rate=0.0),'),
-        (pa.array([decimal.Decimal("1.25")]), 'Field("c", Float64, min=1.25, max=1.25, max_null_rate=0.0),'),
+        (pa.array([decimal.Decimal("1.25")]), 'Field("c", Decimal(3, 2), min=1.25, max=1.25, max_null_rate=0.0),'),
+        (pa.array([decimal.Decimal(10**20)]), 'Field("c", Float64, min=1e+20, max=1e+20, max_null_rate=0.0),'),
+        (pa.array([decimal.Decimal(10**17)]), 'Field("c", Decimal(18, 0), max_null_rate=0.0),'),
+        (pa.array([1.5], pa.float16()), 'Field("c", Float16, min=1.5, max=1.5, max_null_rate=0.0),'),
+        (pa.array([7], pa.uint8()), 'Field("c", Int16, min=7, max=7, max_null_rate=0.0),'),
+        (pa.array([0], pa.date32()), 'Field("c", Date, max_null_rate=0.0),'),
+        (pa.array([b"a"]), 'Field("c", Bytes, max_null_rate=0.0),'),
         (pa.array([True, None]), 'Field("c", Bool, max_null_rate=0.5),'),
         (pa.array(["b", "a"] * 5), """Field("c", String, allowed=['a', 'b'], max_null_rate=0.0),"""),
         (
