@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import signal
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +15,7 @@ import redis
 
 from feature_store import FeatureStore
 from feature_store.errors import ConflictError, NotFoundError, NotPublishedError, OnlineStoreError
+from tests.project.dying import apply_killed_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,20 +116,15 @@ def _apply(folder: Path) -> int:
         return store.apply(allow_destructive=True).version.version
 
 
-_APPLY = "import sys; from feature_store import FeatureStore; FeatureStore(sys.argv[1]).apply(allow_destructive=True)"
-
-
-def test_an_apply_that_is_killed_leaves_the_old_version_served_and_the_next_apply_finishes_it(folder: Path) -> None:
+def test_an_apply_that_is_killed_at_any_step_leaves_the_old_version_served_and_the_next_finishes_it(
+    folder: Path,
+) -> None:
     with FeatureStore(folder) as store:
         store.apply()
         store.materialize(end=NOW)
-    texts = [MORE, FEATURES]
-    for i, delay in enumerate((0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1)):
-        (folder / "features.py").write_text(texts[i % 2])
-        process = subprocess.Popen([sys.executable, "-c", _APPLY, str(folder)], stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    texts, step = [MORE, FEATURES], 0
+    (folder / "features.py").write_text(texts[0])
+    while apply_killed_at(folder, step):
         with FeatureStore(folder) as store:
             assert _served(store, ["stats:visits"], [3, 19_999]) == {"visits": [3, 19_999]}
             store.apply(allow_destructive=True)
@@ -143,6 +136,10 @@ def test_an_apply_that_is_killed_leaves_the_old_version_served_and_the_next_appl
         with redis.Redis.from_url(store.config.online_store.url or "") as client:
             stored = {tuple(key.split(b":")[2:4]) for key in client.scan_iter("{shop:*}r:*", count=1000)}
         assert stored == {(name.encode(), str(generation).encode()) for name, generation in groups}
+        step += 1
+        (folder / "features.py").write_text(texts[step % 2])
+    # Announce the new generation, copy or fill it, serve it, drop the old one, forget it: two steps each.
+    assert step >= 8
 
 
 def test_of_concurrent_applies_one_wins_and_the_others_are_told(folder: Path) -> None:

@@ -42,15 +42,16 @@ END_US = NOW_US + 3600 * SECOND_US
 SESSION_S = 1.5
 # Messages sent before others are merged.
 AHEAD = 4_000
+# Merges between two kills.
+MOST_BETWEEN = 5_000
 
 
 def kill_workers(running: Streaming, store: FeatureStore, chance: random.Random) -> None:
-    """Kill workers at random moments while the others or they themselves merge: each time some more must be merged. One
-    is only paused, for longer than its session, and then continued."""
+    """Kill workers while the others or they themselves merge, each time after some more events are merged. One is only
+    paused, for longer than its session, and then continued."""
     before, zombie = 0, 0
     for kill in range(KILLS + 1):
-        wait_until_merged(store, running, before + 1)
-        time.sleep(chance.uniform(0, 0.5))
+        wait_until_merged(store, running, before + chance.randint(1, MOST_BETWEEN))
         before = merged(store)
         victim = chance.choice([pid for pid in running.workers() if pid != zombie])
         if kill == KILLS // 2:
