@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from feature_store import FeatureStore
 from feature_store.arrow.served_log import plain
+from feature_store.arrow.served_messages import as_json
 from feature_store.cli.response import response_document
 from feature_store.definitions import Field, Int64, KafkaSource
 from feature_store.definitions.dtypes import DType, whole_number
@@ -25,7 +26,6 @@ from feature_store.monitoring.skew import compare
 from feature_store.online import OnlineClient, Status
 from feature_store.online.arrow import arrow_type
 from feature_store.streaming.decoder import JsonDecoder
-from feature_store.streaming.served_log_sink import _as_json
 from feature_store.ui.samples import distribution
 from tests.online.clients import CLIENTS
 
@@ -141,7 +141,7 @@ def _exits(store: FeatureStore, rows: list[dict[str, Any]], folder: Path) -> dic
             client.get_online_features("ranking", users, now=AT)
         assert log.flush(60)
     served = plain(pa.Table.from_batches(sink.batches))
-    messages = [row for batch in served.to_batches() for row in orjson.loads(_as_json(batch))]
+    messages = [row for batch in served.to_batches() for row in orjson.loads(as_json(batch))]
     said = orjson.loads(orjson.dumps(response_document(answer)))["features"]
     return {
         "to_dict": answer.to_dict(),

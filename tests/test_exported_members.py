@@ -27,6 +27,8 @@ PUBLIC = {
     "feature_store.pruning": """Budget FeatureImportance Footprint Importances PrunePlan Training Verification
         draw_curve read_importances""",
     "feature_store.project": "Config load_config",
+    "feature_store.cli": """CountReport ProgressReport console show_changes show_footprints show_summaries
+        show_verification""",
 }
 PACKAGES = sorted(
     ".".join(["feature_store", *init.parent.relative_to(PACKAGE).parts]) for init in PACKAGE.rglob("__init__.py")
@@ -51,6 +53,20 @@ def test_no_other_package_has_public_names() -> None:
 def test_the_top_of_the_package_holds_private_modules_errors_and_folders() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("_")}
     assert {name for name in modules if "moved_names(" not in (PACKAGE / f"{name}.py").read_text()} == {"errors"}
+
+
+EXAMPLES = sorted((PACKAGE.parent / "examples").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_examples_import_public_names_alone(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("feature_store."):
+            if node.module != "feature_store.errors":
+                names = {alias.name for alias in node.names}
+                assert names <= set(PUBLIC.get(str(node.module), "").split()), f"{path.name}: {node.module}"
+        elif isinstance(node, ast.Import):
+            assert not [alias for alias in node.names if alias.name.startswith("feature_store.")], path.name
 
 
 def test_a_star_import_brings_the_public_names() -> None:

@@ -116,6 +116,7 @@ def _apply(folder: Path) -> int:
         return store.apply(allow_destructive=True).version.version
 
 
+@pytest.mark.timeout(900)
 def test_an_apply_that_is_killed_at_any_step_leaves_the_old_version_served_and_the_next_finishes_it(
     folder: Path,
 ) -> None:

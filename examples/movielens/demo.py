@@ -27,17 +27,21 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Te
 from rich.table import Column, Table
 
 from feature_store import FeatureStore, Pruner
-from feature_store.cli.data import show_summaries
-from feature_store.cli.progress import CountReport, ProgressReport
-from feature_store.cli.project import show_changes
-from feature_store.cli.prune import show_footprints, show_verification
+from feature_store.cli import (
+    CountReport,
+    ProgressReport,
+    show_changes,
+    show_footprints,
+    show_summaries,
+    show_verification,
+)
 from feature_store.errors import FeatureStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from feature_store.online.response import OnlineResponse
-    from feature_store.pruning.footprint import Footprint
+    from feature_store.online import OnlineResponse
+    from feature_store.pruning import Footprint
 
 FOLDER = Path(__file__).resolve().parent
 FIRST_RATING, NOW = datetime(1997, 9, 20, tzinfo=UTC), datetime(1998, 4, 22, 12, tzinfo=UTC)

@@ -35,15 +35,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_store.definitions.definition_set import DefinitionSet
-from feature_store.definitions.loading import load_definitions
-from feature_store.project.config import load_config
+from feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from feature_store import FeatureView
-    from feature_store.definitions import DType
+    from feature_store.definitions import DefinitionSet, DType
 
 FOLDER = Path(__file__).resolve().parent
 PACKAGE = "recbole==1.2.1"
@@ -106,7 +104,7 @@ def fetch(folder: Path = FOLDER, report: Callable[[str], None] = lambda step: No
         FetchError: the data cannot be downloaded, or is not what it should be.
     """
     data = folder / "data"
-    schemas = _schemas(load_definitions(folder, load_config(folder).definitions))
+    schemas = _schemas(FeatureStore(folder).definitions)
     stamp, recipe = data / ".made-by", _recipe(schemas)
     if stamp.exists() and stamp.read_text() == recipe and all((data / name).exists() for name in schemas):
         return False

@@ -25,9 +25,13 @@ sys.path.insert(0, str(FOLDER))  # the model is named as a module of this folder
 import tables  # noqa: E402
 
 from feature_store import FeatureStore, Pruner  # noqa: E402
-from feature_store.cli.output import console as make_console  # noqa: E402
-from feature_store.cli.progress import CountReport, ProgressReport  # noqa: E402
-from feature_store.cli.prune import show_footprints, show_verification  # noqa: E402
+from feature_store.cli import (  # noqa: E402
+    CountReport,
+    ProgressReport,
+    console as make_console,
+    show_footprints,
+    show_verification,
+)
 from feature_store.pruning import Budget, Training, draw_curve, read_importances  # noqa: E402
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
 TABLES = "a table of Arrow, pandas, polars or DuckDB"
 
@@ -31,6 +31,16 @@ def arrow_stream(table: Any, where: str, wanted: str) -> pa.RecordBatchReader:
         return _made(lambda: pa.Table.from_batches([pa.record_batch(table)]).to_reader(), table, where, wanted)
     hint = "call its collect() first" if hasattr(table, "collect") else ""
     raise DataError(where, expected=wanted, got=type(table).__name__, hint=hint)
+
+
+def table_of(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Record batches as one table; without batches, an empty table."""
+    return pa.Table.from_batches(batches, schema)
+
+
+def table_of_columns(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """Columns of one length as a table."""
+    return pa.table(dict(columns))
 
 
 def _made(make: Callable[[], pa.RecordBatchReader], table: Any, where: str, wanted: str) -> pa.RecordBatchReader:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import refuse_column, shown
 from feature_store.arrow.types import fit, storage_type
 from feature_store.definitions.dtypes import Timestamp
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from feature_store.definitions.dtypes import DType
+
+    Places = NDArray[np.int64]
+
+_LABEL, _RECORD = "place of label", "place of record"
 
 
 def refuse_labels(schema: pa.Schema, where: str, wanted: Mapping[str, DType], timestamp: str) -> None:
@@ -110,3 +115,28 @@ def labels_at(columns: Mapping[str, list[Any]], at: datetime) -> pa.Table:
     """
     count = max(map(len, columns.values()), default=0)
     return pa.table({**columns, "event_timestamp": pa.array([at] * count, pa.timestamp("us", "UTC"))})
+
+
+def matches(labels: Mapping[str, Any], records: Mapping[str, Any], where: str) -> tuple[Places, Places]:
+    """The pairs of labels and records whose values are equal in all columns.
+
+    Args:
+        labels: columns of n labels.
+        records: the same columns of m records.
+        where: names the labels in an error.
+
+    Returns:
+        The places of the labels, in order, and of their records: (k,) int64 each.
+
+    Raises:
+        DataError: Arrow cannot join the columns.
+    """
+    left = pa.table({**labels, _LABEL: _counting(labels)})
+    right = pa.table({**records, _RECORD: _counting(records)})
+    with reading(where):
+        pairs = left.join(right, list(labels), join_type="inner").sort_by(_LABEL)
+    return pairs[_LABEL].to_numpy(), pairs[_RECORD].to_numpy()
+
+
+def _counting(columns: Mapping[str, Any]) -> Places:
+    return np.arange(len(next(iter(columns.values()))))

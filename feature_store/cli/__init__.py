@@ -1,8 +1,21 @@
-"""The `feature-store` command: thin commands over the public calls, tables for people, `--json` for programs."""
+"""The `feature-store` command: thin commands over the public calls, tables for people, `--json` for programs.
+
+What commands print and draw can be used by scripts, too.
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+from feature_store._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from feature_store.cli.data import show_summaries as show_summaries
+    from feature_store.cli.output import console as console
+    from feature_store.cli.progress import CountReport as CountReport, ProgressReport as ProgressReport
+    from feature_store.cli.project import show_changes as show_changes
+    from feature_store.cli.prune import show_footprints as show_footprints, show_verification as show_verification
 
 
 def main() -> None:
@@ -14,3 +27,6 @@ def main() -> None:
         sys.exit(130)
 
     sys.exit(run(sys.argv[1:]))
+
+
+__getattr__, __dir__ = lazy_names(__name__)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from feature_store.cli.running import interruptible
+from feature_store.cli.interrupts import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
+from feature_store.cli.exit_codes import FINDING
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json
-from feature_store.cli.running import FINDING
 from feature_store.cli.text import visible
 from feature_store.project.store import FeatureStore
 

@@ -11,9 +11,9 @@ import typer
 from rich.markup import escape
 
 from feature_store._formatting import shown_age, shown_duration, shown_time
+from feature_store.cli.exit_codes import FINDING
 from feature_store.cli.options import AsJson, Repo, read_entity_rows, read_time
 from feature_store.cli.output import console, print_json, table
-from feature_store.cli.running import FINDING
 from feature_store.cli.streaming import stop_signals
 from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import from_microseconds

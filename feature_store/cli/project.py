@@ -11,9 +11,9 @@ import typer
 from rich.markup import escape
 
 from feature_store._formatting import counted
+from feature_store.cli.exit_codes import FINDING
 from feature_store.cli.options import AsJson, Repo, Yes
 from feature_store.cli.output import confirm, console, print_json
-from feature_store.cli.running import FINDING
 from feature_store.cli.text import visible
 from feature_store.errors import ConfigError, RefusedError, extra
 from feature_store.project.store import FeatureStore
@@ -44,7 +44,7 @@ def init(
         text = files("feature_store.cli").joinpath("templates", template).read_text()
         (folder / template).write_text(text.replace("PROJECT", name))
     with extra("local", "init"):
-        from feature_store.cli.sample import write_sample
+        from feature_store.arrow.sample import write_sample
     write_sample(folder / "data")
     where = "" if folder == Path() else f"cd {folder} && "
     console().print(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
+from feature_store.cli.exit_codes import FINDING
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import CountReport
 from feature_store.cli.project import show_changes
-from feature_store.cli.running import FINDING
 from feature_store.cli.tables import MISSING
 from feature_store.errors import RequestError
 from feature_store.project.pruner import Pruner

@@ -10,22 +10,17 @@ import codecs
 import contextlib
 import errno
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from feature_store._redaction import redacted
+from feature_store.cli.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
+from feature_store.cli.interrupts import interrupts_end_at_once
 from feature_store.cli.text import visible, visible_line
 from feature_store.errors import FeatureStoreError, extra, missing_dependency
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-DONE = 0
-FAILED = 1
-USAGE = 2
-FINDING = 3  # the command did its work and found something: stale, differing, broken, refused
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+    from collections.abc import Sequence
 
 # Commands that go on where they were when they are run again.
 _RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "stream"})
@@ -45,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     if sys.stdout is None:
         _say("error: output: stdout is closed")
         return FAILED
-    with _interrupts_end_at_once():
+    with interrupts_end_at_once():
         try:
             code = _called(given)
             _flush()
@@ -77,49 +72,6 @@ def _called(arguments: list[str]) -> int:
     if result == INTERRUPTED:  # what typer makes of Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else DONE
-
-
-@contextlib.contextmanager
-def _interrupts_end_at_once() -> Iterator[None]:
-    """While nothing but imports runs, Ctrl-C ends the process where it is: there is nothing to clean up.
-
-    `interruptible` is entered when a command begins.
-    """
-    if not _hears_interrupts():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, _end_at_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """While a command runs, Ctrl-C is a KeyboardInterrupt, so that it leaves things in order."""
-    if signal.getsignal(signal.SIGINT) is not _end_at_once:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, _end_at_once)
-
-
-def _hears_interrupts() -> bool:
-    """In the main thread only, and not if the caller ignores or handles SIGINT."""
-    import threading
-
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def _end_at_once(_number: int, _frame: Any) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, b"Interrupted.\n")
-    os._exit(INTERRUPTED)
 
 
 def _interrupted(arguments: list[str]) -> int:

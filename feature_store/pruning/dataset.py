@@ -167,7 +167,7 @@ def from_table(
             entity is null.
     """
     with extra("prune", "training sets"):
-        from feature_store.pruning.columns import Columns
+        from feature_store.arrow.training_columns import Columns
     columns = Columns(table, [*features, label, timestamp, entity])
     blocks = [columns.feature(name) for name in features]
     names = tuple(name for name, block in zip(features, blocks, strict=True) for _ in range(block.shape[1]))

@@ -60,12 +60,8 @@ def _csv_rows(path: Path) -> list[Row]:
 
 def _parquet_rows(path: Path) -> list[Row]:
     with extra("prune", "read_importances"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    try:
-        rows: list[Row] = pq.read_table(path).to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"importances {path}", expected="a Parquet file", got=str(error)) from error
+        from feature_store.arrow.parquet import read_parquet
+    rows: list[Row] = read_parquet(path, f"importances {path}").to_pylist()
     return rows
 
 

@@ -26,7 +26,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from feature_store._private_files import private_file, private_folder
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
@@ -363,7 +362,7 @@ def history_end_us(view: StreamFeatureView, folder: Path) -> int | None:
     times = TimeRange(columns.event_timestamp, EARLIEST_EVENT_US, LATEST_EVENT_US + 1)
     for batch in rows.batches(columns.names, times):
         good, _ = check_events(batch, columns, view.join_keys, 0)
-        newest = max(newest, pc.max(good[EVENT_TS]).as_py() or -1)
+        newest = max(newest, int(good[EVENT_TS].to_numpy().max(initial=-1)))
     return newest + 1 if newest >= 0 else None
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import orjson
-import pyarrow as pa
-
-from feature_store.arrow.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
-from feature_store.definitions.scalars import json_form
+from feature_store.arrow.served_messages import as_arrow, as_json, requests
 from feature_store.errors import RequestError, StreamError
-from feature_store.online.status import STATUSES
 from feature_store.streaming.kafka import Sender
 from feature_store.streaming.kafka_errors import is_telling, stream_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    import pyarrow as pa
 
     from feature_store.streaming.kafka import Options
     from feature_store.streaming.kafka_errors import Reason
@@ -54,7 +50,7 @@ class KafkaSink:
     ) -> None:
         if format not in ("arrow", "json"):
             raise RequestError("KafkaSink: format", expected="arrow or json", got=repr(format))
-        self._topic, self._settings, self._write = topic, settings, _as_arrow if format == "arrow" else _as_json
+        self._topic, self._settings, self._write = topic, settings, as_arrow if format == "arrow" else as_json
         self.most_rows, self.most_seconds = 20_000, seconds
         self._sender: Sender | None = None  # made in the log's thread, and so in a forked child anew
         self._lost = 0
@@ -69,11 +65,9 @@ class KafkaSink:
         if self._sender is None:
             self._sender = Sender({**_BOUNDS, **self._settings})
         self._lost, self._refusal, sent = 0, None, 0
-        for batch in plain(pa.Table.from_batches(batches)).to_batches():
-            for request in _requests(batch):
-                key = request.column(REQUEST_ID)[0].as_py()
-                self._sender.send(self._topic, self._write(request), key.encode() if key else None, [], self._note)
-                sent += 1
+        for key, request in requests(batches):
+            self._sender.send(self._topic, self._write(request), key, [], self._note)
+            sent += 1
         waiting = self._sender.flush(_ARRIVE_S)
         if waiting or self._lost or self._sender.failure is not None:
             refusal = self._sender.failure or self._refusal
@@ -93,27 +87,3 @@ class KafkaSink:
     def _note(self, refusal: Reason | None) -> None:
         if refusal is not None:
             self._lost, self._refusal = self._lost + 1, refusal
-
-
-def _requests(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The rows of each request: they follow each other, and count from 0."""
-    starts = np.flatnonzero(batch.column(REQUEST_ROW).to_numpy() == 0).tolist()
-    for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
-        yield batch.slice(start, end - start)
-
-
-def _as_arrow(rows: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_batch(rows)
-    written: bytes = sink.getvalue().to_pybytes()
-    return written
-
-
-def _as_json(rows: pa.RecordBatch) -> bytes:
-    features = list(About.of(rows.schema, "served records").features)
-    listed = rows.to_pylist()
-    for row in listed:
-        codes = zip(features, row[SERVED_STATUS], strict=True)
-        row[SERVED_STATUS] = {name: STATUSES[code].name for name, code in codes if code}
-    return orjson.dumps(listed, default=json_form)

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
-from feature_store.arrow.labels import label_values
+from feature_store.arrow.frames import table_of_columns
+from feature_store.arrow.labels import label_values, matches
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import refuse_column
 from feature_store.arrow.served_log import (
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
     from feature_store.arrow.served_log import About, LogFile
     from feature_store.engines.join import Labels
     from feature_store.project.context import Project
 
     Places = np.ndarray[Any, np.dtype[np.int64]]
-
-_LABEL, _RECORD = "place of label", "place of record"
 
 
 def training_set_from_log(
@@ -66,11 +66,11 @@ def training_set_from_log(
     given = engine.labels(label_rows(labels, project.folders.source))
     records = read_log(files)
     of_labels, of_records = _matched(given, records, about)
-    chosen = records.take(pa.array(of_records))
+    chosen = records.take(of_records)
     columns = _columns(given, of_labels, chosen, about, take)
     statuses = statuses_of(chosen, list(about.features))
     missing = {name: int(np.count_nonzero(codes)) for name, codes in statuses.items()}
-    joined = LocalJoined(pa.table(columns), missing)
+    joined = LocalJoined(table_of_columns(columns), missing)
     manifest = Manifest(
         project=about.project,
         definitions_version=about.version,
@@ -104,12 +104,8 @@ def _matched(labels: Labels, records: pa.Table, about: About) -> tuple[Places, P
         where = f"{labels.where}: column {name}"
         refuse_column(where, name, dtype, labels.schema)
         left[name] = label_values(labels.rows[name], dtype, where)
-    left[_LABEL] = pa.array(np.arange(len(labels.rows)))
     right = {name: records[name].cast(storage_type(dtype)) for name, dtype in keys.items()}
-    right[_RECORD] = pa.array(np.arange(len(records)))
-    with reading(labels.where):
-        pairs = pa.table(left).join(pa.table(right), list(keys), join_type="inner").sort_by(_LABEL)
-    of_labels, of_records = pairs[_LABEL].to_numpy(), pairs[_RECORD].to_numpy()
+    of_labels, of_records = matches(left, right, labels.where)
     twice = np.flatnonzero(of_labels[1:] == of_labels[:-1])
     if len(twice):
         row = int(of_labels[twice[0]])
@@ -123,7 +119,7 @@ def _columns(
     labels: Labels, of_labels: Places, chosen: pa.Table, about: About, take: Sequence[str]
 ) -> dict[str, pa.ChunkedArray]:
     """The labels' columns, what else is taken of the log, and the features."""
-    rows = labels.rows.take(pa.array(of_labels))
+    rows = labels.rows.take(of_labels)
     columns = {name: rows[name] for name in rows.column_names}
     for name in (*take, *about.features):
         if name not in chosen.column_names:

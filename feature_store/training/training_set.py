@@ -17,11 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from feature_store._private_files import private_folder
-from feature_store.arrow.frames import TABLES, arrow_stream
+from feature_store.arrow.frames import TABLES, arrow_stream, table_of
 from feature_store.arrow.labels import refuse_corrupt, refuse_labels, refuse_unstorable
+from feature_store.arrow.matrix import to_matrix
 from feature_store.arrow.plain import plain_table
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.reading import reading
@@ -35,13 +34,13 @@ from feature_store.online.matrix import matrix_columns
 from feature_store.training.basis import basis_of
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
-from feature_store.training.matrix import to_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
 
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.dtypes import DType
@@ -84,7 +83,7 @@ class TrainingSet:
 
     def to_arrow(self) -> pa.Table:
         """A table; the features typed as declared, with the field's default or null where there is no value."""
-        return pa.Table.from_batches(self._joined.batches(), self._joined.schema)
+        return table_of(self._joined.batches(), self._joined.schema)
 
     def to_pandas(self) -> pd.DataFrame:
         """`to_arrow()` as a DataFrame, with the types of OnlineResponse.to_pandas().

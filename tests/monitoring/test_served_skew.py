@@ -17,12 +17,12 @@ from hypothesis import given, strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from feature_store import FeatureStore
+from feature_store.arrow.comparison import JENSEN_SHANNON, L_INFINITY, distance, jensen_shannon
 from feature_store.arrow.served_log import log_files, read_log
 from feature_store.cli import main
 from feature_store.definitions.pruned import pruning_of
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.monitoring import ParquetSink, ServedLog
-from feature_store.monitoring.served_skew import JENSEN_SHANNON, L_INFINITY, distance, jensen_shannon
 from feature_store.online import OnlineClient
 from tests.monitoring.served_worlds import NOW, make_project, some_request
 

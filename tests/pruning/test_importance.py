@@ -123,7 +123,7 @@ def test_cells_that_cannot_be_read_are_all_named(tmp_path, suffix):
         ("i.csv", b"\xff\xfe", "expected readable rows"),
         ("i.json", b"[1]", "expected a list of rows"),
         ("i.json", b"{", "expected readable rows"),
-        ("i.parquet", b"PAR", "expected a Parquet file"),
+        ("i.parquet", b"PAR", "expected readable data"),
         ("i.txt", b"", "expected a .csv, .parquet or .json file, got .txt"),
     ],
 )

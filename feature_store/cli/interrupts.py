@@ -1,0 +1,56 @@
+"""Ctrl-C: it ends the process at once while modules are imported, and raises KeyboardInterrupt while a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from feature_store.cli.exit_codes import INTERRUPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def interrupts_end_at_once() -> Iterator[None]:
+    """While nothing but imports runs, Ctrl-C ends the process where it is: there is nothing to clean up.
+
+    `interruptible` is entered when a command begins.
+    """
+    if not _hears_interrupts():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """While a command runs, Ctrl-C is a KeyboardInterrupt, so that it leaves things in order."""
+    if signal.getsignal(signal.SIGINT) is not _end_at_once:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _end_at_once)
+
+
+def _hears_interrupts() -> bool:
+    """Not where the caller ignores or handles SIGINT, and in the main thread only."""
+    import threading
+
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def _end_at_once(_number: int, _frame: Any) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, b"Interrupted.\n")
+    os._exit(INTERRUPTED)
