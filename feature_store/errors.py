@@ -1,7 +1,18 @@
-"""Every error that the library raises on purpose. Each says where, what was expected, what it got and what to do.
+"""The errors of the library. Each says where it happened, what was expected, what it got, and what to do about it.
 
 The first paragraph of a class's docstring says when it is raised, the second what to do: the page of errors is made of
 them.
+
+    FeatureStoreError
+    ├── DefinitionError, ConfigError, NotFoundError, DataError, EngineError, MissingDependencyError
+    ├── RequestError ── ModelMismatchError
+    ├── RegistryError ── ConflictError, RefusedError
+    ├── StreamError ── TopicReplacedError
+    └── OnlineStoreError
+        ├── NotPublishedError ── DamagedPlanError
+        ├── TransformError, CorruptRowError, StaleWriteError, LostWriteError, FenceError, FencesLostError
+        ├── StoreConnectionError, StoreTimeoutError, EmbeddedServerError
+        └── StoreReplyError ── one class for each reply of Redis that asks for an action of its own
 
 Errors of drivers (redis, hiredis, sockets, SQLAlchemy, DuckDB, pydantic) are mapped to these at the seam that
 calls the driver; none escapes.
@@ -19,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class FeatureStoreError(Exception):
-    """Base of all errors of this library. Secrets of feature_store.yaml are hidden in each text.
+    """Base of all errors of this library. Secrets of feature_store.yaml are hidden in their texts.
 
     Attributes:
-        where: the path of the thing at fault, such as `movie_profile.schema[1].dtype`.
-        expected: what would have been right.
+        where: the path to what is wrong, such as `movie_profile.schema[1].dtype`.
+        expected: what would be right.
         got: what is there instead.
         problem: a plain sentence, used where expected and got would be forced: `worker exited with code 1`.
         hint: what to do about it; may be empty.
@@ -143,12 +154,11 @@ MODULES_OF_EXTRAS = {
 
 @contextlib.contextmanager
 def extra(name: str, needed_by: str) -> Iterator[None]:
-    """Around the import of an optional dependency: says which extra brings it when it is not installed.
+    """Wrap the import of an optional dependency. Its error names the extra to install.
 
     Args:
-        name: of the extra that brings what is imported. When it does not bring the module that is missing, the error
-            names one that does.
-        needed_by: what cannot be used without it.
+        name: the extra. When it does not bring the missing module, the error names an extra that does.
+        needed_by: what cannot be used without the dependency.
 
     Raises:
         MissingDependencyError: a module is not installed.
@@ -166,11 +176,11 @@ def missing_dependency(error: ModuleNotFoundError, needed_by: str, extra: str = 
     if extra in bringing:
         bringing = [extra]
     hint = f"pip install 'feature-store[{bringing[0]}]'" if bringing else f"pip install {module}"
-    return MissingDependencyError(needed_by, expected=str(error.name), got="not installed", hint=hint)
+    return MissingDependencyError(needed_by, problem=f"{error.name} is not installed", hint=hint)
 
 
 def did_you_mean(typed: str, known: Iterable[str]) -> str:
-    """`did you mean 'ranking'?` when one of the known names is close to what was typed, else nothing."""
+    """`did you mean 'ranking'?` when a known name is close to the typed one, else an empty text."""
     import difflib
 
     close = difflib.get_close_matches(typed, list(known), n=1)
@@ -236,7 +246,7 @@ class StoreTimeoutError(OnlineStoreError, TimeoutError):
 
 
 class StoreReplyError(OnlineStoreError):
-    """Redis answered a command with an error. A subclass exists for each error that asks for an action of its own.
+    """Redis answered a command with an error. Errors that ask for an action of their own have a subclass.
 
     See the subclass; `code` is the first word of Redis's error.
 
@@ -244,7 +254,7 @@ class StoreReplyError(OnlineStoreError):
 
     Attributes:
         code: the first word of Redis's error: `READONLY`, `OOM`, `ERR`, …
-        is_wrong_server: whether the connection leads to a server that cannot serve, so that it is closed.
+        is_wrong_server: whether this server cannot serve, so that the connection is closed.
     """
 
     code: str = ""

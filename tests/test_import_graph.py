@@ -18,12 +18,13 @@ OPEN = {
 # What the contracts of pyproject.toml let whole folders import for types, and the folders that use it at run time.
 DOORS = {
     "pyarrow": (
+        "feature_store.testing",
         "feature_store.arrow",
         "feature_store.engines",
         "feature_store.online.arrow",
         "feature_store.training.finish",
     ),
-    "redis": ("feature_store.online",),
+    "redis": ("feature_store.online", "feature_store.testing"),
     "pandas": ("feature_store.online.arrow",),
 }
 

@@ -16,23 +16,17 @@ if TYPE_CHECKING:
 class ParquetSink:
     """Writes `<folder>/service=<name>/date=<YYYY-MM-DD>/<first time>-<8 hex digits>.parquet`.
 
-        A file appears whole, and is never written again. Any number of processes may write to one folder.
+    A file appears whole, and is never written again. Any number of processes may write to one folder.
 
-        Args:
-    <<<<<<< HEAD
-            folder: where to write; made when it is not there.
-            rows: a file is written when so many rows wait,
-            seconds: or when the first of them has waited so long. A process that is killed loses what waits.
+    Args:
+        folder: where to write; created when it does not exist.
+        rows: write a file when this many rows wait.
+        seconds: write a file when the first row has waited this long. A process that is killed loses the waiting rows.
 
-        Example:
-            >>> from feature_store.monitoring import ParquetSink, ServedLog
-            >>> log = ServedLog(ParquetSink("served"), rate=0.1)
-            >>> log.close()
-    =======
-            folder: where to write; created when it does not exist.
-            rows: write a file when this many rows wait.
-            seconds: write a file when the first row has waited this long. A process that is killed loses the waiting rows.
-    >>>>>>> 2da9a71 (imports: one door for each heavy library, no new circles, and examples on public names alone)
+    Example:
+        >>> from feature_store.monitoring import ParquetSink, ServedLog
+        >>> log = ServedLog(ParquetSink("served"), rate=0.1)
+        >>> log.close()
     """
 
     def __init__(self, folder: str | Path, *, rows: int = 100_000, seconds: float = 30.0) -> None:
