@@ -1,4 +1,4 @@
-"""Responses as Arrow tables and DataFrames. pyarrow and pandas are loaded here, on use, and nowhere else in serving."""
+"""Responses as Arrow tables and DataFrames. Serving imports pyarrow and pandas only here, on first use."""
 
 from __future__ import annotations
 

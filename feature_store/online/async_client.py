@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class AsyncOnlineClient:
-    """`OnlineClient` for asyncio and uvloop. One per event loop; any number of requests can be under way at once.
+    """`OnlineClient` for asyncio and uvloop. Make one per event loop; any number of requests can run at once.
 
     Args:
         url, project, timeout_s, transforms, definitions, observers, max_connections: as of `OnlineClient`.
@@ -83,7 +83,7 @@ class AsyncOnlineClient:
         """As `OnlineClient.get_online_features`.
 
         Raises:
-            OnlineStoreError: the client was used on another event loop before, and was not closed there.
+            OnlineStoreError: the client was used on another event loop and not closed there.
         """
         service, entity_rows = feature_names(service), entity_columns(entity_rows)
         if self._observers:

@@ -1,4 +1,4 @@
-"""The unit of writing: rows of one view as columns of numpy arrays. What engines produce and the codec encodes."""
+"""Rows of one view as columns of numpy arrays: engines produce them, and the codec encodes them for Redis."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Values(NamedTuple):
 
     Attributes:
         values: (n,) of the field's numpy dtype; (n, length) for fixed-size arrays; object (str, list or 1-d array per
-            row) for what has no fixed width. What stands where `nulls` is True does not matter.
-        nulls: (n,) bool, True where there is no value; None when every row has one.
+            row) for types without fixed width. Values are undefined where `nulls` is True.
+        nulls: (n,) bool, True where there is no value; None when every row has a value.
     """
 
     values: Column
@@ -24,7 +24,7 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """n rows of one view, checked: no null keys or times, every value of its declared type.
+    """n checked rows of one view: no key or time is null, and every value has its declared type.
 
     Attributes:
         keys: per join key (n,): int32/int64, or object of str.

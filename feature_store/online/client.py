@@ -32,29 +32,28 @@ T = TypeVar("T")
 
 
 class OnlineClient:
-    """Reads features from Redis. One per process: threads share it, and it works in forked children.
+    """Reads features from Redis. Make one per process: threads share it, and it works in forked children.
 
-    It needs Redis and nothing else: the serving plan is published there, and read again whenever another is published.
+    It needs nothing but Redis: the serving plan is published there, and the client reads it again after each
+    publication.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`; or a connection pool of redis-py's, of `redis` or `redis.asyncio`
-            (plain, TLS, Unix, blocking, a Sentinel's), of which only the options are read: the client makes
-            connections of its own.
-        project: whose features.
+        url: `redis://`, `rediss://` or `unix://`; or a connection pool of `redis` or `redis.asyncio` (plain, TLS, Unix,
+            blocking, a Sentinel's). The client takes the pool's options and makes connections of its own.
+        project: the name of the project.
         timeout_s: seconds for the whole of an answer: waiting for a connection, connecting, TLS, AUTH, reading a new
             plan and reading the features.
         transforms: on-demand views (`[movie_age]`), or functions by view name.
-        definitions: a Python file, a folder of such files, a module, or several of them: their on-demand views are
-            offered too. A client calls no other function than those it is given here, and of those only one whose
-            digest the plan lists.
-        observers: are told of each request and of what happens to the connections (`feature_store.monitoring` has
-            some: metrics, traces, a log of what was served).
+        definitions: a Python file, a folder of such files, a module, or several of them, whose on-demand views are
+            offered too. The client calls only functions that are given here and whose digest the plan lists.
+        observers: see each request and reconnection. `feature_store.monitoring` has observers for metrics, traces and
+            the served log.
         max_connections: connections at most, 64 unless given here or in the URL. When all are in use, requests wait in
-            the order in which they came. A connection that was not needed for a minute is closed.
+            the order in which they came. A connection that is idle for a minute is closed.
 
     Raises:
         ConfigError: the URL or its options cannot be read, a pool is of an unknown class, timeout_s or max_connections
-            is not a number greater than 0, or `transforms` or `definitions` is no such thing.
+            is not a number greater than 0, or `transforms` or `definitions` has another type.
         DefinitionError: a file of `definitions` cannot be imported.
 
     Example:
@@ -99,29 +98,29 @@ class OnlineClient:
 
         Args:
             service: a service's name, or feature references (`["movie_profile:year", …]`). The 256 lists used last
-                stay compiled; a list that is not among them is compiled anew, some 0.3 ms.
-            entity_rows: `{join key or request field: value or n values}`; a scalar stands for every row, each distinct
-                key is read once, and rows come back in the order given. Names not needed are ignored. Or a list of
-                dicts, a DataFrame (pandas, Polars) or an Arrow table.
+                stay compiled; compiling another list takes some 0.3 ms.
+            entity_rows: `{join key or request field: value or n values}`, a list of dicts, a DataFrame (pandas, Polars)
+                or an Arrow table. A scalar stands for every row. Each distinct key is read once, and rows come back in
+                the order given. Names that the service does not need are ignored.
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
-            model_features: the names of the model's features, in order; any will do unless given.
-            plan: the id of the prune plan that the model was made for, empty: none; any will do unless given.
-            deadline_ms: milliseconds for the whole of this answer, in place of timeout_s. Views are then read one row
-                group after the other, a round trip each, in the order of their importance for what they cost; what does
-                not come in time is its default, with Status.SKIPPED.
-            request_id: what the request is known by elsewhere, for observers.
-            log_fields: what else observers should know: `{name: value or n values}`, such as positions or a variant.
+            model_features: the names of the model's features, in order; not checked unless given.
+            plan: the id of the prune plan that the model was made for, empty: none; not checked unless given.
+            deadline_ms: milliseconds for this whole answer, in place of timeout_s. The client then reads row groups one
+                after the other, a round trip each, those with the most importance per cost first. A value that does not
+                come in time is served as its default, with Status.SKIPPED.
+            request_id: the caller's id of the request, for observers.
+            log_fields: further values for observers: `{name: value or n values}`, such as positions or a variant.
 
         Raises:
-            ModelMismatchError: the service serves other features, or under another prune plan, than the model's.
-            NotFoundError: there is no such service, view or feature.
+            ModelMismatchError: the service serves other features than the model's, or under another prune plan.
+            NotFoundError: the plan has no such service, view or feature.
             RequestError: an entity key or request field is missing, null, or of a wrong type or length.
             NotPublishedError: no plan is published for the project.
             StoreConnectionError: Redis cannot be reached, or closed the connection.
             StoreTimeoutError: Redis does not answer in time, or no connection was free.
             StoreReplyError: Redis answers with an error; its subclasses say which.
-            CorruptRowError: a stored row does not have the bytes that its layout demands.
-            TransformError: an on-demand function is not offered, differs from the applied ones, or fails.
+            CorruptRowError: a stored row does not fit its layout.
+            TransformError: an on-demand function is not offered, or differs from the applied functions.
         """
         service, entity_rows = feature_names(service), entity_columns(entity_rows)
         if self._observers:
@@ -159,11 +158,11 @@ class OnlineClient:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """How often each row group and stream view was not read, to keep a deadline."""
+        """How often each row group and stream view was not read before a deadline."""
         return dict(self._conversation.skipped)
 
     def shadow(self, service: str) -> ShadowCounts | None:
-        """What this client has found of a service whose prune plan is in the stage `shadow`; None: nothing yet."""
+        """Counts of this client's shadow reads of a service; None when it was never read in shadow."""
         return self._conversation.shadows.of(service)
 
     def _in_shadow_too(self, entity_rows: Mapping[str, Any], response: OnlineResponse, limit: Limit) -> OnlineResponse:
@@ -174,10 +173,10 @@ class OnlineClient:
         return response
 
     def plan(self) -> ServingPlan:
-        """The plan that is published now.
+        """The serving plan that is published now.
 
         Raises:
-            NotPublishedError: none is.
+            NotPublishedError: no plan is published for the project.
             StoreConnectionError, StoreTimeoutError: as `get_online_features`.
         """
         return self._run(self._conversation.load_plan(), self._limit()).plan

@@ -24,7 +24,7 @@ _LENGTH = struct.Struct("<I")
 
 
 def encode_segments(layout: SegmentLayout, batch: RowBatch) -> np.ndarray[Any, Any]:
-    """The segments of a batch's rows: (n,) of `layout.record`.
+    """The segments of a batch's rows: (n,) of the structured dtype `layout.record`.
 
     Raises:
         DataError: a field has no column, or a column does not have the field's dtype and shape.
@@ -48,7 +48,7 @@ def encode_segments(layout: SegmentLayout, batch: RowBatch) -> np.ndarray[Any, A
 
 
 def encode_variables(layout: SegmentLayout, batch: RowBatch, segments: np.ndarray[Any, Any]) -> list[bytes]:
-    """The variable values of a batch's rows; `segments` are the same rows, encoded."""
+    """The variable values of a batch's rows. `segments` are the encoded segments of the same rows."""
     fields = [(field, _column(layout, field, batch)) for field in layout.variable_fields]
     times, width = segments["times"].tobytes(), layout.times_bytes
     encoded = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from feature_store.aggregates.arrays import Column
 
-# The usual types, told without asking numpy, which would make an array of the value first.
+# The usual types, checked first: numpy would make an array of the value.
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None), datetime})
 _NARROW = (np.dtype(np.float16), np.dtype(np.float32))
 

@@ -1,9 +1,9 @@
-"""The marks of a generation's fences: whether they are there, and setting them again when the generation begins anew.
+"""The marks of a generation's fences: checked before each merge, and set again when the generation starts over.
 
 born     the tag that the serving plan names for the generation
-merges   how often the fences were moved; a key beside the fences holds it, too
-layout   of a generation that is served: a digest of what its tiles hold of which events
-start    of a generation that is served: `start_us` of its plan, empty when it has none
+merges   how often the fences were moved; a key beside the fences holds the same number
+layout   in a generation that is served: a digest of the layout of its tiles
+start    in a generation that is served: `start_us` of its plan, empty when it has none
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BORN, MERGES, LAYOUT, START, TOPIC = b"born", b"merges", b"layout", b"start", b"
 
 
 def lost(keyspace: Keyspace, tiles: TilesPlan, buckets: int) -> FencesLostError | None:
-    """The error for a generation whose fences are not those that its plan names; None: they are.
+    """The error for a generation whose fences lack the mark of its plan; None when they have it.
 
     Raises:
         StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
@@ -41,7 +41,7 @@ def lost(keyspace: Keyspace, tiles: TilesPlan, buckets: int) -> FencesLostError 
 
 
 def mark(keyspace: Keyspace, tiles: TilesPlan, bucket: int) -> None:
-    """Give fences that are gone their mark again; the tiles of the bucket must be gone, too."""
+    """Set the mark of fences that are lost. The tiles of the bucket must be deleted first."""
     with keyspace.commands(bucket) as redis, redis.pipeline(transaction=True) as together:
         together.hset(keys.fences_key(keyspace.project, bucket, tiles), mapping={BORN: tiles.mark, MERGES: 0})
         together.set(keys.merges_key(keyspace.project, bucket, tiles), 0)
@@ -49,21 +49,21 @@ def mark(keyspace: Keyspace, tiles: TilesPlan, bucket: int) -> None:
 
 
 def topic_id(keyspace: Keyspace, tiles: TilesPlan) -> str:
-    """The id of the topic whose events are merged into a generation; empty: none is noted."""
+    """The id of the topic whose events are merged into a generation; empty when no id was recorded."""
     with keyspace.commands(0) as redis:
         found = redis.hget(keys.fences_key(keyspace.project, 0, tiles), TOPIC)
     return "" if found is None else str(found.decode(errors="replace"))
 
 
 def note_topic_id(keyspace: Keyspace, tiles: TilesPlan, found: str) -> None:
-    """Note the id of the topic whose events are merged into a generation from now on, unless one is noted."""
+    """Record the id of the topic whose events are merged into a generation, unless an id was recorded before."""
     if found and tiles.mark:
         with keyspace.commands(0) as redis:
             redis.hsetnx(keys.fences_key(keyspace.project, 0, tiles), TOPIC, found)
 
 
 def fences_lost(tiles: TilesPlan, bucket: int | None, problem: str) -> FencesLostError:
-    """The error for fences that are not those of a generation."""
+    """The error for fences that do not belong to a generation."""
     return FencesLostError(
         f"fences of {tiles.view}, generation {tiles.generation}" + ("" if bucket is None else f", bucket {bucket}"),
         problem=f"{problem}; events that are merged already would count again, so nothing is merged into the view",

@@ -1,4 +1,4 @@
-"""What the online store holds of one entity, taken apart: times as stored, and the tiles that windows are made of."""
+"""The stored values of one entity, field by field: times, and the tiles that windows are computed from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STORED_TIME = np.dtype(">u8")
 
 @dataclass(frozen=True)
 class Tile:
-    """What happened in one hop: `value` is the feature's of its events alone, None where it has none.
+    """One hop of a window. `value` is the feature's value of its events alone; None when they have none.
 
     Attributes:
         start_us, end_us: `[start, end)`, microseconds since 1970.
@@ -49,15 +49,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class StoredValue:
-    """One value of Redis, as it is stored.
+    """One stored value.
 
     Attributes:
-        key: as Redis shows it, quoted.
-        generation: of the layout.
-        size: its bytes; 0: there is none.
-        event_us: when the view's part became true, or when its newest event was; None: nothing is stored.
-        created_us: when it was written at its source; None where that is not kept.
-        windows: of a stream view, per feature the tiles with events that its window holds at `now`, oldest first.
+        key: the Redis key, quoted as `redis-cli` shows it.
+        generation: the generation of the layout.
+        size: size of the value in bytes; 0 when there is no value.
+        event_us: the event time of the view's segment, or of its newest event, microseconds since 1970; None when
+            nothing is stored.
+        created_us: the created timestamp of the view's segment, microseconds since 1970; None when it is not stored.
+        windows: per feature of a stream view, the tiles of its window at `now` that have events, oldest first.
     """
 
     key: str
@@ -69,10 +70,10 @@ class StoredValue:
 
 
 def inspect_row(layout: RowLayout, view: str, key: bytes, value: bytes | None) -> StoredValue:
-    """A view's part of a row.
+    """A view's segment of a row.
 
     Raises:
-        CorruptRowError: it has not the bytes that its layout demands.
+        CorruptRowError: the value has another size or fingerprint than the layout.
     """
     segment = layout.segments[view]
     rows = StoredRows.from_values(layout, [value], lambda _: repr(key))
@@ -95,13 +96,13 @@ def inspect_tiles(layout: TileValueLayout, key: bytes, value: bytes | None, now_
     """A stream view's tiles.
 
     Args:
-        layout: of the value.
-        key: its key.
-        value: None: there is none.
-        now_us: when windows end, microseconds since 1970.
+        layout: the layout of the value.
+        key: the Redis key.
+        value: the stored value; None when there is none.
+        now_us: the time at which windows end, microseconds since 1970.
 
     Raises:
-        CorruptRowError: it has not the bytes that its layout demands.
+        CorruptRowError: the value has another size or fingerprint than the layout, or no valid time.
     """
     if value is None:
         return StoredValue(_shown(key), layout.plan.generation, 0, None, None, {})

@@ -1,18 +1,18 @@
-"""Redis keys. Every part is unambiguous, so that no project, group or entity key is mistaken for another.
+"""Redis keys. Every part is unambiguous: no two projects, groups or entity keys share a key.
 
     {<project>:<bucket>}plan                                  the serving plan, in bucket 0
     {<project>:<bucket>}epoch                                 16 hex digits that change with each publication
     {<project>:<bucket>}r:<group>:<generation>:<entity key>   a row
     {<project>:<bucket>}v:<group>:<generation>:<view>:<entity key>   a view's variable value
-    {<project>:<bucket>}p:<group>:<generation>:<view>        how far a view's rows are materialized: see progress.py
+    {<project>:<bucket>}p:<group>:<generation>:<view>        how far a view's rows are materialized; see progress.py
     {<project>:<bucket>}t:<view>:<generation>:<entity key>   a stream view's tiles
     {<project>:<bucket>}f:<view>:<generation>                a stream view's fences: which events its tiles hold
-    {<project>:<bucket>}m:<view>:<generation>                how often its fences were moved, as they say themselves
+    {<project>:<bucket>}m:<view>:<generation>                how often its fences were moved; they count it too
 
-Names are identifiers (groups join them with `+`), so `:` and `}` end them. The entity key comes last: integers as 4 or
-8 bytes, big-endian, two's complement; a string alone as UTF-8; a string that is one part of several with its length
-before it (uint32, big-endian). The braces are Redis Cluster's hash tag: all of a bucket's keys are on one node, and so
-one MGET, and one script, can name them.
+Names are identifiers (groups join them with `+`), so `:` and `}` end them. The entity key comes last. Its
+integers are 4 or 8 bytes, big-endian, two's complement. A string is UTF-8; in a key of several columns its length comes
+before it (uint32, big-endian). The braces are Redis Cluster's hash tag: all keys of a bucket are on one node, so that
+one MGET or one script can name them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EPOCH_BYTES = 16
 
 
 def tag(project: str, bucket: int) -> bytes:
-    """What all keys of a bucket start with."""
+    """The start of all keys of a bucket."""
     return b"{%s:%d}" % (project.encode(), bucket)
 
 
@@ -50,27 +50,27 @@ def epoch_key(project: str, bucket: int) -> bytes:
 
 
 def group_prefix(project: str, bucket: int, kind: bytes, group: RowGroupPlan) -> bytes:
-    """What the keys of one kind (`p`, `r` or `v`) of a row group start with."""
+    """The start of the keys of one kind (`p`, `r` or `v`) of a row group."""
     return b"%b%b:%b:%d:" % (tag(project, bucket), kind, group.name.encode(), group.generation)
 
 
 def row_prefix(project: str, bucket: int, group: RowGroupPlan) -> bytes:
-    """What the keys of a group's rows start with; the entity key follows."""
+    """The start of the keys of a group's rows. The entity key follows."""
     return group_prefix(project, bucket, b"r", group)
 
 
 def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
-    """What the keys of a view's variable values start with; the entity key follows."""
+    """The start of the keys of a view's variable values. The entity key follows."""
     return b"%b%b:" % (group_prefix(project, bucket, b"v", group), view.encode())
 
 
 def progress_key(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
-    """The key of how far a view's rows in a bucket are materialized."""
+    """The key of a record: how far a view's rows in a bucket are materialized."""
     return group_prefix(project, bucket, b"p", group) + view.encode()
 
 
 def tiles_prefix(project: str, bucket: int, tiles: TilesPlan) -> bytes:
-    """What the keys of a stream view's tiles start with; the entity key follows."""
+    """The start of the keys of a stream view's tiles. The entity key follows."""
     return b"%bt:%b:%d:" % (tag(project, bucket), tiles.view.encode(), tiles.generation)
 
 
@@ -80,7 +80,7 @@ def fences_key(project: str, bucket: int, tiles: TilesPlan) -> bytes:
 
 
 def merges_key(project: str, bucket: int, tiles: TilesPlan) -> bytes:
-    """The key of how often a stream view's fences in a bucket were moved."""
+    """The key of a count: how often a stream view's fences in a bucket were moved."""
     return b"%bm:%b:%d" % (tag(project, bucket), tiles.view.encode(), tiles.generation)
 
 
@@ -100,7 +100,7 @@ def encode_fixed(columns: Sequence[Column]) -> np.ndarray[Any, Any]:
 
 
 def encode(dtypes: Sequence[DType], columns: Sequence[Column]) -> list[bytes]:
-    """Entity keys of any types; one column per type, all of one length.
+    """Entity keys of any types. There is one column per type; all have one length.
 
     Raises:
         RequestError: a string cannot be written as UTF-8.

@@ -1,4 +1,4 @@
-"""The layout of a row: where every byte of a row group's value is. This page is the format's document.
+"""The layout of a row: the place of every byte of a row group's value. This page is the specification of the format.
 
 A row group's values of one entity are one Redis string, a *row* of fixed width:
 
@@ -19,7 +19,7 @@ A row group's values of one entity are one Redis string, a *row* of fixed width:
     time        microseconds since 1970 + 2**63, unsigned, big-endian: the order of the bytes is the order of time,
                 before 1970 too, and no time that a datetime can hold is all zero
 
-What has no fixed width (String, Bytes, Array(T), arrays of String or Bytes) is not in the row. All such fields of a
+Fields without fixed width (String, Bytes, Array(T), arrays of String or Bytes) are not in the row. All such fields of a
 view are one Redis string of their own, the *variable value*:
 
     variable    event_ts, created_ts            8 or 16 bytes   as in the segment that was written with it
@@ -30,8 +30,8 @@ view are one Redis string of their own, the *variable value*:
     in payload  String: UTF-8.   Bytes: as they are.   Array(T): its elements, little-endian.
                 Array of String or Bytes: for each its length, uint32 little-endian, and its bytes
 
-The fingerprint tells a row of another layout, and a key that is no row at all, from a row. Rows of one layout have one
-length. A reader that finds another length or fingerprint raises CorruptRowError and names the key.
+The fingerprint distinguishes a row from a row of another layout and from any other value. Rows of one layout have one
+length. A reader that gets another length or fingerprint raises CorruptRowError and names the key.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ if TYPE_CHECKING:
 
 FINGERPRINT_BYTES = 4
 TIME_BYTES = 8
-# Added to a time (as unsigned) so that byte order is time order; its own encoding, zero, is no datetime.
+# Added to a time (as unsigned) so that byte order is time order. Zero encodes a time that no datetime has.
 TIME_BIAS = np.uint64(1 << 63)
 ABSENT = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FieldLayout:
-    """Where a field's value is.
+    """The place of a field's value.
 
     Attributes:
-        index: its place in the view's schema, and so its bit in the null bitmap.
+        index: the index of the field in the view's schema and of its bit in the null bitmap.
         offset: bytes from the start of the segment to the value; -1 when the value is variable.
-        slot: its place among the variable fields; -1 when the value has a fixed width.
-        default: the canonical Python value served where there is none, or None.
+        slot: the index among the variable fields; -1 when the value has a fixed width.
+        default: the canonical Python value that is served where there is none, or None.
     """
 
     name: str
@@ -79,15 +79,15 @@ class FieldLayout:
 
 
 class SegmentLayout:
-    """Where a view's bytes are in the row.
+    """The place of a view's bytes in the row.
 
     Attributes:
         view: the view's name.
         ttl_us: microseconds after which a row counts as expired, or None.
         offset: bytes from the start of the row.
         size: bytes.
-        times_bytes: size of the times at its start: one, or two if it says when rows were created.
-        bitmap_bytes: size of the null bitmap, which follows them.
+        times_bytes: bytes of the times at its start: one time, or two if created timestamps are stored.
+        bitmap_bytes: bytes of the null bitmap, which follows the times.
         bitmap_type: a numpy type of that size.
         fields: by name, in the order of the schema.
     """
@@ -108,12 +108,12 @@ class SegmentLayout:
 
     @property
     def created(self) -> bool:
-        """Whether it says when rows were created."""
+        """Whether created timestamps are stored."""
         return self.times_bytes > TIME_BYTES
 
     @cached_property
     def variable_fields(self) -> list[FieldLayout]:
-        """The fields that are stored beside the row, in the order of the schema."""
+        """The fields of the variable value, in the order of the schema."""
         return [field for field in self.fields.values() if field.slot >= 0]
 
     @cached_property
@@ -209,8 +209,8 @@ def decode_time(stored: int) -> int:
 
 
 def _place(dtypes: list[DType], start: int) -> tuple[dict[int, int], int]:
-    """Offsets of the fixed-width fields by index, and the end of the segment. Fields of one width are neighbours, so
-    that the columns of one numpy type are one block that is copied at once."""
+    """Offsets of the fixed-width fields by index, and the end of the segment. Fields of one width lie together, so that
+    the columns of one numpy type are one block that is copied at once."""
     fixed = [(i, dtype) for i, dtype in enumerate(dtypes) if dtype.width is not None]
     offsets: dict[int, int] = {}
     for i, dtype in sorted(fixed, key=lambda item: -item[1].numpy.itemsize):

@@ -1,4 +1,4 @@
-"""Where each column of a float32 matrix comes from: compiled once per service, so that filling it is a few copies."""
+"""The copies that fill a float32 matrix, compiled once per service."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LARGEST_QUANTITY = 1 << 53
 
 
 class Block:
-    """The columns of one view and one numpy type: one copy from the rows, one into the matrix.
+    """The columns of one view and one numpy type: one copy from the rows, and one copy into the matrix.
 
     Attributes:
-        offset, width: the bytes of the row that hold all the wanted columns.
-        code: their numpy type.
-        source: which elements of those bytes; None: all, in order.
-        target: which columns of the matrix.
-        raw: the bytes are the matrix's own: copy them as they are.
-        dtype: of types whose values become numbers first (decimals), or are checked (64-bit integers); else None.
+        offset, width: the bytes of the row that hold the columns.
+        code: the numpy type of the columns.
+        source: the elements of those bytes that are copied; None: all, in order.
+        target: the columns of the matrix.
+        raw: whether the bytes are float32 already and are copied unchanged.
+        dtype: the type whose values become numbers first (decimals) or are checked (64-bit integers); else None.
     """
 
     def __init__(self, segment: SegmentLayout, fields: list[tuple[FieldLayout, int]]) -> None:
@@ -56,13 +56,14 @@ class Block:
 
 
 class ViewPlan:
-    """The part of the matrix that one view fills.
+    """The columns of the matrix that one view fills.
 
     Attributes:
-        group: which of the service's row groups.
-        blocks: the copies to make.
-        fields: per column of the part, the field.
-        target: the part's columns.
+        group: the index of the row group in the service.
+        segment: the view's segment of the row.
+        blocks: the copies.
+        fields: per column the field.
+        target: the columns of the matrix.
         defaults: (len(fields),) float32, NaN where there is no default.
     """
 
@@ -82,7 +83,7 @@ class MatrixPlan:
     """How to fill the matrix of a service.
 
     Attributes:
-        views: the parts that are copied from rows.
+        views: the columns that are copied from rows, by view.
         computed: the columns that are asked for their values: name, column and place in the matrix.
         constant: places in the matrix of columns that have one value, and the value's elements.
         width: columns of the matrix.
@@ -119,8 +120,8 @@ class MatrixPlan:
         self.computed.append((name, column, place))
 
     def _pieces(self) -> list[tuple[int, int, int]] | None:
-        """Of a matrix that is made of float32 as they are stored: the pieces of a row, `(group, from, to)` in bytes of
-        the stored row, in the order of the columns. Else None."""
+        """The pieces of stored rows that make up a row of the matrix, in the order of the columns; None unless all
+        columns are stored float32. A piece is `(group, from, to)`, in bytes of the stored row."""
         pieces = [(block.raw_target.start, view.group, block) for view in self.views for block in view.blocks]
         if self.computed or self.constant or not all(block.raw for _, _, block in pieces):
             return None
@@ -131,8 +132,8 @@ class MatrixPlan:
 def matrix_columns(types: Mapping[str, DType]) -> list[str]:
     """The names of the matrix's columns: a feature's, or one for each element of a fixed-size array, `name_0`, ….
 
-    LightGBM and XGBoost refuse brackets in names. Where another column has such a name, the array's have as many
-    underscores more as they need to differ.
+    LightGBM and XGBoost refuse brackets in names. If another column has such a name, the array's names get as many more
+    underscores as they need to differ.
     """
     names: list[str] = []
     for name, dtype in types.items():
@@ -141,7 +142,7 @@ def matrix_columns(types: Mapping[str, DType]) -> list[str]:
 
 
 def bracketed_columns(types: Mapping[str, DType]) -> list[str]:
-    """The names that the matrix's columns had at first, `name[0]`, …: models that were made then know them by these."""
+    """The names of the matrix's columns in early versions, `name[0]`, …, which models of that time still use."""
     return [
         column
         for name, dtype in types.items()
@@ -162,14 +163,14 @@ def _plain_elements(name: str, types: Mapping[str, DType]) -> list[str]:
 
 
 def as_index(columns: list[int]) -> Index:
-    """Columns as a slice when they are neighbours in order, else as an index array."""
+    """Columns as a slice if they are consecutive, else as an index array."""
     if columns == list(range(columns[0], columns[0] + len(columns))):
         return slice(columns[0], columns[0] + len(columns))
     return np.array(columns, np.intp)
 
 
 def refuse_unless_numeric(name: str, dtype: DType) -> None:
-    """Raise a RequestError for a column that no float32 can stand for."""
+    """Raise a RequestError for a column whose values float32 cannot represent."""
     hint = dtype.scalar.not_in_matrix or (NOT_NUMBERS if dtype.width is None else "")
     if hint:
         raise RequestError(f"to_numpy(): column {name}", expected="numbers of fixed width", got=str(dtype), hint=hint)
@@ -188,7 +189,7 @@ def quantities(names: list[str], dtype: DType, stored: np.ndarray[Any, Any]) -> 
 
 
 def refuse_identifiers(names: list[str], values: np.ndarray[Any, Any]) -> None:
-    """Raise a RequestError when an integer is so large that it must be an identifier."""
+    """Raise a RequestError for an integer beyond the largest quantity, because it must be an identifier."""
     if values.size and (values.max() > LARGEST_QUANTITY or values.min() < -LARGEST_QUANTITY):
         worst = max(values.max(), -values.min())
         raise RequestError(
@@ -200,7 +201,7 @@ def refuse_identifiers(names: list[str], values: np.ndarray[Any, Any]) -> None:
 
 
 def default_elements(dtype: DType, default: Any) -> list[float]:
-    """A default as the matrix's elements; NaN where there is none."""
+    """A default as elements of the matrix; NaN when there is no default."""
     if default is None:
         return [float("nan")] * dtype.size
     return [float(value) for value in (default if dtype.element is not None else [default])]

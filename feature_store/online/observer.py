@@ -1,8 +1,8 @@
-"""What a client tells of its requests to those who watch: metrics, traces, the log of what was served.
+"""Observers of a client's requests: metrics, traces, and the served log.
 
-Observers are called in the thread of the request, or on its event loop, when its answer is there and before the caller
-has it: what they take, the request takes. What they raise is logged once and reaches no caller. A client without
-observers makes none of this: it asks whether there are any, and that is all.
+A client calls its observers in the thread of the request, or on its event loop, after the answer came and before the
+caller gets it, so their time adds to the request's. An exception of an observer is logged once and never reaches the
+caller. A client without observers only checks that it has none.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
     from feature_store.online.response import OnlineResponse
 
-# How a service that is made of feature references is called; no service has such a name.
+# The name of a service that is made of feature references; no declared service can have it.
 REFERENCES = "(references)"
-# The label of a service that the plan does not have.
+# The metrics label of a service that the plan does not have.
 UNKNOWN = "(unknown)"
 _LOG = logging.getLogger("feature_store.observers")
 
 
 class Observed:
-    """One request, from its first step to its answer: reading again after a new plan, and in shadow, included.
+    """One request, from its first step to its answer, with reads after a new plan and shadow reads.
 
     Attributes:
-        service: the service's name, as it was given; REFERENCES when feature references were given.
-        label: the same for labels of metrics: UNKNOWN unless the plan that the client knows has such a service.
-        entity_rows: as they were given.
-        started_ns: when it began, nanoseconds since 1970.
-        seconds: how long it took. Values are decoded later, when the caller asks for them.
-        response: its answer; None when it failed.
-        error: why it failed; None when it did not.
-        request_id, log_fields: as they were given.
+        service: the service's name as given; REFERENCES when feature references were given.
+        label: the service's name as a label of metrics: UNKNOWN unless the client's plan has the service.
+        entity_rows: as given.
+        started_ns: the time of its start, nanoseconds since 1970.
+        seconds: its duration. Values are decoded later, when the caller asks for them.
+        response: the response; None when the request failed.
+        error: the error; None when the request succeeded.
+        request_id, log_fields: as given.
     """
 
     __slots__ = (
@@ -85,26 +85,26 @@ class Observed:
 
 
 class Observer:
-    """Watches clients. Take what you need: each method does nothing unless it is overridden. Threads share it."""
+    """Watches clients. Override the methods that you need; the others do nothing. Threads share an observer."""
 
     def request(self, request: Observed) -> None:
-        """A request was answered, or failed."""
+        """A request was answered or failed."""
 
     def reconnected(self) -> None:
-        """An idle connection turned out dead, as after a restart of the server; the request goes on with another."""
+        """An idle connection was dead, as after a restart of the server. The request goes on with another one."""
 
     def plan_read(self, version: int) -> None:
-        """The serving plan was read: at the first request, and when another is published."""
+        """The serving plan was read: at the first request, and after each publication."""
 
     def shadowed(self, service: str, *, differing: bool, failed: bool) -> None:
-        """A request was read again as a prune plan in the stage `shadow` would have it (see `OnlineClient.shadow`).
+        """A request was read in shadow, because a prune plan is in the stage `shadow`; see `OnlineClient.shadow`.
 
-        Requests with a deadline are not: a second read would cost the time that they do not have.
+        Requests with a deadline are not read in shadow, because a second read takes time.
         """
 
 
 class Observers:
-    """The observers of a client; false when there are none."""
+    """The observers of a client. It is false when there are none."""
 
     __slots__ = ("_all", "_failed")
 

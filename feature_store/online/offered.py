@@ -1,8 +1,7 @@
 """The on-demand functions that a process offers: the only functions that a client calls.
 
-A serving plan comes from Redis, so it is data: it says which function is wanted, by the name of its view and the digest
-of its code, and never where to find one. The functions come from the caller, as on-demand views, or as files and
-modules with definitions.
+A serving plan comes from Redis, so it is data. It names each function by its view and the digest of its code, and never
+says where to find it. The functions come from the caller: as on-demand views, or as files and modules with definitions.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PASS = 'pass definitions="features.py" (a file, a folder or a module with the d
 
 
 class Chosen(NamedTuple):
-    """A function that the plan accepts, and which of the digests in the plan it has."""
+    """A function that the plan accepts, and its digest, one of those in the plan."""
 
     function: Transform
     digest: str
@@ -42,11 +41,11 @@ class Offered:
     """The functions that a process offers.
 
     Args:
-        transforms: on-demand views, or functions by view name. Several of one name are several versions of it.
+        transforms: on-demand views, or functions by view name. Several views of one name are versions of one function.
         definitions: Python files, folders or modules whose on-demand views are offered too.
 
     Raises:
-        ConfigError: one of them is no such thing.
+        ConfigError: an element of `transforms` or `definitions` has another type, or a path does not exist.
         DefinitionError: a file cannot be imported, or a function cannot be served.
     """
 
@@ -58,7 +57,7 @@ class Offered:
             self._functions.setdefault(view.name, []).append(view)
 
     def choose(self, plan: TransformPlan) -> Chosen:
-        """The function of a view whose digest the plan lists: the newest that is offered.
+        """The offered function of a view whose digest the plan lists; of several, the newest.
 
         Raises:
             TransformError: no function is offered for the view, or none with a digest of the plan.

@@ -1,7 +1,7 @@
-"""What an on-demand function returned, as its schema declares it, or an error that says what does not fit.
+"""The outputs of on-demand functions, checked against the view's schema.
 
-Arrays of numpy's own types are checked as a whole; what numpy has no type for (a list with None, datetimes, text in an
-object array) is checked value by value, as the fields of a request are.
+Arrays of numpy's own types are checked as a whole. Values without a numpy type (a list with None, datetimes, text in an
+object array) are checked one by one, as the fields of a request are.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def fitted_output(where: str, dtype: DType, output: Any, count: int) -> Column:
     Args:
         where: the name of the output, for errors.
         dtype: a scalar type.
-        output: what the function returned.
+        output: the value that the function returned.
         count: how many values there must be.
 
     Raises:
-        TransformError: it has another shape, no value in a row, or values that are not of the type.
+        TransformError: the output has another shape, a row without a value, or values of another type.
     """
     array = _as_array(where, output)
     if array.shape != (count,):
         raise TransformError(where, expected=f"an array of shape ({count},)", got=f"shape {array.shape}")
     if array.dtype.kind == "O":
         return _fitted_each(where, dtype, array)
-    # Of a list without values numpy makes floats, whatever the type of the values would be.
+    # numpy makes floats of an empty list, so its type says nothing.
     if array.dtype.kind not in OUTPUTS[dtype].kinds and (count or isinstance(output, np.ndarray)):
         raise TransformError(where, expected=f"values of {dtype}", got=f"an array of {array.dtype}")
     return OUTPUTS[dtype].fit(where, dtype, array)

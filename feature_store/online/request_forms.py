@@ -1,7 +1,7 @@
-"""The forms in which callers have entity rows and features to ask for, made one: columns by name, and plain names.
+"""The forms in which callers give entity rows and services, converted to one form: columns by name, and plain names.
 
-Rows as a list of dicts are Feast's form; tables are pandas', Arrow's and Polars'. None of these libraries is loaded
-here: a table is known by its methods.
+A list of dicts is Feast's form. Tables may be pandas', Arrow's or Polars'. None of these libraries is imported here: a
+table is recognized by its methods.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from feature_store.errors import RequestError
 
-# The types of nearly all values and columns, told without asking for their methods.
+# The types of nearly all values and columns, which need no search for methods.
 _USUAL = frozenset({int, float, str, bool, list, tuple, type(None), np.ndarray})
 _FORMS = "{name: value or values}, a list of dicts, a DataFrame or an Arrow table"
 
@@ -22,11 +22,11 @@ def entity_columns(entity_rows: Any) -> Mapping[str, Any]:
     """Entity rows as `{name: value or values}`.
 
     Args:
-        entity_rows: such a mapping; or a list of mappings, which have the same names; or an Arrow table or record
-            batch, or a DataFrame of pandas or Polars, whose missing values are null.
+        entity_rows: such a mapping; a list of mappings that have the same names; an Arrow table or record batch; or a
+            DataFrame of pandas or Polars, whose missing values are null.
 
     Raises:
-        RequestError: it is nothing of the kind, or rows have different names.
+        RequestError: `entity_rows` has another type, or its rows have different names.
     """
     if type(entity_rows) is dict:
         return _plain(entity_rows)
@@ -42,10 +42,10 @@ def entity_columns(entity_rows: Any) -> Mapping[str, Any]:
 
 
 def feature_names(service: Any) -> str | Sequence[str]:
-    """What is asked for, as a service's name or a list of feature references; of a definition of a service, its name.
+    """A service's name or a list of feature references, from either of them or from the definition of a service.
 
     Raises:
-        RequestError: it is nothing of the kind.
+        RequestError: `service` has another type.
     """
     if isinstance(service, (str, list, tuple)):
         return service
@@ -61,7 +61,7 @@ def feature_names(service: Any) -> str | Sequence[str]:
 
 
 def _plain(columns: dict[str, Any]) -> dict[str, Any]:
-    """With columns of pandas and Arrow as lists in which what is missing is None; others as they are."""
+    """Columns of pandas and Arrow as lists, with None for missing values. Other columns stay as they are."""
     for value in columns.values():
         if type(value) not in _USUAL:
             return {name: _values(value) for name, value in columns.items()}

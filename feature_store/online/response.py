@@ -1,4 +1,4 @@
-"""What a request returns: the values of n rows × the columns of a service, decoded when they are asked for."""
+"""The response to a request: n rows × the columns of a service, decoded on access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN = 6
 
 
 class Lazy(Mapping[str, Any]):
-    """A mapping whose values are computed when they are asked for."""
+    """A mapping whose values are computed on access."""
 
     def __init__(self, names: list[str], compute: Callable[[str], Any], dropped: Mapping[str, str]) -> None:
         self._names, self._compute, self._dropped = names, compute, dropped
@@ -47,7 +47,7 @@ class Lazy(Mapping[str, Any]):
 
 
 class Traffic(NamedTuple):
-    """What an answer took: distinct entity keys asked for, and bytes sent and received."""
+    """The cost of an answer: distinct entity keys that were read, and bytes sent and received."""
 
     keys: int
     sent: int
@@ -57,7 +57,11 @@ class Traffic(NamedTuple):
 class OnlineResponse:
     """The features of n entity rows, in the order of the request.
 
-    A value that is null, missing or expired is its field's default; without a default it is None, and NaN in a matrix.
+    A value that is not PRESENT is served as its field's default; without a default it is None, and NaN in a matrix.
+
+    Attributes:
+        service: the service, as the client compiled it.
+        answer: what Redis answered. It may change with any version of this library.
 
     Example:
         >>> from feature_store.online import OnlineClient
@@ -87,7 +91,7 @@ class OnlineResponse:
 
     @property
     def now_us(self) -> int:
-        """The time that ttls counted from and windows ended at, microseconds since 1970."""
+        """The time that ttls count from and windows end at, microseconds since 1970."""
         return self.answer.now_us
 
     @property
@@ -107,8 +111,8 @@ class OnlineResponse:
 
     @property
     def transforms(self) -> dict[str, str]:
-        """Per on-demand view of the service, the digest of the function that computes it. While a changed function is
-        rolled out, model servers run different ones."""
+        """Per on-demand view of the service, the digest of the function that computes it. Digests differ between model
+        servers while a changed function is rolled out."""
         return self.service.functions()
 
     @property
@@ -118,16 +122,16 @@ class OnlineResponse:
 
     @property
     def traffic(self) -> Traffic:
-        """What it took."""
+        """The cost of the answer."""
         return Traffic(*self.answer.traffic())
 
     @property
     def skipped(self) -> list[str]:
-        """The row groups and stream views that were not read, to keep a deadline."""
+        """The row groups and stream views that were not read before the deadline."""
         return [self.service.groups[group].layout.name for group in sorted(self.answer.skipped)]
 
     def status_counts(self) -> dict[Status, int]:
-        """How many of the n × f values have each status; those that none has are left out."""
+        """How many of the n × f values have each status. A status that no value has is left out."""
         counts = status_counts(self.service, self.answer)
         return {status: count for status, count in zip(STATUSES, counts, strict=True) if count}
 
@@ -140,8 +144,8 @@ class OnlineResponse:
         Raises:
             RequestError: a column has no place in a float matrix (String, Timestamp, ragged Array), or an integer is
                 beyond 2**53.
-            CorruptRowError: a stored row does not have the bytes that its layout demands.
-            TransformError: an on-demand function failed.
+            CorruptRowError: a stored row does not fit its layout.
+            TransformError: an on-demand function raised, or its result does not fit its schema.
         """
         return matrix(self.service.matrix_plan, self.answer)
 
@@ -187,8 +191,8 @@ class OnlineResponse:
 
     @property
     def event_timestamps(self) -> Mapping[str, list[Any]]:
-        """Per feature, the event time (UTC datetime) of each row's value, or None where the row is missing. Of an
-        on-demand feature: the oldest of its inputs'; None when only the request feeds it."""
+        """Per feature, the event time (UTC datetime) of each row's value; None where the row is missing. An on-demand
+        feature has the oldest event time of its inputs; None if all its inputs are request fields."""
         return self._lazy(self._event_timestamps)
 
     def _lazy(self, compute: Callable[[str], Any]) -> Lazy:
@@ -209,5 +213,5 @@ class OnlineResponse:
 
 
 def _listed(names: list[str]) -> str:
-    """Names as a repr shows them: the first few."""
+    """The first names, as a repr shows them."""
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

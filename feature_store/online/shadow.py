@@ -1,7 +1,7 @@
-"""Shadow reads: what a pruned service would answer, compared with what the full one did.
+"""Shadow reads: the answer of a pruned service, compared with the answer of the full service.
 
-While a prune plan is in the stage `shadow`, a client reads a request again, with only the columns that the plan keeps,
-and compares. Nothing of that reaches the caller.
+While a prune plan is in the stage `shadow`, a client reads each request again, with only the columns that the plan
+keeps, and compares. The caller sees none of it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class ShadowCounts:
-    """What was found by the shadow reads of one service.
+    """Counts of the shadow reads of one service.
 
     Attributes:
         plan: the prune plan's id.
-        reads: requests that were read twice.
-        differing: of them, those with a kept feature whose values or statuses differed, twice in a row.
-        failed: of them, those whose second read failed.
-        full_s, pruned_s: seconds that the first and the second reads took, together.
+        reads: requests that were read in shadow.
+        differing: shadow reads in which a kept feature had another value or status than in the full reads before and
+            after.
+        failed: shadow reads that failed.
+        full_s, pruned_s: seconds that the full and the pruned reads took in total.
     """
 
     plan: str
@@ -38,7 +39,7 @@ class ShadowCounts:
 
 
 class Shadows:
-    """The counts of a client; threads share it. Its observers are told of each read."""
+    """The shadow reads of a client. Threads share it; observers learn of each read."""
 
     def __init__(self, observers: Observers) -> None:
         self._observers = observers
@@ -46,13 +47,13 @@ class Shadows:
         self._lock = threading.Lock()
 
     def of(self, service: str) -> ShadowCounts | None:
-        """What was found of a service so far; None: it was never read in shadow."""
+        """The counts of a service; None when it was never read in shadow."""
         return self._counts.get(service)
 
     def add(
         self, service: str, plan: str, *, full_s: float, pruned_s: float, differing: bool = False, failed: bool = False
     ) -> None:
-        """Count a read; with another plan, counting begins anew."""
+        """Count a shadow read. The first read under another plan starts the counts over."""
         with self._lock:
             counts = self._counts.get(service)
             if counts is None or counts.plan != plan:
@@ -66,7 +67,7 @@ class Shadows:
 
 
 def differ(full: OnlineResponse, pruned: OnlineResponse) -> bool:
-    """Whether a feature that both have differs in any value or status."""
+    """Whether a feature of both responses differs in any value or status."""
     first, second = full.to_dict(), pruned.to_dict()
     return any(
         full.status[name] != pruned.status[name] or not _same(first[name], values) for name, values in second.items()
@@ -74,7 +75,7 @@ def differ(full: OnlineResponse, pruned: OnlineResponse) -> bool:
 
 
 def _same(a: list[object], b: list[object]) -> bool:
-    """Equal; of numbers, NaN equals NaN."""
+    """Whether two columns are equal. NaN equals NaN."""
     if a == b:
         return True
     try:

@@ -56,14 +56,14 @@ class CompiledTransform(NamedTuple):
 def shown_input(
     item: TransformInput, values: np.ndarray[Any, Any] | Sequence[Any], absent: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> np.ndarray[Any, Any]:
-    """An input as its function is shown it: where there is no value its default, else a placeholder.
+    """An input as its function sees it: where there is no value, the default or else a placeholder.
 
-    It is a copy of the function's own, so that a function may work in place and nothing else changes. For 1 row and for
-    200, copying costs about as much as the look for absent values does.
+    The array is a copy, so that a function may change it in place. For 1 row and for 200, the copy costs about as much
+    as the search for absent values.
 
     Args:
         item: the input.
-        values: (n,) of its numpy dtype, (n, length) of fixed-size arrays; Python values of what has no fixed width.
+        values: (n,) of its numpy dtype, (n, length) of fixed-size arrays; Python values of types without fixed width.
         absent: (n,) where there is no value.
     """
     if item.dtype.width is None:
@@ -81,12 +81,12 @@ def _own_objects(
         blank = item.dtype.scalar.blank if item.default is None else item.default
         return object_column([blank if gone else value for value, gone in zip(values, absent.tolist(), strict=True)])
     blank = item.default or []
-    # Rows of one entity share a list, and all rows the default: each row gets one of its own.
+    # Rows of one entity share a list, and all rows share the default: each row gets a list of its own.
     return object_column([[*(blank if gone else value)] for value, gone in zip(values, absent.tolist(), strict=True)])
 
 
 def decides_absence(transform: TransformPlan, item: TransformInput) -> bool:
-    """Whether a function's results are no values where this input is none: it is strict in what has no default."""
+    """Whether results are absent where this input is absent: the view is strict and the input has no default."""
     return transform.nulls == "strict" and item.column is not None and item.default is None
 
 
@@ -94,13 +94,13 @@ def run_transform(transform: CompiledTransform, inputs: Columns, nulls: Columns,
     """Call a function; returns `{output: (n,) array of its declared dtype}`.
 
     Args:
-        transform: what to call.
-        inputs: `{input: array of n values}`, the function's own.
-        nulls: `{input: (n,) bool array}`, where there is no value, for a function that is shown it; see the definition.
+        transform: the on-demand view.
+        inputs: `{input: array of n values}`, copies that the function may change.
+        nulls: `{input: (n,) bool array}`, True where there is no value; used if the view declares `nulls="shown"`.
         count: n.
 
     Raises:
-        TransformError: it raised, or returned other names, lengths or types than its schema says.
+        TransformError: the function raised, or returned other names, lengths or types than its schema declares.
     """
     plan = transform.plan
     where = f"on-demand view {plan.name}"
