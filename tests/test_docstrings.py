@@ -12,6 +12,7 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.cli.project import init
+from feature_store.definitions.dtypes import SCALARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ SHOWN_ELSEWHERE = {
     "Training": "argument of Pruner.measure and verify",
     "Verification": "Pruner.verify returns it",
     "draw_curve": "feature-store prune curve",
-} | dict.fromkeys(("Bool", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"), "a value: docs/types.md")
+} | dict.fromkeys(SCALARS, "a value: docs/types.md")
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,11 @@ PACKAGE = Path(feature_store.__file__).parent
 PUBLIC = {
     "feature_store": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
         FeatureService Aggregation ParquetSource KafkaSource RequestSource
-        Bool Int32 Int64 Float32 Float64 String Timestamp Array FeatureStore Pruner""",
+        Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array
+        FeatureStore Pruner""",
     "feature_store.definitions": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
         FeatureService Aggregation ParquetSource KafkaSource RequestSource DefinitionSet Projection
-        Bool Int32 Int64 Float32 Float64 String Timestamp Array DType""",
+        Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array DType""",
     "feature_store.online": "OnlineClient AsyncOnlineClient OnlineResponse OnlineStore Status",
     "feature_store.monitoring": "ClientMetrics ParquetSink ServedLog Tracing",
     "feature_store.streaming": "KafkaSink",

@@ -269,6 +269,11 @@ def Decimal(precision: int, scale: int) -> DType:
 
     Raises:
         DefinitionError: the precision is not from 1 to 18, or the scale is not from 0 to the precision.
+
+    Example:
+        >>> from feature_store import Decimal, Field
+        >>> Field("price", Decimal(10, 2), default=9.99).default
+        Decimal('9.99')
     """
     for name, value, least, most in (("precision", precision, 1, MOST_DIGITS), ("scale", scale, 0, precision)):
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
