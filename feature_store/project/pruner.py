@@ -1,4 +1,4 @@
-"""Pruning a project's services: from importances to a plan, its proof, and what is served by it.
+"""Pruning a project's services, from importances to a plan, its proof, and what is served by it.
 
 importances   imported, told by a model, or measured on the earlier part of a training set
 plan          the most importance within a budget; kept in the registry under its id
@@ -8,30 +8,13 @@ apply         a version of the registry: shadow, mask or drop; `rollback` is ano
 
 from __future__ import annotations
 
-import hashlib
-import time
-from dataclasses import replace
-from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
-from feature_store.arrow.sources.opening import open_view
-from feature_store.arrow.time_range import TimeRange
-from feature_store.definitions.feature_view import FeatureView
-from feature_store.definitions.graph import graph_of
-from feature_store.definitions.pruned import pruned, pruning_of, service_digest
-from feature_store.errors import ConflictError, NotFoundError, RefusedError, did_you_mean, extra
+from feature_store.errors import RefusedError, extra
 from feature_store.project.applying import prune
-from feature_store.pruning.cost import cost_model
-from feature_store.pruning.importance import Importances, checked
-from feature_store.pruning.plan import (
-    PrunePlan,
-    make_plan,
-    offered_instead,
-    policy_pins,
-    read_order,
-    with_verification,
-)
-from feature_store.registry.store import current_author
+from feature_store.pruning.plan import with_verification
+from feature_store.pruning.records import PruningRecords
+from feature_store.pruning.service import PrunableService
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -45,19 +28,19 @@ if TYPE_CHECKING:
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
     from feature_store.pruning.footprint import Footprint
+    from feature_store.pruning.importance import Importances
+    from feature_store.pruning.live import LiveService
+    from feature_store.pruning.plan import PrunePlan
     from feature_store.pruning.planner import Budget, Choice, Latency
     from feature_store.pruning.training import Training
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
 
-# Of a usual request's entities, at which its latency is measured.
-_SHARES = (0.1, 0.5, 1.0)
-_DECODES = 31
-_RECENT_DAYS, _DAY_US = 28, 86_400_000_000
-
 
 class Pruner:
     """Prunes the services of a project.
+
+    Each method reads the applied definitions once, unless it calls another one.
 
     Args:
         store: the project's FeatureStore.
@@ -66,56 +49,47 @@ class Pruner:
     def __init__(self, store: InProject) -> None:
         self._project = store.context
 
+    def service(self, name: str, definitions: DefinitionSet | None = None) -> PrunableService:
+        """A service with its newest importances.
+
+        Args:
+            name: its name.
+            definitions: those of the version to ask about; None for the newest.
+
+        Raises:
+            NotFoundError: nothing is applied, or there is no such service.
+        """
+        known = self._records.importances(name)
+        return PrunableService(definitions or self._project.applied(), name, self._project.name, known)
+
     # -- importances --------------------------------------------------------------------------------------------
 
     def import_importances(self, service: str, importances: Importances) -> Importances:
-        """Keep importances of a service's features, by the names they are served by or by `view:feature`.
+        """Keep importances of a service's features.
+
+        Args:
+            service: the service.
+            importances: by the names that features are served by, or by `view:feature`.
 
         Raises:
             NotFoundError: there is no such service.
-            DataError: they are not one good importance for each of its features; it names all that are wrong.
+            DataError: there is not exactly one valid importance for each feature. The error names all that are wrong.
         """
-        definitions = self._project.applied()
-        by_reference = {column.reference: column.name for column in graph_of(definitions).columns(service)}
-        named = tuple(
-            replace(item, feature=by_reference.get(item.feature, item.feature)) for item in importances.features
-        )
-        found = checked(replace(importances, features=named), list(by_reference.values()))
-        document = found.to_json()
-        self._project.registry.keep_prune_record(
-            "importances",
-            service,
-            hashlib.sha256(service.encode() + document).hexdigest()[:12],
-            document,
-            current_author(),
-        )
-        return found
+        return self._keep_importances(self.service(service), importances)
 
     def importances(self, service: str) -> Importances | None:
-        """The newest of a service, or None."""
-        records = self._project.registry.prune_records("importances", service)
-        return Importances.from_json(records[0].document) if records else None
+        """The newest importances of a service, or None."""
+        return self._records.importances(service)
 
     def parts(self, service: str, training: Training) -> tuple[Dataset, Dataset]:
         """The earlier rows of a training set, which choices are made on, and the later ones, which only `verify` sees.
 
         Raises:
-            NotFoundError, RequestError, DataError: the service or the training set are not as they must be.
+            NotFoundError: there is no such service.
+            DataError: the training set cannot be read, lacks a column, or has too few rows for two parts.
+            RequestError: the earlier share is not between 0 and 1.
         """
-        from feature_store.pruning.dataset import from_table
-
-        definitions: DefinitionSet = self._project.applied()
-        columns = graph_of(definitions).columns(service)
-        data = from_table(
-            training.path,
-            [column.name for column in columns],
-            {column.name: column.view for column in columns},
-            label=training.label,
-            timestamp=training.timestamp,
-            entity=training.entity,
-        )
-        earlier, later = data.split_by_time((training.earlier, 1 - training.earlier))
-        return earlier, later
+        return _parts(self.service(service), training)
 
     def measure(
         self,
@@ -129,20 +103,25 @@ class Pruner:
         """Measure the importances of a service's features on the earlier part of a training set, and keep them.
 
         Args:
-            most_rows: how many rows to take at most, evenly spread: some models take hours for hundreds of refits on
-                all of them; None: all.
+            service: the service.
+            training: the training set and the model.
+            seeds: each set of features is fitted once with each.
+            most_rows: the most rows to take, evenly spread; None for all. Some models need hours for hundreds of
+                refits on all rows.
+            report: called after each fit.
 
         Raises:
-            NotFoundError, RequestError, DataError: the service, the model or the training set are not as they must be.
+            NotFoundError: there is no such service or model.
+            RequestError, DataError: see `parts`; or the model returns scores that are not finite.
         """
         with extra("prune", "prune measure"):
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.measure import measure
 
-        earlier, _ = self.parts(service, training)
+        bound = self.service(service)
+        earlier, _ = _parts(bound, training)
         rows = earlier if most_rows is None else earlier.thinned(most_rows)
-        found = measure(rows, load_factory(training.model), seeds=seeds, report=report)
-        return self.import_importances(service, found)
+        return self._keep_importances(bound, measure(rows, load_factory(training.model), seeds=seeds, report=report))
 
     # -- plans --------------------------------------------------------------------------------------------------
 
@@ -158,22 +137,22 @@ class Pruner:
         """Make a plan, and keep it.
 
         Args:
-            service: what to prune.
-            budget: what it may cost.
-            request: how many distinct entities a usual request has, by entity name.
+            service: the service to prune.
+            budget: what a request may cost.
+            request: the number of distinct entities in a usual request, by entity name.
             required: features that must be kept.
-            importances: the newest that are kept unless given; then they are kept, too.
+            importances: what to plan by, which is kept too; None for the newest that are kept.
 
         Raises:
             NotFoundError: there is no such service, or no importances of it.
-            DataError: importances are not of the features that it serves now.
-            RequestError: nothing fits in the budget.
+            DataError: the importances are not of the features that it has now.
+            RequestError: nothing fits the budget, or the request lacks an entity.
         """
-        definitions = self._project.applied()
-        model = self.costs(service, request)
-        found = self._importances(service) if importances is None else self.import_importances(service, importances)
-        plan = make_plan(definitions, model, found, budget, request, required=required)
-        self._keep(plan)
+        bound = self.service(service)
+        if importances is not None:
+            bound = bound.with_importances(self._keep_importances(bound, importances))
+        plan = bound.plan(budget, request, required=required)
+        self._records.keep_plan(plan)
         return plan
 
     def costs(self, service: str, request: Mapping[str, int]) -> CostModel:
@@ -181,36 +160,18 @@ class Pruner:
 
         Raises:
             NotFoundError: there is no such service.
-            RequestError: the request does not say how many of an entity.
+            RequestError: the request lacks an entity.
         """
-        return cost_model(self._project.applied(), service, request, project=self._project.name)
+        return self.service(service).costs(request)
 
     def latency(self, service: str, request: Mapping[str, int], *, repeats: int = 100) -> Latency:
-        """How long requests of a service take here, at their 99th percentile: measured with entities that are stored,
-        for the whole service and for each view of it, at several sizes.
+        """How long requests of a service take here: see `LiveService.latency`.
 
         Raises:
             NotFoundError: there is no such service, or no entity of it is stored.
-            RequestError: the request does not say how many of an entity.
+            RequestError: the request lacks an entity.
         """
-        from feature_store.pruning.latency import Timed, fit_latency
-
-        definitions = self._project.applied()
-        columns = graph_of(definitions).columns(service)
-        asked: list[tuple[str | list[str], list[str]]] = [(service, [column.name for column in columns])]
-        for view in definitions.stored_views_of(service):
-            own = [(column.name, column.reference) for column in columns if column.view == view.name]
-            if own:
-                asked.append(([reference for _, reference in own], [name for name, _ in own]))
-        timed = []
-        for share in _SHARES:
-            counts = {entity: max(1, round(count * share)) for entity, count in request.items()}
-            model = self.costs(service, counts)
-            rows = self._rows(service, counts)
-            for features, names in asked:
-                took = [self._timed(features, rows) for _ in range(repeats)]
-                timed.append(Timed(model.cost(names), took))
-        return fit_latency(timed)
+        return self._live(self.service(service)).latency(request, repeats=repeats)
 
     def footprint(
         self,
@@ -221,69 +182,13 @@ class Pruner:
         now: datetime | None = None,
         report: Report | None = None,
     ) -> Footprint:
-        """What a service costs as it is served now: asks, lets Redis count, and takes the time.
+        """What a service costs as it is served now: see `LiveService.footprint`.
 
-        Other clients' requests are counted along: have none meanwhile.
-
-        Args:
-            requests: entity rows and request fields, several, so that not always the same keys are read.
-            repeats: how many requests are timed, in turn.
-            now: of the requests.
-            report: is told after each.
+        Raises:
+            NotFoundError: there is no such service.
         """
-        from feature_store.pruning.footprint import Counted, footprint
-
-        online, client = self._project.online, self._project.client
-
-        def ask(rows: Mapping[str, Any]) -> int:
-            response = client.get_online_features(service, rows, now=now)
-            response.to_numpy()
-            return len(response.names)
-
-        features = [ask(rows) for rows in requests][-1]  # and once before anything is counted
-        counted = [Counted.of(online.info()), Counted.of(online.info())]
-        for rows in requests:
-            ask(rows)
-        counted.append(Counted.of(online.info()))
-        seconds = []
-        for i, rows in enumerate(islice(cycle(requests), repeats)):
-            begun = time.perf_counter()
-            ask(rows)
-            seconds.append(time.perf_counter() - begun)
-            if report is not None:
-                report(i + 1, repeats)
-        return footprint(features, counted, len(requests), seconds, self._redis_bytes(service))
-
-    def _redis_bytes(self, service: str) -> int:
-        """Of all that the service reads."""
-        plan, read = self._project.online.require_published().plan, set()
-        for view in pruned(self._project.applied()).stored_views_of(service):
-            read.add(view.name if plan.tiles_of(view.name) is not None else plan.group_of(view.name).name)
-        return sum(found["bytes"] for name, found in self._project.online.statistics().items() if name in read)
-
-    def _timed(self, features: str | list[str], rows: Mapping[str, Any]) -> float:
-        """Milliseconds of one request."""
-        begun = time.perf_counter()
-        self._project.client.get_online_features(features, rows).to_numpy()
-        return (time.perf_counter() - begun) * 1e3
-
-    def _rows(self, service: str, counts: Mapping[str, int]) -> dict[str, Any]:
-        """A request of so many distinct entities, of those that are stored; request fields are zero or empty."""
-        definitions = self._project.applied()
-        rows: dict[str, Any] = {}
-        for view in definitions.stored_views_of(service):
-            most = max(counts[entity.name] for entity in view.entities)
-            found = self._project.online.sample_keys(view.name, most)
-            if not found:
-                raise NotFoundError(f"latency of {service}", expected=f"stored entities of {view.name}", got="none")
-            for entity, values in zip(view.entities, zip(*found, strict=True), strict=True):
-                count = counts[entity.name]
-                listed = [values[i % len(values)] for i in range(count)]
-                rows[entity.join_key] = listed if count > 1 else listed[0]
-        for computed in definitions.on_demand_feature_views.values():
-            for field in (field for one in computed.requests for field in one.fields):
-                rows[field.name] = field.dtype.scalar.zero
-        return rows
+        live = self._live(self.service(service))
+        return live.footprint(requests, repeats=repeats, now=now, report=report)
 
     def curve(self, plan: PrunePlan) -> list[Choice]:
         """The importance–cost curve that a plan lies on: see `frontier`.
@@ -291,33 +196,19 @@ class Pruner:
         Raises:
             NotFoundError: there are no importances of the service.
         """
-        from feature_store.pruning.frontier import frontier
-
-        pinned = policy_pins(self._project.applied(), model := self.costs(plan.service, plan.request))
-        return frontier(model, self._importances(plan.service).by_name(), required=pinned)
+        return self.service(plan.service).curve(plan.request)
 
     def plans(self, service: str | None = None) -> list[PrunePlan]:
-        """The plans that are kept, the newest first."""
-        return [PrunePlan.from_json(one.document) for one in self._project.registry.prune_records("plan", service)]
+        """The plans that are kept, of one service or of all, the newest first."""
+        return self._records.plans(service)
 
     def find(self, plan: str) -> PrunePlan:
-        """A plan by its id, or by what its id begins with.
+        """A plan by its id, or by the start of its id.
 
         Raises:
-            NotFoundError: there is none, or more than one.
+            NotFoundError: no plan has such an id, or several have.
         """
-        plans = self.plans()
-        found = [one for one in plans if one.id.startswith(plan)]
-        if len(found) != 1:
-            known = ", ".join(one.id for one in plans)
-            raise NotFoundError(
-                f"prune plan {plan}",
-                expected=f"the id of one plan: {known}" if known else "a plan",
-                got=f"{len(found)} that begin so" if found else "none",
-                hint=did_you_mean(plan, [one.id for one in plans])
-                or ("" if known else "make one: `feature-store prune plan`"),
-            )
-        return found[0]
+        return self._records.plan(plan)
 
     def verify(
         self,
@@ -330,25 +221,32 @@ class Pruner:
         slice_by: str | None = None,
         report: Report | None = None,
     ) -> tuple[PrunePlan, Verification, PrunePlan | None]:
-        """Verify a plan on the later part of a training set, and keep what is found.
+        """Verify a plan on the later part of a training set, and keep the result.
 
         Args:
-            slice_by: a feature; the plan must pass on the rows above and on those up to its median too.
+            plan: the plan.
+            training: the training set and the model.
+            margin: how much worse than the full model is accepted, in the metric's unit.
+            seeds: each model is fitted once with each.
+            confidence: of the bound, one-sided.
+            slice_by: a feature; the plan must also pass on the rows above its median and on the others.
+            report: called after each fit.
 
         Returns:
-            The plan with what was found, the verification, and the plan to take instead: of the candidates that pass,
-            the one that removes most; None when that is this plan, or none passes.
+            The plan with the result, the verification, and the plan to take instead: of the candidates that pass, the
+            one that drops most. None when that is this plan, or none passes.
 
         Raises:
-            ConflictError: the service is not what the plan was made for.
-            NotFoundError, RequestError, DataError: as `measure`.
+            ConflictError: the service has changed since the plan was made.
+            NotFoundError, RequestError, DataError: see `measure`.
         """
         with extra("prune", "prune verify"):
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.verify import verify
 
-        self._refuse_changed(plan)
-        earlier, later = self.parts(plan.service, training)
+        bound = self.service(plan.service)
+        bound.refuse_changed(plan)
+        earlier, later = _parts(bound, training)
         verification = verify(
             earlier,
             later,
@@ -360,55 +258,40 @@ class Pruner:
             slices=_halves(later, slice_by) if slice_by else None,
             report=report,
         )
-        found = with_verification(plan, verification)
-        self._keep(found)
-        model, importances = self.costs(plan.service, plan.request), self._importances(plan.service)
-        instead = offered_instead(plan, model, importances, verification)
+        verified = with_verification(plan, verification)
+        self._records.keep_plan(verified)
+        instead = bound.instead_of(plan, verification)
         if instead is not None:
-            self._keep(instead)
-        return found, verification, instead
+            self._records.keep_plan(instead)
+        return verified, verification, instead
 
     # -- what is served -----------------------------------------------------------------------------------------
 
     def apply(self, plan: PrunePlan, stage: Stage, *, answer: Answer = "error", unverified: bool = False) -> Applied:
-        """Serve by a plan.
+        """Serve a service by a plan.
 
         Args:
+            plan: the plan.
             stage: `shadow`, `mask` or `drop`.
-            answer: what a client gets that asks for a dropped feature.
-            unverified: apply it although it was not verified, or did not pass.
+            answer: what a client gets for a dropped feature: an error, or its default.
+            unverified: apply the plan although it was not verified, or did not pass.
 
         Raises:
             RefusedError: the plan drops nothing, or was not verified, or did not pass.
-            ConflictError: the service is not what the plan was made for.
+            ConflictError: the service has changed since the plan was made.
         """
         where = f"prune plan {plan.id} of service {plan.service}"
         if not plan.dropped:
             raise RefusedError(where, expected="a feature that it drops", got="none: nothing can go")
         if not plan.is_verified and not unverified and stage != "shadow":
             got = "none" if plan.verification is None else str(plan.verification["reason"])
-            raise RefusedError(
-                where,
-                expected="a verification that it passes",
-                got=got,
-                hint="`feature-store prune verify`; or say --unverified",
-            )
-        self._refuse_changed(plan)
-        definitions, model = self._project.applied(), self.costs(plan.service, plan.request)
-        importances = self._importances(plan.service)
-        pruning = pruning_of(
-            definitions,
-            plan.service,
-            plan.dropped,
-            plan=plan.id,
-            stage=stage,
-            answer=answer,
-            read_order=read_order(definitions, model, importances, plan.kept),
-        )
+            hint = "`feature-store prune verify`; or say --unverified"
+            raise RefusedError(where, expected="a verification that it passes", got=got, hint=hint)
+        pruning = self.service(plan.service).pruning_by(plan, stage, answer)
         return prune(self._project, plan.service, pruning)
 
     def rollback(self, service: str) -> Applied:
-        """Serve all features of a service again; what was dropped is filled before any reader sees it.
+        """Serve all features of a service again. What was dropped is filled before any reader sees it.
 
         Raises:
             NotFoundError: nothing is pruned of it.
@@ -421,81 +304,59 @@ class Pruner:
         """The profit and loss of each feature of a service, the most important first.
 
         Args:
-            request: how many distinct entities a usual request has, by entity name.
-            redis: whether to ask the online store what it holds.
+            service: the service.
+            request: the number of distinct entities in a usual request, by entity name.
+            redis: whether to ask the online store how much it holds.
             timed: whether to time requests, which takes some seconds.
 
         Raises:
-            NotFoundError, RequestError: as `costs`; with `timed`, as `latency`.
+            NotFoundError: there is no such service; with `timed`, no entity of it is stored.
+            RequestError: the request lacks an entity.
         """
-        from feature_store.pruning.accounts import accounts_of
-
-        definitions, model = self._project.applied(), self.costs(service, request)
-        rows = {name: about["rows"] for name, about in self._project.online.statistics().items()} if redis else None
-        return accounts_of(
-            definitions,
-            model,
-            self.importances(service),
-            pinned=policy_pins(definitions, model),
+        bound = self.service(service)
+        if not redis and not timed:
+            return bound.accounts(request)
+        live = self._live(bound)
+        rows = live.stored_rows() if redis else None
+        return bound.accounts(
+            request,
             rows=rows,
-            daily={} if rows is None else self._daily_rows(definitions, service, rows),
-            latency=self.latency(service, request) if timed else None,
-            decode_ns=self._decode_ns(service, request) if timed else {},
+            daily=live.daily_rows(rows) if rows is not None else None,
+            latency=live.latency(request) if timed else None,
+            decode_ns=live.decode_ns(request) if timed else None,
         )
-
-    def _daily_rows(self, definitions: DefinitionSet, service: str, stored: Mapping[str, int]) -> dict[str, float]:
-        """Of each view of which that is known, how many rows are materialized a day: what its source had of the last
-        weeks; of a view with aggregations each stored entity's row, once a day."""
-        plan, found = self._project.online.require_published().plan, {}
-        finished = self._project.online.finished_intervals()
-        for view in pruned(definitions).stored_views_of(service):
-            if not isinstance(view, FeatureView) or view.source is None:
-                continue
-            group = plan.group_of(view.name)
-            if view.aggregations:
-                found[view.name] = float(stored.get(group.name, 0))
-            elif intervals := finished[view.name]:
-                end_us = intervals[-1][1]
-                source = open_view(view.source, view, self._project.folders.source)
-                times = TimeRange(view.source.event_timestamp, end_us - _RECENT_DAYS * _DAY_US, end_us)
-                count = source.count(times)
-                found |= {} if count is None else {view.name: count / _RECENT_DAYS}
-        return found
-
-    def _decode_ns(self, service: str, request: Mapping[str, int]) -> dict[str, int]:
-        """Of each feature that is served, the nanoseconds to make a matrix of it alone: the median of some requests."""
-        rows, found = self._rows(service, request), {}
-        for column in graph_of(pruned(self._project.applied())).columns(service):
-            times = []
-            for _ in range(_DECODES):
-                response = self._project.client.get_online_features([column.reference], rows)
-                begun = time.perf_counter_ns()
-                response.to_numpy()
-                times.append(time.perf_counter_ns() - begun)
-            found[column.name] = sorted(times)[_DECODES // 2]
-        return found
 
     # -- small parts --------------------------------------------------------------------------------------------
 
-    def _keep(self, plan: PrunePlan) -> None:
-        self._project.registry.keep_prune_record("plan", plan.service, plan.id, plan.to_json(), current_author())
+    @property
+    def _records(self) -> PruningRecords:
+        return PruningRecords(self._project.registry)
 
-    def _importances(self, service: str) -> Importances:
-        found = self.importances(service)
-        if found is None:
-            hint = "`feature-store prune import` or `prune measure`"
-            raise NotFoundError(f"service {service}", expected="importances of its features", got="none", hint=hint)
-        return checked(found, [column.name for column in graph_of(self._project.applied()).columns(service)])
+    def _keep_importances(self, service: PrunableService, importances: Importances) -> Importances:
+        named = service.named(importances)
+        self._records.keep_importances(service.name, named)
+        return named
 
-    def _refuse_changed(self, plan: PrunePlan) -> None:
-        found = service_digest(self._project.applied(), plan.service)
-        if found != plan.bound_to:
-            raise ConflictError(
-                f"prune plan {plan.id} of service {plan.service}",
-                expected=f"the service that it was made for, {plan.bound_to}",
-                got=f"{found}: its features have changed since",
-                hint="measure and plan again",
-            )
+    def _live(self, service: PrunableService) -> LiveService:
+        from feature_store.pruning.live import LiveService
+
+        project = self._project
+        return LiveService(service, project.online, lambda: project.client, project.folders.source)
+
+
+def _parts(service: PrunableService, training: Training) -> tuple[Dataset, Dataset]:
+    from feature_store.pruning.dataset import from_table
+
+    rows = from_table(
+        training.path,
+        service.features,
+        {column.name: column.view for column in service.columns},
+        label=training.label,
+        timestamp=training.timestamp,
+        entity=training.entity,
+    )
+    earlier, later = rows.split_by_time((training.earlier, 1 - training.earlier))
+    return earlier, later
 
 
 def _halves(data: Dataset, feature: str) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def make_plan(
         RequestError: nothing fits in the budget, or a required feature is not served.
     """
     worth = importances.by_name()
-    pinned = {*required, *policy_pins(definitions, model)}
+    pinned = {*required, *policy_pins(definitions, model.service)}
     choice = choose(model, worth, budget, required=pinned)
     if not choice.kept:
         raise RequestError(f"prune plan of {model.service}", expected="a feature that is kept", got="none fits")
@@ -221,10 +221,10 @@ def read_order(
     return sorted(needing, key=rank)
 
 
-def policy_pins(definitions: DefinitionSet, model: CostModel) -> set[str]:
+def policy_pins(definitions: DefinitionSet, service: str) -> set[str]:
     """The features of a service that a tag of the field, its view or an entity of the view says must be kept."""
     graph, pinned = graph_of(definitions), set()
-    for column in graph.columns(model.service):
+    for column in graph.columns(service):
         view = graph.views[column.view]
         tagged = (column.field.tags, view.tags, *(entity.tags for entity in getattr(view, "entities", ())))
         if any(tags.get(POLICY_TAG) == POLICY_NEVER for tags in tagged):

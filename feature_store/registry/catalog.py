@@ -158,7 +158,7 @@ def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
 
 def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
     """The error about a name that is none of those known: it shows those that are near."""
-    from feature_store.registry.search import near
+    from feature_store.registry.spelling import near
 
     found = near(name, known)
     hint = f"did you mean {' or '.join(found)}?" if found else "`feature-store list` shows what there is"

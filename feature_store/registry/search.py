@@ -1,6 +1,6 @@
 """Search over all that is defined: names, descriptions, tags, owners and columns, forgiving misspelt words.
 
-rapidfuzz's one door in the package. What is found is ordered in tiers:
+Results are ordered in tiers:
 
     1          the name itself
     0.9–1      every word of the query, as it is written
@@ -12,8 +12,6 @@ Within a tier, words of names count for more than words of descriptions, and rar
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
@@ -24,12 +22,9 @@ import numpy as np
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.graph import feature_description, graph_of
-from feature_store.errors import NotFoundError, RequestError, extra
+from feature_store.errors import NotFoundError, RequestError
 from feature_store.registry.catalog import KINDS, kind_of, sources
-
-with extra("registry", "search"):
-    from rapidfuzz.distance import OSA
-    from rapidfuzz.process import cdist, extract
+from feature_store.registry.spelling import LIKE_NAME, LIKE_WORD, MOST_CHARACTERS, likeness, normal, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,16 +36,11 @@ if TYPE_CHECKING:
 
 # How much a word counts by where it stands.
 _WEIGHTS = {"name": 1.0, "tags": 0.9, "description": 0.85, "owner": 0.8, "columns": 0.7, "view": 0.6}
-# Longer is no question but a document; each of its words would be compared with every known word.
-_MOST_CHARACTERS = 256
-# Below, two words have too little in common: `rating` and `dating` are at 0.83, `rating` and `ratio` at 0.67.
-_LIKE_WORD, _LIKE_NAME = 0.7, 0.6
 # What is written as asked for is above this line, what is only spelt nearly so is below.
 _EXACT = 0.9
 _WORDS_PENALTY = 0.85  # of words spelt nearly so, against whole names
 _LEAST = 0.35  # a score below says that hardly anything was found
 _ALMOST = 0.99  # all words of a name, in whatever order, are not yet the name itself
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True)
@@ -92,8 +82,8 @@ class SearchIndex:
         self._numbers = [np.fromiter(found, np.intp, len(found)) for found in self._places]
         self._weights = [np.array([_WEIGHTS[place] for place in found.values()], np.float32) for found in self._places]
         self._ids = {word: i for i, word in enumerate(self._vocabulary)}
-        self._names = [_normal(entry.name.rpartition(":")[2]) for entry in self._entries]
-        self._references = [_normal(entry.name) for entry in self._entries]
+        self._names = [normal(entry.name.rpartition(":")[2]) for entry in self._entries]
+        self._references = [normal(entry.name) for entry in self._entries]
 
     def search(self, query: str, *, limit: int = 20, kinds: Collection[str] | None = None) -> list[Found]:
         """What fits a query, the best first.
@@ -108,9 +98,9 @@ class SearchIndex:
             NotFoundError: there is no such kind.
         """
         self._refuse_unknown_kinds(kinds or ())
-        if len(query) > _MOST_CHARACTERS:
-            raise RequestError("query", expected=f"at most {_MOST_CHARACTERS} characters", got=f"{len(query):,}")
-        words, name = list(dict.fromkeys(_words(query))), _normal(query)
+        if len(query) > MOST_CHARACTERS:
+            raise RequestError("query", expected=f"at most {MOST_CHARACTERS} characters", got=f"{len(query):,}")
+        words, name = list(dict.fromkeys(words_of(query))), normal(query)
         if not words or not self._entries:
             return []
         by_name, (by_words, like) = self._name_scores(name), self._word_scores(words)
@@ -133,7 +123,7 @@ class SearchIndex:
 
     def _name_scores(self, name: str) -> Floats:
         """How like the query each name is as a whole; 0 where it is hardly."""
-        like = np.maximum(_likeness(name, self._names, _LIKE_NAME), _likeness(name, self._references, _LIKE_NAME))
+        like = np.maximum(likeness(name, self._names, LIKE_NAME), likeness(name, self._references, LIKE_NAME))
         scores: Floats = np.where(like == 1, np.float32(1), like * np.float32(_EXACT))
         return scores
 
@@ -156,12 +146,12 @@ class SearchIndex:
 
     def _scores_of(self, word: str) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]], list[int]]:
         """How well each entry has a word, whether as it is written, and the known words like it, the likest first."""
-        like = _likeness(word, self._vocabulary, _LIKE_WORD)
+        like = likeness(word, self._vocabulary, LIKE_WORD)
         best, exact = np.zeros(len(self._entries), np.float32), np.zeros(len(self._entries), bool)
         if word in self._ids:
             exact[self._numbers[self._ids[word]]] = True
         for i in self._begins_with(word):
-            like[i] = max(like[i], _LIKE_WORD + (1 - _LIKE_WORD) * len(word) / len(self._vocabulary[i]))
+            like[i] = max(like[i], LIKE_WORD + (1 - LIKE_WORD) * len(word) / len(self._vocabulary[i]))
         known: list[int] = np.argsort(-like, kind="stable")[: np.count_nonzero(like)].tolist()
         for i in known:
             numbers = self._numbers[i]
@@ -192,69 +182,29 @@ class _Entry:
 
 def _entries(definitions: DefinitionSet) -> Iterator[_Entry]:
     for item in definitions:
-        words = _about(item) | {"columns": _words(*(field.name for field in getattr(item, "fields", ())))}
+        words = _about(item) | {"columns": words_of(*(field.name for field in getattr(item, "fields", ())))}
         yield _Entry(kind_of(item), item.name, item.description, words)
     for name, (declared, _) in sources(definitions).items():
         first = declared[0]
-        about = _about(first) if isinstance(first, Definition) else {"name": _words(first.name)}
-        about["columns"] = _words(*(field.name for source in declared for field in source.fields))
+        about = _about(first) if isinstance(first, Definition) else {"name": words_of(first.name)}
+        about["columns"] = words_of(*(field.name for source in declared for field in source.fields))
         yield _Entry("sources", name, getattr(first, "description", ""), about)
     for view in graph_of(definitions).views.values():
-        inherited = {"view": [*_words(view.name, view.owner), *_tag_words(view.tags)]}
+        inherited = {"view": [*words_of(view.name, view.owner), *_tag_words(view.tags)]}
         for field in view.fields:
             description = feature_description(view, field)
-            words = _about(field) | {"description": _words(description)} | inherited
+            words = _about(field) | {"description": words_of(description)} | inherited
             yield _Entry("features", f"{view.name}:{field.name}", description, words)
 
 
 def _about(item: Any) -> dict[str, list[str]]:
     return {
-        "name": _words(item.name),
+        "name": words_of(item.name),
         "tags": _tag_words(item.tags),
-        "description": _words(item.description),
-        "owner": _words(item.owner),
+        "description": words_of(item.description),
+        "owner": words_of(item.owner),
     }
 
 
 def _tag_words(tags: Mapping[str, str]) -> list[str]:
-    return _words(*(part for tag in tags.items() for part in tag))
-
-
-def near(name: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
-    """The names that one may have meant, the likeliest first.
-
-    Of `view:feature` with a view that there is, its features; of a name alone, also features of that name.
-    """
-    wanted, choices = name[:_MOST_CHARACTERS], list(known)
-    view = wanted.partition(":")[0] + ":"
-    if ":" in wanted and any(one.startswith(view) for one in choices):
-        features = {one: one.removeprefix(view) for one in choices if one.startswith(view)}
-        return _nearest(wanted.removeprefix(view), features, limit)
-    found = _nearest(wanted, {one: one for one in choices}, limit)
-    return found or _nearest(wanted, {one: one.rpartition(":")[2] for one in choices}, limit)
-
-
-def _nearest(name: str, choices: Mapping[str, str], limit: int) -> list[str]:
-    """Of `{choice: what it is compared by}`, those that are like a name."""
-    compared = {one: _normal(by) for one, by in choices.items()}
-    found = extract(_normal(name), compared, scorer=OSA.normalized_similarity, score_cutoff=_LIKE_NAME, limit=limit)
-    return [str(one) for _, _, one in found]
-
-
-def _likeness(text: str, known: list[str], least: float) -> Floats:
-    """How like a text each of those known is: 1 − the edits (swaps of neighbours included) per letter."""
-    likeness: Floats = cdist([text], known, scorer=OSA.normalized_similarity, score_cutoff=least, dtype=np.float32)[0]
-    return likeness
-
-
-def _words(*texts: str) -> list[str]:
-    return [word for text in texts for word in _WORD.findall(_folded(text))]
-
-
-def _normal(text: str) -> str:
-    """A name as it is compared: whatever separates its words is the same."""
-    return " ".join(_words(text))
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return words_of(*(part for tag in tags.items() for part in tag))

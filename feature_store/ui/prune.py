@@ -127,7 +127,7 @@ def what_if(store: FeatureStore, snapshot: Snapshot, service: str, request: Mapp
     importances = checked(found, [column.name for column in columns])
     model = cost_model(snapshot.definitions, service, request, project=store.project)
     worth = importances.by_name()
-    pinned = policy_pins(snapshot.definitions, model)
+    pinned = policy_pins(snapshot.definitions, service)
     choices = tuple(_bought(model, worth, pinned))
     labels = classify(importances, {column.name: graph.services_with(*column.key) for column in columns})
     std = {item.feature: item.std for item in importances.features}

@@ -69,7 +69,7 @@ def test_candidates_lead_to_the_plan_step_by_step() -> None:
 @pytest.mark.parametrize("where", ["user", "c", "c0"])
 def test_tags_say_what_is_never_pruned(where: str) -> None:
     definitions = world(**{where: {"prune": "never"}})
-    assert policy_pins(definitions, MODEL) == {"c0"}
+    assert policy_pins(definitions, "ranking") == {"c0"}
     made = make_plan(definitions, MODEL, IMPORTANCES, Budget(keep=0.5), REQUEST)
     assert "c0" in made.kept and made.reasons["c0"].startswith("kept: required")
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from feature_store.errors import NotFoundError, RequestError
-from feature_store.registry.search import SearchIndex, near
+from feature_store.registry.search import SearchIndex
+from feature_store.registry.spelling import near
 from tests.registry.browsed import large, shop
 
 
