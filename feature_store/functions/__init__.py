@@ -12,36 +12,25 @@ A package of your own adds functions as an entry point of the group `feature_sto
 such classes.
 """
 
+from feature_store._lazy import lazy_names
 from feature_store.functions._contract import (
-    Column,
-    Function,
-    Mask,
-    Parameter,
-    Part,
-    State,
-    StateArrays,
-    StateSpec,
-    Values,
-    WindowMask,
-    sizes_of,
-    values_of,
+    Column as Column,
+    Function as Function,
+    Mask as Mask,
+    Parameter as Parameter,
+    Part as Part,
+    State as State,
+    StateArrays as StateArrays,
+    StateSpec as StateSpec,
+    Values as Values,
+    WindowMask as WindowMask,
+    sizes_of as sizes_of,
+    values_of as values_of,
 )
-from feature_store.functions._registry import all_functions, function_named, state_type
+from feature_store.functions._registry import (
+    all_functions as all_functions,
+    function_named as function_named,
+    state_type as state_type,
+)
 
-__all__ = [
-    "Column",
-    "Function",
-    "Mask",
-    "Parameter",
-    "Part",
-    "State",
-    "StateArrays",
-    "StateSpec",
-    "Values",
-    "WindowMask",
-    "all_functions",
-    "function_named",
-    "sizes_of",
-    "state_type",
-    "values_of",
-]
+__getattr__, __dir__ = lazy_names(__name__)
