@@ -86,14 +86,11 @@ def batch(view: FeatureView, rows: list[dict[str, Any]]) -> RowBatch:
         nulls = np.array([value is None for value in values])
         dtype = field_.dtype
         if dtype.width is None:
-            stored = [
-                dtype.to_json(value) if dtype.element == Timestamp and value is not None else value for value in values
-            ]
+            stored = [None if value is None else dtype.to_stored(value) for value in values]
             columns[field_.name] = Values(object_column(stored), nulls)
             continue
         blank = [0] * dtype.size if dtype.element else 0
-        is_time = (dtype.element or dtype) == Timestamp
-        listed = [blank if value is None else dtype.to_json(value) if is_time else value for value in values]
+        listed = [blank if value is None else dtype.to_stored(value) for value in values]
         shape = (len(rows), dtype.length) if dtype.length else (len(rows),)
         columns[field_.name] = Values(np.array(listed, dtype.numpy).reshape(shape), nulls)
     keys = {}
