@@ -45,10 +45,10 @@ _MARKS = files("feature_store.online").joinpath("lua/marks.lua").read_text()
 PUBLISH = _MARKS + files("feature_store.online").joinpath("lua/publish.lua").read_text()
 ANNOUNCE = _MARKS + files("feature_store.online").joinpath("lua/announce.lua").read_text()
 _DONE, _OTHER_SERVER = 1, -2
-# Where a publication takes several steps, it may be seen between two of them: so often it is read again before it
-# counts as incomplete, and after so many seconds. The steps follow one another within a round trip or two.
+# A publication of several steps, seen between two of them, is read again so often, every so many seconds, before it
+# counts as incomplete.
 _LOOKS, _BETWEEN_LOOKS_S = 10, 0.02
-# How often a bucket is given an epoch again, because another publisher that has lost gave it one meanwhile.
+# How often a bucket is announced again because another publisher, which has lost, announced it meanwhile.
 _ATTEMPTS = 10
 
 
