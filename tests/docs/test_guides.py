@@ -42,7 +42,9 @@ def test_the_test_file_of_the_guide_passes(shop: Path, run: Run) -> None:
     (block,) = (one for one in blocks(DOCS / "guides/testing-features.md") if one.file)
     (shop / block.file).write_text(block.text)
     (shop / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    said = run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", block.file, cwd=shop).stdout
+    said = run(
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", block.file, cwd=shop
+    ).stdout
     assert "3 passed" in said
 
 
