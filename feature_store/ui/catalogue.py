@@ -6,14 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from feature_store._formatting import counted
+from feature_store.definitions.definition import Definition
 from feature_store.errors import RequestError
-from feature_store.registry.catalog import KINDS
+from feature_store.registry.catalog import KINDS, kind_of
 from feature_store.ui.rendering import query_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from feature_store.ui.snapshot import Entry, Snapshot
+    from feature_store.ui.snapshot import Snapshot
 
 PER_PAGE = 50
 # What a search gives at most: nobody turns more pages.
@@ -22,6 +24,26 @@ _MOST_FOUND = 1000
 _MOST_CHOICES = 200
 # Characters of what is searched for: a page shows it again.
 _LONGEST = 500
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A thing as the catalogue lists it.
+
+    Attributes:
+        kind: of the catalog's KINDS.
+        name: a feature's is `view:feature`.
+        about: its type, or how many features it has.
+        entities: what it describes.
+    """
+
+    kind: str
+    name: str
+    about: str
+    entities: tuple[str, ...]
+    owner: str
+    tags: Mapping[str, str]
+    description: str
 
 
 @dataclass(frozen=True)
@@ -95,15 +117,15 @@ def catalogue(snapshot: Snapshot, query: Query) -> CataloguePage:
     fitting = [(entry, matched) for entry, matched in found if _fits(entry, query)]
     kinds = Counter(entry.kind for entry, _ in fitting)
     chosen = [item for item in fitting if not query.kind or item[0].kind == query.kind]
-    first = (query.page - 1) * PER_PAGE
+    first, filters = (query.page - 1) * PER_PAGE, snapshot.derived(choices)
     return CataloguePage(
         query,
         tuple(chosen[first : first + PER_PAGE]),
         len(chosen),
         max(1, -(-len(chosen) // PER_PAGE)),
         {kind: kinds[kind] for kind in KINDS if kinds[kind]},
-        snapshot.choices.owners,
-        snapshot.choices.tags,
+        filters.owners,
+        filters.tags,
         tuple(snapshot.definitions.entities),
         problem,
     )
@@ -117,11 +139,16 @@ class Choices:
     tags: tuple[str, ...]
 
 
-def choices(entries: Iterable[Entry]) -> Choices:
-    """The commonest owners and tags, sorted."""
+def entries(snapshot: Snapshot) -> dict[tuple[str, str], Entry]:
+    """All that the catalogue lists, by kind and name, in order."""
+    return {(entry.kind, entry.name): entry for entry in _entries(snapshot)}
+
+
+def choices(snapshot: Snapshot) -> Choices:
+    """The most frequent owners and tags, sorted."""
     owners: Counter[str] = Counter()
     tags: Counter[str] = Counter()
-    for entry in entries:
+    for entry in snapshot.derived(entries).values():
         owners[entry.owner] += bool(entry.owner)
         tags.update(f"{name}={value}" for name, value in entry.tags.items())
     return Choices(*(tuple(sorted(one for one, n in of.most_common(_MOST_CHOICES) if n)) for of in (owners, tags)))
@@ -129,9 +156,10 @@ def choices(entries: Iterable[Entry]) -> Choices:
 
 def _found(snapshot: Snapshot, query: Query) -> list[tuple[Entry, tuple[str, ...]]]:
     if not query.q.strip():
-        return [(entry, ()) for entry in snapshot.entries.values()]
+        return [(entry, ()) for entry in snapshot.derived(entries).values()]
+    known = snapshot.derived(entries)
     found = snapshot.search.search(query.q, limit=_MOST_FOUND)
-    return [(snapshot.entries[one.kind, one.name], one.matched) for one in found]
+    return [(known[one.kind, one.name], one.matched) for one in found]
 
 
 def _fits(entry: Entry, query: Query) -> bool:
@@ -140,3 +168,36 @@ def _fits(entry: Entry, query: Query) -> bool:
     if query.entity and query.entity not in entry.entities:
         return False
     return not query.tag or any(f"{name}={value}" == query.tag for name, value in entry.tags.items())
+
+
+def _entries(snapshot: Snapshot) -> Iterator[Entry]:
+    definitions = snapshot.definitions
+    for service in definitions.feature_services.values():
+        about = counted(len(snapshot.graph.columns(service.name)), "feature")
+        yield _entry("services", service, about, snapshot.graph.entities_of_service(service.name))
+    for view in snapshot.views.values():
+        about = counted(len(view.fields), "feature")
+        yield _entry(kind_of(view), view, about, snapshot.graph.entities_of[view.name])
+    for entity in definitions.entities.values():
+        yield _entry("entities", entity, f"{entity.join_key}: {entity.dtype}", (entity.name,))
+    for name, (declared, readers) in snapshot.sources.items():
+        about = f"read by {', '.join(readers[:3])}{' …' if len(readers) > 3 else ''}"
+        first = declared[0]
+        if isinstance(first, Definition):
+            yield Entry("sources", name, about, (), first.owner, first.tags, first.description)
+        else:
+            yield Entry("sources", name, about, (), "", {}, "")
+    for feature in snapshot.features.values():
+        yield Entry(
+            "features",
+            feature.reference,
+            str(feature.field.dtype),
+            feature.entities,
+            feature.owner,
+            feature.tags,
+            feature.description,
+        )
+
+
+def _entry(kind: str, item: Definition, about: str, entities: tuple[str, ...]) -> Entry:
+    return Entry(kind, item.name, about, entities, item.owner, item.tags, item.description)

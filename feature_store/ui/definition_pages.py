@@ -19,9 +19,10 @@ from feature_store.registry.catalog import kind_of, own_attributes, unknown
 
 if TYPE_CHECKING:
     from feature_store.definitions import Field
+    from feature_store.definitions.graph import AnyView, Feature
     from feature_store.definitions.pruning import Pruning
     from feature_store.registry.catalog import Source
-    from feature_store.ui.snapshot import AnyView, Feature, Snapshot
+    from feature_store.ui.snapshot import Snapshot
 
 # Rows of a page's table.
 MOST_ROWS = 1000
@@ -93,11 +94,7 @@ def _facts(view: AnyView) -> list[tuple[str, str]]:
 
 
 def _inputs(snapshot: Snapshot, view: OnDemandFeatureView) -> list[tuple[str, str, str]]:
-    taken = [
-        (one.view, feature, str(snapshot.features[f"{one.view}:{feature}"].field.dtype))
-        for one in view.projections
-        for feature, _ in one.columns
-    ]
+    taken = [(one.view, one.feature, str(one.field.dtype)) for one in snapshot.graph.inputs(view.name)]
     return taken + [(one.name, field.name, str(field.dtype)) for one in view.requests for field in one.fields]
 
 
@@ -130,11 +127,10 @@ def service_page(snapshot: Snapshot, name: str) -> ServicePage:
     service, pruning = definitions.feature_services[name], definitions.prunings.get(name)
     dropped = {one.name for one in pruning.dropped} if pruning is not None else set()
     columns = tuple(
-        (served, snapshot.features[f"{projection.view}:{feature}"], served in dropped)
-        for projection in service.features
-        for feature, served in projection.columns
+        (column.name, snapshot.features[column.reference], column.name in dropped)
+        for column in snapshot.graph.columns(name)
     )
-    return ServicePage(service, columns, tuple(snapshot.request_of_service(name).items()), pruning)
+    return ServicePage(service, columns, tuple(snapshot.graph.request_of_service(name).items()), pruning)
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,7 @@ def entity_page(snapshot: Snapshot, name: str) -> EntityPage:
     views = tuple(
         (kind_of(view), view.name, len(view.fields))
         for view in snapshot.views.values()
-        if name in snapshot.entities_of[view.name]
+        if name in snapshot.graph.entities_of[view.name]
     )
     return EntityPage(entity, views)
 

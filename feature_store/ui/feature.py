@@ -13,9 +13,9 @@ from feature_store.registry.catalog import unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from feature_store.pruning.cost import Cost
-    from feature_store.pruning.importance import FeatureImportance
-    from feature_store.ui.snapshot import Feature, Snapshot
+    from feature_store.definitions.graph import Feature
+    from feature_store.pruning.accounts import FeatureAccount
+    from feature_store.ui.snapshot import Snapshot
     from feature_store.ui.worth import Worth
 
 # Python values in the code that shows how to read a feature.
@@ -47,9 +47,8 @@ class Served:
         name: what it is served by there.
         dropped_by: the prune plan that drops it; None: it is served.
         rank, of: its place among the service's features by importance; None: not known.
-        importance: of which method and model, see `Importances`.
-        method: how importance was found.
-        alone: what a request of one of each entity saves without it; None: not counted yet.
+        account: what it is worth, and what a request of one of each entity saves without it; None: not counted yet.
+        method: how importances were found.
     """
 
     service: str
@@ -57,9 +56,8 @@ class Served:
     dropped_by: str | None
     rank: int | None = None
     of: int = 0
-    importance: FeatureImportance | None = None
+    account: FeatureAccount | None = None
     method: str = ""
-    alone: Cost | None = None
 
 
 def find_feature(snapshot: Snapshot, view: str, name: str) -> Feature:
@@ -85,15 +83,14 @@ def served(snapshot: Snapshot, feature: Feature, worth: Mapping[str, Worth]) -> 
         if known is None:
             found.append(Served(service, name, dropped_by))
             continue
-        rank, importance = known.ranked.get(name, (None, None))
-        method = known.importances.method if known.importances is not None else ""
-        found.append(Served(service, name, dropped_by, rank, len(known.ranked), importance, method, known.alone(name)))
+        rank, of = known.rank(name), len(known.accounts) if known.method else 0
+        found.append(Served(service, name, dropped_by, rank, of, known.accounts.get(name), known.method))
     return found
 
 
 def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: str) -> str:
     """Python that reads the feature."""
-    request = snapshot.request_of(feature.view.name)
+    request = snapshot.graph.request_of(feature.view.name)
     keys = {entity.join_key for entity in snapshot.definitions.entities.values()}
     many = next((name for name in request if name in keys), None)
     rows = ", ".join(

@@ -12,7 +12,6 @@ from feature_store.ui.graph import Drawing, draw
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from feature_store.registry.lineage import Lineage
     from feature_store.ui.snapshot import Snapshot
 
 # Left to right. The history of a topic comes before the topic; features are shown beside the view that is opened.
@@ -38,9 +37,15 @@ class LineagePage:
     downstream: tuple[Node, ...] = ()
 
 
-def whole_lineage(lineage: Lineage) -> LineagePage:
+def whole_lineage(snapshot: Snapshot) -> LineagePage:
     """The graph of all sources, views, services and models."""
+    lineage = snapshot.lineage
     return _page(lineage.edges, [node for node in lineage.nodes if node.kind != FEATURES], None)
+
+
+def lineage_nodes(snapshot: Snapshot) -> frozenset[Node]:
+    """The nodes of the lineage."""
+    return frozenset(snapshot.lineage.nodes)
 
 
 def lineage_around(snapshot: Snapshot, kind: str, name: str, direction: str = "") -> LineagePage:
@@ -55,7 +60,7 @@ def lineage_around(snapshot: Snapshot, kind: str, name: str, direction: str = ""
         NotFoundError: there is no such thing.
     """
     lineage, focus = snapshot.lineage, Node(kind, name)
-    if kind not in {*KINDS, MODELS} or focus not in snapshot.lineage_nodes:
+    if kind not in {*KINDS, MODELS} or focus not in snapshot.derived(lineage_nodes):
         raise unknown(f"{kind} {name}", "a thing with a lineage", (f"{one.kind} {one.name}" for one in lineage.nodes))
     up, down = tuple(lineage.upstream(focus)), tuple(lineage.downstream(focus))
     kept = {focus, *(up if direction != "down" else ()), *(down if direction != "up" else ())}

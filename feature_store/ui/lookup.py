@@ -9,20 +9,22 @@ from feature_store.definitions.dtypes import DType, from_microseconds, to_micros
 from feature_store.errors import RequestError
 from feature_store.online.status import Status
 from feature_store.registry.catalog import unknown
+from feature_store.ui.snapshot import is_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from feature_store.definitions.graph import Feature
     from feature_store.online.client import OnlineClient
     from feature_store.online.inspection import StoredValue
     from feature_store.online.response import OnlineResponse
     from feature_store.online.store import OnlineStore
-    from feature_store.ui.snapshot import Feature, Snapshot
+    from feature_store.ui.snapshot import Snapshot
 
 # What an entity's key or a field of a request may be at most, in characters.
 _LONGEST = 10_000
-# What stands for the value of a feature that is not to be seen (`Feature.is_hidden`).
+# What stands for the value of a feature that is not to be seen (`is_hidden`).
 HIDDEN = "hidden by its tags"
 
 
@@ -113,9 +115,9 @@ def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
         return Asked("", {}, {})
     kind, _, name = of.partition(":")
     if kind == "service" and name in snapshot.definitions.feature_services:
-        request = snapshot.request_of_service(name)
+        request = snapshot.graph.request_of_service(name)
     elif kind == "view" and name in snapshot.views:
-        request = snapshot.request_of(name)
+        request = snapshot.graph.request_of(name)
     else:
         known = [f"service:{one}" for one in snapshot.definitions.feature_services]
         raise unknown(of, "a view or a service", known + [f"view:{one}" for one in snapshot.views])
@@ -143,7 +145,9 @@ def look_up(online: OnlineStore, client: OnlineClient, snapshot: Snapshot, wante
     for name in response.names:
         by_view.setdefault(features[name].view.name, []).append(name)
     values = response.to_dict()
-    stored = online.inspect([view for view in by_view if view in snapshot.stored_views], row, to_microseconds(now))
+    stored = online.inspect(
+        [view for view in by_view if view in snapshot.graph.stored_views], row, to_microseconds(now)
+    )
     views = tuple(
         _from_view(
             view,
@@ -159,11 +163,7 @@ def _features(snapshot: Snapshot, of: str) -> dict[str, Feature]:
     """By the names that they are served by; those that are asked for by view only as far as they are served."""
     kind, _, name = of.partition(":")
     if kind == "service":
-        return {
-            served: snapshot.features[f"{projection.view}:{feature}"]
-            for projection in snapshot.definitions.service(name).features
-            for feature, served in projection.columns
-        }
+        return {column.name: snapshot.features[column.reference] for column in snapshot.graph.columns(name)}
     if name not in snapshot.served_views:
         raise RequestError(of, expected="a view that is served", got="one that prune plans left without features")
     return {field.name: snapshot.features[f"{name}:{field.name}"] for field in snapshot.served_views[name].fields}
@@ -174,7 +174,7 @@ def _seen(stored: StoredValue | None, view: str, snapshot: Snapshot) -> StoredVa
     if stored is None:
         return None
     windows = {
-        name: tiles for name, tiles in stored.windows.items() if not snapshot.features[f"{view}:{name}"].is_hidden
+        name: tiles for name, tiles in stored.windows.items() if not is_hidden(snapshot.features[f"{view}:{name}"])
     }
     return replace(stored, windows=windows)
 
@@ -190,7 +190,7 @@ def _from_view(view: str, stored: StoredValue | None, values: list[Value]) -> Fr
 
 def _value(response: OnlineResponse, values: Mapping[str, list[Any]], name: str, feature: Feature) -> Value:
     status = response.status[name][0]
-    value = HIDDEN if feature.is_hidden and status == Status.PRESENT else values[name][0]
+    value = HIDDEN if is_hidden(feature) and status == Status.PRESENT else values[name][0]
     return Value(name, feature, value, status, response.event_timestamps[name][0], _why(status, feature))
 
 

@@ -9,22 +9,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from feature_store.definitions.graph import graph_of
 from feature_store.errors import RequestError
 from feature_store.project.pruner import Pruner
-from feature_store.pruning.cost import cost_model
-from feature_store.pruning.frontier import frontier
-from feature_store.pruning.importance import checked
-from feature_store.pruning.labels import classify
-from feature_store.pruning.plan import policy_pins
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from feature_store.project.store import FeatureStore
+    from feature_store.pruning.accounts import FeatureAccount
     from feature_store.pruning.cost import Cost, CostModel
     from feature_store.pruning.importance import Importances
     from feature_store.pruning.plan import PrunePlan
+    from feature_store.pruning.service import PrunableService
     from feature_store.ui.snapshot import Snapshot
 
 # Rows of the table of features: more nobody reads, and the page must stay quick.
@@ -33,7 +29,7 @@ _MOST_ENTITIES = 1_000_000
 
 
 @dataclass(frozen=True)
-class Bought:
+class BudgetPoint:
     """What a budget buys.
 
     Attributes:
@@ -50,30 +46,6 @@ class Bought:
 
 
 @dataclass(frozen=True)
-class Account:
-    """A feature's worth, and what it costs alone.
-
-    Attributes:
-        place: in `Bought.kept`.
-        name, view: what it is.
-        importance, std: what it is worth.
-        bytes, keys: of a request, that go with it alone.
-        pinned: whether a tag says that it must stay.
-        labels: see `labels.classify`.
-    """
-
-    place: int
-    name: str
-    view: str
-    importance: float
-    std: float | None
-    bytes: int
-    keys: int
-    pinned: bool
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class WhatIf:
     """All that the slider shows.
 
@@ -82,14 +54,14 @@ class WhatIf:
         full: the cost of all features.
         choices: the cheapest first; the last keeps everything.
         accounts: the most important features, those first.
-        features: how many there are.
+        places: of each feature, its place in `BudgetPoint.kept`.
     """
 
     importances: Importances
     full: Cost
-    choices: tuple[Bought, ...]
-    accounts: tuple[Account, ...]
-    features: int
+    choices: tuple[BudgetPoint, ...]
+    accounts: tuple[FeatureAccount, ...]
+    places: Mapping[str, int]
 
 
 def read_request(
@@ -112,54 +84,33 @@ def read_request(
     return found
 
 
-def what_if(store: FeatureStore, snapshot: Snapshot, service: str, request: Mapping[str, int]) -> WhatIf | None:
-    """The choices of a service for budgets from most to least; None: no importances of it are kept.
+def what_if(service: PrunableService, request: Mapping[str, int]) -> WhatIf | None:
+    """The choices of a service for budgets from least to most, or None when no importances of it are kept.
 
     Raises:
-        NotFoundError: there is no such service.
         DataError: the importances are not of the features that it has now.
     """
-    found = Pruner(store).importances(service)
-    if found is None:
+    if service.known is None:
         return None
-    graph = graph_of(snapshot.definitions)
-    columns = graph.columns(service)
-    importances = checked(found, [column.name for column in columns])
-    model = cost_model(snapshot.definitions, service, request, project=store.project)
-    worth = importances.by_name()
-    pinned = policy_pins(snapshot.definitions, service)
-    choices = tuple(_bought(model, worth, pinned))
-    labels = classify(importances, {column.name: graph.services_with(*column.key) for column in columns})
-    std = {item.feature: item.std for item in importances.features}
-    ranked = sorted(range(len(model.features)), key=lambda i: -worth.get(model.features[i], 0.0))[:_MOST_ROWS]
-    accounts = []
-    for place in ranked:
-        name = model.features[place]
-        alone = model.alone(name)
-        accounts.append(
-            Account(
-                place,
-                name,
-                model.views[name],
-                worth.get(name, 0.0),
-                std.get(name),
-                alone.bytes,
-                alone.keys,
-                name in pinned,
-                tuple(label.replace("epsilon", "ε") for label in labels.get(name, ())),
-            )
-        )
-    return WhatIf(importances, model.cost(model.features), choices, tuple(accounts), len(model.features))
+    model, importances = service.costs(request), service.importances
+    accounts = service.accounts(request)
+    return WhatIf(
+        importances,
+        model.cost(model.features),
+        tuple(_budget_points(service, request)),
+        tuple(accounts[:_MOST_ROWS]),
+        {name: place for place, name in enumerate(model.features)},
+    )
 
 
-def _bought(model: CostModel, worth: Mapping[str, float], pinned: set[str]) -> Iterator[Bought]:
+def _budget_points(service: PrunableService, request: Mapping[str, int]) -> Iterator[BudgetPoint]:
     """The importance–cost curve, and at its end all features."""
-    total = math.fsum(worth.get(name, 0.0) for name in model.features)
-    for choice in frontier(model, worth, required=pinned):
+    model, total = service.costs(request), math.fsum(service.importances.by_name().values())
+    for choice in service.curve(request):
         share = choice.importance / total if total > 0 else 1.0
         if len(choice.kept) < len(model.features):
-            yield Bought(_bits(model, choice.kept), choice.cost, share, choice.proven)
-    yield Bought(_bits(model, model.features), model.cost(model.features), 1.0, True)
+            yield BudgetPoint(_bits(model, choice.kept), choice.cost, share, choice.proven)
+    yield BudgetPoint(_bits(model, model.features), model.cost(model.features), 1.0, True)
 
 
 def _bits(model: CostModel, kept: Collection[str]) -> str:

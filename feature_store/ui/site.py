@@ -16,12 +16,15 @@ from feature_store.errors import (
     RequestError,
 )
 from feature_store.online import OnlineClient
+from feature_store.project.pruner import Pruner
 from feature_store.ui.background import Background, Outcome
+from feature_store.ui.catalogue import choices, entries
 from feature_store.ui.definition_pages import MOST_ROWS
+from feature_store.ui.lineage import lineage_nodes, whole_lineage
 from feature_store.ui.overview import attention
 from feature_store.ui.rendering import Templates
 from feature_store.ui.samples import Sample, sample
-from feature_store.ui.snapshot import Snapshots
+from feature_store.ui.snapshot import Snapshots, is_hidden
 from feature_store.ui.versions import FeatureHistory
 from feature_store.ui.worth import Worth, worth_of
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from feature_store.monitoring.checks import Finding
     from feature_store.project.store import FeatureStore
+    from feature_store.pruning.service import PrunableService
     from feature_store.registry.serving_plan import ServingPlan
     from feature_store.ui.pages import Content, Page
     from feature_store.ui.snapshot import Snapshot
@@ -74,7 +78,7 @@ class Site:
         menu = [(page.path, page.menu) for name in _MENU for page in pages if page.menu == name]
         menu += [(page.path, page.menu) for page in pages if page.menu and page.menu not in _MENU]
         self.templates = Templates(project=store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS, menu=menu)
-        self._snapshots = Snapshots(store, self.background)
+        self._snapshots = Snapshots(store, self.background, (entries, choices, lineage_nodes, whole_lineage))
         self._opening = threading.Lock()
         self._importing = threading.Lock()  # around what imports the folder's files; two threads would meet
         self._reader: tuple[str, OnlineClient] | None = None
@@ -157,15 +161,19 @@ class Site:
 
         def compute() -> Sample:
             client = self.client(snapshot)
-            hidden = {one.field.name for one in snapshot.features.values() if one.view.name == view and one.is_hidden}
+            hidden = {one.field.name for one in snapshot.features.values() if one.view.name == view and is_hidden(one)}
             return sample(self.opened().online, client, view, datetime.now(UTC), hidden)
 
         return self.background.ask(("sample", snapshot.version.digest, view), compute, max_age_s=SAMPLE_S)
 
+    def service(self, snapshot: Snapshot, name: str) -> PrunableService:
+        """A service of the version that is shown, with its newest importances."""
+        return Pruner(self.store).service(name, snapshot.definitions)
+
     def worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
         """What the features of a service are worth and cost."""
         key = ("worth", snapshot.version.digest, service)
-        return self.background.ask(key, lambda: worth_of(self.store, snapshot, service), max_age_s=WORTH_S)
+        return self.background.ask(key, lambda: worth_of(self.service(snapshot, service)), max_age_s=WORTH_S)
 
 
 def status_of(error: FeatureStoreError) -> int:

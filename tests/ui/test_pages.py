@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from feature_store.ui.catalogue import PER_PAGE, Query, catalogue
+from feature_store.ui.catalogue import PER_PAGE, Query, catalogue, entries
 from feature_store.ui.snapshot import Snapshot
 from tests.ui.ui_worlds import HOSTILE, Tags, Visitor, make_project
 
@@ -412,7 +412,7 @@ def test_filters_give_what_fits_and_all_of_it(
     snapshot = _SNAPSHOTS.setdefault(latest.digest, Snapshot(latest))
     wanted = [
         entry
-        for entry in snapshot.entries.values()
+        for entry in snapshot.derived(entries).values()
         if (not kind or entry.kind == kind)
         and (not owner or entry.owner == owner)
         and (not tag or tag in [f"{name}={value}" for name, value in entry.tags.items()])

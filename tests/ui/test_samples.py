@@ -13,9 +13,10 @@ from hypothesis import given, strategies as st
 
 from feature_store import FeatureStore
 from feature_store.definitions import Entity, FeatureView, Field, String
+from feature_store.definitions.graph import Feature
 from feature_store.online import Status
 from feature_store.ui.samples import distribution
-from feature_store.ui.snapshot import Feature
+from feature_store.ui.snapshot import is_hidden
 from tests.ui.ui_worlds import Visitor
 
 statuses = st.sampled_from([Status.PRESENT, Status.PRESENT, Status.NULL, Status.MISSING, Status.EXPIRED])
@@ -85,14 +86,15 @@ def test_an_outlier_does_not_hide_the_others() -> None:
 def test_tags_hide_values(view_tags: dict[str, str], tags: dict[str, str], hidden: bool) -> None:
     user = Entity("user", join_key="user_id")
     view = FeatureView("v", entities=[user], schema=[Field("zip", String, tags=tags)], tags=view_tags)
-    assert Feature(view, view.field("zip"), (), (), ()).is_hidden is hidden
+    assert is_hidden(Feature(view, view.field("zip"), (), (), ())) is hidden
 
 
 def test_hidden_values_are_on_no_page(
     shop: FeatureStore, visit: Callable[..., Visitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("city", "price_mean_1h")
-    monkeypatch.setattr(Feature, "is_hidden", property(lambda feature: feature.field.name in names))
+    tags = property(lambda feature: {"pii": "yes"} if feature.field.name in names else {})
+    monkeypatch.setattr(Feature, "tags", tags)
     visitor = visit(shop)
     page = visitor.page("/feature/stats/city")
     assert "Its tags hide its values" in page

@@ -9,6 +9,7 @@ from feature_store.ui.background import Outcome
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.pages import Content, page
 from feature_store.ui.samples import Sample
+from feature_store.ui.snapshot import is_hidden
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -30,6 +31,7 @@ def feature(site: Site, request: Request) -> Content:
     changes = (history.value or {}).get((found.view.name, found.field.name), [])
     data = {
         "feature": found,
+        "is_hidden": is_hidden(found),
         "is_stored": is_stored,
         "sample": sampled,
         "distribution": sampled.value.features.get(found.field.name) if sampled.value is not None else None,

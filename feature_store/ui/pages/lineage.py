@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import HTMLResponse
 
-from feature_store.ui.lineage import lineage_around
+from feature_store.ui.lineage import lineage_around, whole_lineage
 from feature_store.ui.pages import Content, page
 
 if TYPE_CHECKING:
@@ -22,6 +22,6 @@ def lineage(site: Site, request: Request) -> Content | Response:
     snapshot = site.snapshot()
     kind, name, direction = (request.query_params.get(one, "") for one in ("kind", "name", "direction"))
     if not name:
-        whole = Content(snapshot, {"page": snapshot.whole_lineage, "direction": ""})
+        whole = Content(snapshot, {"page": snapshot.derived(whole_lineage), "direction": ""})
         return HTMLResponse(site.once_per_version("lineage", snapshot, lambda: site.render("lineage.html", whole)))
     return Content(snapshot, {"page": lineage_around(snapshot, kind, name, direction), "direction": direction})

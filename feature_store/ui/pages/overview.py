@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from feature_store.registry.catalog import KINDS
+from feature_store.ui.catalogue import entries
 from feature_store.ui.overview import coverage, freshness
 from feature_store.ui.pages import Content, page
 from feature_store.ui.site import PLAN_S, SAMPLE_S
@@ -27,7 +28,7 @@ def overview(site: Site, _request: Request) -> Content:
     covered = ask("coverage", lambda: coverage(site.opened(), site.plan()), max_age_s=SAMPLE_S)
     fresh = ask("freshness", lambda: freshness(site.opened().monitoring.freshness()), max_age_s=SAMPLE_S)
     findings = ask("attention", site.attention, max_age_s=SAMPLE_S)
-    counts = Counter(kind for kind, _ in snapshot.entries)
+    counts = Counter(kind for kind, _ in snapshot.derived(entries))
     data = {
         "plan": plan,
         "coverage": covered,

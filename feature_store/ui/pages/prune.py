@@ -30,7 +30,7 @@ def prune(site: Site, request: Request) -> Content:
     counts = read_request(snapshot, name, given, plans[0].plan.request if plans else {})
 
     def compute() -> WhatIf | None:
-        return what_if(site.store, snapshot, name, counts)
+        return what_if(site.service(snapshot, name), counts)
 
     def point_url(point: int) -> str:
         return query_url("/prune", {"service": name, **{f"n_{one}": n for one, n in counts.items()}, "point": point})
