@@ -129,15 +129,15 @@ from feature_store.streaming import backfill
 
 class Dying:
     # Kills the process at a step of a phase: after so many batches, or at its very end.
-    def started(self, phase, total_rows): self.phase = phase
+    def started(self, phase, total_rows): self.left = steps.get(phase)
     def advanced(self, rows):
-        steps[self.phase] -= 1
-        if steps[self.phase] < 0: os.kill(os.getpid(), signal.SIGKILL)
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0: os.kill(os.getpid(), signal.SIGKILL)
     def finished(self):
-        if steps[self.phase] < END: os.kill(os.getpid(), signal.SIGKILL)
+        if self.left is not None: os.kill(os.getpid(), signal.SIGKILL)
 
-END = 1_000_000
-steps = {"by_user: history": END, "by_user: stream": END} | ({sys.argv[3]: int(sys.argv[4])} if sys.argv[3:] else {})
+steps = {sys.argv[3]: int(sys.argv[4])} if sys.argv[3:] else {}
 
 backfill._BATCH = 200
 with FeatureStore(sys.argv[1]) as store:
