@@ -16,9 +16,8 @@ plan names the epoch that it was published with, and each reader compares. An in
 refused, with the reason; the next apply publishes again over it. A publisher that is killed between two steps leaves
 such a publication.
 
-Each generation of a stream view has a *mark*: a random tag, which the plan names and each bucket's fences hold.
-Fences without the tag are not those that the generation began with: they were lost, and events are merged into its
-tiles that no fence counts.
+Each generation of a stream view has a *mark*: a random tag, which the plan names and each bucket's fences hold. Fences
+without it were lost, and events are merged into the tiles that no fence counts.
 """
 
 from __future__ import annotations
