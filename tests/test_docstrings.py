@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from feature_store import FeatureStore
 from feature_store.cli.project import init
 from feature_store.definitions.dtypes import SCALARS
+from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,25 +41,25 @@ SHOWN_ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def shop(redis_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis that serves a new project, whose folder is the current one."""
     folder, before = tmp_path_factory.mktemp("examples"), Path.cwd()
     os.chdir(folder)
-    try:
+    with redis_server() as server, contextlib.ExitStack() as after:
+        after.callback(os.chdir, before)
         init(Path("shop"))
         os.chdir("shop")
-        Path("feature_store.yaml").write_text(f"project: shop\nonline_store: {{url: '{redis_process.url}'}}\n")
+        Path("feature_store.yaml").write_text(f"project: shop\nonline_store: {{url: '{server.url}'}}\n")
         with FeatureStore(".") as store:
             store.apply()
             store.materialize()
-        yield folder / "shop"
-    finally:
-        os.chdir(before)
+        yield server.url
 
 
 @pytest.mark.parametrize(("module", "name"), [one for one in NAMES if one[1] not in SHOWN_ELSEWHERE])
-def test_the_example_of_a_public_name_runs(module: str, name: str, shop: Path, redis_process: Any) -> None:
+def test_the_example_of_a_public_name_runs(module: str, name: str, shop: str) -> None:
     item = getattr(importlib.import_module(module), name)
-    globals_ = {"redis_url": redis_process.url, "__name__": "__main__"}
+    globals_ = {"redis_url": shop, "__name__": "__main__"}
     (example,) = doctest.DocTestFinder(recurse=False).find(item, name, module=False, globs=globals_)
     assert example.examples, f"{module}.{name} has no example"
     failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)

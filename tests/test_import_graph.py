@@ -33,7 +33,7 @@ DOORS = {
 
 
 def test_no_modules_import_each_other() -> None:
-    graph = grimp.build_graph("feature_store")
+    graph = grimp.build_graph("feature_store", cache_dir=None)
     imports = {
         module: {found for found in graph.find_modules_directly_imported_by(module) if (module, found) not in OPEN}
         for module in graph.modules
@@ -46,6 +46,8 @@ def test_no_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("library", DOORS)
 def test_heavy_libraries_are_imported_for_types_alone_outside_of_their_doors(library: str) -> None:
-    graph = grimp.build_graph("feature_store", include_external_packages=True, exclude_type_checking_imports=True)
+    graph = grimp.build_graph(
+        "feature_store", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
     importing = graph.find_modules_that_directly_import(library)
     assert [module for module in importing if not module.startswith(DOORS[library])] == []

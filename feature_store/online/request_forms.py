@@ -52,7 +52,7 @@ def feature_names(service: Any) -> str | Sequence[str]:
     if isinstance(service, np.ndarray) and service.ndim:
         return list(service.tolist())
     name = getattr(service, "name", None)
-    if getattr(service, "kind", None) is not None and isinstance(name, str):
+    if isinstance(name, str) and "features" in getattr(type(service), "model_fields", ()):
         return name
     if isinstance(service, Sequence):
         return service

@@ -150,7 +150,7 @@ def test_a_plan_fits_in_a_time_that_is_measured(run: Any, tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["plan", *SERVICE, *REQUEST, "--keep", "0.9"], "expected importances of its features, got none"),
-        (["plan", *SERVICE, *REQUEST], "expected a budget, got none"),
+        (["plan", *SERVICE, *REQUEST], "a budget is required"),
         (["plan", *SERVICE, "--request", "user", "--keep", "1"], "expected ENTITY=COUNT"),
         (["show", *SERVICE, "--request", "user=1"], "expected how many of item"),
         (["rollback", *SERVICE], "expected a prune plan that is applied, got none"),

@@ -27,7 +27,7 @@ class Killing:
     @contextlib.contextmanager
     def open(self) -> Iterator[Any]:
         with self.destination.open() as writer:
-            writer._writer._connection = _Dying(writer._writer._connection, self)
+            writer._writer._calls = _Dying(writer._writer._calls, self)
             yield writer
 
     def is_due(self) -> bool:
@@ -40,15 +40,15 @@ class Killing:
 
 
 class _Dying:
-    def __init__(self, connection: Any, killing: Killing) -> None:
-        self._connection, self._killing, self._sent = connection, killing, 0
+    def __init__(self, calls: Any, killing: Killing) -> None:
+        self._calls, self._killing, self._sent = calls, killing, 0
 
-    def send(self, command: bytes) -> None:
+    def send(self, key: bytes, command: bytes) -> None:
         self._sent += 1
         if self._sent == self._killing.sends and self._killing.is_due():
-            self._connection.send(command[: len(command) // 2])
+            self._calls.send(key, command[: len(command) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        self._connection.send(command)
+        self._calls.send(key, command)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        return getattr(self._calls, name)

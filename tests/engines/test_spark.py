@@ -209,7 +209,7 @@ def test_a_stopped_job_goes_on_at_the_chunk_where_it_stopped(spark_engine: Spark
         served |= {key: row for batch in batches for key, row in rows_of(batch, VIEW)}
     assert served == oracle(rows, BEGINNING, -BEGINNING)[0]
     assert progress.jobs == {}
-    assert [path.name for path in (tmp_path / "work" / "stats").rglob("*")] == ["lock"]
+    assert [path.name for path in (tmp_path / "materialize" / "stats").rglob("*")] == ["lock"]
 
 
 # Says when a chunk is written, and waits for an answer that never comes.

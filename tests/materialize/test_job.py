@@ -809,7 +809,7 @@ def test_the_latest_of_what_is_pushed_is_written(world: World) -> None:
     summary = push(world, table_of(VIEW, rows, pa.timestamp("us")))
     assert world.sink.rows == oracle(rows, BEGINNING, -BEGINNING)[0]
     assert (summary.intervals, summary.source_rows, summary.latest_rows, summary.written) == ((), 4, 2, 2)
-    assert [path.name for path in (world.folders.work / "push-stats").iterdir()] == ["lock"]
+    assert [path.name for path in (world.folders.work("materialize") / "push-stats").iterdir()] == ["lock"]
 
 
 def test_what_is_pushed_is_not_recorded_and_staged_rows_of_a_job_stay(world: World) -> None:

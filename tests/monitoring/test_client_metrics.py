@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
 from feature_store.definitions import FeatureService
@@ -103,7 +104,10 @@ def test_what_is_skipped_to_keep_a_deadline_is_counted(kind: Any, redis_url: str
     fill(redis_url)
     client = kind(redis_url, "test", observers=[ClientMetrics(registry)])
     client.get_online_features("service", ROWS, now=NOW_US)
-    client.get_online_features("service", ROWS, now=NOW_US, deadline_ms=0.0)
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.client_pause(2_000)  # no part of the answer comes in time
+        client.get_online_features("service", ROWS, now=NOW_US, deadline_ms=1.0)
+        admin.ping()  # answered when the pause is over
     found = scraped(registry)
     skipped = {name: value for name, value in found.items() if name.startswith("feature_store_client_skipped_total")}
     assert len(skipped) == 2 and set(skipped.values()) == {1}

@@ -218,7 +218,7 @@ def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, redis_url, ba
         assert ask(client) == ask(newcomer) == [11.0]
 
 
-def test_a_plan_that_cannot_be_read_is_parsed_once(make_client, redis_url, monkeypatch) -> None:
+def test_a_plan_that_cannot_be_read_is_parsed_once(make_client, store, redis_url, monkeypatch) -> None:
     client = make_client(first)
     made_by(client)
     Redis.from_url(redis_url).mset({plan_key("test"): b"{}", epoch_key("test", 0): os.urandom(8).hex()})

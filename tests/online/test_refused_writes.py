@@ -43,17 +43,17 @@ def admin(redis_url: str) -> Iterator[Any]:
 
 def flush_at(writer: Any, admin: Any, sends: int) -> None:
     """Make Redis forget its scripts before the writer's n-th call is sent."""
-    connection, left = writer._connection, sends
-    send = connection.send
+    calls, left = writer._calls, sends
+    send = calls.send
 
-    def counted(command: bytes) -> None:
+    def counted(key: bytes, command: bytes) -> None:
         nonlocal left
         left -= 1
         if left == 0:
             admin.script_flush()
-        send(command)
+        send(key, command)
 
-    connection.send = counted
+    calls.send = counted
 
 
 @pytest.mark.parametrize("sends", [1, 2, CALLS_UNDER_WAY, CALLS_UNDER_WAY + 3, 2 * CALLS_UNDER_WAY])
