@@ -22,7 +22,7 @@ MAIN = "from feature_store.cli import main; main()"
 # Neither in git nor in an sdist.
 LEFT_OUT = (
     ".git", ".venv", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".benchmarks", "__pycache__",
-    "*.egg-info", "build", "dist", "_build", "generated", ".import_linter_cache", ".feature_store",
+    "*.egg-info", "build", "dist", "_build", "generated", ".import_linter_cache", ".grimp_cache", ".feature_store",
 )  # fmt: skip
 
 
