@@ -46,8 +46,10 @@ def _public_imports(module: ast.Module) -> dict[str, str]:
     """Modules by the names that are imported from them as themselves, at the top and under `TYPE_CHECKING`."""
     homes: dict[str, str] = {}
     for statement in module.body:
-        is_lazy = isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
-        for node in statement.body if is_lazy else [statement]:  # type: ignore[attr-defined]
+        nodes = [statement]
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            nodes = statement.body
+        for node in nodes:
             if isinstance(node, ast.ImportFrom):
                 homes |= {alias.name: str(node.module) for alias in node.names if alias.asname == alias.name}
     return homes

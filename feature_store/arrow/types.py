@@ -13,6 +13,7 @@ float and decimal → float round, because the declared types say so. NaN is a v
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ TO_MICROSECONDS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1
 _DAY_US = 86_400_000_000
 
 
-class ArrowScalar:
+class ArrowScalar(ABC):
     """What Arrow does with values of one scalar type.
 
     Args:
@@ -52,17 +53,21 @@ class ArrowScalar:
     def __init__(self, storage: pa.DataType) -> None:
         self.storage = storage
 
+    @abstractmethod
     def accepts(self, found: pa.DataType) -> bool:
         """Whether values of a plain type can be of this one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
         """Plain values that `accepts` takes as `storage`, and which do not fit: (n,) bool."""
-        raise NotImplementedError
 
     def parse(self, text: str) -> Any:
-        """One CSV value as a Python value of `parsed`; None if the text is not a value of the type."""
-        raise NotImplementedError
+        """One CSV value as a Python value of `parsed`; None if the text is not a value of the type.
+
+        Raises:
+            TypeError: the type has no `parsed`.
+        """
+        raise TypeError(f"{type(self).__name__} reads CSV text without a parsed type")
 
     def always_fits(self, found: pa.DataType) -> bool:
         """Whether every value of a column's type fits, so that nobody needs to look."""
@@ -80,9 +85,9 @@ class ArrowScalar:
         fitted, bad = self.fit(parsed, dtype)
         return fitted, bad | not_parsed
 
+    @abstractmethod
     def is_proposed_for(self, found: pa.DataType) -> bool:
         """Whether `schema infer` proposes this type for a plain column."""
-        raise NotImplementedError
 
     def filled(self, values: pa.Array) -> np.ndarray[Any, Any]:
         """Storage as numpy holds it; any value stands for null."""

@@ -7,6 +7,7 @@ A kind of source is a class of its own, found by its `kind`. Packages add kinds 
 from __future__ import annotations
 
 import importlib
+from abc import abstractmethod
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -60,9 +61,9 @@ class BatchSource(Model):
     fields: tuple[Field, ...] = Attribute(default=(), alias="schema")
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """What lists and errors call the source. Two sources of one name read the same rows."""
-        raise NotImplementedError
 
     @property
     def schema(self) -> tuple[Field, ...]:  # type: ignore[override]

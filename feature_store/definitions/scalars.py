@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+from abc import ABC, abstractmethod
 from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")  # int() also takes 1_000 and the digits of every script
 
 
-class Scalar:
+class Scalar(ABC):
     """A scalar type.
 
     Attributes:
@@ -59,7 +60,7 @@ class Scalar:
     constants: ClassVar[tuple[type, ...]] = ()
     is_stored_as_is: ClassVar[bool] = True
     is_text_in_json: ClassVar[bool] = False
-    zero: ClassVar[Any] = 0
+    zero: Any = 0
     blank: ClassVar[Any] = 0
 
     def __init__(
@@ -69,17 +70,17 @@ class Scalar:
         self.kind = name.partition("(")[0]
         self.key_code, self.not_in_matrix = key_code, not_in_matrix
 
+    @abstractmethod
     def fit(self, value: Any) -> Any:
         """The canonical form of a Python or numpy value; None when it does not fit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parse(self, text: str) -> Any:
         """A value that a person typed, in a form that `fit` takes.
 
         Raises:
             ValueError: the text is not such a value.
         """
-        raise NotImplementedError
 
     def to_json(self, value: Any) -> Any:
         """A canonical value as JSON holds it."""
@@ -110,16 +111,18 @@ class Scalar:
 
         Raises:
             UnicodeEncodeError: UTF-8 cannot hold a text.
+            TypeError: values have a fixed width.
         """
-        raise NotImplementedError
+        raise TypeError(f"{self.name} has a fixed width")
 
     def from_bytes(self, encoded: bytes) -> Any:
         """The inverse of `to_bytes`.
 
         Raises:
             ValueError: the bytes are not a value of the type.
+            TypeError: values have a fixed width.
         """
-        raise NotImplementedError
+        raise TypeError(f"{self.name} has a fixed width")
 
 
 class BoolType(Scalar):
@@ -307,7 +310,7 @@ class DecimalType(Scalar):
 
     def __init__(self, precision: int, scale: int) -> None:
         self.precision, self.scale = precision, scale
-        self.zero = Decimal(0).scaleb(-scale)  # type: ignore[misc]
+        self.zero = Decimal(0).scaleb(-scale)
         after = f", {scale} of them after the point" if scale else ", none of them after the point"
         super().__init__(f"Decimal({precision}, {scale})", "<i8", f"a decimal of at most {precision} digits{after}")
 

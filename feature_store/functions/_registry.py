@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from feature_store.functions._contract import Function, State
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 GROUP = "feature_store.functions"
-T = TypeVar("T")
 
 
 def function_named(name: str) -> Function | None:
@@ -35,12 +34,12 @@ def all_functions() -> dict[str, Function]:
 
 @cache
 def _functions(*, others: bool) -> dict[str, Function]:
-    return {kind.name: kind() for module in _modules(others) for kind in _classes(module, Function, "name")}  # type: ignore[type-abstract]
+    return {kind.name: kind() for module in _modules(others) for kind in _classes(module, Function, "name")}
 
 
 @cache
 def _states(*, others: bool) -> dict[str, type[State]]:
-    return {kind.kind: kind for module in _modules(others) for kind in _classes(module, State, "kind")}  # type: ignore[type-abstract]
+    return {kind.kind: kind for module in _modules(others) for kind in _classes(module, State, "kind")}
 
 
 def _modules(others: bool) -> list[ModuleType]:
@@ -58,7 +57,7 @@ def _modules(others: bool) -> list[ModuleType]:
     return [*(point.load() for point in entry_points(group=GROUP)), *own]
 
 
-def _classes(module: ModuleType, base: type[T], named: str) -> list[type[T]]:
+def _classes(module: ModuleType, base: type, named: str) -> list[Any]:
     """The classes that a module defines and names; base classes without a name are left out."""
     return [
         found

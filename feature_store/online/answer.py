@@ -23,7 +23,7 @@ from feature_store.online.stored_tiles import StoredTiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from feature_store.aggregates.arrays import Column
+    from feature_store.functions import Column
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.online.redis.resp import ReplyParser
     from feature_store.online.request import GroupRequest, Places, Request, RequestByGroup

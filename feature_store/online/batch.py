@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.arrays import Column
+    from feature_store.functions import Column
 
 
 class Values(NamedTuple):

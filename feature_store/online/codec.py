@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column
     from feature_store.online.batch import RowBatch, Values
     from feature_store.online.layout import FieldLayout, SegmentLayout
 
@@ -98,7 +98,8 @@ def python_values(dtype: DType, column: Column) -> list[Any]:
             this library never writes.
     """
     if dtype.scalar.is_stored_as_is:
-        return column.tolist()  # type: ignore[no-any-return]
+        values: list[Any] = column.tolist()
+        return values
     return _restored(dtype, column.tolist())
 
 

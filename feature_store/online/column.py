@@ -17,8 +17,8 @@ from feature_store.online.status import Status
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, Statuses
     from feature_store.online.matrix import MatrixPlan
 

@@ -15,9 +15,9 @@ from feature_store.online.transforms import decides_absence, run_transform, show
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.windows import Window
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
     from feature_store.online.column import A_co, JoinedRows
     from feature_store.online.layout import FieldLayout, SegmentLayout

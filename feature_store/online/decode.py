@@ -14,8 +14,8 @@ from feature_store.online.request_fields import request_column
 from feature_store.online.status import STATUSES, Status
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
     from feature_store.online.column import ServedColumn
     from feature_store.online.joined_answers import JoinedAnswers

@@ -16,7 +16,7 @@ from feature_store.online.keys import encode, fixed_width
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from feature_store.aggregates.arrays import Column
+    from feature_store.functions import Column
 
 # The usual types, checked first: numpy would make an array of the value.
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None), datetime})

@@ -14,8 +14,8 @@ from feature_store.online.status import Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column
     from feature_store.online.answer import RequestAnswer, Statuses, V
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.layout import FieldLayout, SegmentLayout

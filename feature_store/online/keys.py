@@ -27,8 +27,8 @@ from feature_store.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column
     from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 EPOCH_BYTES = 16

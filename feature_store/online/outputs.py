@@ -17,8 +17,8 @@ from feature_store.errors import DataError, TransformError
 from feature_store.online.codec import object_column
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column
 
 # Units of datetime64 that are no coarser than a microsecond.
 _FINE_UNITS = {"us", "ns", "ps", "fs", "as"}

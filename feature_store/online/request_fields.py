@@ -13,8 +13,8 @@ from feature_store.online.entity_rows import is_scalar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from feature_store.aggregates.arrays import Column
     from feature_store.definitions.dtypes import DType
+    from feature_store.functions import Column
     from feature_store.online.transforms import TransformInput
 
 

@@ -88,7 +88,8 @@ class RowStore:
                 with self._keyspace.commands(bucket) as redis:
                     values = redis.mget(names)
                 there = [i for i, value in enumerate(values) if value is not None]
-                rows = StoredRows.from_values(layout, [values[i] for i in there], lambda i, names=names: repr(names[i]))  # type: ignore[misc]
+                shown = list(map(repr, names))
+                rows = StoredRows.from_values(layout, [values[i] for i in there], shown.__getitem__)
                 chosen = [entity[i] for i in there]
                 yield {
                     view: self._batch(bucket, layout, segment, rows, chosen)

@@ -13,9 +13,9 @@ from feature_store.online.layout import FINGERPRINT_BYTES
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.arrays import Column, Mask
     from feature_store.aggregates.read import WindowReader
     from feature_store.aggregates.windows import Window
+    from feature_store.functions import Column, Mask
     from feature_store.online.rows import StoredRows
     from feature_store.online.tile_layout import TileValueLayout
 
