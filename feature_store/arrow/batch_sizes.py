@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_store.arrow.plain import plain_batch, plain_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
 # Enough to keep a reader busy, little enough that a few batches can be held.
 BATCH_BYTES, MOST_BATCH_ROWS = 16 << 20, 128 * 1024
@@ -53,6 +60,21 @@ def columns_of_repeats(metadata: Any, group: int, schema: pa.Schema) -> list[str
     return [name for name in schema.names if name in repeated & wide]
 
 
+def plain_pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch as plain batches of about 16 MB each.
+
+    It is cut before it is made plain: 100 MB of indices into a dictionary of long texts can be many gigabytes of texts.
+    """
+    if plain_schema(batch.schema) == batch.schema:
+        yield from split(batch)
+        return
+    sizes = sum((_plain_sizes(column) for column in batch.columns), np.zeros(len(batch), np.int64))
+    pieces = np.cumsum(sizes) // BATCH_BYTES
+    starts = [0, *(np.flatnonzero(np.diff(pieces)) + 1).tolist(), len(batch)]
+    for start, end in itertools.pairwise(starts):
+        yield from split(plain_batch(batch.slice(start, end - start)))
+
+
 def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in pieces of about 16 MB; of one row, if that is more."""
     parts = min(len(batch), -(-batch.nbytes // BATCH_BYTES))
@@ -62,6 +84,22 @@ def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     middle = len(batch) // 2
     yield from split(batch.slice(0, middle))
     yield from split(batch.slice(middle))
+
+
+def _plain_sizes(values: pa.Array) -> NDArray[np.int64]:
+    """About how many bytes each value takes when it is plain."""
+    if pa.types.is_dictionary(values.type):
+        if not len(values.dictionary):
+            return np.zeros(len(values), np.int64)
+        found: NDArray[np.int64] = _plain_sizes(values.dictionary)[values.indices.fill_null(0).to_numpy()]
+        return found
+    if pa.types.is_run_end_encoded(values.type):
+        mean = values.values.nbytes // max(1, len(values.values))
+        return np.full(len(values), mean, np.int64)
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        lengths: NDArray[np.int64] = pc.binary_length(values).fill_null(0).to_numpy().astype(np.int64)
+        return lengths
+    return np.full(len(values), values.nbytes // max(1, len(values)), np.int64)
 
 
 def _top(path: str, names: set[str]) -> str:

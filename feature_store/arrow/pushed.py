@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.arrow.batch_sizes import split
+from feature_store.arrow.batch_sizes import plain_pieces
 from feature_store.arrow.csv_text import csv_batches
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
 from feature_store.arrow.frames import TABLES, arrow_stream
-from feature_store.arrow.plain import plain_batch
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.parquet.rows import ParquetRows
@@ -56,7 +55,7 @@ class PushedRows(NamedTuple):
         names = list(dict.fromkeys(columns))
         with unchanged(self.where, self.files), reading(self.where):
             for batch in self.read(names):
-                yield from split(plain_batch(batch))
+                yield from plain_pieces(batch)
 
 
 def pushed_rows(table: Any, view: FeatureView) -> PushedRows:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from feature_store.arrow.batch_sizes import batch_rows, columns_of_repeats, group_row_bytes, split
+from feature_store.arrow.batch_sizes import batch_rows, columns_of_repeats, group_row_bytes, plain_pieces
 from feature_store.arrow.plain import plain_batch
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def file_batches(file: ds.ParquetFileFragment, names: Sequence[str], groups: Seq
     with pq.ParquetFile(file.path, **options) as opened:
         for chosen, size in _sized(opened, groups, schema):
             for batch in opened.iter_batches(size, row_groups=chosen, columns=list(names)):
-                yield from split(plain_batch(batch.select(list(names))))
+                yield from plain_pieces(batch.select(list(names)))
 
 
 def file_row_bytes(file: Any, schema: pa.Schema) -> int:
