@@ -14,9 +14,6 @@ OPEN = {
     ("feature_store.online.column", "feature_store.online.matrix"),
     ("feature_store.functions._ranges", "feature_store.functions._contract"),
     ("feature_store.functions._order", "feature_store.functions._contract"),
-    ("feature_store.ui.catalogue", "feature_store.ui.snapshot"),
-    ("feature_store.ui.lineage", "feature_store.ui.snapshot"),
-    ("feature_store.ui.site", "feature_store.ui.pages"),
 }
 # What the contracts of pyproject.toml let whole folders import for types, and the folders that use it at run time.
 DOORS = {

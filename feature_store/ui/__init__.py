@@ -1,6 +1,6 @@
 """Pages that show a project: what is served, how fresh it is, where it comes from, what it costs. They change nothing.
 
-app.py         the routes, and the answers to errors
+app.py         the routes, how pages become answers, and the pages of errors
 site.py        what the pages share
 pages/         the pages, a module each; templates/ lays them out
 security.py    who may look, and what a browser may do with a page

@@ -1,4 +1,4 @@
-"""The application: its routes, and the answers to errors."""
+"""The application: its routes, how pages become answers, and the pages of errors."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from feature_store.errors import FeatureStoreError
-from feature_store.ui.pages import all_pages
-from feature_store.ui.rendering import shortened
+from feature_store.ui.definition_pages import MOST_ROWS
+from feature_store.ui.pages import Content, Page, all_pages
+from feature_store.ui.rendering import Templates, shortened
 from feature_store.ui.security import Guard
 from feature_store.ui.site import Site, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from starlette.requests import Request
     from starlette.types import ASGIApp
 
     from feature_store.project.store import FeatureStore
-    from feature_store.ui.pages import Page
+
+# While a page waits for a value, the browser asks again after this many seconds.
+_AGAIN_S = 1
+# The first pages of the menu. Pages that are not listed here follow.
+_MENU = ("Overview", "Catalogue", "Lineage", "Pruning", "Look up")
 
 
 def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool = True) -> ASGIApp:
@@ -36,15 +41,16 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
         loopback: whether the pages are for this machine alone; see `security.Guard`.
     """
     pages = all_pages()
-    site = Site(store, pages)
-    errors = _Errors(site)
+    site = Site(store)
+    answers = _Answers(site, pages)
+    errors = _Errors(answers.templates)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         site.close()
 
-    routes: list[Route | Mount] = [Route(page.path, _endpoint(site, page), methods=["GET"]) for page in pages]
+    routes: list[Route | Mount] = [Route(page.path, answers.endpoint(page), methods=["GET"]) for page in pages]
     static = Mount("/static", StaticFiles(packages=[("feature_store.ui", "static")]))
     app = Starlette(
         routes=[*routes, static],
@@ -59,25 +65,54 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
     return Guard(app, token=token, loopback=loopback)
 
 
-def _endpoint(site: Site, page: Page) -> Callable[[Request], Response]:
-    def endpoint(request: Request) -> Response:
-        content = page.content(site, request)
-        return content if isinstance(content, Response) else site.render(page.template, content)
+class _Answers:
+    """Turns pages into answers of HTTP.
 
-    return endpoint
+    Attributes:
+        templates: all templates, with the menu.
+    """
+
+    def __init__(self, site: Site, pages: Sequence[Page]) -> None:
+        menu = [(page.path, page.menu) for name in _MENU for page in pages if page.menu == name]
+        menu += [(page.path, page.menu) for page in pages if page.menu and page.menu not in _MENU]
+        self.templates = Templates(project=site.store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS, menu=menu)
+        self._site = site
+        self._fixed: dict[str, tuple[str, bytes]] = {}  # path -> digest of the version, body
+
+    def endpoint(self, page: Page) -> Callable[[Request], Response]:
+        """The function that Starlette calls for a page."""
+
+        def endpoint(request: Request) -> Response:
+            content = page.content(self._site, request)
+            return self._fixed_page(page, content) if content.is_fixed else self._rendered(page, content)
+
+        return endpoint
+
+    def _rendered(self, page: Page, content: Content) -> HTMLResponse:
+        is_waiting = any(outcome.is_pending for outcome in content.waiting)
+        return self.templates.page(
+            page.template, status=content.status, snapshot=content.snapshot, is_waiting=is_waiting, **content.data
+        )
+
+    def _fixed_page(self, page: Page, content: Content) -> HTMLResponse:
+        digest, body = self._fixed.get(page.path, ("", b""))
+        if digest != content.snapshot.version.digest:
+            digest, body = content.snapshot.version.digest, bytes(self._rendered(page, content).body)
+            self._fixed[page.path] = digest, body
+        return HTMLResponse(body)
 
 
 class _Errors:
     """The pages that answer errors."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
 
     def failed(self, _request: Request, error: Exception) -> Response:
         """An error of the library: what it says, and what to do."""
         assert isinstance(error, FeatureStoreError)
         status = status_of(error)
-        return self._site.templates.page(
+        return self._templates.page(
             "error.html",
             status=status,
             title="Not found" if status == 404 else "This cannot be shown",
@@ -91,14 +126,14 @@ class _Errors:
         assert isinstance(error, HTTPException)
         title = "Not found" if error.status_code == 404 else error.detail
         hint = "the catalogue lists all there is"
-        return self._site.templates.page(
+        return self._templates.page(
             "error.html", status=error.status_code, title=title, reason="There is no such page.", hint=hint, **_NO_PAGE
         )
 
     def broken(self, _request: Request, _error: Exception) -> Response:
         """A fault of these pages: the log has it, the browser is told nothing of it."""
         reason = "Something is wrong with this page."
-        return self._site.templates.page(
+        return self._templates.page(
             "error.html", status=500, title="This cannot be shown", reason=reason, hint="see the log", **_NO_PAGE
         )
 

@@ -19,31 +19,22 @@ from feature_store.online import OnlineClient
 from feature_store.project.pruner import Pruner
 from feature_store.ui.background import Background, Outcome
 from feature_store.ui.catalogue import choices, entries
-from feature_store.ui.definition_pages import MOST_ROWS
 from feature_store.ui.lineage import lineage_nodes, whole_lineage
 from feature_store.ui.overview import attention
-from feature_store.ui.rendering import Templates
 from feature_store.ui.samples import Sample, sample
 from feature_store.ui.snapshot import Snapshots, is_hidden
 from feature_store.ui.versions import FeatureHistory
 from feature_store.ui.worth import Worth, worth_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from starlette.responses import HTMLResponse
-
     from feature_store.monitoring.checks import Finding
     from feature_store.project.store import FeatureStore
     from feature_store.pruning.service import PrunableService
     from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.ui.pages import Content, Page
     from feature_store.ui.snapshot import Snapshot
 
 # How old what a page says of the online store may be, in seconds.
 PLAN_S, SAMPLE_S, WORTH_S = 5.0, 60.0, 30.0
-# While a page waits for a value, the browser asks again after this many seconds.
-_AGAIN_S = 1
 _STATUS: dict[type[FeatureStoreError], int] = {
     NotFoundError: 404,
     RequestError: 400,
@@ -53,36 +44,26 @@ _STATUS: dict[type[FeatureStoreError], int] = {
 }
 
 
-# The first pages of the menu; others follow.
-_MENU = ("Overview", "Catalogue", "Lineage", "Pruning", "Look up")
-
-
 class Site:
-    """What the pages share.
+    """What the pages share. It knows no page.
 
     Args:
         store: the project.
-        pages: for the menu.
 
     Attributes:
         store: the project; its online store may not be open yet, see `opened`.
         background: computes what takes longer than a page may.
         history: which versions changed a feature.
-        templates: all of them.
     """
 
-    def __init__(self, store: FeatureStore, pages: Sequence[Page]) -> None:
+    def __init__(self, store: FeatureStore) -> None:
         self.store = store
         self.background = Background()
         self.history = FeatureHistory(store.registry)
-        menu = [(page.path, page.menu) for name in _MENU for page in pages if page.menu == name]
-        menu += [(page.path, page.menu) for page in pages if page.menu and page.menu not in _MENU]
-        self.templates = Templates(project=store.project, again_s=_AGAIN_S, most_rows=MOST_ROWS, menu=menu)
         self._snapshots = Snapshots(store, self.background, (entries, choices, lineage_nodes, whole_lineage))
         self._opening = threading.Lock()
         self._importing = threading.Lock()  # around what imports the folder's files; two threads would meet
         self._reader: tuple[str, OnlineClient] | None = None
-        self._kept: dict[str, tuple[str, bytes]] = {}
         # So that the first visitor does not wait. If it fails, the pages say why.
         with contextlib.suppress(FeatureStoreError):
             self._snapshots.newest()
@@ -96,21 +77,6 @@ class Site:
     def snapshot(self) -> Snapshot:
         """The newest applied definitions."""
         return self._snapshots.newest()
-
-    def render(self, template: str, content: Content) -> HTMLResponse:
-        """A page with its content."""
-        is_waiting = any(outcome.is_pending for outcome in content.waiting)
-        return self.templates.page(
-            template, status=content.status, snapshot=content.snapshot, is_waiting=is_waiting, **content.data
-        )
-
-    def once_per_version(self, name: str, snapshot: Snapshot, make: Callable[[], HTMLResponse]) -> bytes:
-        """The body of a page that is large, and the same until something is applied."""
-        digest, body = self._kept.get(name, ("", b""))
-        if digest != snapshot.version.digest:
-            body = bytes(make().body)
-            self._kept[name] = snapshot.version.digest, body
-        return body
 
     def opened(self) -> FeatureStore:
         """The project, with its online store opened: of two requests at once, one starts the embedded server."""

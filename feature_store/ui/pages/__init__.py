@@ -1,4 +1,4 @@
-"""The pages: one module each, beside a template.
+"""The pages: one module and one template each.
 
 A page is a function of the site and a request that returns the data of its template:
 
@@ -7,46 +7,53 @@ A page is a function of the site and a request that returns the data of its temp
         snapshot = site.snapshot()
         return Content(snapshot, {"rows": costs_of(snapshot)})
 
-Modules in this folder are found by themselves.
+The application imports all modules of this folder.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from starlette.requests import Request
 
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    from feature_store.ui.background import Outcome
-    from feature_store.ui.site import Site
-    from feature_store.ui.snapshot import Snapshot
-
-    MakesContent = Callable[[Site, Request], "Content | Response"]
+from feature_store.ui.background import Outcome
+from feature_store.ui.site import Site
+from feature_store.ui.snapshot import Snapshot
 
 
 class Content(NamedTuple):
     """What a page shows.
 
     Attributes:
-        snapshot: the applied definitions that it is about.
-        data: what its template is given.
-        waiting: values that are computed in the background; while one is pending, the browser asks again.
-        status: of HTTP.
+        snapshot: the applied definitions.
+        data: the variables of the template.
+        waiting: values that are computed in the background. While one is pending, the browser asks again.
+        status: the HTTP status.
+        is_fixed: the page is the same until a new version is applied, so it is rendered once per version.
     """
 
     snapshot: Snapshot
     data: dict[str, Any]
     waiting: Sequence[Outcome[Any]] = ()
     status: int = 200
+    is_fixed: bool = False
+
+
+MakesContent = Callable[[Site, Request], Content]
 
 
 class Page(NamedTuple):
-    """A page: its path (starlette's form), its template, its function, and its name in the menu, if it is there."""
+    """A page.
+
+    Attributes:
+        path: its path, as Starlette writes it.
+        template: a file in `templates/`.
+        content: the function that makes its content.
+        menu: its name in the menu; empty: the menu does not list it.
+    """
 
     path: str
     template: str
@@ -63,12 +70,10 @@ def page(path: str, template: str, *, menu: str = "") -> Callable[[MakesContent]
     Args:
         path: where it is served, such as `/view/{name}`.
         template: a file in `templates/`.
-        menu: its name in the menu of every page; empty: it is not there.
+        menu: its name in the menu of every page; empty: the menu does not list it.
     """
 
-    def register(
-        content: Callable[[Site, Request], Content | Response],
-    ) -> Callable[[Site, Request], Content | Response]:
+    def register(content: MakesContent) -> MakesContent:
         _PAGES[path] = Page(path, template, content, menu)
         return content
 
