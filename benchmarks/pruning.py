@@ -24,10 +24,10 @@ from rich.console import Console
 
 from feature_store import FeatureStore
 from feature_store.project.pruner import Pruner
-from feature_store.pruning.curve import Curve, area_under
+from feature_store.pruning.budget import Budget
 from feature_store.pruning.dataset import load_factory, scores
 from feature_store.pruning.metric import auc
-from feature_store.pruning.planner import Budget, choose
+from feature_store.pruning.planner import choose
 from feature_store.pruning.trials import Trials
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ def _by_planner(model: CostModel, importance: Mapping[str, float]) -> list[list[
 
 
 def _area(trials: Trials, model: CostModel, chosen: list[list[str]]) -> float:
-    """Under the curve of the metric over the cost, by the width."""
-    metrics = [float(trials.metrics(kept).mean()) for kept in ([], *chosen)]
-    budgets = _budgets(model)
-    return area_under(Curve(np.array([0.0, *budgets]), np.array(metrics)), budgets[-1])
+    """The mean metric over all budgets up to the largest, where each buys the last choice that it can pay for."""
+    metrics = [float(trials.metrics(kept).mean()) for kept in ([], *chosen[:-1])]
+    budgets = [0, *_budgets(model)]
+    return float(np.dot(np.diff(budgets), metrics) / budgets[-1])
 
 
 # -- what others take for importance --------------------------------------------------------------------------------

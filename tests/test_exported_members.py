@@ -28,7 +28,7 @@ PUBLIC = {
     "feature_store.monitoring": "ClientMetrics ParquetSink ServedLog Tracing",
     "feature_store.streaming": "KafkaSink",
     "feature_store.pruning": """Budget FeatureImportance Footprint Importances PrunePlan Training Verification
-        draw_curve read_importances""",
+        draw_curve importance_from_model read_importances""",
     "feature_store.project": "Config load_config",
     "feature_store.cli": """CountReport ProgressReport console show_changes show_footprints show_summaries
         show_verification""",

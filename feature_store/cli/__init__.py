@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from feature_store.cli.output import console as console
     from feature_store.cli.progress import CountReport as CountReport, ProgressReport as ProgressReport
     from feature_store.cli.project import show_changes as show_changes
-    from feature_store.cli.prune import show_footprints as show_footprints, show_verification as show_verification
+    from feature_store.cli.prune_output import (
+        show_footprints as show_footprints,
+        show_verification as show_verification,
+    )
 
 
 def main() -> None:

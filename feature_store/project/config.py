@@ -22,11 +22,9 @@ character; give it as it is. What came from the environment is never shown.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import quote
 
 import yaml
 from pydantic import (
@@ -41,17 +39,10 @@ from pydantic import (
 )
 
 from feature_store._private_files import STATE_FOLDER
-from feature_store._redaction import (
-    HIDDEN,
-    has_user,
-    hide,
-    hide_password,
-    hide_url,
-    with_quoted_password,
-    with_user,
-    without_secrets,
-)
+from feature_store._redaction import has_user, with_quoted_password, with_user
 from feature_store.errors import ConfigError
+from feature_store.project.config_secrets import hide_secrets, shown
+from feature_store.project.config_variables import VARIABLE, interpolated
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -59,25 +50,6 @@ if TYPE_CHECKING:
 FILE_NAME = "feature_store.yaml"
 DEFAULT_REGISTRY = f"{STATE_FOLDER}/registry.db"
 MAX_BUCKETS = 16_384  # as many as Redis Cluster has slots
-
-_VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SECRET_NAME = re.compile(
-    r"(?i)pass|pwd|secret|token|credential|jaas|private|pem$|auth$|signature|[._]sas|[._-]key$|account[._-]?key|oauth"
-)
-# Settings of Spark and Kafka that say how big, how long, how many or where. Of all others the text is not shown: a
-# password hides under many names (`spark.hadoop.fs.azure.sas…`, `-Dpassword=…` among Java's options).
-_HARMLESS_SETTING = re.compile(
-    r"bootstrap\.servers|group\.id|client\.id|security\.protocol|sasl\.mechanisms?|auto\.offset\.reset|acks|debug"
-    r"|compression\.(type|codec)|isolation\.level|partition\.assignment\.strategy"
-    r"|spark\.(master|app\.name|submit\.deployMode|serializer|ui\.port|jars\.packages)"
-    r"|spark\.(executor|driver)\.(memory|memoryOverhead|cores|instances|host|bindAddress)"
-    r"|spark\.sql\.(shuffle\.partitions|session\.timeZone)|kafka\.group\.id"
-)
-_QUANTITY = re.compile(r"(?i)\d{1,12}(\.\d{1,6})?\s?([kmgt]i?b?|b|ms|us|s|min|h|d)?|true|false")
-
-# Where a value from the environment may be secret. A project's name or an engine's cannot be.
-_MAY_BE_SECRET = ("registry", "online_store", "spark", "kafka", "streaming")
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B)", re.IGNORECASE)
 _UNITS = {f"{unit}B": 1000**power for power, unit in enumerate("KMGT", 1)}
@@ -220,8 +192,8 @@ class Config(_Section):
         A value from the environment is shown as the file has it, `${NAME}`; passwords are hidden, and of `spark` and
         `kafka` the text of all settings but those that are known to be harmless.
         """
-        shown: dict[str, Any] = _shown(self.model_dump(exclude_none=True), self._written, ())
-        return shown
+        values: dict[str, Any] = shown(self.model_dump(exclude_none=True), self._written, ())
+        return values
 
 
 def load_config(folder: Path) -> Config:
@@ -233,8 +205,8 @@ def load_config(folder: Path) -> Config:
     """
     file = folder / FILE_NAME
     written = _read(file)
-    document = _interpolated(written, "")
-    _hide_secrets(document, written)
+    document = interpolated(written, FILE_NAME)
+    hide_secrets(document, written)
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
@@ -269,84 +241,6 @@ def _problem(error: yaml.YAMLError) -> str:
     # What PyYAML quotes is the file's own text, such as a password that begins with `*`.
     told = str(getattr(error, "problem", None) or str(error).partition("\n")[0])
     return re.sub(r"\s*(['\"]).*", "", told)
-
-
-def _interpolated(value: Any, path: str) -> Any:
-    match value:
-        case str():
-            return _text(value, path)
-        case dict():
-            return {key: _interpolated(item, f"{path}.{key}" if path else f"{key}") for key, item in value.items()}
-        case list():
-            return [_interpolated(item, f"{path}[{i}]") for i, item in enumerate(value)]
-        case _:
-            return value
-
-
-def _text(template: str, path: str) -> str:
-    """A value with its variables filled in. Those before the host of a URL are percent-encoded."""
-    user = _user_of_url(template)
-    has_password = ":" in _blanked(template)[user.start : user.stop]
-
-    def filled(found: re.Match[str]) -> str:
-        value = _variable(found, path)
-        if found.start() not in user:
-            return value
-        # A variable may hold both: USER:PASSWORD.
-        name, colon, password = ("", "", value) if has_password else value.partition(":")
-        return f"{quote(name, safe='')}{colon}{quote(password, safe='')}"
-
-    return _VARIABLE.sub(filled, template)
-
-
-def _user_of_url(template: str) -> range:
-    """Where user and password stand in a URL whose variables are not filled in yet; empty in another text."""
-    text = _blanked(template)
-    scheme = _SCHEME.match(text)
-    if scheme is None:
-        return range(0)
-    authority = re.split(r"[/?#]", text[scheme.end() :], maxsplit=1)[0]
-    return range(scheme.end(), scheme.end() + max(authority.rfind("@"), 0))
-
-
-def _blanked(template: str) -> str:
-    return _VARIABLE.sub(lambda found: "x" * len(found[0]), template)
-
-
-def _hide_secrets(value: Any, written: Any, path: tuple[str, ...] = ()) -> None:
-    """Let no error show what came from the environment, nor passwords that stand in the file."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _hide_secrets(item, written[key], (*path, str(key)))
-        return
-    if not isinstance(value, str) or not path or path[0] not in _MAY_BE_SECRET:
-        return
-    variables = list(_VARIABLE.finditer(written))
-    for found in variables:
-        if taken := os.environ.get(found[1] or ""):
-            (hide_url if _SCHEME.match(taken) else hide)(taken, f"${{{found[1]}}}")
-    if not variables and _SECRET_NAME.search(path[-1]):
-        hide(value)
-    if _SCHEME.match(value) and "@" in value:
-        hide_password(value)
-
-
-def _variable(found: re.Match[str], path: str) -> str:
-    name, default = found[1], found[2]
-    where = f"{FILE_NAME}: {path}"
-    if name is None:
-        raise ConfigError(where, expected="${NAME} or ${NAME:-default}", got="a ${ that begins neither")
-    value = os.environ.get(name)
-    if default is not None:
-        return value or default
-    if value is None:
-        raise ConfigError(
-            where,
-            expected=f"the environment variable {name}",
-            got="none of that name",
-            hint=f"set it, or give a default: ${{{name}:-…}}",
-        )
-    return value
 
 
 def _as_config_error(error: ValidationError, written: dict[str, Any]) -> ConfigError:
@@ -392,34 +286,5 @@ def _got(path: list[str], value: Any, written: Any) -> str:
         return type(value).__name__
     for part in path:
         written = written.get(part) if isinstance(written, dict) else None
-    shown = _shown(value, written, tuple(path))
-    return shown if shown != value and _VARIABLE.search(str(written)) else repr(shown)
-
-
-def _shown(value: Any, written: Any, path: tuple[str, ...]) -> Any:
-    """A value, or the values of a mapping, as people may see them.
-
-    Args:
-        value: with its variables filled in.
-        written: the same as the file has it.
-        path: the keys that lead to it.
-    """
-    if isinstance(value, dict):
-        within = written if isinstance(written, dict) else {}
-        return {key: _shown(item, within.get(key), (*path, str(key))) for key, item in value.items()}
-    if isinstance(written, str) and _VARIABLE.search(written):
-        written = _VARIABLE.sub(lambda found: f"${{{found[1]}}}", written)
-        return HIDDEN if _is_secret(path, written) else without_secrets(written)
-    if value in (None, "") or isinstance(value, bool):
-        return value
-    if _is_secret(path, value):
-        return HIDDEN
-    return without_secrets(value) if isinstance(value, str) else value
-
-
-def _is_secret(path: tuple[str, ...], value: str | float) -> bool:
-    if _HARMLESS_SETTING.fullmatch(path[-1]):
-        return False
-    if _SECRET_NAME.search(path[-1]):
-        return True
-    return len(path) > 1 and path[0] in ("spark", "kafka") and not _QUANTITY.fullmatch(str(value))
+    safe = shown(value, written, tuple(path))
+    return safe if safe != value and VARIABLE.search(str(written)) else repr(safe)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import RefusedError, extra
 from feature_store.project.applying import prune
+from feature_store.pruning.model_importance import importance_from_model
 from feature_store.pruning.plan import with_verification
 from feature_store.pruning.records import PruningRecords
 from feature_store.pruning.service import PrunableService
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from feature_store.project.applying import Applied
     from feature_store.project.context import InProject
     from feature_store.pruning.accounts import FeatureAccount
+    from feature_store.pruning.budget import Budget, Choice, Latency
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.dataset import Dataset
     from feature_store.pruning.footprint import Footprint
     from feature_store.pruning.importance import Importances
     from feature_store.pruning.live import LiveService
     from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.planner import Budget, Choice, Latency
     from feature_store.pruning.training import Training
     from feature_store.pruning.trials import Report
     from feature_store.pruning.verify import Verification
@@ -76,6 +77,21 @@ class Pruner:
             DataError: there is not exactly one valid importance for each feature. The error names all that are wrong.
         """
         return self._keep_importances(self.service(service), importances)
+
+    def import_from_model(self, service: str, model: Any) -> Importances:
+        """Keep the importances that a fitted model reports of its features.
+
+        Args:
+            service: the service.
+            model: a model fitted on all features of the service, as `importance_from_model` takes it.
+
+        Raises:
+            NotFoundError: there is no such service.
+            RequestError: the model reports no importances, or of another number of columns than the service has.
+            DataError: an importance is negative or not finite.
+        """
+        bound = self.service(service)
+        return self._keep_importances(bound, importance_from_model(model, bound.matrix_features))
 
     def importances(self, service: str) -> Importances | None:
         """The newest importances of a service, or None."""

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from feature_store.definitions.definition_set import DefinitionSet
+    from feature_store.pruning.budget import Latency
     from feature_store.pruning.cost import Cost, CostModel
     from feature_store.pruning.importance import Importances
-    from feature_store.pruning.planner import Latency
 
 
 @dataclass(frozen=True)

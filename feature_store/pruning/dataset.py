@@ -185,22 +185,33 @@ def load_factory(path: str) -> Factory:
     """The factory that `module:factory` names.
 
     Raises:
-        RequestError: it is not spelled so.
+        RequestError: the path is not `module:function`.
         NotFoundError: there is no such module, or no such function in it.
     """
+    return _function(path, "the function takes a seed and returns a model with fit and predict_proba or predict")
+
+
+def load_fitted(path: str) -> Any:
+    """The fitted model that the function named by `module:function` returns.
+
+    Raises:
+        RequestError, NotFoundError: see `load_factory`.
+    """
+    return _function(path, "the function takes no argument and returns a fitted model")()
+
+
+def _function(path: str, hint: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     if not module or not name:
-        hint = "a function that takes a seed and returns a model with fit and predict_proba or predict"
-        raise RequestError("model", expected="module:factory", got=repr(path), hint=hint)
+        raise RequestError("model", expected="module:function", got=repr(path), hint=hint)
     try:
-        factory = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        hint = "the module must be importable from where this runs"
+        hint = "the module must be importable from the current folder"
         raise NotFoundError(f"model {path}", expected="a function in a module", got=str(error), hint=hint) from error
-    if not callable(factory):
-        raise NotFoundError(f"model {path}", expected="a function of a seed", got=type(factory).__name__)
-    made: Factory = factory
-    return made
+    if not callable(function):
+        raise NotFoundError(f"model {path}", expected="a function", got=type(function).__name__, hint=hint)
+    return function
 
 
 def fitted_scores(factory: Factory, seed: int, earlier: Dataset, x: Floats) -> npt.NDArray[np.float64]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from feature_store.pruning.budget import Choice
     from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.planner import Choice
 
 _INCHES = (9.0, 4.2)
 _DOTS_PER_INCH = 150

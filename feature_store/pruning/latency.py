@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from feature_store.errors import extra
-from feature_store.pruning.planner import Latency
+from feature_store.pruning.budget import Latency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

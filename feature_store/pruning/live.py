@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from feature_store.online.client import OnlineClient
     from feature_store.online.store import OnlineStore
+    from feature_store.pruning.budget import Latency
     from feature_store.pruning.footprint import Footprint
-    from feature_store.pruning.planner import Latency
     from feature_store.pruning.service import PrunableService
     from feature_store.pruning.trials import Report
 

@@ -1,7 +1,7 @@
-"""What a fitted model itself says of its features: scikit-learn, LightGBM, XGBoost, CatBoost; none is imported.
+"""The importances that a fitted model reports: of scikit-learn, LightGBM, XGBoost or CatBoost. None is imported.
 
-It is cheap and often wrong: gain counts how much a model used a feature, not how much worse it would do without
-(docs: https://scikit-learn.org/stable/modules/permutation_importance.html). `measure.py` asks the latter.
+They are cheap and often mislead. Gain counts how much a model uses a feature, not how much worse the model would be
+without it (https://scikit-learn.org/stable/modules/permutation_importance.html). `measure.py` measures the latter.
 """
 
 from __future__ import annotations
@@ -22,33 +22,44 @@ if TYPE_CHECKING:
 
 
 def importance_from_model(model: Any, names: Sequence[str]) -> Importances:
-    """The importances that a fitted model tells; of a pipeline or a search, those of the model that it ends with.
+    """The importances that a fitted model reports. A pipeline or a search is asked for its final model.
 
     Args:
-        model: of scikit-learn (`feature_importances_`, or the size of `coef_`), LightGBM or XGBoost (total gain; a
-            feature that XGBoost never split on has 0) or CatBoost (its default).
-        names: of the columns that the model was fitted on, in order.
+        model: a model of scikit-learn (`feature_importances_`, or the size of `coef_`), LightGBM or XGBoost (total
+            gain; 0 for a feature that XGBoost never split on) or CatBoost (its default importance).
+        names: the feature of each column that the model was fitted on, in order. A feature with several columns, such
+            as an array, gets their sum.
 
     Raises:
-        RequestError: the model tells none, or not of as many features.
+        RequestError: the model reports no importances, or not one for each name.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from feature_store.pruning import importance_from_model
+        >>> fitted = SimpleNamespace(feature_importances_=[0.7, 0.2, 0.1])
+        >>> importance_from_model(fitted, ["price", "embedding", "embedding"]).by_name()
+        {'price': 0.7, 'embedding': 0.30000000000000004}
     """
     fitted = _final(model)
     where = f"model {type(fitted).__name__}"
     source = next(((method, read) for method, is_there, read in _SOURCES if is_there(fitted)), None)
     if source is None:
         expected = "feature_importances_, coef_, or a LightGBM, XGBoost or CatBoost model"
-        raise RequestError(where, expected=expected, got="none of them", hint="measure the importances instead")
+        raise RequestError(where, expected=expected, got="none of them", hint="use `feature-store prune measure`")
     method, read = source
     try:
         values = read(fitted)
-    except ValueError as error:  # XGBoostError among them: linear boosters know no gain
+    except ValueError as error:  # XGBoostError is one: linear boosters have no gain
         got = str(error).partition("\n")[0]
-        raise RequestError(where, expected=method, got=got, hint="measure the importances instead") from error
+        raise RequestError(where, expected=method, got=got, hint="use `feature-store prune measure`") from error
     if values.shape != (len(names),):
-        hint = "name the columns that this model is fitted on; a pipeline's other steps must keep the columns"
+        hint = "name the columns that the model was fitted on; the other steps of a pipeline must keep them"
         got = f"{len(values)} importances"
         raise RequestError(where, expected=f"one for each of {len(names)} names", got=got, hint=hint)
-    features = tuple(FeatureImportance(name, float(value)) for name, value in zip(names, values, strict=True))
+    sums: dict[str, float] = {}
+    for name, value in zip(names, values, strict=True):
+        sums[name] = sums.get(name, 0.0) + float(value)
+    features = tuple(FeatureImportance(name, value) for name, value in sums.items())
     return Importances(method, type(fitted).__name__, now(), features)
 
 
@@ -72,20 +83,20 @@ def _array(values: Any) -> Values:
 
 
 def _coefficients(model: Any) -> Values:
-    """The mean size over the classes."""
+    """The absolute coefficients, averaged over the classes."""
     sizes = np.abs(_array(model.coef_))
     return sizes if sizes.ndim == 1 else np.asarray(sizes.mean(axis=0))
 
 
 def _xgboost(booster: Any) -> Values:
-    """Only features that are split on are told; without names they are f0, f1, …"""
+    """XGBoost reports only features that it split on. Without names they are f0, f1, …"""
     names = booster.feature_names or [f"f{i}" for i in range(booster.num_features())]
     gains = booster.get_score(importance_type="total_gain")
     return _array([gains.get(name, 0.0) for name in names])
 
 
-# What is asked for, in this order: the boosters' own wrappers have feature_importances_ too, which count splits
-# (LightGBM) or average gains (XGBoost).
+# Tried in this order: the wrappers of LightGBM and XGBoost have feature_importances_ too, which counts splits
+# (LightGBM) or averages gains (XGBoost).
 _SOURCES: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], Values]], ...] = (
     ("CatBoost feature importance", _has("get_feature_importance"), lambda m: _array(m.get_feature_importance())),
     ("LightGBM gain", _has("booster_"), lambda m: _array(m.booster_.feature_importance(importance_type="gain"))),

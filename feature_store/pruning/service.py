@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from feature_store.definitions.graph import ServedFeature
     from feature_store.definitions.pruning import Answer, Pruning, Stage
     from feature_store.pruning.accounts import FeatureAccount
+    from feature_store.pruning.budget import Budget, Choice, Latency
     from feature_store.pruning.cost import CostModel
     from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.planner import Budget, Choice, Latency
     from feature_store.pruning.verify import Verification
 
 
@@ -70,6 +70,11 @@ class PrunableService:
     def features(self) -> list[str]:
         """The names of `columns`."""
         return [column.name for column in self.columns]
+
+    @property
+    def matrix_features(self) -> list[str]:
+        """The feature of each column of the matrix that models are fitted on. An array has a column per element."""
+        return [column.name for column in self.columns for _ in range(column.field.dtype.length or 1)]
 
     @property
     def pruning(self) -> Pruning | None:

@@ -35,6 +35,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 def make(seed):
     return make_pipeline(StandardScaler(), LogisticRegression())
+def load():
+    import numpy as np
+    x = np.random.default_rng(0).normal(size=(500, 7))
+    return make(0).fit(x, x[:, 1] > 0)
 """
 
 
@@ -134,6 +138,15 @@ def test_people_are_shown_the_profit_and_loss(run: Any, tmp_path: Path) -> None:
     code, out, _ = run("prune", "plan", *SERVICE, *REQUEST, "--max-features", "2", "--out", "plan.json")
     assert code == 0 and "2 of 7 features" in out and "dropped: importance 0" in out
     assert json.loads((tmp_path / "plan.json").read_text())["kept"] == ["age", "height"]
+
+
+def test_a_fitted_model_reports_its_importances(run: Any) -> None:
+    imported = done(run("prune", "import", "--fitted", "prune_me:load", *SERVICE, "--json"))
+    assert imported["method"] == "size of coef_"
+    assert max(imported["features"], key=lambda one: one["importance"])["feature"] == NAMES[1]
+    for wrong in (["importance.csv", "--fitted", "prune_me:load"], []):
+        code, _, error = run("prune", "import", *wrong, *SERVICE)
+        assert code == 1 and "name either a file or --fitted" in error
 
 
 def test_a_plan_fits_in_a_time_that_is_measured(run: Any, tmp_path: Path) -> None:

@@ -143,11 +143,11 @@ def test_factories_are_loaded_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "my_models", module)
     assert load_factory("my_models:make") is Fixed
     for path, error, reason in [
-        ("my_models", RequestError, "expected module:factory, got 'my_models'"),
-        ("my_models:", RequestError, "module:factory"),
+        ("my_models", RequestError, "expected module:function, got 'my_models'"),
+        ("my_models:", RequestError, "module:function"),
         ("no_models:make", NotFoundError, "No module named 'no_models'"),
         ("my_models:none", NotFoundError, "has no attribute 'none'"),
-        ("my_models:number", NotFoundError, "expected a function of a seed, got int"),
+        ("my_models:number", NotFoundError, "expected a function, got int"),
     ]:
         with pytest.raises(error, match=reason):
             load_factory(path)

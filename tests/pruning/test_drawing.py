@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from feature_store.pruning.budget import Choice
 from feature_store.pruning.cost import Cost
 from feature_store.pruning.drawing import draw_curve
 from feature_store.pruning.plan import PrunePlan
-from feature_store.pruning.planner import Choice
 
 PLAN = PrunePlan(
     service="ranking",

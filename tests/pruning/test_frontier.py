@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
+from feature_store.pruning.budget import Budget
 from feature_store.pruning.cost import CostModel
 from feature_store.pruning.frontier import frontier
-from feature_store.pruning.planner import Budget, choose
+from feature_store.pruning.planner import choose
 from tests.pruning.test_planner import models
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+from feature_store.pruning.budget import Latency
 from feature_store.pruning.cost import Cost
 from feature_store.pruning.latency import Timed, fit_latency
-from feature_store.pruning.planner import Latency
 
 COSTS = [Cost(10, 1, 1), Cost(5_000, 20, 3), Cost(60_000, 200, 30), Cost(90_000, 201, 50), Cost(200, 60, 2)]
 

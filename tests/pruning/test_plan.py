@@ -9,10 +9,10 @@ import pytest
 
 from feature_store.definitions import DefinitionSet, Entity, FeatureService, FeatureView, Field, Float32, ParquetSource
 from feature_store.errors import RequestError
+from feature_store.pruning.budget import Budget
 from feature_store.pruning.cost import cost_model
 from feature_store.pruning.importance import FeatureImportance, Importances
 from feature_store.pruning.plan import PrunePlan, make_plan, offered_instead, policy_pins, with_verification
-from feature_store.pruning.planner import Budget
 from feature_store.pruning.verify import Candidate, Comparison, Verification
 
 WORTH = {"a0": 5.0, "a1": 1.0, "a2": 0.0, "b0": 0.5, "b1": 0.25, "c0": 0.0}

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from feature_store.errors import RequestError
+from feature_store.pruning.budget import Budget, Latency, fits
 from feature_store.pruning.cost import CostModel, Resource
-from feature_store.pruning.planner import Budget, Latency, choose, fits, greedy
+from feature_store.pruning.greedy import greedy
+from feature_store.pruning.planner import choose
 
 
 @st.composite
@@ -114,11 +116,11 @@ def test_a_view_s_fixed_cost_goes_with_its_last_feature() -> None:
     assert len(choose(model, importance, Budget(max_bytes=1199)).kept) == 9
 
 
-def test_what_is_required_and_unknown_is_named() -> None:
+def test_an_error_names_unknown_required_features() -> None:
     model = CostModel("s", ("a",), {"a": "v"}, (Resource("r", "v", 1, (frozenset("a"),), 10),))
     with pytest.raises(RequestError, match="got b"):
         choose(model, {"a": 1.0}, Budget(), required=["b"])
-    with pytest.raises(RequestError, match="required features that take 10 bytes"):
+    with pytest.raises(RequestError, match="the required features exceed the budget: they need 10 bytes"):
         choose(model, {"a": 1.0}, Budget(max_bytes=5), required=["a"])
 
 

@@ -317,7 +317,7 @@ def test_no_secret_is_shown(visit: Callable[..., Visitor], tmp_path: Path, redis
 
 def test_what_a_plan_drops_is_told(visit: Callable[..., Visitor], tmp_path: Path, redis_url: str) -> None:
     from feature_store.project.pruner import Pruner
-    from feature_store.pruning.planner import Budget
+    from feature_store.pruning.budget import Budget
 
     with make_project(tmp_path / "shop", redis_url) as store:
         pruner = Pruner(store)

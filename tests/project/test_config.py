@@ -93,7 +93,7 @@ def test_a_variable_that_is_not_set_is_named_with_its_place(tmp_path: Path, monk
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, 'project: shop\nonline_store: {url: "redis://:${REDIS_PASSWORD}@cache"}\n')
     assert "online_store.url" in caught.value.where
-    assert "REDIS_PASSWORD" in caught.value.expected
+    assert "REDIS_PASSWORD" in caught.value.problem
 
 
 @pytest.mark.parametrize("value", ["${", "${}", "${1A}", "${A-b}", "a ${A"])
