@@ -12,21 +12,19 @@ known, and those younger than its shortest delay are not. The few between are lo
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from feature_store.aggregates.states import state_for
+from feature_store.aggregates.windows import Windows
 from feature_store.definitions.expression import expression
+from feature_store.functions import Column, Mask, State, StateArrays, Values
 from feature_store.functions._order import by_entity_and_time
-from feature_store.functions._ranges import SortedValues, updated
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-
-    from feature_store.aggregates.windows import Windows
-    from feature_store.functions import Column, Mask, State, StateArrays, Values
+from feature_store.functions._ranges import RangeStates, updated
+from feature_store.functions._sorted_values import SortedValues
 
 # The longest delay of the first class of late events, microseconds: few events lie between it and a label.
 _LITTLE_US = 1_000_000
@@ -120,18 +118,19 @@ class _Timeline:
             name: (values[order], nulls[order] if nulls.any() else nulls)
             for name, (values, nulls) in events.columns.items()
         }
-        self._taken: dict[tuple[Hashable, str], SortedValues] = {}
+        self._taken: dict[tuple[Hashable, str], RangeStates] = {}
         self._ranges: dict[tuple[int, int], tuple[Column, Column, Column]] = {}
 
     def states(self, state: State, hop_us: int, window_us: int) -> StateArrays:
         """The states of a window of each label: (m,)."""
         taken = self._taken_by(state)
-        starts, known, ends = (taken.bound(bound) for bound in self._range(hop_us, window_us))
-        found = taken.states(state, starts, known)
+        values = taken.events
+        starts, known, ends = (values.bound(bound) for bound in self._range(hop_us, window_us))
+        states = taken.states(state, starts, known)
         if self._least == self._most:
-            return found
-        since = self._from[taken.places]
-        return state.merge(found, updated(state, known, ends, taken.values, taken.at, since, self._label_us))
+            return states
+        since = self._from[values.places]
+        return state.merge(states, updated(state, known, ends, values.values, values.at, since, self._label_us))
 
     def _range(self, hop_us: int, window_us: int) -> tuple[Column, Column, Column]:
         """Per label the places where its window starts, up to where all events are known, and from where none is."""
@@ -148,13 +147,13 @@ class _Timeline:
         known = self._place.before(self._label_us - self._most + 1)
         return known, known if self._least == self._most else self._place.before(self._label_us - self._least + 1)
 
-    def _taken_by(self, state: State) -> SortedValues:
+    def _taken_by(self, state: State) -> RangeStates:
         key = state.reads, state.part.filter
         if key not in self._taken:
             values, held = state.take(self._columns)
             if state.part.filter:
                 held = held & expression(state.part.filter).mask(self._columns, len(self._at))
-            self._taken[key] = SortedValues(values, self._at, held, self._place.keys)
+            self._taken[key] = RangeStates(SortedValues(values, self._at, held, self._place.keys))
         return self._taken[key]
 
 

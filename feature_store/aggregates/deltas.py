@@ -6,21 +6,17 @@ range. Most entities get one delta; one that has several new tiles in a ring get
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from feature_store.aggregates.tiles import put_state
+from feature_store.aggregates.tiles import TilesLayout, put_state
 from feature_store.definitions.expression import expression
+from feature_store.functions import Column, Mask, State, Values
 from feature_store.functions._order import by_entity_and_time, starts_of
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-
-    from feature_store.aggregates.tiles import TilesLayout
-    from feature_store.functions import Column, Mask, State, Values
-
-    Columns = Mapping[str, Values]
+Columns = Mapping[str, Values]
 
 
 class Deltas(NamedTuple):

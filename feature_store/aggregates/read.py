@@ -9,20 +9,13 @@ entities × 3 rings of two means, 0.20 ms instead of 0.23, of which 0.16 are num
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-from feature_store.aggregates.tiles import state_in
-from feature_store.aggregates.windows import LAST_TILE, finalizer
-from feature_store.functions import WindowMask
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.aggregates.tiles import TilesLayout
-    from feature_store.aggregates.windows import Window
-    from feature_store.functions import Column, Mask, Values
+from feature_store.aggregates.tiles import TilesLayout, state_in
+from feature_store.aggregates.windows import LAST_TILE, Window, finalizer
+from feature_store.functions import Column, Mask, Values, WindowMask
 
 
 class WindowReader:

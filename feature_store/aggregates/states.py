@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from feature_store.definitions.dtypes import DType
-from feature_store.functions import state_type
-
-if TYPE_CHECKING:
-    from feature_store.functions import Part, State
+from feature_store.functions import Part, State, state_type
 
 
 @lru_cache(maxsize=4096)

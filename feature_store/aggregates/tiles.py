@@ -15,17 +15,14 @@ A *delta* is what a batch of events adds to one entity. It has the bytes of a re
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from feature_store.aggregates.states import state_for
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.aggregates.windows import Ring, Windows
-    from feature_store.functions import Column, State, StateArrays
+from feature_store.aggregates.windows import Ring, Windows
+from feature_store.functions import Column, State, StateArrays
 
 NUMBER_BYTES = 4
 

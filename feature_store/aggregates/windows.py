@@ -11,21 +11,18 @@ newest, and the `slots` before it. Windows that share a hop share a ring, functi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from feature_store.aggregates.states import state_for
-from feature_store.definitions.dtypes import MICROSECOND
-from feature_store.functions import Part, function_named
-from feature_store.functions._contract import options_text, read_options
+from feature_store.definitions.dtypes import MICROSECOND, DType
+from feature_store.functions import Part, StateArrays, Values, function_named
+from feature_store.functions._parameters import options_text, read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     from feature_store.definitions.aggregation import Aggregation
-    from feature_store.definitions.dtypes import DType
-    from feature_store.functions import StateArrays, Values
 
 # How far ahead of the clock an event may be: clocks differ by some seconds. A ring keeps so much more than its windows,
 # so that an event from a fast clock pushes nothing out that a window still holds. What is further ahead is refused.

@@ -12,7 +12,7 @@ from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.expression import expression
 from feature_store.errors import DefinitionError, did_you_mean
 from feature_store.functions import all_functions, function_named
-from feature_store.functions._contract import UnfitOptionError, checked
+from feature_store.functions._parameters import UnfitOptionError, checked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

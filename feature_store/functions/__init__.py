@@ -13,19 +13,23 @@ such classes.
 """
 
 from feature_store._lazy import lazy_names
-from feature_store.functions._contract import (
+from feature_store.functions._arrays import (
     Column as Column,
-    Function as Function,
     Mask as Mask,
-    Parameter as Parameter,
-    Part as Part,
-    State as State,
     StateArrays as StateArrays,
-    StateSpec as StateSpec,
     Values as Values,
     WindowMask as WindowMask,
     sizes_of as sizes_of,
     values_of as values_of,
+)
+from feature_store.functions._contract import (
+    Function as Function,
+    Part as Part,
+    State as State,
+    StateSpec as StateSpec,
+)
+from feature_store.functions._parameters import (
+    Parameter as Parameter,
 )
 from feature_store.functions._registry import (
     all_functions as all_functions,

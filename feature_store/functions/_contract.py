@@ -10,26 +10,20 @@ joins the tiles of a window, and the state's `lua` does the same merge in Redis.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from feature_store.functions._ranges import SortedValues
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, values_of
+from feature_store.functions._parameters import Options, Parameter, options_text, read_options
+from feature_store.functions._sorted_values import SortedValues
 
-Column = np.ndarray[Any, Any]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Values = tuple[Column, Mask]
-StateArrays = dict[str, Column]
-Options = Mapping[str, Any]
 # `any` column, `numbers`, values of a `fixed width`, or `categories`: texts, integers and booleans.
 Takes = Literal["any", "numbers", "fixed width", "categories"]
 
-REQUIRED: Any = object()
 MOST_COUNTED = 2**32 - 1
 
 
@@ -85,35 +79,6 @@ class StateSpec:
     kind: str
     n: int = 1
     options: Options = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """An argument of `Aggregation(...)` that a function takes.
-
-    Attributes:
-        expected: the values that it takes, for errors and documentation: `a number between 0 and 1`.
-        read: makes the canonical JSON value of an argument, or raises ValueError or TypeError.
-        default: REQUIRED: the argument must be given.
-        is_column: the argument names a column of the events, which takes `categories`.
-    """
-
-    expected: str
-    read: Callable[[Any], Any]
-    default: Any = REQUIRED
-    is_column: bool = False
-
-
-class WindowMask:
-    """The tiles that windows hold, of (n, k) tiles.
-
-    Attributes:
-        mask: (n, k) bool.
-        weights: the same as 1.0 and 0.0, for sums. A product with bools takes a third longer.
-    """
-
-    def __init__(self, mask: Mask) -> None:
-        self.mask, self.weights = mask, mask.astype(np.float64)
 
 
 class State(ABC):
@@ -275,74 +240,3 @@ class Function(ABC):
             (n,) values of the feature's numpy type; (n, length) of an array of fixed length; objects (1-d arrays) of a
             ragged one. And (n,) bool: which are null.
         """
-
-
-def values_of(values: Column, nulls: Mask) -> Values:
-    """A column with -0.0 as 0.0, and which of its rows are values: not null, not NaN."""
-    if values.dtype.kind != "f":
-        return values, ~nulls
-    return values + values.dtype.type(0), ~(nulls | np.isnan(values))
-
-
-def sizes_of(starts: Column, total: int) -> Column:
-    """The sizes of groups that begin at `starts`."""
-    return np.diff(starts, append=total)
-
-
-def options_text(options: Options) -> str:
-    """Parameters as the serving plan holds them: JSON, its keys sorted; empty: there are none."""
-    return json.dumps(dict(options), sort_keys=True, separators=(",", ":"), ensure_ascii=False) if options else ""
-
-
-def read_options(text: str) -> dict[str, Any]:
-    """What `options_text` wrote.
-
-    Raises:
-        ValueError: the text is not a JSON object.
-    """
-    if not text:
-        return {}
-    options = json.loads(text)
-    if not isinstance(options, dict):
-        raise ValueError("expected a JSON object")
-    return options
-
-
-def whole(low: int, high: int, default: Any = REQUIRED) -> Parameter:
-    """A parameter that is an integer of `[low, high]`."""
-
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-            raise ValueError
-        return int(value)
-
-    return Parameter(f"an integer from {low} to {high}", read, default)
-
-
-def checked(parameters: Mapping[str, Parameter], options: Options) -> dict[str, Any]:
-    """Arguments as canonical JSON values, with the defaults of those that are left out.
-
-    Raises:
-        UnfitOptionError: an argument is missing, unknown, or has a value that its parameter does not take.
-    """
-    for name in options:
-        if name not in parameters:
-            raise UnfitOptionError(name, "no such argument", options[name])
-    found = {}
-    for name, parameter in parameters.items():
-        value = options.get(name)
-        if value is None and parameter.default is REQUIRED:
-            raise UnfitOptionError(name, parameter.expected, None)
-        try:
-            found[name] = parameter.default if value is None else parameter.read(value)
-        except (TypeError, ValueError):
-            raise UnfitOptionError(name, parameter.expected, value) from None
-    return found
-
-
-class UnfitOptionError(ValueError):
-    """An argument that does not fit: its name, what its parameter takes, and its value."""
-
-    def __init__(self, name: str, expected: str, value: Any) -> None:
-        super().__init__(f"{name}: expected {expected}, got {value!r}")
-        self.name, self.expected, self.value = name, expected, value

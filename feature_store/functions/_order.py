@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from feature_store.functions._contract import Column
+from feature_store.functions._arrays import Column
 
 # numpy sorts 16-bit numbers by radix: 20,000 of them in 0.09 ms, where int64 take 1.3.
 _DIGIT_BITS = 16

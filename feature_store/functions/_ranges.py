@@ -7,17 +7,14 @@ faster for sums, but they cancel digits and spread NaN.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 
-from feature_store.functions._order import starts_of, with_ties
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store.functions._contract import Column, Mask, State, StateArrays
+from feature_store.functions._arrays import Column, StateArrays
+from feature_store.functions._contract import State
+from feature_store.functions._order import starts_of
+from feature_store.functions._sorted_values import SortedValues
 
 # Pairs of ranges and values that are looked at together: some 100 MB.
 PAIRS = 1 << 21
@@ -26,65 +23,42 @@ PAIRS = 1 << 21
 SHORT = 100
 
 
-class SortedValues:
-    """Values of one column and filter, sorted by entity and time.
+class RangeStates:
+    """States of ranges of sorted values. The tree of a state is built once.
 
     Attributes:
-        places: where they are among all events: an index of an array of these.
-        values: (n,), as the state takes them.
-        at: (n,) int64, the events' times, microseconds since 1970.
+        events: the values.
     """
 
-    def __init__(self, values: Column, at: Column, held: Mask, keys: Column) -> None:
-        """Those of `values` where `held`; `keys` are the same for events of one entity and time."""
-        all_held = held.all()
-        self.places = slice(None) if all_held else np.flatnonzero(held)  # a slice copies nothing
-        self.values, self.at, self._keys = values[self.places], at[self.places], keys[self.places]
-        self._before = None if all_held else np.concatenate([[0], np.cumsum(held)])
+    def __init__(self, events: SortedValues) -> None:
+        self.events = events
         self._trees: dict[State, _Tree] = {}
 
-    def bound(self, places: Column) -> Column:
-        """Bounds of ranges of all events as bounds of ranges of these."""
-        return places if self._before is None else self._before[places]
-
-    def where(self, chosen: Mask, values: Column | None = None) -> SortedValues:
-        """Some of the values. Their bounds are those of these values."""
-        return SortedValues(self.values if values is None else values, self.at, chosen, self._keys)
-
     def states(self, state: State, starts: Column, ends: Column) -> StateArrays:
-        """The states of m ranges."""
-        found = state.of_ranges(self, starts, ends)
-        if found is None and (ends - starts).sum() <= SHORT * len(starts):
-            found = state.of_short_ranges(self, starts, ends)
-        return self._merged(state, starts, ends) if found is None else found
+        """The states of m ranges.
 
-    @cached_property
-    def and_one_more(self) -> Column:
-        """The values and one more that is in no range: `reduceat` needs an end to each."""
-        return np.append(self.values, np.zeros(1, self.values.dtype))
-
-    @cached_property
-    def in_order(self) -> tuple[Column, Column]:
-        """Values and times, those of equal times by the values' bytes."""
-        order = with_ties(self.values, self._keys, starts_of(self._keys)[:1])
-        return self.values[order], self.at[order]
-
-    def one_by_one(self, state: State, starts: Column, ends: Column) -> StateArrays:
-        """The states of ranges, each value of each range taken by itself."""
-        return updated(state, starts, ends, self.values, self.at)
+        Args:
+            state: the kind of state.
+            starts, ends: (m,) bounds among the values. Ranges may overlap and may be empty.
+        """
+        states = state.of_ranges(self.events, starts, ends)
+        if states is None and (ends - starts).sum() <= SHORT * len(starts):
+            states = state.of_short_ranges(self.events, starts, ends)
+        return self._merged(state, starts, ends) if states is None else states
 
     def _merged(self, state: State, starts: Column, ends: Column) -> StateArrays:
+        values, at = self.events.values, self.events.at
         if state not in self._trees:
-            self._trees[state] = _Tree(state, self.values, self.at)
+            self._trees[state] = _Tree(state, values, at)
         tree = self._trees[state]
         if state.leaf == 1:
             return tree.states(starts, ends)
-        # The whole leaves of a range by the tree, the values before and after them one by one.
+        # Whole leaves of a range are merged by the tree, the values before and after them one by one.
         first, last = -(-starts // state.leaf), ends // state.leaf
         whole = first < last
         inner = tree.states(np.where(whole, first, 0), np.where(whole, last, 0))
-        before = self.one_by_one(state, starts, np.where(whole, first * state.leaf, ends))
-        after = self.one_by_one(state, np.where(whole, last * state.leaf, ends), ends)
+        before = updated(state, starts, np.where(whole, first * state.leaf, ends), values, at)
+        after = updated(state, np.where(whole, last * state.leaf, ends), ends, values, at)
         return state.merge(state.merge(before, inner), after)
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from feature_store.functions._contract import REQUIRED
+from feature_store.functions._contract import Function
+from feature_store.functions._parameters import REQUIRED
 from feature_store.functions._registry import all_functions
-
-if TYPE_CHECKING:
-    from feature_store.functions._contract import Function
 
 _HEAD = """\
 # Aggregations

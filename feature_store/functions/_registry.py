@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from feature_store.functions._contract import Function, State
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 GROUP = "feature_store.functions"
 

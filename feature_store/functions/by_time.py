@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_store.functions._contract import Function, State, StateSpec, sizes_of, whole
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, sizes_of
+from feature_store.functions._contract import ColumnType, Function, Part, State, StateSpec
 from feature_store.functions._order import bits_of, with_ties
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.functions._contract import (
-        Column,
-        ColumnType,
-        Options,
-        Parameter,
-        Part,
-        StateArrays,
-        Values,
-        WindowMask,
-    )
-    from feature_store.functions._ranges import SortedValues
+from feature_store.functions._parameters import Options, Parameter, whole
+from feature_store.functions._sorted_values import SortedValues
 
 _IS_LATER = """
 local function is_less(x, y) -- raw bytes of a value, as an unsigned little-endian number

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from feature_store.functions._contract import MOST_COUNTED, Function, State, sizes_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.functions._contract import Column, Options, StateArrays, Values, WindowMask
-    from feature_store.functions._ranges import SortedValues
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, sizes_of
+from feature_store.functions._contract import MOST_COUNTED, Function, State
+from feature_store.functions._parameters import Options
+from feature_store.functions._sorted_values import SortedValues
 
 
 class Count(State):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_store.functions._contract import MOST_COUNTED, Function, Parameter, State, StateSpec, checked, sizes_of
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-
-    from feature_store.functions._contract import Column, ColumnType, Options, Part, StateArrays, Values, WindowMask
-    from feature_store.functions._ranges import SortedValues
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, sizes_of
+from feature_store.functions._contract import MOST_COUNTED, ColumnType, Function, Part, State, StateSpec
+from feature_store.functions._parameters import Options, Parameter, checked
+from feature_store.functions._sorted_values import SortedValues
 
 MOST_CATEGORIES, _MOST_CHARACTERS = 64, 100
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from feature_store.functions._contract import Function, State, sizes_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.functions._contract import Column, Options, StateArrays, Values, WindowMask
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, sizes_of
+from feature_store.functions._contract import Function, State
+from feature_store.functions._parameters import Options
 
 # A sketch has 2**7 registers of a byte. Standard error 1.04 / sqrt(128) = 9 %; 256 take twice the bytes for 6.5 %.
 SKETCH_BITS = 7

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
+from feature_store.functions._arrays import StateArrays, Values
 from feature_store.functions._contract import Function
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.functions._contract import Options, StateArrays, Values
+from feature_store.functions._parameters import Options
 
 
 class Mean(Function):

@@ -13,26 +13,15 @@ al. 2020) on buckets that are linear within a power of two, which need no logari
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_store.functions._contract import (
-    MOST_COUNTED,
-    Function,
-    Parameter,
-    State,
-    StateSpec,
-    checked,
-    sizes_of,
-    whole,
-)
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, sizes_of
+from feature_store.functions._contract import MOST_COUNTED, ColumnType, Function, Part, State, StateSpec
 from feature_store.functions._order import starts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.functions._contract import Column, ColumnType, Options, Part, StateArrays, Values, WindowMask
+from feature_store.functions._parameters import Options, Parameter, checked, whole
 
 BUCKETS = whole(8, 512, default=64)
 _STATE_PARAMETERS = {"buckets": BUCKETS}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_store.functions._contract import Function, Parameter, Part, State, StateSpec, checked, sizes_of, values_of
+from feature_store.functions._arrays import Column, StateArrays, Values, WindowMask, sizes_of, values_of
+from feature_store.functions._contract import ColumnType, Function, Part, State, StateSpec
+from feature_store.functions._parameters import Options, Parameter, checked
+from feature_store.functions._ranges import RangeStates
+from feature_store.functions._sorted_values import SortedValues
 from feature_store.functions.count_per_category import CATEGORIES, places_of
 from feature_store.functions.sum import Sum
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-
-    from feature_store.functions._contract import Column, ColumnType, Options, StateArrays, Values, WindowMask
-    from feature_store.functions._ranges import SortedValues
 
 
 def _column(value: Any) -> str:
@@ -101,7 +100,7 @@ class CategorySums(State):
         sums = np.empty((len(starts), len(self._categories)))
         for place in range(len(self._categories)):
             own = events.where(events.values["place"] == place, np.ascontiguousarray(events.values["value"]))
-            sums[:, place] = own.states(self._sum, own.bound(starts), own.bound(ends))[""]
+            sums[:, place] = RangeStates(own).states(self._sum, own.bound(starts), own.bound(ends))[""]
         return {"": sums}
 
 

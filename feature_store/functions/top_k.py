@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from feature_store.functions._contract import Function, Parameter, StateSpec, whole
+from feature_store.functions._arrays import StateArrays, Values
+from feature_store.functions._contract import Function, StateSpec
+from feature_store.functions._parameters import Options, Parameter, whole
 from feature_store.functions.count_per_category import CATEGORIES, MOST_CATEGORIES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.functions._contract import Options, StateArrays, Values
 
 
 class TopK(Function):

@@ -30,6 +30,7 @@ from feature_store.online.redis.resp import BoundedParser, ReplyParser, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService
 from feature_store.online.shadow import Shadows, differ
+from feature_store.registry.plan_document import plan_from_json
 from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
 from feature_store.registry.soundness import MOST_BYTES
 
@@ -287,7 +288,7 @@ class Conversation:
         if document is None or epoch is None:
             raise _not_published(self._project, document, epoch)
         try:
-            plan = ServingPlan.from_json(document)
+            plan = plan_from_json(document)
             plan.refuse_other_epoch(self._project, epoch)
         except NotPublishedError as error:
             self._unreadable = epoch, error, time.monotonic()

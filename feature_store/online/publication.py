@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError, NotPublishedError
 from feature_store.online import keys
 from feature_store.online.conversation import PublishedPlan
+from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import ServingPlan, TilesPlan
 from feature_store.registry.soundness import MOST_BYTES
 
@@ -218,7 +219,7 @@ class PlanStore:
     ) -> int:
         epochs = [keys.epoch_key(self._project, bucket) for bucket in buckets]
         names = [keys.plan_key(self._project), *epochs, *(key for mark in marks for key in mark.keys(self._project))]
-        about = (*_expected(over), plan.to_json(), plan.epoch, len(buckets), written_to, MOST_BYTES)
+        about = (*_expected(over), plan_to_json(plan), plan.epoch, len(buckets), written_to, MOST_BYTES)
         with self._keyspace.commands(0) as redis:
             return int(redis.eval(PUBLISH, len(names), *names, *about, *_arguments(marks, plan)))
 
@@ -241,7 +242,7 @@ class PlanStore:
         # Read again for nearly every call, and seldom another: of 5,000 features it takes 30 ms to parse.
         known, plan = self._parsed
         if plan is None or known != document:
-            plan = ServingPlan.from_json(document)
+            plan = plan_from_json(document)
             self._parsed = document, plan
         return plan
 

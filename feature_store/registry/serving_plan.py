@@ -1,30 +1,19 @@
 """The serving plan: all that a model server has to know of a project, as one JSON document in Redis.
 
 It is compiled from the definitions at `apply` and read by clients and writers; it holds names, types, layouts and
-times, never code or secrets. This module is plain dataclasses, so that serving loads no SQLAlchemy and, until it
-reads a plan, no pydantic.
+times, never code or secrets. `plan_document.py` writes and reads the JSON. This module is plain dataclasses, so that
+serving loads no SQLAlchemy and, until it reads a plan, no pydantic.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from feature_store.aggregates.windows import Windows
-from feature_store.errors import DamagedPlanError, NotFoundError, NotPublishedError, did_you_mean
-from feature_store.registry.soundness import MOST_BYTES, UnsoundError, refuse_unsound
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+from feature_store.errors import DamagedPlanError, NotFoundError, did_you_mean
 
 FORMAT = 2
-# A plan of format 1 says of no segment that it has no creation times, and is read as it was meant.
-_READABLE = (1, FORMAT)
-_STATED_FORMAT = re.compile(rb'"format"\s*:\s*(\d{1,6})')
-_END_BYTES = 1_000
-_MOST_TOLD = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,36 +278,6 @@ class ServingPlan:
                     return f"dropped by prune plan {service.pruning.plan} of service {service.name}"
         return None
 
-    def to_json(self) -> bytes:
-        """The document that Redis holds."""
-        return _adapter().dump_json(self)
-
-    @classmethod
-    def from_json(cls, document: bytes) -> ServingPlan:
-        """Read what `to_json` wrote.
-
-        Raises:
-            NotPublishedError: the document is a plan of another format.
-            DamagedPlanError: the document is not a plan, or one that no definitions can have made.
-        """
-        from pydantic import ValidationError
-
-        if len(document) > MOST_BYTES:
-            raise _damaged(f"{len(document):,} bytes, more than {MOST_BYTES:,}")
-        try:
-            plan = _adapter().validate_json(document)
-        except ValidationError as error:
-            _refuse_other_format(_format_of(document))
-            raise _damaged(_told(error)) from None
-        except RecursionError:
-            raise _damaged("one that is nested too deep") from None
-        _refuse_other_format(plan.format)
-        try:
-            refuse_unsound(plan)
-        except UnsoundError as error:
-            raise _damaged(str(error)) from None
-        return plan
-
     def refuse_other_epoch(self, project: str, epoch: bytes) -> None:
         """Raise a DamagedPlanError unless the plan is this project's, and was published with this epoch."""
         if self.project == project and self.epoch in ("", epoch.decode(errors="replace")):
@@ -328,43 +287,3 @@ class ServingPlan:
             problem="the plan and the epoch are of two publications: one of the keys comes from an older copy",
             hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
         )
-
-
-def _refuse_other_format(found: object) -> None:
-    if found not in _READABLE:
-        raise NotPublishedError(
-            "serving plan",
-            expected=f"format {FORMAT}",
-            got=f"format {found}",
-            hint="run the library version that applied it; or tear down, apply and materialize with this one",
-        )
-
-
-def _format_of(document: bytes) -> object:
-    """The format that a document states, which is written at its end; this one's when it states none there."""
-    found = _STATED_FORMAT.findall(document[-_END_BYTES:])
-    return int(found[-1]) if found else FORMAT
-
-
-def _damaged(got: str) -> DamagedPlanError:
-    return DamagedPlanError(
-        "serving plan",
-        expected="a plan that this version of the library reads",
-        got=got,
-        hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
-    )
-
-
-def _told(error: ValidationError) -> str:
-    """What does not fit; of very many parts only how many, since pydantic makes all their texts at once."""
-    if error.error_count() > _MOST_TOLD:
-        return f"{error.error_count():,} parts that do not fit"
-    first = error.errors(include_url=False, include_context=False)[0]
-    return f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'][:200]}".removeprefix(": ")
-
-
-@cache
-def _adapter() -> TypeAdapter[ServingPlan]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(ServingPlan)

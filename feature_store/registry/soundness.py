@@ -17,7 +17,7 @@ from feature_store.definitions.dtypes import DType
 from feature_store.definitions.names import is_name
 from feature_store.errors import DataError, DefinitionError
 from feature_store.functions import all_functions, function_named
-from feature_store.functions._contract import read_options
+from feature_store.functions._parameters import read_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

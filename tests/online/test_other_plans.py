@@ -19,9 +19,10 @@ from feature_store.errors import (
     RequestError,
     TransformError,
 )
-from feature_store.online import OnlineStore
+from feature_store.online import OnlineStore, conversation
 from feature_store.online.keys import epoch_key, plan_key
 from feature_store.registry.compile import EARLIER_FUNCTIONS, compile_plan
+from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import ServingPlan
 from tests.online.clients import CLIENTS
 from tests.online.worlds import NOW_US, VIEWS, affinity, numbers, profile, write
@@ -101,7 +102,7 @@ def publish(store: OnlineStore, plan: ServingPlan) -> ServingPlan:
 def put(redis: Any, plan: ServingPlan) -> None:
     """Publish a plan over anything, as `apply` repairs what is published."""
     epoch = os.urandom(8).hex()
-    redis.mset({plan_key("test"): replace(plan, epoch=epoch).to_json(), epoch_key("test", 0): epoch})
+    redis.mset({plan_key("test"): plan_to_json(replace(plan, epoch=epoch)), epoch_key("test", 0): epoch})
 
 
 def made_by(client: Any) -> float:
@@ -223,8 +224,9 @@ def test_a_plan_that_cannot_be_read_is_parsed_once(make_client, store, redis_url
     made_by(client)
     Redis.from_url(redis_url).mset({plan_key("test"): b"{}", epoch_key("test", 0): os.urandom(8).hex()})
     parsed = []
-    read = ServingPlan.from_json
-    monkeypatch.setattr(ServingPlan, "from_json", lambda document: parsed.append(document) or read(document))
+    monkeypatch.setattr(
+        conversation, "plan_from_json", lambda document: parsed.append(document) or plan_from_json(document)
+    )
     for _ in range(5):
         with pytest.raises(FeatureStoreError):
             made_by(client)

@@ -25,6 +25,7 @@ from feature_store.errors import ConflictError, NotFoundError
 from feature_store.registry import generations
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.generations import TRANSITIONS, Generation, State, generation_of, states
+from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
 
 user, movie = Entity("user", join_key="user_id"), Entity("movie", join_key="movie_id")
@@ -179,7 +180,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_plan_is_read_as_it_was_written(self) -> None:
-        assert ServingPlan.from_json(self.plan.to_json()) == self.plan
+        assert plan_from_json(plan_to_json(self.plan)) == self.plan
 
 
 Life.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

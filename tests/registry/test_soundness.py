@@ -33,6 +33,7 @@ from feature_store.errors import FeatureStoreError, NotPublishedError
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.offered import Offered
 from feature_store.registry.compile import compile_plan
+from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import ServingPlan
 from feature_store.registry.soundness import MOST_BYTES, MOST_VALUE_BYTES
 
@@ -90,7 +91,7 @@ def plan_of(*definitions: Any) -> ServingPlan:
 
 
 PLAN = plan_of(profile, pair, counts, double, SERVICE, FeatureService("small", features=[pair]))
-DOCUMENT: dict[str, Any] = json.loads(PLAN.to_json())
+DOCUMENT: dict[str, Any] = json.loads(plan_to_json(PLAN))
 DOCUMENT["services"][0]["pruning"] = json.loads(PRUNING.model_dump_json(exclude={"service", "bound_to"}))
 DOCUMENT["filling"], DOCUMENT["retired_tiles"] = DOCUMENT["groups"][:1], DOCUMENT["tiles"]
 DEEP: Any = []
@@ -132,7 +133,7 @@ def changed(path: tuple[Any, ...], how: str, value: Any) -> bytes:
 
 def use(document: bytes) -> None:
     """What a client does with a plan before it asks Redis for anything."""
-    plan = ServingPlan.from_json(document)
+    plan = plan_from_json(document)
     published = PublishedPlan(plan, b"e", Offered([double]))
     for service in [*(one.name for one in plan.services), ["profile:a", "counts:n_mean_1h"]]:
         compiled = published.service(service)
@@ -144,7 +145,7 @@ def use(document: bytes) -> None:
 
 def test_a_plan_as_it_is_published_is_read() -> None:
     use(json.dumps(DOCUMENT).encode())
-    assert ServingPlan.from_json(PLAN.to_json()) == PLAN
+    assert plan_from_json(plan_to_json(PLAN)) == PLAN
 
 
 @settings(max_examples=400)
@@ -161,7 +162,7 @@ def test_a_changed_plan_is_read_or_refused(path: tuple[Any, ...], how: str, valu
 def test_a_torn_plan_is_refused(cut: int, more: bytes) -> None:
     document = json.dumps(DOCUMENT).encode()
     with pytest.raises(NotPublishedError):
-        ServingPlan.from_json(document[:cut] + more + b"\x00")
+        plan_from_json(document[:cut] + more + b"\x00")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_a_torn_plan_is_refused(cut: int, more: bytes) -> None:
 )
 def test_what_is_refused_says_where(path: tuple[Any, ...], value: Any, message: str) -> None:
     with pytest.raises(NotPublishedError, match=message):
-        ServingPlan.from_json(changed(path, "set", value))
+        plan_from_json(changed(path, "set", value))
 
 
 def test_a_plan_takes_bounded_memory() -> None:
@@ -205,7 +206,7 @@ def test_a_plan_takes_bounded_memory() -> None:
         tracemalloc.start()
         try:
             with pytest.raises(NotPublishedError) as raised:
-                ServingPlan.from_json(document)
+                plan_from_json(document)
             assert len(str(raised.value)) < 2_000
             assert tracemalloc.get_traced_memory()[1] < 2 * MOST_BYTES
         finally:

@@ -1,0 +1,38 @@
+"""Arrays of values, masks and states, as aggregation functions and the windows above them pass them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Column = np.ndarray[Any, Any]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+# (n,) values and (n,) bool.
+Values = tuple[Column, Mask]
+# The arrays of n states by the names of their fields. Their first axis is n.
+StateArrays = dict[str, Column]
+
+
+class WindowMask:
+    """Which of (n, k) tiles lie in a window.
+
+    Attributes:
+        mask: (n, k) bool.
+        weights: (n, k) float64, 1.0 and 0.0, for sums. A product with bools takes a third longer.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask, self.weights = mask, mask.astype(np.float64)
+
+
+def values_of(values: Column, nulls: Mask) -> Values:
+    """A column with -0.0 as 0.0, and (n,) bool: the rows that have a value, which is neither null nor NaN."""
+    if values.dtype.kind != "f":
+        return values, ~nulls
+    return values + values.dtype.type(0), ~(nulls | np.isnan(values))
+
+
+def sizes_of(starts: Column, total: int) -> Column:
+    """The sizes of groups that begin at `starts` and together have `total` values."""
+    return np.diff(starts, append=total)
