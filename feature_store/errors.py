@@ -21,12 +21,10 @@ calls the driver; none escapes.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 from feature_store._redaction import redacted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 class FeatureStoreError(Exception):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from feature_store.definitions.aggregation import Aggregation
+from feature_store.definitions.dtypes import DType
+from feature_store.definitions.entity import Entity
 from feature_store.definitions.expression import expression
 from feature_store.definitions.field import Field
 from feature_store.definitions.validation import as_list, shown
 from feature_store.errors import DataError, DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.entity import Entity
-    from feature_store.functions._contract import Takes
+from feature_store.functions._contract import Takes
 
 # By `Function.takes`: the columns that such a function takes, in words, and whether a type is of them.
 _TAKES: dict[Takes, tuple[str, Callable[[DType], bool]]] = {

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import Field as Attribute, field_serializer, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field as Attribute,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from feature_store.definitions.definition import Model, Name
 from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.expression import expression
 from feature_store.errors import DefinitionError, did_you_mean
-from feature_store.functions import all_functions, function_named
+from feature_store.functions import Function, all_functions, function_named
 from feature_store.functions._parameters import UnfitOptionError, checked
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pydantic import SerializerFunctionWrapHandler
-
-    from feature_store.functions import Function
 
 # A window slides by a 48th of itself unless a hop is given: an hour by 75 seconds, a day by half an hour.
 HOPS_PER_WINDOW = 48

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence, Set as AbstractSet
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BeforeValidator,
@@ -23,9 +24,6 @@ from pydantic import (
 from feature_store.definitions.definition import Model, refuse_repeats
 from feature_store.definitions.field import Field
 from feature_store.errors import DefinitionError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set as AbstractSet
 
 ENTRY_POINTS = "feature_store.sources"
 # A document without a kind is of this one: it is the only kind that documents had before they had kinds.

@@ -21,17 +21,15 @@ import copy
 import hashlib
 import linecache
 import sys
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 
 from feature_store.errors import DefinitionError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import FunctionType
-
-    Chain = tuple[str, ...]
+Chain = tuple[str, ...]
 
 # A change of the rules below changes every digest: give them another prefix, and keep these rules for stored digests.
 PREFIX = "v2:"

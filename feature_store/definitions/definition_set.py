@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.batch_source import batch_source
@@ -17,10 +19,6 @@ from feature_store.definitions.service import FeatureService
 from feature_store.definitions.source import KafkaSource
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DefinitionError, NotFoundError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from datetime import timedelta
 
 D = TypeVar("D", bound=Definition)
 T = TypeVar("T")

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.scalars import MOST_DIGITS, NAMES, scalar_named
+from feature_store.definitions.scalars import MOST_DIGITS, NAMES, Scalar, scalar_named
 from feature_store.definitions.times import (
     EPOCH,
     MAX_TIMESTAMP_US,
@@ -40,11 +41,7 @@ from feature_store.definitions.validation import shown
 from feature_store.errors import DataError, DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pydantic_core import CoreSchema
-
-    from feature_store.definitions.scalars import Scalar
 
 __all__ = [
     "EPOCH",

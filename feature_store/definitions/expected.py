@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from feature_store.definitions.field import Field
+from feature_store.definitions.field import Field
 
-    Array = np.ndarray[Any, Any]
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Array = np.ndarray[Any, Any]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def unexpected(values: Array, nulls: Mask | None, declared: Field) -> Mask:

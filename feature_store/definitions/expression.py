@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import ast
 import operator
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from feature_store._formatting import quoted
 from feature_store.errors import DefinitionError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
-    # A column: its values, and where it has none.
-    Columns = Mapping[str, tuple[np.ndarray[Any, Any], Mask]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Columns = Mapping[str, tuple[np.ndarray[Any, Any], Mask]]
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field as Attribute, field_serializer, field_validator, model_validator
 
@@ -11,16 +12,11 @@ from feature_store.definitions.aggregated import aggregated_columns, aggregated_
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource
 from feature_store.definitions.definition import Definition, Model, Name, refuse_repeats
-from feature_store.definitions.dtypes import MICROSECOND
+from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.field import Field
 from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError, NotFoundError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.definitions.dtypes import DType
 
 
 class Projection(Model):

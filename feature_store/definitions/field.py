@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from pydantic import field_serializer, model_serializer, model_validator
+from pydantic import SerializerFunctionWrapHandler, field_serializer, model_serializer, model_validator
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.validation import shown
 from feature_store.errors import DataError, DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from pydantic import SerializerFunctionWrapHandler
 
 EXPECTATIONS = ("min", "max", "allowed", "max_null_rate")
 

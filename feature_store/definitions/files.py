@@ -13,13 +13,10 @@ import importlib.machinery
 import importlib.util
 import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 DEFAULT_FILE = "features.py"
 _WHERE = "feature_store.yaml: definitions"

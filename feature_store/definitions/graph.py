@@ -5,25 +5,22 @@ The one place for these questions. Every answer is computed once for a `Definiti
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from feature_store._formatting import shown_duration
 from feature_store.definitions.aggregation import shown_window
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import MICROSECOND
+from feature_store.definitions.feature_view import FeatureView, Projection
+from feature_store.definitions.field import Field
+from feature_store.definitions.on_demand import OnDemandFeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.feature_view import FeatureView, Projection
-    from feature_store.definitions.field import Field
-    from feature_store.definitions.on_demand import OnDemandFeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
-
-    AnyView = FeatureView | StreamFeatureView | OnDemandFeatureView
-    BatchOrStreamView = FeatureView | StreamFeatureView
+AnyView = FeatureView | StreamFeatureView | OnDemandFeatureView
+BatchOrStreamView = FeatureView | StreamFeatureView
 
 FeatureKey = tuple[str, str]
 """A view's name and the name of one of its features."""

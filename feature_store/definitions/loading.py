@@ -20,17 +20,15 @@ import linecache
 import sys
 import threading
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.definition_set import KINDS, DefinitionSet
 from feature_store.definitions.files import definition_files, package_root
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import ModuleType
 
 _PREFIX = "_feature_store_definitions_"
 _numbers = itertools.count(1)

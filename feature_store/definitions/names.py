@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from feature_store.errors import RequestError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MOST_CHARACTERS = 64

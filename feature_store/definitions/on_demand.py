@@ -6,8 +6,9 @@ import ast
 import hashlib
 import inspect
 import textwrap
+from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field as Attribute, PrivateAttr, field_validator, model_validator
@@ -15,19 +16,14 @@ from pydantic import Field as Attribute, PrivateAttr, field_validator, model_val
 from feature_store.definitions.code_digest import source_digest
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.feature_view import FeatureView, Projectable, Projection
-from feature_store.definitions.field import refuse_expectations
+from feature_store.definitions.field import Field, refuse_expectations
 from feature_store.definitions.source import RequestSource
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.definitions.validation import as_list, shown
 from feature_store.errors import DefinitionError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from feature_store.definitions.field import Field
-
-    Columns = dict[str, np.ndarray[Any, Any]]
-    Transform = Callable[..., Columns]
+Columns = dict[str, np.ndarray[Any, Any]]
+Transform = Callable[..., Columns]
 
 Nulls = Literal["strict", "shown"]
 _PARAMETERS = {"strict": ("inputs",), "shown": ("inputs", "nulls")}

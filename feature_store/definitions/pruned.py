@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import orjson
 
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.feature_view import Projection
 from feature_store.definitions.field import EXPECTATIONS
-from feature_store.definitions.graph import graph_of
-from feature_store.definitions.pruning import PrunedFeature, Pruning
+from feature_store.definitions.graph import BatchOrStreamView, FeatureKey, graph_of
+from feature_store.definitions.pruning import Answer, PrunedFeature, Pruning, Stage
 from feature_store.definitions.service import FeatureService
 from feature_store.errors import ConflictError, DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from feature_store.definitions.graph import BatchOrStreamView, FeatureKey
-    from feature_store.definitions.pruning import Answer, Stage
 
 # Attributes that do not change what a feature means.
 _DESCRIPTIVE = {"description", "owner", "tags", "freshness", "on_breach", *EXPECTATIONS}

@@ -17,19 +17,17 @@ import base64
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from feature_store.definitions.times import from_microseconds, to_microseconds
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    Stored = np.ndarray[Any, np.dtype[Any]]
+Stored = np.ndarray[Any, np.dtype[Any]]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")  # int() also takes 1_000 and the digits of every script
 

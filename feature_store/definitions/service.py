@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field as Attribute, field_validator, model_validator
 
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.feature_view import Projectable, Projection
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class FeatureService(Definition):

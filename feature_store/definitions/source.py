@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field as Attribute, model_validator
 
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, check_event_columns
 from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.field import Field, refuse_expectations
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class ParquetSource(BatchSource):

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 from pydantic import Field as Attribute, field_serializer, model_validator
 
 from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
 from feature_store.definitions.aggregation import Aggregation
+from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.definition import refuse_repeats
+from feature_store.definitions.dtypes import DType
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import StoredView
+from feature_store.definitions.field import Field
 from feature_store.definitions.source import KafkaSource
 from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import timedelta
-
-    from feature_store.definitions.batch_source import BatchSource
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.field import Field
 
 # The script that merges unpacks a delta to Lua's stack, which holds 8,000 values: up to four of a feature, and two of
 # each value that functions such as last_n list.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from feature_store.definitions.dtypes import DType
+from feature_store.definitions.dtypes import DType
 
 T = TypeVar("T")
 

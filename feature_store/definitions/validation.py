@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,6 @@ from feature_store._formatting import quoted
 from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 

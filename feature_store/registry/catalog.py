@@ -6,11 +6,13 @@ Documents are JSON types. A thing is found by its name; a feature by `view:featu
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from feature_store._formatting import shown_duration
 from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.definition import Definition
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.graph import aggregated_as, feature_description, graph_of
@@ -20,14 +22,9 @@ from feature_store.definitions.source import KafkaSource, RequestSource
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import NotFoundError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from feature_store.definitions.definition_set import DefinitionSet
-
-    Document = dict[str, Any]
-    View = FeatureView | StreamFeatureView | OnDemandFeatureView
-    Source = BatchSource | KafkaSource | RequestSource
+Document = dict[str, Any]
+View = FeatureView | StreamFeatureView | OnDemandFeatureView
+Source = BatchSource | KafkaSource | RequestSource
 
 # What can be listed, in the order in which it is shown; and what one of each is called.
 KINDS: Mapping[str, str] = {

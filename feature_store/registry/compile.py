@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from feature_store.aggregates.windows import compile_windows
-from feature_store.definitions.graph import graph_of
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.field import Field
+from feature_store.definitions.graph import DefinitionGraph, graph_of
+from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.pruned import pruned
+from feature_store.definitions.pruning import Pruning
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.registry.generations import numbered_rows, numbered_tiles
 from feature_store.registry.serving_plan import (
     ColumnPlan,
@@ -22,15 +27,6 @@ from feature_store.registry.serving_plan import (
     TilesPlan,
     TransformPlan,
 )
-
-if TYPE_CHECKING:
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.field import Field
-    from feature_store.definitions.graph import DefinitionGraph
-    from feature_store.definitions.on_demand import OnDemandFeatureView
-    from feature_store.definitions.pruning import Pruning
-    from feature_store.definitions.stream_view import StreamFeatureView
 
 # Functions of earlier versions that a plan still accepts. A roll-out has two at once; a few more let one be applied
 # while another is under way, and keep a plan from growing with every version.

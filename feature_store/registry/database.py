@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store._private_files import STATE_FOLDER, private_file, private_folder
 from feature_store.errors import MissingDependencyError, RegistryError, extra
@@ -21,8 +21,7 @@ with extra("registry", "registry"):
 
     from feature_store.registry.migrations import HEAD, migrate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 # What installs the drivers whose distributions are named otherwise than their modules.
 _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'feature-store[postgres]'", "MySQLdb": "mysqlclient"}

@@ -9,11 +9,13 @@ refused      stored rows could not be carried over, or the source does not hold 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from feature_store.definitions.definition_set import KINDS
+from feature_store.definitions.definition_set import KINDS, DefinitionSet
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned
 from feature_store.registry.compile import (
@@ -22,12 +24,6 @@ from feature_store.registry.compile import (
     tiles_plan,
 )
 from feature_store.registry.service_diff import ColumnChange, column_changes, columns_of, second_version
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.feature_view import FeatureView
 
 Action = Literal["create", "update", "delete"]
 Effect = Literal["safe", "rewrites", "destructive", "refused"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -12,9 +13,6 @@ from feature_store.definitions.dtypes import from_microseconds
 from feature_store.registry.columns import parsed
 from feature_store.registry.database import Database, ProjectTable
 from feature_store.registry.tables import PRUNING, REPORTS
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 
 @dataclass(frozen=True)

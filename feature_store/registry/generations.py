@@ -15,15 +15,13 @@ is not used again while anything is stored under it. The functions here are pure
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from feature_store.errors import ConflictError, NotFoundError
 from feature_store.registry.serving_plan import FORMAT, RowGroupPlan, ServingPlan, TilesPlan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class State(Enum):

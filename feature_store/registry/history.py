@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store.definitions.definition_set import KINDS
 from feature_store.registry.diff import Action, AttributeChange, Change, plan_changes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from feature_store.registry.store import Version
+from feature_store.registry.store import Version
 
 
 @dataclass(frozen=True)

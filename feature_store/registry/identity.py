@@ -6,14 +6,10 @@ has published, the other neither replaces nor writes to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from feature_store.errors import ConflictError, NotFoundError
 from feature_store.registry.compile import compile_plan
-
-if TYPE_CHECKING:
-    from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.registry.store import Registry
+from feature_store.registry.serving_plan import ServingPlan
+from feature_store.registry.store import Registry
 
 
 def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:

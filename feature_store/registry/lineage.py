@@ -9,17 +9,14 @@ and the same of single features, `view:feature`, in the place of views. Nodes ar
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.graph import graph_of
 from feature_store.registry.catalog import kind_of, unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
 
 MODELS, FEATURES = "models", "features"
 # A service's tag that says which models it is for, separated by commas.

@@ -5,14 +5,9 @@ This is history. What an online store holds is recorded in that store (`online/p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from feature_store._intervals import merged
+from feature_store._intervals import Interval, merged
 from feature_store.registry.database import Database, DuplicateKeyError, ProjectTable
 from feature_store.registry.tables import INTERVALS
-
-if TYPE_CHECKING:
-    from feature_store._intervals import Interval
 
 # Release 0.1 recorded here, under each generation, what its rows in Redis held, and relied on it.
 _ANY_GENERATION = 0

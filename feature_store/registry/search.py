@@ -14,25 +14,21 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from feature_store.definitions.definition import Definition
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.graph import feature_description, graph_of
 from feature_store.errors import NotFoundError, RequestError
 from feature_store.registry.catalog import KINDS, kind_of, sources
 from feature_store.registry.spelling import LIKE_NAME, LIKE_WORD, MOST_CHARACTERS, likeness, normal, words_of
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from typing import Any
-
-    from feature_store.definitions.definition_set import DefinitionSet
-
-    Floats = np.ndarray[Any, np.dtype[np.float32]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 # How much a word counts by where it stands.
 _WEIGHTS = {"name": 1.0, "tags": 0.9, "description": 0.85, "owner": 0.8, "columns": 0.7, "view": 0.6}

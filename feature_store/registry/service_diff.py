@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.graph import graph_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.service import FeatureService
+from feature_store.definitions.service import FeatureService
 
 
 class Column(NamedTuple):

@@ -8,35 +8,31 @@ without bound. The bounds are far beyond what is useful.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from feature_store.aggregates.states import state_for
 from feature_store.aggregates.tiles import state_bytes
+from feature_store.aggregates.windows import Ring, Window, Windows
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.names import is_name
 from feature_store.errors import DataError, DefinitionError
-from feature_store.functions import all_functions, function_named
+from feature_store.functions import Part, all_functions, function_named
 from feature_store.functions._parameters import read_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from feature_store.aggregates.windows import Ring, Window, Windows
-    from feature_store.functions import Part
-    from feature_store.registry.serving_plan import (
-        ColumnPlan,
-        FieldPlan,
-        InputPlan,
-        PrunedColumnPlan,
-        PruningPlan,
-        RowGroupPlan,
-        SegmentPlan,
-        ServicePlan,
-        ServingPlan,
-        TilesPlan,
-        TransformPlan,
-    )
+from feature_store.registry.serving_plan import (
+    ColumnPlan,
+    FieldPlan,
+    InputPlan,
+    PrunedColumnPlan,
+    PruningPlan,
+    RowGroupPlan,
+    SegmentPlan,
+    ServicePlan,
+    ServingPlan,
+    TilesPlan,
+    TransformPlan,
+)
 
 T = TypeVar("T")
 # Of a document: a plan of 5,000 features takes half a megabyte.

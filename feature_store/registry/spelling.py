@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +13,10 @@ with extra("registry", "search"):
     from rapidfuzz.distance import OSA
     from rapidfuzz.process import cdist, extract
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-    Floats = np.ndarray[Any, np.dtype[np.float32]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 # A longer text is a document, not a name; comparing each of its words would take long.
 MOST_CHARACTERS = 256

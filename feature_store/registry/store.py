@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store.errors import extra
 
@@ -21,8 +21,7 @@ with extra("registry", "registry"):
     from feature_store.registry.tables import METADATA
     from feature_store.registry.versions import Rollout, Version, Versions
 
-if TYPE_CHECKING:
-    from feature_store._intervals import Interval
+from feature_store._intervals import Interval
 
 __all__ = ["KeptReport", "PruneRecord", "Registry", "Rollout", "Version", "current_author", "registry_exists"]
 

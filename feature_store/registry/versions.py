@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -23,8 +23,7 @@ with extra("registry", "registry"):
     from feature_store.registry.database import Database, DuplicateKeyError, ProjectTable
     from feature_store.registry.tables import IDS, ROLLOUTS, VERSIONS
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from datetime import datetime
 
 _UNFINISHED, _WITHDRAWN = "unfinished", "withdrawn"
 
