@@ -21,6 +21,7 @@ from benchmarks.server import server
 from benchmarks.spark import spark
 from benchmarks.streaming import live_reads, streaming
 from benchmarks.training import join, join_large, join_wide, windows
+from benchmarks.usual import usual
 from benchmarks.workers import workers
 from benchmarks.write import memory, write
 
@@ -34,7 +35,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 # itself and hides what the client does: the strictest comparison. On two cores it is what a model server sees.
 TOGETHER, APART = "Reads, client and server on one core", "Reads, client and server on two cores"
 REST = "Writes, jobs, memory, import"
-READS = {"read": read, "mixed": read_mixed, "live": live_reads, "served-log": served_log}
+READS = {"read": read, "usual": usual, "mixed": read_mixed, "live": live_reads, "served-log": served_log}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "spark": spark, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
 STREAMS = {"stream": streaming, "workers": workers}

@@ -80,7 +80,7 @@ def live_reads(server: Server, folder: Path, *, with_peer: bool) -> list[Result]
     """Windows of 200 entities: 2 columns × 3 windows of 48 hops, all tiles there."""
     del with_peer
     with project(folder / "live", "live", DEFINITIONS, server.url) as store:
-        now_us = _fill(store)
+        now_us = fill_tiles(store)
         ids = list(range(READ_ENTITIES))
         client = store.client
         client.get_online_features("live", {"user_id": ids}, now=now_us).to_numpy()
@@ -255,7 +255,7 @@ def _send(bootstrap: str, messages: Messages) -> None:
     assert producer.flush(60) == 0
 
 
-def _fill(store: FeatureStore) -> int:
+def fill_tiles(store: FeatureStore) -> int:
     """An event in every tile of every ring of every entity; returns the time of the last."""
     now_us = time.time_ns() // 1000
     ids = np.arange(READ_ENTITIES)

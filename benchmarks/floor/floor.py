@@ -97,11 +97,15 @@ class PythonFloor:
             items[:, column] = rows[name][1:]
         return matrix
 
-    def _rows(self, keys: list[bytes]) -> npt.NDArray[np.void]:
+    def values(self, keys: list[bytes]) -> list[Any]:
+        """What one MGET returns: bytes, or None."""
         self._connection.sendall(_pack((b"MGET", *keys)))
         while (replies := self._reader.gets()) is False:
             self._reader.feed(self._connection.recv(RECEIVE_BYTES))
-        return np.frombuffer(b"".join(replies), self._row_dtype)
+        return cast("list[Any]", replies)
+
+    def _rows(self, keys: list[bytes]) -> npt.NDArray[np.void]:
+        return np.frombuffer(b"".join(self.values(keys)), self._row_dtype)
 
     def close(self) -> None:
         """Close the connection."""
