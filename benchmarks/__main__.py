@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import redis
 from rich.console import Console
 
+from benchmarks.answers import answers
 from benchmarks.imports import imports
 from benchmarks.materialize import materialize
 from benchmarks.measure import on_core
@@ -35,7 +36,14 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 # itself and hides what the client does: the strictest comparison. On two cores it is what a model server sees.
 TOGETHER, APART = "Reads, client and server on one core", "Reads, client and server on two cores"
 REST = "Writes, jobs, memory, import"
-READS = {"read": read, "usual": usual, "mixed": read_mixed, "live": live_reads, "served-log": served_log}
+READS = {
+    "read": read,
+    "usual": usual,
+    "mixed": read_mixed,
+    "answers": answers,
+    "live": live_reads,
+    "served-log": served_log,
+}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "spark": spark, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
 STREAMS = {"stream": streaming, "workers": workers}

@@ -37,6 +37,23 @@ views = [FeatureView(f"{{side.name}}{{i}}", entities=[side], ttl=timedelta(days=
 globals().update({{view.name: view for view in views}})
 mixed = FeatureService("mixed", features=views)
 """
+# Values that answers are made of: per service an entity of its own, so that each reads rows of its own.
+ANSWERS = f"""{_HEAD}
+def service(name, *views):
+    entity = Entity(f"{{name}}_key", join_key=f"{{name}}_id")
+    made = [FeatureView(f"{{name}}{{i}}", entities=[entity], ttl=timedelta(days=7), schema=fields)
+            for i, fields in enumerate(views)]
+    return entity, *made, FeatureService(name, features=made)
+
+def fields(dtype, name, count=25):
+    return [Field(f"{{name}}_{{i}}", dtype) for i in range(count)]
+
+made = [service(name, fields(dtype, "left"), fields(dtype, "right"))
+        for name, dtype in (("numbers", Float32), ("holes", Float32), ("whole", Int64), ("texts", String))]
+made.append(service("profile", [*fields(Float32, "number"), Field("name", String),
+                                Field("vector", Array(Float32, 64))]))
+globals().update({{item.name: item for items in made for item in items}})
+"""
 WRITE = f"""{_HEAD}
 user = Entity("user", join_key="user_id")
 left = FeatureView("left", entities=[user], schema=[Field(f"left_{{i}}", Float32) for i in range(25)])

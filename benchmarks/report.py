@@ -35,6 +35,16 @@ class Reach:
         return cls(f"≤ {times:g} × {side}", lambda result: result.ratio("ours", side), lambda ratio: ratio <= times)
 
     @classmethod
+    def beyond(cls, side: str, most_ms: float) -> Reach:
+        """Ours takes at most so many milliseconds more than another side."""
+        return cls(
+            f"≤ {most_ms:g} ms beyond {side}",
+            lambda result: 1e3 * (result.figures["ours"] - result.figures[side]),
+            lambda more_ms: more_ms <= most_ms,
+            "{:.2f} ms",
+        )
+
+    @classmethod
     def at_least(cls, side: str, times: float) -> Reach:
         """The other side takes at least so many times as long."""
         return cls(

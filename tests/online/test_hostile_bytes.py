@@ -82,7 +82,7 @@ def readings(world: World, key: bytes, value: bytes) -> Iterator[Any]:
     yield lambda: inspect_row(RowLayout(plan.group_of("every_type")), "every_type", key, value)
     yield lambda: inspect_tiles(TileValueLayout(plan.tiles[0]), key, value, NOW_US)
     for service, request in (("all", {"movie_id": [1, 2]}), ("all", {"movie_id": 1}), ("windows", {"user_id": [1, 1]})):
-        for how in ("to_dict", "to_arrow", "to_pandas", "to_numpy", "status_counts"):
+        for how in ("to_dict", "to_arrow", "to_pandas", "to_polars", "to_numpy", "status_counts"):
             yield lambda service=service, request=request, how=how: getattr(
                 world.client.get_online_features(service, request, now=NOW_US), how
             )()
