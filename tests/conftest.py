@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
+from tests.redis_nodes import RedisCluster, RedisSentinels, redis_cluster, redis_sentinels
 from tests.servers import RedisServer, redis_server
 from tests.spark_settings import with_kafka
 
@@ -40,6 +41,32 @@ def redis_url(redis_process: RedisServer) -> Iterator[str]:
     with redis.Redis.from_url(redis_process.url) as client:
         client.flushall()
     yield redis_process.url
+
+
+@pytest.fixture(scope="session")
+def cluster_processes() -> Iterator[RedisCluster]:
+    with redis_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(cluster_processes: RedisCluster) -> RedisCluster:
+    """A real Cluster of 3 primaries and 3 replicas without any key. A test may kill its nodes and move its slots."""
+    cluster_processes.heal()
+    return cluster_processes
+
+
+@pytest.fixture(scope="session")
+def sentinel_processes() -> Iterator[RedisSentinels]:
+    with redis_sentinels() as sentinels:
+        yield sentinels
+
+
+@pytest.fixture
+def sentinels(sentinel_processes: RedisSentinels) -> RedisSentinels:
+    """A real primary without any key, 2 replicas and 3 Sentinels. A test may kill any of them."""
+    sentinel_processes.heal()
+    return sentinel_processes
 
 
 @pytest.fixture(scope="session")

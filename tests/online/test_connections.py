@@ -17,8 +17,9 @@ from feature_store.errors import OnlineStoreError, StoreTimeoutError
 from feature_store.online import AsyncOnlineClient, OnlineClient
 from feature_store.online.observer import Observers
 from feature_store.online.redis import async_connection, pool
-from feature_store.online.redis.endpoint import MOST_CONNECTIONS, Endpoint
+from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
+from feature_store.online.redis.location import MOST_CONNECTIONS
 from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.resp import ReplyParser
 from tests.online.proxy import Proxy

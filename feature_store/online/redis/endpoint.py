@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hiredis
 
-from feature_store._redaction import hide_password, redacted, with_quoted_password, without_secrets
-from feature_store.errors import ConfigError, OnlineStoreError, StoreConnectionError, StoreTimeoutError
-from feature_store.online.redis.address import TCP, TLS, UNIX, Address
+from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
+from feature_store.online.redis.address import TCP, TLS, UNIX
 from feature_store.online.redis.errors import is_reply_error, reply_error
 from feature_store.online.redis.limit import Limit, checked_timeout
+from feature_store.online.redis.location import Location
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -27,35 +27,9 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.errors import StoreReplyError
+    from feature_store.online.redis.address import Address
 
 _new_tuple = tuple.__new__
-# Connections of one client at most. One connection answers some thousand requests a second, and Redis runs one command
-# at a time: more of them only wait inside Redis instead of in the client's queue, where a limit in time is kept.
-MOST_CONNECTIONS = 64
-# What a connection pool of redis-py may be made of, by module and name: subclasses can add checks of their own, which
-# would be left out here without a word.
-_TRANSPORTS = {
-    ("redis.connection", "Connection"): TCP,
-    ("redis.connection", "SSLConnection"): TLS,
-    ("redis.connection", "UnixDomainSocketConnection"): UNIX,
-    ("redis.asyncio.connection", "Connection"): TCP,
-    ("redis.asyncio.connection", "SSLConnection"): TLS,
-    ("redis.asyncio.connection", "UnixDomainSocketConnection"): UNIX,
-    ("redis.sentinel", "SentinelManagedConnection"): TCP,
-    ("redis.sentinel", "SentinelManagedSSLConnection"): TLS,
-    ("redis.asyncio.sentinel", "SentinelManagedConnection"): TCP,
-    ("redis.asyncio.sentinel", "SentinelManagedSSLConnection"): TLS,
-}
-_POOLS = {
-    ("redis.connection", "ConnectionPool"),
-    ("redis.connection", "BlockingConnectionPool"),
-    ("redis.asyncio.connection", "ConnectionPool"),
-    ("redis.asyncio.connection", "BlockingConnectionPool"),
-}
-_SENTINEL_POOLS = {
-    ("redis.sentinel", "SentinelConnectionPool"),
-    ("redis.asyncio.sentinel", "SentinelConnectionPool"),
-}
 
 
 class Question(NamedTuple):
@@ -76,73 +50,29 @@ class Endpoint:
     """A Redis server, or the one that Sentinels name.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, as redis-py reads it; or a connection pool of redis-py's (plain, TLS,
-            Unix, blocking or a Sentinel's; of `redis` or `redis.asyncio`), of which only the options are read.
+        url: `redis://`, `rediss://` or `unix://`, as redis-py reads it; `redis+sentinel://`, as redis/location.py reads
+            it; or a connection pool of redis-py's (plain, TLS, Unix, blocking or a Sentinel's; of `redis` or
+            `redis.asyncio`), of which only the options are read.
         timeout_s: seconds for the whole of an answer.
 
     Raises:
         ConfigError: the URL cannot be read, the pool is of an unknown class, or an option is not followed here.
     """
 
-    def __init__(self, url: str | redis.ConnectionPool, timeout_s: float) -> None:
+    def __init__(self, url: str | redis.ConnectionPool | Location, timeout_s: float) -> None:
         self.timeout_s = checked_timeout(timeout_s)
-        self._sentinels: list[Address] = []
-        self._service = ""
-        self._is_master = True
-        if isinstance(url, str):
-            self._read_url(url)
-        else:
-            self._read_pool(url)
+        self.location = url if isinstance(url, Location) else Location.of(url)
+        self.shown = self.location.shown
+        self._address = self.location.address
+        self._sentinels = self.location.others if self.location.kind == "sentinel" else ()
+        self._service, self._is_master = self.location.service, self.location.is_master
         if self._address.tls is not None:
             _ = self._address.tls.context  # reading certificates takes time that no request has
 
-    def _read_url(self, url: str) -> None:
-        import redis
-
-        url = with_quoted_password(url)
-        hide_password(url)
-        self.shown = redacted(without_secrets(url))
-        where = f"online store URL {self.shown}"
-        try:
-            pool = redis.ConnectionPool.from_url(url)
-        except ValueError as error:
-            raise ConfigError(where, expected="redis://, rediss:// or unix://", got=str(error)) from None
-        self.most_connections = _most_connections(pool)
-        transport = _TRANSPORTS[_name_of(pool.connection_class)]
-        self._address = Address.of(transport, _set_options(pool), where, known_only=True)
-
-    def _read_pool(self, pool: Any) -> None:
-        where, kind = "connection pool", _name_of(type(pool))
-        transport = _TRANSPORTS.get(_name_of(getattr(pool, "connection_class", None)))
-        if kind not in _POOLS | _SENTINEL_POOLS or transport is None:
-            made_of = getattr(getattr(pool, "connection_class", None), "__qualname__", "nothing known")
-            raise ConfigError(
-                where,
-                expected="a URL, or redis-py's own ConnectionPool, BlockingConnectionPool or SentinelConnectionPool of "
-                "its own connection classes",
-                got=f"{type(pool).__qualname__} of {made_of}",
-                hint="a subclass may encrypt or check what this client would not: give a URL instead",
-            )
-        options = {name: value for name, value in pool.connection_kwargs.items() if name != "connection_pool"}
-        self.most_connections = _most_connections(pool)
-        self._address = Address.of(transport, options, where, known_only=False)
-        self.shown = self._address.shown
-        if kind in _SENTINEL_POOLS:
-            self._service, self._is_master = pool.service_name, pool.is_master
-            self._sentinels = [_sentinel_address(client) for client in pool.sentinel_manager.sentinels]
-            self.shown = f"{'master' if self._is_master else 'replica'} {self._service!r} of the Sentinels"
-
-    def most(self, given: int | None) -> int:
-        """How many connections a client may have: what it was given, else what the URL or pool says, else 64.
-
-        Raises:
-            ConfigError: it is no number greater than 0.
-        """
-        if given is None:
-            return self.most_connections
-        if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-            raise ConfigError("max_connections", expected="a number greater than 0", got=repr(given))
-        return given
+    @property
+    def address(self) -> Address:
+        """Of the server; of Sentinels, how the servers that they name are connected to, whatever its host."""
+        return self._address
 
     def limit(self) -> Limit:
         """The limit of an answer that is asked for now."""
@@ -279,35 +209,6 @@ class Endpoint:
             got=reason,
             hint="is the server running and the URL right?",
         )
-
-
-def _name_of(kind: Any) -> tuple[str, str]:
-    return getattr(kind, "__module__", ""), getattr(kind, "__qualname__", "")
-
-
-def _set_options(pool: redis.ConnectionPool) -> dict[str, Any]:
-    """What a URL says: a pool of redis-py adds options of its own to that."""
-    import redis
-
-    added = redis.ConnectionPool().connection_kwargs
-    return {name: value for name, value in pool.connection_kwargs.items() if name not in added}
-
-
-def _most_connections(pool: Any) -> int:
-    """The bound that a pool was given, else MOST_CONNECTIONS."""
-    import redis
-
-    given: int = pool.max_connections
-    return MOST_CONNECTIONS if given == redis.ConnectionPool().max_connections else given
-
-
-def _sentinel_address(client: Any) -> Address:
-    transport = _TRANSPORTS.get(_name_of(client.connection_pool.connection_class))
-    if transport is None:
-        raise ConfigError(
-            "Sentinels of the connection pool", expected="redis-py's own connection classes", got="others"
-        )
-    return Address.of(transport, client.connection_pool.connection_kwargs, "Sentinel", known_only=False)
 
 
 def _master(reply: Any) -> tuple[str, int] | None:

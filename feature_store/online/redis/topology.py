@@ -106,13 +106,13 @@ class Single:
 
     def pool(self, observers: Observers, most: int | None) -> Pool:
         """See Topology."""
-        return Pool(self._endpoint, observers, self._endpoint.most(most))
+        return Pool(self._endpoint, observers, self._endpoint.location.most(most))
 
     def async_pool(self, observers: Observers, most: int | None) -> AsyncPool:
         """See Topology."""
         from feature_store.online.redis.async_connection import AsyncPool  # asyncio: 20 ms that threads do not need
 
-        return AsyncPool(self._endpoint, observers, self._endpoint.most(most))
+        return AsyncPool(self._endpoint, observers, self._endpoint.location.most(most))
 
     def close(self) -> None:
         """See Topology."""
