@@ -17,7 +17,9 @@ one MGET or one script can name them.
 
 from __future__ import annotations
 
+import struct
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 EPOCH_BYTES = 16
+# Lengths of texts as keys hold them, up to the lengths that ids have: a look-up costs a third of to_bytes.
+_LENGTHS = [length.to_bytes(4, "big") for length in range(256)]
 
 
 def tag(project: str, bucket: int) -> bytes:
@@ -113,6 +117,43 @@ def encode(dtypes: Sequence[DType], columns: Sequence[Column]) -> list[bytes]:
     return parts[0] if len(parts) == 1 else [b"".join(row) for row in zip(*parts, strict=True)]
 
 
+def pack(dtypes: Sequence[DType], columns: Sequence[Sequence[int]]) -> bytes:
+    """Entity keys of integer columns of Python values, one after the other.
+
+    Raises:
+        struct.error: an integer is beyond its type.
+    """
+    if len(columns) == 1:
+        return _packer(len(columns[0]), dtypes[0].scalar.key_code).pack(*columns[0])
+    packed = [pack([dtype], [column]) for dtype, column in zip(dtypes, columns, strict=True)]
+    parts = [
+        np.frombuffer(part, np.uint8).reshape(len(column), -1 if column else 0)
+        for part, column in zip(packed, columns, strict=True)
+    ]
+    return np.concatenate(parts, axis=1).tobytes()
+
+
+def encode_values(dtypes: Sequence[DType], columns: Sequence[list[Any]]) -> list[bytes]:
+    """Entity keys of columns of Python values, of which one is of texts at least. For the 200 keys of a request it takes
+    a third of the time of `encode`.
+
+    Raises:
+        RequestError: a string cannot be written as UTF-8.
+        struct.error: an integer is beyond its type.
+    """
+    if len(columns) == 1:
+        return _texts(columns[0])
+    parts: list[list[bytes]] = []
+    for dtype, column in zip(dtypes, columns, strict=True):
+        if dtype.width is not None:
+            # 8 µs for 200 integers, where slices take 14.
+            parts.append([piece for (piece,) in struct.iter_unpack(f"{dtype.width}s", pack([dtype], [column]))])
+        else:
+            texts = _texts(column)
+            parts += [_lengths(texts), texts]
+    return list(map(b"".join, zip(*parts, strict=True)))
+
+
 def decode(dtypes: Sequence[DType], key: bytes) -> tuple[int | str, ...]:
     """The inverse of `encode` for one key."""
     if len(dtypes) == 1 and dtypes[0].width is None:
@@ -138,8 +179,35 @@ def buckets_of(entity_keys: Sequence[bytes], buckets: int) -> list[int]:
 def _parts(dtype: DType, column: Column, *, alone: bool) -> list[bytes]:
     if dtype.width is not None:
         return encode([dtype], [column])
+    texts = _texts(column.tolist())
+    return texts if alone else [length + text for length, text in zip(_lengths(texts), texts, strict=True)]
+
+
+def _texts(values: list[str]) -> list[bytes]:
     try:
-        texts = [value.encode() for value in column]
-    except UnicodeEncodeError as error:
-        raise RequestError("entity key", expected="text that UTF-8 can hold", got=repr(error.object)) from None
-    return texts if alone else [len(text).to_bytes(4, "big") + text for text in texts]
+        # All at once: 7 µs for 200 ids, where a call for each takes 12.
+        texts = "\n".join(values).encode().split(b"\n")
+        return texts if len(texts) == len(values) else [value.encode() for value in values]
+    except UnicodeEncodeError:
+        refused = next(value for value in values if not _is_utf8(value))
+        raise RequestError("entity key", expected="text that UTF-8 can hold", got=repr(refused)) from None
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _lengths(texts: list[bytes]) -> list[bytes]:
+    try:
+        return [_LENGTHS[length] for length in map(len, texts)]
+    except IndexError:
+        return [len(text).to_bytes(4, "big") for text in texts]
+
+
+@lru_cache(maxsize=4096)
+def _packer(count: int, code: str) -> struct.Struct:
+    return struct.Struct(f">{count}{code}")

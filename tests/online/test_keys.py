@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.definitions import Int32, Int64, String
+from feature_store.errors import RequestError
 from feature_store.online import keys
 from feature_store.online.codec import object_column
 from tests.online.worlds import plan_of
@@ -29,6 +31,34 @@ def test_entity_keys_are_unambiguous(world) -> None:
     assert len(set(encoded)) == len(set(rows))
     width = keys.fixed_width(dtypes)
     assert width is None or {len(key) for key in encoded} == {width}
+
+
+@given(entity_keys())
+def test_keys_of_values_are_those_of_columns(world) -> None:
+    dtypes, rows = world
+    values = [list(column) for column in zip(*rows, strict=True)]
+    columns = [
+        object_column(column) if dtype == String else np.array(column, dtype.numpy)
+        for dtype, column in zip(dtypes, values, strict=True)
+    ]
+    wanted = keys.encode(dtypes, columns)
+    if String in dtypes:
+        assert keys.encode_values(dtypes, values) == wanted
+    else:
+        assert keys.pack(dtypes, values) == b"".join(wanted)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=()), max_size=300), max_size=9))
+def test_texts_are_written_as_utf8_or_refused(texts: list[str]) -> None:
+    try:
+        wanted = [text.encode() for text in texts]
+    except UnicodeEncodeError:
+        with pytest.raises(RequestError):
+            keys.encode_values([String], [texts])
+    else:
+        assert keys.encode_values([String], [texts]) == wanted
+        of_two = [len(text).to_bytes(4, "big") + text for text in wanted]
+        assert keys.encode_values([String, String], [texts, texts]) == [text + text for text in of_two]
 
 
 def test_golden_keys() -> None:
