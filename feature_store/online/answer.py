@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from feature_store.functions import Column
+    from feature_store.online.group_reads import GroupRead
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.online.redis.resp import ReplyParser
-    from feature_store.online.request import GroupRequest, Places, Request, RequestByGroup
+    from feature_store.online.request import Places, Request
 
     Statuses = np.ndarray[Any, np.dtype[np.uint8]]
 
+_NOTHING: frozenset[int] = frozenset()
 T = TypeVar("T")
 V = TypeVar("V", "np.ndarray[Any, Any]", "list[Any]", "np.ndarray[Any, Any] | list[Any]")
 
@@ -84,7 +86,8 @@ class RequestAnswer(Answer):
     """The answer to one request.
 
     Args:
-        request: the request. Its parser holds the reply.
+        request: the request. The parsers of its commands hold the replies. A group is skipped when one of its commands
+            has no reply.
         now_us: the time that ttls count from and windows end at, microseconds since 1970.
 
     Attributes:
@@ -105,17 +108,29 @@ class RequestAnswer(Answer):
     def __init__(self, request: Request, now_us: int) -> None:
         self.count, self.values, self.groups, self.asked = request.size, request.values, request.groups, request.asked
         self.now_us = now_us
-        self.skipped: frozenset[int] = frozenset()
         self._request = request
         self._kept: dict[Hashable, Any] = {}
         self._variables: dict[tuple[int, str], list[bytes | None]] = {}
-        parser = request.parser
-        self.rows = self._rows_in_place(parser) if parser.fixed else self._rows_of(parser.replies, request.places)
+        commands = request.commands
+        parser = commands[0].parser
+        if parser.fixed and len(commands) == 1:
+            self.skipped: frozenset[int] = _NOTHING
+            self.rows = self._rows_in_place(parser)
+        else:
+            replies = [command.parser if command.parser.is_complete else None for command in commands]
+            self.skipped = _NOTHING.union(
+                *(places for places, reply in zip(request.places, replies, strict=True) if reply is None)
+            )
+            self.rows = self._rows_of(replies, request.places)
 
     def traffic(self) -> tuple[int, int, int]:
         """Distinct keys asked for, bytes sent, bytes received."""
-        request = self._request
-        return sum([keys.size for keys in self.asked]), len(request.command), request.parser.bytes_received
+        commands = self._request.commands
+        return (
+            sum([keys.size for group, keys in enumerate(self.asked) if group not in self.skipped]),
+            sum([len(command.data) for command in commands]),
+            sum([command.parser.bytes_received for command in commands]),
+        )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns. It is called for the first caller with this key; the answer keeps the result."""
@@ -206,7 +221,7 @@ class RequestAnswer(Answer):
     def _key_name(self, group: int, row: int, view: str = "") -> str:
         return self.groups[group].key_name(self.asked[group].each()[row], view)
 
-    # -- from the reply to rows ---------------------------------------------------------------------------------
+    # -- from the replies to rows --------------------------------------------------------------------------------
 
     def _rows_in_place(self, parser: ReplyParser) -> list[StoredRows]:
         runs = iter(parser.runs)
@@ -216,57 +231,48 @@ class RequestAnswer(Answer):
                 run = next(runs)
                 rows.append(StoredRows(group.layout, parser.reply, run.count, run.at, run.stride))
             else:
-                rows.append(StoredRows(group.layout, group.layout.empty, 0, 0, group.layout.size))
+                rows.append(_no_rows(group))
         return rows
 
-    def _rows_of(self, replies: Sequence[Sequence[bytes | None]], places: Places | None) -> list[StoredRows]:
-        values: list[list[list[bytes | None]]] = [
-            [[None] * asked.size for _ in range(1 + len(group.variables))]
-            for group, asked in zip(self.groups, self.asked, strict=True)
+    def _rows_of(self, replies: Sequence[ReplyParser | None], places: Sequence[Places]) -> list[StoredRows]:
+        """The rows of each group, from one or several replies. A group without a reply has rows that nothing reads."""
+        in_place: dict[int, StoredRows] = {}
+        values: dict[int, list[list[bytes | None]]] = {}
+        for parser, chosen in zip(replies, places, strict=True):
+            if parser is not None and parser.fixed:
+                for group, run in zip(chosen, parser.runs, strict=True):
+                    layout = self.groups[group].layout
+                    in_place[group] = StoredRows(layout, parser.reply, run.count, run.at, run.stride)
+            else:
+                self._add_values(values, parser, chosen)
+        return [
+            in_place[i] if i in in_place else self._rows_of_values(i, values[i]) if i in values else _no_rows(group)
+            for i, group in enumerate(self.groups)
         ]
-        if places is None:
-            places = [[list(range(asked.size)) for asked in self.asked]]
-        for reply, chosen in zip(replies, places, strict=True):
-            unread = iter(reply)
-            for of_group, indexes in zip(values, chosen, strict=True):
-                for of_prefix in of_group:
-                    for i in indexes:
-                        of_prefix[i] = next(unread)
-        rows = []
-        for i, (group, of_group) in enumerate(zip(self.groups, values, strict=True)):
-            for view, of_prefix in zip(group.variables, of_group[1:], strict=True):
-                self._variables[i, view] = of_prefix
-            rows.append(StoredRows.from_values(group.layout, of_group[0], partial(self._key_name, i)))
-        return rows
+
+    def _add_values(
+        self, values: dict[int, list[list[bytes | None]]], parser: ReplyParser | None, chosen: Places
+    ) -> None:
+        unread = iter(parser.replies[0] if parser is not None else ())
+        for group, indexes in chosen.items():
+            size = self.asked[group].size
+            if group not in values:
+                values[group] = [[None] * size for _ in range(1 + len(self.groups[group].variables))]
+            if parser is None:
+                continue
+            for of_prefix in values[group]:
+                for i in range(size) if indexes is None else indexes:
+                    of_prefix[i] = next(unread)
+
+    def _rows_of_values(self, group: int, values: list[list[bytes | None]]) -> StoredRows:
+        read = self.groups[group]
+        for view, of_prefix in zip(read.variables, values[1:], strict=True):
+            self._variables[group, view] = of_prefix
+        return StoredRows.from_values(read.layout, values[0], partial(self._key_name, group))
 
 
-class PartialAnswer(RequestAnswer):
-    """The answer to a request that a deadline may have ended early.
-
-    Args:
-        request: the request.
-        answered: its reads that were answered. The values of the other groups are SKIPPED.
-        now_us: as in RequestAnswer.
-    """
-
-    __slots__ = ("_answered",)
-
-    def __init__(self, request: RequestByGroup, answered: Sequence[GroupRequest], now_us: int) -> None:
-        self.count, self.values, self.groups, self.asked = request.size, request.values, request.groups, request.asked
-        self.now_us = now_us
-        self.skipped = frozenset(range(len(request.groups))).difference([read.group for read in answered])
-        self._answered = answered
-        self._kept, self._variables = {}, {}
-        replies = [reply for read in answered for reply in read.parser.replies]
-        self.rows = self._rows_of(replies, [place for read in answered for place in read.places])
-
-    def traffic(self) -> tuple[int, int, int]:
-        """See RequestAnswer."""
-        return (
-            sum([keys.size for group, keys in enumerate(self.asked) if group not in self.skipped]),
-            sum([len(read.command) for read in self._answered]),
-            sum([read.parser.bytes_received for read in self._answered]),
-        )
+def _no_rows(group: GroupRead) -> StoredRows:
+    return StoredRows(group.layout, group.layout.empty, 0, 0, group.layout.size)
 
 
 def oldest(segment: SegmentLayout, now_us: int) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from feature_store.definitions.dtypes import given_microseconds
-from feature_store.errors import FeatureStoreError, StoreTimeoutError
-from feature_store.online.conversation import WHATEVER, Conversation
+from feature_store.errors import FeatureStoreError
+from feature_store.online.conversation import Conversation
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.read_options import read_options
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.topology import connect
 from feature_store.online.request_forms import entity_columns, feature_names
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feature_store.online.conversation import Exchange
     from feature_store.online.observer import Observer
     from feature_store.online.offered import Definitions, Transforms
+    from feature_store.online.read_options import ReadOptions
     from feature_store.online.response import OnlineResponse
     from feature_store.online.shadow import ShadowCounts
     from feature_store.registry.serving_plan import ServingPlan
@@ -86,47 +87,29 @@ class AsyncOnlineClient:
             OnlineStoreError: the client was used on another event loop and not closed there.
         """
         service, entity_rows = feature_names(service), entity_columns(entity_rows)
-        if self._observers:
-            label_of = self._conversation.label_of
-            with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:
-                observed.response = await self._read(service, entity_rows, now, model_features, plan, deadline_ms)
-            return observed.response
-        return await self._read(service, entity_rows, now, model_features, plan, deadline_ms)
+        if not self._observers:
+            return await self._read(service, entity_rows, read_options(now, model_features, plan, deadline_ms))
+        label_of = self._conversation.label_of
+        with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:
+            options = read_options(now, model_features, plan, deadline_ms)
+            observed.response = await self._read(service, entity_rows, options)
+        return observed.response
 
     async def _read(
-        self,
-        service: str | Sequence[str],
-        entity_rows: Mapping[str, Any],
-        now: datetime | int | None,
-        model_features: Sequence[str] | None,
-        plan: str | None,
-        deadline_ms: float | None,
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], options: ReadOptions
     ) -> OnlineResponse:
-        now_us = None if now is None else given_microseconds(now, "now")
         conversation = self._conversation
-        made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
-        if deadline_ms is not None:
-            steps = conversation.get_in_time(service, entity_rows, now_us, made_for)
-            return await self._run(steps, Limit.of_deadline(deadline_ms))
-        limit = self._limit()
-        begun = conversation.begin(service, entity_rows, made_for)
-        if begun is not None:
-            request = begun[2]
-            await self._pool.exchange(request.command, request.parser, limit)
-            response = conversation.finish(*begun, now_us)
-            if response is not None:
-                return await self._in_shadow_too(entity_rows, response, limit) if begun[1].is_shadowed else response
-        response = await self._run(conversation.get_online_features(service, entity_rows, now_us, made_for), limit)
-        return await self._in_shadow_too(entity_rows, response, limit) if response.service.is_shadowed else response
-
-    async def _in_shadow_too(
-        self, entity_rows: Mapping[str, Any], response: OnlineResponse, limit: Limit
-    ) -> OnlineResponse:
-        try:
-            await self._run(self._conversation.read_in_shadow(entity_rows, response), limit)
-        except FeatureStoreError:
-            self._conversation.shadow_failed(response)
-        return response
+        if options.deadline_ms is not None:
+            limit = Limit.of_deadline(options.deadline_ms)
+        else:
+            limit = self._limit()
+            begun = conversation.begin(service, entity_rows, options)
+            if begun is not None:
+                await self._pool.exchange(begun[2].commands, limit)
+                response = conversation.finish(*begun, options.now_us)
+                if response is not None:
+                    return response
+        return await self._run(conversation.get_online_features(service, entity_rows, options), limit)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -157,8 +140,8 @@ class AsyncOnlineClient:
             exchange = next(steps)
             while True:
                 try:
-                    await self._pool.exchange(*exchange, limit)
-                except StoreTimeoutError as error:
+                    await self._pool.exchange(exchange, limit)
+                except FeatureStoreError as error:
                     exchange = steps.throw(error)
                 else:
                     exchange = next(steps)

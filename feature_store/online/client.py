@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from feature_store.definitions.dtypes import given_microseconds
-from feature_store.errors import FeatureStoreError, StoreTimeoutError
-from feature_store.online.conversation import WHATEVER, Conversation
+from feature_store.errors import FeatureStoreError
+from feature_store.online.conversation import Conversation
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.read_options import read_options
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.topology import connect
 from feature_store.online.request_forms import entity_columns, feature_names
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feature_store.online.conversation import Exchange
     from feature_store.online.observer import Observer
     from feature_store.online.offered import Definitions, Transforms
+    from feature_store.online.read_options import ReadOptions
     from feature_store.online.response import OnlineResponse
     from feature_store.online.shadow import ShadowCounts
     from feature_store.registry.serving_plan import ServingPlan
@@ -105,9 +106,9 @@ class OnlineClient:
             now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
             model_features: the names of the model's features, in order; not checked unless given.
             plan: the id of the prune plan that the model was made for, empty: none; not checked unless given.
-            deadline_ms: milliseconds for this whole answer, in place of timeout_s. The client then reads row groups one
-                after the other, a round trip each, those with the most importance per cost first. A value that does not
-                come in time is served as its default, with Status.SKIPPED.
+            deadline_ms: milliseconds for this whole answer, in place of timeout_s. The client then reads each row group
+                with a command of its own, those with the most importance per cost first, all in one round trip. A value
+                that does not come in time is served as its default, with Status.SKIPPED.
             request_id: the caller's id of the request, for observers.
             log_fields: further values for observers: `{name: value or n values}`, such as positions or a variant.
 
@@ -123,38 +124,29 @@ class OnlineClient:
             TransformError: an on-demand function is not offered, or differs from the applied functions.
         """
         service, entity_rows = feature_names(service), entity_columns(entity_rows)
-        if self._observers:
-            label_of = self._conversation.label_of
-            with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:
-                observed.response = self._read(service, entity_rows, now, model_features, plan, deadline_ms)
-            return observed.response
-        return self._read(service, entity_rows, now, model_features, plan, deadline_ms)
+        if not self._observers:
+            return self._read(service, entity_rows, read_options(now, model_features, plan, deadline_ms))
+        label_of = self._conversation.label_of
+        with Observed(self._observers, label_of, service, entity_rows, request_id, log_fields) as observed:
+            options = read_options(now, model_features, plan, deadline_ms)
+            observed.response = self._read(service, entity_rows, options)
+        return observed.response
 
     def _read(
-        self,
-        service: str | Sequence[str],
-        entity_rows: Mapping[str, Any],
-        now: datetime | int | None,
-        model_features: Sequence[str] | None,
-        plan: str | None,
-        deadline_ms: float | None,
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], options: ReadOptions
     ) -> OnlineResponse:
-        now_us = None if now is None else given_microseconds(now, "now")
         conversation = self._conversation
-        made_for = WHATEVER if model_features is None and plan is None else (model_features, plan)
-        if deadline_ms is not None:
-            steps = conversation.get_in_time(service, entity_rows, now_us, made_for)
-            return self._run(steps, Limit.of_deadline(deadline_ms))
-        limit = self._limit()
-        begun = conversation.begin(service, entity_rows, made_for)
-        if begun is not None:
-            request = begun[2]
-            self._pool.exchange(request.command, request.parser, limit)
-            response = conversation.finish(*begun, now_us)
-            if response is not None:
-                return self._in_shadow_too(entity_rows, response, limit) if begun[1].is_shadowed else response
-        response = self._run(conversation.get_online_features(service, entity_rows, now_us, made_for), limit)
-        return self._in_shadow_too(entity_rows, response, limit) if response.service.is_shadowed else response
+        if options.deadline_ms is not None:
+            limit = Limit.of_deadline(options.deadline_ms)
+        else:
+            limit = self._limit()
+            begun = conversation.begin(service, entity_rows, options)
+            if begun is not None:
+                self._pool.exchange(begun[2].commands, limit)
+                response = conversation.finish(*begun, options.now_us)
+                if response is not None:
+                    return response
+        return self._run(conversation.get_online_features(service, entity_rows, options), limit)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -164,13 +156,6 @@ class OnlineClient:
     def shadow(self, service: str) -> ShadowCounts | None:
         """Counts of this client's shadow reads of a service; None when it was never read in shadow."""
         return self._conversation.shadows.of(service)
-
-    def _in_shadow_too(self, entity_rows: Mapping[str, Any], response: OnlineResponse, limit: Limit) -> OnlineResponse:
-        try:
-            self._run(self._conversation.read_in_shadow(entity_rows, response), limit)
-        except FeatureStoreError:
-            self._conversation.shadow_failed(response)
-        return response
 
     def plan(self) -> ServingPlan:
         """The serving plan that is published now.
@@ -192,13 +177,14 @@ class OnlineClient:
         self.close()
 
     def _run(self, steps: Generator[Exchange, None, T], limit: Limit) -> T:
-        """Run steps to their end. Of a timeout they are told, since a request with a deadline goes on without."""
+        """Run steps to their end. An exchange that fails raises its error in them: a request with a deadline goes on
+        without the values, and a shadow read counts its failure."""
         try:
             exchange = next(steps)
             while True:
                 try:
-                    self._pool.exchange(*exchange, limit)
-                except StoreTimeoutError as error:
+                    self._pool.exchange(exchange, limit)
+                except FeatureStoreError as error:
                     exchange = steps.throw(error)
                 else:
                     exchange = next(steps)

@@ -1,18 +1,17 @@
-"""What a client says and hears, without I/O: both clients run these steps and differ in how they exchange bytes.
+"""The steps of a client, without I/O: both clients run them and differ in how they exchange bytes.
 
-Every request reads the epoch together with the rows, in one atomic command. If it is not the one that the client's
-plan was read with, another plan has been published: the client reads it and asks again. So a request is answered by one
-plan as a whole, and the rows of an old layout may go as soon as the new plan is there.
+Every request reads the epoch together with the rows, in one atomic command. If the epoch differs from the one that the
+client's plan was read with, another plan has been published: the client reads it and asks again. So one plan answers a
+whole request, and the rows of an old layout may be deleted as soon as the new plan is published.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import (
     DamagedPlanError,
@@ -23,10 +22,10 @@ from feature_store.errors import (
     StoreTimeoutError,
 )
 from feature_store.online import keys
-from feature_store.online.answer import PartialAnswer, RequestAnswer
+from feature_store.online.answer import RequestAnswer
 from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.offered import Offered
-from feature_store.online.redis.resp import BoundedParser, ReplyParser, argument
+from feature_store.online.redis.resp import BoundedParser, Command, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService
 from feature_store.online.shadow import Shadows, differ
@@ -36,18 +35,16 @@ from feature_store.registry.soundness import MOST_BYTES
 
 if TYPE_CHECKING:
     from feature_store.online.observer import Observers
-    from feature_store.online.request import GroupRequest, Request
+    from feature_store.online.read_options import ReadOptions
+    from feature_store.online.request import Request
 
-P = TypeVar("P")
-Exchange = tuple[bytes, ReplyParser]
-# What a model was made for: see ModelMatch.fits.
-MadeFor = tuple["Sequence[str] | None", "str | None"]
-WHATEVER: MadeFor = (None, None)
+# Commands that a client exchanges at once. Then each parser is complete, or the client raises an error in the step.
+Exchange = list[Command]
 # Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
 MOST_RELOADS = 10
-# Of a reply with an epoch alone, and of what a plan's reply holds beside the document. An error of Redis fits, too.
+# The limit of a reply that holds an epoch alone, and of a plan's reply beside the document. An error of Redis fits too.
 _MOST_EPOCH_BYTES = 4096
-# How often a plan that cannot be read is read again under the same epoch: a restored copy of it has that epoch.
+# A plan that cannot be read is read again after this time even if its epoch stays: a restored copy has the same epoch.
 _REREAD_S = 1.0
 # Lists of feature references that stay compiled, the ones used last. A list takes some 20 kB; a server asks for a few
 # dozen, unless they come from its callers.
@@ -57,8 +54,7 @@ MOST_LISTS = 256
 class PublishedPlan:
     """A serving plan as it was read, with the services compiled from it.
 
-    Services by name are at most as many as the plan has. Of lists of feature references, the MOST_LISTS used last stay
-    compiled.
+    All services that were asked for by name stay compiled, and the MOST_LISTS lists of feature references used last.
     """
 
     def __init__(self, plan: ServingPlan, epoch: bytes, offered: Offered | None = None) -> None:
@@ -69,14 +65,15 @@ class PublishedPlan:
         self._of_references = lru_cache(MOST_LISTS)(partial(_compiled_of_references, plan, self._offered, epoch))
 
     def __contains__(self, service: object) -> bool:
-        """Whether a service, by name, was compiled already."""
+        """Whether a service was asked for by this name before, and so is compiled."""
         return isinstance(service, str) and service in self._compiled
 
     def service(self, asked: str | Sequence[str]) -> CompiledService:
         """A service by name, or one made of feature references `view:feature`.
 
         Raises:
-            NotFoundError, RequestError: it is not in the plan.
+            NotFoundError: the plan has no such service or view.
+            RequestError: a feature reference is malformed, or names a feature that its view does not have.
             TransformError: an on-demand function is not offered, or differs from the applied ones.
         """
         if not isinstance(asked, str):
@@ -91,14 +88,14 @@ class PublishedPlan:
         return service in self._compiled or any(one.name == service for one in self.plan.services)
 
     def shadow(self, compiled: CompiledService) -> CompiledService | None:
-        """The service as a prune plan in the stage `shadow` would leave it; None when there is no such plan."""
+        """The service without the features that its prune plan would drop; None unless it is read in shadow."""
         if not compiled.is_shadowed:
             return None
-        found = self._shadows.get(compiled.name)
-        if found is None:
+        shadow = self._shadows.get(compiled.name)
+        if shadow is None:
             service = self.plan.service(compiled.name).shadowed()
-            found = self._shadows[compiled.name] = self._compile(service)
-        return found
+            shadow = self._shadows[compiled.name] = self._compile(service)
+        return shadow
 
     def _compile(self, service: ServicePlan) -> CompiledService:
         return CompiledService(self.plan, service, self._offered, self.epoch)
@@ -110,7 +107,7 @@ class Conversation:
     Args:
         project: its name.
         offered: the on-demand functions that this process offers.
-        observers: are told of plans and of reads in shadow.
+        observers: learn of plans that are read and of shadow reads.
     """
 
     def __init__(self, project: str, offered: Offered, observers: Observers) -> None:
@@ -122,73 +119,58 @@ class Conversation:
         self.skipped: Counter[str] = Counter()  # how often a row group or stream view was not read in time
 
     def get_online_features(
-        self,
-        service: str | Sequence[str],
-        entity_rows: Mapping[str, Any],
-        now: int | None,
-        made_for: MadeFor = WHATEVER,
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], options: ReadOptions
     ) -> Generator[Exchange, None, OnlineResponse]:
-        """Read the features of entity rows."""
-        for _ in range(MOST_RELOADS):
-            published, compiled, request = yield from self._prepared(
-                service, made_for, lambda compiled: compiled.prepare(entity_rows)
-            )
-            yield request.command, request.parser
-            response = self.finish(published, compiled, request, now)
-            if response is not None:
-                return response
-            self._published = None
-        raise _too_many_plans(self._project)
+        """Read the features of entity rows.
 
-    def get_in_time(
-        self,
-        service: str | Sequence[str],
-        entity_rows: Mapping[str, Any],
-        now: int | None,
-        made_for: MadeFor = WHATEVER,
-    ) -> Generator[Exchange, None, OnlineResponse]:
-        """Read the features of entity rows, group by group; what throws a StoreTimeoutError in skips the rest."""
+        With a deadline, a command reads one group; a group whose reply does not come in time is skipped. Without one,
+        while a prune plan is in the stage `shadow`, the rows are read again to compare.
+        """
+        has_deadline = options.deadline_ms is not None
+        prepare = CompiledService.prepare_by_group if has_deadline else CompiledService.prepare
         for _ in range(MOST_RELOADS):
             published, compiled, request = yield from self._prepared(
-                service, made_for, lambda compiled: compiled.prepare_by_group(entity_rows)
+                service, options, lambda compiled: prepare(compiled, entity_rows)
             )
-            answered: list[GroupRequest] = []
-            with contextlib.suppress(StoreTimeoutError):
-                for read in request.reads:
-                    yield read.command, read.parser
-                    answered.append(read)
-            if all(read.parser.saw_only(published.epoch) for read in answered):
-                response = OnlineResponse(compiled, PartialAnswer(request, answered, _clock_unless(now)))
+            try:
+                yield request.commands
+            except StoreTimeoutError:
+                if not has_deadline:
+                    raise
+            response = self.finish(published, compiled, request, options.now_us)
+            if response is None:
+                continue
+            if has_deadline:
                 self.skipped.update(response.skipped)
-                return response
-            self._published = None
+            elif compiled.is_shadowed:
+                yield from self._read_in_shadow(entity_rows, response)
+            return response
         raise _too_many_plans(self._project)
 
     def _prepared(
-        self, service: str | Sequence[str], made_for: MadeFor, prepare: Callable[[CompiledService], P]
-    ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService, P]]:
-        """A request of the plan that the client knows; when that refuses it, of one that was published since.
+        self, service: str | Sequence[str], options: ReadOptions, prepare: Callable[[CompiledService], Request]
+    ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService, Request]]:
+        """A request prepared with the plan that the client knows or, if that refuses it, with a plan published since.
 
-        Whatever the reason of the refusal, another plan may not have it: an unknown name, a function that is not
-        offered, a join key that the caller does not send any more. So a client never stays with an error that an older
-        plan caused.
+        A newer plan may accept what an older plan refuses: a name that was unknown, a function that was not offered, a
+        join key that the caller no longer sends. So a client never repeats an error that an older plan caused.
         """
         published = self._published or (yield from self.load_plan())
         try:
-            compiled = _of_plan(published, service, made_for)
+            compiled = _of_plan(published, service, options)
             return published, compiled, prepare(compiled)
         except FeatureStoreError:
             fresh = yield from self._newer_than(published)
             if fresh is None:
                 raise
-            compiled = _of_plan(fresh, service, made_for)
+            compiled = _of_plan(fresh, service, options)
             return fresh, compiled, prepare(compiled)
 
     def _newer_than(self, published: PublishedPlan) -> Generator[Exchange, None, PublishedPlan | None]:
         """The plan that was published since; None when there is none.
 
-        Asks for the epoch alone, some bytes: a caller that makes names up costs Redis no more than a read does, and a
-        new plan is still seen at once.
+        It reads the epoch alone first, a few bytes. So a caller that makes names up costs Redis no more than a read
+        does, and a new plan is still seen at once.
         """
         if (yield from self._epoch()) == published.epoch:
             return None
@@ -196,94 +178,96 @@ class Conversation:
 
     def _epoch(self) -> Generator[Exchange, None, bytes | None]:
         """The epoch of the plan that is published now."""
-        parser = BoundedParser(_MOST_EPOCH_BYTES, f"epoch of {self._project}")
-        yield b"*2\r\n$4\r\nMGET\r\n" + argument(keys.epoch_key(self._project, 0)), parser
+        parser, key = BoundedParser(_MOST_EPOCH_BYTES, f"epoch of {self._project}"), keys.epoch_key(self._project, 0)
+        yield [Command(key, b"*2\r\n$4\r\nMGET\r\n" + argument(key), parser)]
         epoch: bytes | None = parser.replies[0][0]
         return epoch
 
     def label_of(self, service: str) -> str:
-        """The name of a service for a label of metrics: UNKNOWN unless the plan has it, so that labels are few."""
+        """The name of a service as a label of metrics: UNKNOWN unless the plan has the service, to keep labels few."""
         is_known = self._published is not None and self._published.knows(service)
         return service if is_known or service == REFERENCES else UNKNOWN
 
     def begin(
-        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], made_for: MadeFor = WHATEVER
+        self, service: str | Sequence[str], entity_rows: Mapping[str, Any], options: ReadOptions
     ) -> tuple[PublishedPlan, CompiledService, Request] | None:
-        """The first request of `get_online_features`, or None when a plan must be read first.
+        """The first request of `get_online_features`, or None when that takes more steps than one exchange.
 
-        The steps of nearly every request are begin, exchange, finish; run so, without a generator, one entity is read
-        1.5 µs sooner.
+        Nearly every request is begin, exchange, finish. Without a generator, the read of one entity takes 1.5 µs less.
         """
         published = self._published
         if published is None or service not in published:
             return None
         compiled = published.service(service)
-        if made_for is not WHATEVER and not compiled.match.fits(*made_for):
+        if compiled.is_shadowed:
+            return None
+        _, model_features, prune_plan, _ = options
+        if not (model_features is None and prune_plan is None) and not compiled.match.fits(model_features, prune_plan):
             return None
         try:
             return published, compiled, compiled.prepare(entity_rows)
-        except RequestError:  # does another plan take it?
+        except RequestError:  # a newer plan may take it
             return None
 
     def finish(
         self, published: PublishedPlan, compiled: CompiledService, request: Request, now: int | None
     ) -> OnlineResponse | None:
-        """The response to an answered request; None when another plan was published since the client read its own."""
-        parser = request.parser
-        if not parser.fixed and not parser.saw_only(published.epoch):
-            return None
+        """The response to an answered request; None when another plan was published since the client read its plan."""
+        for _, _, parser in request.commands:
+            # A fixed reply has the epoch that the request was prepared with.
+            if not parser.fixed and parser.is_complete and not parser.saw_only(published.epoch):
+                if self._published is published:
+                    self._published = None
+                return None
         return OnlineResponse(compiled, RequestAnswer(request, _clock_unless(now)))
 
-    def read_in_shadow(
+    def _read_in_shadow(
         self, entity_rows: Mapping[str, Any], response: OnlineResponse
     ) -> Generator[Exchange, None, None]:
-        """Read a request again, as the plan in the stage `shadow` would have it and as it was, and compare."""
+        """Compare a response with what the pruned service answers. A failure is only counted."""
+        service = response.service
+        assert service.pruning is not None
+        try:
+            yield from self._compare_in_shadow(entity_rows, response, service.pruning.plan)
+        except FeatureStoreError:
+            self.shadows.add(service.name, service.pruning.plan, full_s=0.0, pruned_s=0.0, failed=True)
+
+    def _compare_in_shadow(
+        self, entity_rows: Mapping[str, Any], response: OnlineResponse, prune_plan: str
+    ) -> Generator[Exchange, None, None]:
         published, full = self._published, response.service
         if published is None or published.plan.version != response.plan_version:
             return
         pruned = published.shadow(full)
-        assert pruned is not None and full.pruning is not None
+        assert pruned is not None
         started = time.perf_counter()
-        found = yield from self._read(published, pruned, entity_rows, response.now_us)
+        of_pruned = yield from self._read(published, pruned, entity_rows, response.now_us)
         between = time.perf_counter()
         again = yield from self._read(published, full, entity_rows, response.now_us)
         ended = time.perf_counter()
-        if found is None or again is None:  # another plan is published
+        if of_pruned is None or again is None:  # another plan was published
             return
-        # What is written in the meantime is in the read before or in the one after.
-        differing = differ(response, found) and differ(again, found)
-        self.shadows.add(
-            full.name, full.pruning.plan, full_s=ended - between, pruned_s=between - started, differing=differing
-        )
-
-    def shadow_failed(self, response: OnlineResponse) -> None:
-        """Count a read in shadow that failed; the caller has the answer already."""
-        service = response.service
-        assert service.pruning is not None
-        self.shadows.add(service.name, service.pruning.plan, full_s=0.0, pruned_s=0.0, failed=True)
+        # A value that is written in the meantime is in the read before or in the read after.
+        differing = differ(response, of_pruned) and differ(again, of_pruned)
+        self.shadows.add(full.name, prune_plan, full_s=ended - between, pruned_s=between - started, differing=differing)
 
     def _read(
         self, published: PublishedPlan, compiled: CompiledService, entity_rows: Mapping[str, Any], now_us: int
     ) -> Generator[Exchange, None, OnlineResponse | None]:
         request = compiled.prepare(entity_rows)
-        yield request.command, request.parser
+        yield request.commands
         return self.finish(published, compiled, request, now_us)
 
     def load_plan(self) -> Generator[Exchange, None, PublishedPlan]:
-        """Read the published plan. One that cannot be read is read again when its epoch changes, or after a second."""
+        """Read the published plan. An unreadable plan is read again when its epoch changes, or after a second."""
         if self._unreadable is not None:
             epoch, reason, read_at = self._unreadable
             if time.monotonic() - read_at < _REREAD_S and (yield from self._epoch()) == epoch:
                 raise reason.with_traceback(None)
-        command = b"".join(
-            [
-                b"*3\r\n$4\r\nMGET\r\n",
-                argument(keys.plan_key(self._project)),
-                argument(keys.epoch_key(self._project, 0)),
-            ]
-        )
+        key = keys.epoch_key(self._project, 0)
+        data = b"*3\r\n$4\r\nMGET\r\n" + argument(keys.plan_key(self._project)) + argument(key)
         parser = BoundedParser(MOST_BYTES + _MOST_EPOCH_BYTES, f"serving plan of {self._project}")
-        yield command, parser
+        yield [Command(key, data, parser)]
         document, epoch = parser.replies[0]
         if document is None or epoch is None:
             raise _not_published(self._project, document, epoch)
@@ -299,9 +283,9 @@ class Conversation:
         return self._published
 
 
-def _of_plan(published: PublishedPlan, service: str | Sequence[str], made_for: MadeFor) -> CompiledService:
+def _of_plan(published: PublishedPlan, service: str | Sequence[str], options: ReadOptions) -> CompiledService:
     compiled = published.service(service)
-    compiled.match.refuse_unless_fits(*made_for)
+    compiled.match.refuse_unless_fits(options.model_features, options.prune_plan)
     return compiled
 
 

@@ -9,58 +9,28 @@ if TYPE_CHECKING:
 
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
-    from feature_store.online.redis.resp import ReplyParser
+    from feature_store.online.redis.resp import Command
 
-# Per command, per group, the indexes of the keys that the command asks for.
-Places = list[list[list[int]]]
+# Per group that a command reads, in the order of the service's groups: the indexes of the keys that the command asks
+# for. None: all keys of the group, which no other command asks for.
+Places = dict[int, "list[int] | None"]
 
 
 class Request(NamedTuple):
-    """A request that is answered at once.
+    """A request.
 
     Attributes:
         size: rows of the response.
         values: the entity rows: `{join key or request field: value or values}`.
         groups: how the service reads its groups.
         asked: per group its distinct entity keys.
-        command: the bytes to send.
-        parser: takes the reply.
-        places: None when one command asks for all keys of each group.
+        commands: what to send, the most important first.
+        places: per command, where its keys are among those that are asked for.
     """
 
     size: int
     values: Mapping[str, Any]
     groups: Sequence[GroupRead]
     asked: list[EntityKeys]
-    command: bytes
-    parser: ReplyParser
-    places: Places | None
-
-
-class GroupRequest(NamedTuple):
-    """The commands that read one group of a request.
-
-    Attributes:
-        group: the index of the group.
-        command, parser, places: as in Request.
-    """
-
-    group: int
-    command: bytes
-    parser: ReplyParser
-    places: Places
-
-
-class RequestByGroup(NamedTuple):
-    """A request that is answered group by group, so that a deadline can end it early.
-
-    Attributes:
-        size, values, groups, asked: as in Request.
-        reads: one per group, the most important group first.
-    """
-
-    size: int
-    values: Mapping[str, Any]
-    groups: Sequence[GroupRead]
-    asked: list[EntityKeys]
-    reads: list[GroupRequest]
+    commands: list[Command]
+    places: list[Places]

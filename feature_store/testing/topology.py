@@ -39,6 +39,7 @@ from feature_store.online.keyspace import Keyspace
 from feature_store.online.observer import Observers
 from feature_store.online.offered import Offered
 from feature_store.online.publication import PlanStore
+from feature_store.online.read_options import ReadOptions
 from feature_store.online.redis.resp import argument
 from feature_store.online.redis.script_connection import ScriptCalls
 from feature_store.online.row_store import RowStore
@@ -275,11 +276,13 @@ def _read(keyspace: Keyspace, users: Sequence[int]) -> list[int | None]:
     """The ages of users, as a client reads them."""
     observers = Observers(())
     pool = keyspace.topology.pool(observers, None)
-    steps = Conversation("suite", Offered(), observers).get_online_features("s", {"user_id": list(users)}, _NOW_US)
+    steps = Conversation("suite", Offered(), observers).get_online_features(
+        "s", {"user_id": list(users)}, ReadOptions(_NOW_US)
+    )
     try:
         exchange = next(steps)
         while True:
-            pool.exchange(*exchange, keyspace.topology.limit())
+            pool.exchange(exchange, keyspace.topology.limit())
             exchange = next(steps)
     except StopIteration as finished:
         ages: list[int | None] = finished.value.to_dict()["age"]

@@ -133,12 +133,15 @@ class Proxy(Listener):
     Attributes:
         before: called with each command before the server gets it.
         drip_s: seconds between each `piece` bytes of a reply; 0: replies go as a whole.
+        delivered: bytes of replies that clients got.
     """
 
     def __init__(self, url: str, transport: str = "tcp", certificates: Certificates | None = None) -> None:
         self._server_path = urlsplit(url).path
         self.before: Callable[[list[bytes]], Any] = lambda command: None
         self.drip_s, self.piece = 0.0, 10
+        self.delivered, self._room = 0, -1
+        self._goes_on = threading.Event()
         super().__init__(transport, certificates)
 
     def serve(self, client: socket.socket) -> None:
@@ -154,7 +157,24 @@ class Proxy(Listener):
                     server.sendall(hiredis.pack_command(tuple(command)))
                     self._deliver(client, _reply(server))
 
+    def stop_after(self, count: int) -> None:
+        """Deliver so many bytes of replies, then nothing until `go_on`."""
+        self._goes_on.clear()
+        self._room = count
+
+    def go_on(self) -> None:
+        """Deliver what is held, and all that comes."""
+        self._room = -1
+        self._goes_on.set()
+
     def _deliver(self, client: socket.socket, reply: bytes) -> None:
+        self.delivered += len(reply)
+        if 0 <= self._room < len(reply):
+            client.sendall(reply[: self._room])
+            reply, self._room = reply[self._room :], 0
+            self._goes_on.wait(60)
+        elif self._room > 0:
+            self._room -= len(reply)
         if not self.drip_s:
             client.sendall(reply)
             return

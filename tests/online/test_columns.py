@@ -174,7 +174,7 @@ def asked_of(store: FeatureStore, service: CompiledService, rows: dict[str, Any]
     endpoint = Endpoint(store.online_url, 20.0)
     pool = Pool(endpoint, Observers([]), 1)
     request = service.prepare(rows)
-    pool.exchange(request.command, request.parser, endpoint.limit())
+    pool.exchange(request.commands, endpoint.limit())
     pool.close()
     return OnlineResponse(service, RequestAnswer(request, NOW_US))
 

@@ -21,7 +21,7 @@ from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.location import MOST_CONNECTIONS
 from feature_store.online.redis.pool import Pool
-from feature_store.online.redis.resp import ReplyParser
+from feature_store.online.redis.resp import Command, ReplyParser
 from tests.online.proxy import Proxy
 from tests.online.transports import ask, certificates, fill
 from tests.servers import redis_server
@@ -108,7 +108,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(server: RedisServer)
     held, _ = connections._take(endpoint.limit())
 
     def one(place: int) -> None:
-        connections.exchange(PING, ReplyParser(1, []), Limit.of(60.0))
+        connections.exchange([Command(b"", PING, ReplyParser(1, []))], Limit.of(60.0))
         served.append(place)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(20)]

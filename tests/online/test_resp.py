@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hiredis
+import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.online.layout import RowLayout
+from feature_store.online.redis.replies import Replies
 from feature_store.online.redis.resp import KeyWriter, ReplyParser, RowRun
 from tests.online.worlds import plan_of
 
@@ -83,6 +87,64 @@ def test_a_whole_reply_of_whole_rows_is_never_taken_apart(world) -> None:
         for _ in range(run.count)
     )
     assert parser.fixed == (whole and values[-1] is not None)
+
+
+@given(st.lists(replies(), min_size=1, max_size=4), st.data())
+def test_replies_of_one_connection_fill_their_parsers(worlds: list[Any], data: st.DataObject) -> None:
+    """However the bytes are cut, also if they stop: each reply that came whole is complete, and no other."""
+    parsers = [ReplyParser(1, runs, EPOCH) for runs, *_ in worlds]
+    stream = b"".join(raw for _, _, raw, _ in worlds)
+    stop = data.draw(st.integers(0, len(stream)))
+    cuts = sorted({*data.draw(st.lists(st.integers(1, len(stream)), max_size=8)), stop})
+    owed, at, completed = Replies(), 0, 0
+    owed.expect(parsers)
+    for cut in [cut for cut in cuts if cut <= stop]:
+        while at < cut:
+            room = owed.buffer()
+            piece = stream[at : min(cut, at + len(room))]
+            room[: len(piece)] = piece
+            completed += owed.received(len(piece))
+            at += len(piece)
+    assert completed == len(parsers) - len(owed) == sum(parser.is_complete for parser in parsers)
+    if owed:
+        parsers[completed].settle()
+    end = 0
+    for parser, (runs, values, raw, _) in zip(parsers, worlds, strict=True):
+        end += len(raw)
+        assert parser.is_complete == (end <= stop)
+        if parser.fixed:
+            assert [row.tobytes() for run in runs for row in run.rows(parser.reply)] == values[:-1]
+        elif parser.is_complete:
+            assert parser.replies == [values]
+
+
+def test_bytes_that_nobody_asked_for_are_refused() -> None:
+    owed, parser = Replies(), ReplyParser(1, [])
+    owed.expect([parser])
+    raw = b"*1\r\n$1\r\na\r\n+OK\r\n"
+    owed.buffer()[: len(raw)] = raw
+    with pytest.raises(hiredis.ProtocolError, match="without a request"):
+        owed.received(len(raw))
+    assert parser.replies == [[b"a"]]
+
+
+@given(replies(), st.integers(0))
+def test_a_parser_that_moved_takes_the_rest(world, cut: int) -> None:
+    """The request that is over keeps a parser that stays incomplete; restarted, it takes another reply."""
+    runs, values, raw, _ = world
+    parser = ReplyParser(1, runs, EPOCH)
+    cut %= len(raw)
+    assert feed(parser, raw, [cut] if cut else []) == -1
+    moved = parser.moved()
+    assert feed(moved, raw[cut:], [len(raw) - cut]) == len(raw) - cut
+    assert not parser.is_complete and not parser.has_begun
+    parser.restart()
+    assert feed(parser, raw, [len(raw)]) == len(raw)
+    other = parser.again()
+    other.take_over(parser)
+    for complete in (moved, other):
+        rows = [row.tobytes() for run in runs for row in run.rows(complete.reply)] if complete.fixed else []
+        assert rows == values[:-1] if complete.fixed else complete.replies == [values]
 
 
 def test_an_error_reply_is_a_reply() -> None:

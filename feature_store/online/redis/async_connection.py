@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from feature_store.errors import OnlineStoreError, StoreConnectionError
+from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
 from feature_store.online.redis.pool import IDLE_S
-from feature_store.online.redis.resp import ReplyParser
+from feature_store.online.redis.replies import Replies
+from feature_store.online.redis.resp import Command, ReplyParser
+from feature_store.online.redis.retry import may_send_again
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from feature_store.errors import StoreReplyError
     from feature_store.online.observer import Observers
     from feature_store.online.redis.address import Address
@@ -29,13 +33,14 @@ if TYPE_CHECKING:
 
 
 class AsyncConnection(asyncio.BufferedProtocol):
-    """One connection with at most one request under way."""
+    """One connection with the commands of at most one request under way."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._parser: ReplyParser | None = None
+        self._replies = Replies()
+        self._commands: Sequence[Command] = ()
         self._done: asyncio.Future[None] | None = None
         self._lost = ""
         self._stray = memoryview(bytearray(1))
@@ -121,25 +126,26 @@ class AsyncConnection(asyncio.BufferedProtocol):
     async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:
         """The replies to commands, errors among them."""
         parser = ReplyParser(len(commands), [])
-        await self.exchange(b"".join(commands), parser, limit)
+        await self.exchange([Command(b"", b"".join(commands), parser)], limit)
         return parser.replies
 
-    async def exchange(self, command: bytes, parser: ReplyParser, limit: Limit) -> None:
-        """Send a command and take its reply.
+    async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands at once and take their replies. After a timeout, some parsers may be complete.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
         if self._lost:
             raise self._endpoint.lost(self._lost)
-        self._parser, self._done = parser, self._loop.create_future()
+        self._commands, self._done = commands, self._loop.create_future()
+        self._replies.expect([parser for _, _, parser in commands])
         timer = self._loop.call_at(limit.at, self._expire, limit)
-        self._transport.write(command)
+        self._transport.write(commands[0].data if len(commands) == 1 else b"".join([data for _, data, _ in commands]))
         try:
             await self._done
         finally:
             timer.cancel()
-            self._parser = self._done = None
+            self._commands, self._done = (), None
 
     def close(self) -> None:
         """Close the transport."""
@@ -158,16 +164,16 @@ class AsyncConnection(asyncio.BufferedProtocol):
 
         Always a view: asyncio takes slices of the buffer under TLS, and a slice of a bytearray is a copy.
         """
-        return memoryview(self._parser.buffer()) if self._parser is not None else self._stray
+        return self._replies.buffer() if self._replies else self._stray
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the loop when bytes have come."""
-        if self._parser is None or self._done is None:
+        if not self._replies or self._done is None:
             self._fail(self._endpoint.lost("bytes without a request"))
             self._transport.abort()
             return
         try:
-            complete = self._parser.received(nbytes)
+            self._replies.received(nbytes)
         except hiredis.HiredisError as error:
             self._fail(self._endpoint.lost(f"bytes that are not the Redis protocol ({error})"))
             return
@@ -175,11 +181,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
             self._fail(error)
             self._transport.abort()
             return
-        if complete:
-            # uvloop asks for a buffer again before the request goes on, and a parser that is full has none.
-            self._parser = None
-            if not self._done.done():
-                self._done.set_result(None)
+        if not self._replies and not self._done.done():
+            self._done.set_result(None)
 
     def eof_received(self) -> None:
         """Called by the loop when the server has closed its side."""
@@ -193,6 +196,10 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._done is None or self._done.done():
             return
         if is_last_look:
+            for _, _, parser in self._commands:
+                if not parser.is_complete:
+                    parser.settle()  # only the first incomplete parser has bytes
+                    break
             self._fail(self._endpoint.timeout(limit))
             return
         # A process that got no time itself may find the timer due and the reply there at once: it looks for that first.
@@ -222,29 +229,40 @@ class AsyncPool:
         self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
         self._open = 0
 
-    async def exchange(self, command: bytes, parser: ReplyParser, limit: Limit) -> None:
-        """Send a request that only reads, and take its reply; once more when an idle connection turns out dead.
+    async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands that only read, and take their replies; once more when an idle connection turns out dead.
 
         Raises:
-            StoreConnectionError, StoreTimeoutError: the server cannot be reached, or does not answer in time.
+            StoreConnectionError: the server cannot be reached, or closed the connection.
+            StoreTimeoutError: the server does not answer in time, or no connection was free. Some parsers may be
+                complete.
             StoreReplyError: the server answers with an error.
             OnlineStoreError: the pool belongs to another event loop.
+        """
+        await self.ask(commands, limit)
+        for _, _, parser in commands:
+            if not parser.fixed and parser.error is not None:
+                raise self.refused(parser.error)
+
+    async def ask(self, commands: Sequence[Command], limit: Limit) -> None:
+        """As `exchange`, but error replies stay in their parsers.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError, OnlineStoreError: as `exchange`.
         """
         while True:
             connection, is_new = await self._take(limit)
             try:
-                await connection.exchange(command, parser, limit)
+                await connection.exchange(commands, limit)
             except BaseException as error:  # cancellation too: an answer may still come to this connection
                 self._discard(connection)
-                if isinstance(error, StoreConnectionError) and not is_new and not parser.has_begun:
-                    self._close_idle()  # a server that restarted has closed them all
-                    self._observers.reconnected()
-                    continue
-                raise
-            if not parser.fixed and parser.error is not None:
-                raise self._refused(connection, parser.error)
-            self._give_back(connection, limit.at - limit.seconds)
-            return
+                if not may_send_again(error, commands, is_new=is_new):
+                    raise
+                self._close_idle()  # a server that restarted has closed them all
+                self._observers.reconnected()
+            else:
+                self._give_back(connection, limit.at - limit.seconds)
+                return
 
     @property
     def size(self) -> int:
@@ -267,13 +285,11 @@ class AsyncPool:
         while self._idle:
             self._discard(self._idle.pop())
 
-    def _refused(self, connection: AsyncConnection, reply: Exception) -> StoreReplyError:
+    def refused(self, reply: Exception) -> StoreReplyError:
+        """The error for an error reply. Connections that lead to a server that cannot serve are closed."""
         error = self._endpoint.refused(reply)
         if error.is_wrong_server:
-            self._discard(connection)
-            self._close_idle()  # all of them lead there
-        else:
-            self._give_back(connection, None)
+            self._close_idle()
         return error
 
     async def _take(self, limit: Limit) -> tuple[AsyncConnection, bool]:

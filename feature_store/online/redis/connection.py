@@ -1,4 +1,4 @@
-"""Blocking connections: open one, send a request, fill its parser, all within a limit in time."""
+"""Blocking connections: open one, send commands, fill their parsers, all within a limit in time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
+from feature_store.online.redis.replies import Replies
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.limit import Limit
-    from feature_store.online.redis.resp import ReplyParser
+    from feature_store.online.redis.resp import Command, ReplyParser
 
 # The limit in the kernel is set again when it differs from the time that the request has left by more than this part.
 _TOLERANCE = 0.02
@@ -97,26 +100,79 @@ class Connection:
         if address.is_master and is_replica(replies):
             raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
 
-    def exchange(self, command: bytes, parser: ReplyParser, limit: Limit) -> None:
-        """Send a command and take its reply.
+    def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands at once and take their replies. After a timeout, some parsers may be complete.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
+        """
+        if len(commands) > 1:
+            self.ask(commands, limit)
+            self.take(commands, limit)
+            return
+        ((_, data, parser),) = commands
+        try:
+            self._send(data, limit)
+            self._take_one(parser, limit)
+        except OSError as error:
+            raise self._mapped(error, limit) from error
+        except hiredis.HiredisError as error:
+            raise self._garbled(error) from error
+
+    def ask(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands at once. `take` takes their replies.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: the server went away, or does not take the bytes in time.
+        """
+        try:
+            self._send(b"".join([data for _, data, _ in commands]), limit)
+        except OSError as error:
+            raise self._mapped(error, limit) from error
+
+    def take(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Take the replies to the commands that were asked last. After a timeout, some parsers may be complete.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
         try:
-            self._send(command, limit)
-            receive = self._socket.recv_into
-            while True:
-                count = receive(parser.buffer())
-                if not count:
-                    raise self._endpoint.lost("the server closed the connection")
-                if parser.received(count):
-                    return
-                self._hold(limit)  # only a reply of several pieces gets here
+            if len(commands) == 1:
+                self._take_one(commands[0].parser, limit)
+            else:
+                self._take_all([parser for _, _, parser in commands], limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
         except hiredis.HiredisError as error:
             raise self._garbled(error) from error
+
+    def _take_one(self, parser: ReplyParser, limit: Limit) -> None:
+        receive = self._socket.recv_into
+        while True:
+            count = receive(parser.buffer())
+            if not count:
+                raise self._endpoint.lost("the server closed the connection")
+            if parser.received(count):
+                return
+            self._hold(limit)  # only a reply of several pieces gets here
+
+    def _take_all(self, parsers: Sequence[ReplyParser], limit: Limit) -> None:
+        replies = Replies()
+        replies.expect(parsers)
+        receive = self._socket.recv_into
+        try:
+            while True:
+                count = receive(replies.buffer())
+                if not count:
+                    raise self._endpoint.lost("the server closed the connection")
+                replies.received(count)
+                if not replies:
+                    return
+                self._hold(limit)
+        except (TimeoutError, BlockingIOError):
+            # Only the first incomplete parser has bytes.
+            next(parser for parser in parsers if not parser.is_complete).settle()
+            raise
 
     def send(self, command: bytes) -> None:
         """Send a command whose reply `reply()` will return, in the order of sending.

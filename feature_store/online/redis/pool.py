@@ -7,21 +7,38 @@ import queue
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from feature_store.errors import StoreConnectionError
 from feature_store.online.redis.connection import Connection
+from feature_store.online.redis.retry import may_send_again
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from feature_store.errors import StoreReplyError
     from feature_store.online.observer import Observers
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.limit import Limit
-    from feature_store.online.redis.resp import ReplyParser
+    from feature_store.online.redis.resp import Command
 
 # A connection that was not needed for so long, while others were, is closed.
 IDLE_S = 60.0
 _Waiter = queue.SimpleQueue["Connection | None"]
+
+
+class Started(NamedTuple):
+    """Commands that were sent, and whose replies have not been taken.
+
+    Attributes:
+        connection: has the replies.
+        is_new: whether it was opened for these commands.
+        commands, limit: as given.
+    """
+
+    connection: Connection
+    is_new: bool
+    commands: Sequence[Command]
+    limit: Limit
 
 
 class Pool:
@@ -49,32 +66,62 @@ class Pool:
         self._open = 0
         self._trim_at = 0.0
 
-    def exchange(self, command: bytes, parser: ReplyParser, limit: Limit) -> None:
-        """Send a request that only reads, and take its reply; once more when an idle connection turns out dead.
+    def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands that only read, and take their replies; once more when an idle connection turns out dead.
 
         Raises:
-            StoreConnectionError, StoreTimeoutError: the server cannot be reached, or does not answer in time.
+            StoreConnectionError: the server cannot be reached, or closed the connection.
+            StoreTimeoutError: the server does not answer in time, or no connection was free. Some parsers may be
+                complete.
             StoreReplyError: the server answers with an error.
+        """
+        connection, is_new = self._take(limit)
+        try:
+            connection.exchange(commands, limit)
+        except BaseException as error:
+            self._failed(connection, error, commands, is_new=is_new)
+            self.finish(self.start(commands, limit))
+        else:
+            self._give_back(connection, limit)
+        for _, _, parser in commands:
+            if not parser.fixed and parser.error is not None:
+                raise self.refused(parser.error)
+
+    def start(self, commands: Sequence[Command], limit: Limit) -> Started:
+        """Send commands that only read. `finish` or `abandon` must follow.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as `exchange`.
         """
         while True:
             connection, is_new = self._take(limit)
             try:
-                connection.exchange(command, parser, limit)
-            except StoreConnectionError:
-                self._discard(connection)
-                if is_new or parser.has_begun:
-                    raise
-                # A server that restarted has closed them all.
-                self.close()
-                self._observers.reconnected()
-            except BaseException:
-                self._discard(connection)
-                raise
+                connection.ask(commands, limit)
+            except BaseException as error:
+                self._failed(connection, error, commands, is_new=is_new)
             else:
-                if not parser.fixed and parser.error is not None:
-                    raise self._refused(connection, parser.error)
+                return Started(connection, is_new, commands, limit)
+
+    def finish(self, started: Started) -> None:
+        """Take the replies, error replies among them.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: as `exchange`.
+        """
+        while True:
+            connection, is_new, commands, limit = started
+            try:
+                connection.take(commands, limit)
+            except BaseException as error:
+                self._failed(connection, error, commands, is_new=is_new)
+            else:
                 self._give_back(connection, limit)
                 return
+            started = self.start(commands, limit)
+
+    def abandon(self, started: Started) -> None:
+        """Do without the replies."""
+        self._discard(started.connection)
 
     @property
     def size(self) -> int:
@@ -102,14 +149,22 @@ class Pool:
         for connection in inherited:
             connection.close()
 
-    def _refused(self, connection: Connection, reply: Exception) -> StoreReplyError:
+    def refused(self, reply: Exception) -> StoreReplyError:
+        """The error for an error reply. Connections that lead to a server that cannot serve are closed."""
         error = self._endpoint.refused(reply)
         if error.is_wrong_server:
-            self._discard(connection)
-            self.close()  # all of them lead there
-        else:
-            self._give_back(connection, None)
+            self.close()
         return error
+
+    def _failed(
+        self, connection: Connection, error: BaseException, commands: Sequence[Command], *, is_new: bool
+    ) -> None:
+        """Discard a connection; raises the error unless the commands may be sent again."""
+        self._discard(connection)
+        if not may_send_again(error, commands, is_new=is_new):
+            raise error
+        self.close()  # a server that restarted has closed them all
+        self._observers.reconnected()
 
     def _take(self, limit: Limit) -> tuple[Connection, bool]:
         if not self._waiting:

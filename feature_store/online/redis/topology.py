@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from feature_store.online.observer import Observers
     from feature_store.online.redis.async_connection import AsyncPool
     from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.resp import Command
 
 
 class Topology(Protocol):
@@ -50,7 +51,7 @@ class Topology(Protocol):
         """The keys in groups, each of which one script may name. The first key is in the first group."""
         ...
 
-    def pool(self, observers: Observers, most: int | None) -> Pool:
+    def pool(self, observers: Observers, most: int | None) -> ClientPool:
         """Connections of a client that threads share.
 
         Args:
@@ -62,12 +63,70 @@ class Topology(Protocol):
         """
         ...
 
-    def async_pool(self, observers: Observers, most: int | None) -> AsyncPool:
+    def async_pool(self, observers: Observers, most: int | None) -> AsyncClientPool:
         """Connections of a client of one event loop; see `pool`."""
         ...
 
     def close(self) -> None:
         """Close the connections that `node` and `nodes` opened. Pools are closed by their clients."""
+        ...
+
+
+class ClientPool(Protocol):
+    """What a client that threads share exchanges its commands by."""
+
+    @property
+    def size(self) -> int:
+        """How many connections there are, idle or in use."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        ...
+
+    def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands that only read, each to the node of its key, all at once, and take their replies.
+
+        When it returns, each parser is complete. When it raises, some may be. Either way nothing writes into them any
+        more.
+
+        Raises:
+            StoreConnectionError: a server cannot be reached, or closed the connection.
+            StoreTimeoutError: a server does not answer in time, or no connection was free.
+            StoreReplyError: a server answers with an error.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the idle connections. The pool can be used again."""
+        ...
+
+
+class AsyncClientPool(Protocol):
+    """What a client of one event loop exchanges its commands by; see ClientPool."""
+
+    @property
+    def size(self) -> int:
+        """See ClientPool."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """See ClientPool."""
+        ...
+
+    async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """See ClientPool.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError, StoreReplyError: as ClientPool.
+            OnlineStoreError: the pool belongs to another event loop.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the idle connections. The pool can be used again, by another event loop too."""
         ...
 
 

@@ -1,0 +1,79 @@
+"""The replies that a connection owes, in the order in which their commands were sent; without I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import hiredis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from feature_store.online.redis.resp import ReplyParser
+
+# Bytes of a connection's own buffer. One read fills it with many small replies, which are then copied.
+_SHARED_BYTES = 1 << 16
+# A reply that lacks so many bytes is read into its parser's buffer: a read of its own costs less than copying it.
+_OWN_READ_BYTES = 1 << 14
+
+
+class Replies:
+    """Fills parsers one after the other with the bytes of one connection: fill `buffer()`, call `received(n)`."""
+
+    __slots__ = ("_is_shared", "_owed", "_shared")
+
+    def __init__(self) -> None:
+        self._owed: deque[ReplyParser] = deque()
+        self._shared: memoryview | None = None
+        self._is_shared = False
+
+    def __len__(self) -> int:
+        return len(self._owed)
+
+    def expect(self, parsers: Iterable[ReplyParser]) -> None:
+        """Commands were sent whose replies these parsers take."""
+        self._owed.extend(parsers)
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes belong. There must be a reply that is owed."""
+        own = self._owed[0].buffer()
+        self._is_shared = len(self._owed) > 1 and len(own) < _OWN_READ_BYTES
+        if not self._is_shared:
+            return memoryview(own)
+        if self._shared is None:
+            self._shared = memoryview(bytearray(_SHARED_BYTES))
+        return self._shared
+
+    def received(self, count: int) -> int:
+        """Take note of `count` bytes put into `buffer()`. Returns how many replies are complete by them.
+
+        Raises:
+            hiredis.ProtocolError: the bytes are not the Redis protocol, or nobody asked for them.
+            DamagedPlanError: a parser refuses its reply. The rest of it is still on its way.
+        """
+        owed = self._owed
+        if self._is_shared:
+            assert self._shared is not None
+            return self._feed(self._shared[:count])
+        if not owed[0].received(count):
+            return 0
+        rest = owed.popleft().rest
+        return 1 + (self._feed(memoryview(rest)) if rest else 0)
+
+    def _feed(self, data: memoryview) -> int:
+        completed = 0
+        while data:
+            if not self._owed:
+                raise hiredis.ProtocolError("bytes without a request")
+            parser = self._owed[0]
+            room = parser.buffer()
+            piece = data[: len(room)]
+            room[: len(piece)] = piece
+            data = data[len(piece) :]
+            if parser.received(len(piece)):
+                completed += 1
+                self._owed.popleft()
+                if parser.rest:
+                    data = memoryview(bytes(parser.rest) + bytes(data))
+        return completed

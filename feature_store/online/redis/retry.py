@@ -1,0 +1,30 @@
+"""When a pool sends a request again: one rule for blocking and asyncio connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feature_store.errors import StoreConnectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.online.redis.resp import Command
+
+
+def may_send_again(error: BaseException, commands: Sequence[Command], *, is_new: bool) -> bool:
+    """Whether commands whose connection failed are sent again, on another connection.
+
+    They are when the connection was used before and died while it was idle, as after a restart of the server. A new
+    connection that fails, or a reply that breaks off, is an error of the server that another attempt would repeat.
+
+    Args:
+        error: what the exchange raised.
+        commands: what was sent.
+        is_new: whether the connection was opened for these commands.
+    """
+    return (
+        isinstance(error, StoreConnectionError)
+        and not is_new
+        and not any(command.parser.has_begun for command in commands)
+    )
