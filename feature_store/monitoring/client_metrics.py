@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from feature_store.errors import ConfigError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import ConfigError
 from feature_store.online.observer import Observer
 from feature_store.online.status import Status
 
-with extra("metrics", "ClientMetrics"):
+with requires_extra("metrics", "ClientMetrics"):
     from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from feature_store.errors import FeatureStoreError, RequestError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import FeatureStoreError, RequestError
 
-with extra("metrics", "freshness --metrics-port"):
+with requires_extra("metrics", "freshness --metrics-port"):
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.registry import Collector

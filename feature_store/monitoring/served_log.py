@@ -18,10 +18,11 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from feature_store.errors import RequestError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import RequestError
 from feature_store.online.observer import Observer
 
-with extra("local", "ServedLog"):
+with requires_extra("local", "ServedLog"):
     from feature_store.arrow.served_log import record_batch
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 from feature_store.online.observer import Observer
 
-with extra("tracing", "Tracing"):
+with requires_extra("tracing", "Tracing"):
     from opentelemetry.trace import SpanKind, StatusCode, get_current_span, get_tracer
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.pruning import Pruning
     from feature_store.project.context import Project
     from feature_store.project.proposed import ProposedVersion
-    from feature_store.registry.diff import ChangePlan
+    from feature_store.registry.changes import ChangePlan
     from feature_store.registry.serving_plan import ServingPlan
     from feature_store.registry.store import Version
 

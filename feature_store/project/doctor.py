@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from feature_store._extras import requires_extra
 from feature_store._formatting import counted
 from feature_store._redaction import redacted
 from feature_store.definitions.stream_view import StreamFeatureView
@@ -19,7 +20,6 @@ from feature_store.errors import (
     StoreTimeoutError,
     StreamError,
     TopicReplacedError,
-    extra,
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
@@ -135,7 +135,7 @@ def _registry(project: Project) -> Iterator[Finding]:
 
 
 def _sources(project: Project) -> Iterator[Finding]:
-    with extra("local", "doctor"):
+    with requires_extra("local", "doctor"):
         from feature_store.arrow.sources.opening import open_view
 
     for view in project.definitions.feature_views.values():
@@ -161,7 +161,7 @@ def _kafka(project: Project) -> Iterator[Finding]:
         hint = "set kafka.bootstrap.servers in feature_store.yaml"
         yield Finding("kafka", "failed", f"nothing says where it is, and {_readers(topics)} need it", hint)
         return
-    with extra("kafka", "doctor"):
+    with requires_extra("kafka", "doctor"):
         from feature_store.streaming.kafka_topics import Topics
 
     servers = redacted(str(project.config.kafka["bootstrap.servers"]))
@@ -246,7 +246,7 @@ def _stream(project: Project) -> Iterator[Finding]:
     published = project.online.published()
     if published is None or not published.plan.tiles or "bootstrap.servers" not in project.config.kafka:
         return
-    with extra("kafka", "doctor"):
+    with requires_extra("kafka", "doctor"):
         from feature_store.streaming.fences import Fences
         from feature_store.streaming.kafka_topics import Topics
         from feature_store.streaming.routes import refusal_of

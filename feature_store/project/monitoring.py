@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.dtypes import given_microseconds
-from feature_store.errors import NotFoundError, extra
+from feature_store.errors import NotFoundError
 from feature_store.monitoring.freshness import freshness_of
 from feature_store.monitoring.score import score_of
 from feature_store.monitoring.skew import compare
@@ -70,7 +71,7 @@ class ProjectMonitoring:
             DataError: a source does not fit its view, or cannot be read.
             OnlineStoreError: Redis cannot be read.
         """
-        with extra("local", "skew"):
+        with requires_extra("local", "skew"):
             from feature_store.arrow.labels import labels_at
             from feature_store.training.training_set import historical_features
 
@@ -112,7 +113,7 @@ class ProjectMonitoring:
             DataError: the log has several lists of features, or a feature that the service no longer has; or a file
                 cannot be read.
         """
-        with extra("local", "skew_of_log"):
+        with requires_extra("local", "skew_of_log"):
             from feature_store.arrow.parquet import read_parquet
             from feature_store.monitoring.served_skew import compare_served, sample_of
             from feature_store.training.training_set import historical_features

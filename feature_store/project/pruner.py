@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import RefusedError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import RefusedError
 from feature_store.project.applying import prune
 from feature_store.pruning.model_importance import importance_from_model
 from feature_store.pruning.plan import with_verification
@@ -130,7 +131,7 @@ class Pruner:
             NotFoundError: there is no such service or model.
             RequestError, DataError: see `parts`; or the model returns scores that are not finite.
         """
-        with extra("prune", "prune measure"):
+        with requires_extra("prune", "prune measure"):
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.measure import measure
 
@@ -256,7 +257,7 @@ class Pruner:
             ConflictError: the service has changed since the plan was made.
             NotFoundError, RequestError, DataError: see `measure`.
         """
-        with extra("prune", "prune verify"):
+        with requires_extra("prune", "prune verify"):
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.verify import verify
 

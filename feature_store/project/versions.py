@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.definitions.pruning import Pruning
     from feature_store.project.applying import Applied
-    from feature_store.registry.diff import ChangePlan
+    from feature_store.registry.changes import ChangePlan
 
 
 class ProjectVersions(ProjectParts):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -45,7 +45,7 @@ def standard_ranks(x: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.b
 
     Returns: (n, g) of the g columns that vary, and (f,) which do.
     """
-    with extra("prune", "correlated features"):
+    with requires_extra("prune", "correlated features"):
         from scipy.stats import rankdata
     ranks = rankdata(np.where(np.isnan(x), -np.inf, x), axis=0)
     ranks -= ranks.mean(axis=0)
@@ -55,7 +55,7 @@ def standard_ranks(x: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.b
 
 
 def _linked(ranks: npt.NDArray[np.float64], at_least: float) -> list[int]:
-    with extra("prune", "correlated features"):
+    with requires_extra("prune", "correlated features"):
         from scipy.cluster.hierarchy import fcluster, linkage
         from scipy.spatial.distance import squareform
     distance = np.clip(1 - np.abs(ranks.T @ ranks), 0, None)

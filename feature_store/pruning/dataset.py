@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.errors import DataError, NotFoundError, RequestError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import DataError, NotFoundError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -166,7 +167,7 @@ def from_table(
         DataError: it cannot be read, a column is missing or of a type that has no place here, or a label, time or
             entity is null.
     """
-    with extra("prune", "training sets"):
+    with requires_extra("prune", "training sets"):
         from feature_store.arrow.training_columns import Columns
     columns = Columns(table, [*features, label, timestamp, entity])
     blocks = [columns.feature(name) for name in features]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
-with extra("plot", "drawing"):
+with requires_extra("plot", "drawing"):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

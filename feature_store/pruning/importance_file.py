@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from feature_store.errors import DataError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import DataError
 from feature_store.pruning.importance import FeatureImportance, Importances
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _csv_rows(path: Path) -> list[Row]:
 
 
 def _parquet_rows(path: Path) -> list[Row]:
-    with extra("prune", "read_importances"):
+    with requires_extra("prune", "read_importances"):
         from feature_store.arrow.parquet import read_parquet
     rows: list[Row] = read_parquet(path, f"importances {path}").to_pylist()
     return rows

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 from feature_store.pruning.budget import Latency
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def fit_latency(timed: Sequence[Timed], *, quantile: float = 0.99) -> Latency:
     Raises:
         MissingDependencyError: scipy is not installed (`feature-store[prune]`).
     """
-    with extra("prune", "latency"):
+    with requires_extra("prune", "latency"):
         from scipy.optimize import nnls
 
     costs = np.array([[1.0, one.cost.keys, one.cost.bytes, one.cost.features] for one in timed])

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 from feature_store.pruning.correlation import TWINS, correlated
 from feature_store.pruning.forward import select_forward, shared
 from feature_store.pruning.importance import FeatureImportance, Importances, ViewImportance, now
@@ -194,6 +194,6 @@ class _Worth:
 def _least_deviations(seeds: int) -> float:
     """How many standard deviations over the seeds a mean must be above 0 not to be there by chance: Student's t test,
     one-sided at 5 %. One seed has no deviation."""
-    with extra("prune", "measure"):
+    with requires_extra("prune", "measure"):
         from scipy.stats import t
     return float(t.ppf(0.95, seeds - 1) / seeds**0.5) if seeds > 1 else 0.0

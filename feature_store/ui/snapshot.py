@@ -7,8 +7,9 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.graph import graph_of
-from feature_store.errors import NotFoundError, extra
+from feature_store.errors import NotFoundError
 from feature_store.registry.catalog import sources
 from feature_store.registry.lineage import lineage_of
 
@@ -80,7 +81,7 @@ class Snapshot:
     @cached_property
     def search(self) -> SearchIndex:
         """The index of all that is defined."""
-        with extra("registry", "search"):
+        with requires_extra("registry", "search"):
             from feature_store.registry.search import SearchIndex
         return SearchIndex(self.definitions)
 
