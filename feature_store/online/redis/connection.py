@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.02
 # Bytes of a long command that are sent before the clock is looked at again.
 _PIECE_BYTES = 1 << 14
+# Of a socket whose limit Python keeps, where 0 would mean that it never waits, not even for TLS.
+_SHORTEST_S = 0.001
 # The call returns at once with what the socket's buffer takes.
 _AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0))
 
@@ -110,10 +112,10 @@ class Connection:
             self.ask(commands, limit)
             self.take(commands, limit)
             return
-        ((_, data, parser),) = commands
+        command = commands[0]
         try:
-            self._send(data, limit)
-            self._take_one(parser, limit)
+            self._send(command.data, limit)
+            self._take_one(command.parser, limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
         except hiredis.HiredisError as error:
@@ -126,21 +128,20 @@ class Connection:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not take the bytes in time.
         """
         try:
-            self._send(b"".join([data for _, data, _ in commands]), limit)
+            self._send(b"".join([command.data for command in commands]), limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
 
     def take(self, commands: Sequence[Command], limit: Limit) -> None:
         """Take the replies to the commands that were asked last. After a timeout, some parsers may be complete.
 
+        When the limit is over, the replies that have arrived are taken.
+
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
         try:
-            if len(commands) == 1:
-                self._take_one(commands[0].parser, limit)
-            else:
-                self._take_all([parser for _, _, parser in commands], limit)
+            self._take_all([command.parser for command in commands], limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
         except hiredis.HiredisError as error:
@@ -159,16 +160,12 @@ class Connection:
     def _take_all(self, parsers: Sequence[ReplyParser], limit: Limit) -> None:
         replies = Replies()
         replies.expect(parsers)
-        receive = self._socket.recv_into
         try:
-            while True:
-                count = receive(replies.buffer())
+            while replies:
+                count = self._receive(replies.buffer(), limit)
                 if not count:
                     raise self._endpoint.lost("the server closed the connection")
                 replies.received(count)
-                if not replies:
-                    return
-                self._hold(limit)
         except (TimeoutError, BlockingIOError):
             # Only the first incomplete parser has bytes.
             next(parser for parser in parsers if not parser.is_complete).settle()
@@ -209,6 +206,17 @@ class Connection:
         opened: socket.socket | None = getattr(self, "_socket", None)
         if opened is not None:
             opened.close()
+
+    def _receive(self, buffer: memoryview, limit: Limit) -> int:
+        """Receive what arrives before the limit, or what is there when it is over."""
+        if limit.at > time.monotonic():
+            self._hold(limit)
+            return self._socket.recv_into(buffer)
+        if self._is_kernels:
+            return self._socket.recv_into(buffer, 0, _AT_ONCE)
+        self._limit_s = 0.0
+        self._socket.settimeout(_SHORTEST_S)
+        return self._socket.recv_into(buffer)
 
     def _reply(self, limit: Limit) -> Any:
         while (reply := self._reader.gets()) is False:
