@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from feature_store.definitions.definition import Definition, on_change
 from feature_store.definitions.definition_set import KINDS, DefinitionSet
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.field import Field
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned
 from feature_store.registry.changes import Action, AttributeChange, ChangePlan, ColumnChange, DefinitionChange, Effect
@@ -111,14 +113,14 @@ def _judge(
     return "safe", "computed on request" + _told_to_servers(action, details)
 
 
-# What of an on-demand view changes neither the function nor what it takes and returns.
-_ABOUT = {"function", "digest", "description", "owner", "tags"}
+# Changes of other attributes of an on-demand view change what its function takes or returns.
+_SAME_INTERFACE = {"function", "digest", *(name for name, declared in on_change(Definition) if declared.keeps_meaning)}
 
 
 def _told_to_servers(action: Action, details: tuple[AttributeChange, ...]) -> str:
     """What the change of an on-demand view asks of model servers that run its function; see docs/on-demand.md."""
     paths = {detail.path.split(".")[0] for detail in details}
-    if action != "update" or not paths - _ABOUT:
+    if action != "update" or not paths - _SAME_INTERFACE:
         return "; servers with the old code serve on until the new is deployed" if "digest" in paths else ""
     return "; servers with the old code cannot answer: give the changed view a new name"
 
@@ -210,21 +212,9 @@ def _judge_view(
     paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
     if all(detail.path.startswith("source.schema") for detail in details if detail.path.startswith("source")):
         paths -= {"source"}  # the columns of events decide what is taken, not which rows are read
-    reasons = {
-        "ttl": "the ttl counts at read",
-        "freshness": "watched from now on",
-        "on_breach": "from the next materialize on",
-        "min": "expected of what is written from the next materialize on",
-        "max": "expected of what is written from the next materialize on",
-        "allowed": "expected of what is written from the next materialize on",
-        "max_null_rate": "expected of what is written from the next materialize on",
-        "default": "served where there is no value",
-        "source": "all rows are read anew by the next materialize",
-        "sql": "all rows are selected anew by the next materialize",
-        "aggregations": "all rows are computed anew by the next materialize",
-    }
-    told = dict.fromkeys(reason for path, reason in reasons.items() if path in paths)
-    return "safe", "; ".join(told) or "stored rows stay as they are"
+    declared = on_change(FeatureView, Field)
+    effects = dict.fromkeys(change.effect for name, change in declared if name in paths and change.effect)
+    return "safe", "; ".join(effects) or "stored rows stay as they are"
 
 
 def _judge_rewritten(view: FeatureView, group: str, action: Action, old: DefinitionSet | None) -> tuple[Effect, str]:
