@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from feature_store._extras import requires_extra
@@ -17,13 +18,9 @@ from feature_store.cli.options import AsJson, Repo, Yes
 from feature_store.cli.output import confirm, console, print_json
 from feature_store.cli.text import visible
 from feature_store.errors import ConfigError, RefusedError
+from feature_store.project.applying import Applied
 from feature_store.project.store import FeatureStore
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from feature_store.project.applying import Applied
-    from feature_store.registry.changes import ChangePlan, DefinitionChange
+from feature_store.registry.changes import ChangePlan, DefinitionChange
 
 _TEMPLATES = ("feature_store.yaml", "features.py")
 _COLOURS = {"create": "green", "update": "yellow", "delete": "red"}

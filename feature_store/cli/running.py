@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from feature_store._extras import missing_dependency, requires_extra
 from feature_store._redaction import redacted
@@ -19,9 +19,6 @@ from feature_store.cli.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
 from feature_store.cli.interrupts import interrupts_end_at_once
 from feature_store.cli.text import visible, visible_line
 from feature_store.errors import FeatureStoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Commands that go on where they were when they are run again.
 _RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "stream"})

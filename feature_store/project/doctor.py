@@ -6,13 +6,14 @@ import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from feature_store._extras import requires_extra
 from feature_store._formatting import counted
 from feature_store._redaction import redacted
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import (
     FeatureStoreError,
@@ -26,14 +27,11 @@ from feature_store.monitoring.checks import Finding
 from feature_store.monitoring.freshness import freshness_of
 from feature_store.online.status import Status
 from feature_store.project.applying import plan
+from feature_store.project.context import Project
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
-
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.project.context import Project
     from feature_store.streaming.kafka import Partition
 
 

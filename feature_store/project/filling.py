@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from feature_store._extras import requires_extra
-from feature_store.definitions.definition_set import find
+from feature_store.definitions.definition_set import DefinitionSet, find
 from feature_store.definitions.dtypes import given_microseconds
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.materialize.rollout import refill
+from feature_store.project.context import Project
+from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.report import Report
-    from feature_store.project.context import Project
-    from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
     from feature_store.streaming.backfill import Filled
 
 

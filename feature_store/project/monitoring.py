@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_store._extras import requires_extra
 from feature_store.definitions.dtypes import given_microseconds
 from feature_store.errors import NotFoundError
-from feature_store.monitoring.freshness import freshness_of
-from feature_store.monitoring.score import score_of
-from feature_store.monitoring.skew import compare
+from feature_store.monitoring.checks import Finding
+from feature_store.monitoring.freshness import FreshnessReport, freshness_of
+from feature_store.monitoring.score import Score, score_of
+from feature_store.monitoring.skew import SkewReport, compare
+from feature_store.project.context import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
-
     from feature_store.engines.report import Report
-    from feature_store.monitoring.checks import Finding
-    from feature_store.monitoring.freshness import FreshnessReport
-    from feature_store.monitoring.score import Score
     from feature_store.monitoring.served_skew import ServedSkewReport
-    from feature_store.monitoring.skew import SkewReport
-    from feature_store.project.context import Project
 
 
 class ProjectMonitoring:

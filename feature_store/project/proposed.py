@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from feature_store._extras import requires_extra
 from feature_store._formatting import counted
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.on_demand import has_digest
 from feature_store.definitions.pruned import refuse_unbound
+from feature_store.definitions.pruning import Pruning
 from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError
+from feature_store.registry.changes import ChangePlan, DefinitionChange
 from feature_store.registry.diff import plan_changes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.pruning import Pruning
-    from feature_store.registry.changes import ChangePlan, DefinitionChange
-    from feature_store.registry.store import Version
+from feature_store.registry.store import Version
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store._extras import requires_extra
 from feature_store.definitions.dtypes import given_duration, given_microseconds
+from feature_store.materialize.summary import Summary
+from feature_store.online.response import OnlineResponse
 from feature_store.project.context import JOBS
 from feature_store.project.filling import backfill
 from feature_store.project.monitoring import ProjectMonitoring
 from feature_store.project.moved import MovedMethods
+from feature_store.project.pruner import Pruner
 from feature_store.project.training import ProjectTraining
 from feature_store.project.versions import ProjectVersions
+from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
-    from typing import Literal
-
     from feature_store.engines.report import Report
-    from feature_store.materialize.summary import Summary
-    from feature_store.online.response import OnlineResponse
-    from feature_store.project.pruner import Pruner
     from feature_store.streaming.backfill import Filled
-    from feature_store.streaming.status import Status
     from feature_store.training.training_set import TrainingSet
 
 

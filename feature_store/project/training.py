@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store._extras import requires_extra
 from feature_store.definitions.names import given_name
 from feature_store.online.request_forms import feature_names
+from feature_store.project.context import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from typing import Literal
-
     from feature_store.engines.report import Report
-    from feature_store.project.context import Project
     from feature_store.training.training_set import TrainingSet
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import numpy.typing as npt
 
 from feature_store._extras import requires_extra
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from feature_store.pruning.dataset import Dataset, Floats
+from feature_store.pruning.dataset import Dataset, Floats
 
 # |rho| from which features are twins. Not less: many counts and recencies, mostly 0 or missing, have 0.95, and one
 # tells what the other does not (0.012 of AUC on retail data). What is redundant but no twin, forward selection tells.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -14,10 +15,7 @@ from feature_store._extras import requires_extra
 from feature_store.errors import DataError
 from feature_store.pruning.importance import FeatureImportance, Importances
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    Row = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 _NEEDED, _OPTIONAL = ("feature", "importance"), ("std", "method", "model", "time")
 
