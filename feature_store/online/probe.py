@@ -47,12 +47,8 @@ class Probe:
 
     def now_us(self) -> int:
         """See `OnlineStore.now_us`."""
-        clocks = []
-        for node in self._keyspace.topology.nodes():
-            with node.commands() as redis:
-                seconds, microseconds = redis.time()
-            clocks.append(int(seconds) * 1_000_000 + int(microseconds))
-        return min(clocks)
+        clocks = self._keyspace.each_node(lambda redis: redis.time())
+        return min(int(seconds) * 1_000_000 + int(microseconds) for seconds, microseconds in clocks)
 
     def info(self) -> dict[str, Any]:
         """See `OnlineStore.info`."""
@@ -134,11 +130,7 @@ class Probe:
 
     def _infos(self, *section: str) -> list[dict[str, Any]]:
         """What each node says of itself."""
-        infos = []
-        for node in self._keyspace.topology.nodes():
-            with node.commands() as redis:
-                infos.append(redis.info(*section))
-        return infos
+        return self._keyspace.each_node(lambda redis: redis.info(*section))
 
     def _statistics(self, layout: RowLayout | TileValueLayout, buckets: int) -> dict[str, int]:
         count, sampled, memory = 0, 0, 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from feature_store.pruning.trials import Trials
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.pruning.trials import Trials
 
 
 def select_forward(trials: Trials, candidates: Sequence[str], noise: float) -> dict[str, float]:

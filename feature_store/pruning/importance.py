@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from feature_store.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FORMAT = 1
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from feature_store._extras import requires_extra
-from feature_store.errors import DataError
+from feature_store.errors import DataError, extra
 from feature_store.pruning.importance import FeatureImportance, Importances
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Row = Mapping[str, Any]
 
 _NEEDED, _OPTIONAL = ("feature", "importance"), ("std", "method", "model", "time")
 
@@ -58,7 +59,7 @@ def _csv_rows(path: Path) -> list[Row]:
 
 
 def _parquet_rows(path: Path) -> list[Row]:
-    with requires_extra("prune", "read_importances"):
+    with extra("prune", "read_importances"):
         from feature_store.arrow.parquet import read_parquet
     rows: list[Row] = read_parquet(path, f"importances {path}").to_pylist()
     return rows

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from feature_store.pruning.importance import Importances
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from feature_store.pruning.importance import Importances
 
 Label = Literal["unused", "epsilon", "bundled", "correlated"]
 

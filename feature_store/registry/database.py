@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from feature_store._extras import requires_extra
 from feature_store._private_files import STATE_FOLDER, private_file, private_folder
-from feature_store.errors import MissingDependencyError, RegistryError
+from feature_store.errors import MissingDependencyError, RegistryError, extra
 
-with requires_extra("registry", "registry"):
+with extra("registry", "registry"):
     import sqlalchemy as sa
     from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 

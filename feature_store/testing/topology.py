@@ -48,9 +48,9 @@ from feature_store.registry.compile import compile_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from feature_store.online.conversation import PublishedPlan
-    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.topology import Topology
     from feature_store.registry.serving_plan import ServingPlan
 
@@ -73,16 +73,16 @@ def _plan(version: int, *more: Field, windows: int = 0, previous: ServingPlan | 
 
 
 class _Interrupted:
-    """A topology on which something happens when a node is asked for the `at`-th time."""
+    """A topology on which something happens when commands are sent for the `at`-th time."""
 
     def __init__(self, topology: Topology, at: int, act: Callable[[], None]) -> None:
         self._topology, self._left, self._act = topology, at, act
 
-    def node(self, key: bytes) -> Endpoint:
+    def commands(self, key: bytes) -> AbstractContextManager[Any]:
         self._left -= 1
         if self._left == 0:
             self._act()
-        return self._topology.node(key)
+        return self._topology.commands(key)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._topology, name)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.monitoring.checks import Finding
-from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
-from feature_store.project.store import FeatureStore
-from feature_store.registry.serving_plan import ServingPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from feature_store.monitoring.checks import Finding
+    from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
+    from feature_store.project.store import FeatureStore
+    from feature_store.registry.serving_plan import ServingPlan
 
 # Views on the overview: the stale ones first, since those are looked for.
 _MOST_VIEWS = 60

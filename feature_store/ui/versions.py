@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from feature_store.registry.store import Registry, Version
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from feature_store.registry.store import Registry, Version
 
 # Parts of a view's document that are not what its features are: each field is looked at by itself.
 _OF_THE_VIEW = ("name", "schema", "description", "owner", "tags")

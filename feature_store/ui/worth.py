@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from feature_store.pruning.accounts import FeatureAccount
-from feature_store.pruning.cost import Cost
-from feature_store.pruning.service import PrunableService
+if TYPE_CHECKING:
+    from feature_store.pruning.accounts import FeatureAccount
+    from feature_store.pruning.cost import Cost
+    from feature_store.pruning.service import PrunableService
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from feature_store.online.redis.cluster import Cluster
+from feature_store.online.redis.sentinel import Sentinels
 from feature_store.online.redis.topology import Single
 from feature_store.testing.topology import TopologySuite
 from tests.servers import redis_server
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from feature_store.online.redis.topology import Topology
+    from tests.redis_nodes import RedisCluster, RedisSentinels
 
 
 class TestSingle(TopologySuite):
@@ -51,5 +54,21 @@ class TestSlots(TopologySuite):
     @pytest.fixture
     def topology(self, slots_url: str) -> Iterator[Topology]:
         topology = Slots(slots_url, 5.0)
+        yield topology
+        topology.close()
+
+
+class TestCluster(TopologySuite):
+    @pytest.fixture
+    def topology(self, cluster: RedisCluster) -> Iterator[Topology]:
+        topology = Cluster(cluster.url, 5.0)
+        yield topology
+        topology.close()
+
+
+class TestSentinels(TopologySuite):
+    @pytest.fixture
+    def topology(self, sentinels: RedisSentinels) -> Iterator[Topology]:
+        topology = Sentinels(sentinels.url, 5.0)
         yield topology
         topology.close()

@@ -104,6 +104,7 @@ class Address:
         client_name: for CLIENT SETNAME; empty: none.
         tls: what encrypts; None unless the transport is TLS.
         is_master: whether the server must be a master; what a Sentinel named is asked.
+        is_readonly: whether a replica of a Cluster is asked to answer reads, rather than to name its primary.
     """
 
     transport: str = TCP
@@ -117,6 +118,7 @@ class Address:
     client_name: str = ""
     tls: Tls | None = field(default=None, repr=False)
     is_master: bool = False
+    is_readonly: bool = False
 
     @classmethod
     def of(cls, transport: str, options: Mapping[str, Any], where: str, *, known_only: bool) -> Address:
@@ -175,6 +177,8 @@ class Address:
             commands.append(("CLIENT", "SETNAME", self.client_name))
         if self.db:
             commands.append(("SELECT", str(self.db)))
+        if self.is_readonly:
+            commands.append(("READONLY",))
         if self.is_master:
             commands.append(("ROLE",))
         return [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]

@@ -138,11 +138,9 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._lost:
             raise self._endpoint.lost(self._lost)
         self._commands, self._done = commands, self._loop.create_future()
-        self._replies.expect([command.parser for command in commands])
+        self._replies.expect([parser for _, _, parser in commands])
         timer = self._loop.call_at(limit.at, self._expire, limit)
-        self._transport.write(
-            commands[0].data if len(commands) == 1 else b"".join([command.data for command in commands])
-        )
+        self._transport.write(commands[0].data if len(commands) == 1 else b"".join([data for _, data, _ in commands]))
         try:
             await self._done
         finally:
@@ -198,9 +196,9 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._done is None or self._done.done():
             return
         if is_last_look:
-            for command in self._commands:
-                if not command.parser.is_complete:
-                    command.parser.settle()  # only the first incomplete parser has bytes
+            for _, _, parser in self._commands:
+                if not parser.is_complete:
+                    parser.settle()  # only the first incomplete parser has bytes
                     break
             self._fail(self._endpoint.timeout(limit))
             return
@@ -242,8 +240,7 @@ class AsyncPool:
             OnlineStoreError: the pool belongs to another event loop.
         """
         await self.ask(commands, limit)
-        for command in commands:
-            parser = command.parser
+        for _, _, parser in commands:
             if not parser.fixed and parser.error is not None:
                 raise self.refused(parser.error)
 

@@ -7,6 +7,7 @@ connect in the same way: they ask an endpoint for an address (`finding`), open i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import time
 from dataclasses import replace
@@ -55,11 +56,20 @@ class Endpoint:
             `redis.asyncio`), of which only the options are read.
         timeout_s: seconds for the whole of an answer.
 
+    Attributes:
+        location: where it is.
+        number: another one for each endpoint, in the order in which they were made.
+        is_replica: whether it is asked as a replica, which may be behind and takes no writes.
+
     Raises:
         ConfigError: the URL cannot be read, the pool is of an unknown class, or an option is not followed here.
     """
 
+    is_replica = False
+    _numbers = itertools.count()
+
     def __init__(self, url: str | redis.ConnectionPool | Location, timeout_s: float) -> None:
+        self.number = next(self._numbers)
         self.timeout_s = checked_timeout(timeout_s)
         self.location = url if isinstance(url, Location) else Location.of(url)
         self.shown = self.location.shown
@@ -97,7 +107,7 @@ class Endpoint:
             except OnlineStoreError as error:
                 reasons.append(f"{sentinel.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
                 continue
-            node = _master(reply) if self._is_master else _replica(reply)
+            node = master_of(reply) if self._is_master else _replica(reply)
             if node is not None:
                 return replace(self._address, host=node[0], port=node[1], is_master=self._is_master)
             reasons.append(f"{sentinel.shown}: knows no such server")
@@ -211,18 +221,22 @@ class Endpoint:
         )
 
 
-def _master(reply: Any) -> tuple[str, int] | None:
+def master_of(reply: Any) -> tuple[str, int] | None:
+    """Host and port in a reply to SENTINEL GET-MASTER-ADDR-BY-NAME; None: the Sentinel knows no such server."""
     return (reply[0].decode(), int(reply[1])) if isinstance(reply, list) and len(reply) == 2 else None
+
+
+def replicas_of(reply: Any) -> list[tuple[str, int]]:
+    """Hosts and ports in a reply to SENTINEL REPLICAS, of the replicas that serve."""
+    listed = [dict(zip(flat[::2], flat[1::2], strict=False)) for flat in reply or ()]
+    serving = [one for one in listed if not {b"s_down", b"o_down", b"disconnected"} & {*one[b"flags"].split(b",")}]
+    return [(one[b"ip"].decode(), int(one[b"port"])) for one in serving]
 
 
 def _replica(reply: Any) -> tuple[str, int] | None:
     """One of the replicas that serve, by chance."""
-    listed = [dict(zip(flat[::2], flat[1::2], strict=False)) for flat in reply or ()]
-    serving = [one for one in listed if not {b"s_down", b"o_down", b"disconnected"} & {*one[b"flags"].split(b",")}]
-    if not serving:
-        return None
-    chosen = random.choice(serving)
-    return chosen[b"ip"].decode(), int(chosen[b"port"])
+    serving = replicas_of(reply)
+    return random.choice(serving) if serving else None
 
 
 def _options(address: Address) -> dict[str, Any]:

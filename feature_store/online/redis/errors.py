@@ -22,10 +22,7 @@ class _Row(NamedTuple):
     hint: str
 
 
-_CLUSTER_HINT = (
-    "several nodes are not supported: use one Redis server, or a Cluster node that holds all of the project's keys, "
-    "with `buckets: 1`"
-)
+_CLUSTER_HINT = "give the URL of the Cluster, which names some of its nodes: redis+cluster://host:port,host:port"
 _PASSWORD_HINT = "check the user and the password of the online store's URL (`online_store.url`)"
 _ROWS: dict[str, _Row] = {
     "READONLY": _Row(
@@ -137,6 +134,11 @@ def is_reply_error(error: Exception) -> bool:
     return type(error).__name__ in _REDIS_PY or any(kind.__name__ == "ResponseError" for kind in type(error).__mro__)
 
 
+def code_of(reply: Exception) -> str:
+    """The code of an error that Redis answered with: `MOVED`, `OOM`, …"""
+    return _code(type(reply).__name__, str(reply))
+
+
 def reply_error(where: str, reply: Exception) -> StoreReplyError:
     """This library's error for an error that Redis answered with.
 
@@ -154,6 +156,8 @@ def reply_error(where: str, reply: Exception) -> StoreReplyError:
         problem = f"{row.problem} ({code}{_detail(code, text)})"
     error = kind(where, problem=problem, hint=hint)
     error.code = code
+    if isinstance(error, errors.WrongNodeError):
+        error.target = text.split()[-1]
     return error
 
 

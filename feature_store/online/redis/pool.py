@@ -83,8 +83,7 @@ class Pool:
             self.finish(self.start(commands, limit))
         else:
             self._give_back(connection, limit)
-        for command in commands:
-            parser = command.parser
+        for _, _, parser in commands:
             if not parser.fixed and parser.error is not None:
                 raise self.refused(parser.error)
 

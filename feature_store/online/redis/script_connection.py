@@ -6,23 +6,34 @@ NOSCRIPT and has done nothing, so the connection loads the script and sends the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from feature_store.errors import OnlineStoreError, StoreReplyError
 from feature_store.online.redis.connection import Connection
 from feature_store.online.redis.errors import reply_error
+from feature_store.online.redis.following import Route
 from feature_store.online.redis.resp import argument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.following import Recovery
     from feature_store.online.redis.topology import Topology
+
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+# What a node of a Cluster answers that serves other keys: its connection is needed further on.
+_REDIRECTING = ("MOVED", "ASK", "TRYAGAIN")
 
 
 class ScriptCalls:
     """Calls of one script, each sent to the node that holds its keys. Answers come in the order of sending.
+
+    A call whose node fails or does not hold its keys any more is sent again, where the topology's `recovery` says so;
+    see redis/following.py.
 
     Args:
         topology: where the keys are.
@@ -38,10 +49,13 @@ class ScriptCalls:
         self._topology, self._script, self._purpose = topology, script, purpose
         self.sha = hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
         self._connections: dict[Endpoint, ScriptConnection] = {}
-        self._order: deque[ScriptConnection] = deque()
+        self._order: deque[_Call] = deque()
         try:
             for node in topology.nodes():
                 self._of_node(node)
+        except OnlineStoreError as error:
+            self.close()
+            topology.recovery(b"").after(error)  # a call finds its node when it is sent
         except BaseException:
             self.close()
             raise
@@ -56,9 +70,12 @@ class ScriptCalls:
         Raises:
             StoreConnectionError, StoreTimeoutError: the node went away or does not take the bytes in time.
         """
-        connection = self._of_node(self._topology.node(key))
-        connection.send(command)
-        self._order.append(connection)
+        call = _Call(key, command)
+        try:
+            self._send(call, Route(self._topology.node(key)))
+        except OnlineStoreError as error:
+            self._send_again(call, error)
+        self._order.append(call)
 
     def answer(self) -> Any:
         """The reply to the first call whose reply was not taken yet.
@@ -67,7 +84,12 @@ class ScriptCalls:
             StoreReplyError: Redis refuses the call. Calls that were sent after it have replies of their own.
             StoreConnectionError, StoreTimeoutError: the node went away or does not answer in time.
         """
-        return self._order.popleft().answer()
+        call = self._order.popleft()
+        while True:
+            try:
+                return call.answer()
+            except OnlineStoreError as error:
+                self._send_again(call, error)
 
     def replies(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
         """The replies to other commands than calls of the script, in their order. No call may be under way.
@@ -78,25 +100,109 @@ class ScriptCalls:
         Raises:
             StoreReplyError, StoreConnectionError, StoreTimeoutError: as `answer`.
         """
-        places: dict[ScriptConnection, list[int]] = {}
-        for i, (key, _) in enumerate(commands):
-            places.setdefault(self._of_node(self._topology.node(key)), []).append(i)
-        replies: list[Any] = [None] * len(commands)
-        for connection, indexes in places.items():
-            for i, reply in zip(indexes, connection.replies([commands[i][1] for i in indexes]), strict=True):
-                replies[i] = reply
+        for key, command in commands:
+            self.send(key, command)
+        replies: list[Any] = []
+        refused: StoreReplyError | None = None
+        for _ in commands:
+            try:
+                replies.append(self.answer())
+            except StoreReplyError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
         return replies
 
     def close(self) -> None:
         """Close the connections."""
         for connection in self._connections.values():
             connection.close()
+        self._connections.clear()
+
+    def _send(self, call: _Call, route: Route) -> None:
+        """Send a call on the connection to a node. The connection is closed if that fails."""
+        connection = self._of_node(route.node)
+        try:
+            if route.asking:
+                call.reply_of_asking = connection.asked(call.command)
+            else:
+                connection.send(call.command)
+            call.connection = connection
+        except OnlineStoreError:
+            if connection.is_closed:
+                self._forget(connection)
+            raise
+
+    def _send_again(self, call: _Call, error: OnlineStoreError) -> None:
+        """Send a call again, and all others that were sent to a connection which is closed.
+
+        Raises:
+            OnlineStoreError: the topology does not say where.
+        """
+        if call.connection is not None and call.connection.is_closed:
+            self._forget(call.connection)
+        call.recovery = call.recovery or self._topology.recovery(call.key)
+        while True:
+            route = call.recovery.after(error)
+            try:
+                self._send(call, route)
+                break
+            except OnlineStoreError as another:
+                error = another
+        for other in self._order:
+            if other.is_lost:
+                with contextlib.suppress(OnlineStoreError):  # its own turn comes
+                    self._send(other, Route(self._topology.node(other.key)))
 
     def _of_node(self, node: Endpoint) -> ScriptConnection:
         connection = self._connections.get(node)
         if connection is None:
             connection = self._connections[node] = ScriptConnection(node, self._script, self._purpose)
         return connection
+
+    def _forget(self, connection: ScriptConnection) -> None:
+        for node, known in list(self._connections.items()):
+            if known is connection:
+                del self._connections[node]
+
+
+class _Call:
+    """A call under way.
+
+    Attributes:
+        key: one of the keys that it names.
+        command: its bytes.
+        connection: where it was sent.
+        recovery: where it is sent again; None: it has not failed.
+        reply_of_asking: its reply, when it was sent after ASKING; else None.
+    """
+
+    __slots__ = ("command", "connection", "key", "recovery", "reply_of_asking")
+
+    def __init__(self, key: bytes, command: bytes) -> None:
+        self.key, self.command = key, command
+        self.connection: ScriptConnection | None = None
+        self.recovery: Recovery | None = None
+        self.reply_of_asking: _Reply | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its reply does not come any more."""
+        return self.reply_of_asking is None and self.connection is not None and self.connection.is_closed
+
+    def answer(self) -> Any:
+        """The reply; see ScriptCalls.answer."""
+        assert self.connection is not None
+        if self.reply_of_asking is not None:
+            reply, self.reply_of_asking = self.reply_of_asking, None
+            return self.connection.checked(reply.value)
+        return self.connection.answer()
+
+
+class _Reply(NamedTuple):
+    """A reply that was taken already: a value, or an error of hiredis."""
+
+    value: Any
 
 
 class ScriptConnection:
@@ -113,10 +219,12 @@ class ScriptConnection:
     """
 
     def __init__(self, endpoint: Endpoint, script: bytes, purpose: str) -> None:
-        self._script, self._where = script, f"{purpose} (Redis at {endpoint.shown})"
+        self._endpoint, self._script = endpoint, script
+        self._where = f"{purpose} (Redis at {endpoint.shown})"
         self._under_way: deque[bytes] = deque()
         self._answered: deque[Any] = deque()
         self._connection = Connection(endpoint)
+        self.is_closed = False
         self._load()
 
     def send(self, command: bytes) -> None:
@@ -125,7 +233,10 @@ class ScriptConnection:
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away or does not take the bytes in time.
         """
-        self._connection.send(command)
+        if self.is_closed:
+            raise self._endpoint.lost("the connection was closed")
+        with self._closed_by_failures():
+            self._connection.send(command)
         self._under_way.append(command)
 
     def answer(self) -> Any:
@@ -135,55 +246,81 @@ class ScriptConnection:
             StoreReplyError: Redis refuses the call. Calls that were sent after it have replies of their own.
             StoreConnectionError, StoreTimeoutError: the server went away or does not answer in time.
         """
+        if self.is_closed:
+            raise self._endpoint.lost("the connection was closed")
         if not self._answered:
-            self._answered.append(self._connection.reply())
-            command = self._under_way.popleft()
-            if _is_missing(self._answered[0]):
-                self._send_again(command)
-        return self._checked(self._answered.popleft())
+            with self._closed_by_failures():
+                self._take(1)
+        return self.checked(self._answered.popleft())
 
-    def replies(self, commands: Sequence[bytes]) -> list[Any]:
-        """The replies to other commands than calls of the script. No call may be under way.
+    def asked(self, command: bytes) -> _Reply:
+        """Send a call after ASKING, and take its reply; replies to calls under way are kept.
 
         Raises:
-            StoreReplyError, StoreConnectionError, StoreTimeoutError: as `answer`.
+            StoreConnectionError, StoreTimeoutError: as `send`.
         """
-        for command in commands:
-            self._connection.send(command)
-        return [self._checked(reply) for reply in [self._connection.reply() for _ in commands]]
+        with self._closed_by_failures():
+            self._take(len(self._under_way))
+            reply = self._ask(command)
+            if _is_missing(reply):
+                self._load()
+                reply = self._ask(command)
+            return _Reply(reply)
 
     def close(self) -> None:
         """Close the connection."""
+        self.is_closed = True
         self._connection.close()
 
-    def _send_again(self, command: bytes) -> None:
-        """Load the script, and make the calls again that did not find it, in their order.
-
-        The replies to all calls under way are taken first. A later call may have found the script already, since any
-        client can load it in between. Order is not needed between rows, and between merges the fences keep it.
-        """
-        commands = [command, *self._under_way]
-        self._answered.extend(self._connection.reply() for _ in self._under_way)
-        self._under_way.clear()
-        self._load()
-        for i, again in enumerate(commands):
-            if _is_missing(self._answered[i]):
-                self._connection.send(again)
-                self._answered[i] = self._connection.reply()
-
-    def _load(self) -> None:
-        self._connection.send(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n" + argument(self._script))
+    @contextlib.contextmanager
+    def _closed_by_failures(self) -> Iterator[None]:
+        """A connection that fails within the block is closed: replies to calls under way do not come any more."""
         try:
-            self._checked(self._connection.reply())
+            yield
         except BaseException:
             self.close()
             raise
 
-    def _checked(self, reply: Any) -> Any:
+    def _take(self, count: int) -> None:
+        """Take the replies to the first calls under way. Load the script, and make the calls again that did not find
+        it, in their order.
+
+        When one did not find it, the replies to all calls under way are taken first. A later call may have found the
+        script already, since any client can load it in between. Order is not needed between rows, and between merges
+        the fences keep it.
+        """
+        replies = [self._connection.reply() for _ in range(count)]
+        if any(map(_is_missing, replies)):
+            replies += [self._connection.reply() for _ in range(len(self._under_way) - count)]
+            self._load()
+            for i, command in enumerate(list(self._under_way)):
+                if _is_missing(replies[i]):
+                    self._connection.send(command)
+                    replies[i] = self._connection.reply()
+        for _ in replies:
+            self._under_way.popleft()
+        self._answered.extend(replies)
+
+    def _ask(self, command: bytes) -> Any:
+        self._connection.send(_ASKING)
+        self._connection.send(command)
+        self._connection.reply()
+        return self._connection.reply()
+
+    def _load(self) -> None:
+        self._connection.send(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n" + argument(self._script))
+        try:
+            self.checked(self._connection.reply())
+        except BaseException:
+            self.close()
+            raise
+
+    def checked(self, reply: Any) -> Any:
+        """A reply, or its error raised. A connection to a server that cannot serve is closed."""
         if not isinstance(reply, Exception):
             return reply
         error = reply_error(self._where, reply)
-        if error.is_wrong_server:
+        if error.is_wrong_server and error.code not in _REDIRECTING:
             self.close()
         raise error
 

@@ -7,18 +7,23 @@ these members, let `connect` choose it by its URL, and run `feature_store.testin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from feature_store.online.redis.endpoint import Endpoint
+from feature_store.online.redis.location import Location
 from feature_store.online.redis.pool import Pool
+from feature_store.online.redis.scanning import scan_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import redis
 
+    from feature_store.errors import OnlineStoreError
     from feature_store.online.observer import Observers
     from feature_store.online.redis.async_connection import AsyncPool
+    from feature_store.online.redis.following import Recovery, Route
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command
 
@@ -35,11 +40,6 @@ class Topology(Protocol):
         """Where the store is, without a password, for errors and people."""
         ...
 
-    @property
-    def is_one_node(self) -> bool:
-        """Whether one server has all keys: one command may name keys of any hash tags."""
-        ...
-
     def limit(self) -> Limit:
         """The limit in time of an answer that is asked for now."""
         ...
@@ -50,6 +50,28 @@ class Topology(Protocol):
 
     def nodes(self) -> Sequence[Endpoint]:
         """All nodes that hold keys: each key is on exactly one of them."""
+        ...
+
+    def commands(self, key: bytes) -> AbstractContextManager[Any]:
+        """The commands of a redis-py client, of which each goes to the node that holds `key` by then.
+
+        Their errors become this library's within the block. A call is sent again where `recovery` says so.
+        """
+        ...
+
+    def recovery(self, key: bytes) -> Recovery:
+        """What follows after a call about a key failed; made for one call."""
+        ...
+
+    def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
+        """The keys with the hash tag of `key` that start with `prefix`, some at a time.
+
+        A key that is there from the beginning to the end is given at least once; another may be.
+        """
+        ...
+
+    def scan_all(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """The keys on all nodes that start with `prefix`; see `scan`."""
         ...
 
     def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
@@ -136,7 +158,7 @@ class AsyncClientPool(Protocol):
 
 
 class Single:
-    """One Redis server, or the one that Sentinels name: it holds all keys.
+    """One Redis server, or the one that the Sentinels of a redis-py pool name: it holds all keys.
 
     Args:
         url: as of `OnlineClient`.
@@ -146,7 +168,7 @@ class Single:
         ConfigError: the URL cannot be read.
     """
 
-    def __init__(self, url: str | redis.ConnectionPool, timeout_s: float) -> None:
+    def __init__(self, url: str | redis.ConnectionPool | Location, timeout_s: float) -> None:
         self._endpoint = Endpoint(url, timeout_s)
         # The endpoint's own method: a request asks for its limit, and one call less is 0.05 µs less.
         self.limit: Callable[[], Limit] = self._endpoint.limit
@@ -156,11 +178,6 @@ class Single:
         """See Topology."""
         return self._endpoint.shown
 
-    @property
-    def is_one_node(self) -> bool:
-        """See Topology."""
-        return True
-
     def node(self, key: bytes) -> Endpoint:
         """See Topology."""
         return self._endpoint
@@ -168,6 +185,22 @@ class Single:
     def nodes(self) -> Sequence[Endpoint]:
         """See Topology."""
         return (self._endpoint,)
+
+    def commands(self, key: bytes) -> AbstractContextManager[Any]:
+        """See Topology."""
+        return self._endpoint.commands()
+
+    def recovery(self, key: bytes) -> Recovery:
+        """See Topology: no other server has the keys."""
+        return _NO_RECOVERY
+
+    def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
+        """See Topology."""
+        return scan_node(self._endpoint, prefix)
+
+    def scan_all(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """See Topology."""
+        return scan_node(self._endpoint, prefix)
 
     def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
         """See Topology."""
@@ -188,14 +221,37 @@ class Single:
         self._endpoint.close()
 
 
+class _NoRecovery:
+    """Raises every error: the caller decides whether to call again."""
+
+    def after(self, error: OnlineStoreError) -> Route:
+        """See Recovery."""
+        raise error
+
+    def wait(self) -> None:
+        """See Recovery."""
+
+
+_NO_RECOVERY = _NoRecovery()
+
+
 def connect(url: str | redis.ConnectionPool, timeout_s: float) -> Topology:
     """The topology of a URL or a redis-py pool. No connection is opened yet.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, or a connection pool of redis-py's; see `OnlineClient`.
+        url: as redis/location.py reads it.
         timeout_s: seconds for the whole of an answer.
 
     Raises:
         ConfigError: the URL cannot be read, or the pool is of an unknown class.
     """
-    return Single(url, timeout_s)
+    location = Location.of(url)
+    if location.kind == "cluster":
+        from feature_store.online.redis.cluster import Cluster  # only users of a Cluster pay for its import
+
+        return Cluster(location, timeout_s)
+    if location.kind == "sentinel" and isinstance(url, str):
+        from feature_store.online.redis.sentinel import Sentinels
+
+        return Sentinels(location, timeout_s)
+    return Single(location, timeout_s)

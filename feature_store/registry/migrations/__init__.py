@@ -20,8 +20,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feature_store._extras import requires_extra
-from feature_store.errors import RegistryError, SchemaVersionError
+from feature_store.errors import RegistryError, SchemaVersionError, extra
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ def _exclusive(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _upgrade(connection: sa.Connection) -> None:
-    with requires_extra("registry", "registry"):
+    with extra("registry", "registry"):
         from alembic import command
         from alembic.config import Config
         from alembic.util import CommandError

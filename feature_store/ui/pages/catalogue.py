@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from typing import TYPE_CHECKING
 
 from feature_store.ui.catalogue import Query, catalogue as searched
 from feature_store.ui.pages import Content, page
-from feature_store.ui.site import Site
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from feature_store.ui.site import Site
 
 
 @page("/catalogue", "catalogue.html", menu="Catalogue")

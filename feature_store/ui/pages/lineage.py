@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from typing import TYPE_CHECKING
 
 from feature_store.ui.lineage import lineage_around, whole_lineage
 from feature_store.ui.pages import Content, page
-from feature_store.ui.site import Site
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from feature_store.ui.site import Site
 
 
 @page("/lineage", "lineage.html", menu="Lineage")

@@ -1,0 +1,130 @@
+"""The connections of a client of one event loop, to all servers of a topology of shards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from feature_store.errors import OnlineStoreError, StoreConnectionError
+from feature_store.online.redis.async_connection import AsyncConnection, AsyncPool
+from feature_store.online.redis.readers import Readers
+from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.online.observer import Observers
+    from feature_store.online.redis.endpoint import Endpoint, Question
+    from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.resp import Command
+    from feature_store.online.redis.shards import Shards
+
+
+class AsyncShardPool:
+    """A pool for each server; see AsyncClientPool.
+
+    Args:
+        shards: the topology.
+        observers: the client's.
+        most: how many connections there are at most, to each server.
+    """
+
+    def __init__(self, shards: Shards, observers: Observers, most: int) -> None:
+        self._shards, self._observers, self._most = shards, observers, most
+        self._readers = Readers(shards.location.read_from)
+        self._pools: dict[Endpoint, AsyncPool] = {}
+        self._learning = asyncio.Lock()
+
+    async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """See AsyncClientPool."""
+        request = ShardRequest(self._shards, self._readers, commands)
+        for step in request.steps():
+            if isinstance(step, Send):
+                await self._send(step, request, limit)
+            elif isinstance(step, Refresh):
+                await self._refresh(step, limit)
+            else:
+                await _wait(step, limit)
+
+    async def _send(self, step: Send, request: ShardRequest, limit: Limit) -> None:
+        """Ask all servers, and wait for all."""
+        asked = [self._ask(server, commands, limit) for server, commands in step.batches]
+        errors = await asyncio.gather(*asked, return_exceptions=True)
+        for (server, _), error in zip(step.batches, errors, strict=True):
+            if isinstance(error, StoreConnectionError):
+                request.failed(server, error)
+            elif error is not None:
+                raise error
+
+    async def _ask(self, server: Endpoint, commands: Sequence[Command], limit: Limit) -> None:
+        began = time.monotonic()
+        await self._pool(server).ask(commands, limit)
+        if self._readers.measures:
+            self._readers.took(server, time.monotonic() - began)
+
+    async def _refresh(self, step: Refresh, limit: Limit) -> None:
+        """As Shards.refresh."""
+        whole = self._shards.whole
+        try:
+            async with asyncio.timeout_at(limit.at), self._learning:
+                steps = self._shards.learning(step.version, step.failed)
+                with contextlib.suppress(StopIteration):
+                    question = next(steps)
+                    while True:
+                        try:
+                            reply = await _asked(question, whole, limit)
+                        except OnlineStoreError as error:
+                            question = steps.throw(error)
+                        else:
+                            question = steps.send(reply)
+        except OnlineStoreError:
+            raise
+        except TimeoutError:
+            raise whole.timeout(limit) from None
+
+    @property
+    def size(self) -> int:
+        """See AsyncClientPool."""
+        return sum(pool.size for pool in self._pools.values())
+
+    @property
+    def waiting(self) -> int:
+        """See AsyncClientPool."""
+        return sum(pool.waiting for pool in self._pools.values())
+
+    def close(self) -> None:
+        """See AsyncClientPool."""
+        self._learning = asyncio.Lock()  # of the next event loop
+        for pool in self._pools.values():
+            pool.close()
+
+    def _pool(self, server: Endpoint) -> AsyncPool:
+        pool = self._pools.get(server)
+        if pool is None:
+            pool = self._pools[server] = AsyncPool(server, self._observers, self._most)
+        return pool
+
+
+async def _asked(question: Question, whole: Endpoint, limit: Limit) -> Any:
+    """The answer of a server, on a connection of its own."""
+    try:
+        share = limit.share(question.servers)
+    except TimeoutError:
+        raise whole.timeout(limit) from None
+    connection = await AsyncConnection.to(question.address, whole, share)
+    try:
+        (reply,) = await connection.replies([question.command], share)
+    finally:
+        connection.close()
+    if isinstance(reply, Exception):
+        raise whole.refused(reply)
+    return reply
+
+
+async def _wait(step: Pause, limit: Limit) -> None:
+    left = limit.at - time.monotonic()
+    if left < step.seconds and step.error is not None:
+        raise step.error
+    await asyncio.sleep(max(0.0, min(left, step.seconds)))

@@ -1,0 +1,183 @@
+"""A Redis Cluster: which node holds which slot, learnt from the nodes and corrected by their redirections.
+
+Each bucket of a project has one hash tag, hence one slot, hence one node: a bucket's rows, tiles, fences and epoch are
+together wherever the Cluster moves them. This module is imported for URLs of a Cluster alone.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from redis.crc import key_slot
+
+from feature_store.errors import ClusterDownError, OnlineStoreError, WrongNodeError
+from feature_store.online.redis.endpoint import Endpoint, Question
+from feature_store.online.redis.location import Location
+from feature_store.online.redis.scanning import scan_node
+from feature_store.online.redis.shards import CHANGING, Shard, Shards
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from feature_store.online.redis.address import Address
+
+SLOTS = 16_384
+_ASK_SLOTS = hiredis.pack_command(("CLUSTER", "SLOTS"))  # type: ignore[arg-type]
+# Nodes that are asked for the slots before it counts as an error that none answers: enough that one is not dead.
+_MOST_ASKED = 8
+
+
+class Cluster(Shards):
+    """The nodes of a Redis Cluster.
+
+    Args:
+        url: `redis+cluster://…` or `rediss+cluster://…`, see redis/location.py. It names some nodes, not all.
+        timeout_s: seconds for the whole of an answer.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+
+    def __init__(self, url: str | Location, timeout_s: float) -> None:
+        super().__init__(url if isinstance(url, Location) else Location.of(url), timeout_s, SLOTS)
+        self._slots: dict[bytes, int] = {}
+
+    def slot(self, key: bytes) -> int:
+        """The slot of a key. Those of epochs and tags, of which a project has few, are kept."""
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = key_slot(key)
+            if len(self._slots) < SLOTS:
+                self._slots[key] = slot
+        return slot
+
+    def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
+        """See Topology: the keys of one slot are together."""
+        by_slot: dict[int, list[bytes]] = {}
+        for key in keys:
+            by_slot.setdefault(key_slot(key), []).append(key)
+        return list(by_slot.values())
+
+    def uncovered(self, key: bytes) -> OnlineStoreError:
+        """See Shards."""
+        error = ClusterDownError(
+            f"Redis Cluster at {self.shown}",
+            problem=f"no node holds hash slot {self.slot(key)}",
+            hint="look at `CLUSTER INFO` and `CLUSTER SLOTS`: are all 16,384 slots assigned?",
+        )
+        error.code = "CLUSTERDOWN"
+        return error
+
+    def address_of(self, host: str, port: int, *, is_replica: bool) -> Address:
+        """See Shards. A replica of a Cluster answers reads only to connections that ask for it."""
+        return replace(self.location.address, host=host, port=port, is_readonly=is_replica)
+
+    def learning(self, version: int, failed: Endpoint | None = None) -> Generator[Question, Any, None]:
+        """See Shards."""
+        if self.version != version:
+            return
+        addresses = self._addresses(failed)
+        reasons = []
+        for i, address in enumerate(addresses):
+            try:
+                reply = yield Question(address, _ASK_SLOTS, len(addresses) - i)
+            except OnlineStoreError as error:
+                reasons.append(f"{address.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
+                continue
+            if reply:
+                self.learnt(self._shards_of(reply, address))
+                return
+            reasons.append(f"{address.shown}: knows no slots")
+        raise self.whole.lost(f"no node of the Cluster answers ({'; '.join(reasons)})")
+
+    def _addresses(self, failed: Endpoint | None) -> list[Address]:
+        """Nodes to ask: some that are known, in no order, then those of the URL, then the one that failed."""
+        known = [node.address for node in list(self._endpoints.values()) if node is not failed]
+        random.shuffle(known)
+        given = [self.location.address, *self.location.others]
+        last = [failed.address] if failed is not None else []
+        by_place = {(a.host, a.port): a for a in (*known[:_MOST_ASKED], *given, *last)}
+        return [replace(address, is_readonly=False) for address in by_place.values()]
+
+    def _shards_of(self, reply: Any, by: Address) -> list[Shard | None]:
+        """The map that a reply to CLUSTER SLOTS draws."""
+        shards: list[Shard | None] = [None] * SLOTS
+        known: dict[tuple[Endpoint, ...], Shard] = {}
+        for first, last, *nodes in reply:
+            primary = self._named(nodes[0], by, is_replica=False)
+            replicas = tuple(self._named(node, by, is_replica=True) for node in nodes[1:])
+            shard = known.setdefault((primary, *replicas), Shard(primary, replicas))
+            shards[first : last + 1] = [shard] * (last + 1 - first)
+        return shards
+
+    def _named(self, node: Sequence[Any], by: Address, *, is_replica: bool) -> Endpoint:
+        """A node as CLUSTER SLOTS names it. One that does not know its own address is at the one that was asked."""
+        host = node[0].decode() if isinstance(node[0], bytes) else ""
+        return self.endpoint(by.host if host in ("", "?") else host, int(node[1]), is_replica=is_replica)
+
+    # -- scans --------------------------------------------------------------------------------------------------
+
+    def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
+        """See Topology.
+
+        The keys of a slot that is being moved are on two nodes. They move one way, so the node that they leave is
+        walked first, and then the one that it names. After a fail-over the walk begins again on the new primary, since
+        a cursor of SCAN means nothing to another server.
+        """
+        recovery = self.recovery(key)
+        walked: list[Endpoint] = []
+        node: Endpoint | None = self.node(key)
+        while node is not None and node not in walked:
+            try:
+                yield from scan_node(node, prefix)
+                walked.append(node)
+                node = self._leads_to(node, key)
+            except CHANGING as error:
+                node = recovery.after(error).node
+                walked.clear()
+
+    def scan_all(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """See Topology.
+
+        A walk over all nodes counts if no slot was given to another node meanwhile. While slots are being moved it
+        takes two walks: a key that moves during one is in one place during the other.
+        """
+        recovery = self.recovery(prefix)
+        before: list[bytes] = []
+        walks = 0
+        while True:
+            try:
+                owned = self._owned()
+                walks, before = (walks if owned == before else 0), owned
+                for node in self.nodes():
+                    yield from scan_node(node, prefix)
+                walks += 1
+                is_moving = any(b"[" in text for text in before)
+                if self._owned() == before and walks >= (2 if is_moving else 1):
+                    return
+            except CHANGING as error:
+                recovery.after(error)
+                before = []
+
+    def _owned(self) -> list[bytes]:
+        """What each primary says of its slots: `[93->-…` is one that it gives away, `[93-<-…` one that it takes."""
+        said = []
+        for node in self.nodes():
+            with node.commands() as client:
+                text: bytes = client.execute_command("CLUSTER", "NODES")
+            mine = next(line for line in text.splitlines() if b"myself" in line)
+            said.append(b" ".join([mine.split()[0], *mine.split()[8:]]))
+        return sorted(said)
+
+    def _leads_to(self, node: Endpoint, key: bytes) -> Endpoint | None:
+        """Where a node sends a caller who asks for a key of a slot that it does not have; None: nowhere."""
+        absent = key.partition(b"}")[0] + b"}absent:" + random.randbytes(8).hex().encode()
+        try:
+            with node.commands() as client:
+                client.exists(absent)
+        except WrongNodeError as error:
+            return self.place(error.target, node)
+        return None

@@ -1,0 +1,116 @@
+"""The connections of a client that threads share, to all servers of a topology of shards."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from feature_store.errors import StoreConnectionError, StoreTimeoutError
+from feature_store.online.redis.pool import Pool
+from feature_store.online.redis.readers import Readers
+from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from feature_store.online.observer import Observers
+    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.pool import Started
+    from feature_store.online.redis.resp import Command
+    from feature_store.online.redis.shards import Shards
+
+
+class ShardPool:
+    """A pool for each server; see ClientPool.
+
+    Args:
+        shards: the topology.
+        observers: the client's.
+        most: how many connections there are at most, to each server.
+    """
+
+    def __init__(self, shards: Shards, observers: Observers, most: int) -> None:
+        self._shards, self._observers, self._most = shards, observers, most
+        self._readers = Readers(shards.location.read_from)
+        self._pools: dict[Endpoint, Pool] = {}
+
+    def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """See ClientPool."""
+        request = ShardRequest(self._shards, self._readers, commands)
+        for step in request.steps():
+            if isinstance(step, Send):
+                self._send(step, request, limit)
+            elif isinstance(step, Refresh):
+                self._shards.refresh(step.version, step.failed, limit)
+            else:
+                _wait(step, limit)
+
+    def _send(self, step: Send, request: ShardRequest, limit: Limit) -> None:
+        """Ask all servers, then take all replies."""
+        started: list[tuple[Endpoint, Pool, Started]] = []
+        too_late = _TooLate()
+        try:
+            for server, commands in step.batches:
+                with too_late.or_failed(request, server):
+                    pool = self._pool(server)
+                    started.append((server, pool, pool.start(commands, limit)))
+            while started:
+                server, pool, sent = started.pop(0)
+                began = time.monotonic()
+                with too_late.or_failed(request, server):
+                    pool.finish(sent)
+                if self._readers.measures:
+                    self._readers.took(server, time.monotonic() - began)
+        except BaseException:
+            for _, pool, sent in started:
+                pool.abandon(sent)
+            raise
+        if too_late.error is not None:
+            raise too_late.error
+
+    @property
+    def size(self) -> int:
+        """See ClientPool."""
+        return sum(pool.size for pool in list(self._pools.values()))
+
+    @property
+    def waiting(self) -> int:
+        """See ClientPool."""
+        return sum(pool.waiting for pool in list(self._pools.values()))
+
+    def close(self) -> None:
+        """See ClientPool."""
+        for pool in list(self._pools.values()):
+            pool.close()
+
+    def _pool(self, server: Endpoint) -> Pool:
+        pool = self._pools.get(server)
+        if pool is None:
+            pool = self._pools.setdefault(server, Pool(server, self._observers, self._most))
+        return pool
+
+
+class _TooLate:
+    """The error of a server that did not answer in time. Replies of others that have come are taken all the same."""
+
+    def __init__(self) -> None:
+        self.error: StoreTimeoutError | None = None
+
+    @contextlib.contextmanager
+    def or_failed(self, request: ShardRequest, server: Endpoint) -> Iterator[None]:
+        """Note what goes wrong with a server within the block."""
+        try:
+            yield
+        except StoreConnectionError as error:
+            request.failed(server, error)
+        except StoreTimeoutError as error:
+            self.error = error
+
+
+def _wait(step: Pause, limit: Limit) -> None:
+    left = limit.at - time.monotonic()
+    if left < step.seconds and step.error is not None:
+        raise step.error
+    time.sleep(max(0.0, min(left, step.seconds)))

@@ -1,0 +1,268 @@
+"""The steps of a request to several servers, without I/O: which server gets which commands, and what follows from the
+replies. Both pools (`shard_pool.py`, `async_shard_pool.py`) run them, and differ in how they exchange bytes.
+
+A command whose server has not answered it is sent again, to the server that holds the key by then, while the caller's
+limit in time lets it. Only reads are sent this way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import hiredis
+
+from feature_store.online.redis.errors import code_of
+from feature_store.online.redis.resp import Command, ReplyParser, argument
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from feature_store.errors import OnlineStoreError
+    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.readers import Readers
+    from feature_store.online.redis.shards import Shards
+
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+# The server cannot answer now, and another one may, now or soon.
+_ELSEWHERE = {"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"}
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05
+# So many redirections in a row are followed at once; then two nodes may point at each other, and time is needed.
+_REDIRECTIONS = 5
+# How long a request waits for a publication that is between two of its steps; see online/publication.py.
+_PUBLISHING_S = 0.2
+
+
+class Send(NamedTuple):
+    """Send commands to their servers, all at once; failures are noted by `ShardRequest.failed`."""
+
+    batches: list[tuple[Endpoint, list[Command]]]
+
+
+class Refresh(NamedTuple):
+    """Learn the shards again."""
+
+    version: int
+    failed: Endpoint | None
+
+
+class Pause(NamedTuple):
+    """Wait. `error` is raised when the limit in time is over before."""
+
+    seconds: float
+    error: OnlineStoreError | None
+
+
+Step = Send | Refresh | Pause
+
+
+class ShardRequest:
+    """One request.
+
+    Args:
+        shards: the topology.
+        readers: chooses a server of a shard.
+        commands: of the request, each of one shard.
+    """
+
+    def __init__(self, shards: Shards, readers: Readers, commands: Sequence[Command]) -> None:
+        self._shards, self._readers, self._commands = shards, readers, commands
+        self._failed: dict[Endpoint, OnlineStoreError] = {}
+        # Of commands that a server redirected: where they go, and whether ASKING comes before them.
+        self._redirected: dict[int, tuple[Endpoint, bool]] = {}
+        # Commands that a primary must answer: a replica was behind, or could not answer.
+        self._of_primaries: set[int] = set()
+        self._pause_s = _FIRST_PAUSE_S
+        self._redirections = 0
+
+    def failed(self, server: Endpoint, error: OnlineStoreError) -> None:
+        """Note that a server could not be reached, or closed the connection before all its replies were there."""
+        self._failed[server] = error
+
+    def steps(self) -> Generator[Step, None, None]:
+        """What to do, step after step, until all commands are answered.
+
+        Raises:
+            StoreReplyError: a server answers with an error that another server would answer with, too.
+            ClusterDownError, StoreConnectionError: no server holds the keys of a command.
+        """
+        yield from self._answered(self._commands)
+        waited_s = 0.0
+        while waited_s < _PUBLISHING_S and _epochs_differ(self._commands):
+            yield Pause(self._pause_s, None)
+            waited_s += self._pause_s
+            self._longer()
+            for command in self._commands:
+                command.parser.restart()
+            yield from self._answered(self._commands)
+
+    def _answered(self, commands: Sequence[Command]) -> Generator[Step, None, None]:
+        left = commands
+        while left:
+            for command in left:
+                if self._shards.shard(command.key) is None:
+                    yield Refresh(self._shards.version, None)
+                    if self._shards.shard(command.key) is None:
+                        raise self._shards.uncovered(command.key)
+            self._failed.clear()
+            sent = self._routed(left)
+            yield Send([(server, listed) for server, (listed, _) in sent.items()])
+            judged = _Judged([], [])
+            for server, (_, own) in sent.items():
+                for command in own:
+                    self._judge(server, command, judged)
+            yield from self._prepared(judged)
+            for command in judged.scattered:
+                yield from self._one_by_one(command)
+            left = judged.again
+
+    def _routed(self, commands: Sequence[Command]) -> dict[Endpoint, tuple[list[Command], list[Command]]]:
+        """By server, what is sent, with ASKING where needed, and the commands of the request among that.
+
+        The order is the same for all requests, so that no two wait for each other's connections.
+        """
+        routed: dict[Endpoint, tuple[list[Command], list[Command]]] = {}
+        for command in commands:
+            server, is_asking = self._redirected.pop(id(command), (None, False))
+            if server is None:
+                shard = self._shards.shard(command.key)
+                assert shard is not None
+                is_free = id(command) not in self._of_primaries
+                server = self._readers.choose(shard, command) if is_free else shard.primary
+            sent, own = routed.setdefault(server, ([], []))
+            if is_asking:
+                sent.append(Command(command.key, _ASKING, ReplyParser(1, [])))
+            sent.append(command)
+            own.append(command)
+        return routed if len(routed) == 1 else dict(sorted(routed.items(), key=lambda item: item[0].number))
+
+    def _judge(self, server: Endpoint, command: Command, judged: _Judged) -> None:
+        """See what a server said to a command."""
+        parser = command.parser
+        if parser.fixed:
+            return
+        if not parser.is_complete:
+            judged.lost = server
+            judged.problem = self._failed.get(server) or self._shards.whole.lost("the server closed the connection")
+        elif parser.error is None:
+            if self._readers.accepts(server, command):
+                return
+        elif code_of(parser.error) == "TRYAGAIN":
+            judged.scattered.append(command)
+            return
+        else:
+            self._judge_error(server, command, parser.error, judged)
+        if server.is_replica:
+            self._of_primaries.add(id(command))
+        parser.restart()
+        judged.again.append(command)
+
+    def _judge_error(self, server: Endpoint, command: Command, error: Exception, judged: _Judged) -> None:
+        code = code_of(error)
+        if code in _ELSEWHERE:
+            judged.problem, judged.lost = server.refused(error), server
+            return
+        if code not in ("MOVED", "ASK"):
+            raise server.refused(error)
+        node = self._shards.place(str(error).split()[-1], server)
+        if code == "MOVED":
+            self._shards.put(command.key, node)
+        self._redirected[id(command)] = node, code == "ASK"
+        self._redirections += 1
+        judged.is_late |= self._redirections > _REDIRECTIONS * len(self._commands)
+
+    def _prepared(self, judged: _Judged) -> Generator[Step, None, None]:
+        """Learn the shards, or wait, before commands are sent again."""
+        if judged.lost is not None and judged.lost.is_replica:
+            self._readers.avoid(judged.lost)
+        elif judged.lost is not None:
+            known = [self._shards.shard(command.key) for command in judged.again]
+            yield Refresh(self._shards.version, judged.lost)
+            judged.is_late |= known == [self._shards.shard(command.key) for command in judged.again]
+        if judged.is_late:
+            yield Pause(self._pause_s, judged.problem)
+            self._longer()
+
+    def _one_by_one(self, command: Command) -> Generator[Step, None, None]:
+        """Answer a command whose keys are on two nodes, since their slot is being moved: key by key.
+
+        The epoch is read before and after the rows. If it stayed, the plan was published all the while, and no row
+        that it names was deleted: so the reply is as good as that of one command.
+        """
+        names = _arguments(command.data)[1:]
+        while True:
+            before, after = _single(command.key, names[-1]), _single(command.key, names[-1])
+            singles = [_single(command.key, name) for name in names[:-1]]
+            yield from self._answered([before])
+            yield from self._answered(singles)
+            yield from self._answered([after])
+            if _value(before) == _value(after):
+                break
+        command.parser.restart()
+        _feed(command.parser, [*map(_value, singles), _value(after)])
+
+    def _longer(self) -> None:
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+@dataclass
+class _Judged:
+    """What the replies to commands that were sent together lead to.
+
+    Attributes:
+        again: the commands that are sent again.
+        scattered: the commands whose keys are on two nodes.
+        lost: a server that does not serve.
+        problem: why.
+        is_late: whether to wait before, since nothing has changed.
+    """
+
+    again: list[Command]
+    scattered: list[Command]
+    lost: Endpoint | None = None
+    problem: OnlineStoreError | None = None
+    is_late: bool = False
+
+
+def _epochs_differ(commands: Sequence[Command]) -> bool:
+    """Whether the replies to commands of several buckets end with different epochs: a publication is under way.
+
+    A fixed reply has the epoch that the request was prepared with; so have all, if all are fixed.
+    """
+    if len(commands) == 1:
+        return False
+    taken_apart = next((command.parser for command in commands if not command.parser.fixed), None)
+    if taken_apart is None:
+        return False
+    epoch = taken_apart.replies[0][-1]
+    return not all(command.parser.saw_only(epoch) for command in commands)
+
+
+def _arguments(data: bytes) -> list[bytes]:
+    """The words of a command."""
+    reader = hiredis.Reader()
+    reader.feed(data)
+    words: list[bytes] = reader.gets()
+    return words
+
+
+def _single(key: bytes, name: bytes) -> Command:
+    return Command(key, b"*2\r\n$4\r\nMGET\r\n" + argument(name), ReplyParser(1, []))
+
+
+def _value(single: Command) -> bytes | None:
+    value: bytes | None = single.parser.replies[0][0]
+    return value
+
+
+def _feed(parser: ReplyParser, values: Sequence[bytes | None]) -> None:
+    """Give a parser a reply that was put together here."""
+    rest = memoryview(
+        b"".join([b"*%d\r\n" % len(values), *(b"$-1\r\n" if value is None else argument(value) for value in values)])
+    )
+    while rest:
+        space = parser.buffer()
+        count = min(len(space), len(rest))
+        space[:count] = rest[:count]
+        rest = rest[count:]
+        parser.received(count)
