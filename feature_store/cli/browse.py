@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -15,13 +16,8 @@ from feature_store.cli.output import console, print_json, table
 from feature_store.cli.text import visible
 from feature_store.project.store import FeatureStore
 from feature_store.registry.catalog import KINDS, consumers as consumers_of
-from feature_store.registry.lineage import lineage_of
+from feature_store.registry.lineage import Lineage, Node, lineage_of
 from feature_store.registry.search import SearchIndex
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from feature_store.registry.lineage import Lineage, Node
 
 
 def search(

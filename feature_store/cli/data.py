@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -15,13 +15,11 @@ from feature_store.cli.output import confirm, console, print_json, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.response import response_document, show_response
 from feature_store.cli.text import visible
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.errors import RequestError
+from feature_store.materialize.summary import Summary
 from feature_store.project.store import FeatureStore
-
-if TYPE_CHECKING:
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.materialize.summary import Summary
 
 _COUNTS = ("source rows", "entities", "written", "older", "quarantined")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
@@ -12,10 +11,8 @@ from feature_store.cli.exit_codes import FINDING
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json
 from feature_store.cli.text import visible
+from feature_store.monitoring.checks import Finding
 from feature_store.project.store import FeatureStore
-
-if TYPE_CHECKING:
-    from feature_store.monitoring.checks import Finding
 
 _SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 

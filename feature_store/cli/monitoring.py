@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,15 +19,13 @@ from feature_store.cli.streaming import stop_signals
 from feature_store.cli.text import visible
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import RegistryError
+from feature_store.monitoring.freshness import FreshnessReport
+from feature_store.monitoring.skew import FeatureSkew, SkewReport
 from feature_store.project.store import FeatureStore
 from feature_store.registry.store import current_author
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from feature_store.monitoring.freshness import FreshnessReport
     from feature_store.monitoring.served_skew import ServedFeatureSkew, ServedSkewReport
-    from feature_store.monitoring.skew import FeatureSkew, SkewReport
 
 _COLUMNS = {"feature": "left"} | dict.fromkeys(("equal", "differing", "worst"), "right") | {"example": "left"}
 _LOG_COLUMNS = (

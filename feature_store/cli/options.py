@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, RequestError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.dtypes import DType
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

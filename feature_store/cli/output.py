@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -19,10 +20,6 @@ from feature_store.cli.tables import MISSING, FittingTable
 from feature_store.cli.text import visible
 from feature_store.definitions.scalars import json_form
 from feature_store.errors import RequestError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import TextIO
 
 # A pipe has no width: a program or a log reads whole lines.
 _WIDE = 100_000

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Self
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from rich.console import Console
-    from rich.progress import Task
 
 # How often a bar is drawn that no thread draws.
 _REFRESHES = 20

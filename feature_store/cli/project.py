@@ -5,24 +5,22 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
+from feature_store._extras import requires_extra
 from feature_store._formatting import counted
 from feature_store.cli.exit_codes import FINDING
 from feature_store.cli.options import AsJson, Repo, Yes
 from feature_store.cli.output import confirm, console, print_json
 from feature_store.cli.text import visible
-from feature_store.errors import ConfigError, RefusedError, extra
+from feature_store.errors import ConfigError, RefusedError
+from feature_store.project.applying import Applied
 from feature_store.project.store import FeatureStore
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from feature_store.project.applying import Applied
-    from feature_store.registry.diff import Change, ChangePlan
+from feature_store.registry.changes import ChangePlan, DefinitionChange
 
 _TEMPLATES = ("feature_store.yaml", "features.py")
 _COLOURS = {"create": "green", "update": "yellow", "delete": "red"}
@@ -43,7 +41,7 @@ def init(
     for template in _TEMPLATES:
         text = files("feature_store.cli").joinpath("templates", template).read_text()
         (folder / template).write_text(text.replace("PROJECT", name))
-    with extra("local", "init"):
+    with requires_extra("local", "init"):
         from feature_store.arrow.sample import write_sample
     write_sample(folder / "data")
     where = "" if folder == Path() else f"cd {folder} && "
@@ -161,7 +159,7 @@ def show_changes(changes: ChangePlan) -> None:
         out.print(changes.summary(), markup=False)
 
 
-def show_change(out: Console, change: Change) -> None:
+def show_change(out: Console, change: DefinitionChange) -> None:
     """One change of one definition, and each attribute that differs."""
     colour = _COLOURS[change.action]
     out.print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -28,9 +28,6 @@ from feature_store.project.pruner import Pruner
 from feature_store.project.store import FeatureStore
 from feature_store.pruning.budget import Budget
 from feature_store.pruning.training import EARLIER, Training
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Find features that a model does not need, and stop serving them.", no_args_is_help=True, rich_markup_mode=None

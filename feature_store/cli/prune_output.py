@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.project import show_changes
 from feature_store.cli.tables import MISSING
-
-if TYPE_CHECKING:
-    from feature_store.project.applying import Applied
-    from feature_store.pruning.accounts import FeatureAccount
-    from feature_store.pruning.footprint import Footprint
-    from feature_store.pruning.importance import Importances
-    from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.verify import Verification
+from feature_store.project.applying import Applied
+from feature_store.pruning.accounts import FeatureAccount
+from feature_store.pruning.footprint import Footprint
+from feature_store.pruning.importance import Importances
+from feature_store.pruning.plan import PrunePlan
+from feature_store.pruning.verify import Verification
 
 ACCOUNT_COLUMNS = (
     {"feature": "left", "view": "left"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from feature_store._formatting import shown_time
@@ -21,11 +22,7 @@ from feature_store.project.store import FeatureStore
 from feature_store.registry.catalog import described, listed, names, unknown
 from feature_store.registry.diff import plan_changes
 from feature_store.registry.history import history_of, names_in
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from feature_store.registry.store import Version
+from feature_store.registry.store import Version
 
 
 class Kind(StrEnum):

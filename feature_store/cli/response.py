@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -14,14 +16,8 @@ from rich.text import Text
 from feature_store.cli.output import cell, console
 from feature_store.cli.tables import FittingTable
 from feature_store.definitions.scalars import json_form
+from feature_store.online.response import OnlineResponse
 from feature_store.online.status import Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import Console
-
-    from feature_store.online.response import OnlineResponse
 
 _GAP = 3  # characters between the columns of a table
 

@@ -11,16 +11,14 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from feature_store._extras import missing_dependency, requires_extra
 from feature_store._redaction import redacted
 from feature_store.cli.exit_codes import DONE, FAILED, INTERRUPTED, USAGE
 from feature_store.cli.interrupts import interrupts_end_at_once
 from feature_store.cli.text import visible, visible_line
-from feature_store.errors import FeatureStoreError, extra, missing_dependency
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from feature_store.errors import FeatureStoreError
 
 # Commands that go on where they were when they are run again.
 _RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "stream"})
@@ -59,7 +57,7 @@ def _called(arguments: list[str]) -> int:
 
         print(f"feature-store {version('feature-store')}")
         return DONE
-    with extra("cli", "feature-store"):
+    with requires_extra("cli", "feature-store"):
         import typer
 
         from feature_store.cli.app import command

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feature_store._extras import requires_extra
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import print_json, stdout
 from feature_store.cli.text import visible
 from feature_store.definitions.field import EXPECTATIONS
-from feature_store.errors import RequestError, extra
+from feature_store.errors import RequestError
 from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def infer(
     as_json: AsJson = False,
 ) -> None:
     """Propose fields from data, as Python to paste and correct: types, ranges, allowed strings, shares of nulls."""
-    with extra("local", "schema infer"):
+    with requires_extra("local", "schema infer"):
         proposals = _of_path(Path(of)) if Path(of).exists() else _of_view(of, repo)
     if as_json:
         print_json([_document(one) for one in proposals])

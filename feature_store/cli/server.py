@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from feature_store.cli.options import AsJson, Repo
 from feature_store.cli.output import console, print_json
 from feature_store.errors import ConfigError
-from feature_store.online.redis.embedded import EmbeddedServer
+from feature_store.online.redis.embedded import EmbeddedServer, ServerStatus
 from feature_store.project.config import load_config
-
-if TYPE_CHECKING:
-    from feature_store.online.redis.embedded import ServerStatus
 
 app = typer.Typer(
     help="Show, start and stop the project's embedded Redis server.",

@@ -6,12 +6,13 @@ import contextlib
 import signal
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
@@ -21,14 +22,10 @@ from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.tables import MISSING
 from feature_store.project.store import FeatureStore
+from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rich.console import Console, RenderableType
-
     from feature_store.streaming.backfill import Filled
-    from feature_store.streaming.status import Status
 
 _PARTITIONS_SHOWN = 16
 _REFRESHES_PER_SECOND = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,8 +15,6 @@ from feature_store.cli.progress import ProgressReport
 from feature_store.project.store import FeatureStore
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from feature_store.training.manifest import Manifest, SourceSnapshot
 
 _SOURCES = {"view": "left", "files": "right", "source rows": "right", "quarantined": "right"}

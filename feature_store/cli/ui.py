@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from feature_store._extras import requires_extra
 from feature_store.cli.options import Repo
-from feature_store.errors import ConfigError, extra
+from feature_store.errors import ConfigError
 from feature_store.project.store import FeatureStore
 
 
@@ -35,7 +36,7 @@ def ui(
     open_pages: Annotated[bool, typer.Option("--open", help="Open the pages in a browser.")] = False,
 ) -> None:
     """Serve web pages that show the project: catalogue, lineage, freshness, pruning, values. They are read-only."""
-    with extra("ui", "ui"):
+    with requires_extra("ui", "ui"):
         from feature_store.ui.security import is_loopback, new_token
         from feature_store.ui.server import serve
     if no_token and not is_loopback(host):

@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from feature_store.definitions.definition import Model, refuse_repeats
-from feature_store.definitions.field import Field
+from feature_store.definitions.definition import refuse_repeats
+from feature_store.definitions.field import Field, HasSchema
 from feature_store.errors import DefinitionError, did_you_mean
 
 ENTRY_POINTS = "feature_store.sources"
@@ -31,7 +31,7 @@ UNNAMED_KIND = "parquet"
 _BUILT_IN = {"parquet": "feature_store.definitions.source:ParquetSource"}
 
 
-class BatchSource(Model):
+class BatchSource(HasSchema):
     """The base of every source whose rows are read in batches.
 
     A subclass declares where its rows are, in attributes of JSON types without secrets, and sets the two class
@@ -56,17 +56,11 @@ class BatchSource(Model):
 
     event_timestamp: str = Attribute(min_length=1)
     created_timestamp: str | None = Attribute(default=None, min_length=1)
-    fields: tuple[Field, ...] = Attribute(default=(), alias="schema")
 
     @property
     @abstractmethod
     def name(self) -> str:
         """What lists and errors call the source. Two sources of one name read the same rows."""
-
-    @property
-    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
-        """The fields, as `fields`."""
-        return self.fields
 
     def location(self) -> dict[str, Any]:
         """Which rows the source reads, and what their times are, as JSON types: all attributes but the schema."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field as Attribute, StringConstraints, ValidationError
@@ -11,8 +13,25 @@ from feature_store.definitions.names import MOST_CHARACTERS, PATTERN
 from feature_store.definitions.validation import as_definition_error, as_list
 from feature_store.errors import DefinitionError
 
+
+@dataclass(frozen=True)
+class OnChange:
+    """What a change of an attribute means, declared at the attribute: `Annotated[int, OnChange("…")]`.
+
+    An attribute without it (a name, a type, an entity) may change the layout of rows: `registry/diff.py` compares it.
+
+    Attributes:
+        effect: what `plan` says of the change; empty: it has no effect on stored and served values.
+        keeps_meaning: the features mean the same after the change, so that a prune plan still fits them.
+    """
+
+    effect: str = ""
+    keeps_meaning: bool = False
+
+
+DESCRIPTIVE = OnChange(keeps_meaning=True)
 Name = Annotated[str, StringConstraints(pattern=PATTERN, max_length=MOST_CHARACTERS)]
-Tags = Annotated[dict[str, str], Attribute(default_factory=dict)]
+Tags = Annotated[dict[str, str], Attribute(default_factory=dict), DESCRIPTIVE]
 
 
 if TYPE_CHECKING:
@@ -70,8 +89,8 @@ class Definition(Model):
     """What has a name and can be listed, described and owned."""
 
     name: Name
-    description: str = ""
-    owner: str = ""
+    description: Annotated[str, DESCRIPTIVE] = ""
+    owner: Annotated[str, DESCRIPTIVE] = ""
     tags: Tags
 
     def __init__(self, **values: Any) -> None:
@@ -79,6 +98,13 @@ class Definition(Model):
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))
+
+
+def on_change(*models: type[Model]) -> Iterator[tuple[str, OnChange]]:
+    """The attributes of models that declare what a change means."""
+    for model in models:
+        for name, attribute in model.model_fields.items():
+            yield from ((name, declared) for declared in attribute.metadata if isinstance(declared, OnChange))
 
 
 def _where(cls: type[Model], values: dict[str, Any]) -> str:

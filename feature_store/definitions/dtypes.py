@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.definitions.scalars import MOST_DIGITS, NAMES, Scalar, scalar_named
+from feature_store.definitions.scalar import Scalar
+from feature_store.definitions.scalars import MOST_DIGITS, NAMES, scalar_named
 from feature_store.definitions.times import (
     EPOCH,
     MAX_TIMESTAMP_US,

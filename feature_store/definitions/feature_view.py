@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field as Attribute, field_serializer, field_validator, model_validator
 
 from feature_store.definitions.aggregated import aggregated_columns, aggregated_features, check_keys, check_names
 from feature_store.definitions.aggregation import Aggregation
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource
-from feature_store.definitions.definition import Definition, Model, Name, refuse_repeats
+from feature_store.definitions.definition import Definition, Model, Name, OnChange, refuse_repeats
 from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.entity import Entity
-from feature_store.definitions.field import Field
+from feature_store.definitions.field import Field, HasSchema
 from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError, NotFoundError
 
@@ -49,18 +49,13 @@ class Projection(Model):
         return Projection(view=self.view, columns=columns)
 
 
-class Projectable(Definition):
+class Projectable(HasSchema, Definition):
     """A view with fields, some or all of which a service can take."""
 
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-
-    @property
-    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
-        """The fields, as `fields`."""
-        return self.fields
 
     def field(self, name: str) -> Field:
         """The field of that name.
@@ -85,7 +80,7 @@ class Projectable(Definition):
 class StoredView(Projectable):
     """A view whose values the online store holds. They are to be no older than `freshness`, which is only watched."""
 
-    freshness: timedelta | None = None
+    freshness: Annotated[timedelta | None, OnChange("watched from now on", keeps_meaning=True)] = None
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -152,11 +147,15 @@ class FeatureView(StoredView):
     """
 
     entities: tuple[Entity, ...] = Attribute(min_length=1)
-    source: AnyBatchSource | None = None
-    ttl: timedelta | None = None
-    aggregations: tuple[Aggregation, ...] = ()
-    sql: str | None = Attribute(default=None, min_length=1)
-    on_breach: Literal["block", "warn"] = "block"
+    source: Annotated[AnyBatchSource | None, OnChange("the next materialize reads all rows again")] = None
+    ttl: Annotated[timedelta | None, OnChange("applied when rows are read")] = None
+    aggregations: Annotated[tuple[Aggregation, ...], OnChange("the next materialize computes all rows again")] = ()
+    sql: Annotated[str | None, OnChange("the next materialize selects all rows again")] = Attribute(
+        default=None, min_length=1
+    )
+    on_breach: Annotated[Literal["block", "warn"], OnChange("from the next materialize on", keeps_meaning=True)] = (
+        "block"
+    )
 
     def __init__(
         self,

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import SerializerFunctionWrapHandler, field_serializer, model_serializer, model_validator
+from pydantic import (
+    Field as Attribute,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 
-from feature_store.definitions.definition import Definition
+from feature_store.definitions.definition import Definition, Model, OnChange
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.validation import shown
 from feature_store.errors import DataError, DefinitionError
 
 EXPECTATIONS = ("min", "max", "allowed", "max_null_rate")
+_EXPECTED = OnChange("expected of rows that are written from the next materialize on", keeps_meaning=True)
 
 
 class Field(Definition):
@@ -43,11 +50,11 @@ class Field(Definition):
     """
 
     dtype: DType
-    default: Any = None
-    min: Any = None
-    max: Any = None
-    allowed: Any = None
-    max_null_rate: float | None = None
+    default: Annotated[Any, OnChange("served where there is no value")] = None
+    min: Annotated[Any, _EXPECTED] = None
+    max: Annotated[Any, _EXPECTED] = None
+    allowed: Annotated[Any, _EXPECTED] = None
+    max_null_rate: Annotated[float | None, _EXPECTED] = None
 
     def __init__(
         self,
@@ -119,6 +126,17 @@ class Field(Definition):
             "one of {}": None if self.allowed is None else ", ".join(map(_shown, self.allowed)),
         }
         return "; ".join(words.format(_shown(value)) for words, value in said.items() if value is not None)
+
+
+class HasSchema(Model):
+    """A model whose argument `schema` is its attribute `fields`: pydantic has a method named `schema`."""
+
+    fields: tuple[Field, ...] = Attribute(default=(), alias="schema")
+
+    @property
+    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
+        """The fields, as `fields`."""
+        return self.fields
 
 
 def refuse_expectations(fields: Iterable[Field], where: str) -> None:

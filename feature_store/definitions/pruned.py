@@ -8,16 +8,16 @@ from typing import Any
 
 import orjson
 
+from feature_store.definitions.definition import on_change
 from feature_store.definitions.definition_set import DefinitionSet
-from feature_store.definitions.feature_view import Projection
-from feature_store.definitions.field import EXPECTATIONS
+from feature_store.definitions.feature_view import FeatureView, Projection
+from feature_store.definitions.field import Field
 from feature_store.definitions.graph import BatchOrStreamView, FeatureKey, graph_of
 from feature_store.definitions.pruning import Answer, PrunedFeature, Pruning, Stage
 from feature_store.definitions.service import FeatureService
 from feature_store.errors import ConflictError, DefinitionError
 
-# Attributes that do not change what a feature means.
-_DESCRIPTIVE = {"description", "owner", "tags", "freshness", "on_breach", *EXPECTATIONS}
+_DESCRIPTIVE = {name for name, declared in on_change(FeatureView, Field) if declared.keeps_meaning}
 
 
 def pruning_of(

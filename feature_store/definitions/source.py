@@ -10,7 +10,7 @@ from pydantic import Field as Attribute, model_validator
 
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, check_event_columns
 from feature_store.definitions.definition import Definition, refuse_repeats
-from feature_store.definitions.field import Field, refuse_expectations
+from feature_store.definitions.field import Field, HasSchema, refuse_expectations
 
 
 class ParquetSource(BatchSource):
@@ -52,7 +52,7 @@ class ParquetSource(BatchSource):
         return self.path
 
 
-class KafkaSource(Definition):
+class KafkaSource(HasSchema, Definition):
     """Events on a Kafka topic: one JSON object a message.
 
     Args:
@@ -103,11 +103,6 @@ class KafkaSource(Definition):
             **about,
         )
 
-    @property
-    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
-        """The fields, as `fields`."""
-        return self.fields
-
     @model_validator(mode="after")
     def _parts_fit(self) -> KafkaSource:
         check_event_columns(self.fields, {self.event_timestamp})
@@ -118,7 +113,7 @@ class KafkaSource(Definition):
         return next((field for field in self.fields if field.name == name), None)
 
 
-class RequestSource(Definition):
+class RequestSource(HasSchema, Definition):
     """Fields that come with each request, for on-demand views.
 
     Args:
@@ -139,11 +134,6 @@ class RequestSource(Definition):
 
     def __init__(self, name: str, schema: Sequence[Field], **about: Any) -> None:
         super().__init__(name=name, schema=schema, **about)
-
-    @property
-    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
-        """The fields, as `fields`."""
-        return self.fields
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> RequestSource:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple
 
 from feature_store._formatting import counted, shown_age, shown_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from datetime import timedelta
-
-    from feature_store.errors import FencesLostError
-    from feature_store.monitoring.freshness import FreshnessReport
-    from feature_store.registry.serving_plan import ServingPlan
+from feature_store.errors import FencesLostError
+from feature_store.monitoring.freshness import FreshnessReport
+from feature_store.registry.serving_plan import ServingPlan
 
 State = Literal["ok", "warning", "failed"]
 # PEXPIREAT … GT, by which a row's expiry never moves back, came with it. Every Valkey calls itself that or more.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from feature_store.errors import ConfigError, extra
-from feature_store.online.observer import Observer
+from feature_store._extras import requires_extra
+from feature_store.errors import ConfigError
+from feature_store.online.observer import Observed, Observer
+from feature_store.online.response import OnlineResponse
 from feature_store.online.status import Status
 
-with extra("metrics", "ClientMetrics"):
+with requires_extra("metrics", "ClientMetrics"):
     from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-
-    from feature_store.online.observer import Observed
-    from feature_store.online.response import OnlineResponse
 
 # Seconds. From what one entity takes on the same machine to what no one who waits is content with.
 BUCKETS = (5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 7.5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.25, 0.5, 1.0)

@@ -8,19 +8,16 @@ interval that was computed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from feature_store.definitions.dtypes import given_microseconds
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.stream_view import StreamFeatureView
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.online.newest import Newest
-    from feature_store.project.context import Project
+from feature_store.online.newest import Newest
+from feature_store.project.context import Project
 
 State = Literal["fresh", "stale", "empty", "undeclared"]
 

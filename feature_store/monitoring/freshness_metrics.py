@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from feature_store.errors import FeatureStoreError, RequestError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import FeatureStoreError, RequestError
+from feature_store.monitoring.freshness import FreshnessReport
 
-with extra("metrics", "freshness --metrics-port"):
+with requires_extra("metrics", "freshness --metrics-port"):
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import GaugeMetricFamily
     from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from prometheus_client.metrics_core import Metric
-
-    from feature_store.monitoring.freshness import FreshnessReport
 
 # Redis looks at all values for a measurement; several that scrape share one.
 _MEASURED_EVERY_S = 10.0

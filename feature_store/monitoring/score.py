@@ -10,14 +10,12 @@ A section's score is the sum of its tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store._formatting import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 # The tests of each section of the rubric.
 WHOLE = 7

@@ -15,22 +15,19 @@ import random
 import threading
 import time
 import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-from feature_store.errors import RequestError, extra
-from feature_store.online.observer import Observer
+from feature_store._extras import requires_extra
+from feature_store.errors import RequestError
+from feature_store.online.observer import Observed, Observer
 
-with extra("local", "ServedLog"):
+with requires_extra("local", "ServedLog"):
     from feature_store.arrow.served_log import record_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Self
-
     import pyarrow as pa
-
-    from feature_store.online.observer import Observed
 
 _LOG = logging.getLogger("feature_store.served_log")
 # How often the log's thread looks at the queue. Nobody wakes it: that would cost the serving thread more than all else.

@@ -8,6 +8,7 @@ served as its default on purpose: it is counted apart, and compared with nothing
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,26 +19,23 @@ from feature_store.arrow.served_log import (
     REQUEST_ID,
     REQUEST_ROW,
     SERVED_AT,
+    About,
     log_files,
     one_feature_list,
     plain,
     read_log,
     statuses_of,
 )
+from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, RequestError
 from feature_store.monitoring.skew import TOLERANCE, FeatureSkew, compare, is_equal
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow as pa
 
-    from feature_store.arrow.served_log import About
-    from feature_store.definitions.dtypes import DType
-
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
-    Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 _LEFT_OUT = (Status.SKIPPED, Status.PRUNED)
 

@@ -7,11 +7,9 @@ may be added up in another order. Anything else differs.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from typing import Any
 
 # What adding floats up in another order may change, and no more.
 TOLERANCE = 1e-9

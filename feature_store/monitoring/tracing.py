@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feature_store.errors import extra
-from feature_store.online.observer import Observer
+from feature_store._extras import requires_extra
+from feature_store.online.observer import Observed, Observer
+from feature_store.online.response import OnlineResponse
 
-with extra("tracing", "Tracing"):
+with requires_extra("tracing", "Tracing"):
     from opentelemetry.trace import SpanKind, StatusCode, get_current_span, get_tracer
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
-
-    from feature_store.online.observer import Observed
-    from feature_store.online.response import OnlineResponse
 
 _NAME = "feature_store.get_online_features"
 

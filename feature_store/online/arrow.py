@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.scalars import DecimalType
 from feature_store.definitions.type_table import TypeTable
-from feature_store.errors import extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,7 @@ def data_frame(table: pa.Table) -> pd.DataFrame:
     Raises:
         MissingDependencyError: pandas is not installed (`feature-store[pandas]`).
     """
-    with extra("pandas", "to_pandas()"):
+    with requires_extra("pandas", "to_pandas()"):
         import pandas
     arrow = _pyarrow()
     nullable = {arrow.bool_(): pandas.BooleanDtype()}
@@ -90,7 +90,7 @@ def polars_frame(table: pa.Table) -> pl.DataFrame:
     Raises:
         MissingDependencyError: polars is not installed (`feature-store[polars]`).
     """
-    with extra("polars", "to_polars()"):
+    with requires_extra("polars", "to_polars()"):
         import polars
     frame = polars.from_arrow(table)
     assert isinstance(frame, polars.DataFrame)
@@ -98,6 +98,6 @@ def polars_frame(table: pa.Table) -> pl.DataFrame:
 
 
 def _pyarrow() -> Any:
-    with extra("local", "to_arrow()"):
+    with requires_extra("local", "to_arrow()"):
         import pyarrow
     return pyarrow

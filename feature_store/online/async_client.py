@@ -66,7 +66,9 @@ class AsyncOnlineClient:
         self._observers = Observers(observers)
         topology = connect(url, timeout_s)
         self._limit = topology.limit
-        self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
+        self._conversation = Conversation(
+            project, Offered(transforms, definitions), self._observers, is_on_one_node=topology.is_one_node
+        )
         self._pool = topology.async_pool(self._observers, max_connections)
 
     async def get_online_features(

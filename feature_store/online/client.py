@@ -81,7 +81,9 @@ class OnlineClient:
         topology = connect(url, timeout_s)
         self._limit = topology.limit
         self._pool = topology.pool(self._observers, max_connections)
-        self._conversation = Conversation(project, Offered(transforms, definitions), self._observers)
+        self._conversation = Conversation(
+            project, Offered(transforms, definitions), self._observers, is_on_one_node=topology.is_one_node
+        )
 
     def get_online_features(
         self,

@@ -57,12 +57,17 @@ class PublishedPlan:
     All services that were asked for by name stay compiled, and the MOST_LISTS lists of feature references used last.
     """
 
-    def __init__(self, plan: ServingPlan, epoch: bytes, offered: Offered | None = None) -> None:
+    def __init__(
+        self, plan: ServingPlan, epoch: bytes, offered: Offered | None = None, *, is_on_one_node: bool = True
+    ) -> None:
         self.plan, self.epoch, self._offered = plan, epoch, offered or Offered()
+        self._is_on_one_node = is_on_one_node
         self._compiled: dict[str, CompiledService] = {}
         self._shadows: dict[str, CompiledService] = {}
         # Not a method of this object: a cycle would keep a replaced plan, and all its lists, until the collector comes.
-        self._of_references = lru_cache(MOST_LISTS)(partial(_compiled_of_references, plan, self._offered, epoch))
+        self._of_references = lru_cache(MOST_LISTS)(
+            partial(_compiled_of_references, plan, self._offered, epoch, is_on_one_node)
+        )
 
     def __contains__(self, service: object) -> bool:
         """Whether a service was asked for by this name before, and so is compiled."""
@@ -98,7 +103,7 @@ class PublishedPlan:
         return shadow
 
     def _compile(self, service: ServicePlan) -> CompiledService:
-        return CompiledService(self.plan, service, self._offered, self.epoch)
+        return CompiledService(self.plan, service, self._offered, self.epoch, is_on_one_node=self._is_on_one_node)
 
 
 class Conversation:
@@ -108,10 +113,12 @@ class Conversation:
         project: its name.
         offered: the on-demand functions that this process offers.
         observers: learn of plans that are read and of shadow reads.
+        is_on_one_node: whether one Redis server has all keys, so that one command may read keys of several buckets.
     """
 
-    def __init__(self, project: str, offered: Offered, observers: Observers) -> None:
+    def __init__(self, project: str, offered: Offered, observers: Observers, *, is_on_one_node: bool = True) -> None:
         self._project, self._offered, self._observers = project, offered, observers
+        self._is_on_one_node = is_on_one_node
         self._published: PublishedPlan | None = None
         # The epoch of a plan that cannot be read, the reason, and when it was read.
         self._unreadable: tuple[bytes, NotPublishedError, float] | None = None
@@ -213,7 +220,8 @@ class Conversation:
         self, published: PublishedPlan, compiled: CompiledService, request: Request, now: int | None
     ) -> OnlineResponse | None:
         """The response to an answered request; None when another plan was published since the client read its plan."""
-        for _, _, parser in request.commands:
+        for command in request.commands:
+            parser = command.parser
             # A fixed reply has the epoch that the request was prepared with.
             if not parser.fixed and parser.is_complete and not parser.saw_only(published.epoch):
                 if self._published is published:
@@ -278,7 +286,7 @@ class Conversation:
             self._unreadable = epoch, error, time.monotonic()
             raise
         self._unreadable = None
-        self._published = PublishedPlan(plan, epoch, self._offered)
+        self._published = PublishedPlan(plan, epoch, self._offered, is_on_one_node=self._is_on_one_node)
         self._observers.plan_read(self._published.plan.version)
         return self._published
 
@@ -326,9 +334,9 @@ def _normalised(references: Sequence[str]) -> tuple[str, ...]:
 
 
 def _compiled_of_references(
-    plan: ServingPlan, offered: Offered, epoch: bytes, references: tuple[str, ...]
+    plan: ServingPlan, offered: Offered, epoch: bytes, is_on_one_node: bool, references: tuple[str, ...]
 ) -> CompiledService:
-    return CompiledService(plan, _from_references(references), offered, epoch)
+    return CompiledService(plan, _from_references(references), offered, epoch, is_on_one_node=is_on_one_node)
 
 
 def _from_references(references: tuple[str, ...]) -> ServicePlan:

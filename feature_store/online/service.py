@@ -56,6 +56,7 @@ class CompiledService:
         offered: the on-demand functions that this process offers.
         epoch: the epoch of the plan's publication.
         compiler: makes the columns; a ColumnCompiler unless given.
+        is_on_one_node: whether one Redis server has all keys, so that one command may read keys of several buckets.
 
     Attributes:
         columns: the columns by name, in the order of the service; `names` are their names.
@@ -77,6 +78,8 @@ class CompiledService:
         offered: Offered,
         epoch: bytes,
         compiler: ColumnCompiler | None = None,
+        *,
+        is_on_one_node: bool = True,
     ) -> None:
         self.plan, self.name, self._epoch = plan, service.name, epoch
         self.pruning = service.pruning
@@ -89,6 +92,7 @@ class CompiledService:
         self._is_fixed = all(group.is_fixed for group in self.groups)
         self._shapes: dict[tuple[int, ...], FixedShape] = {}
         self._most_shapes = MOST_SHAPES if service.name else MOST_SHAPES_OF_A_LIST
+        self._is_on_one_node = is_on_one_node
         self._epoch_key = keys.epoch_key(plan.project, 0)
         self._epoch_argument = argument(self._epoch_key)
 
@@ -186,7 +190,7 @@ class CompiledService:
                 parts.append(group.arguments(item))
         parts.append(self._epoch_argument)
         parser = ReplyParser(1, shape.runs, self._epoch)
-        return _new_tuple(Command, (self._epoch_key, b"".join(parts), parser)), shape.places
+        return _new_tuple(Command, (self._epoch_key, b"".join(parts), parser, self._epoch)), shape.places
 
     def _shape(self, counts: tuple[int, ...]) -> FixedShape:
         if len(self._shapes) >= self._most_shapes:
@@ -218,6 +222,6 @@ class CompiledService:
             epoch_key = keys.epoch_key(self.plan.project, bucket)
             head = b"*%d\r\n$4\r\nMGET\r\n" % (len(arguments) + 2)
             data = b"".join([head, *arguments, argument(epoch_key)])
-            commands.append(Command(epoch_key, data, ReplyParser(1, [])))
+            commands.append(Command(epoch_key, data, ReplyParser(1, []), self._epoch))
             places.append({group: indexes for group, indexes in enumerate(chosen) if indexes})
         return commands, places

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from feature_store.definitions.files import passed_over
 from feature_store.definitions.pruned import pruned
+from feature_store.definitions.pruning import Pruning
 from feature_store.errors import ConflictError, FeatureStoreError
 from feature_store.materialize.rollout import give_up, roll_out
+from feature_store.project.context import Project
 from feature_store.project.filling import GenerationFiller
-from feature_store.project.proposed import with_definitions, with_pruning, with_version
+from feature_store.project.proposed import ProposedVersion, with_definitions, with_pruning, with_version
 from feature_store.pruning.importance import Importances
+from feature_store.registry.changes import ChangePlan
 from feature_store.registry.identity import refuse_other_registry
-from feature_store.registry.store import current_author, registry_exists
-
-if TYPE_CHECKING:
-    from feature_store.definitions.pruning import Pruning
-    from feature_store.project.context import Project
-    from feature_store.project.proposed import ProposedVersion
-    from feature_store.registry.diff import ChangePlan
-    from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.registry.store import Version
+from feature_store.registry.serving_plan import ServingPlan
+from feature_store.registry.store import Version, current_author, registry_exists
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -37,15 +37,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from feature_store._private_files import STATE_FOLDER
 from feature_store._redaction import has_user, with_quoted_password, with_user
 from feature_store.errors import ConfigError
 from feature_store.project.config_secrets import hide_secrets, shown
 from feature_store.project.config_variables import VARIABLE, interpolated
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 FILE_NAME = "feature_store.yaml"
 DEFAULT_REGISTRY = f"{STATE_FOLDER}/registry.db"

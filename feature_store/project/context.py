@@ -7,31 +7,28 @@ worker processes and Spark's tasks, which open their own.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.loading import load_definitions
 from feature_store.definitions.names import given_name
 from feature_store.errors import ConfigError, NotFoundError
 from feature_store.online.client import OnlineClient
 from feature_store.online.store import OnlineStore
-from feature_store.project.config import FILE_NAME
+from feature_store.project.config import FILE_NAME, Config
 from feature_store.registry.identity import refuse_other_registry
-from feature_store.registry.store import Registry
+from feature_store.registry.serving_plan import ServingPlan
+from feature_store.registry.store import Registry, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.engines.local.engine import LocalEngine
     from feature_store.engines.spark.engine import SparkEngine
-    from feature_store.project.config import Config
-    from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.registry.store import Version
 
-    Job = Literal["materialize", "backfill", "training", "spark"]
+Job = Literal["materialize", "backfill", "training", "spark"]
 
 # The folders below the state folder in which jobs keep files while they run. A job that was killed leaves its own.
 JOBS: tuple[Job, ...] = ("materialize", "backfill", "training", "spark")

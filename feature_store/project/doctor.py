@@ -6,12 +6,14 @@ import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from feature_store._extras import requires_extra
 from feature_store._formatting import counted
 from feature_store._redaction import redacted
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import (
     FeatureStoreError,
@@ -19,21 +21,17 @@ from feature_store.errors import (
     StoreTimeoutError,
     StreamError,
     TopicReplacedError,
-    extra,
 )
 from feature_store.monitoring import checks
 from feature_store.monitoring.checks import Finding
 from feature_store.monitoring.freshness import freshness_of
 from feature_store.online.status import Status
 from feature_store.project.applying import plan
+from feature_store.project.context import Project
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
-
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.project.context import Project
     from feature_store.streaming.kafka import Partition
 
 
@@ -135,7 +133,7 @@ def _registry(project: Project) -> Iterator[Finding]:
 
 
 def _sources(project: Project) -> Iterator[Finding]:
-    with extra("local", "doctor"):
+    with requires_extra("local", "doctor"):
         from feature_store.arrow.sources.opening import open_view
 
     for view in project.definitions.feature_views.values():
@@ -161,7 +159,7 @@ def _kafka(project: Project) -> Iterator[Finding]:
         hint = "set kafka.bootstrap.servers in feature_store.yaml"
         yield Finding("kafka", "failed", f"nothing says where it is, and {_readers(topics)} need it", hint)
         return
-    with extra("kafka", "doctor"):
+    with requires_extra("kafka", "doctor"):
         from feature_store.streaming.kafka_topics import Topics
 
     servers = redacted(str(project.config.kafka["bootstrap.servers"]))
@@ -246,7 +244,7 @@ def _stream(project: Project) -> Iterator[Finding]:
     published = project.online.published()
     if published is None or not published.plan.tiles or "bootstrap.servers" not in project.config.kafka:
         return
-    with extra("kafka", "doctor"):
+    with requires_extra("kafka", "doctor"):
         from feature_store.streaming.fences import Fences
         from feature_store.streaming.kafka_topics import Topics
         from feature_store.streaming.routes import refusal_of

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.field import Field
 from feature_store.definitions.graph import aggregated_as, feature_description, graph_of
 from feature_store.definitions.on_demand import OnDemandFeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import OnlineStoreError
 from feature_store.monitoring.freshness import freshness_of
 from feature_store.monitoring.score import Evidence, FeatureEvidence, ServiceEvidence, ViewEvidence
 from feature_store.project.applying import models
+from feature_store.project.context import Project
 from feature_store.pruning.importance import Importances
 from feature_store.pruning.labels import classify
 from feature_store.pruning.plan import PrunePlan
 from feature_store.registry.history import names_in
 from feature_store.registry.lineage import MODELS, Node, lineage_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.field import Field
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.project.context import Project
-    from feature_store.registry.store import KeptReport, PruneRecord, Version
+from feature_store.registry.store import KeptReport, PruneRecord, Version
 
 # A tag of one of these names says whether something is personal; and of this, that it should be used no more.
 PRIVACY_TAGS, DEPRECATED_TAG = ("pii", "privacy"), "deprecated"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from feature_store.definitions.definition_set import find
+from feature_store._extras import requires_extra
+from feature_store.definitions.definition_set import DefinitionSet, find
 from feature_store.definitions.dtypes import given_microseconds
-from feature_store.errors import extra
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.materialize.rollout import refill
+from feature_store.project.context import Project
+from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.stream_view import StreamFeatureView
     from feature_store.engines.report import Report
-    from feature_store.project.context import Project
-    from feature_store.registry.serving_plan import RowGroupPlan, TilesPlan
     from feature_store.streaming.backfill import Filled
 
 
@@ -33,7 +31,7 @@ class GenerationFiller:
 
     def rows(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
         """Materialize a view into a new generation of its row group, over intervals in microseconds."""
-        with extra("local", "materialize"):
+        with requires_extra("local", "materialize"):
             from feature_store.materialize.job import Target, materialize
             from feature_store.materialize.span import Span
 
@@ -52,13 +50,13 @@ class GenerationFiller:
 
     def start_us(self, tiles: TilesPlan) -> int | None:
         """See FillTiles."""
-        with extra("kafka", "filling a changed stream view"):
+        with requires_extra("kafka", "filling a changed stream view"):
             from feature_store.streaming.backfill import history_end_us
         return history_end_us(self._view(tiles), self._project.folders.source)
 
     def fill(self, tiles: TilesPlan) -> None:
         """See FillTiles."""
-        with extra("local", "backfill"), extra("kafka", "backfill"):
+        with requires_extra("local", "backfill"), requires_extra("kafka", "backfill"):
             from feature_store.streaming.backfill import Backfill
         # The topic may have lost the events after a history that ended long ago. The change can be served all the same.
         Backfill(self._project, self._view(tiles), allow_gap=True).fill(tiles)
@@ -71,7 +69,7 @@ def backfill(
     project: Project, view: str, until: datetime | None, *, allow_gap: bool = False, report: Report | None = None
 ) -> Filled:
     """Fill a stream view from its history and from Kafka; see `FeatureStore.backfill`."""
-    with extra("local", "backfill"), extra("kafka", "backfill"):
+    with requires_extra("local", "backfill"), requires_extra("kafka", "backfill"):
         from feature_store.streaming.backfill import Backfill
 
     version, _ = project.served()

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.dtypes import given_microseconds
-from feature_store.errors import NotFoundError, extra
-from feature_store.monitoring.freshness import freshness_of
-from feature_store.monitoring.score import score_of
-from feature_store.monitoring.skew import compare
+from feature_store.errors import NotFoundError
+from feature_store.monitoring.checks import Finding
+from feature_store.monitoring.freshness import FreshnessReport, freshness_of
+from feature_store.monitoring.score import Score, score_of
+from feature_store.monitoring.skew import SkewReport, compare
+from feature_store.project.context import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
-
     from feature_store.engines.report import Report
-    from feature_store.monitoring.checks import Finding
-    from feature_store.monitoring.freshness import FreshnessReport
-    from feature_store.monitoring.score import Score
     from feature_store.monitoring.served_skew import ServedSkewReport
-    from feature_store.monitoring.skew import SkewReport
-    from feature_store.project.context import Project
 
 
 class ProjectMonitoring:
@@ -70,7 +67,7 @@ class ProjectMonitoring:
             DataError: a source does not fit its view, or cannot be read.
             OnlineStoreError: Redis cannot be read.
         """
-        with extra("local", "skew"):
+        with requires_extra("local", "skew"):
             from feature_store.arrow.labels import labels_at
             from feature_store.training.training_set import historical_features
 
@@ -112,7 +109,7 @@ class ProjectMonitoring:
             DataError: the log has several lists of features, or a feature that the service no longer has; or a file
                 cannot be read.
         """
-        with extra("local", "skew_of_log"):
+        with requires_extra("local", "skew_of_log"):
             from feature_store.arrow.parquet import read_parquet
             from feature_store.monitoring.served_skew import compare_served, sample_of
             from feature_store.training.training_set import historical_features

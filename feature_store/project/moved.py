@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from feature_store._deprecation import deprecated
+from feature_store.monitoring.freshness import FreshnessReport
+from feature_store.monitoring.skew import SkewReport
+from feature_store.project.monitoring import ProjectMonitoring
+from feature_store.project.training import ProjectTraining
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
-    from pathlib import Path
-
     from feature_store.engines.report import Report
-    from feature_store.monitoring.freshness import FreshnessReport
     from feature_store.monitoring.served_skew import ServedSkewReport
-    from feature_store.monitoring.skew import SkewReport
-    from feature_store.project.monitoring import ProjectMonitoring
-    from feature_store.project.training import ProjectTraining
     from feature_store.training.training_set import TrainingSet
 
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
-from feature_store.project.config import load_config
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.online.client import OnlineClient
+from feature_store.online.store import OnlineStore
+from feature_store.project.config import Config, load_config
 from feature_store.project.context import Project
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.online.client import OnlineClient
-    from feature_store.online.store import OnlineStore
-    from feature_store.project.config import Config
-    from feature_store.registry.store import Registry
+from feature_store.registry.store import Registry
 
 
 class ProjectParts:

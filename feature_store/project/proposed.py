@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from feature_store._extras import requires_extra
 from feature_store._formatting import counted
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.on_demand import has_digest
 from feature_store.definitions.pruned import refuse_unbound
-from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError, extra
+from feature_store.definitions.pruning import Pruning
+from feature_store.errors import DataError, MissingDependencyError, NotFoundError, RefusedError
+from feature_store.registry.changes import ChangePlan, DefinitionChange
 from feature_store.registry.diff import plan_changes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.pruning import Pruning
-    from feature_store.registry.diff import Change, ChangePlan
-    from feature_store.registry.store import Version
+from feature_store.registry.store import Version
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def with_pruning(newest: Version, service: str, pruning: Pruning | None) -> Prop
 
 def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: Path) -> ChangePlan:
     try:
-        with extra("local", "checking sources"):
+        with requires_extra("local", "checking sources"):
             from feature_store.engines import source_check
     except MissingDependencyError as error:
         return replace(plan, notes=(*plan.notes, f"Sources are not checked: {error.hint}."))
@@ -139,7 +136,7 @@ def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: 
     return replace(plan, changes=tuple(changes), notes=(*plan.notes, *notes))
 
 
-def _depends_on_source(change: Change) -> bool:
+def _depends_on_source(change: DefinitionChange) -> bool:
     """Whether a change takes something else from the view's source: a description or a ttl does not."""
     parts = ("schema", "source", "sql", "aggregations")
     return change.action == "create" or any(detail.path.split(".")[0] in parts for detail in change.details)

@@ -8,34 +8,32 @@ apply         a version of the registry: shadow, mask or drop; `rollback` is ano
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import RefusedError, extra
-from feature_store.project.applying import prune
+from feature_store._extras import requires_extra
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.pruning import Answer, Stage
+from feature_store.errors import RefusedError
+from feature_store.project.applying import Applied, prune
+from feature_store.project.context import InProject
+from feature_store.pruning.accounts import FeatureAccount
+from feature_store.pruning.budget import Budget, Choice, Latency
+from feature_store.pruning.cost import CostModel
+from feature_store.pruning.dataset import Dataset
+from feature_store.pruning.footprint import Footprint
+from feature_store.pruning.importance import Importances
 from feature_store.pruning.model_importance import importance_from_model
-from feature_store.pruning.plan import with_verification
+from feature_store.pruning.plan import PrunePlan, with_verification
 from feature_store.pruning.records import PruningRecords
 from feature_store.pruning.service import PrunableService
+from feature_store.pruning.training import Training
+from feature_store.pruning.trials import Report
+from feature_store.pruning.verify import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.pruning import Answer, Stage
-    from feature_store.project.applying import Applied
-    from feature_store.project.context import InProject
-    from feature_store.pruning.accounts import FeatureAccount
-    from feature_store.pruning.budget import Budget, Choice, Latency
-    from feature_store.pruning.cost import CostModel
-    from feature_store.pruning.dataset import Dataset
-    from feature_store.pruning.footprint import Footprint
-    from feature_store.pruning.importance import Importances
     from feature_store.pruning.live import LiveService
-    from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.training import Training
-    from feature_store.pruning.trials import Report
-    from feature_store.pruning.verify import Verification
 
 
 class Pruner:
@@ -130,7 +128,7 @@ class Pruner:
             NotFoundError: there is no such service or model.
             RequestError, DataError: see `parts`; or the model returns scores that are not finite.
         """
-        with extra("prune", "prune measure"):
+        with requires_extra("prune", "prune measure"):
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.measure import measure
 
@@ -256,7 +254,7 @@ class Pruner:
             ConflictError: the service has changed since the plan was made.
             NotFoundError, RequestError, DataError: see `measure`.
         """
-        with extra("prune", "prune verify"):
+        with requires_extra("prune", "prune verify"):
             from feature_store.pruning.dataset import load_factory
             from feature_store.pruning.verify import verify
 

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.dtypes import given_duration, given_microseconds
-from feature_store.errors import extra
+from feature_store.materialize.summary import Summary
+from feature_store.online.response import OnlineResponse
 from feature_store.project.context import JOBS
 from feature_store.project.filling import backfill
 from feature_store.project.monitoring import ProjectMonitoring
 from feature_store.project.moved import MovedMethods
+from feature_store.project.pruner import Pruner
 from feature_store.project.training import ProjectTraining
 from feature_store.project.versions import ProjectVersions
+from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
-    from typing import Literal
-
     from feature_store.engines.report import Report
-    from feature_store.materialize.summary import Summary
-    from feature_store.online.response import OnlineResponse
-    from feature_store.project.pruner import Pruner
     from feature_store.streaming.backfill import Filled
-    from feature_store.streaming.status import Status
     from feature_store.training.training_set import TrainingSet
 
 
@@ -68,7 +65,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
     @cached_property
     def pruning(self) -> Pruner:
         """Importances, costs and prune plans of services. It needs pyarrow (`feature-store[local]`)."""
-        with extra("local", "pruning"):
+        with requires_extra("local", "pruning"):
             from feature_store.project.pruner import Pruner
 
         return Pruner(self)
@@ -102,7 +99,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
                 and the view says that this blocks.
             OnlineStoreError, RegistryError: Redis or the registry cannot be reached. Run it again; it resumes.
         """
-        with extra("local", "materialize"):
+        with requires_extra("local", "materialize"):
             from feature_store.materialize import views as jobs
             from feature_store.materialize.span import Span
 
@@ -121,7 +118,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
             DataError: the table does not fit the view, or cannot be read.
             OnlineStoreError: Redis cannot be reached, or refuses to write.
         """
-        with extra("local", "push"):
+        with requires_extra("local", "push"):
             from feature_store.materialize import views as jobs
 
         return jobs.push(self.context, view, table, report=report)
@@ -156,7 +153,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
             EngineError: Spark cannot be started, has no Kafka connector, or fails again and again.
             OnlineStoreError, RegistryError: Redis or the registry cannot be read at the start.
         """
-        with extra("kafka", "stream"):
+        with requires_extra("kafka", "stream"):
             from feature_store.streaming.run import stream
 
         return stream(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.names import given_name
-from feature_store.errors import extra
 from feature_store.online.request_forms import feature_names
+from feature_store.project.context import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from typing import Literal
-
     from feature_store.engines.report import Report
-    from feature_store.project.context import Project
     from feature_store.training.training_set import TrainingSet
 
 
@@ -40,7 +38,7 @@ class ProjectTraining:
         report: Report | None = None,
     ) -> TrainingSet:
         """Join the features of a service to label rows; see `FeatureStore.get_historical_features`."""
-        with extra("local", "get_historical_features"):
+        with requires_extra("local", "get_historical_features"):
             from feature_store.training.training_set import historical_features
 
         return historical_features(
@@ -81,7 +79,7 @@ class ProjectTraining:
             DataError: records have other features; or a label matches several records; or a column is missing or
                 there twice; or a file cannot be read.
         """
-        with extra("local", "training_set_from_log"):
+        with requires_extra("local", "training_set_from_log"):
             from feature_store.training.served import training_set_from_log
 
         return training_set_from_log(self._project, Path(log), labels, service, version=version, take=take)

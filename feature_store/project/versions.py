@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.pruning import Pruning
 from feature_store.project import applying
+from feature_store.project.applying import Applied
 from feature_store.project.parts import ProjectParts
-
-if TYPE_CHECKING:
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.pruning import Pruning
-    from feature_store.project.applying import Applied
-    from feature_store.registry.diff import ChangePlan
+from feature_store.registry.changes import ChangePlan
 
 
 class ProjectVersions(ProjectParts):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.graph import graph_of
+from feature_store.pruning.budget import Latency
+from feature_store.pruning.cost import Cost, CostModel
+from feature_store.pruning.importance import Importances
 from feature_store.pruning.labels import classify
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.pruning.budget import Latency
-    from feature_store.pruning.cost import Cost, CostModel
-    from feature_store.pruning.importance import Importances
 
 
 @dataclass(frozen=True)

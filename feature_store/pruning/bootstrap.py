@@ -7,18 +7,13 @@ both cancels (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapt
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.pruning.metric import RankedScores, auc
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from feature_store.pruning.metric import Metric, Scores
+from feature_store.pruning.metric import Metric, RankedScores, Scores, auc
 
 Times = npt.NDArray[np.int32]
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import numpy.typing as npt
 
-from feature_store.errors import extra
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from feature_store.pruning.dataset import Dataset, Floats
+from feature_store._extras import requires_extra
+from feature_store.pruning.dataset import Dataset, Floats
 
 # |rho| from which features are twins. Not less: many counts and recencies, mostly 0 or missing, have 0.95, and one
 # tells what the other does not (0.012 of AUC on retail data). What is redundant but no twin, forward selection tells.
@@ -45,7 +40,7 @@ def standard_ranks(x: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.b
 
     Returns: (n, g) of the g columns that vary, and (f,) which do.
     """
-    with extra("prune", "correlated features"):
+    with requires_extra("prune", "correlated features"):
         from scipy.stats import rankdata
     ranks = rankdata(np.where(np.isnan(x), -np.inf, x), axis=0)
     ranks -= ranks.mean(axis=0)
@@ -55,7 +50,7 @@ def standard_ranks(x: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.b
 
 
 def _linked(ranks: npt.NDArray[np.float64], at_least: float) -> list[int]:
-    with extra("prune", "correlated features"):
+    with requires_extra("prune", "correlated features"):
         from scipy.cluster.hierarchy import fcluster, linkage
         from scipy.spatial.distance import squareform
     distance = np.clip(1 - np.abs(ranks.T @ ranks), 0, None)

@@ -16,27 +16,20 @@ while any feature that needs it is kept:
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from feature_store.aggregates.states import state_for
 from feature_store.aggregates.tiles import NUMBER_BYTES, state_bytes
-from feature_store.aggregates.windows import slots_of
-from feature_store.definitions.graph import graph_of
+from feature_store.aggregates.windows import Ring, Windows, slots_of
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.graph import FeatureKey, graph_of
 from feature_store.definitions.pruned import stays_stored
 from feature_store.errors import RequestError
-from feature_store.online.layout import FINGERPRINT_BYTES, RowLayout
+from feature_store.online.layout import FINGERPRINT_BYTES, RowLayout, SegmentLayout
 from feature_store.online.tile_layout import TileValueLayout
 from feature_store.registry.compile import compile_plan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from feature_store.aggregates.windows import Ring, Windows
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.graph import FeatureKey
-    from feature_store.online.layout import SegmentLayout
-    from feature_store.registry.serving_plan import ServingPlan
+from feature_store.registry.serving_plan import ServingPlan
 
 # Of a String or a ragged Array, unless it was measured.
 VARIABLE_BYTES = 16

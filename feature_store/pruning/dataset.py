@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.errors import DataError, NotFoundError, RequestError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import DataError, NotFoundError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
     import pyarrow as pa
 
 Floats = npt.NDArray[np.float32]
@@ -166,7 +165,7 @@ def from_table(
         DataError: it cannot be read, a column is missing or of a type that has no place here, or a label, time or
             entity is null.
     """
-    with extra("prune", "training sets"):
+    with requires_extra("prune", "training sets"):
         from feature_store.arrow.training_columns import Columns
     columns = Columns(table, [*features, label, timestamp, entity])
     blocks = [columns.feature(name) for name in features]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
+from feature_store.pruning.budget import Choice
+from feature_store.pruning.plan import PrunePlan
 
-with extra("plot", "drawing"):
+with requires_extra("plot", "drawing"):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from matplotlib.axes import Axes
-
-    from feature_store.pruning.budget import Choice
-    from feature_store.pruning.plan import PrunePlan
 
 _INCHES = (9.0, 4.2)
 _DOTS_PER_INCH = 150

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 # What Redis counts of all its clients, in the order of `Counted`.
 _COUNTERS = ("total_net_input_bytes", "total_net_output_bytes", "keyspace_hits", "keyspace_misses")

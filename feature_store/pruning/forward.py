@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.pruning.trials import Trials
+from feature_store.pruning.trials import Trials
 
 
 def select_forward(trials: Trials, candidates: Sequence[str], noise: float) -> dict[str, float]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from feature_store.errors import RequestError
-from feature_store.pruning.budget import Budget
+from feature_store.pruning.budget import Budget, Choice
+from feature_store.pruning.cost import CostModel
 from feature_store.pruning.planner import choose
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from feature_store.pruning.budget import Choice
-    from feature_store.pruning.cost import CostModel
 
 # Of what all features cost: most of the importance is bought by the first few percent, so they lie closer there.
 _LEAST_SHARE = 0.01

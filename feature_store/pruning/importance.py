@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 FORMAT = 1
 

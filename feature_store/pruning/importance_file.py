@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from feature_store.errors import DataError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import DataError
 from feature_store.pruning.importance import FeatureImportance, Importances
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    Row = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 _NEEDED, _OPTIONAL = ("feature", "importance"), ("std", "method", "model", "time")
 
@@ -59,7 +58,7 @@ def _csv_rows(path: Path) -> list[Row]:
 
 
 def _parquet_rows(path: Path) -> list[Row]:
-    with extra("prune", "read_importances"):
+    with requires_extra("prune", "read_importances"):
         from feature_store.arrow.parquet import read_parquet
     rows: list[Row] = read_parquet(path, f"importances {path}").to_pylist()
     return rows

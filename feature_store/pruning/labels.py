@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Mapping
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from feature_store.pruning.importance import Importances
+from feature_store.pruning.importance import Importances
 
 Label = Literal["unused", "epsilon", "bundled", "correlated"]
 

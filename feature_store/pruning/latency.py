@@ -6,17 +6,14 @@ coefficient below 0 (Lawson and Hanson 1974, through scipy).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 from feature_store.pruning.budget import Latency
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.pruning.cost import Cost
+from feature_store.pruning.cost import Cost
 
 
 class Timed(NamedTuple):
@@ -38,7 +35,7 @@ def fit_latency(timed: Sequence[Timed], *, quantile: float = 0.99) -> Latency:
     Raises:
         MissingDependencyError: scipy is not installed (`feature-store[prune]`).
     """
-    with extra("prune", "latency"):
+    with requires_extra("prune", "latency"):
         from scipy.optimize import nnls
 
     costs = np.array([[1.0, one.cost.keys, one.cost.bytes, one.cost.features] for one in timed])

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from feature_store.arrow.sources.opening import open_view
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.errors import NotFoundError
-from feature_store.pruning.footprint import Counted, footprint
+from feature_store.online.client import OnlineClient
+from feature_store.online.store import OnlineStore
+from feature_store.pruning.budget import Latency
+from feature_store.pruning.footprint import Counted, Footprint, footprint
 from feature_store.pruning.latency import Timed, fit_latency
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
-    from pathlib import Path
-
-    from feature_store.online.client import OnlineClient
-    from feature_store.online.store import OnlineStore
-    from feature_store.pruning.budget import Latency
-    from feature_store.pruning.footprint import Footprint
-    from feature_store.pruning.service import PrunableService
-    from feature_store.pruning.trials import Report
+from feature_store.pruning.service import PrunableService
+from feature_store.pruning.trials import Report
 
 # Shares of a usual request's entities at which its latency is measured.
 _SHARES = (0.1, 0.5, 1.0)

@@ -22,23 +22,16 @@ Everything is fitted on earlier rows, scored on later ones, and averaged over th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 from feature_store.pruning.correlation import TWINS, correlated
+from feature_store.pruning.dataset import Dataset, Factory
 from feature_store.pruning.forward import select_forward, shared
 from feature_store.pruning.importance import FeatureImportance, Importances, ViewImportance, now
-from feature_store.pruning.metric import metric_name
-from feature_store.pruning.screen import REFITTED_PROBES, refit_noise, screen
-from feature_store.pruning.trials import Gain, Trials
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.pruning.dataset import Dataset, Factory
-    from feature_store.pruning.metric import Metric
-    from feature_store.pruning.screen import Screened
-    from feature_store.pruning.trials import Report
+from feature_store.pruning.metric import Metric, metric_name
+from feature_store.pruning.screen import REFITTED_PROBES, Screened, refit_noise, screen
+from feature_store.pruning.trials import Gain, Report, Trials
 
 METHOD = "retrained forward and leave-one-out"
 # Later rows decide; fewer would make every difference noise, more would leave too little to learn from.
@@ -194,6 +187,6 @@ class _Worth:
 def _least_deviations(seeds: int) -> float:
     """How many standard deviations over the seeds a mean must be above 0 not to be there by chance: Student's t test,
     one-sided at 5 %. One seed has no deviation."""
-    with extra("prune", "measure"):
+    with requires_extra("prune", "measure"):
         from scipy.stats import t
     return float(t.ppf(0.95, seeds - 1) / seeds**0.5) if seeds > 1 else 0.0

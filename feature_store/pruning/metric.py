@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from feature_store.errors import DataError, RequestError
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 Scores = npt.NDArray[np.float64]
 Metric = Callable[[npt.NDArray[Any], Scores], float]

@@ -6,19 +6,16 @@ without it (https://scikit-learn.org/stable/modules/permutation_importance.html)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from feature_store.errors import RequestError
 from feature_store.pruning.importance import FeatureImportance, Importances, now
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy.typing as npt
-
-    Values = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float64]
 
 
 def importance_from_model(model: Any, names: Sequence[str]) -> Importances:

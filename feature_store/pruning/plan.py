@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import service_digest
 from feature_store.errors import RequestError
-from feature_store.pruning.cost import Cost
+from feature_store.pruning.budget import Budget
+from feature_store.pruning.cost import Cost, CostModel
 from feature_store.pruning.greedy import dropping_order
+from feature_store.pruning.importance import Importances
 from feature_store.pruning.labels import classify
 from feature_store.pruning.planner import choose
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.pruning.budget import Budget
-    from feature_store.pruning.cost import CostModel
-    from feature_store.pruning.importance import Importances
-    from feature_store.pruning.verify import Candidate, Verification
+from feature_store.pruning.verify import Candidate, Verification
 
 FORMAT = 1
 # Of the way from all features to those that the plan keeps, where the model is tried too.

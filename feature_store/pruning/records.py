@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from feature_store.errors import NotFoundError, did_you_mean
 from feature_store.pruning.importance import Importances
 from feature_store.pruning.plan import PrunePlan
-from feature_store.registry.store import current_author
-
-if TYPE_CHECKING:
-    from feature_store.registry.store import Registry
+from feature_store.registry.store import Registry, current_author
 
 
 class PruningRecords:

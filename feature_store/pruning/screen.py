@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from feature_store.pruning.dataset import scores
-from feature_store.pruning.trials import gain_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from feature_store.pruning.dataset import Dataset, Floats
-    from feature_store.pruning.trials import Trials
+from feature_store.pruning.dataset import Dataset, Floats, scores
+from feature_store.pruning.trials import Trials, gain_of
 
 # Probes in the permuted model: the largest of ten useless features' losses is what a useless one hardly exceeds.
 _PROBES = 10

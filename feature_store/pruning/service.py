@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from feature_store.definitions.graph import graph_of
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.graph import ServedFeature, graph_of
 from feature_store.definitions.pruned import pruned, pruning_of, service_digest
+from feature_store.definitions.pruning import Answer, Pruning, Stage
 from feature_store.errors import ConflictError, NotFoundError
-from feature_store.pruning.accounts import accounts_of
-from feature_store.pruning.cost import cost_model
+from feature_store.pruning.accounts import FeatureAccount, accounts_of
+from feature_store.pruning.budget import Budget, Choice, Latency
+from feature_store.pruning.cost import CostModel, cost_model
 from feature_store.pruning.frontier import frontier
 from feature_store.pruning.importance import Importances, checked
-from feature_store.pruning.plan import make_plan, offered_instead, policy_pins, read_order
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.graph import ServedFeature
-    from feature_store.definitions.pruning import Answer, Pruning, Stage
-    from feature_store.pruning.accounts import FeatureAccount
-    from feature_store.pruning.budget import Budget, Choice, Latency
-    from feature_store.pruning.cost import CostModel
-    from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.verify import Verification
+from feature_store.pruning.plan import PrunePlan, make_plan, offered_instead, policy_pins, read_order
+from feature_store.pruning.verify import Verification
 
 
 @dataclass(frozen=True)

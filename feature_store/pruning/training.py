@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 # The share of a training set's rows, the first in time, that importances are measured and models are fitted on. Only
 # `verify` reads the rest.

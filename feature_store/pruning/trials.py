@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.pruning.dataset import fitted_scores
-from feature_store.pruning.metric import metric_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from feature_store.pruning.dataset import Dataset, Factory
-    from feature_store.pruning.metric import Metric
+from feature_store.pruning.dataset import Dataset, Factory, fitted_scores
+from feature_store.pruning.metric import Metric, metric_of
 
 Report = Callable[[int, int], None]
 """Is told how many fits are done, and how many there will be as far as is known now."""

@@ -13,26 +13,21 @@ https://doi.org/10.1002/pst.64). What passes behind one that did not is shown, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_store.errors import DataError, RequestError
 from feature_store.pruning.bootstrap import Draws, lower_bound, metric_by_draw
-from feature_store.pruning.dataset import fitted_scores
-from feature_store.pruning.metric import auc, metric_name, metric_of
+from feature_store.pruning.dataset import Dataset, Factory, fitted_scores
+from feature_store.pruning.metric import Metric, Scores, auc, metric_name, metric_of
+from feature_store.pruning.trials import Report
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.pruning.dataset import Dataset, Factory
-    from feature_store.pruning.metric import Metric, Scores
-    from feature_store.pruning.trials import Report
-
-    Mask = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 
 # With 1000 draws the 5 % quantile is itself known to about a twentieth of the standard error.
 _DRAWS = 1000

@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from feature_store._extras import requires_extra
 from feature_store._private_files import STATE_FOLDER, private_file, private_folder
-from feature_store.errors import MissingDependencyError, RegistryError, extra
+from feature_store.errors import MissingDependencyError, RegistryError
 
-with extra("registry", "registry"):
+with requires_extra("registry", "registry"):
     import sqlalchemy as sa
     from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 

@@ -1,32 +1,24 @@
-"""What applying changed definitions would do: the diff, and for each change whether it is safe.
-
-safe         takes effect at once; nothing that is stored or served is lost
-rewrites     the row layout changes: a new generation is filled beside the old one, then served at once
-destructive  stored values are deleted, or columns of a service are taken away, changed or moved: apply asks first
-refused      stored rows could not be carried over, or the source does not hold what the view takes
-"""
+"""The difference between two sets of definitions: the changes, and for each whether it is safe."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
+from feature_store.definitions.definition import Definition, on_change
 from feature_store.definitions.definition_set import KINDS, DefinitionSet
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.field import Field
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.pruned import pruned
+from feature_store.registry.changes import Action, AttributeChange, ChangePlan, ColumnChange, DefinitionChange, Effect
 from feature_store.registry.compile import (
     row_group_views,
     segment_plan,
     tiles_plan,
 )
-from feature_store.registry.service_diff import ColumnChange, column_changes, columns_of, second_version
+from feature_store.registry.service_diff import column_changes, columns_of, second_version
 
-Action = Literal["create", "update", "delete"]
-Effect = Literal["safe", "rewrites", "destructive", "refused"]
 _SERVED_AGAIN = "{} are served again; what was not stored is filled from the sources first"
 _PRUNING = {
     (action, stage): reason
@@ -37,118 +29,6 @@ _PRUNING = {
         ("drop", "{} are not served any more, nor computed and stored where no service needs them"),
     )
 } | {("delete", stage): _SERVED_AGAIN for stage in ("shadow", "mask", "drop")}
-_SIGNS = {"create": "+", "update": "~", "delete": "-"}
-
-
-@dataclass(frozen=True)
-class AttributeChange:
-    """One attribute that changes: its path, and the values (None where there is none)."""
-
-    path: str
-    before: Any
-    after: Any
-    sign: str = field(default="~", init=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {_shown(self.path, self.before)} -> {_shown(self.path, self.after)}"
-
-
-@dataclass(frozen=True)
-class Change:
-    """What happens to one definition, and what that means for stored data and for readers.
-
-    Attributes:
-        action: `create`, `update` or `delete`.
-        kind: the class of the definition.
-        name: its name.
-        effect: see the module.
-        reason: why it has that effect.
-        details: the attributes, or the columns of a service, that change.
-        hint: how to have the change without the effect; may be empty.
-    """
-
-    action: Action
-    kind: str
-    name: str
-    effect: Effect
-    reason: str
-    details: tuple[AttributeChange | ColumnChange, ...] = ()
-    hint: str = ""
-
-    def to_document(self) -> dict[str, Any]:
-        """The change as JSON types."""
-        details = [{"path": one.path, "before": one.before, "after": one.after} for one in self.details]
-        return asdict(self) | {"details": details}
-
-
-@dataclass(frozen=True)
-class ChangePlan:
-    """All the changes of an apply.
-
-    Attributes:
-        changes: of each definition.
-        rewritten: the row groups that get a new generation.
-        notes: what else to know before applying, in sentences.
-        unfinished: the version that was applied and is not served yet, because its apply was stopped; or None.
-    """
-
-    changes: tuple[Change, ...]
-    rewritten: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    unfinished: int | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether apply has nothing to do."""
-        return not self.changes and self.unfinished is None
-
-    @property
-    def refused(self) -> list[Change]:
-        """The changes that cannot be applied."""
-        return [change for change in self.changes if change.effect == "refused"]
-
-    @property
-    def destructive(self) -> list[Change]:
-        """The changes that delete stored values or take something from readers."""
-        return [change for change in self.changes if change.effect == "destructive"]
-
-    def to_document(self) -> dict[str, Any]:
-        """The plan as JSON types."""
-        return {
-            "changes": [change.to_document() for change in self.changes],
-            "rewritten_row_groups": list(self.rewritten),
-            "notes": list(self.notes),
-            "unfinished_version": self.unfinished,
-        }
-
-    def remarks(self) -> list[str]:
-        """What there is to say besides the changes, in sentences."""
-        if self.unfinished is None:
-            return list(self.notes)
-        stopped = f"The apply of version {self.unfinished} was stopped before it was served; apply finishes it."
-        if self.changes:
-            stopped = f"The apply of version {self.unfinished} was stopped; this apply takes its place."
-        return [stopped, *self.notes]
-
-    def __str__(self) -> str:
-        if self.is_empty:
-            return "\n".join(["No changes: the registry has these definitions.", *self.remarks()])
-        lines = []
-        for change in self.changes:
-            what = f"{_SIGNS[change.action]} {change.action} {change.kind} {change.name}"
-            lines.append(f"{what}  ({change.effect}: {change.reason})")
-            lines += [f"    {detail.sign} {detail}" for detail in change.details]
-            lines += [f"    {change.hint}"] if change.hint else []
-        return "\n".join([*lines, "", *self.remarks(), self.summary()])
-
-    def summary(self) -> str:
-        """One line of counts."""
-        actions = {action: sum(change.action == action for change in self.changes) for action in _SIGNS}
-        rewrites = sum(change.effect == "rewrites" for change in self.changes)
-        return (
-            f"Plan: {actions['create']} to create, {actions['update']} to change, {actions['delete']} to delete; "
-            f"{rewrites} rewrite data, {len(self.destructive)} destructive, {len(self.refused)} refused."
-        )
 
 
 def plan_changes(
@@ -176,12 +56,12 @@ def plan_changes(
             details = tuple(_differences("", was, becomes)) if was is not None and becomes is not None else ()
             action: Action = "create" if was is None else "delete" if becomes is None else "update"
             effect, reason = _judge(kind, name, action, details, old, new, rewritten)
-            changes.append(Change(action, model.__name__, name, effect, reason, details))
+            changes.append(DefinitionChange(action, model.__name__, name, effect, reason, details))
     changes += _pruning_changes(old, new)
     return ChangePlan(tuple(changes), tuple(sorted(rewritten)))
 
 
-def _pruning_changes(old: DefinitionSet | None, new: DefinitionSet) -> list[Change]:
+def _pruning_changes(old: DefinitionSet | None, new: DefinitionSet) -> list[DefinitionChange]:
     before = old.prunings if old is not None else {}
     changes = []
     for service in sorted(before.keys() | new.prunings.keys()):
@@ -194,9 +74,8 @@ def _pruning_changes(old: DefinitionSet | None, new: DefinitionSet) -> list[Chan
         pruning = becomes or was
         assert pruning is not None
         count = f"{len(pruning.dropped)} of {len(pruning.columns)} features"
-        changes.append(
-            Change(action, "Pruning", service, effect, f"{pruning.plan}: {_PRUNING[action, stages[-1]].format(count)}")
-        )
+        reason = f"{pruning.plan}: {_PRUNING[action, stages[-1]].format(count)}"
+        changes.append(DefinitionChange(action, "Pruning", service, effect, reason))
     return changes
 
 
@@ -231,17 +110,17 @@ def _judge(
         return _judge_view(name, action, details, old, new, rewritten)
     if kind == "stream_feature_views":
         return _judge_stream_view(name, action, details, old, new)
-    return "safe", "computed when asked for" + _told_to_servers(action, details)
+    return "safe", "computed on request" + _told_to_servers(action, details)
 
 
-# What of an on-demand view changes neither the function nor what it takes and returns.
-_ABOUT = {"function", "digest", "description", "owner", "tags"}
+# Changes of other attributes of an on-demand view change what its function takes or returns.
+_SAME_INTERFACE = {"function", "digest", *(name for name, declared in on_change(Definition) if declared.keeps_meaning)}
 
 
 def _told_to_servers(action: Action, details: tuple[AttributeChange, ...]) -> str:
     """What the change of an on-demand view asks of model servers that run its function; see docs/on-demand.md."""
     paths = {detail.path.split(".")[0] for detail in details}
-    if action != "update" or not paths - _ABOUT:
+    if action != "update" or not paths - _SAME_INTERFACE:
         return "; servers with the old code serve on until the new is deployed" if "digest" in paths else ""
     return "; servers with the old code cannot answer: give the changed view a new name"
 
@@ -253,16 +132,17 @@ def _service_changes(
     old: DefinitionSet | None,
     new: DefinitionSet,
     readers: Sequence[str],
-) -> list[Change]:
+) -> list[DefinitionChange]:
     """The change of a service, if there is one: a column's type may change though its definition stays."""
     kind = "FeatureService"
     if old is None or was is None:
-        return [Change("create", kind, name, "safe", "can be asked for at once")] if becomes is not None else []
+        created = DefinitionChange("create", kind, name, "safe", "can be requested at once")
+        return [created] if becomes is not None else []
     known = _known_readers(old.feature_services[name].tags.get("model"), readers)
     if becomes is None:
-        reason = f"can be asked for no more{known}"
-        hint = "Delete it when nobody asks for it: feature_store_client_request_seconds counts requests by service."
-        return [Change("delete", kind, name, "destructive", reason, hint=hint)]
+        reason = f"can no longer be requested{known}"
+        hint = "Delete it when nobody requests it: feature_store_client_request_seconds counts requests by service."
+        return [DefinitionChange("delete", kind, name, "destructive", reason, hint=hint)]
     if was == becomes and _reads_the_same_views(name, old, new):
         return []
     service = new.feature_services[name]
@@ -276,11 +156,11 @@ def _service_changes(
         hint = (
             f"Without it: keep {name}, add {second_version(service, f'{name}_v2')}, move readers, then delete {name}."
         )
-        return [Change("update", kind, name, "destructive", reason, details, hint)]
+        return [DefinitionChange("update", kind, name, "destructive", reason, details, hint)]
     reason = "described anew"
     if columns:
         reason = f"columns are added with the next request; a model that takes the whole matrix gets them too{known}"
-    return [Change("update", kind, name, "safe", reason, details)]
+    return [DefinitionChange("update", kind, name, "safe", reason, details)]
 
 
 def _reads_the_same_views(service: str, old: DefinitionSet, new: DefinitionSet) -> bool:
@@ -332,21 +212,9 @@ def _judge_view(
     paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
     if all(detail.path.startswith("source.schema") for detail in details if detail.path.startswith("source")):
         paths -= {"source"}  # the columns of events decide what is taken, not which rows are read
-    reasons = {
-        "ttl": "the ttl counts at read",
-        "freshness": "watched from now on",
-        "on_breach": "from the next materialize on",
-        "min": "expected of what is written from the next materialize on",
-        "max": "expected of what is written from the next materialize on",
-        "allowed": "expected of what is written from the next materialize on",
-        "max_null_rate": "expected of what is written from the next materialize on",
-        "default": "served where there is no value",
-        "source": "all rows are read anew by the next materialize",
-        "sql": "all rows are selected anew by the next materialize",
-        "aggregations": "all rows are computed anew by the next materialize",
-    }
-    told = dict.fromkeys(reason for path, reason in reasons.items() if path in paths)
-    return "safe", "; ".join(told) or "stored rows stay as they are"
+    declared = on_change(FeatureView, Field)
+    effects = dict.fromkeys(change.effect for name, change in declared if name in paths and change.effect)
+    return "safe", "; ".join(effects) or "stored rows stay as they are"
 
 
 def _judge_rewritten(view: FeatureView, group: str, action: Action, old: DefinitionSet | None) -> tuple[Effect, str]:
@@ -416,13 +284,3 @@ def _by_name(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(item, dict) and item.get("name") for item in value):
         return {item["name"]: {key: part for key, part in item.items() if key != "name"} for item in value}
     return value
-
-
-def _shown(path: str, value: Any) -> str:
-    if path in ("ttl", "freshness") and isinstance(value, int):
-        return str(timedelta(microseconds=value))
-    if isinstance(value, dict) and "dtype" in value:
-        return str(value["dtype"])
-    if isinstance(value, (dict, list)):
-        return json.dumps(value)
-    return "none" if value is None else str(value)

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from feature_store.definitions.definition_set import KINDS
-from feature_store.registry.diff import Action, AttributeChange, Change, plan_changes
+from feature_store.registry.changes import Action, AttributeChange, DefinitionChange
+from feature_store.registry.diff import plan_changes
 from feature_store.registry.store import Version
 
 
@@ -16,7 +17,7 @@ class PastChange:
     """What a version changed of a thing: by whom, when (UTC), how, and what that meant for stored data."""
 
     version: Version
-    change: Change
+    change: DefinitionChange
 
     def to_document(self) -> dict[str, Any]:
         """As JSON types."""
@@ -41,7 +42,7 @@ def history_of(versions: Sequence[Version], name: str) -> list[PastChange]:
         # Most versions change other things: what is the same as it was is not read at all.
         if before is None or _part(before, view) != _part(version, view):
             plan = plan_changes(None if before is None else before.definitions(), version.definitions())
-            changes: Iterable[Change] = (change for change in plan.changes if change.name == view)
+            changes: Iterable[DefinitionChange] = (change for change in plan.changes if change.name == view)
             if feature:
                 changes = _of_feature(changes, feature, before, version)
             found += [PastChange(version, change) for change in changes]
@@ -62,7 +63,9 @@ def _part(version: Version, name: str) -> list[Any]:
     return [version.document.get(kind, {}).get(name) for kind in (*KINDS, "prunings")]
 
 
-def _of_feature(changes: Iterable[Change], feature: str, before: Version | None, version: Version) -> Iterator[Change]:
+def _of_feature(
+    changes: Iterable[DefinitionChange], feature: str, before: Version | None, version: Version
+) -> Iterator[DefinitionChange]:
     """What is of a feature in the changes of its view; others of the view are left out."""
     for change in changes:
         if change.kind == "Pruning":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.graph import graph_of
 from feature_store.definitions.service import FeatureService
+from feature_store.registry.changes import ColumnChange
 
 
 class Column(NamedTuple):
@@ -23,38 +23,6 @@ class Column(NamedTuple):
     place: int
     feature: str
     dtype: str
-
-
-@dataclass(frozen=True)
-class ColumnChange:
-    """A column that is added, taken away, moved or made of something else. `before` and `after` are JSON types."""
-
-    path: str
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
-
-    @property
-    def sign(self) -> str:
-        """`+` for an added column, `-` for one that is taken away, else `~`."""
-        return "+" if self.before is None else "-" if self.after is None else "~"
-
-    @property
-    def breaks_readers(self) -> bool:
-        """Whether somebody who reads the column gets something else, or nothing."""
-        return self.before is not None
-
-    def __str__(self) -> str:
-        name = self.path.rpartition(".")[2]
-        if self.before is None or self.after is None:
-            about = self.before or self.after or {}
-            served = "" if about["feature"].endswith(f":{name}") else f" as {name}"
-            return f"{about['feature']}{served} (column {about['column']})"
-        parts = [
-            f"{part} {self.before[part]} -> {self.after[part]}"
-            for part in ("feature", "dtype", "column")
-            if self.before[part] != self.after[part]
-        ]
-        return f"{name}: {', '.join(parts)}"
 
 
 def columns_of(definitions: DefinitionSet, service: str) -> dict[str, Column]:

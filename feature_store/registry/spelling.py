@@ -7,9 +7,9 @@ import unicodedata
 
 import numpy as np
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
-with extra("registry", "search"):
+with requires_extra("registry", "search"):
     from rapidfuzz.distance import OSA
     from rapidfuzz.process import cdist, extract
 

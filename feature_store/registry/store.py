@@ -10,9 +10,9 @@ import os
 import socket
 from typing import Any
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
-with extra("registry", "registry"):
+with requires_extra("registry", "registry"):
     import sqlalchemy as sa
 
     from feature_store.registry.database import Database, registry_exists

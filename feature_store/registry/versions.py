@@ -11,12 +11,13 @@ from typing import Any
 
 import orjson
 
+from feature_store._extras import requires_extra
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, to_microseconds
 from feature_store.definitions.pruned import pruned
-from feature_store.errors import ConflictError, DefinitionError, NotFoundError, RegistryError, extra
+from feature_store.errors import ConflictError, DefinitionError, NotFoundError, RegistryError
 
-with extra("registry", "registry"):
+with requires_extra("registry", "registry"):
     import sqlalchemy as sa
 
     from feature_store.registry.columns import parsed

@@ -13,11 +13,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import StreamError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import StreamError
 from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
 from feature_store.streaming.messages import Message, Partition, Polled, Span
 
-with extra("kafka", "streaming"):
+with requires_extra("kafka", "streaming"):
     from confluent_kafka import (
         OFFSET_BEGINNING,
         Consumer,

@@ -6,11 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store.errors import StreamError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import StreamError
 from feature_store.streaming.kafka import ANSWER_S, CLIENT_LOG, errors, reason_of
 from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
 
-with extra("kafka", "streaming"):
+with requires_extra("kafka", "streaming"):
     from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
     from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 

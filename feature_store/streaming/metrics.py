@@ -6,10 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from feature_store.errors import StreamError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import StreamError
 from feature_store.streaming.status import Status
 
-with extra("kafka", "metrics"):
+with requires_extra("kafka", "metrics"):
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector

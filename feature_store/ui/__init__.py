@@ -9,8 +9,8 @@ background.py  computes what takes longer than a page may
 the others     the data of one page or part each
 """
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
-with extra("ui", "feature_store.ui"):
+with requires_extra("ui", "feature_store.ui"):
     import jinja2 as jinja2
     import starlette as starlette

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,20 +12,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from feature_store.errors import FeatureStoreError
+from feature_store.project.store import FeatureStore
 from feature_store.ui.definition_pages import MOST_ROWS
 from feature_store.ui.pages import Content, Page, all_pages
 from feature_store.ui.rendering import Templates, shortened
 from feature_store.ui.security import Guard
 from feature_store.ui.site import Site, status_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    from starlette.types import ASGIApp
-
-    from feature_store.project.store import FeatureStore
 
 # While a page waits for a value, the browser asks again after this many seconds.
 _AGAIN_S = 1

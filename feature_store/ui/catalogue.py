@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from feature_store._formatting import counted
 from feature_store.definitions.definition import Definition
 from feature_store.errors import RequestError
 from feature_store.registry.catalog import KINDS, kind_of
 from feature_store.ui.rendering import query_url
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from feature_store.ui.snapshot import Snapshot
+from feature_store.ui.snapshot import Snapshot
 
 PER_PAGE = 50
 # What a search gives at most: nobody turns more pages.

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from feature_store._formatting import shown_duration
 from feature_store.definitions import (
     Entity,
     FeatureService,
     FeatureView,
+    Field,
     KafkaSource,
     OnDemandFeatureView,
 )
 from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.definition_set import find
-from feature_store.registry.catalog import kind_of, own_attributes, unknown
-
-if TYPE_CHECKING:
-    from feature_store.definitions import Field
-    from feature_store.definitions.graph import AnyView, Feature
-    from feature_store.definitions.pruning import Pruning
-    from feature_store.registry.catalog import Source
-    from feature_store.ui.snapshot import Snapshot
+from feature_store.definitions.graph import AnyView, Feature
+from feature_store.definitions.pruning import Pruning
+from feature_store.registry.catalog import Source, kind_of, own_attributes, unknown
+from feature_store.ui.snapshot import Snapshot
 
 # Rows of a page's table.
 MOST_ROWS = 1000

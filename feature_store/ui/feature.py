@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store.definitions import OnDemandFeatureView
 from feature_store.definitions.dtypes import DType
+from feature_store.definitions.graph import Feature
 from feature_store.definitions.type_table import TypeTable
+from feature_store.pruning.accounts import FeatureAccount
 from feature_store.registry.catalog import unknown
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from feature_store.definitions.graph import Feature
-    from feature_store.pruning.accounts import FeatureAccount
-    from feature_store.ui.snapshot import Snapshot
-    from feature_store.ui.worth import Worth
+from feature_store.ui.snapshot import Snapshot
+from feature_store.ui.worth import Worth
 
 # Python values in the code that shows how to read a feature.
 EXAMPLES: TypeTable[str] = TypeTable(

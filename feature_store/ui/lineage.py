@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from feature_store.registry.catalog import KINDS, kind_of, unknown
 from feature_store.registry.lineage import FEATURES, MODELS, Node
 from feature_store.ui.graph import Drawing, draw
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from feature_store.ui.snapshot import Snapshot
+from feature_store.ui.snapshot import Snapshot
 
 # Left to right. The history of a topic comes before the topic; features are shown beside the view that is opened.
 _LAYERS = {"sources": 1, "views": 2, "streams": 2, FEATURES: 3, "on-demand": 4, "services": 5, MODELS: 6}

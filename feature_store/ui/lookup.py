@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from feature_store.definitions.dtypes import DType, from_microseconds, to_microseconds
+from feature_store.definitions.graph import Feature
 from feature_store.errors import RequestError
+from feature_store.online.client import OnlineClient
+from feature_store.online.inspection import StoredValue
+from feature_store.online.response import OnlineResponse
 from feature_store.online.status import Status
+from feature_store.online.store import OnlineStore
 from feature_store.registry.catalog import unknown
-from feature_store.ui.snapshot import is_hidden
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from feature_store.definitions.graph import Feature
-    from feature_store.online.client import OnlineClient
-    from feature_store.online.inspection import StoredValue
-    from feature_store.online.response import OnlineResponse
-    from feature_store.online.store import OnlineStore
-    from feature_store.ui.snapshot import Snapshot
+from feature_store.ui.snapshot import Snapshot, is_hidden
 
 # What an entity's key or a field of a request may be at most, in characters.
 _LONGEST = 10_000

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from feature_store.definitions.dtypes import from_microseconds
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from feature_store.monitoring.checks import Finding
-    from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
-    from feature_store.project.store import FeatureStore
-    from feature_store.registry.serving_plan import ServingPlan
+from feature_store.monitoring.checks import Finding
+from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
+from feature_store.project.store import FeatureStore
+from feature_store.registry.serving_plan import ServingPlan
 
 # Views on the overview: the stale ones first, since those are looked for.
 _MOST_VIEWS = 60

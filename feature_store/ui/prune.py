@@ -6,22 +6,18 @@ The curve is computed on the server, as `feature-store prune` makes plans; a sli
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from feature_store.errors import RequestError
 from feature_store.project.pruner import Pruner
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from feature_store.project.store import FeatureStore
-    from feature_store.pruning.accounts import FeatureAccount
-    from feature_store.pruning.cost import Cost, CostModel
-    from feature_store.pruning.importance import Importances
-    from feature_store.pruning.plan import PrunePlan
-    from feature_store.pruning.service import PrunableService
-    from feature_store.ui.snapshot import Snapshot
+from feature_store.project.store import FeatureStore
+from feature_store.pruning.accounts import FeatureAccount
+from feature_store.pruning.cost import Cost, CostModel
+from feature_store.pruning.importance import Importances
+from feature_store.pruning.plan import PrunePlan
+from feature_store.pruning.service import PrunableService
+from feature_store.ui.snapshot import Snapshot
 
 # Rows of the table of features: more nobody reads, and the page must stay quick.
 _MOST_ROWS = 300

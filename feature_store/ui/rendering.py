@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,9 +22,6 @@ from feature_store._formatting import (
 from feature_store.definitions.scalars import json_form
 from feature_store.online.status import Status
 from feature_store.registry.catalog import KINDS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # What a page shows of one text at most: an entity's key or a value may be as long as somebody made it.
 MOST_SHOWN = 400

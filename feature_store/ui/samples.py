@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from feature_store.definitions.dtypes import Date, to_microseconds
+from feature_store.online.client import OnlineClient
 from feature_store.online.status import Status
+from feature_store.online.store import OnlineStore
 from feature_store.ui.rendering import shortened
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from feature_store.online.client import OnlineClient
-    from feature_store.online.store import OnlineStore
 
 # Entities of a sample: a share is then right to 3 in 100, 19 times of 20, and is read in some milliseconds.
 MOST_SAMPLED = 1000

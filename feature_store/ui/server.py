@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import signal
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 from urllib.parse import urlencode
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from feature_store.errors import ConfigError
+from feature_store.project.store import FeatureStore
 from feature_store.ui.app import create_app
 from feature_store.ui.security import is_loopback, refuse_weak
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
-
-    from feature_store.project.store import FeatureStore
-
 
 # Connections at once; a browser has six. More are answered 503.
 _MOST_CONNECTIONS = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from feature_store.errors import (
     DataError,
@@ -15,23 +14,20 @@ from feature_store.errors import (
     RegistryError,
     RequestError,
 )
+from feature_store.monitoring.checks import Finding
 from feature_store.online import OnlineClient
 from feature_store.project.pruner import Pruner
+from feature_store.project.store import FeatureStore
+from feature_store.pruning.service import PrunableService
+from feature_store.registry.serving_plan import ServingPlan
 from feature_store.ui.background import Background, Outcome
 from feature_store.ui.catalogue import choices, entries
 from feature_store.ui.lineage import lineage_nodes, whole_lineage
 from feature_store.ui.overview import attention
 from feature_store.ui.samples import Sample, sample
-from feature_store.ui.snapshot import Snapshots, is_hidden
+from feature_store.ui.snapshot import Snapshot, Snapshots, is_hidden
 from feature_store.ui.versions import FeatureHistory
 from feature_store.ui.worth import Worth, worth_of
-
-if TYPE_CHECKING:
-    from feature_store.monitoring.checks import Finding
-    from feature_store.project.store import FeatureStore
-    from feature_store.pruning.service import PrunableService
-    from feature_store.registry.serving_plan import ServingPlan
-    from feature_store.ui.snapshot import Snapshot
 
 # How old what a page says of the online store may be, in seconds.
 PLAN_S, SAMPLE_S, WORTH_S = 5.0, 60.0, 30.0

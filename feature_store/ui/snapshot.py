@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from feature_store.definitions.graph import graph_of
-from feature_store.errors import NotFoundError, extra
-from feature_store.registry.catalog import sources
-from feature_store.registry.lineage import lineage_of
+from feature_store._extras import requires_extra
+from feature_store.definitions import DefinitionSet
+from feature_store.definitions.graph import AnyView, DefinitionGraph, Feature, graph_of
+from feature_store.errors import NotFoundError
+from feature_store.project.store import FeatureStore
+from feature_store.registry.catalog import Source, sources
+from feature_store.registry.lineage import Lineage, lineage_of
+from feature_store.registry.store import Version
+from feature_store.ui.background import Background
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from feature_store.definitions import DefinitionSet
-    from feature_store.definitions.graph import AnyView, DefinitionGraph, Feature
-    from feature_store.project.store import FeatureStore
-    from feature_store.registry.catalog import Source
-    from feature_store.registry.lineage import Lineage
     from feature_store.registry.search import SearchIndex
-    from feature_store.registry.store import Version
-    from feature_store.ui.background import Background
 
 T = TypeVar("T")
 # How often to look whether something was applied.
@@ -80,7 +77,7 @@ class Snapshot:
     @cached_property
     def search(self) -> SearchIndex:
         """The index of all that is defined."""
-        with extra("registry", "search"):
+        with requires_extra("registry", "search"):
             from feature_store.registry.search import SearchIndex
         return SearchIndex(self.definitions)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
-
-    from feature_store.registry.store import Registry, Version
+from feature_store.registry.store import Registry, Version
 
 # Parts of a view's document that are not what its features are: each field is looked at by itself.
 _OF_THE_VIEW = ("name", "schema", "description", "owner", "tags")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from feature_store.pruning.accounts import FeatureAccount
-    from feature_store.pruning.cost import Cost
-    from feature_store.pruning.service import PrunableService
+from feature_store.pruning.accounts import FeatureAccount
+from feature_store.pruning.cost import Cost
+from feature_store.pruning.service import PrunableService
 
 
 @dataclass(frozen=True)

@@ -104,10 +104,10 @@ def test_what_is_refused_says_where(make: Callable[[], Any], message: str) -> No
         (
             {"aggregations": [Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'")]},
             "safe",
-            "all rows are computed anew by the next materialize",
+            "the next materialize computes all rows again",
         ),
-        ({"sql": "SELECT * FROM source"}, "safe", "all rows are selected anew by the next materialize"),
-        ({"ttl": timedelta(days=1)}, "safe", "the ttl counts at read"),
+        ({"sql": "SELECT * FROM source"}, "safe", "the next materialize selects all rows again"),
+        ({"ttl": timedelta(days=1)}, "safe", "applied when rows are read"),
     ],
 )
 def test_a_plan_says_what_a_change_means(change: dict[str, Any], effect: str, reason: str) -> None:

@@ -33,6 +33,7 @@ from feature_store.definitions import (
     Timestamp,
     on_demand_feature_view,
 )
+from feature_store.definitions.definition import on_change
 from feature_store.definitions.dtypes import SCALARS, from_microseconds, to_microseconds
 from feature_store.errors import DataError, DefinitionError, NotFoundError
 
@@ -346,3 +347,11 @@ def test_events_are_expected_one_by_one() -> None:
         assert list(view.event_columns) == ["n", "m", "k"], "what an event is told by, too"
     with pytest.raises(DefinitionError, match="none for events"):
         KafkaSource("e", topic="e", event_timestamp="ts", schema=[Field("n", Float64, max_null_rate=0.5)])
+
+
+def test_every_attribute_declares_what_its_change_means() -> None:
+    """A new attribute of a batch view or field either declares it with OnChange, or is compared as part of the layout."""
+    in_layout = {"name", "entities", "fields", "dtype"}
+    declared = {name for name, _ in on_change(FeatureView, Field)}
+    assert declared | in_layout == {*FeatureView.model_fields, *Field.model_fields}
+    assert declared.isdisjoint(in_layout)

@@ -20,8 +20,9 @@ from feature_store.definitions import (
     ParquetSource,
     String,
 )
+from feature_store.registry.changes import DefinitionChange
 from feature_store.registry.compile import compile_plan
-from feature_store.registry.diff import Change, plan_changes
+from feature_store.registry.diff import plan_changes
 
 if TYPE_CHECKING:
     from feature_store.definitions.definition import Definition
@@ -40,12 +41,12 @@ def view(name: str = "profile", *, entities: Any = (user,), schema: Any = None, 
     return FeatureView(name, entities=entities, schema=schema or [Field("a", Int32), Field("b", Float32)], **about)
 
 
-def changes(old: list[Definition] | None, new: list[Definition]) -> dict[str, Change]:
+def changes(old: list[Definition] | None, new: list[Definition]) -> dict[str, DefinitionChange]:
     plan = plan_changes(None if old is None else DefinitionSet(old), DefinitionSet(new))
     return {change.name: change for change in plan.changes}
 
 
-def paths(change: Change) -> dict[str, tuple[Any, Any]]:
+def paths(change: DefinitionChange) -> dict[str, tuple[Any, Any]]:
     return {detail.path: (detail.before, detail.after) for detail in change.details}
 
 

@@ -22,8 +22,9 @@ from feature_store.definitions import (
     StreamFeatureView,
     String,
 )
+from feature_store.registry.changes import DefinitionChange
 from feature_store.registry.compile import compile_plan
-from feature_store.registry.diff import Change, plan_changes
+from feature_store.registry.diff import plan_changes
 from feature_store.registry.serving_plan import ServingPlan
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -45,7 +46,7 @@ def view(*aggregations: Aggregation, entities: Any = (user,), of: KafkaSource | 
     return StreamFeatureView("clicks", entities=entities, source=of or source(), aggregations=made, **about)
 
 
-def change(old: StreamFeatureView, new: StreamFeatureView) -> Change:
+def change(old: StreamFeatureView, new: StreamFeatureView) -> DefinitionChange:
     """What `plan` says of the view."""
     (found,) = (
         change

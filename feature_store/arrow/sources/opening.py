@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from feature_store._extras import missing_dependency
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.errors import DefinitionError, missing_dependency
+from feature_store.errors import DefinitionError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from feature_store._extras import requires_extra
 from feature_store.engines.spark.told import Told, raised_by_a_task
-from feature_store.errors import EngineError, extra
+from feature_store.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-with extra("spark", "engine spark"), _quiet():
+with requires_extra("spark", "engine spark"), _quiet():
     import pyspark
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from feature_store.errors import extra
+from feature_store._extras import requires_extra
 
-with extra("local", "engine local"):
+with requires_extra("local", "engine local"):
     import duckdb
 
 if TYPE_CHECKING:

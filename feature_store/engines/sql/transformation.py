@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from feature_store.errors import DataError, EngineError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import DataError, EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +133,7 @@ def _checked(where: str, text: str) -> ViewSql:
 
 
 def _parsed(where: str, text: str) -> Tree:
-    with extra("sql", where):
+    with requires_extra("sql", where):
         from feature_store.engines.sql.duck import connected
     with connected(EngineError) as connection:
         (document,) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchone() or ("{}",)

@@ -138,9 +138,11 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._lost:
             raise self._endpoint.lost(self._lost)
         self._commands, self._done = commands, self._loop.create_future()
-        self._replies.expect([parser for _, _, parser in commands])
+        self._replies.expect([command.parser for command in commands])
         timer = self._loop.call_at(limit.at, self._expire, limit)
-        self._transport.write(commands[0].data if len(commands) == 1 else b"".join([data for _, data, _ in commands]))
+        self._transport.write(
+            commands[0].data if len(commands) == 1 else b"".join([command.data for command in commands])
+        )
         try:
             await self._done
         finally:
@@ -196,9 +198,9 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._done is None or self._done.done():
             return
         if is_last_look:
-            for _, _, parser in self._commands:
-                if not parser.is_complete:
-                    parser.settle()  # only the first incomplete parser has bytes
+            for command in self._commands:
+                if not command.parser.is_complete:
+                    command.parser.settle()  # only the first incomplete parser has bytes
                     break
             self._fail(self._endpoint.timeout(limit))
             return
@@ -240,7 +242,8 @@ class AsyncPool:
             OnlineStoreError: the pool belongs to another event loop.
         """
         await self.ask(commands, limit)
-        for _, _, parser in commands:
+        for command in commands:
+            parser = command.parser
             if not parser.fixed and parser.error is not None:
                 raise self.refused(parser.error)
 

@@ -14,7 +14,6 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
-from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.replies import Replies
 
 if TYPE_CHECKING:
@@ -22,14 +21,15 @@ if TYPE_CHECKING:
 
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command, ReplyParser
 
 # The limit in the kernel is set again when it differs from the time that the request has left by more than this part.
 _TOLERANCE = 0.02
-# A wait of so many seconds is none: a timeout of 0 has another meaning to sockets.
-_NO_TIME_S = 0.001
 # Bytes of a long command that are sent before the clock is looked at again.
 _PIECE_BYTES = 1 << 14
+# Of a socket whose limit Python keeps, where 0 would mean that it never waits, not even for TLS.
+_SHORTEST_S = 0.001
 # The call returns at once with what the socket's buffer takes.
 _AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0))
 
@@ -112,10 +112,10 @@ class Connection:
             self.ask(commands, limit)
             self.take(commands, limit)
             return
-        ((_, data, parser),) = commands
+        command = commands[0]
         try:
-            self._send(data, limit)
-            self._take_one(parser, limit)
+            self._send(command.data, limit)
+            self._take_one(command.parser, limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
         except hiredis.HiredisError as error:
@@ -128,22 +128,20 @@ class Connection:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not take the bytes in time.
         """
         try:
-            self._send(b"".join([data for _, data, _ in commands]), limit)
+            self._send(b"".join([command.data for command in commands]), limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
 
     def take(self, commands: Sequence[Command], limit: Limit) -> None:
         """Take the replies to the commands that were asked last. After a timeout, some parsers may be complete.
 
+        When the limit is over, the replies that have arrived are taken.
+
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
         try:
-            self._hold_rest(limit)
-            if len(commands) == 1:
-                self._take_one(commands[0].parser, limit)
-            else:
-                self._take_all([parser for _, _, parser in commands], limit)
+            self._take_all([command.parser for command in commands], limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
         except hiredis.HiredisError as error:
@@ -162,16 +160,12 @@ class Connection:
     def _take_all(self, parsers: Sequence[ReplyParser], limit: Limit) -> None:
         replies = Replies()
         replies.expect(parsers)
-        receive = self._socket.recv_into
         try:
-            while True:
-                count = receive(replies.buffer())
+            while replies:
+                count = self._receive(replies.buffer(), limit)
                 if not count:
                     raise self._endpoint.lost("the server closed the connection")
                 replies.received(count)
-                if not replies:
-                    return
-                self._hold(limit)
         except (TimeoutError, BlockingIOError):
             # Only the first incomplete parser has bytes.
             next(parser for parser in parsers if not parser.is_complete).settle()
@@ -212,6 +206,17 @@ class Connection:
         opened: socket.socket | None = getattr(self, "_socket", None)
         if opened is not None:
             opened.close()
+
+    def _receive(self, buffer: memoryview, limit: Limit) -> int:
+        """Receive what arrives before the limit, or what is there when it is over."""
+        if limit.at > time.monotonic():
+            self._hold(limit)
+            return self._socket.recv_into(buffer)
+        if self._is_kernels:
+            return self._socket.recv_into(buffer, 0, _AT_ONCE)
+        self._limit_s = 0.0
+        self._socket.settimeout(_SHORTEST_S)
+        return self._socket.recv_into(buffer)
 
     def _reply(self, limit: Limit) -> Any:
         while (reply := self._reader.gets()) is False:
@@ -256,13 +261,6 @@ class Connection:
         value = struct.pack("ll", microseconds // 1_000_000, microseconds % 1_000_000)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-
-    def _hold_rest(self, limit: Limit) -> None:
-        """See to it that a read ends with the limit; when that is over, a read takes what has come, and does not wait.
-
-        Replies of several servers are taken one after the other, and the first may have used up the time.
-        """
-        self._hold(limit if limit.at > time.monotonic() + _NO_TIME_S else Limit.of(_NO_TIME_S))
 
     def _mapped(self, error: OSError, limit: Limit) -> OSError:
         if isinstance(error, OnlineStoreError):

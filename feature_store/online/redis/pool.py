@@ -83,7 +83,8 @@ class Pool:
             self.finish(self.start(commands, limit))
         else:
             self._give_back(connection, limit)
-        for _, _, parser in commands:
+        for command in commands:
+            parser = command.parser
             if not parser.fixed and parser.error is not None:
                 raise self.refused(parser.error)
 

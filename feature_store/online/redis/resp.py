@@ -335,11 +335,14 @@ class Command(NamedTuple):
         key: says which node gets the command: the key of an epoch, with the hash tag of all the keys that it names.
         data: the bytes to send: one command of Redis, with one reply.
         parser: takes the reply.
+        epoch: the epoch that its reply must end with, of the plan that it was made for; empty: any. With an epoch, a
+            replica may answer: a replica that is behind answers with another epoch.
     """
 
     key: bytes
     data: bytes
     parser: ReplyParser
+    epoch: bytes = b""
 
 
 def _size_of(reply: Sequence[bytes | None]) -> int:

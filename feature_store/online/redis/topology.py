@@ -40,6 +40,11 @@ class Topology(Protocol):
         """Where the store is, without a password, for errors and people."""
         ...
 
+    @property
+    def is_one_node(self) -> bool:
+        """Whether one server has all keys: one command may name keys of any hash tags."""
+        ...
+
     def limit(self) -> Limit:
         """The limit in time of an answer that is asked for now."""
         ...
@@ -177,6 +182,11 @@ class Single:
     def shown(self) -> str:
         """See Topology."""
         return self._endpoint.shown
+
+    @property
+    def is_one_node(self) -> bool:
+        """See Topology."""
+        return True
 
     def node(self, key: bytes) -> Endpoint:
         """See Topology."""

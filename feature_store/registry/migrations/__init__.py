@@ -20,7 +20,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from feature_store.errors import RegistryError, SchemaVersionError, extra
+from feature_store._extras import requires_extra
+from feature_store.errors import RegistryError, SchemaVersionError
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _exclusive(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _upgrade(connection: sa.Connection) -> None:
-    with extra("registry", "registry"):
+    with requires_extra("registry", "registry"):
         from alembic import command
         from alembic.config import Config
         from alembic.util import CommandError

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from starlette.requests import Request
 
 from feature_store.ui.catalogue import Query, catalogue as searched
 from feature_store.ui.pages import Content, page
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
+from feature_store.ui.site import Site
 
 
 @page("/catalogue", "catalogue.html", menu="Catalogue")

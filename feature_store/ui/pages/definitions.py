@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from starlette.requests import Request
 
 from feature_store.ui.background import Outcome
 from feature_store.ui.definition_pages import entity_page, service_page, source_page, view_page
 from feature_store.ui.pages import Content, page
 from feature_store.ui.samples import Sample
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
+from feature_store.ui.site import Site
 
 
 @page("/view/{name}", "view.html")

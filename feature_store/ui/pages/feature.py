@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from starlette.requests import Request
 
 from feature_store.ui.background import Outcome
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.pages import Content, page
 from feature_store.ui.samples import Sample
+from feature_store.ui.site import Site
 from feature_store.ui.snapshot import is_hidden
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
 
 
 @page("/feature/{view}/{name}", "feature.html")

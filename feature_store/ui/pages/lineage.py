@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from starlette.requests import Request
 
 from feature_store.ui.lineage import lineage_around, whole_lineage
 from feature_store.ui.pages import Content, page
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
+from feature_store.ui.site import Site
 
 
 @page("/lineage", "lineage.html", menu="Lineage")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from starlette.requests import Request
 
 from feature_store.errors import FeatureStoreError
 from feature_store.ui.lookup import asked, look_up
 from feature_store.ui.pages import Content, page
-from feature_store.ui.site import status_of
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
+from feature_store.ui.site import Site, status_of
 
 
 @page("/lookup", "lookup.html", menu="Look up")

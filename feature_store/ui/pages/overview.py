@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import yaml
+from starlette.requests import Request
 
 from feature_store.registry.catalog import KINDS
 from feature_store.ui.catalogue import entries
 from feature_store.ui.overview import coverage, freshness
 from feature_store.ui.pages import Content, page
-from feature_store.ui.site import PLAN_S, SAMPLE_S
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
+from feature_store.ui.site import PLAN_S, SAMPLE_S, Site
 
 
 @page("/", "overview.html", menu="Overview")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from starlette.requests import Request
 
 from feature_store.ui.background import Outcome
 from feature_store.ui.definition_pages import service_page
 from feature_store.ui.pages import Content, page
 from feature_store.ui.prune import WhatIf, chosen, plans_of, read_request, what_if
 from feature_store.ui.rendering import query_url
-from feature_store.ui.site import WORTH_S
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from feature_store.ui.site import Site
+from feature_store.ui.site import WORTH_S, Site
 
 
 @page("/prune", "prune.html", menu="Pruning")
