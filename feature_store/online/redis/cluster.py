@@ -45,6 +45,11 @@ class Cluster(Shards):
         super().__init__(url if isinstance(url, Location) else Location.of(url), timeout_s, SLOTS)
         self._slots: dict[bytes, int] = {}
 
+    @property
+    def is_one_node(self) -> bool:
+        """See Topology."""
+        return False
+
     def slot(self, key: bytes) -> int:
         """The slot of a key. Those of epochs and tags, of which a project has few, are kept."""
         slot = self._slots.get(key)

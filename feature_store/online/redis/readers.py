@@ -1,7 +1,7 @@
 """Which server of a shard answers a read: its primary, or one of its replicas.
 
-A replica may be behind. It is seen by its epoch: when a replica answers with another epoch than the primary did last,
-the primary is asked. Plans are always read from primaries.
+A replica may be behind. It is seen by its epoch: when a replica answers with another epoch than that of the request's
+plan, the primary is asked. Plans are always read from primaries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 from feature_store.online.redis.location import NEAREST, PRIMARY
-from feature_store.online.redis.resp import BoundedParser
 
 if TYPE_CHECKING:
     from feature_store.online.redis.endpoint import Endpoint
@@ -33,7 +32,6 @@ class Readers:
 
     def __init__(self, read_from: str) -> None:
         self._read_from = read_from
-        self._epoch: bytes | None = None
         self._avoided: dict[Endpoint, float] = {}
         self._round_trips: dict[Endpoint, float] = {}
 
@@ -44,7 +42,7 @@ class Readers:
 
     def choose(self, shard: Shard, command: Command) -> Endpoint:
         """The server that is asked."""
-        if self._read_from == PRIMARY or not shard.replicas or isinstance(command.parser, BoundedParser):
+        if self._read_from == PRIMARY or not command.epoch or not shard.replicas:
             return shard.primary
         replicas = shard.replicas
         if self._avoided:
@@ -60,14 +58,8 @@ class Readers:
         return min(servers, key=lambda server: self._round_trips.get(server, 0.0))
 
     def accepts(self, server: Endpoint, command: Command) -> bool:
-        """Whether a reply counts. The reply of a replica must have the epoch that a primary had."""
-        reply = command.parser.replies[-1]
-        epoch = reply[-1] if isinstance(reply, list) and reply else None
-        if server.is_replica:
-            return epoch is not None and epoch == self._epoch
-        if isinstance(command.parser, BoundedParser) or self._epoch is None:
-            self._epoch = epoch
-        return True
+        """Whether a complete reply counts. That of a replica must have the epoch of the request's plan."""
+        return not server.is_replica or command.parser.saw_only(command.epoch)
 
     def avoid(self, server: Endpoint) -> None:
         """Do not choose a replica for a while."""

@@ -38,6 +38,11 @@ class Sentinels(Shards):
         self._ask_replicas = hiredis.pack_command((b"SENTINEL", b"REPLICAS", service))  # type: ignore[arg-type]
         self._sentinels = self.location.others
 
+    @property
+    def is_one_node(self) -> bool:
+        """See Topology."""
+        return True
+
     def slot(self, key: bytes) -> int:
         """See Shards: there is one shard."""
         return 0

@@ -86,6 +86,11 @@ class Shards(ABC):
         """See Topology."""
         return self.location.shown
 
+    @property
+    @abstractmethod
+    def is_one_node(self) -> bool:
+        """See Topology."""
+
     @abstractmethod
     def slot(self, key: bytes) -> int:
         """A number that keys of one hash tag share, and that a shard holds."""
