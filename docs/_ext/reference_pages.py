@@ -1,11 +1,14 @@
-"""Write the pages that are made from the code: the API, the errors and the command line, under docs/generated."""
+"""Write the pages that are generated from the code, under docs/generated: the API, the errors, the commands and the keys
+of feature_store.yaml."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import re
+import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +36,7 @@ def _write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
     pages = {f"{module}.md": api_page(module, title) for module, title in PAGES.items()}
-    pages |= {"errors.md": errors_page(), "cli.md": cli_page()}
+    pages |= {"errors.md": errors_page(), "cli.md": cli_page(), "configuration.md": configuration_page()}
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text() != text:  # an unchanged file is not read again
@@ -118,6 +121,73 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+# -- feature_store.yaml ----------------------------------------------------------------------------------------------
+
+
+def configuration_page() -> str:
+    """Each key of feature_store.yaml, with its type, its default and what it means."""
+    from feature_store.project.config import Config
+
+    parts = [
+        "# All keys of feature_store.yaml",
+        "This page is generated from the classes that read the file. An example, variables and passwords: "
+        "[feature_store.yaml](../configuration.md).",
+    ]
+    for prefix, section in _sections(Config):
+        parts.append(f"## {prefix}" if prefix else "## Top level")
+        about = _attributes(section)
+        rows = []
+        for name, field in section.model_fields.items():
+            default = "required" if field.is_required() else _shown_default(field.get_default(call_default_factory=True))
+            rows.append(f"| `{name}` | {_cell(_shown_type(field.annotation))} | {default} | {_cell(about[name])} |")
+        parts.append("| key | value | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _sections(model: Any) -> list[tuple[str, Any]]:
+    """The model of the file, and those of its keys that hold a mapping of known keys."""
+    from pydantic import BaseModel
+
+    found = [("", model)]
+    for name, field in model.model_fields.items():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
+            found.append((name, field.annotation))
+    return found
+
+
+def _attributes(section: type) -> dict[str, str]:
+    """The descriptions in the `Attributes:` of a class's docstring."""
+    _, _, listed = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", listed, re.M | re.S)
+    return {name: _one_line(text) for name, text in entries}
+
+
+def _shown_type(annotation: Any) -> str:
+    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    if annotation in names:
+        return names[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _shown_type(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{one}`" for one in arguments)
+    if origin is tuple:
+        return f"{_shown_type(arguments[0])}, or a list"
+    if origin is dict:
+        return "a mapping of settings"
+    if inspect.isclass(annotation):
+        return "a mapping: see below"
+    return " or ".join(_shown_type(one) for one in arguments if one is not type(None))
+
+
+def _shown_default(value: Any) -> str:
+    if value is None or value in ((), {}):
+        return "–"
+    if isinstance(value, (bool, int, float, str)):
+        return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return "–"
+
+
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -157,4 +227,7 @@ def _command(command: Any, context: Any, depth: int) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return _one_line(text).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
+    """A text as a cell of a table: what Markdown would read as markup is escaped, outside of code."""
+    parts = re.split(r"(`[^`]*`)", _one_line(text))
+    escaped = [part if part.startswith("`") else re.sub(r"([<*\[])", r"\\\1", part) for part in parts]
+    return "".join(escaped).replace("|", "\\|")

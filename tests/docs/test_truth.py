@@ -1,0 +1,66 @@
+"""What the pages name exists: files, folders and modules of the repository, and the keys of feature_store.yaml."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from feature_store.definitions.batch_source import ENTRY_POINTS
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks
+
+TOP = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
+# Files of the reader's project, which examples name.
+THEIRS = {"features.py", "shared.py", "app.py", "wsgi.py", "feature_store.yaml", "labels.parquet", "my_model.py", "plan.json"}
+FILE = re.compile(r"`([\w./<>-]*[\w>]\.(?:py|lua|md|c|json|yml|sh|html|toml|txt)|(?:\w+/)+)`")
+MODULE = re.compile(r"`(feature_store(?:\.(?!yaml`)\w+)+)`")
+
+
+@cache
+def repository() -> frozenset[str]:
+    """The files of the repository, and its folders with a slash behind them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+    )
+    files = listed.stdout.decode().split()
+    folders = {f"{folder}/" for file in files for folder in Path(file).parents if (ROOT / file).exists()}
+    return frozenset(file for file in files if (ROOT / file).exists()) | folders
+
+
+def exists(name: str) -> bool:
+    """Whether a name is the end of the path of a file or folder."""
+    return any(path == name or path.endswith(f"/{name}") for path in repository())
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TOP], ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
+    written = {block.file for block in blocks(page)} | THEIRS
+    text = page.read_text()
+    named = {name for name in FILE.findall(text) if "<" not in name and not name.startswith(".feature_store")}
+    assert not sorted(name for name in named - written if not exists(name))
+    for name in set(MODULE.findall(text)) - {ENTRY_POINTS}:
+        module, _, attribute = name.rpartition(".")
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_page_of_configuration_has_each_key_with_its_meaning() -> None:
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        from reference_pages import _sections, configuration_page
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+    from feature_store.project.config import Config
+
+    page = configuration_page()
+    for _, section in _sections(Config):
+        for key in section.model_fields:
+            (row,) = re.findall(rf"^\| `{key}` \|[^\n]*\|$", page, re.MULTILINE)
+            assert len(row.rsplit("|", 2)[1]) > 10
