@@ -1,5 +1,4 @@
-"""Write the pages that are generated from the code, under docs/generated: the API, the errors, the commands and the keys
-of feature_store.yaml."""
+"""Write the pages that are generated from the code: the API, errors, commands and the keys of feature_store.yaml."""
 
 from __future__ import annotations
 
@@ -138,7 +137,9 @@ def configuration_page() -> str:
         about = _attributes(section)
         rows = []
         for name, field in section.model_fields.items():
-            default = "required" if field.is_required() else _shown_default(field.get_default(call_default_factory=True))
+            default = (
+                "required" if field.is_required() else _shown_default(field.get_default(call_default_factory=True))
+            )
             rows.append(f"| `{name}` | {_cell(_shown_type(field.annotation))} | {default} | {_cell(about[name])} |")
         parts.append("| key | value | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"

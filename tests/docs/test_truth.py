@@ -16,7 +16,16 @@ from tests.docs.pages import DOCS, PAGES, ROOT, blocks
 
 TOP = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
 # Files of the reader's project, which examples name.
-THEIRS = {"features.py", "shared.py", "app.py", "wsgi.py", "feature_store.yaml", "labels.parquet", "my_model.py", "plan.json"}
+THEIRS = {
+    "features.py",
+    "shared.py",
+    "app.py",
+    "wsgi.py",
+    "feature_store.yaml",
+    "labels.parquet",
+    "my_model.py",
+    "plan.json",
+}
 FILE = re.compile(r"`([\w./<>-]*[\w>]\.(?:py|lua|md|c|json|yml|sh|html|toml|txt)|(?:\w+/)+)`")
 MODULE = re.compile(r"`(feature_store(?:\.(?!yaml`)\w+)+)`")
 
