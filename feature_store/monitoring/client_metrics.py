@@ -37,7 +37,8 @@ class ClientMetrics(Observer):
 
     What it counts is under `feature_store_client_`; docs/guides/monitoring.md names the metrics. They are objects of
     prometheus-client, so its multi-process mode works as usual. A request's time is that until its answer is there,
-    reads in shadow included; values are decoded later, by whoever asks for them. Requests with a deadline are not read in shadow.
+    reads in shadow included; values are decoded later, by whoever asks for them. Requests with a deadline are not read
+    in shadow.
     Labels are the names that plans hold, so that callers cannot add series: `(unknown)` is a service that the plan
     does not have (or any, before a first plan is read), `(references)` a list of feature references.
 
