@@ -1,1 +1,1 @@
-"""Ours beside the peer and the floor, in one run on one server. `python -m benchmarks` prints the table."""
+"""This library beside Feast and beside the floor, in one run on one server. `python -m benchmarks` prints the table."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from benchmarks.report import Result
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-# On one core a round trip has no wake-up of another core in it, which on a virtual machine costs more than the read
-# itself and hides what the client does: the strictest comparison. On two cores it is what a model server sees.
+# On one core, a round trip contains no wake-up of another core, which costs more than the read itself on a virtual
+# machine and hides the client's work. So one core is the strictest comparison. A model server sees two cores.
 TOGETHER, APART = "Reads, client and server on one core", "Reads, client and server on two cores"
 REST = "Writes, jobs, memory, import"
 READS = {

@@ -1,4 +1,4 @@
-"""What a model server pays to import the client."""
+"""The cost of importing the client in a model server."""
 
 from __future__ import annotations
 

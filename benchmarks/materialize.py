@@ -59,7 +59,7 @@ def _once(folder: Path) -> None:
         start = time.perf_counter()
         (summary,) = store.materialize(end=datetime(2026, 12, 31, tzinfo=UTC))
         seconds = time.perf_counter() - start
-    # ru_maxrss begins with what the parent had when it forked.
+    # ru_maxrss starts at the parent's memory at the fork.
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
     print(json.dumps({"seconds": seconds, "written": summary.written, "peak_rss_bytes": peak}))

@@ -1,4 +1,4 @@
-"""How things are timed: sides take turns in one process on chosen cores, so that what disturbs one disturbs all."""
+"""Timing: sides take turns in one process on chosen cores, so that a disturbance affects all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The projects that are measured, made as a user makes them: definitions in a folder, applied, then pushed to."""
+"""The measured projects, made as a user makes them: definitions in a folder, applied, then filled by push."""
 
 from __future__ import annotations
 

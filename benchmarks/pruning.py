@@ -1,12 +1,12 @@
-"""Pruning the retail example, and importances beside those that others would take: `python -m benchmarks.pruning`.
+"""Pruning of the retail example, and a comparison of importances: `python -m benchmarks.pruning`.
 
 Two questions, answered in docs/benchmarks-pruning.md:
 
-- What does the verified plan save, in each of two layouts, as Redis counts it and the client times it?
-- At equal cost, what is a model worth that was refitted on the features that importances choose? Ours are compared with
-  random ones, the model's own gain, permutation and SHAP, each found on the same earlier rows. What they choose is
-  judged on later rows that none has seen: once with each budget spent on the features in the order of their importance,
-  as is usual, and once by our planner, so that only the importances differ.
+- How much does the verified plan save, in each of two layouts, by Redis's counts and the client's times?
+- At equal cost, how good is a model that is refitted on the features that importances choose? Ours are compared with
+  random importances, the model's own gain, permutation and SHAP, all measured on the same earlier rows. The choices are
+  judged on later rows that none of them has seen: once by spending each budget on the most important features in order,
+  as is usual, and once with our planner, so that only the importances differ.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Importance = dict[str, float]
 
 
 class Row(NamedTuple):
-    """An importance's areas: by its order and by the planner, up to half of the whole cost."""
+    """The areas of one kind of importance, spent in order and by the planner, up to half of the whole cost."""
 
     name: str
     ordered: float

@@ -27,7 +27,7 @@ _REQUESTS = 200  # different ones, which all sides ask in turn
 
 
 def iterations(rows: int) -> int:
-    """Calls of one round: about as long for few rows as for many."""
+    """The number of calls in a round, so that rounds of few and of many rows take about the same time."""
     return {1: 2000, 10: 1500, 200: 800}.get(rows, 200)
 
 

@@ -1,4 +1,4 @@
-"""What the log of what is served costs a read: 1 user + 200 items × 55 features, off, at 10 % and at 100 %."""
+"""The cost of the served log for a read of 1 user + 200 items × 55 features: off, at 10 % and at 100 %."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def live_reads(server: Server, folder: Path, *, with_peer: bool) -> list[Result]
 
 
 def _end_to_end(store: FeatureStore) -> float:
-    """From the first to the last event that the worker tells of: without its start."""
+    """From the first to the last event that the worker reports, without the worker's start."""
     told: list[tuple[float, int]] = []
     store.stream(until_caught_up=True, report=lambda status: told.append((time.perf_counter(), status.merged)))
     begun = [(at, merged) for at, merged in told if merged]
@@ -184,7 +184,7 @@ def _merges(store: FeatureStore, source: KafkaSource, messages: Messages) -> tup
 
 
 def _freshness(store: FeatureStore, bootstrap: str) -> Result:
-    """From produce to the client, of events of users whom nobody else is, among 5,000 events a second."""
+    """From produce to the client: events of users who have no other events, among 5,000 events a second."""
     end, started = threading.Event(), threading.Event()
     worker = threading.Thread(target=lambda: store.stream(stopped=end.is_set, report=lambda _: started.set()))
     worker.start()

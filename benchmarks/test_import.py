@@ -1,4 +1,4 @@
-"""What a model server pays to import the client, beside what it imports anyway."""
+"""The cost of importing the client in a model server, beside the libraries that it imports anyway."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pages over a registry of 5,000 features in 300 views: how long a visitor waits, and Chromium takes to show the graph.
+"""Pages of a registry with 5,000 features in 300 views: how long a visitor waits, and Chromium draws the graph.
 
-The first visit of a page counts what is counted beside it; what is measured are the visits after.
+The first visit of a page starts the computations beside it. The visits after that are measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Training sets, Parquet to Parquet, beside raw as-of joins that know nothing of creation times, types or defaults.
+"""Training sets, Parquet to Parquet, beside raw as-of joins that ignore creation times, types and defaults.
 
-Ours runs through the public call and writes the manifest too. The raw joins take the source as it is, sorted by event
-time, and need not give the labels back in order.
+Ours runs through the public call, and writes the manifest too. The raw joins read the source as it is, sorted by event
+time, and need not return the labels in order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Workers that come and go while events come steadily: how long an event waits, and that none is lost or counted twice.
+"""Workers join and leave while events arrive steadily: how long an event waits, and that none is lost or counted twice.
 
-Each worker is a `feature-store stream` of its own, as machines are added and taken away. A wait is seen from outside:
-how long ago the first event was produced that no fence in Redis has passed yet, of the partition where that is longest.
+Each worker is a `feature-store stream` of its own, as if machines were added and removed. Waits are measured from
+outside: the age of the oldest event that no fence in Redis has passed yet, in the partition where it is oldest.
 """
 
 from __future__ import annotations

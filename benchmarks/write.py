@@ -1,4 +1,4 @@
-"""Writes: newest wins, rows of 25 floats, one process; and what Redis keeps of an entity."""
+"""Writes: newest wins, rows of 25 floats, one process; and Redis's memory per entity."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The least that a read can cost: what the benchmarks hold this project's reads against."""
+"""The lowest possible cost of a read, with which the benchmarks compare this project's reads."""

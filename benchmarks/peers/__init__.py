@@ -1,1 +1,1 @@
-"""What the benchmarks compare this project against."""
+"""The library that the benchmarks compare this project with."""

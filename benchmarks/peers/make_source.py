@@ -1,10 +1,10 @@
-"""Makes the Parquet file that both sides materialize: the same bytes of data for the same arguments, on any machine.
+"""Make the Parquet file that both sides materialize: the same data for the same arguments, on any machine.
 
 `python benchmarks/peers/make_source.py FILE [--rows N] [--entities N] [--seed N]`
 
 The rows are an append log of 30 days, sorted by event time, in which every entity occurs. One row in a hundred corrects
-an earlier one: the same entity and event time, created an hour later. So the newest row of an entity is told by
-`(event_timestamp, created)` and by nothing less.
+an earlier one: the same entity and event time, created an hour later. So only the pair `(event_timestamp, created)`
+determines the newest row of an entity.
 """
 
 import argparse

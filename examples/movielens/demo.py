@@ -1,4 +1,4 @@
-"""The whole way, from definitions to a model that ranks, over MovieLens-100K. `bin/demo` runs it.
+"""From definitions to a model that ranks, on MovieLens-100K. `bin/demo` runs it.
 
 python demo.py [--requests 2000]
 """
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 FIRST_RATING, NOW = datetime(1997, 9, 20, tzinfo=UTC), datetime(1998, 4, 22, 12, tzinfo=UTC)
-# The history holds the ratings before HISTORY_END; those before LIVE come over Kafka at once, those since one by one.
+# The history holds the ratings before HISTORY_END. Kafka has the later ones: all at once before LIVE, then one by one.
 HISTORY_END, LIVE = datetime(1998, 4, 15, tzinfo=UTC), datetime(1998, 4, 22, 3, tzinfo=UTC)
 MOVING_USER, MOST_MOVES = 796, 10
 USERS, MOVIES, CANDIDATES = 943, 1682, 200
 SHOWN_ROWS, SHOWN_USER, RANKED_ROWS = 12, 42, 8
 SHORTEST_COLUMN = 5  # characters: a rounded number with its sign
-SEED = 7  # so that two runs ask for the same
-WARM_UP = 20  # requests that are not counted: the first compiles the service
+SEED = 7  # two runs send the same requests
+WARM_UP = 20  # requests that are not counted: the first one compiles the service
 REQUESTS_PER_REFRESH = 100
 
 NEXT = (
@@ -72,7 +72,7 @@ def main() -> None:
     except (FeatureStoreError, FetchError, BrokerError) as error:
         sys.exit(f"demo: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell says of an interrupted command; the server is stopped by then
+        sys.exit(130)  # the exit code of a command that was interrupted; the server is stopped by now
 
 
 def steps(requests: int) -> None:
@@ -80,14 +80,14 @@ def steps(requests: int) -> None:
         os.environ["MOVIELENS_KAFKA"] = address  # which feature_store.yaml names
         with FeatureStore(FOLDER) as store:
             steps_of(store, address, requests)
-    heading(10, "Next", "the servers are stopped, their data stay; what follows starts the store again")
+    heading(10, "Next", "the servers are stopped and their data kept; these commands start the store again")
     suggest()
 
 
 def steps_of(store: FeatureStore, address: str, requests: int) -> None:
-    heading(1, "Fetch", "MovieLens-100K, made into Parquet under examples/movielens/data")
+    heading(1, "Fetch", "MovieLens-100K, converted to Parquet under examples/movielens/data")
     is_new = fetch_data()
-    heading(2, "Plan and apply", "features.py becomes a version of the registry and a serving plan in Redis")
+    heading(2, "Plan and apply", "features.py becomes a version in the registry and a serving plan in Redis")
     apply(store)
     heading(3, "Materialize", "the latest row of each user and movie, from Parquet into Redis")
     materialize(store, is_new)
@@ -98,11 +98,11 @@ def steps_of(store: FeatureStore, address: str, requests: int) -> None:
     read(store)
     heading(6, "Measure", "with to_numpy(), one thread, random users and movies, over the embedded server's socket")
     measure(store, requests)
-    heading(7, "Train and rank", "a model on what serving would have said just before each rating, then served")
+    heading(7, "Train and rank", "a model trained on what serving would have answered just before each rating")
     train_and_rank(store)
-    heading(8, "Look into Redis", "one packed row per entity, with a segment for each view; one value per window set")
+    heading(8, "Look into Redis", "one packed row per entity, with a segment per view; one value per set of windows")
     look(store)
-    heading(9, "Prune", "what the model does not need: planned, verified on later ratings, dropped, and brought back")
+    heading(9, "Prune", "features that the model does not need: planned, verified on later ratings, dropped, restored")
     drop_what_is_not_needed(store, requests)
 
 

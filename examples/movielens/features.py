@@ -152,7 +152,7 @@ user_activity = StreamFeatureView(
     ],
     description="What a user has rated in the last hour, day and week, within a second.",
     owner=OWNER,
-    # The list answers to what the user just did: that is what the product promises, whatever a model makes of it.
+    # The list must react to what the user just did: the product promises it, whatever the model's importances say.
     tags={"domain": "ratings", "cadence": "live", "prune": "never"},
 )
 
@@ -179,7 +179,7 @@ context = RequestSource("context", [Field("now_year", Int32, description="The ye
     tags={"domain": "catalogue"},
 )
 def movie_age(inputs: Columns) -> Columns:
-    """How old a movie is for whoever asks now."""
+    """The age of a movie at the time of the request."""
     return {"movie_age": (inputs["now_year"] - inputs["year"]).astype("float32")}
 
 

