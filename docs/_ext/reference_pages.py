@@ -21,6 +21,20 @@ PAGES = {
     "feature_store.monitoring": "Monitoring",
     "feature_store.streaming": "Streaming",
     "feature_store.pruning": "Pruning",
+    "feature_store.functions": "Aggregation functions of your own",
+    "feature_store.definitions": "More names of definitions",
+    "feature_store.project": "Configuration",
+    "feature_store.cli": "Output of commands",
+}
+# The contracts that another package implements to add a source or a topology, and the suites that it runs in its tests.
+# CONTRIBUTING.md has the recipes. They are not in any `__all__`: a minor version may change them.
+CONTRACTS = {
+    "feature_store.definitions.batch_source": ("BatchSource",),
+    "feature_store.arrow.sources.source": ("OfflineSource", "Piece", "Unread"),
+    "feature_store.testing.sources": ("StoredRows", "OfflineSourceSuite", "SourceOnEngineSuite"),
+    "feature_store.testing.functions": ("FunctionCase", "FunctionSuite"),
+    "feature_store.online.redis.topology": ("Topology",),
+    "feature_store.testing.topology": ("TopologySuite",),
 }
 
 
@@ -34,7 +48,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def _write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "generated"
     folder.mkdir(exist_ok=True)
-    pages = {f"{module}.md": api_page(module, title) for module, title in PAGES.items()}
+    pages = {f"{module}.md": api_page(module, title) for module, title in PAGES.items()} | {
+        "contracts.md": contracts_page()
+    }
     pages |= {"errors.md": errors_page(), "cli.md": cli_page(), "configuration.md": configuration_page()}
     for name, text in pages.items():
         path = folder / name
@@ -67,15 +83,39 @@ def _show_drawings(_app: Sphinx, _what: str, _name: str, _item: object, _options
 
 def api_page(module: str, title: str) -> str:
     """Each public name of a module, with its docstring."""
-    names = importlib.import_module(module).__all__
+    names = [name for name in importlib.import_module(module).__all__ if not _is_shown_before(module, name)]
     parts = [f"# {title}", f"The public names of `{module}`: import them from there."]
     for name in names:
         item = getattr(importlib.import_module(module), name)
-        if not callable(item):
-            parts += [f"## {name}", f"A type of values: see [types](../types.md). `{item!r}`"]
+        if not (inspect.isclass(item) or inspect.isfunction(item)):
+            is_type = module in ("feature_store", "feature_store.definitions")
+            about = "A type of values: see [types](../types.md)." if is_type else "A type alias."
+            parts += [f"## {name}", f"{about} `{item!r}`"]
             continue
         kind = "class" if inspect.isclass(item) else "function"
         parts += [f"## {name}", f"```{{eval-rst}}\n.. auto{kind}:: {module}.{name}\n   :no-index-entry:\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_shown_before(module: str, name: str) -> bool:
+    """Whether an earlier page shows the same name."""
+    earlier = list(PAGES)[: list(PAGES).index(module)]
+    return any(name in importlib.import_module(one).__all__ for one in earlier)
+
+
+def contracts_page() -> str:
+    """The contracts of the seams, with their docstrings, and their suites."""
+    parts = [
+        "# Contracts and test suites",
+        "A package of your own implements these to add a [source](../contributing.md#add-an-offline-source), an "
+        "[aggregation](../contributing.md#add-an-aggregation) or a "
+        "[topology of Redis](../contributing.md#add-a-topology-of-redis), and runs the suites in its tests. A minor "
+        "version may change them; the [changelog](../changelog.md) says so.",
+    ]
+    for module, names in CONTRACTS.items():
+        for name in names:
+            about = f"```{{eval-rst}}\n.. autoclass:: {module}.{name}\n   :no-index:\n"
+            parts += [f"## {name}", f"From `{module}`.", about + ("   :no-members:\n```" if "Suite" in name else "```")]
     return "\n\n".join(parts) + "\n"
 
 
