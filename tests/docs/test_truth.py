@@ -73,3 +73,10 @@ def test_the_page_of_configuration_has_each_key_with_its_meaning() -> None:
         for key in section.model_fields:
             (row,) = re.findall(rf"^\| `{key}` \|[^\n]*\|$", page, re.MULTILINE)
             assert len(row.rsplit("|", 2)[1]) > 10
+
+
+# Sphinx checks the links of the pages in docs/. It does not read these files, or only a part of them.
+@pytest.mark.parametrize("page", [*TOP, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_the_links_of_a_file_at_the_top_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
