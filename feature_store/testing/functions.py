@@ -21,11 +21,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import reduce
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -34,11 +31,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from feature_store.aggregates.at_times import Events, windows_at
 from feature_store.aggregates.deltas import deltas
 from feature_store.aggregates.read import WindowReader
-from feature_store.aggregates.states import state_for
 from feature_store.aggregates.tiles import state_bytes
-from feature_store.aggregates.windows import parts_of
 from feature_store.definitions import (
-    Aggregation,
     DefinitionSet,
     Entity,
     Field,
@@ -46,23 +40,13 @@ from feature_store.definitions import (
     KafkaSource,
     StreamFeatureView,
 )
-from feature_store.definitions.dtypes import MICROSECOND
-from feature_store.functions import WindowMask, _ranges, values_of
+from feature_store.functions import Column, State, StateArrays, Values, WindowMask, _ranges
 from feature_store.online import OnlineStore, keys
-from feature_store.online.codec import object_column
-from feature_store.online.tile_writer import Merge
+from feature_store.online.tile_writer import Advances, Merge
 from feature_store.registry.compile import compile_plan
 from feature_store.testing import tile_merges
+from feature_store.testing.function_case import BASE_US, ENTITIES, SECOND_US, WINDOWS, FunctionCase, Given, Row
 
-if TYPE_CHECKING:
-    from feature_store.definitions.dtypes import DType
-    from feature_store.functions import Column, State, StateArrays, Values
-    from feature_store.online.tile_writer import Advances
-
-SECOND_US = 1_000_000
-BASE_US = 1_600_000_000 * SECOND_US
-WINDOWS = (timedelta(minutes=1), timedelta(hours=1))
-_ENTITIES = 2
 _SETTINGS = settings(
     max_examples=30,
     deadline=None,
@@ -72,82 +56,6 @@ _SETTINGS = settings(
         HealthCheck.differing_executors,  # pytest makes an object of the suite for each case
     ],
 )
-
-Row = tuple[Any, ...]
-# An event of the suite: entity, second, delay in seconds, values.
-Given = tuple[int, int, int, Row]
-
-
-@dataclass(frozen=True)
-class FunctionCase:
-    """A function with parameters, over one type of column.
-
-    Attributes:
-        function: its name.
-        dtype: of the column, which is named `x`.
-        values: a hypothesis strategy of values of the column; None is null.
-        oracle: the feature of a window, computed the obvious way. It gets a list of rows in the order of time, ties by
-            the values' bytes: the value of `x`, never null or NaN, then those of `others`. None: the feature is null.
-        options: the function's parameters.
-        others: further columns, by name: their type, and a strategy of their values.
-        rel, abs: how far features may be from the oracle's.
-    """
-
-    function: str
-    dtype: DType
-    values: st.SearchStrategy[Any]
-    oracle: Callable[[list[Row]], Any]
-    options: dict[str, Any] = field(default_factory=dict)
-    others: dict[str, tuple[DType, st.SearchStrategy[Any]]] = field(default_factory=dict)
-    rel: float = 1e-9
-    abs: float = 1e-6
-
-    def __str__(self) -> str:
-        return "-".join([self.function, str(self.dtype), *(f"{name}={value}" for name, value in self.options.items())])
-
-    @property
-    def columns(self) -> dict[str, DType]:
-        """The types of all columns."""
-        return {"x": self.dtype} | {name: dtype for name, (dtype, _) in self.others.items()}
-
-    @property
-    def aggregation(self) -> Aggregation:
-        """The function over a minute and an hour."""
-        return Aggregation("x", self.function, windows=WINDOWS, **self.options)
-
-    @property
-    def states(self) -> list[State]:
-        """The states that the function is computed from."""
-        return [state_for(part) for part in parts_of(self.aggregation, self.dtype)]
-
-    def rows(self) -> st.SearchStrategy[Row]:
-        """Rows of an event's columns."""
-        return st.tuples(self.values, *(values for _, values in self.others.values()))
-
-    def events(self, delay: st.SearchStrategy[int]) -> st.SearchStrategy[list[Given]]:
-        """Events of few entities, in no order."""
-        second = st.integers(0, 2 * 3600)
-        return st.lists(st.tuples(st.integers(0, _ENTITIES - 1), second, delay, self.rows()), max_size=40)
-
-    def arrays(self, rows: list[Row]) -> dict[str, Values]:
-        """Rows as columns of values and nulls."""
-        return {name: _array(dtype, [row[i] for row in rows]) for i, (name, dtype) in enumerate(self.columns.items())}
-
-    def expected(self, events: list[Given], entity: int, window: timedelta, now_us: int) -> Any:
-        """The oracle's feature at a time."""
-        hop_us = self.aggregation.hop_us(window)
-        start_us = (now_us - window // MICROSECOND) // hop_us * hop_us
-        held = [
-            (BASE_US + second * SECOND_US, row)
-            for owner, second, delay, row in events
-            if owner == entity
-            and start_us <= BASE_US + second * SECOND_US
-            and BASE_US + (second + delay) * SECOND_US <= now_us
-            and row[0] is not None
-            and not (isinstance(row[0], float) and math.isnan(row[0]))
-        ]
-        held.sort(key=lambda item: (item[0], _bits(self.dtype, item[1][0])))
-        return self.oracle([(_plain(row[0]), *row[1:]) for _, row in held])
 
 
 class FunctionSuite:
@@ -216,7 +124,7 @@ class FunctionSuite:
         """At any times, for events of which some are known late; by ranges as by trees."""
         delay = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 4000))
         events = data.draw(case.events(delay))
-        labels = data.draw(st.lists(st.tuples(st.integers(-1, _ENTITIES), st.integers(0, 3 * 3600)), max_size=6))
+        labels = data.draw(st.lists(st.tuples(st.integers(-1, ENTITIES), st.integers(0, 3 * 3600)), max_size=6))
         windows = self._plan(case).tiles[0].windows
         times = np.array([BASE_US + second * SECOND_US for _, second in labels], np.int64)
         entities = np.array([entity for entity, _ in labels], np.intp)
@@ -244,7 +152,7 @@ class FunctionSuite:
         store.publish(self._plan(case), over=None)
         with store.tile_writer("windows") as writer:
             layout, offset = writer.layout.tiles, None
-            values = [tile_merges.empty(layout) for _ in range(_ENTITIES)]
+            values = [tile_merges.empty(layout) for _ in range(ENTITIES)]
             for start, end in itertools.pairwise(bounds):
                 entities, event_us, columns, _ = _events(case, events[start:end])
                 made = deltas(layout, entities, event_us, columns)
@@ -260,10 +168,10 @@ class FunctionSuite:
         store.close()
         newest = max((BASE_US + second * SECOND_US for _, second, _, _ in events), default=BASE_US)
         reader = WindowReader(layout, [window.name for window in layout.windows.features])
-        raw = np.ascontiguousarray(stored).view(np.uint8).reshape(_ENTITIES, -1)
+        raw = np.ascontiguousarray(stored).view(np.uint8).reshape(ENTITIES, -1)
         for now_us in (newest, newest + ahead_s * SECOND_US):
-            found = reader.read(raw, now_us, np.full(reader.scratch_bytes(_ENTITIES), 255, np.uint8))
-            for entity in range(_ENTITIES):
+            found = reader.read(raw, now_us, np.full(reader.scratch_bytes(ENTITIES), 255, np.uint8))
+            for entity in range(ENTITIES):
                 self._assert_features(case, found, entity, events, entity, now_us)
 
     def test_an_entity_without_events_has_the_default(self, case: FunctionCase) -> None:
@@ -290,7 +198,7 @@ class FunctionSuite:
 
         layout = writer.layout
         with redis.Redis.from_url(redis_url) as client:
-            found = client.mget([layout.prefix("functions", 0) + _key(owner) for owner in range(_ENTITIES)])
+            found = client.mget([layout.prefix("functions", 0) + _key(owner) for owner in range(ENTITIES)])
         assert all(value is None or value[:4] == layout.fingerprint for value in found)
         return np.frombuffer(b"".join((value or layout.empty)[4:] for value in found), layout.tiles.value)
 
@@ -376,25 +284,6 @@ def _events(case: FunctionCase, events: list[Given]) -> Events:
     delays = np.array([delay for _, _, delay, _ in events], np.int64)
     entities = np.array([entity for entity, *_ in events], np.intp)
     return Events(entities, at, case.arrays([row for *_, row in events]), at + delays * SECOND_US)
-
-
-def _array(dtype: DType, values: list[Any]) -> Values:
-    nulls = np.array([value is None for value in values], bool)
-    if dtype.width is None:
-        return object_column(values), nulls
-    return np.array([dtype.numpy.type(0) if value is None else value for value in values], dtype.numpy), nulls
-
-
-def _bits(dtype: DType, value: Any) -> int:
-    """The bytes of a value as an unsigned number; 0 of a text, whose order no function depends on."""
-    if dtype.width is None:
-        return 0
-    values, _ = values_of(np.array([value], dtype.numpy), np.zeros(1, bool))
-    return int.from_bytes(values.tobytes(), "little")
-
-
-def _plain(value: Any) -> Any:
-    return value + 0.0 if isinstance(value, float) else value
 
 
 def _key(owner: int) -> bytes:

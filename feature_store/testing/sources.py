@@ -22,42 +22,34 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pickle
-import secrets
-import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from feature_store._intervals import merged
+from feature_store._intervals import Interval
 from feature_store.arrow.plain import plain_type
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources.late_rows import late_rows
 from feature_store.arrow.sources.opening import open_source, open_view, source_exists
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Float64, Int64, String
-from feature_store.definitions.batch_source import batch_source
+from feature_store.definitions.batch_source import BatchSource, batch_source
 from feature_store.engines.engine import Stage
-from feature_store.engines.join import Finished, Join, ViewJoin
+from feature_store.engines.join import Join, ViewJoin
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.source_check import check_source, has_source
 from feature_store.errors import DataError
 from feature_store.materialize.job import Target, materialize
 from feature_store.materialize.span import Span
-from feature_store.online.writer import WriteCounts
 from feature_store.project.context import ProjectFolders
 from feature_store.registry.catalog import described, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from feature_store._intervals import Interval
-    from feature_store.definitions.batch_source import BatchSource
-    from feature_store.online.batch import RowBatch
+from feature_store.testing.doubles import FolderSink, MemoryProgress, UnchangedLabels
 
 _SECOND_US = 1_000_000
 _START_US = 1_700_000_000 * _SECOND_US
@@ -257,14 +249,14 @@ class SourceOnEngineSuite:
         stage = Stage(view, rows, times.start_us, times.end_us, staged, quarantine, Silent())
         wanted = _latest(pa.concat_tables(tables), times, 2 if sql else 1)
         assert engine.stage(stage) == wanted[1]
-        sink = _Sink(tmp_path / "sink")
+        sink = FolderSink(tmp_path / "sink")
         list(engine.write(staged, view, 0, sink))
         assert sink.rows == wanted[0]
 
     def test_a_job_reads_again_the_times_of_rows_that_came_late(
         self, stored: StoredRows, engine: Any, tmp_path: Path
     ) -> None:
-        view, progress, sink = _view(stored), _Progress(), _Sink(tmp_path / "sink")
+        view, progress, sink = _view(stored), MemoryProgress(), FolderSink(tmp_path / "sink")
         folders = ProjectFolders(stored.folder, tmp_path / "state")
         first, late = _rows(1, 100), _rows(2, 5)
         stored.append(first)
@@ -291,7 +283,7 @@ class SourceOnEngineSuite:
         rows = open_view(stored.source, view, stored.folder)
         quarantine = Quarantine(tmp_path / "quarantine", tmp_path, "stats")
         held = engine.labels(labels)
-        finish = _AsTheyAre(held.schema)
+        finish = UnchangedLabels(held.schema)
         joined = engine.join(Join(held, "at", (ViewJoin(view, rows, fields, quarantine),), finish, tmp_path, Silent()))
         found = pa.Table.from_batches(joined.batches(), joined.schema)
         history = sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: (row["at"], row["made"]))
@@ -363,79 +355,3 @@ def _latest(rows: pa.Table, times: TimeRange, factor: int = 1) -> tuple[dict[int
             new = (row["at"], row["made"], row["score"] * factor, row["title"])
             found[row["user_id"]] = max(found.get(row["user_id"], new), new)
     return found, count
-
-
-class _Sink:
-    """A destination and its sink that all processes of this machine share: newest wins."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir()
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[_Sink]:
-        yield self
-
-    def write(self, batch: RowBatch) -> WriteCounts:
-        columns = [batch.columns[name].values.tolist() for name in ("score", "title")]
-        times = (batch.event_ts.tolist(), batch.created_ts.tolist())
-        rows = list(zip(batch.keys["user_id"].tolist(), *times, *columns, strict=True))
-        (self._folder / secrets.token_hex(8)).write_bytes(pickle.dumps(rows))
-        return WriteCounts(len(batch), 0)
-
-    @property
-    def rows(self) -> dict[int, tuple[Any, ...]]:
-        """Of each user the newest row."""
-        found: dict[int, tuple[Any, ...]] = {}
-        for path in self._folder.iterdir():
-            for user_id, *row in pickle.loads(path.read_bytes()):
-                found[user_id] = max(found.get(user_id, tuple(row)), tuple(row))
-        return found
-
-
-class _Progress:
-    """See Progress: in memory."""
-
-    def __init__(self) -> None:
-        self._intervals: list[Interval] = []
-        self._chunks: dict[str, int] = {}
-        self._files = b""
-
-    def now_us(self) -> int:
-        return time.time_ns() // 1000
-
-    def finished_intervals(self) -> list[Interval]:
-        return merged(self._intervals)
-
-    def files_read(self) -> bytes:
-        return self._files
-
-    def chunks_done(self, job: str) -> int:
-        return self._chunks.get(job, 0)
-
-    def record_chunk(self, job: str, done: int) -> None:
-        self._chunks[job] = done
-
-    def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
-        self._intervals.append(interval)
-        self._files = files_read or self._files
-
-    def forget_job(self, job: str) -> None:
-        self._chunks.pop(job, None)
-
-
-class _AsTheyAre:
-    """See engines.join.Finish: labels, then the joined columns."""
-
-    features: Sequence[str] = ("stats score", "stats title")
-
-    def __init__(self, labels: pa.Schema) -> None:
-        joined = [pa.field(self.features[0], pa.float64()), pa.field(self.features[1], pa.string())]
-        self.schema = pa.schema([*labels, *joined])
-
-    def check(self, labels: pa.RecordBatch, first: int) -> None:
-        """See Finish: these labels carry no fields of requests."""
-
-    def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
-        batch = pa.RecordBatch.from_arrays([*labels.columns, *joined], schema=self.schema)
-        return Finished(batch, [column.null_count for column in joined])

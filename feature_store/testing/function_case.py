@@ -1,0 +1,119 @@
+"""A case of the suite of aggregation functions: a function with parameters, its events and its oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from feature_store.aggregates.states import state_for
+from feature_store.aggregates.windows import parts_of
+from feature_store.definitions import Aggregation
+from feature_store.definitions.dtypes import MICROSECOND, DType
+from feature_store.functions import State, Values, values_of
+from feature_store.online.codec import object_column
+
+SECOND_US = 1_000_000
+BASE_US = 1_600_000_000 * SECOND_US
+WINDOWS = (timedelta(minutes=1), timedelta(hours=1))
+ENTITIES = 2
+
+Row = tuple[Any, ...]
+# An event of the suite: entity, second, delay in seconds, values.
+Given = tuple[int, int, int, Row]
+
+
+@dataclass(frozen=True)
+class FunctionCase:
+    """A function with parameters, over one type of column.
+
+    Attributes:
+        function: its name.
+        dtype: of the column, which is named `x`.
+        values: a hypothesis strategy of values of the column; None is null.
+        oracle: the feature of a window, computed the obvious way. It gets a list of rows in the order of time, ties by
+            the values' bytes: the value of `x`, never null or NaN, then those of `others`. None: the feature is null.
+        options: the function's parameters.
+        others: further columns, by name: their type, and a strategy of their values.
+        rel, abs: how far features may be from the oracle's.
+    """
+
+    function: str
+    dtype: DType
+    values: st.SearchStrategy[Any]
+    oracle: Callable[[list[Row]], Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, tuple[DType, st.SearchStrategy[Any]]] = field(default_factory=dict)
+    rel: float = 1e-9
+    abs: float = 1e-6
+
+    def __str__(self) -> str:
+        return "-".join([self.function, str(self.dtype), *(f"{name}={value}" for name, value in self.options.items())])
+
+    @property
+    def columns(self) -> dict[str, DType]:
+        """The types of all columns."""
+        return {"x": self.dtype} | {name: dtype for name, (dtype, _) in self.others.items()}
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """The function over a minute and an hour."""
+        return Aggregation("x", self.function, windows=WINDOWS, **self.options)
+
+    @property
+    def states(self) -> list[State]:
+        """The states that the function is computed from."""
+        return [state_for(part) for part in parts_of(self.aggregation, self.dtype)]
+
+    def rows(self) -> st.SearchStrategy[Row]:
+        """Rows of an event's columns."""
+        return st.tuples(self.values, *(values for _, values in self.others.values()))
+
+    def events(self, delay: st.SearchStrategy[int]) -> st.SearchStrategy[list[Given]]:
+        """Events of few entities, in no order."""
+        second = st.integers(0, 2 * 3600)
+        return st.lists(st.tuples(st.integers(0, ENTITIES - 1), second, delay, self.rows()), max_size=40)
+
+    def arrays(self, rows: list[Row]) -> dict[str, Values]:
+        """Rows as columns of values and nulls."""
+        return {name: _array(dtype, [row[i] for row in rows]) for i, (name, dtype) in enumerate(self.columns.items())}
+
+    def expected(self, events: list[Given], entity: int, window: timedelta, now_us: int) -> Any:
+        """The oracle's feature at a time."""
+        hop_us = self.aggregation.hop_us(window)
+        start_us = (now_us - window // MICROSECOND) // hop_us * hop_us
+        held = [
+            (BASE_US + second * SECOND_US, row)
+            for owner, second, delay, row in events
+            if owner == entity
+            and start_us <= BASE_US + second * SECOND_US
+            and BASE_US + (second + delay) * SECOND_US <= now_us
+            and row[0] is not None
+            and not (isinstance(row[0], float) and math.isnan(row[0]))
+        ]
+        held.sort(key=lambda item: (item[0], _bits(self.dtype, item[1][0])))
+        return self.oracle([(_plain(row[0]), *row[1:]) for _, row in held])
+
+
+def _array(dtype: DType, values: list[Any]) -> Values:
+    nulls = np.array([value is None for value in values], bool)
+    if dtype.width is None:
+        return object_column(values), nulls
+    return np.array([dtype.numpy.type(0) if value is None else value for value in values], dtype.numpy), nulls
+
+
+def _bits(dtype: DType, value: Any) -> int:
+    """The bytes of a value as an unsigned number; 0 of a text, whose order no function depends on."""
+    if dtype.width is None:
+        return 0
+    values, _ = values_of(np.array([value], dtype.numpy), np.zeros(1, bool))
+    return int.from_bytes(values.tobytes(), "little")
+
+
+def _plain(value: Any) -> Any:
+    return value + 0.0 if isinstance(value, float) else value
