@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +15,6 @@ import redis
 
 from feature_store import FeatureStore
 from feature_store._intervals import BEGINNING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEFINITIONS = """
 from feature_store import *

@@ -6,7 +6,8 @@ import os
 import random
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,6 @@ from feature_store._intervals import BEGINNING
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.engines.local import latest as local_latest
 from tests.engines.offline_worlds import NOW_US, SECOND_US
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROWS, ENTITIES, FILES, KILLS = 200_000, 40_000, 4, 16
 CHUNK_ROWS = 2048  # about 20 chunks, of which a killed run may write up to three

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,19 +17,15 @@ import redis
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from feature_store import FeatureStore
+from feature_store._intervals import Interval
 from feature_store.engines.local import latest as local_latest
 from feature_store.errors import FeatureStoreError
 from feature_store.online import OnlineStore
 from feature_store.online.layout import FINGERPRINT_BYTES
+from feature_store.online.progress import StoredProgress
 from feature_store.project import load_config
 from feature_store.project.context import Project
 from tests.servers import RedisServer, redis_server
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from feature_store._intervals import Interval
-    from feature_store.online.progress import StoredProgress
 
 USERS = 9000  # about four chunks
 BEGUN = datetime.now(UTC) - timedelta(days=100)

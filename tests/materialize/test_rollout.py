@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from redis import Redis
 
+from feature_store._intervals import Interval
 from feature_store.definitions import (
     Aggregation,
     DefinitionSet,
@@ -25,14 +28,9 @@ from feature_store.errors import NotFoundError, StaleWriteError
 from feature_store.materialize.rollout import begin_tiles, roll_out, serve_tiles
 from feature_store.online import OnlineClient, OnlineStore
 from feature_store.online.batch import RowBatch, Values
+from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
 from feature_store.registry.store import Registry
 from tests.online.stream_worlds import NOW_US, SECOND_US, merge_events, source, user
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from feature_store.registry.serving_plan import ServingPlan, TilesPlan
 
 HOUR = timedelta(hours=1)
 START_US = NOW_US - 3600 * SECOND_US
@@ -111,19 +109,21 @@ class Project:
             project="test",
             online=self.online,
             registry=self.registry,
-            fill=lambda view, group, intervals: None,
-            fill_tiles=self,
+            filler=self,
             buckets=1,
             expire_keys=False,
         )
 
-    def start_us(self, tiles: TilesPlan) -> int | None:
-        """See FillTiles."""
+    def fill_rows(self, view: str, group: RowGroupPlan, intervals: list[Interval]) -> None:
+        """See Filler: the views have no sources."""
+
+    def tiles_start_us(self, tiles: TilesPlan) -> int | None:
+        """See Filler."""
         self.asked_for_starts.append(tiles)
         return START_US
 
-    def fill(self, tiles: TilesPlan) -> None:
-        """See FillTiles."""
+    def fill_tiles(self, tiles: TilesPlan) -> None:
+        """See Filler."""
         with self.online.tile_filler(tiles) as writer:
             merged = writer.fences()[0].get("clicks:0")
             for i, batch in enumerate(BATCHES):
@@ -137,7 +137,7 @@ class Project:
         """Fill clicks anew, or only begin to."""
         tiles = begin_tiles(self.online, "clicks", START_US)
         if is_whole:
-            self.fill(tiles)
+            self.fill_tiles(tiles)
             serve_tiles(self.online, tiles)
 
     def begin(self) -> None:
@@ -303,7 +303,7 @@ def test_a_backfill_goes_on_through_an_apply_that_leaves_its_view_alone(project:
         assert project.read() == SERVED
         with pytest.raises(StaleWriteError):
             merge_events(writer, BATCHES[1], {"clicks:0": (1, 2)})
-    project.fill(tiles)
+    project.fill_tiles(tiles)
     serve_tiles(project.online, tiles)
     assert_whole(project, project.online.require_published().plan)
 
