@@ -14,29 +14,23 @@ that is under way goes on, unless its view changes.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from feature_store._intervals import merged, until
+from feature_store._intervals import Interval, merged, until
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.errors import ConfigError, ConflictError
+from feature_store.online.conversation import PublishedPlan
+from feature_store.online.store import OnlineStore
 from feature_store.registry import generations
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.identity import refuse_other_registry
+from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from feature_store._intervals import Interval
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.online.conversation import PublishedPlan
-    from feature_store.online.store import OnlineStore
-    from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan, TilesPlan
     from feature_store.registry.store import Registry
-
-    # Fills one view's segment of a new generation from its source, over intervals in microseconds.
-    Fill = Callable[[str, RowGroupPlan, list[tuple[int, int]]], None]
-
 
 T = TypeVar("T")
 # The job that copied intervals are recorded under: copying records no chunks.
@@ -45,15 +39,19 @@ _NO_JOB = "copy"
 _ATTEMPTS = 20
 
 
-class FillTiles(Protocol):
-    """Fills a new generation of a stream view."""
+class Filler(Protocol):
+    """Fills new generations of rows and tiles before readers see them. `roll_out` calls it again after a kill."""
 
-    def start_us(self, tiles: TilesPlan) -> int | None:
-        """Where its history ends and the stream goes on, microseconds since 1970; None: it has no history."""
+    def fill_rows(self, view: str, group: RowGroupPlan, intervals: list[Interval]) -> None:
+        """Write a view's rows of some intervals of event time, microseconds since 1970, into a new row group."""
         ...
 
-    def fill(self, tiles: TilesPlan) -> None:
-        """Fill it up to what the stream holds now. Called again after a kill, it goes on."""
+    def tiles_start_us(self, tiles: TilesPlan) -> int | None:
+        """Where the history of a stream view ends and its stream goes on, microseconds since 1970. None: no history."""
+        ...
+
+    def fill_tiles(self, tiles: TilesPlan) -> None:
+        """Fill a new generation of a stream view up to what the stream holds now; after a kill, the rest of it."""
         ...
 
 
@@ -64,8 +62,7 @@ def roll_out(
     project: str,
     online: OnlineStore,
     registry: Registry,
-    fill: Fill,
-    fill_tiles: FillTiles,
+    filler: Filler,
     buckets: int,
     expire_keys: bool,
 ) -> ServingPlan:
@@ -91,11 +88,11 @@ def roll_out(
     old = published.plan
     target = compiled(previous=old)
     _refuse_to_go_back(old, target)
-    target = replace(_with_starts(target, old, fill_tiles), filling_tiles=generations.under_way(old, target))
+    target = replace(_with_starts(target, old, filler), filling_tiles=generations.under_way(old, target))
     if generations.drop(old) != target:
         server = online.server_id()
         begun = _publish(online, generations.begin(old, target), over=published)
-        _fill(target, published.plan, online, registry, fill, fill_tiles)
+        _fill(target, published.plan, online, registry, filler)
         published = _publish(online, generations.serve(begun.plan, target), over=begun, written_to=server)
     return _drop_retired(online, published).plan
 
@@ -213,25 +210,23 @@ def give_up(version: int, online: OnlineStore) -> bool:
     return True
 
 
-def _with_starts(target: ServingPlan, old: ServingPlan, fill_tiles: FillTiles) -> ServingPlan:
+def _with_starts(target: ServingPlan, old: ServingPlan, filler: Filler) -> ServingPlan:
     """The plan with the starts of new generations of stream views. One that a killed apply began keeps its start."""
     _, new = generations.unfilled(old, target)
     tiles = []
     for item in target.tiles:
         begun = next((one for one in old.filling_tiles if replace(one, start_us=None) == item), None)
-        tiles.append(begun or (replace(item, start_us=fill_tiles.start_us(item)) if item in new else item))
+        tiles.append(begun or (replace(item, start_us=filler.tiles_start_us(item)) if item in new else item))
     return replace(target, tiles=tuple(tiles))
 
 
-def _fill(
-    target: ServingPlan, old: ServingPlan, online: OnlineStore, registry: Registry, fill: Fill, fill_tiles: FillTiles
-) -> None:
+def _fill(target: ServingPlan, old: ServingPlan, online: OnlineStore, registry: Registry, filler: Filler) -> None:
     served = {group.name: group for group in old.groups}
     rows, tiles = generations.unfilled(old, target)
     for group in rows:
-        _fill_group(served.get(group.name), group, set(old.unstored), online, registry, fill)
+        _fill_group(served.get(group.name), group, set(old.unstored), online, registry, filler)
     for item in tiles:
-        fill_tiles.fill(item)
+        filler.fill_tiles(item)
 
 
 def _fill_group(
@@ -240,7 +235,7 @@ def _fill_group(
     back: set[str],
     online: OnlineStore,
     registry: Registry,
-    fill: Fill,
+    filler: Filler,
 ) -> None:
     # Opened before anything is written: what it records from here on is of rows that are written from here on.
     progress = {segment.view: online.progress(segment.view, new) for segment in new.segments}
@@ -258,7 +253,7 @@ def _fill_group(
         if was is None or segment.view in back or _adds_fields(was, segment) or segment.created > was.created:
             # Rows of an earlier release have no record beside them. A fill reads the source, whatever the records say.
             intervals = intervals or until(registry.materialized(segment.view), now_us)
-            fill(segment.view, new, intervals)
+            filler.fill_rows(segment.view, new, intervals)
             files_read.pop(segment.view, None)  # the fill notes what it reads
         if was is None and segment.view not in back:
             continue  # the fill has recorded what it wrote; of a view without a source that is nothing

@@ -141,8 +141,7 @@ def _apply(
             project=project.name,
             online=online,
             registry=registry,
-            fill=filler.rows,
-            fill_tiles=filler,
+            filler=filler,
             buckets=project.config.online_store.buckets,
             expire_keys=project.config.online_store.expire_keys,
         )

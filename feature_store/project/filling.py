@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class GenerationFiller:
-    """Fills new generations before readers see them: see rollout.Fill (`rows`) and rollout.FillTiles.
+    """Fills new generations of rows and tiles before readers see them: the Filler of `materialize.rollout`.
 
     Args:
         project: the project.
@@ -29,7 +29,7 @@ class GenerationFiller:
     def __init__(self, project: Project, definitions: DefinitionSet) -> None:
         self._project, self._definitions = project, definitions
 
-    def rows(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
+    def fill_rows(self, view: str, group: RowGroupPlan, intervals: list[tuple[int, int]]) -> None:
         """Materialize a view into a new generation of its row group, over intervals in microseconds."""
         with requires_extra("local", "materialize"):
             from feature_store.materialize.job import Target, materialize
@@ -48,14 +48,14 @@ class GenerationFiller:
                 digest=str(group.generation),
             )
 
-    def start_us(self, tiles: TilesPlan) -> int | None:
-        """See FillTiles."""
+    def tiles_start_us(self, tiles: TilesPlan) -> int | None:
+        """See Filler."""
         with requires_extra("kafka", "filling a changed stream view"):
             from feature_store.streaming.backfill import history_end_us
         return history_end_us(self._view(tiles), self._project.folders.source)
 
-    def fill(self, tiles: TilesPlan) -> None:
-        """See FillTiles."""
+    def fill_tiles(self, tiles: TilesPlan) -> None:
+        """See Filler."""
         with requires_extra("local", "backfill"), requires_extra("kafka", "backfill"):
             from feature_store.streaming.backfill import Backfill
         # The topic may have lost the events after a history that ended long ago. The change can be served all the same.
