@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from feature_store.arrow.plain import plain_batch, plain_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
 
 # Enough to keep a reader busy, little enough that a few batches can be held.
 BATCH_BYTES, MOST_BATCH_ROWS = 16 << 20, 128 * 1024

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store._private_files import private_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
 
 _MOST_BYTES = 32 << 20
 

@@ -5,22 +5,19 @@ Two values are equal as in `monitoring/skew.py`: both absent, both NaN, or the s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from feature_store.definitions.dtypes import DType
-
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
-    Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 # Integers with more distinct values than this are quantities; with fewer, they may be categories.
 _MOST_CATEGORIES = 50

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 # Two writes within one tick of a file system's clock leave one time. The slowest tick of Linux is 10 ms.
 _TICK_S = 0.02

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
 
 TABLES = "a table of Arrow, pandas, polars or DuckDB"
 

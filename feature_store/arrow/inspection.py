@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_store.definitions.expected import unexpected
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.field import Field
-    from feature_store.online.batch import RowBatch, Values
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.field import Field
+from feature_store.online.batch import RowBatch, Values
 
 _SHOWN = 200  # characters of an example
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import refuse_column, shown
 from feature_store.arrow.types import fit, storage_type
-from feature_store.definitions.dtypes import Timestamp
+from feature_store.definitions.dtypes import DType, Timestamp
 from feature_store.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-
-    from numpy.typing import NDArray
-
-    from feature_store.definitions.dtypes import DType
-
-    Places = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 _LABEL, _RECORD = "place of label", "place of record"
 

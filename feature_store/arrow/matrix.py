@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_store.arrow.types import fit, null_mask
+from feature_store.arrow.conversions import null_mask
+from feature_store.arrow.types import fit
+from feature_store.definitions.dtypes import DType
 from feature_store.online.matrix import quantities, refuse_unless_numeric
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from feature_store.definitions.dtypes import DType
 
 
 def to_matrix(table: pa.Table, types: Mapping[str, DType]) -> np.ndarray[Any, np.dtype[np.float32]]:

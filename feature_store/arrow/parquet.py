@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store.arrow.reading import reading
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pyarrow as pa
 
 
 def read_parquet(path: Path, where: str) -> pa.Table:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from feature_store.arrow.batch_sizes import plain_pieces
 from feature_store.arrow.csv_text import csv_batches
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
 from feature_store.arrow.frames import TABLES, arrow_stream
 from feature_store.arrow.reading import reading
-from feature_store.arrow.rows import source_columns
+from feature_store.arrow.rows import SourceColumns, source_columns
 from feature_store.arrow.sources.parquet.rows import ParquetRows
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    import pyarrow as pa
-
-    from feature_store.arrow.rows import SourceColumns
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.arrow.time_range import TimeRange
-    from feature_store.definitions.feature_view import FeatureView
 
 _COUNTED = ("Table", "RecordBatch", "DataFrame")  # a relation of DuckDB would be computed to be counted
 

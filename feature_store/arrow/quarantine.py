@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterable
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,10 +15,6 @@ import pyarrow.parquet as pq
 from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 
 class QuarantineFile:

@@ -6,25 +6,23 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
+from feature_store.arrow.conversions import Mask, null_mask
 from feature_store.arrow.plain import plain_batch, plain_type
-from feature_store.arrow.types import Mask, can_fit, fit, fit_csv, null_mask, numpy_values, storage_type
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, Timestamp
+from feature_store.arrow.types import can_fit, fit, fit_csv, numpy_values, storage_type
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, DType, Timestamp
 from feature_store.definitions.expected import unexpected
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.field import Field
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DataError
 from feature_store.online.batch import RowBatch
-
-if TYPE_CHECKING:
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.field import Field
-    from feature_store.definitions.stream_view import StreamFeatureView
 
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"

@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import decimal
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_store.arrow.plain import plain_type
-from feature_store.arrow.types import ARROW
-from feature_store.definitions.dtypes import SCALARS, Array, Decimal, String
+from feature_store.arrow.scalars import ARROW
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.definitions.dtypes import SCALARS, Array, Decimal, DType, String
 from feature_store.definitions.field import Field
 from feature_store.definitions.scalars import MOST_DIGITS, DecimalType, IntegerType
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.dtypes import DType
 
 # More different strings are no list of kinds but names; and each should have been seen several times.
 _MOST_LISTED, _LEAST_SEEN = 20, 5

@@ -23,9 +23,10 @@ The schema's metadata hold, under `feature_store.served`, a JSON document: `form
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -38,16 +39,11 @@ from feature_store.arrow.types import served_values, storage_type
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, NotFoundError, RequestError
 from feature_store.online.arrow import arrow_type
-from feature_store.online.decode import request_values, served_columns
+from feature_store.online.decode import RowValues, request_values, served_columns
 from feature_store.online.entity_rows import is_scalar
 from feature_store.online.joined_answers import JoinedAnswers
+from feature_store.online.observer import Observed
 from feature_store.online.status import Status
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.online.decode import RowValues
-    from feature_store.online.observer import Observed
 
 FORMAT = 1
 REQUEST_ID, REQUEST_ROW, SERVED_AT, SERVED_BY = "request_id", "request_row", "served_at", "served_by"

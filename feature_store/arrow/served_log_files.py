@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +13,6 @@ import pyarrow.parquet as pq
 
 from feature_store.arrow.reading import reading
 from feature_store.arrow.served_log import SERVED_AT, About
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 
 def write_files(folder: Path, batches: Sequence[pa.RecordBatch]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import orjson
@@ -11,9 +11,6 @@ import pyarrow as pa
 from feature_store.arrow.served_log import REQUEST_ID, REQUEST_ROW, SERVED_STATUS, About, plain
 from feature_store.definitions.scalars import json_form
 from feature_store.online.status import STATUSES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 def requests(batches: Sequence[pa.RecordBatch]) -> Iterator[tuple[bytes | None, pa.RecordBatch]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from feature_store.arrow.types import TO_MICROSECONDS
+from feature_store.arrow.conversions import TO_MICROSECONDS
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 
 _DAY_US = 86_400_000_000

@@ -17,15 +17,13 @@ value, and no older row takes its place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Times = NDArray[np.int64]
-    Places = NDArray[np.int64]
+Times = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 NONE = -1  # the row of a label that sees none
 _LONGEST_TTL_US = 1 << 62  # a timedelta can be longer than int64 holds; all times lie within a tenth of this

@@ -6,21 +6,19 @@ Both steps may run in other processes, on other machines: what crosses the seam 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from feature_store.arrow.inspection import Inspection
-    from feature_store.arrow.pushed import PushedRows
-    from feature_store.arrow.quarantine import Quarantine
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.report import Report
-    from feature_store.online.batch import RowBatch
-    from feature_store.online.writer import WriteCounts
+from feature_store.arrow.inspection import Inspection
+from feature_store.arrow.pushed import PushedRows
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.report import Report
+from feature_store.online.batch import RowBatch
+from feature_store.online.writer import WriteCounts
 
 
 class Stage(NamedTuple):

@@ -6,18 +6,14 @@ whatever the keys are made of.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    Codes = NDArray[np.int32]
+Codes = NDArray[np.int32]
 
 UNKNOWN = -1
 # Integer keys within so small a range, in keys or as a multiple of how many there are, index an array. Of 1M keys among

@@ -9,19 +9,17 @@ and filled with by `finish` alone; engines read, sort, partition and gather.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+import pyarrow as pa
 
-    import pyarrow as pa
-
-    from feature_store.arrow.quarantine import Quarantine
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.report import Report
+from feature_store.arrow.quarantine import Quarantine
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.engines.report import Report
 
 
 class Query(NamedTuple):

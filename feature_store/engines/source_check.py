@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_store.arrow.sources.export import schema_files
 from feature_store.arrow.sources.opening import open_view, source_exists
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.engines.sql.run import selected_schema, selection
-
-if TYPE_CHECKING:
-    from feature_store.definitions.stream_view import StreamFeatureView
 
 
 def has_source(view: FeatureView | StreamFeatureView, folder: Path) -> bool:

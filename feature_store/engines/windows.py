@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.aggregates.at_times import Events, windows_at
-from feature_store.aggregates.windows import compile_windows
+from feature_store.aggregates.windows import Windows, compile_windows
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, one_array
 from feature_store.arrow.types import numpy_values, storage_type
-from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from feature_store.aggregates.windows import Windows
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, DType
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 
 # Longer than between any two times of labels and rows; a timedelta can be longer than int64 holds.
 _EVER_US = 1 << 62

@@ -13,33 +13,26 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from feature_store._intervals import BEGINNING
-from feature_store.arrow.inspection import expects
-from feature_store.arrow.pushed import pushed_rows
+from feature_store._intervals import BEGINNING, Interval
+from feature_store.arrow.inspection import Breach, expects
+from feature_store.arrow.pushed import PushedRows, pushed_rows
 from feature_store.arrow.quarantine import Quarantine
-from feature_store.arrow.sources.late_rows import late_rows
+from feature_store.arrow.sources.late_rows import LateRows, late_rows
 from feature_store.arrow.sources.opening import open_view
-from feature_store.engines.engine import Stage
-from feature_store.engines.report import Silent
+from feature_store.arrow.sources.source import OfflineSource
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.engine import Destination, Engine, Stage, Written
+from feature_store.engines.report import Report, Silent
 from feature_store.errors import DataError, LostWriteError
+from feature_store.materialize.progress import Progress
+from feature_store.materialize.span import Span
 from feature_store.materialize.staged import Note, clear, job_name, leftover_first, locked, notes_in, read_note
 from feature_store.materialize.summary import Summary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store._intervals import Interval
-    from feature_store.arrow.inspection import Breach
-    from feature_store.arrow.pushed import PushedRows
-    from feature_store.arrow.sources.late_rows import LateRows
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Destination, Engine, Written
-    from feature_store.engines.report import Report
-    from feature_store.materialize.progress import Progress
-    from feature_store.materialize.span import Span
     from feature_store.project.context import ProjectFolders
 
 # How often a job writes again what Redis may have lost while the job ran. A Redis that loses more needs a person.

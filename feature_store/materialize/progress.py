@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from feature_store._intervals import Interval
+from feature_store._intervals import Interval
 
 
 class Progress(Protocol):

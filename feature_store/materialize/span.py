@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from feature_store._intervals import BEGINNING, missing
+from feature_store._intervals import BEGINNING, Interval, missing
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, from_microseconds
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store._intervals import Interval
 
 
 class Span(NamedTuple):

@@ -12,17 +12,13 @@ import json
 import re
 import secrets
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
-from feature_store._intervals import BEGINNING
+from feature_store._intervals import BEGINNING, Interval
 from feature_store._private_files import private_file, private_folder
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from feature_store._intervals import Interval
 
 # A note is a few numbers and a file's path. A larger file is not a note.
 _MOST_NOTE_BYTES = 1 << 16

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from feature_store._intervals import BEGINNING
+from feature_store._intervals import BEGINNING, Interval
 from feature_store.definitions.dtypes import from_microseconds
 
 if TYPE_CHECKING:
-    from feature_store._intervals import Interval
     from feature_store.arrow.inspection import Breach
 
 

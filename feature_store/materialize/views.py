@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.names import given_name, given_names
+from feature_store.engines.report import Report
 from feature_store.errors import DefinitionError, OnlineStoreError
 from feature_store.materialize import job
 from feature_store.materialize.job import Target
+from feature_store.materialize.span import Span
+from feature_store.materialize.summary import Summary
+from feature_store.online.store import OnlineStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.report import Report
-    from feature_store.materialize.span import Span
-    from feature_store.materialize.summary import Summary
-    from feature_store.online.store import OnlineStore
     from feature_store.project.context import Project
 
 _LOG = logging.getLogger("feature_store")

@@ -22,23 +22,29 @@ import fcntl
 import hashlib
 import logging
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feature_store._intervals import Interval
 from feature_store._private_files import private_file, private_folder
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.rows import EVENT_TS, SEQUENCE, check_events, source_columns, within
 from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import numpy_values
-from feature_store.definitions.dtypes import from_microseconds
-from feature_store.engines.report import Silent
+from feature_store.definitions.dtypes import DType, from_microseconds
+from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.engines.report import Report, Silent
 from feature_store.errors import DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
+from feature_store.registry.serving_plan import TilesPlan
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
-from feature_store.streaming.kafka import PartitionConsumer
+from feature_store.streaming.kafka import Partition, PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.merging import Origin, ViewMerger
@@ -48,19 +54,9 @@ from feature_store.streaming.routes import refusal_of
 from feature_store.streaming.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     import pyarrow as pa
 
-    from feature_store._intervals import Interval
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.report import Report
     from feature_store.project.context import Project
-    from feature_store.registry.serving_plan import TilesPlan
-    from feature_store.streaming.kafka import Partition
 
 # Rows of a batch: many entities of a history are distinct, and a call for a sixteenth of them takes 4 ms.
 _BATCH = 5_000

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import NotFoundError
+from feature_store.online.tile_writer import TileWriter
 from feature_store.registry.identity import refuse_other_registry
 from feature_store.streaming.routes import StreamedView, writer_of
-
-if TYPE_CHECKING:
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.online.tile_writer import TileWriter
-    from feature_store.streaming.subscription import Subscription
+from feature_store.streaming.subscription import Subscription
 
 
 class Catalog:

@@ -12,20 +12,15 @@ the next.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store.errors import StreamError
-from feature_store.streaming.kafka import Sender
-from feature_store.streaming.kafka_errors import FINAL, stream_error
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from feature_store.streaming.decoder import Rejection
-    from feature_store.streaming.kafka import Message
-    from feature_store.streaming.kafka_errors import Reason
+from feature_store.streaming.decoder import Rejection
+from feature_store.streaming.kafka import Message, Sender
+from feature_store.streaming.kafka_errors import FINAL, Reason, stream_error
 
 # How long to wait for Kafka before looking whether to stop.
 _WAIT_S = 0.5

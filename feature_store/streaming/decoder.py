@@ -6,8 +6,9 @@ another `Decoder`: JSON is one here; a format that yields Python values can shar
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -15,17 +16,12 @@ import orjson
 from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.definitions.expected import unexpected
+from feature_store.definitions.field import Field
+from feature_store.definitions.source import KafkaSource
 from feature_store.streaming.members import UNIT_US, typed_member, typed_times
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.definitions.field import Field
-    from feature_store.definitions.source import KafkaSource
-
-    Array = np.ndarray[Any, Any]
-    # A column: its values, and where it has none. What stands there does not matter.
-    Column = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]
+Array = np.ndarray[Any, Any]
+Column = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]
 
 MALFORMED, FUTURE = "malformed", "future"
 

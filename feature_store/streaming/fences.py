@@ -11,16 +11,14 @@ a process that goes on at the fence only reads it again. They are moved together
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from feature_store.online.tile_writer import Advances
 
-    from feature_store.online.tile_writer import Advances
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 # Part of what is stored: with another number the fences would be of other events.
 LANES = 16

@@ -11,7 +11,10 @@ import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Message as ClientMessage
 
 from feature_store._extras import requires_extra
 from feature_store.errors import StreamError
@@ -28,12 +31,8 @@ with requires_extra("kafka", "streaming"):
         TopicPartition,
     )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from confluent_kafka import Message as ClientMessage
-
-    Options = Mapping[str, str | int | float | bool]
+Options = Mapping[str, str | int | float | bool]
 
 __all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Reader", "Sender", "Span"]
 

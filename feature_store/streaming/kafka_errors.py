@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from feature_store.errors import StreamError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Reason(NamedTuple):

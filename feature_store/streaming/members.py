@@ -10,15 +10,17 @@ column of floats 0.25 ms as a whole, 2.6 ms value by value.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from feature_store.definitions.dtypes import (
     MAX_TIMESTAMP_US,
     MIN_TIMESTAMP_US,
+    DType,
     Timestamp,
     to_microseconds,
     whole_number,
@@ -26,14 +28,8 @@ from feature_store.definitions.dtypes import (
 from feature_store.definitions.type_table import TypeTable
 from feature_store.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from feature_store.definitions.dtypes import DType
-
-    Array = np.ndarray[Any, Any]
-    # Values, where there are none, and per value that does not fit the reason.
-    Typed = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]], dict[int, str]]
+Array = np.ndarray[Any, Any]
+Typed = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]], dict[int, str]]
 
 UNIT_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # Up to here every integer is a float64.

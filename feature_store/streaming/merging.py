@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from feature_store.aggregates.deltas import deltas
 from feature_store.definitions.expression import expression
-from feature_store.errors import CorruptRowError, FenceError, FencesLostError, StaleWriteError
+from feature_store.errors import CorruptRowError, FeatureStoreError, FenceError, FencesLostError, StaleWriteError
 from feature_store.online import keys
-from feature_store.online.tile_writer import Merge
+from feature_store.online.tile_writer import Advances, Merge, TileWriter
+from feature_store.streaming.decoder import EventBatch
 from feature_store.streaming.fences import LANES, Fences
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from feature_store.errors import FeatureStoreError
-    from feature_store.online.tile_writer import Advances, TileWriter
-    from feature_store.streaming.decoder import EventBatch
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 # A call keeps Redis from all else for about 12 µs an entity of two columns in three rings: 3 ms.
 ENTITIES_PER_CALL = 256

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
 
 from feature_store._extras import requires_extra
 from feature_store.errors import StreamError
@@ -14,11 +16,6 @@ with requires_extra("kafka", "metrics"):
     from prometheus_client import CollectorRegistry, start_http_server
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prometheus_client.metrics_core import Metric
 
 
 class Metrics(Collector):

@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from feature_store.streaming.dead_letters import Letter
-from feature_store.streaming.decoder import FUTURE, Rejection, without_future
-from feature_store.streaming.merging import Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from feature_store.streaming.dead_letters import DeadLetters
-    from feature_store.streaming.decoder import Decoder, EventBatch
-    from feature_store.streaming.kafka import Message, Partition, Span
-    from feature_store.streaming.merging import Outcome, Prepared, ViewMerger
-    from feature_store.streaming.status import Status
+from feature_store.streaming.dead_letters import DeadLetters, Letter
+from feature_store.streaming.decoder import FUTURE, Decoder, EventBatch, Rejection, without_future
+from feature_store.streaming.kafka import Message, Partition, Span
+from feature_store.streaming.merging import Origin, Outcome, Prepared, ViewMerger
+from feature_store.streaming.status import Status
 
 NULL_KEY, LATE = "null key", "late"
 # Batches that Redis may still be merging when the next one is sent.

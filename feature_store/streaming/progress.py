@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
-from feature_store.errors import OnlineStoreError, RegistryError
+from feature_store.errors import FeatureStoreError, OnlineStoreError, RegistryError
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.fences import Fences
-from feature_store.streaming.kafka import PartitionConsumer
+from feature_store.streaming.kafka import Partition, PartitionConsumer
 from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import source_name
-from feature_store.streaming.routes import refusal_of
-
-if TYPE_CHECKING:
-    from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.kafka import Partition
-    from feature_store.streaming.routes import StreamedView
-    from feature_store.streaming.subscription import Subscription
+from feature_store.streaming.routes import StreamedView, refusal_of
+from feature_store.streaming.subscription import Subscription
 
 
 class Goals:

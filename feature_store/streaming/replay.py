@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from feature_store.errors import FenceError, StreamError
-from feature_store.streaming.kafka import PartitionConsumer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from feature_store.streaming.kafka import Options, Partition, Reader
-    from feature_store.streaming.pipeline import Pipeline
+from feature_store.streaming.kafka import Options, Partition, PartitionConsumer, Reader
+from feature_store.streaming.pipeline import Pipeline
 
 # Messages of a batch: about 50 ms of work, which others may wait for.
 _BATCH = 5_000

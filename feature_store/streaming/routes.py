@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from feature_store.errors import StaleWriteError, TopicReplacedError
+from feature_store.definitions.source import KafkaSource
+from feature_store.errors import FeatureStoreError, StaleWriteError, TopicReplacedError
+from feature_store.online.store import OnlineStore
+from feature_store.online.tile_writer import TileWriter
+from feature_store.registry.serving_plan import TilesPlan
 from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.kafka import Partition
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Route
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from feature_store.definitions.source import KafkaSource
-    from feature_store.errors import FeatureStoreError
-    from feature_store.online.store import OnlineStore
-    from feature_store.online.tile_writer import TileWriter
-    from feature_store.registry.serving_plan import TilesPlan
-    from feature_store.streaming.kafka import Partition
 
 
 class StreamedView(NamedTuple):

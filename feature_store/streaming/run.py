@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from feature_store.errors import NotFoundError, RequestError
 from feature_store.streaming.metrics import Metrics
+from feature_store.streaming.status import Status
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.workers import stream as stream_with_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from feature_store.project.context import Project
-    from feature_store.streaming.status import Status
 
 
 def stream(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_store.arrow.served_messages import as_arrow, as_json, requests
 from feature_store.errors import RequestError, StreamError
-from feature_store.streaming.kafka import Sender
-from feature_store.streaming.kafka_errors import is_telling, stream_error
+from feature_store.streaming.kafka import Options, Sender
+from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pyarrow as pa
-
-    from feature_store.streaming.kafka import Options
-    from feature_store.streaming.kafka_errors import Reason
 
 _LOG = logging.getLogger("feature_store.served_log")
 # What waits for a broker that is down: no more memory than that, and no longer; unless the settings say otherwise.

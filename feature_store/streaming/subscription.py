@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from feature_store.streaming.dead_letters import dead_letter_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from feature_store.project.context import ProjectRef
 
 

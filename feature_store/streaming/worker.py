@@ -12,11 +12,12 @@ import contextlib
 import copy
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from feature_store.errors import (
     CorruptRowError,
+    FeatureStoreError,
     OnlineStoreError,
     RegistryError,
     StaleWriteError,
@@ -24,20 +25,13 @@ from feature_store.errors import (
 )
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.dead_letters import DeadLetters
-from feature_store.streaming.kafka import GroupConsumer
+from feature_store.streaming.kafka import GroupConsumer, Partition
 from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import Replay, earliest, enter
-from feature_store.streaming.routes import intact, routes_of, wanted_of
+from feature_store.streaming.routes import StreamedView, intact, routes_of, wanted_of
 from feature_store.streaming.status import Status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.kafka import Partition
-    from feature_store.streaming.routes import StreamedView
-    from feature_store.streaming.subscription import Subscription
+from feature_store.streaming.subscription import Subscription
 
 # Messages of a batch at most: more need hardly fewer merges an event, and each batch is held twice.
 BATCH = 5_000

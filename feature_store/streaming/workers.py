@@ -13,25 +13,21 @@ import multiprocessing.connection
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 import feature_store.errors
 from feature_store.errors import FeatureStoreError, StreamError
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.kafka_errors import missing_topic
-from feature_store.streaming.kafka_topics import Topics
+from feature_store.streaming.kafka_topics import Described, Topics
 from feature_store.streaming.progress import Goals
 from feature_store.streaming.status import Status, total
+from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import Worker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
-
-    from feature_store.streaming.kafka_topics import Described
-    from feature_store.streaming.subscription import Subscription
 
 # Spawned, not forked: the Kafka client has threads, which a fork would leave behind.
 _PROCESSES = multiprocessing.get_context("spawn")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, given_microseconds
 from feature_store.definitions.pruned import refuse_unbound
 from feature_store.online.conversation import PublishedPlan
 from feature_store.online.offered import Offered
+from feature_store.online.service import CompiledService
 from feature_store.registry.compile import compile_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from feature_store.definitions.definition_set import DefinitionSet
     from feature_store.online.offered import Transform
-    from feature_store.online.service import CompiledService
     from feature_store.project.context import Project
     from feature_store.registry.store import Version
 
-    PruneAsOf = datetime | Literal["never"] | None
+PruneAsOf = datetime | Literal["never"] | None
 
 
 class Basis(NamedTuple):

@@ -6,7 +6,8 @@ whole columns are filled where a client fills single values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,20 +16,21 @@ import pyarrow.compute as pc
 from feature_store.arrow.labels import label_values
 from feature_store.arrow.rows import one_array
 from feature_store.arrow.types import numpy_values, served_values, storage_type
+from feature_store.definitions.dtypes import DType
 from feature_store.engines.join import Finished
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
-from feature_store.online.transforms import decides_absence, run_transform, shown_input
+from feature_store.online.service import CompiledService
+from feature_store.online.transforms import (
+    CompiledTransform,
+    TransformInput,
+    decides_absence,
+    run_transform,
+    shown_input,
+)
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feature_store.definitions.dtypes import DType
-    from feature_store.online.service import CompiledService
-    from feature_store.online.transforms import CompiledTransform, TransformInput
-
-    Mask = np.ndarray[Any, np.dtype[np.bool_]]
-    Outputs = tuple[dict[str, np.ndarray[Any, Any]], Mask]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Outputs = tuple[dict[str, np.ndarray[Any, Any]], Mask]
 
 
 class ServedColumns:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from feature_store.arrow.reading import reading
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 FORMAT = 1
 

@@ -8,7 +8,9 @@ out; the manifest says how many there were.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from feature_store.arrow.served_log import (
     REQUEST_ID,
     REQUEST_ROW,
     SERVED_AT,
+    About,
+    LogFile,
     functions_of,
     log_files,
     one_feature_list,
@@ -29,6 +33,7 @@ from feature_store.arrow.served_log import (
 )
 from feature_store.arrow.types import storage_type
 from feature_store.definitions.dtypes import DType, Int32, String
+from feature_store.engines.join import Labels
 from feature_store.engines.local.join import LocalJoined
 from feature_store.errors import DataError
 from feature_store.training.basis import basis_of
@@ -36,16 +41,11 @@ from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
 from feature_store.training.training_set import TrainingSet, label_rows, served_types
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     import pyarrow as pa
 
-    from feature_store.arrow.served_log import About, LogFile
-    from feature_store.engines.join import Labels
     from feature_store.project.context import Project
 
-    Places = np.ndarray[Any, np.dtype[np.int64]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def training_set_from_log(

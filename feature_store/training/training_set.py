@@ -13,9 +13,12 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from feature_store._private_files import private_folder
 from feature_store.arrow.frames import TABLES, arrow_stream, table_of
@@ -25,30 +28,24 @@ from feature_store.arrow.plain import plain_table
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.opening import open_view
+from feature_store.definitions.definition_set import DefinitionSet
+from feature_store.definitions.dtypes import DType
 from feature_store.definitions.stream_view import StreamFeatureView
-from feature_store.engines.join import Join, Query, ViewJoin
-from feature_store.engines.report import Silent
+from feature_store.engines.join import Join, Joined, Query, ViewJoin
+from feature_store.engines.report import Report, Silent
 from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
 from feature_store.online.matrix import matrix_columns
-from feature_store.training.basis import basis_of
+from feature_store.online.service import CompiledService
+from feature_store.training.basis import PruneAsOf, basis_of
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
-    from feature_store.definitions.definition_set import DefinitionSet
-    from feature_store.definitions.dtypes import DType
-    from feature_store.engines.join import Joined
-    from feature_store.engines.report import Report
-    from feature_store.online.service import CompiledService
     from feature_store.project.context import Project, ProjectFolders
-    from feature_store.training.basis import PruneAsOf
 
 # Comments, then a word that only a query begins with; paths hardly have a space after it.
 _SQL = re.compile(r"(?is)\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\(\s*)*(?:select|with)\s")

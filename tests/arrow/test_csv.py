@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,19 +13,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.arrow.rows import SEQUENCE, SourceColumns, check
-from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp
+from feature_store.definitions import Array, Bool, Entity, Float32, Float64, Int32, Int64, String, Timestamp
+from feature_store.definitions.dtypes import DType
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import DataError
 from feature_store.materialize.job import push
+from feature_store.materialize.summary import Summary
 from feature_store.project.context import ProjectFolders
 from tests.engines.offline_worlds import MemorySink, shop, slot, user, view_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store.definitions import Entity
-    from feature_store.definitions.dtypes import DType
-    from feature_store.materialize.summary import Summary
 
 JANUARY = datetime(2026, 1, 1)
 AT = "2026-01-01T00:00:00"

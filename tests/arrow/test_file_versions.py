@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from feature_store.arrow.file_versions import file_versions, unchanged
 from feature_store.arrow.pushed import pushed_rows
 from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import FeatureView, Field, Float64, Int64, ParquetSource
+from feature_store.engines.engine import Engine
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.sql.run import selected
@@ -24,12 +27,6 @@ from feature_store.project.context import ProjectFolders
 from feature_store.training.training_set import label_rows
 from tests.engines.join_worlds import World
 from tests.engines.offline_worlds import NOW_US, MemoryProgress, MemorySink, user, view_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from feature_store.engines.engine import Engine
 
 ROWS = 400_000  # more than a batch
 ALWAYS = (BEGINNING, -BEGINNING)

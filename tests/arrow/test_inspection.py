@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +21,10 @@ from feature_store.definitions import Bool, FeatureView, Field, Float32, Float64
 from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
+from feature_store.engines.spark.engine import SparkEngine
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import object_column
 from tests.engines.offline_worlds import NOW_US, Row, table_of, user, write_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store.engines.spark.engine import SparkEngine
 
 SOURCE = ParquetSource("rows", event_timestamp="at", created_timestamp="made")
 FIELDS = [

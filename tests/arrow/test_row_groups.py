@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,8 @@ from feature_store.arrow.sources.sequence import RowSequence
 from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import fit
 from feature_store.definitions import Bool, Float32, Float64, Int32, Int64, String, Timestamp
+from feature_store.definitions.dtypes import DType
 from tests.engines.offline_worlds import SECOND_US, user, view_of, write_files
-
-if TYPE_CHECKING:
-    from feature_store.definitions.dtypes import DType
 
 DAY_US = 86_400 * SECOND_US
 ALWAYS = (-(1 << 62), 1 << 62)

@@ -6,8 +6,9 @@ import contextlib
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,9 +36,6 @@ from feature_store.definitions import (
 )
 from feature_store.errors import DataError
 from tests.engines.offline_worlds import NOW_US, user, view_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ALWAYS = (BEGINNING, -BEGINNING)
 

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from feature_store.engines.local.engine import LocalEngine
-
-if TYPE_CHECKING:
-    from feature_store.engines.spark.engine import SparkEngine
+from feature_store.engines.spark.engine import SparkEngine
 
 
 @pytest.fixture(params=["local", "spark"])

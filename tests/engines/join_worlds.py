@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources.opening import open_view
+from feature_store.definitions import FeatureView
 from feature_store.engines.join import Finished, Join, JoinEngine, ViewJoin
 from feature_store.engines.local import join as local_join
-from feature_store.engines.report import Silent
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from feature_store.definitions import FeatureView
-    from feature_store.engines.report import Report
+from feature_store.engines.report import Report, Silent
 
 
 class Plain:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import pickle
 import secrets
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store._intervals import BEGINNING, merged
 from feature_store.definitions import Entity, FeatureView, Field, Float64, Int32, Int64, ParquetSource, String
+from feature_store.definitions.dtypes import DType
 from feature_store.online.batch import RowBatch
 from feature_store.online.writer import WriteCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from feature_store.definitions.dtypes import DType
 
 NOW_US = 1_700_000_000_000_000
 SECOND_US = 1_000_000

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 import tempfile
+from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -21,13 +22,26 @@ from feature_store.arrow.pushed import PushedRows, pushed_rows
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources.opening import open_view
 from feature_store.arrow.sources.source import OfflineSource
-from feature_store.definitions import Array, Bool, Float32, Float64, Int32, Int64, ParquetSource, String, Timestamp
+from feature_store.definitions import (
+    Array,
+    Bool,
+    FeatureView,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    ParquetSource,
+    String,
+    Timestamp,
+)
 from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local import latest as local_latest, windows as local_windows
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.spark import engine as spark
+from feature_store.engines.spark.engine import SparkEngine
 from feature_store.errors import DataError
+from feature_store.online.batch import RowBatch
 from tests.engines.offline_worlds import (
     NOW_US,
     SECOND_US,
@@ -44,13 +58,6 @@ from tests.engines.offline_worlds import (
     view_of,
     write_files,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store.definitions import FeatureView
-    from feature_store.engines.spark.engine import SparkEngine
-    from feature_store.online.batch import RowBatch
 
 ALWAYS = (BEGINNING, -BEGINNING)
 VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop, slot)}

@@ -6,7 +6,7 @@ import random
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,8 @@ from feature_store.engines.join import JoinEngine, Query
 from feature_store.engines.local import join as local_join
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.spark import join as spark_join
+from feature_store.engines.spark.engine import SparkEngine
+from feature_store.engines.spark.join_inputs import Kind
 from feature_store.engines.spark.join_tasks import Shuffle
 from feature_store.errors import DataError
 from tests.engines.join_worlds import World
@@ -49,10 +51,6 @@ from tests.engines.offline_worlds import (
     view_of,
     write_files,
 )
-
-if TYPE_CHECKING:
-    from feature_store.engines.spark.engine import SparkEngine
-    from feature_store.engines.spark.join_inputs import Kind
 
 VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop, slot)}
 

@@ -8,8 +8,9 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +19,11 @@ import redis
 
 from feature_store import FeatureStore
 from feature_store._intervals import BEGINNING
+from feature_store.engines.engine import Engine
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.spark import engine as spark, session as sessions
+from feature_store.engines.spark.engine import SparkEngine
 from feature_store.engines.spark.session import Session
 from feature_store.errors import DataError, EngineError, StaleWriteError, StoreConnectionError
 from feature_store.materialize import job as jobs
@@ -42,12 +45,6 @@ from tests.engines.offline_worlds import (
     write_files,
 )
 from tests.spark_settings import JAVA, SPARK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store.engines.engine import Engine
-    from feature_store.engines.spark.engine import SparkEngine
 
 VIEW = view_of(user)
 ROWS, ENTITIES = 40_000, 12_000

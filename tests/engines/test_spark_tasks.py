@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,6 @@ from feature_store.engines.spark.entities import latest_rows, parts_of
 from feature_store.engines.spark.packed import SCHEMA, Packed, received, split, to_arrow, unpack
 from feature_store.engines.spark.told import Told, raised_by_a_task
 from feature_store.errors import FeatureStoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2**53, 2**53 + 1, 2**63 - 1])
 TEXTS = st.sampled_from(["", "a", "A", "ä", "a\x00", "a\u0308"])

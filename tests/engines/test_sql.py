@@ -8,7 +8,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -18,16 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions import Entity, FeatureView, Field, Int64, ParquetSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US
+from feature_store.engines.spark.engine import SparkEngine
 from feature_store.engines.sql import run as local_sql, transformation
 from feature_store.engines.sql.parts import cut_by, row_by_row
 from feature_store.engines.sql.transformation import parts_of, sql_of
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.engines.spark.engine import SparkEngine
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text()
 key = Entity("key", join_key="k")

@@ -7,7 +7,8 @@ import re
 import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -23,6 +24,7 @@ from feature_store.arrow.plain import plain, plain_table, plain_type
 from feature_store.arrow.pushed import PushedRows, pushed_rows
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources.opening import open_view
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.types import fit
 from feature_store.definitions import (
     Array,
@@ -38,21 +40,14 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, to_microseconds
-from feature_store.engines.engine import Stage
+from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, DType, to_microseconds
+from feature_store.engines.engine import Engine, Stage
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.errors import DataError
 from feature_store.training.training_set import label_rows
 from tests.engines.join_worlds import World
 from tests.engines.offline_worlds import NOW_US, FolderSink, Latest, rows_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.dtypes import DType
-    from feature_store.engines.engine import Engine
 
 ALWAYS = (BEGINNING, -BEGINNING)
 NOON = datetime(2026, 1, 2, 12, 30, 15, tzinfo=UTC)

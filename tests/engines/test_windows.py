@@ -6,7 +6,7 @@ import random
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -28,19 +28,17 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
+from feature_store.engines.join import JoinEngine
 from feature_store.engines.local import join as local_join, windows as local_windows
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.spark import engine as spark
+from feature_store.engines.spark.engine import SparkEngine
 from feature_store.engines.windows import windows_of
 from feature_store.errors import DataError
 from tests.engines.offline_worlds import NOW_US, SECOND_US, write_files
 from tests.engines.test_engine import Staged
 from tests.engines.test_join import World
 from tests.online.stream_worlds import SHORT, activity, by_shop, expected, shop, source, user
-
-if TYPE_CHECKING:
-    from feature_store.engines.join import JoinEngine
-    from feature_store.engines.spark.engine import SparkEngine
 
 Event = dict[str, Any]
 TYPES = {

@@ -9,14 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from feature_store import FeatureStore
-
+from feature_store import FeatureStore
 from feature_store.streaming.backfill import HISTORY
 
 START_S, CATCH_UP_S, STOP_S = 30, 120, 40

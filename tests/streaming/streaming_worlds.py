@@ -7,9 +7,11 @@ import math
 import random
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from feature_store import FeatureStore
@@ -17,12 +19,6 @@ from feature_store.streaming.status import Status
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import Worker
 from feature_store.streaming.workers import prepare_topics
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from confluent_kafka import Message
 
 SECOND_US = 1_000_000
 DEFINITIONS = """

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.streaming.streaming_worlds import make_topic, project, send, some_clicks, value_of, work
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW_US = time.time_ns() // 1_000
 SHOPS = [f"shop {i}" for i in range(5)]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from feature_store import FeatureStore
+from feature_store.monitoring.checks import Finding
 from tests.streaming.streaming_worlds import SECOND_US, make_topic, project, send, some_clicks, value_of, work
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store import FeatureStore
-    from feature_store.monitoring.checks import Finding
 
 NOW_US = time.time_ns() // 1_000
 

@@ -8,15 +8,17 @@ import random
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 
+from feature_store import FeatureStore
 from feature_store.errors import OnlineStoreError
 from tests.kafka_server import kafka_server
 from tests.servers import RedisServer, redis_server
-from tests.streaming.running import merged_messages, merged_up_to, streaming, until
+from tests.streaming.running import Streaming, merged_messages, merged_up_to, streaming, until
 from tests.streaming.streaming_worlds import (
     SECOND_US,
     Click,
@@ -27,13 +29,6 @@ from tests.streaming.streaming_worlds import (
     some_clicks,
     value_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from feature_store import FeatureStore
-    from tests.streaming.running import Streaming
 
 EVENTS, PARTITIONS, WORKERS, KILLS = 200_000, 6, 3, 30
 NOW_US = 1_700_000_000 * SECOND_US

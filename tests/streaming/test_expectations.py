@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,9 +25,6 @@ from tests.streaming.streaming_worlds import (
     value_of,
     work,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOW_US = time.time_ns() // 1_000
 EXPECTING = DEFINITIONS.replace('Field("price", Float64)', 'Field("price", Float64, min=0, max=1000)')

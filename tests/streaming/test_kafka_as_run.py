@@ -6,9 +6,9 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +27,7 @@ from feature_store import FeatureStore
 from feature_store.errors import StreamError, TopicReplacedError
 from feature_store.streaming.status import Status
 from feature_store.streaming.worker import Worker
-from tests.kafka_server import kafka_server
+from tests.kafka_server import KafkaServer, kafka_server
 from tests.streaming.running import until
 from tests.streaming.streaming_worlds import (
     DEFINITIONS,
@@ -41,11 +41,6 @@ from tests.streaming.streaming_worlds import (
     value_of,
     work,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.kafka_server import KafkaServer
 
 NOW_US = time.time_ns() // 1000
 HOUR_US = 3600 * SECOND_US

@@ -4,12 +4,15 @@ whoever does it twice, the windows are those of the log."""
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Message
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from feature_store import FeatureStore
 from feature_store.errors import StaleWriteError
 from feature_store.streaming import merging
 from feature_store.streaming.decoder import JsonDecoder
@@ -18,12 +21,6 @@ from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.status import Status
 from tests.streaming.streaming_worlds import SECOND_US, Click, differences, project, some_clicks, value_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from feature_store import FeatureStore
 
 PARTITIONS = [("clicks", 0), ("clicks", 1)]
 NOW_US = 1_700_000_000 * SECOND_US

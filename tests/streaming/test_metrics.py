@@ -7,11 +7,13 @@ import json
 import socket
 import time
 import urllib.request
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from feature_store import FeatureStore
 from feature_store.errors import StreamError
 from feature_store.online.tile_writer import Merge
 from feature_store.streaming.metrics import Metrics
@@ -29,12 +31,6 @@ from tests.streaming.streaming_worlds import (
     value_of,
     work,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from feature_store import FeatureStore
 
 NOW_US = time.time_ns() // 1_000
 NEWEST_US = NOW_US // 1000 * 1000

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from feature_store import FeatureStore
 from feature_store.definitions.pruned import pruning_of
+from feature_store.definitions.pruning import Pruning
 from feature_store.errors import NotFoundError
 from feature_store.pruning.cost import cost_model
 from tests.streaming.running import streaming, until
 from tests.streaming.streaming_worlds import DEFINITIONS, make_topic, project, send, some_clicks, value_of
 from tests.streaming.test_backfill import CLICKS, DAYS, NOW_US, START_US, history_of, wrong
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store import FeatureStore
-    from feature_store.definitions.pruning import Pruning
 
 SERVICE = (
     '\nevery = FeatureService("every", features=[by_user, by_shop.project().rename({"price_count_7d": "sold"})])\n'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +18,6 @@ from feature_store.errors import OnlineStoreError
 from tests.online.clients import CLIENTS
 from tests.servers import RedisServer, redis_server
 from tests.streaming.streaming_worlds import DEFINITIONS, has_read, make_topic, send, some_clicks, value_of, work
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 USERS = {name: text.split() for name, text in re.findall(r"```acl (\w+)\n(.*?)```", PAGE.read_text(), re.S)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -19,9 +20,6 @@ from feature_store.online import OnlineClient, OnlineStore
 from feature_store.streaming import KafkaSink
 from tests.online.worlds import NOW_US, numbers, plan_of, profile, write
 from tests.streaming.streaming_worlds import make_topic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 service = FeatureService("service", features=[numbers[["a", "c"]], profile[["age"]]])
 ROWS = {"movie_id": [1, 2], "user_id": 1}

@@ -9,14 +9,17 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import redis
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from feature_store import FeatureStore
+from feature_store.engines.spark.engine import SparkEngine
 from feature_store.errors import NotFoundError, OnlineStoreError, RequestError
 from feature_store.streaming.spark import stream as spark_stream
 from feature_store.streaming.status import Status
@@ -38,15 +41,6 @@ from tests.streaming.streaming_worlds import (
     value_of,
     work,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from confluent_kafka import Message
-
-    from feature_store import FeatureStore
-    from feature_store.engines.spark.engine import SparkEngine
 
 NOW_US = time.time_ns() // 1_000
 PARTITIONS = 3

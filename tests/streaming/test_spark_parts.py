@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,9 +18,6 @@ from feature_store.streaming.spark.options import source_options
 from feature_store.streaming.spark.reading import start_offsets
 from feature_store.streaming.spark.tasks import Told, behind, told_of, written
 from feature_store.streaming.status import Status, TopicCounts, ViewCounts
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 A, B = ("clicks", 0), ("clicks", 1)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from feature_store import FeatureStore
 from feature_store.errors import NotFoundError, StreamError
 from feature_store.streaming import worker
+from feature_store.streaming.status import Status
 from tests.streaming.running import until
 from tests.streaming.streaming_worlds import (
     DEFINITIONS,
@@ -27,14 +30,6 @@ from tests.streaming.streaming_worlds import (
     value_of,
     work,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from confluent_kafka import Message
-
-    from feature_store.streaming.status import Status
 
 NOW_US = time.time_ns() // 1_000
 TEN_MB = 10_000_000

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +22,6 @@ from feature_store.errors import DataError, NotFoundError
 from feature_store.monitoring import ParquetSink, ServedLog
 from feature_store.online import OnlineClient
 from tests.monitoring.served_worlds import NOW, expected_rows, make_project, some_request
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture

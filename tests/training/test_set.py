@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,6 @@ import pytest
 from feature_store import FeatureStore
 from feature_store.engines.local import join as local_join
 from feature_store.errors import DataError, FeatureStoreError, NotFoundError, RequestError, TransformError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AT = datetime(2026, 1, 10, 12, tzinfo=UTC)
 USERS, MOVIES = 30, 20

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +16,6 @@ from feature_store.definitions.dtypes import to_microseconds
 from feature_store.errors import DataError, RequestError
 from feature_store.monitoring.skew import is_equal
 from tests.online.stream_worlds import merge_events
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AT = datetime(2026, 1, 10, 12, 34, 56, tzinfo=UTC)
 AT_US = to_microseconds(AT)

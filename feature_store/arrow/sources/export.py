@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow.parquet as pq
 
@@ -10,12 +11,7 @@ from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.chunks import ChunkWriter
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from feature_store.arrow.sources.source import OfflineSource, Piece
+from feature_store.arrow.sources.source import OfflineSource, Piece
 
 EXPORT_BYTES = 64 << 20  # of a file's rows in memory
 _GROUP_ROWS = 128 * 1024

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from feature_store._intervals import Interval
+from feature_store.arrow.sources.source import OfflineSource, Piece
 from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import fit
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, Timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store._intervals import Interval
-    from feature_store.arrow.sources.source import OfflineSource, Piece
-    from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.feature_view import FeatureView
 
 # A document that starts otherwise says nothing about what was read.
 _FORMAT = b"2"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from feature_store.arrow.types import ARROW
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from feature_store.arrow.rows import SourceColumns
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.arrow.rows import SourceColumns
+from feature_store.arrow.scalars import ARROW
+from feature_store.definitions.dtypes import DType
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 
 
 class RowSequence(ABC):

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_store.arrow.file_versions import FileVersion
 from feature_store.arrow.plain import plain_type
 from feature_store.arrow.sources.sequence import RowSequence, taken, type_fits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
-    from feature_store.arrow.file_versions import FileVersion
-    from feature_store.arrow.time_range import TimeRange
-    from feature_store.definitions.dtypes import DType
+from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.dtypes import DType
 
 # Of rows in memory, for a piece that is read for its times alone.
 _PIECE_BYTES = 32 << 20

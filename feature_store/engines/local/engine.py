@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,19 +20,14 @@ from feature_store.arrow.rows import (
 )
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
-from feature_store.engines.engine import Written
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.engine import Destination, Stage, Written
+from feature_store.engines.join import Join, Joined, Labels, Query
 from feature_store.engines.local.join import join, read_labels
 from feature_store.engines.local.latest import stage_latest
 from feature_store.engines.local.windows import stage_windows
 from feature_store.engines.sql.run import selected
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Destination, Stage
-    from feature_store.engines.join import Join, Joined, Labels, Query
-    from feature_store.online.batch import RowBatch
+from feature_store.online.batch import RowBatch
 
 # Beside DuckDB's own memory a job holds a few batches: together they stay under 1 GB.
 MEMORY_LIMIT = "512MB"

@@ -11,13 +11,15 @@ that are seen.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_store.arrow.chunks import dictionary_columns
 from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
@@ -36,28 +38,21 @@ from feature_store.arrow.rows import (
 )
 from feature_store.arrow.sources.parquet.batches import INT96_UNIT
 from feature_store.arrow.sources.parquet.rows import path_rows
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import fit, storage_type
+from feature_store.definitions.dtypes import DType
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.join import Labels, Query
+from feature_store.engines.join import Join, Labels, Query, ViewJoin
+from feature_store.engines.report import Report
 from feature_store.engines.sql.duck import connected, first_line
 from feature_store.engines.sql.run import selected
 from feature_store.engines.windows import visible_us, windows_of_labels
 from feature_store.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.dtypes import DType
-    from feature_store.engines.join import Join, ViewJoin
-    from feature_store.engines.report import Report
-
-    Numbers = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 # Of label rows: what a batch of them takes is small beside what all of them see.
 _BATCH_ROWS = 128 * 1024

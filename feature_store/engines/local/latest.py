@@ -10,29 +10,24 @@ gigabyte of texts of 20 kB does not pass through 512 MB. Memory is bounded by by
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store._private_files import private_file
 from feature_store.arrow.chunks import ChunkWriter
 from feature_store.arrow.pushed import taken_columns
 from feature_store.arrow.reading import reading
-from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, check, checked_schema, within
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, SourceColumns, check, checked_schema, within
 from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.engine import Stage
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from feature_store.arrow.rows import SourceColumns
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Stage
 
 CHUNK_ROWS = 50_000  # 10 MB of rows of 25 features: a tenth of a second to write, so little is done again after a kill
 _NARROW_BYTES = 1024  # of a row; wider ones cost less to spill and take than to sort

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_store.arrow.rows import (
     EVENT_TS,
@@ -19,18 +21,11 @@ from feature_store.arrow.rows import (
     within,
 )
 from feature_store.arrow.time_range import TimeRange
+from feature_store.engines.engine import Stage
 from feature_store.engines.local.latest import CHUNK_ROWS
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.engines.windows import reached_us, windows_of_entities, windows_schema
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from feature_store.engines.engine import Stage
 
 # Events whose windows are computed together, with all others of their entities: some 100 MB.
 _EVENTS = 1 << 20

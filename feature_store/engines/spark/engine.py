@@ -6,14 +6,21 @@ Joins are in `join.py`.
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from feature_store._private_files import private_folder
 from feature_store.arrow.inspection import Inspection
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
-from feature_store.engines.engine import Written
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.engine import Destination, Stage, Written
+from feature_store.engines.join import Join, Joined, Labels, Query
+from feature_store.engines.report import Report
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join import join, labels_of
 from feature_store.engines.spark.session import Session
@@ -22,17 +29,6 @@ from feature_store.engines.spark.tasks import BadRows, Inspect, Keep, Read, Read
 from feature_store.engines.windows import reached_us
 from feature_store.errors import EngineError
 from feature_store.online.writer import WriteCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    import pyarrow as pa
-
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Destination, Stage
-    from feature_store.engines.join import Join, Joined, Labels, Query
-    from feature_store.engines.report import Report
 
 _TASK_BYTES = 32 << 20  # of rows in memory; a task costs some 50 ms on top of them
 _MOST_PARTS = 4096  # so that a batch of 16 MB is not packed into crumbs

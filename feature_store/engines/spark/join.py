@@ -15,8 +15,9 @@ import secrets
 import shutil
 import weakref
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,11 +28,13 @@ from feature_store.arrow.plain import as_kept, kept_schema, plain_batch
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.parquet.rows import path_rows
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.join import Labels
+from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.engines.join import Join, Labels, Query, ViewJoin
 from feature_store.engines.spark import packed
-from feature_store.engines.spark.join_inputs import Block, Kind, LabelFiles, Source
+from feature_store.engines.spark.join_inputs import Block, Keys, Kind, LabelFiles, Source
 from feature_store.engines.spark.join_tasks import AssembleBlock, JoinPartition, ScanLabels, Shuffle, write_part
 from feature_store.engines.spark.sql import queried, selected
 from feature_store.engines.spark.tasks import BadRows
@@ -39,13 +42,6 @@ from feature_store.engines.windows import visible_us
 from feature_store.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
-
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.join import Join, Query, ViewJoin
-    from feature_store.engines.spark.join_inputs import Keys
     from feature_store.engines.spark.session import Session
 
 _TASK_BYTES = 32 << 20  # of rows in memory

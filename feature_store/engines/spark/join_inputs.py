@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.arrow.labels import label_times, label_values, refuse_corrupt
 from feature_store.arrow.plain import as_kept
 from feature_store.arrow.reading import reading
-from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, checked_schema, one_array
+from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, SourceColumns, checked_schema, one_array
+from feature_store.arrow.sources.source import Piece
 from feature_store.arrow.types import storage_type
+from feature_store.definitions.dtypes import DType
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.engines.spark.entities import hashes_of
+from feature_store.engines.spark.tasks import BadRows
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from feature_store.arrow.rows import SourceColumns
-    from feature_store.arrow.sources.source import Piece
-    from feature_store.definitions.dtypes import DType
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.definitions.stream_view import StreamFeatureView
-    from feature_store.engines.spark.tasks import BadRows
-
-    Numbers = NDArray[np.int64]
-    Keys = tuple[tuple[str, DType], ...]  # join keys with their types
+Numbers = NDArray[np.int64]
+Keys = tuple[tuple[str, DType], ...]  # join keys with their types
 
 # Names of columns that no join key or field can have.
 LABEL_TIME, LABEL_NUMBER = "label time", "label number"

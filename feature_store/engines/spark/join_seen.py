@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, one_array
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.spark.join_inputs import LABEL_NUMBER, LABEL_TIME, seen_schema
+from feature_store.engines.spark.join_inputs import LABEL_NUMBER, LABEL_TIME, Block, Kind, Source, seen_schema
 from feature_store.engines.windows import windows_of_labels
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from feature_store.engines.spark.join_inputs import Block, Kind, Source
-
-    Numbers = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 
 class PartLabels:

@@ -15,33 +15,37 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from feature_store.arrow.chunks import dictionary_columns
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import check, check_events, within
 from feature_store.arrow.time_range import TimeRange
+from feature_store.engines import join
 from feature_store.engines.spark.entities import hashes_of
-from feature_store.engines.spark.join_inputs import LABEL_NUMBER, keyed_labels, label_schema, seen_schema
+from feature_store.engines.spark.join_inputs import (
+    LABEL_NUMBER,
+    Block,
+    Keys,
+    Kind,
+    LabelFiles,
+    Source,
+    keyed_labels,
+    label_schema,
+    seen_schema,
+)
 from feature_store.engines.spark.join_seen import PartLabels, SeenRows, SeenWindows, seen_by_block
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.spark.tasks import hidden, numbers_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from feature_store.engines import join
-    from feature_store.engines.spark.join_inputs import Block, Keys, Kind, LabelFiles, Source
-
-    Numbers = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 
 # Tags: that a block is there, counts of bad rows, labels, and from here on the rows of view 0, 1, …
 _BLOCK, _BAD, _LABELS, _VIEWS = -2, -1, 0, 1

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql.streaming.query import StreamingQuery
 
-from feature_store.engines.spark.session import VERSION, spark_errors
+from feature_store.engines.spark.session import VERSION, Session, spark_errors
 from feature_store.errors import EngineError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from pyspark.sql import DataFrame
-    from pyspark.sql.streaming.query import StreamingQuery
-
-    from feature_store.engines.spark.session import Session
-
-    # A topic and the number of one of its partitions; an offset in each.
-    Partition = tuple[str, int]
-    Offsets = dict[Partition, int]
+Partition = tuple[str, int]
+Offsets = dict[Partition, int]
 
 COLUMNS = ("topic", "partition", "offset", "key", "value", "headers")
 # Of the row of text that a task answers with.

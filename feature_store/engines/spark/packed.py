@@ -5,15 +5,12 @@ Spark moves thousands of large rows instead of millions of small ones, and takes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 SCHEMA = "part int, tag int, packed binary"
 _TYPES = pa.schema([("part", pa.int32()), ("tag", pa.int32()), ("packed", pa.binary())])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
+from typing import Any
 
 # Settings of `spark:` with this prefix belong to the Kafka source. They win over what `kafka:` says.
 KAFKA_PREFIX = "kafka."

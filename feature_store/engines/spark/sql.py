@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ import pyarrow.parquet as pq
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.export import EXPORT_BYTES, schema_files, write_piece
 from feature_store.arrow.sources.parquet.rows import ParquetRows, path_rows
+from feature_store.arrow.sources.source import OfflineSource, Piece
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.join import Query
 from feature_store.engines.spark.tasks import hidden, numbers_of
 from feature_store.engines.sql.parts import cut_by, row_by_row
 from feature_store.engines.sql.run import (
@@ -37,11 +41,6 @@ from feature_store.engines.sql.run import (
 from feature_store.engines.sql.transformation import sql_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from feature_store.arrow.sources.source import OfflineSource, Piece
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.join import Query
     from feature_store.engines.spark.session import Session
 
 # Of files, for a task: it takes some seconds, and its rows fit in a gigabyte.

@@ -16,9 +16,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,20 +29,15 @@ from feature_store.arrow.inspection import FieldCounts, Inspection, inspect
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.quarantine import QuarantineFile, joint_schema
 from feature_store.arrow.reading import reading
-from feature_store.arrow.rows import SEQUENCE, check, check_events, checked_schema, to_row_batch, within
+from feature_store.arrow.rows import SEQUENCE, SourceColumns, check, check_events, checked_schema, to_row_batch, within
+from feature_store.arrow.sources.source import OfflineSource, Piece
 from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.engine import Destination
 from feature_store.engines.spark.entities import entities_of, latest_rows, parts_of
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.windows import windows_of_entities, windows_schema
 from feature_store.online.writer import WriteCounts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store.arrow.rows import SourceColumns
-    from feature_store.arrow.sources.source import OfflineSource, Piece
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.engine import Destination
 
 _HELD_BYTES = 64 << 20  # of rows that are not yet reduced to the latest ones
 _BATCH_ROWS = 50_000

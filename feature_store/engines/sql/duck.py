@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,9 +12,6 @@ from feature_store._extras import requires_extra
 
 with requires_extra("local", "engine local"):
     import duckdb
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 
 # Messages of DuckDB, and of Arrow on DuckDB's stream, for a query that a signal ended.

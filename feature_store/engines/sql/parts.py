@@ -10,14 +10,10 @@ then SQL runs as a whole, and is slower, not wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from feature_store.engines.sql.transformation import SOURCE, called, functions, parts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from feature_store.engines.sql.transformation import Tree
+from feature_store.engines.sql.transformation import SOURCE, Tree, called, functions, parts_of
 
 # Names of columns that hold the column by which the source is cut, in lower case.
 Carriers = frozenset[str]

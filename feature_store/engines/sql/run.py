@@ -7,8 +7,11 @@ before a user's SQL runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 
 from feature_store.arrow.chunks import ChunkWriter
@@ -16,20 +19,13 @@ from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.export import exported_files
 from feature_store.arrow.sources.parquet.rows import ParquetRows
+from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
+from feature_store.definitions.feature_view import FeatureView
+from feature_store.engines.join import Query
 from feature_store.engines.sql.duck import connected, first_line, memory_hint
 from feature_store.engines.sql.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    import duckdb
-
-    from feature_store.arrow.sources.source import OfflineSource
-    from feature_store.definitions.feature_view import FeatureView
-    from feature_store.engines.join import Query
 
 MEMORY_LIMIT = "1GB"
 _BATCH_ROWS, _GROUP_ROWS = 4096, 128 * 1024  # the first small, since rows may be wide

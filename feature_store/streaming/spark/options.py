@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from feature_store.engines.spark.settings import KAFKA_PREFIX
 from feature_store.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # What both clients call by the same name. All else of `kafka:` is about librdkafka's queues and groups, or security.
 _ALIKE = (

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from feature_store.errors import FeatureStoreError
+from feature_store.streaming.messages import Partition
+from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import earliest, go_on
+from feature_store.streaming.routes import StreamedView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from feature_store.engines.spark.kafka import KafkaQuery
-    from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.messages import Partition
-    from feature_store.streaming.pipeline import Pipeline
-    from feature_store.streaming.routes import StreamedView
 
-    Offsets = dict[Partition, int]
+Offsets = dict[Partition, int]
 
 
 @dataclass

@@ -17,13 +17,15 @@ import copy
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from feature_store.engines.spark.kafka import TOLD, KafkaQuery, require_connector
-from feature_store.engines.spark.session import kept_interrupts
+from feature_store.engines.spark.session import Session, kept_interrupts
 from feature_store.errors import (
     CorruptRowError,
     EngineError,
+    FeatureStoreError,
     FenceError,
     OnlineStoreError,
     RegistryError,
@@ -31,28 +33,20 @@ from feature_store.errors import (
     StreamError,
 )
 from feature_store.streaming.catalog import Catalog
-from feature_store.streaming.kafka import PartitionConsumer
+from feature_store.streaming.kafka import Partition, PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.progress import Goals
-from feature_store.streaming.routes import intact, routes_of, wanted_of
+from feature_store.streaming.routes import StreamedView, intact, routes_of, wanted_of
 from feature_store.streaming.spark.reading import Reading, start_offsets
 from feature_store.streaming.spark.tasks import LOST, STALE, MergeTask, behind, told_of
 from feature_store.streaming.status import Status
+from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import far_behind
 from feature_store.streaming.workers import prepare_topics
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from feature_store.engines.spark.session import Session
-    from feature_store.errors import FeatureStoreError
-    from feature_store.streaming.kafka import Partition
-    from feature_store.streaming.routes import StreamedView
-    from feature_store.streaming.subscription import Subscription
-
-    Offsets = dict[Partition, int]
+Offsets = dict[Partition, int]
 
 # Messages of a batch at most: seconds of work, which a stop waits for.
 MAX_MESSAGES = 100_000

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.engines.spark.kafka import messages, row_of
 from feature_store.errors import FencesLostError, StaleWriteError
 from feature_store.streaming.dead_letters import DeadLetters
-from feature_store.streaming.kafka import Span
+from feature_store.streaming.kafka import Message, Partition, Span
 from feature_store.streaming.pipeline import Pipeline
-from feature_store.streaming.routes import routes_of, wanted_of
+from feature_store.streaming.routes import StreamedView, routes_of, wanted_of
 from feature_store.streaming.status import Status, TopicCounts, ViewCounts
+from feature_store.streaming.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
     import pyarrow as pa
-
-    from feature_store.streaming.kafka import Message, Partition
-    from feature_store.streaming.routes import StreamedView
-    from feature_store.streaming.subscription import Subscription
 
 # Faults: fences are before the batch; somebody else moved them meanwhile; another plan was published meanwhile; fences
 # are lost.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -12,14 +14,9 @@ from feature_store.arrow.file_versions import FileVersion, file_versions, unchan
 from feature_store.arrow.plain import plain_batch
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.source import OfflineSource
+from feature_store.arrow.time_range import TimeRange
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from feature_store.arrow.time_range import TimeRange
-    from tests.arrow.sources.feather_source import FeatherSource
+from tests.arrow.sources.feather_source import FeatherSource
 
 
 class FeatherPiece(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,10 +11,6 @@ import pytest
 from feature_store.definitions.batch_source import source_class
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 from tests.arrow.sources.feather_source import FeatherSource
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 class StoredFeather:

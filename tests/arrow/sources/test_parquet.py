@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from feature_store.definitions import ParquetSource
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pyarrow as pa
 
 
 class StoredParquet:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -11,9 +12,6 @@ import pyarrow.parquet as pq
 
 from feature_store.arrow.batch_sizes import batch_rows, columns_of_repeats, group_row_bytes, plain_pieces
 from feature_store.arrow.plain import plain_batch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _BUFFER_BYTES = 1 << 20  # of each column of a file, read at once
 # Spark's old timestamps count nanoseconds since 4713 BC: as nanoseconds since 1970 they would wrap.

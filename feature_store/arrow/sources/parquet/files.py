@@ -8,13 +8,10 @@ from __future__ import annotations
 import glob
 import itertools
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_store.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # A file or folder in the root of a table -> the format. Such a table's log says which Parquet files belong to it.

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import pyarrow.parquet as pq
 
-if TYPE_CHECKING:
-    from feature_store.arrow.file_versions import FileVersion
+from feature_store.arrow.file_versions import FileVersion
 
 _HASH_BYTES, _COUNT_BYTES = 8, 4
 _PIECE_BYTES = 1 << 20

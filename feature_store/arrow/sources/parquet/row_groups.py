@@ -6,26 +6,21 @@ must fit, by a column's type or statistics, are not checked. Files may differ in
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from feature_store.arrow.file_versions import unchanged
+from feature_store.arrow.file_versions import FileVersion, unchanged
 from feature_store.arrow.reading import reading
+from feature_store.arrow.scalars import ARROW
 from feature_store.arrow.sources.parquet.batches import file_batches
 from feature_store.arrow.sources.sequence import RowSequence, taken, type_fits
-from feature_store.arrow.types import ARROW
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from feature_store.arrow.file_versions import FileVersion
-    from feature_store.arrow.time_range import TimeRange
-    from feature_store.definitions.dtypes import DType
+from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.dtypes import DType
 
 
 class _Group(NamedTuple):

@@ -6,8 +6,10 @@ Reading takes place in `unchanged`: when a file is replaced, truncated or remove
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -19,13 +21,8 @@ from feature_store.arrow.sources.parquet.files import files_found, parquet_files
 from feature_store.arrow.sources.parquet.hashes import ReadGroups
 from feature_store.arrow.sources.parquet.row_groups import RowGroups
 from feature_store.arrow.sources.source import OfflineSource, Unread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from feature_store.arrow.time_range import TimeRange
-    from feature_store.definitions.source import ParquetSource
+from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.source import ParquetSource
 
 
 class ParquetPiece(NamedTuple):
