@@ -23,10 +23,10 @@ from feature_store.aggregates.deltas import deltas
 from feature_store.online import keys
 from feature_store.online.tile_writer import Merge
 from feature_store.streaming.decoder import JsonDecoder
-from feature_store.streaming.kafka import Span
+from feature_store.streaming.kafka import MessageSpan
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,11 +145,11 @@ def _without_kafka(store: FeatureStore, source: KafkaSource, messages: Messages)
     pipeline = Pipeline(
         [Route("replayed", JsonDecoder(source), [ViewMerger(store.online.tile_writer("activity"), start_us=None)])],
         None,
-        Status(),
+        StreamStatus(),
     )
     pipeline.load({"activity": [partition]})
     batches = [
-        Span(
+        MessageSpan(
             first or -1, first + BATCH, [Message(*partition, i, value=messages[i]) for i in range(first, first + BATCH)]
         )
         for first in range(0, EVENTS, BATCH)

@@ -66,14 +66,14 @@ def propose(rows: OfflineSource, columns: Iterable[str], dtypes: Mapping[str, DT
     Raises:
         DataError: the source cannot be read.
     """
-    seen = {name: _Seen() for name in columns}
+    seen = {name: _ColumnStatistics() for name in columns}
     for batch in rows.batches(list(seen)):
         for name, found in seen.items():
             found.add(batch.column(name))
     return [_proposal(name, found, rows.schema.field(name).type, dtypes.get(name)) for name, found in seen.items()]
 
 
-class _Seen:
+class _ColumnStatistics:
     """Statistics of the values of a column so far."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Seen:
             self.most = ends["max"] if self.most is None else max(self.most, ends["max"])
 
 
-def _proposal(name: str, seen: _Seen, found: pa.DataType, declared: DType | None) -> Proposal:
+def _proposal(name: str, seen: _ColumnStatistics, found: pa.DataType, declared: DType | None) -> Proposal:
     dtype = declared or _dtype_of(found, seen)
     if dtype is None:
         return Proposal(name, None, f"no type for a column of {found}")
@@ -126,7 +126,7 @@ def _proposal(name: str, seen: _Seen, found: pa.DataType, declared: DType | None
         return Proposal(name, None, error.reason)
 
 
-def _dtype_of(found: pa.DataType, seen: _Seen) -> DType | None:
+def _dtype_of(found: pa.DataType, seen: _ColumnStatistics) -> DType | None:
     if pa.types.is_dictionary(found):
         return _dtype_of(found.value_type, seen)
     if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):

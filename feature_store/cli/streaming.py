@@ -22,7 +22,7 @@ from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import ProgressReport
 from feature_store.cli.tables import MISSING
 from feature_store.project.store import FeatureStore
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
     from feature_store.streaming.backfill import Filled
@@ -133,7 +133,7 @@ class StreamProgress:
         self._seen: deque[tuple[float, dict[str, int]]] = deque()
         self._said_at = time.monotonic()
 
-    def update(self, status: Status) -> None:
+    def update(self, status: StreamStatus) -> None:
         """Show a status."""
         now = time.monotonic()
         self._seen.append((now, {name: counts.merged for name, counts in status.views.items()}))
@@ -154,14 +154,14 @@ class StreamProgress:
         if self._out.is_terminal:
             self._live.stop()
 
-    def _shown(self, status: Status) -> RenderableType:
+    def _shown(self, status: StreamStatus) -> RenderableType:
         parts: list[RenderableType] = [_partitions(status), self._views(status), Text(_faults(status), style="dim")]
         if status.trouble:
             parts.append(Text(f"waiting: {status.trouble}", style="yellow"))
         parts += _stopped(status)
         return Group(*parts)
 
-    def _views(self, status: Status) -> RenderableType:
+    def _views(self, status: StreamStatus) -> RenderableType:
         columns = dict.fromkeys(("events", "events/s", "freshness", "late", "no key"), "right")
         rows = [
             [name, f"{c.merged:,}", f"{self._rate(name):,.0f}", _age(c.newest_us), f"{c.late:,}", f"{c.null_keys:,}"]
@@ -169,7 +169,7 @@ class StreamProgress:
         ]
         return table("", {"view": "left"} | columns, rows)
 
-    def _line(self, status: Status) -> str:
+    def _line(self, status: StreamStatus) -> str:
         rate = sum(self._rate(name) for name in status.views)
         about = f"{status.merged:,} events, {rate:,.0f}/s, lag {status.lag:,}, dead letters {status.dead:,}"
         return f"{about}; waiting: {status.trouble}" if status.trouble else about
@@ -179,7 +179,7 @@ class StreamProgress:
         return (now.get(view, 0) - before.get(view, 0)) / (last - first) if last > first else 0.0
 
 
-def _partitions(status: Status) -> RenderableType:
+def _partitions(status: StreamStatus) -> RenderableType:
     columns = {"topic": "left"} | dict.fromkeys(("partition", "offset", "lag"), "right")
     listed = sorted(status.positions.items())
     rows: list[list[Any]] = [
@@ -191,7 +191,7 @@ def _partitions(status: Status) -> RenderableType:
     return table("", columns, rows)
 
 
-def _summary(status: Status) -> RenderableType:
+def _summary(status: StreamStatus) -> RenderableType:
     columns = dict.fromkeys(("events", "late", "no key"), "right")
     rows = [[name, f"{c.merged:,}", f"{c.late:,}", f"{c.null_keys:,}"] for name, c in sorted(status.views.items())]
     lines = [
@@ -203,14 +203,14 @@ def _summary(status: Status) -> RenderableType:
     return Group(table("", {"view": "left"} | columns, rows), *told, *_stopped(status))
 
 
-def _stopped(status: Status) -> list[Text]:
+def _stopped(status: StreamStatus) -> list[Text]:
     told = [f"{name} is not streamed: {why}" for name, why in sorted(status.stopped.items())]
     if status.evicted:
         told.append(f"Redis evicted {status.evicted:,} keys for lack of memory: values are missing")
     return [Text(line, style="red") for line in told]
 
 
-def _faults(status: Status) -> str:
+def _faults(status: StreamStatus) -> str:
     return f"dead letters {status.dead:,}, refused by fences {status.refused:,}, workers restarted {status.restarts:,}"
 
 

@@ -1,7 +1,6 @@
-"""The seam between jobs and what computes: an engine turns a source's rows into the latest row of each entity, and
-writes them where a job says.
+"""The seam between jobs and engines: an engine finds the latest row of each entity in a source, and writes these rows.
 
-Both steps may run in other processes, on other machines: what crosses the seam is plain data, and counts come back.
+Both steps may run in other processes, on other machines. So plain data crosses the seam, and counts come back.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from feature_store.online.batch import RowBatch
 from feature_store.online.writer import WriteCounts
 
 
-class Stage(NamedTuple):
+class StageRequest(NamedTuple):
     """A request to stage the latest rows of a view.
 
     Attributes:
-        view: whose rows.
-        rows: its source; or rows that a caller pushes, which only the local engine takes, where they are.
-        start_us, end_us: event times in `[start_us, end_us)` count.
-        target: the file or folder to make; it must be there whole or not at all.
+        view: the view.
+        rows: its source, or pushed rows, which only the local engine takes.
+        start_us, end_us: the interval of event times, `[start_us, end_us)` in microseconds since 1970.
+        target: the file or folder to make. It appears whole or not at all.
         quarantine: takes the rows that do not fit.
         report: gets the progress.
     """
@@ -42,24 +41,24 @@ class Stage(NamedTuple):
     report: Report
 
 
-class Sink(Protocol):
-    """Takes rows: a writer of the online store."""
+class RowSink(Protocol):
+    """Where an engine writes rows: a writer of the online store."""
 
     def write(self, batch: RowBatch) -> WriteCounts:
-        """Write rows, newest wins."""
+        """Write rows. The newest row of an entity wins."""
         ...
 
 
-class Destination(Protocol):
-    """Where rows go. Plain data: a copy in another process opens a sink to the same place."""
+class RowDestination(Protocol):
+    """The place of rows, as plain data: a copy in another process opens a sink to the same place."""
 
-    def open(self) -> AbstractContextManager[Sink]:
+    def open(self) -> AbstractContextManager[RowSink]:
         """A sink, for one process."""
         ...
 
 
 class Written(NamedTuple):
-    """The outcome of a chunk: its number of rows, and the counts of the sink."""
+    """A chunk that was written: its number of rows, and the counts of the sink."""
 
     rows: int
     counts: WriteCounts
@@ -69,19 +68,23 @@ class Engine(Protocol):
     """Computes the latest rows of a view. All engines pass one conformance suite.
 
     Attributes:
-        name: what it is called in feature_store.yaml. What one engine has staged, another does not read.
+        name: its name in feature_store.yaml. An engine does not read what another has staged.
     """
 
     name: str
 
-    def stage(self, asked: Stage) -> int:
-        """Write to `asked.target`, for each entity key, the row with the greatest (event time, creation time) among the
-        rows that fit; of equal ones the last in the source. Returns how many rows of the source were in the interval.
+    def stage(self, request: StageRequest) -> int:
+        """Write the latest row of each entity key to `request.target`.
 
-        Of a view with SQL, the rows are what it selects from the source. Of a view with aggregations, the row of an
-        entity is what `windows_at` says of its events at the interval's end (see FeatureView); entities that may have
-        had such a row at the interval's start get one too, whatever has left their windows. Events that no such window
-        can hold need not be read nor counted.
+        The latest row is the one with the greatest (event time, creation time) among those that fit; of equal rows, the
+        last in the source. If the view has SQL, its rows are the result of the SQL.
+
+        If the view has aggregations, the row of an entity holds its windows at the interval's end (`windows_at`). An
+        entity that had events in a window at the interval's start gets a row too, even if none is left in a window at
+        the end. Events outside of all these windows need not be read or counted.
+
+        Returns:
+            How many rows of the source are in the interval.
 
         Raises:
             DataError: the source does not fit the view, or cannot be read.
@@ -89,16 +92,16 @@ class Engine(Protocol):
         ...
 
     def chunk_count(self, target: Path) -> int:
-        """How many chunks a staged target has; each time the same. Every entity key occurs in one chunk, once."""
+        """The number of chunks of a staged target, the same at each call. Each entity key occurs in one chunk, once."""
         ...
 
     def inspect(self, target: Path, view: FeatureView) -> Inspection:
         """The inspection of a staged target's rows, for a view with expectations."""
         ...
 
-    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
-        """Write the chunks from the `first` on, one after the other, and tell of each when it is written.
+    def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
+        """Write the chunks from number `first` on, in order, and yield the counts of each after it is written.
 
-        Writing what is partly written already changes nothing.
+        To write a chunk again changes nothing.
         """
         ...

@@ -1,10 +1,10 @@
-"""The seam of point-in-time joins: label rows and what is wanted of each view go in, label rows with features come out.
+"""The seam of point-in-time joins: label rows and the wanted features go in, label rows with features come out.
 
-    labels(given)    a table, a Parquet path or a query becomes rows that the engine holds
-    join(asked)      per view the row that each label sees (`as_of`), the wanted fields of it, `finish` over batches
+    labels(given)    hold a table, a Parquet path or the result of a query as label rows
+    join(request)    find the row of each view that each label sees (`as_of`), gather its fields, `finish` batches
 
-Every label row comes back once, in order. What a label sees is decided by `as_of` alone, what the columns are called
-and filled with by `finish` alone; engines read, sort, partition and gather.
+Every label row comes back once, in order. `as_of` alone decides which row a label sees. `finish` alone names the
+columns and fills in defaults. Engines read, sort, partition and gather.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.engines.report import Report
 
 
-class Query(NamedTuple):
-    """SQL whose result are the label rows; files are relative to the folder."""
+class LabelQuery(NamedTuple):
+    """SQL whose result is the label rows. Paths in it are relative to `folder`."""
 
     text: str
     folder: Path
 
 
 class Labels(NamedTuple):
-    """Label rows as an engine holds them.
+    """Label rows that an engine holds.
 
     Attributes:
-        where: what they are, for errors.
-        schema: of all their columns.
-        rows: the engine's own.
+        where: names them in errors.
+        schema: the schema of all their columns.
+        rows: the rows, in a form of the engine's own.
     """
 
     where: str
@@ -47,11 +47,11 @@ class ViewJoin(NamedTuple):
     """The wanted features of one view.
 
     Attributes:
-        view: whose features. Of one with aggregations they are `aggregates.at_times.windows_at` of its events, as of
-            the label's time; of others, those of the row that `as_of` finds.
-        rows: its source, or its history; to be selected from (`local_sql`), when the view has SQL.
+        view: the view. If it has aggregations, its features are the windows of its events at the label's time
+            (`aggregates.at_times.windows_at`); else those of the row that `as_of` finds.
+        rows: its source or its history. If the view has SQL, the engine runs it on these rows.
         fields: the names of the wanted fields, in the order in which `finish` takes them.
-        quarantine: takes the rows that do not fit the view, wanted fields or not.
+        quarantine: takes the rows that do not fit the view; a row need not hold a bad value in a wanted field.
     """
 
     view: FeatureView | StreamFeatureView
@@ -61,55 +61,55 @@ class ViewJoin(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A batch of the training set, and per feature how many of its rows have no value."""
+    """A batch of the training set, and for each feature the number of rows without a value."""
 
     batch: pa.RecordBatch
     missing: Sequence[int]
 
 
 class Finish(Protocol):
-    """Makes batches of the training set from batches of joined rows; may be called anywhere, in any order.
+    """Makes batches of the training set from batches of joined rows. Engines may call it in any process and order.
 
     Attributes:
-        schema: of the training set.
-        features: the names that `Finished.missing` is about.
+        schema: the schema of the training set.
+        features: the names of the features that `Finished.missing` counts, in order.
     """
 
     schema: pa.Schema
     features: Sequence[str]
 
     def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
-        """A batch.
+        """A batch of the training set.
 
         Args:
             labels: label rows, with all their columns.
-            joined: per wanted field, view after view, its values as `rows.storage_type`, null where there is none.
+            joined: the values of each wanted field, view after view, as `types.storage_type`; null without a value.
             first: the number of the first label, for errors.
         """
         ...
 
     def check(self, labels: pa.RecordBatch, first: int) -> None:
-        """See to it, before anything is joined, that labels have the fields that requests carry.
+        """Check, before anything is joined, that labels have the fields that requests carry.
 
         Args:
             labels: label rows, with all their columns.
             first: the number of the first label, for errors.
 
         Raises:
-            DataError: a value is null, and the field has no default; or is of a wrong type.
+            DataError: a value is of a wrong type, or it is null and the field has no default.
         """
         ...
 
 
-class Join(NamedTuple):
+class JoinRequest(NamedTuple):
     """A request to join views to labels.
 
     Attributes:
-        labels: from the same engine.
+        labels: label rows of the same engine.
         timestamp: the column of the labels' times.
-        views: what is joined.
-        finish: see Finish.
-        work: a folder for what is needed until the join is done.
+        views: the wanted features, view by view.
+        finish: makes batches of the training set.
+        work: a folder for files that the join needs until it is done.
         report: gets the progress.
     """
 
@@ -122,12 +122,12 @@ class Join(NamedTuple):
 
 
 class Joined(Protocol):
-    """A training set as an engine holds it.
+    """A training set that an engine holds.
 
     Attributes:
-        schema: as of `Finish`.
-        rows: how many.
-        missing: per feature, how many rows have no value.
+        schema: the schema of `Finish`.
+        rows: the number of rows.
+        missing: for each feature, the number of rows without a value.
     """
 
     schema: pa.Schema
@@ -139,7 +139,7 @@ class Joined(Protocol):
         ...
 
     def write(self, path: Path) -> None:
-        """Write them to a Parquet file, or a folder of such files in order, which is there whole or not at all.
+        """Write the rows to a Parquet file, or to a folder of Parquet files in order. It appears whole or not at all.
 
         Raises:
             DataError: it cannot be written.
@@ -150,22 +150,22 @@ class Joined(Protocol):
 class JoinEngine(Protocol):
     """Joins as of the labels' times. All engines pass one conformance suite."""
 
-    def labels(self, given: pa.Table | Path | Query) -> Labels:
-        """Label rows.
+    def labels(self, given: pa.Table | Path | LabelQuery) -> Labels:
+        """Hold label rows.
 
         Raises:
             DataError: they cannot be read.
         """
         ...
 
-    def join(self, asked: Join) -> Joined:
+    def join(self, request: JoinRequest) -> Joined:
         """The training set.
 
-        A label whose entity key is null sees no row. A row of a source that does not fit its view is set aside and
-        seen by no label. Rows that no label could see, by their event times and the view's ttl, need not be read.
+        A label whose entity key is null sees no row. A row of a source that does not fit its view goes to quarantine,
+        and no label sees it. Rows that no label can see, by their event times and the view's ttl, need not be read.
 
         Raises:
             DataError: a label has no time, or a key that is not of the entity's type; or a source cannot be read.
-            TransformError: from `finish`.
+            TransformError: an on-demand function fails in `finish`.
         """
         ...

@@ -24,7 +24,7 @@ from feature_store.arrow.sources.late_rows import LateRows, late_rows
 from feature_store.arrow.sources.opening import open_view
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.engine import Destination, Engine, Stage, Written
+from feature_store.engines.engine import Engine, RowDestination, StageRequest, Written
 from feature_store.engines.report import Report, Silent
 from feature_store.errors import DataError, LostWriteError
 from feature_store.materialize.progress import Progress
@@ -42,7 +42,7 @@ _ATTEMPTS = 3
 class Target(NamedTuple):
     """Where a job writes: one generation of a view's rows, and the record of what was materialized into it."""
 
-    destination: Destination
+    destination: RowDestination
     progress: Progress
 
 
@@ -106,7 +106,7 @@ def materialize(
 def push(
     view: FeatureView,
     table: Any,
-    destination: Destination,
+    destination: RowDestination,
     *,
     folders: ProjectFolders,
     engine: Engine,
@@ -221,7 +221,7 @@ def _write(job: _Job, id: str, engine: Engine, target: Target, report: Report, w
 def _stage(job: _Job, engine: Engine, report: Report) -> Note:
     quarantine = Quarantine(job.quarantine, job.work, job.view.name)
     try:
-        source_rows = engine.stage(Stage(job.view, job.rows, *job.interval, job.staged, quarantine, report))
+        source_rows = engine.stage(StageRequest(job.view, job.rows, *job.interval, job.staged, quarantine, report))
     finally:
         quarantine.close()
     file = str(quarantine.path) if quarantine.path else None

@@ -19,7 +19,7 @@ from feature_store.project.moved import MovedMethods
 from feature_store.project.pruner import Pruner
 from feature_store.project.training import ProjectTraining
 from feature_store.project.versions import ProjectVersions
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
     from feature_store.engines.report import Report
@@ -131,9 +131,9 @@ class FeatureStore(ProjectVersions, MovedMethods):
         workers: int | None = None,
         until_caught_up: bool = False,
         metrics_port: int | None = None,
-        report: Callable[[Status], None] | None = None,
+        report: Callable[[StreamStatus], None] | None = None,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Status:
+    ) -> StreamStatus:
         """Merge Kafka's events into the windows of stream views, each event once, until stopped.
 
         Args:

@@ -51,7 +51,7 @@ from feature_store.streaming.merging import Origin, ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.replay import Replay
 from feature_store.streaming.routes import refusal_of
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -241,7 +241,7 @@ class Backfill:
 
     def _fill_from_stream(self, tiles: TilesPlan) -> int:
         """Merge what the topic has since the history's end; returns how many events this run merged."""
-        topic, status = self._view.source.topic, Status()
+        topic, status = self._view.source.topic, StreamStatus()
         numbers = Topics(self._kafka).partitions([topic]).get(topic)
         if numbers is None:
             raise missing_topic(topic, self._kafka)
@@ -264,7 +264,7 @@ class Backfill:
             reader.close()
 
     def _replay(
-        self, tiles: TilesPlan, partitions: list[Partition], firsts: Mapping[Partition, int], status: Status
+        self, tiles: TilesPlan, partitions: list[Partition], firsts: Mapping[Partition, int], status: StreamStatus
     ) -> Replay:
         merger = ViewMerger(self._online.tile_filler(tiles), start_us=tiles.start_us)
         # The workers have sent the dead letters of this stream already.

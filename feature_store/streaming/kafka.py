@@ -19,7 +19,7 @@ from confluent_kafka import Message as ClientMessage
 from feature_store._extras import requires_extra
 from feature_store.errors import StreamError
 from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
-from feature_store.streaming.messages import Message, Partition, Polled, Span
+from feature_store.streaming.messages import Message, MessageSpan, Partition, Polled
 
 with requires_extra("kafka", "streaming"):
     from confluent_kafka import (
@@ -34,7 +34,7 @@ with requires_extra("kafka", "streaming"):
 
 Options = Mapping[str, str | int | float | bool]
 
-__all__ = ["GroupConsumer", "Message", "Partition", "PartitionConsumer", "Polled", "Reader", "Sender", "Span"]
+__all__ = ["GroupConsumer", "Message", "MessageSpan", "Partition", "PartitionConsumer", "Polled", "Reader", "Sender"]
 
 # Settings that the fences and the loop rely on.
 _OWN: dict[str, Any] = {
@@ -115,7 +115,7 @@ class Reader:
             start, messages = self._placed[partition], grouped.get(partition, [])
             end = max(ends.get(partition, 0), (messages[-1].offset() or 0) + 1 if messages else 0)
             if end > start:
-                spans[partition] = Span(start, end, messages)
+                spans[partition] = MessageSpan(start, end, messages)
                 self._placed[partition] = end
         return Polled(spans, outside & self._placed.keys())
 

@@ -45,7 +45,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class MergeOutcome:
     """What became of the events of a batch in one view.
 
     Attributes:
@@ -93,7 +93,7 @@ class Prepared:
     calls: list[Call]
     places: Array
     record_of: Array
-    outcome: Outcome
+    outcome: MergeOutcome
 
 
 class ViewMerger:
@@ -145,7 +145,7 @@ class ViewMerger:
         columns = self.fences.columns_of(origin.sources)
         taking = self.fences.reaches(columns, [start for start, _ in origin.spans])
         ends = {int(columns[i]): origin.spans[i][1] for i in np.flatnonzero(taking).tolist()}
-        outcome = Outcome()
+        outcome = MergeOutcome()
         chosen = self._choose(events, origin, taking, columns, outcome)
         entities = self._entities(events, chosen)
         column_of = columns[origin.source_of[chosen]]
@@ -169,7 +169,7 @@ class ViewMerger:
             advances = _joined(moved[bucket * LANES : (bucket + 1) * LANES])
             if advances:
                 calls.append(Call(Merge(bucket, [], nothing, records, advances), 0, 0))
-        return Prepared(calls, nothing, nothing, Outcome())
+        return Prepared(calls, nothing, nothing, MergeOutcome())
 
     @property
     def under_way(self) -> int:
@@ -186,7 +186,7 @@ class ViewMerger:
             self._writer.send(call.merge)
         self._under_way.append(prepared)
 
-    def settle(self) -> tuple[Outcome, int]:
+    def settle(self) -> tuple[MergeOutcome, int]:
         """Take the answers to the first batch that is under way. Returns how many of its calls the fences refused, too.
 
         Raises:
@@ -218,7 +218,9 @@ class ViewMerger:
 
     # -- small parts --------------------------------------------------------------------------------------------
 
-    def _choose(self, events: EventBatch, origin: Origin, taking: Array, columns: Array, outcome: Outcome) -> Array:
+    def _choose(
+        self, events: EventBatch, origin: Origin, taking: Array, columns: Array, outcome: MergeOutcome
+    ) -> Array:
         """(n,) the indexes of the events of sources that the view takes part in, which have an entity and are not the
         history's."""
         chosen = taking[origin.source_of]
@@ -249,7 +251,7 @@ class ViewMerger:
         return Entities([found[i] for i in order.tolist()], units[order], rank[np.array(codes, np.intp)])
 
     def _prepared(
-        self, events: EventBatch, chosen: Array, entities: Entities, advances: list[Advances], outcome: Outcome
+        self, events: EventBatch, chosen: Array, entities: Entities, advances: list[Advances], outcome: MergeOutcome
     ) -> Prepared:
         columns = {name: (events.columns[name][0][chosen], events.columns[name][1][chosen]) for name in self._columns}
         made = deltas(self._writer.layout.tiles, entities.codes, events.event_us[chosen], columns)

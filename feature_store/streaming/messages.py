@@ -40,7 +40,7 @@ class Message(Protocol):
         ...
 
 
-class Span(NamedTuple):
+class MessageSpan(NamedTuple):
     """The messages of a partition from offset `start` (-1: its first) up to `end`, all of them. Offsets between may be
     missing: Kafka compacts messages away, and marks of transactions take offsets."""
 
@@ -57,5 +57,5 @@ class Polled(NamedTuple):
         outside: the partitions that were placed outside their log: before its start or beyond its end.
     """
 
-    spans: dict[Partition, Span]
+    spans: dict[Partition, MessageSpan]
     outside: set[Partition]

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from feature_store._extras import requires_extra
 from feature_store.errors import StreamError
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 
 with requires_extra("kafka", "metrics"):
     from prometheus_client import CollectorRegistry, start_http_server
@@ -32,7 +32,7 @@ class Metrics(Collector):
     """
 
     def __init__(self, port: int) -> None:
-        self._status, self._lock = Status(), threading.Lock()
+        self._status, self._lock = StreamStatus(), threading.Lock()
         registry = CollectorRegistry()
         registry.register(self)
         try:
@@ -41,7 +41,7 @@ class Metrics(Collector):
             raise StreamError(f"metrics port {port}", expected="a free port", got=str(error)) from error
         self.port: int = self._server.server_port
 
-    def update(self, status: Status) -> None:
+    def update(self, status: StreamStatus) -> None:
         """Show another status."""
         with self._lock:
             self._status = status
@@ -81,7 +81,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily("feature_store_waiting", "1 while a worker waits for something", bool(status.trouble))
 
 
-def _of_views(status: Status) -> Iterator[Metric]:
+def _of_views(status: StreamStatus) -> Iterator[Metric]:
     events = CounterMetricFamily("feature_store_events", "Events by what became of them", labels=["view", "outcome"])
     freshness = GaugeMetricFamily(
         "feature_store_freshness_seconds", "Age of the newest event that was merged", labels=["view"]
@@ -95,7 +95,7 @@ def _of_views(status: Status) -> Iterator[Metric]:
     yield freshness
 
 
-def _of_topics(status: Status) -> Iterator[Metric]:
+def _of_topics(status: StreamStatus) -> Iterator[Metric]:
     messages = CounterMetricFamily("feature_store_messages", "Messages read", labels=["topic"])
     dead = CounterMetricFamily("feature_store_dead", "Messages that are no events", labels=["topic", "kind"])
     lost = CounterMetricFamily("feature_store_lost", "Messages gone from Kafka before they were read", labels=["topic"])

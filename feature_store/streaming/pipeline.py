@@ -18,9 +18,9 @@ import numpy as np
 
 from feature_store.streaming.dead_letters import DeadLetters, Letter
 from feature_store.streaming.decoder import FUTURE, Decoder, EventBatch, Rejection, without_future
-from feature_store.streaming.kafka import Message, Partition, Span
-from feature_store.streaming.merging import Origin, Outcome, Prepared, ViewMerger
-from feature_store.streaming.status import Status
+from feature_store.streaming.kafka import Message, MessageSpan, Partition
+from feature_store.streaming.merging import MergeOutcome, Origin, Prepared, ViewMerger
+from feature_store.streaming.status import StreamStatus
 
 NULL_KEY, LATE = "null key", "late"
 # Batches that Redis may still be merging when the next one is sent.
@@ -63,7 +63,7 @@ class Pipeline:
         self,
         routes: Sequence[Route],
         letters: DeadLetters | None,
-        status: Status,
+        status: StreamStatus,
         lettered: Mapping[Partition, int] | None = None,
     ) -> None:
         self._routes, self._letters, self.status = routes, letters, status
@@ -102,7 +102,7 @@ class Pipeline:
             if source in merger.fences.sources:
                 merger.fences.skip(source, offset)
 
-    def process(self, spans: Mapping[Partition, Span]) -> None:
+    def process(self, spans: Mapping[Partition, MessageSpan]) -> None:
         """Send what was read on its way, and take the answers to what was sent before.
 
         Raises:
@@ -177,7 +177,7 @@ class Pipeline:
     # -- small parts --------------------------------------------------------------------------------------------
 
     def _prepare(
-        self, route: Route, spans: Mapping[Partition, Span], letters: list[Letter]
+        self, route: Route, spans: Mapping[Partition, MessageSpan], letters: list[Letter]
     ) -> list[tuple[_Sent, Prepared]]:
         messages = [message for span in spans.values() for message in span.messages]
         origin = Origin(
@@ -217,7 +217,7 @@ class Pipeline:
         rejection = Rejection(NULL_KEY, merger.view, f"expected {merger.join_keys}, got null")
         return [Letter(messages[events.places[i]], rejection) for i in batch.outcome.null_keys]
 
-    def _count(self, sent: _Sent, outcome: Outcome) -> list[Letter]:
+    def _count(self, sent: _Sent, outcome: MergeOutcome) -> list[Letter]:
         counts = self.status.view(sent.merger.view)
         counts.merged += outcome.merged
         counts.late += len(outcome.late)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from feature_store.errors import NotFoundError, RequestError
 from feature_store.streaming.metrics import Metrics
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.workers import stream as stream_with_workers
 
@@ -24,9 +24,9 @@ def stream(
     workers: int | None = None,
     until_caught_up: bool = False,
     metrics_port: int | None = None,
-    report: Callable[[Status], None] | None = None,
+    report: Callable[[StreamStatus], None] | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Status:
+) -> StreamStatus:
     """Merge Kafka's events into windows until stopped; see `FeatureStore.stream`."""
     _check_engine(engine, workers)
     project.newest()
@@ -36,7 +36,7 @@ def stream(
         if metrics_port is not None:
             reports.append(stack.enter_context(Metrics(metrics_port)).update)
 
-        def tell(status: Status) -> None:
+        def tell(status: StreamStatus) -> None:
             for one in reports:
                 one(status)
 

@@ -62,7 +62,7 @@ class TopicCounts:
 
 
 @dataclass(slots=True)
-class Status:
+class StreamStatus:
     """How one worker, or all of them, do.
 
     Attributes:
@@ -114,7 +114,7 @@ class Status:
         views = sum(counts.late + counts.null_keys for counts in self.views.values())
         return views + sum(counts.malformed + counts.future for counts in self.topics.values())
 
-    def add(self, other: Status) -> None:
+    def add(self, other: StreamStatus) -> None:
         """Take another worker's in."""
         for name, counts in other.views.items():
             self.view(name).add(counts)
@@ -153,9 +153,9 @@ class Status:
         }
 
 
-def total(statuses: Iterable[Status]) -> Status:
+def total(statuses: Iterable[StreamStatus]) -> StreamStatus:
     """Those of several workers as one."""
-    found = Status()
+    found = StreamStatus()
     for status in statuses:
         found.add(status)
     return found

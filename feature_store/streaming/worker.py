@@ -30,7 +30,7 @@ from feature_store.streaming.kafka_topics import Topics
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.replay import Replay, earliest, enter
 from feature_store.streaming.routes import StreamedView, intact, routes_of, wanted_of
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.subscription import Subscription
 
 # Messages of a batch at most: more need hardly fewer merges an event, and each batch is held twice.
@@ -83,9 +83,11 @@ class Worker:
         tell: is told the status, a few times a second and at the end.
     """
 
-    def __init__(self, subscription: Subscription, stopped: Callable[[], bool], tell: Callable[[Status], None]) -> None:
+    def __init__(
+        self, subscription: Subscription, stopped: Callable[[], bool], tell: Callable[[StreamStatus], None]
+    ) -> None:
         self._subscription, self._stopped, self._tell = subscription, stopped, tell
-        self._status = Status()
+        self._status = StreamStatus()
         self._catalog = Catalog(subscription)
         self._topics: Topics | None = None
         self._ids: dict[str, str] = {}

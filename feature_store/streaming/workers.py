@@ -19,13 +19,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import feature_store.errors
+from feature_store.engines.error_text import error_of, error_text
 from feature_store.errors import FeatureStoreError, StreamError
 from feature_store.streaming.catalog import Catalog
 from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.kafka_topics import Described, Topics
 from feature_store.streaming.progress import Goals
-from feature_store.streaming.status import Status, total
+from feature_store.streaming.status import StreamStatus, total
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import Worker
 
@@ -46,7 +46,7 @@ class _Running:
     process: BaseProcess
     pipe: Connection
     started_at: float
-    status: Status
+    status: StreamStatus
 
 
 class Workers:
@@ -65,7 +65,7 @@ class Workers:
         self._subscription = subscription
         prepare_topics(subscription)
         self._running: list[_Running] = []
-        self._ended: list[Status] = []
+        self._ended: list[StreamStatus] = []
         self._restarts = self._died_soon = 0
         # Whoever takes a dead worker's place has its name, and so its partitions before the dead one's session ends.
         base = subscription.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
@@ -82,7 +82,7 @@ class Workers:
         return [running.process.pid or 0 for running in self._running]
 
     @property
-    def status(self) -> Status:
+    def status(self) -> StreamStatus:
         """Of all workers together."""
         found = total([*self._ended, *(running.status for running in self._running)])
         found.restarts = self._restarts
@@ -130,16 +130,16 @@ class Workers:
         process = _PROCESSES.Process(target=_work, args=(subscription, theirs), name="feature-store worker")
         process.start()
         theirs.close()
-        self._running.append(_Running(name, process, pipe, time.monotonic(), Status()))
+        self._running.append(_Running(name, process, pipe, time.monotonic(), StreamStatus()))
 
     def _take(self, running: _Running) -> None:
         with contextlib.suppress(EOFError, ConnectionError):
             while running.pipe.poll():
                 told = running.pipe.recv()
-                if isinstance(told, Status):
+                if isinstance(told, StreamStatus):
                     running.status = told
                 else:
-                    raise _error(told)
+                    raise error_of(told)
 
     def _replace(self, dead: _Running) -> None:
         self._running.remove(dead)
@@ -165,8 +165,8 @@ def stream(
     *,
     stopped: Callable[[], bool],
     until_caught_up: bool = False,
-    report: Callable[[Status], None] = lambda _: None,
-) -> Status:
+    report: Callable[[StreamStatus], None] = lambda _: None,
+) -> StreamStatus:
     """Stream until told to stop, or until all is merged that there was at the start.
 
     Args:
@@ -246,18 +246,11 @@ def _work(subscription: Subscription, pipe: Connection) -> None:
     def stopped() -> bool:
         return stop or parent is None or not parent.is_alive()
 
-    def tell(status: Status) -> None:
+    def tell(status: StreamStatus) -> None:
         with contextlib.suppress(ConnectionError):
             pipe.send(status)
 
     try:
         Worker(subscription, stopped, tell).run()
     except FeatureStoreError as error:
-        # As text: an exception with arguments of its own does not survive the way.
-        pipe.send((type(error).__name__, error.where, error.expected, error.got, error.problem, error.hint))
-
-
-def _error(told: tuple[str, ...]) -> FeatureStoreError:
-    kind, where, expected, got, problem, hint = told
-    of_kind: type[FeatureStoreError] = getattr(feature_store.errors, kind)
-    return of_kind(where, expected=expected, got=got, problem=problem, hint=hint)
+        pipe.send(error_text(error))  # pickle would lose the attributes

@@ -2,7 +2,7 @@
 
     from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 
-    class StoredLake:  # see StoredRows
+    class StoredLake:  # see FillableSource
         ...
 
     @pytest.fixture
@@ -39,8 +39,8 @@ from feature_store.arrow.sources.opening import open_source, open_view, source_e
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Float64, Int64, String
 from feature_store.definitions.batch_source import BatchSource, batch_source
-from feature_store.engines.engine import Stage
-from feature_store.engines.join import Join, ViewJoin
+from feature_store.engines.engine import StageRequest
+from feature_store.engines.join import JoinRequest, ViewJoin
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.source_check import check_source, has_source
@@ -67,7 +67,7 @@ _SCHEMA = pa.schema(
 user = Entity("user", join_key="user_id")
 
 
-class StoredRows(Protocol):
+class FillableSource(Protocol):
     """A place of a kind of source, which the suite fills. Each test gets a new one, without rows.
 
     Attributes:
@@ -84,25 +84,25 @@ class StoredRows(Protocol):
 
 
 class OfflineSourceSuite:
-    """The contract of OfflineSource, by the fixture `stored`: an empty StoredRows.
+    """The contract of OfflineSource, by the fixture `stored`: an empty FillableSource.
 
     Rows have the columns `user_id`, `at`, `made`, `score` and `title`.
     """
 
-    def test_a_document_of_the_definition_gives_the_definition_back(self, stored: StoredRows) -> None:
+    def test_a_document_of_the_definition_gives_the_definition_back(self, stored: FillableSource) -> None:
         document = stored.source.model_dump(mode="json", by_alias=True)
         assert batch_source(document) == stored.source
         definitions = DefinitionSet([_view(stored)])
         assert DefinitionSet.from_document(definitions.to_document()).view("stats").source == stored.source
 
-    def test_browsing_shows_the_source_by_its_name(self, stored: StoredRows) -> None:
+    def test_browsing_shows_the_source_by_its_name(self, stored: FillableSource) -> None:
         definitions = DefinitionSet([_view(stored)])
         assert [row["name"] for row in listed(definitions, "sources")] == [stored.source.name]
         document = described(definitions, stored.source.name)
         assert (document["kind"], document["read_by"]) == (type(stored.source).__name__, ["stats"])
         assert described(definitions, "stats")["source"] == stored.source.name
 
-    def test_a_source_without_rows_is_missing_or_empty(self, stored: StoredRows) -> None:
+    def test_a_source_without_rows_is_missing_or_empty(self, stored: FillableSource) -> None:
         if source_exists(stored.source, stored.folder):
             assert _read(stored) == []
         else:
@@ -110,7 +110,7 @@ class OfflineSourceSuite:
                 open_source(stored.source, stored.folder)
         assert has_source(_view(stored), stored.folder) == source_exists(stored.source, stored.folder)
 
-    def test_all_rows_come_in_order_in_the_columns_that_are_named(self, stored: StoredRows) -> None:
+    def test_all_rows_come_in_order_in_the_columns_that_are_named(self, stored: FillableSource) -> None:
         tables = [_rows(seed, 50) for seed in range(3)]
         for table in tables:
             stored.append(table)
@@ -122,7 +122,7 @@ class OfflineSourceSuite:
         assert set(_NAMES) <= set(opened.schema.names)
         assert opened.total in (None, len(whole))
 
-    def test_batches_hold_plain_columns(self, stored: StoredRows) -> None:
+    def test_batches_hold_plain_columns(self, stored: FillableSource) -> None:
         stored.append(_rows(1, 20))
         for batch in open_source(stored.source, stored.folder).batches(_NAMES):
             assert batch.schema.names == _NAMES
@@ -130,7 +130,7 @@ class OfflineSourceSuite:
 
     @pytest.mark.parametrize("seed", range(5))
     def test_a_range_of_times_leaves_out_no_row_that_is_in_it_or_has_no_time(
-        self, stored: StoredRows, seed: int
+        self, stored: FillableSource, seed: int
     ) -> None:
         tables = [_rows(seed, 40, without_times=3), _rows(seed + 100, 40)]
         for table in tables:
@@ -149,7 +149,7 @@ class OfflineSourceSuite:
         assert counted is None or counted == len(wanted)
 
     @pytest.mark.parametrize("most_bytes", [1, 1000, 1 << 30])
-    def test_pieces_are_plain_data_and_hold_all_rows(self, stored: StoredRows, most_bytes: int) -> None:
+    def test_pieces_are_plain_data_and_hold_all_rows(self, stored: FillableSource, most_bytes: int) -> None:
         tables = [_rows(seed, 60) for seed in range(3)]
         for table in tables:
             stored.append(table)
@@ -166,7 +166,7 @@ class OfflineSourceSuite:
                 assert piece.row_bytes >= 1
             assert all(one.first + one.rows <= two.first for one, two in itertools.pairwise(sent))
 
-    def test_a_version_stays_with_the_rows_and_changes_with_them(self, stored: StoredRows) -> None:
+    def test_a_version_stays_with_the_rows_and_changes_with_them(self, stored: FillableSource) -> None:
         versions = []
         for seed in range(3):
             stored.append(_rows(seed, 10))
@@ -174,7 +174,7 @@ class OfflineSourceSuite:
             assert open_source(stored.source, stored.folder).version == versions[-1]
         assert len(set(versions)) == 3
 
-    def test_an_open_source_gives_its_own_rows_or_an_error_when_rows_are_added(self, stored: StoredRows) -> None:
+    def test_an_open_source_gives_its_own_rows_or_an_error_when_rows_are_added(self, stored: FillableSource) -> None:
         first = _rows(1, 30)
         stored.append(first)
         opened = open_source(stored.source, stored.folder)
@@ -187,7 +187,7 @@ class OfflineSourceSuite:
             assert found == first.to_pylist()
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_rows_are_read_again_by_their_places(self, stored: StoredRows, seed: int) -> None:
+    def test_rows_are_read_again_by_their_places(self, stored: FillableSource, seed: int) -> None:
         for number in range(3):
             stored.append(_rows(seed * 10 + number, 40))
         sequence = open_source(stored.source, stored.folder).sequence(_range(seed))
@@ -197,7 +197,7 @@ class OfflineSourceSuite:
         assert gathered == [titles[place] for place in chosen]
         assert sequence.total is None or sequence.total >= len(titles)
 
-    def test_what_was_not_read_is_known(self, stored: StoredRows) -> None:
+    def test_what_was_not_read_is_known(self, stored: FillableSource) -> None:
         first, second = _rows(1, 30), _rows(2, 30)
         stored.append(first)
         view = _view(stored)
@@ -212,7 +212,7 @@ class OfflineSourceSuite:
         assert more.is_known
         assert _covers(more.times_before("at", 1 << 62), second["at"])
 
-    def test_a_view_that_takes_other_columns_is_refused(self, stored: StoredRows) -> None:
+    def test_a_view_that_takes_other_columns_is_refused(self, stored: FillableSource) -> None:
         stored.append(_rows(1, 10))
         missing = FeatureView("stats", entities=[user], source=stored.source, schema=[Field("scores", Float64)])
         with pytest.raises(DataError, match="column scores"):
@@ -235,7 +235,7 @@ class SourceOnEngineSuite:
 
     @pytest.mark.parametrize("sql", [None, 'SELECT user_id, "at", made, score * 2 AS score, title FROM source'])
     def test_the_latest_rows_are_those_of_the_oracle(
-        self, stored: StoredRows, engine: Any, sql: str | None, tmp_path: Path
+        self, stored: FillableSource, engine: Any, sql: str | None, tmp_path: Path
     ) -> None:
         tables = [_rows(seed, 200) for seed in range(2)]
         for table in tables:
@@ -246,7 +246,7 @@ class SourceOnEngineSuite:
         times = _range(3)
         staged = tmp_path / "staged.parquet"
         quarantine = Quarantine(tmp_path / "quarantine", tmp_path, "stats")
-        stage = Stage(view, rows, times.start_us, times.end_us, staged, quarantine, Silent())
+        stage = StageRequest(view, rows, times.start_us, times.end_us, staged, quarantine, Silent())
         wanted = _latest(pa.concat_tables(tables), times, 2 if sql else 1)
         assert engine.stage(stage) == wanted[1]
         sink = FolderSink(tmp_path / "sink")
@@ -254,7 +254,7 @@ class SourceOnEngineSuite:
         assert sink.rows == wanted[0]
 
     def test_a_job_reads_again_the_times_of_rows_that_came_late(
-        self, stored: StoredRows, engine: Any, tmp_path: Path
+        self, stored: FillableSource, engine: Any, tmp_path: Path
     ) -> None:
         view, progress, sink = _view(stored), MemoryProgress(), FolderSink(tmp_path / "sink")
         folders = ProjectFolders(stored.folder, tmp_path / "state")
@@ -273,7 +273,7 @@ class SourceOnEngineSuite:
 
     @pytest.mark.parametrize("seed", range(2))
     def test_each_label_sees_the_row_that_was_newest_and_known(
-        self, stored: StoredRows, engine: Any, seed: int, tmp_path: Path
+        self, stored: FillableSource, engine: Any, seed: int, tmp_path: Path
     ) -> None:
         tables = [_rows(seed, 150), _rows(seed + 50, 150)]
         for table in tables:
@@ -284,7 +284,9 @@ class SourceOnEngineSuite:
         quarantine = Quarantine(tmp_path / "quarantine", tmp_path, "stats")
         held = engine.labels(labels)
         finish = UnchangedLabels(held.schema)
-        joined = engine.join(Join(held, "at", (ViewJoin(view, rows, fields, quarantine),), finish, tmp_path, Silent()))
+        joined = engine.join(
+            JoinRequest(held, "at", (ViewJoin(view, rows, fields, quarantine),), finish, tmp_path, Silent())
+        )
         found = pa.Table.from_batches(joined.batches(), joined.schema)
         history = sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: (row["at"], row["made"]))
         for label in found.to_pylist():
@@ -297,7 +299,7 @@ class SourceOnEngineSuite:
             assert (label["stats score"], label["stats title"]) == wanted
 
 
-def _view(stored: StoredRows, sql: str | None = None) -> FeatureView:
+def _view(stored: FillableSource, sql: str | None = None) -> FeatureView:
     schema = [Field("score", Float64), Field("title", String)]
     return FeatureView("stats", entities=[user], source=stored.source, schema=schema, sql=sql)
 
@@ -327,7 +329,7 @@ def _is_inside(times: pa.ChunkedArray, within: TimeRange) -> pa.ChunkedArray:
     return pc.and_(pc.greater_equal(microseconds, within.start_us), pc.less(microseconds, within.end_us))
 
 
-def _read(stored: StoredRows, columns: Sequence[str] = _NAMES) -> list[dict[str, Any]]:
+def _read(stored: FillableSource, columns: Sequence[str] = _NAMES) -> list[dict[str, Any]]:
     opened = open_source(stored.source, stored.folder)
     return [row for batch in opened.batches(columns) for row in batch.to_pylist()]
 

@@ -31,7 +31,7 @@ from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.stream_view import StreamFeatureView
-from feature_store.engines.join import Join, Joined, Query, ViewJoin
+from feature_store.engines.join import Joined, JoinRequest, LabelQuery, ViewJoin
 from feature_store.engines.report import Report, Silent
 from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
@@ -147,7 +147,9 @@ def historical_features(
             for view in views:
                 stack.enter_context(view.rows.unchanged())
                 stack.callback(view.quarantine.close)
-            joined = joining.join(Join(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent()))
+            joined = joining.join(
+                JoinRequest(labels, timestamp_column, tuple(views), columns, Path(work), report or Silent())
+            )
     manifest = Manifest(
         project=project.name,
         definitions_version=basis.version.version,
@@ -172,14 +174,14 @@ def served_types(service: CompiledService) -> dict[str, DType]:
     return {name: column.dtype for name, column in service.columns.items()}
 
 
-def label_rows(given: Any, folder: Path) -> pa.Table | Path | Query:
+def label_rows(given: Any, folder: Path) -> pa.Table | Path | LabelQuery:
     """Label rows as engines take them, from what users give.
 
     Raises:
         DataError: it is no such thing.
     """
     if isinstance(given, str) and _SQL.match(given):
-        return Query(given, folder)
+        return LabelQuery(given, folder)
     if isinstance(given, (str, Path)):
         if "://" not in str(given) and not os.path.exists(given):  # noqa: PTH110 - as of pushed files
             hint = f"a relative path is taken from the current folder, {Path.cwd()}"

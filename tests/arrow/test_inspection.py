@@ -18,7 +18,7 @@ from feature_store.arrow.inspection import FieldCounts, Inspection, expects, ins
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import Bool, FeatureView, Field, Float32, Float64, Int32, ParquetSource, String
-from feature_store.engines.engine import Engine, Stage
+from feature_store.engines.engine import Engine, StageRequest
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.spark.engine import SparkEngine
@@ -118,7 +118,7 @@ def test_every_engine_inspects_what_it_has_staged(engine: Engine, tmp_path: Path
     write_files(tmp_path / "rows", table_of(view, rows, pa.timestamp("us")), 3)
     target, quarantine = tmp_path / "staged", Quarantine(tmp_path / "quarantine", tmp_path, "v")
     source = open_view(SOURCE, view, tmp_path)
-    engine.stage(Stage(view, source, BEGINNING, -BEGINNING, target, quarantine, Silent()))
+    engine.stage(StageRequest(view, source, BEGINNING, -BEGINNING, target, quarantine, Silent()))
     found = engine.inspect(target, view)
     assert found.rows == 100
     below = sum(key < 50 for key in range(100) if key % 3)

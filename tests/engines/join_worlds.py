@@ -11,7 +11,7 @@ import pyarrow as pa
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.arrow.sources.opening import open_view
 from feature_store.definitions import FeatureView
-from feature_store.engines.join import Finished, Join, JoinEngine, ViewJoin
+from feature_store.engines.join import Finished, JoinEngine, JoinRequest, ViewJoin
 from feature_store.engines.local import join as local_join
 from feature_store.engines.report import Report, Silent
 
@@ -58,7 +58,7 @@ class World:
             names += [f"{view.name} {name}" for name in fields]
             types += [local_join.storage_type(view.field(name).dtype) for name in fields]
         finish = Plain(held.schema, *names).typed(*types)
-        joined = self.engine.join(Join(held, timestamp, tuple(joins), finish, self.folder, self.report))
+        joined = self.engine.join(JoinRequest(held, timestamp, tuple(joins), finish, self.folder, self.report))
         for quarantine in self.quarantines.values():
             quarantine.close()
         return joined

@@ -34,7 +34,7 @@ from feature_store.definitions import (
     String,
     Timestamp,
 )
-from feature_store.engines.engine import Engine, Stage
+from feature_store.engines.engine import Engine, StageRequest
 from feature_store.engines.local import latest as local_latest, windows as local_windows
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
@@ -84,7 +84,7 @@ class Staged:
     ) -> None:
         quarantine = Quarantine(folder / "quarantine", folder, view.name)
         self.engine, self.view, self.target = engine, view, folder / "staged.parquet"
-        self.in_interval = engine.stage(Stage(view, rows, *interval, self.target, quarantine, Silent()))
+        self.in_interval = engine.stage(StageRequest(view, rows, *interval, self.target, quarantine, Silent()))
         quarantine.close()
         self.quarantined = quarantine.rows
 

@@ -30,12 +30,12 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.definitions.dtypes import MICROSECOND
-from feature_store.engines.join import JoinEngine, Query
+from feature_store.engines.join import JoinEngine, LabelQuery
 from feature_store.engines.local import join as local_join
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.spark import join as spark_join
 from feature_store.engines.spark.engine import SparkEngine
-from feature_store.engines.spark.join_inputs import Kind
+from feature_store.engines.spark.join_inputs import EntityKind
 from feature_store.engines.spark.join_tasks import Shuffle
 from feature_store.errors import DataError
 from tests.engines.join_worlds import World
@@ -206,7 +206,7 @@ def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: st
     monkeypatch.setattr(spark_join, "_MOST_LABELS", 50)
     monkeypatch.setattr(spark_join, "_GROUP_ROWS", 50)
     monkeypatch.setattr(spark_join, "_CHUNK_ROWS", 100)
-    kinds: list[Kind] = []
+    kinds: list[EntityKind] = []
     monkeypatch.setattr(spark_join, "Shuffle", lambda *sent: kinds.extend(sent[2]) or Shuffle(*sent))
     rows = [row._replace(key=(7,)) if i % 10 else row for i, row in enumerate(_many_rows(2_000, 40))]
     labels = [label._replace(key=(7,)) if i % 10 else label for i, label in enumerate(_many_labels(1_000, 42))]
@@ -373,7 +373,7 @@ def test_labels_may_be_few_kinds_of_things(world: World) -> None:
     pq.write_table(labels, world.folder / "labels.parquet")
     by_path = world.table(world.folder / "labels.parquet", view)
     by_query = world.table(
-        Query("SELECT user_id, \"at\", extra FROM 'labels.parquet' ORDER BY ALL", world.folder), view
+        LabelQuery("SELECT user_id, \"at\", extra FROM 'labels.parquet' ORDER BY ALL", world.folder), view
     )
     assert world.table(labels, view).to_pylist() == by_path.to_pylist() == by_query.to_pylist()
     assert by_path["extra"].to_pylist() == ["p", "q"]
@@ -386,7 +386,7 @@ def test_times_in_a_query_are_utc(world: World, monkeypatch: pytest.MonkeyPatch)
     write_files(world.folder / "rows", table_of(view, [Row((1,), NOW_US, None, (1.0, "x"))], pa.timestamp("us")))
     text = "2023-11-14 22:13:20"
     for kind in ("TIMESTAMP", "TIMESTAMPTZ"):
-        found = world.table(Query(f"SELECT 1 AS user_id, {kind} '{text}' AS \"at\"", world.folder), view)
+        found = world.table(LabelQuery(f"SELECT 1 AS user_id, {kind} '{text}' AS \"at\"", world.folder), view)
         assert found["stats title"].to_pylist() == ["x"]
 
 
@@ -397,7 +397,7 @@ def test_what_cannot_be_read_is_told(world: World) -> None:
         with pytest.raises(DataError, match=labels.name):
             world.join(labels, VIEWS["int"])
     with pytest.raises(DataError, match="query"):
-        world.join(Query("SELECT nothing FROM nowhere", world.folder), VIEWS["int"])
+        world.join(LabelQuery("SELECT nothing FROM nowhere", world.folder), VIEWS["int"])
 
 
 def test_a_training_set_takes_the_place_of_another_and_of_nothing_else(world: World) -> None:

@@ -21,7 +21,7 @@ import json, sys
 import pyarrow as pa
 from pathlib import Path
 from feature_store.definitions import Entity, FeatureView, Field, ParquetSource, String
-from feature_store.engines.engine import Stage
+from feature_store.engines.engine import StageRequest
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.arrow.quarantine import Quarantine
 from feature_store.engines.report import Silent
@@ -43,7 +43,7 @@ class Counted:
 
 engine = LocalEngine(sys.argv[2])
 rows = open_view(view.source, view, folder)
-engine.stage(Stage(view, rows, -(2**62), 2**62, folder / "staged", Quarantine(folder, folder, "docs"), Silent()))
+engine.stage(StageRequest(view, rows, -(2**62), 2**62, folder / "staged", Quarantine(folder, folder, "docs"), Silent()))
 written = sum(chunk.rows for chunk in engine.write(folder / "staged", view, 0, Counted()))
 # ru_maxrss begins with what the parent had when it forked.
 peak = next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM")) // 1024

@@ -16,7 +16,7 @@ from feature_store import errors
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE
 from feature_store.engines.spark.entities import latest_rows, parts_of
 from feature_store.engines.spark.packed import SCHEMA, Packed, received, split, to_arrow, unpack
-from feature_store.engines.spark.told import Told, raised_by_a_task
+from feature_store.engines.spark.task_errors import ErrorCarrier, raised_by_a_task
 from feature_store.errors import FeatureStoreError
 
 INTEGERS = st.sampled_from([-(2**63), -1, 0, 1, 2**53, 2**53 + 1, 2**63 - 1])
@@ -106,18 +106,20 @@ def test_of_no_rows_nothing_is_sent() -> None:
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-def test_an_error_of_a_task_is_the_same_for_the_driver(kind: type[FeatureStoreError]) -> None:
-    error = kind("source\nrows.parquet", expected="a ] bracket", got='"quoted"', hint="[x]")
+def test_an_error_that_a_task_raises_reaches_the_driver_with_all_its_attributes(kind: type[FeatureStoreError]) -> None:
+    attributes = {name: f'{name}\n}} ] "quoted"' for name in inspect.signature(FeatureStoreError).parameters}
+    error = kind(**attributes)
 
     def failing(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise error
         yield
 
     with pytest.raises(RuntimeError) as raised:
-        list(Told(failing).run(iter([])))
+        list(ErrorCarrier(failing).run(iter([])))
     found = raised_by_a_task(f"Traceback …\nRuntimeError: {raised.value}\n\n\tat org.apache.spark [JVM]\n")
     assert type(found) is kind
-    assert (found.where, found.expected, found.got, found.hint) == (error.where, error.expected, error.got, error.hint)
+    assert vars(found) == vars(error)
+    assert str(found) == str(error)
 
 
 def test_other_errors_are_none_of_ours() -> None:

@@ -41,7 +41,7 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, DType, to_microseconds
-from feature_store.engines.engine import Engine, Stage
+from feature_store.engines.engine import Engine, StageRequest
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.errors import DataError
@@ -186,7 +186,7 @@ class Stored(NamedTuple):
 
 def _staged(engine: Engine, view: FeatureView, rows: OfflineSource | PushedRows, folder: Path) -> Stored:
     quarantine, sink = Quarantine(folder / "bad", folder, view.name), FolderSink(folder / "sink")
-    engine.stage(Stage(view, rows, *ALWAYS, folder / "staged", quarantine, Silent()))
+    engine.stage(StageRequest(view, rows, *ALWAYS, folder / "staged", quarantine, Silent()))
     quarantine.close()
     assert quarantine.rows == 0
     list(engine.write(folder / "staged", view, 0, sink))
@@ -239,7 +239,7 @@ def test_a_type_that_cannot_fit_is_refused_alike(tmp_path: Path, name: str) -> N
     view = _view(f=dtype)
     table = pa.table({"id": [1, 2], "at": AT, "f": values})
     with pytest.raises(DataError) as raised:
-        LocalEngine().stage(Stage(view, pushed_rows(table, view), *ALWAYS, tmp_path / "x", None, Silent()))  # type: ignore[arg-type]
+        LocalEngine().stage(StageRequest(view, pushed_rows(table, view), *ALWAYS, tmp_path / "x", None, Silent()))  # type: ignore[arg-type]
     assert (raised.value.where, raised.value.got) == ("push to stats: column f", f"a column of {values.type}")
     assert raised.value.expected == f"values of {dtype}" and hint in raised.value.hint
     if name in NOT_IN_PARQUET:
@@ -355,7 +355,7 @@ def test_what_does_not_fit_is_quarantined_and_read_by_everyone(engine: Engine, t
     pq.write_table(pa.table({"id": ids, "at": at} | columns), tmp_path / "rows.parquet")
     quarantine = Quarantine(tmp_path / "bad", tmp_path, "stats")
     rows = open_view(view.source, view, tmp_path)
-    engine.stage(Stage(view, rows, *ALWAYS, tmp_path / "staged", quarantine, Silent()))
+    engine.stage(StageRequest(view, rows, *ALWAYS, tmp_path / "staged", quarantine, Silent()))
     quarantine.close()
     assert quarantine.rows == len(BAD) and quarantine.path is not None
     files = sorted(quarantine.path.rglob("*.parquet")) if quarantine.path.is_dir() else [quarantine.path]

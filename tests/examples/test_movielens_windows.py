@@ -17,10 +17,10 @@ from feature_store import FeatureStore
 from feature_store.definitions.dtypes import MICROSECOND, from_microseconds, to_microseconds
 from feature_store.monitoring.skew import is_equal
 from feature_store.streaming.decoder import JsonDecoder
-from feature_store.streaming.kafka import Span
+from feature_store.streaming.kafka import MessageSpan
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ class Stream:
         self._log, self._at = log, 0
         source = store.definitions.stream_feature_views[VIEWS[0]].source
         mergers = [ViewMerger(store.online.tile_writer(view), start_us=None) for view in VIEWS]
-        self.status = Status()
+        self.status = StreamStatus()
         self._pipeline = Pipeline([Route("ratings", JsonDecoder(source), mergers)], None, self.status)
         self._pipeline.load({view: [PARTITION] for view in VIEWS})
 
@@ -63,7 +63,7 @@ class Stream:
         if end > self._at:
             messages = [Message(*PARTITION, i, value=_json(self._log[i])) for i in range(self._at, end)]
             start = self._at or -1  # the partition's own start
-            self._pipeline.process({PARTITION: Span(start, end, messages)})
+            self._pipeline.process({PARTITION: MessageSpan(start, end, messages)})
             self._at = end
         self._pipeline.settle()
 

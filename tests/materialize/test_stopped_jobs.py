@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 
 from feature_store._intervals import BEGINNING
 from feature_store.definitions import FeatureView
-from feature_store.engines.engine import Destination, Stage, Written
+from feature_store.engines.engine import RowDestination, StageRequest, Written
 from feature_store.engines.local import engine as local
 from feature_store.engines.local.engine import LocalEngine
 from feature_store.errors import LostWriteError
@@ -135,7 +135,7 @@ class Sliced(LocalEngine):
     def chunk_count(self, target: Path) -> int:
         return -(-int(pq.read_metadata(target).num_rows) // 3)
 
-    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
+    def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
         with destination.open() as sink:
             for whole in local._chunks(target, view, 0):
                 for chunk in range(first, self.chunk_count(target)):
@@ -191,12 +191,12 @@ def test_a_job_stopped_between_its_last_chunk_and_its_record_is_only_recorded(wo
 class Stopped(LocalEngine):
     """An engine that is killed in the middle: what it had begun is left."""
 
-    def stage(self, asked: Stage) -> int:
-        asked.target.with_suffix(".unfinished").write_text("half")
-        spill = asked.target.parent / "spill-x"
+    def stage(self, request: StageRequest) -> int:
+        request.target.with_suffix(".unfinished").write_text("half")
+        spill = request.target.parent / "spill-x"
         spill.mkdir()
         (spill / "block").write_text("spilled")
-        asked.target.write_text("staged, but no note says so")
+        request.target.write_text("staged, but no note says so")
         raise ConnectionError("the engine is gone")
 
 

@@ -16,7 +16,7 @@ from feature_store.errors import ConfigError, NotFoundError
 from feature_store.monitoring import ClientMetrics
 from feature_store.online import OnlineStore
 from feature_store.streaming.metrics import Metrics
-from feature_store.streaming.status import Status, TopicCounts, ViewCounts
+from feature_store.streaming.status import StreamStatus, TopicCounts, ViewCounts
 from tests.online.clients import CLIENTS
 from tests.online.worlds import HOUR_US, NOW_US, numbers, plan_of, profile, write
 from tests.servers import redis_server
@@ -136,7 +136,9 @@ def known_names(observer: Observer, registry: CollectorRegistry) -> set[str]:
 
 class _AllOfAStream:
     def collect(self) -> Any:
-        status = Status(views={"v": ViewCounts(newest_us=1)}, topics={"t": TopicCounts()}, positions={("t", 0): (0, 1)})
+        status = StreamStatus(
+            views={"v": ViewCounts(newest_us=1)}, topics={"t": TopicCounts()}, positions={("t", 0): (0, 1)}
+        )
         with Metrics(0) as metrics:
             metrics.update(status)
             yield from list(metrics.collect())

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from feature_store import FeatureStore
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import Worker
 from feature_store.streaming.workers import prepare_topics
@@ -183,24 +183,24 @@ def subscription_of(store: FeatureStore, *views: str) -> Subscription:
     return Subscription(store.context.ref, views or None)
 
 
-def work(store: FeatureStore, done: Callable[[Status], bool], *views: str, timeout_s: float = 60) -> Status:
+def work(store: FeatureStore, done: Callable[[StreamStatus], bool], *views: str, timeout_s: float = 60) -> StreamStatus:
     """Let a worker run until something holds of its status; returns the last one."""
     subscription = subscription_of(store, *views)
     prepare_topics(subscription)
-    told = [Status()]
+    told = [StreamStatus()]
     deadline = time.monotonic() + timeout_s
 
     def stopped() -> bool:
         assert time.monotonic() < deadline, told[0].to_document()
         return done(told[0])
 
-    def tell(status: Status) -> None:
+    def tell(status: StreamStatus) -> None:
         told[0] = status
 
     Worker(subscription, stopped, tell).run()
     return told[0]
 
 
-def has_read(messages: int) -> Callable[[Status], bool]:
+def has_read(messages: int) -> Callable[[StreamStatus], bool]:
     """Whether a worker has read so many messages, and all that there are."""
     return lambda status: status.topic("clicks").messages >= messages and bool(status.positions) and status.lag == 0

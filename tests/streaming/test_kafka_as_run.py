@@ -25,7 +25,7 @@ from confluent_kafka.admin import (
 
 from feature_store import FeatureStore
 from feature_store.errors import StreamError, TopicReplacedError
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.worker import Worker
 from tests.kafka_server import KafkaServer, kafka_server
 from tests.streaming.running import until
@@ -84,7 +84,7 @@ def test_partitions_that_are_added_are_read_within_seconds(tmp_path: Path, redis
     make_topic(kafka, "clicks", 1)
     with project(tmp_path, redis_url, kafka) as store:
         send(kafka, "clicks", map(value_of, clicks_of(1, 100)), 1)
-        seen: list[Status] = []
+        seen: list[StreamStatus] = []
 
         def add() -> None:
             until(lambda: bool(seen) and seen[-1].merged >= 200)
@@ -95,7 +95,7 @@ def test_partitions_that_are_added_are_read_within_seconds(tmp_path: Path, redis
         adding = threading.Thread(target=add)
         adding.start()
 
-        def done(status: Status) -> bool:
+        def done(status: StreamStatus) -> bool:
             seen.append(status)
             return status.merged == 2 * 500
 
@@ -253,14 +253,14 @@ def test_dead_letters_that_are_refused_are_withheld_and_told(
     with as_alice(tmp_path, redis_url, guarded, topic=topic) as store:
         told: list[str] = []
 
-        def done(status: Status) -> bool:
+        def done(status: StreamStatus) -> bool:
             if "dead letters" in status.trouble and not told:
                 told.append(status.trouble)
                 assert status.merged == 0
                 allow(guarded, ResourceType.TOPIC, f"{topic}.dead-letter", AclOperation.WRITE)
             return status.merged == 2
 
-        last = [Status()]
+        last = [StreamStatus()]
         deadline = time.monotonic() + 60
 
         def stopped() -> bool:

@@ -16,10 +16,10 @@ from feature_store import FeatureStore
 from feature_store.errors import StaleWriteError
 from feature_store.streaming import merging
 from feature_store.streaming.decoder import JsonDecoder
-from feature_store.streaming.kafka import Span
+from feature_store.streaming.kafka import MessageSpan
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from tests.streaming.streaming_worlds import SECOND_US, Click, differences, project, some_clicks, value_of
 
 PARTITIONS = [("clicks", 0), ("clicks", 1)]
@@ -45,17 +45,17 @@ class Log:
             self.messages[partition].append(Message("clicks", partition, offsets[partition] - 1, value=value_of(click)))
         self.ends = offsets
 
-    def read(self, partition: int, start: int, count: int) -> Span:
+    def read(self, partition: int, start: int, count: int) -> MessageSpan:
         """The next messages from an offset on."""
         found = [message for message in self.messages[partition] if (message.offset() or 0) >= start][:count]
-        return Span(start, (found[-1].offset() or 0) + 1 if found else max(start, self.ends[partition]), found)
+        return MessageSpan(start, (found[-1].offset() or 0) + 1 if found else max(start, self.ends[partition]), found)
 
 
 class Reader:
     """Reads a log into the views as a worker does, and can be dropped anywhere."""
 
     def __init__(self, store: FeatureStore, log: Log, views: tuple[str, ...] = ("by_user", "by_shop")) -> None:
-        self.log, self.views, self.status = log, views, Status()
+        self.log, self.views, self.status = log, views, StreamStatus()
         source = store.definitions.stream_feature_views["by_user"].source
         self.mergers = [ViewMerger(store.online.tile_writer(view), start_us=None) for view in views]
         self.pipeline = Pipeline([Route("clicks", JsonDecoder(source), self.mergers)], None, self.status)

@@ -17,7 +17,7 @@ from feature_store import FeatureStore
 from feature_store.errors import StreamError
 from feature_store.online.tile_writer import Merge
 from feature_store.streaming.metrics import Metrics
-from feature_store.streaming.status import Status, TopicCounts, ViewCounts
+from feature_store.streaming.status import StreamStatus, TopicCounts, ViewCounts
 from tests.kafka_server import free_ports
 from tests.streaming.running import merged_up_to, streaming, until
 from tests.streaming.streaming_worlds import (
@@ -144,7 +144,7 @@ def test_a_merge_that_fences_refuse_is_told_once(store: FeatureStore, kafka: str
     send(kafka, "clicks", [a_click(3), a_click(2)], 2)
     messages = [[a_click(1), a_click(1)], [a_click(0), a_click(0)]]
 
-    def done(status: Status) -> bool:
+    def done(status: StreamStatus) -> bool:
         if len(messages) == 2 and has_read(2)(status):
             take_next(store)
             send(kafka, "clicks", messages.pop(0), 2)
@@ -171,7 +171,7 @@ def take_next(store: FeatureStore) -> None:
 
 
 def test_lag_is_told_where_the_end_is_known_and_freshness_where_something_was_merged() -> None:
-    status = Status(
+    status = StreamStatus(
         views={"idle": ViewCounts(), "busy": ViewCounts(merged=1, newest_us=NOW_US)},
         topics={"clicks": TopicCounts(lost=3)},
         positions={("clicks", 0): (3, 10), ("clicks", 1): (-1, 5), ("clicks", 2): (4, None), ("clicks", 3): (9, 8)},
@@ -197,4 +197,4 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 
 def test_a_status_is_shown_as_json_types() -> None:
-    assert json.loads(json.dumps(Status().to_document())) == Status().to_document()
+    assert json.loads(json.dumps(StreamStatus().to_document())) == StreamStatus().to_document()

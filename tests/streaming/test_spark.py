@@ -22,7 +22,7 @@ from feature_store import FeatureStore
 from feature_store.engines.spark.engine import SparkEngine
 from feature_store.errors import NotFoundError, OnlineStoreError, RequestError
 from feature_store.streaming.spark import stream as spark_stream
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from tests.kafka_server import kafka_server
 from tests.servers import redis_server
 from tests.spark_settings import SPARK, with_kafka
@@ -53,9 +53,9 @@ def store(tmp_path: Path, redis_url: str, kafka: str, spark_engine: SparkEngine)
         yield store
 
 
-def on_spark(store: FeatureStore, done: Callable[[Status], bool], timeout_s: float = 90) -> Status:
+def on_spark(store: FeatureStore, done: Callable[[StreamStatus], bool], timeout_s: float = 90) -> StreamStatus:
     """Let Spark stream until something holds of its status; returns the last one."""
-    told = [Status()]
+    told = [StreamStatus()]
     deadline = time.monotonic() + timeout_s
 
     def stopped() -> bool:
@@ -65,7 +65,7 @@ def on_spark(store: FeatureStore, done: Callable[[Status], bool], timeout_s: flo
     return store.stream(engine="spark", stopped=stopped, report=lambda status: told.__setitem__(0, status))
 
 
-def is_merged(count: int) -> Callable[[Status], bool]:
+def is_merged(count: int) -> Callable[[StreamStatus], bool]:
     """Whether so many messages, and all that there are, were merged."""
     return lambda status: bool(status.positions) and sum(at for at, _ in status.positions.values()) >= count
 
@@ -164,7 +164,7 @@ def test_another_plan_is_taken_up_and_a_new_view_begins_at_the_start(store: Feat
     send(kafka, "clicks", map(value_of, clicks[:1000]), PARTITIONS)
     rest = [value_of(click) for click in clicks[1000:]]
 
-    def done(status: Status) -> bool:
+    def done(status: StreamStatus) -> bool:
         if status.view("by_user").merged == 1000 and rest:
             with project(store.config.folder, store.online_url, kafka, definitions=text):
                 send(kafka, "clicks", rest, PARTITIONS)
@@ -213,7 +213,7 @@ def test_a_view_that_is_far_behind_does_not_keep_the_others_waiting(
     send(kafka, "clicks", map(value_of, clicks[9_000:11_000]), PARTITIONS)
     rest = [value_of(click) for click in clicks[11_000:]]
 
-    def done(status: Status) -> bool:
+    def done(status: StreamStatus) -> bool:
         if fences_at(store, 11_001) and rest:
             send(kafka, "clicks", rest, PARTITIONS)
             rest.clear()

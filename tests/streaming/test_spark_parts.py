@@ -16,8 +16,8 @@ from feature_store.streaming.fences import LANES, Fences, field
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.spark.options import source_options
 from feature_store.streaming.spark.reading import start_offsets
-from feature_store.streaming.spark.tasks import Told, behind, told_of, written
-from feature_store.streaming.status import Status, TopicCounts, ViewCounts
+from feature_store.streaming.spark.tasks import TaskOutcome, behind, outcome_of, outcome_text
+from feature_store.streaming.status import StreamStatus, TopicCounts, ViewCounts
 
 A, B = ("clicks", 0), ("clicks", 1)
 
@@ -33,7 +33,7 @@ class Merger:
 def pipeline(**views: dict[tuple[str, int], int]) -> Pipeline:
     decoder: Any = None
     mergers: Any = [Merger(view, at) for view, at in views.items()]
-    return Pipeline([Route("clicks", decoder, mergers)], None, Status())
+    return Pipeline([Route("clicks", decoder, mergers)], None, StreamStatus())
 
 
 def test_a_query_begins_where_the_view_that_is_least_far_goes_on() -> None:
@@ -71,9 +71,9 @@ def test_a_view_is_behind_where_it_has_not_merged_all_that_is_before(
 
 
 def test_what_a_task_tells_comes_as_it_was() -> None:
-    status = Status({"a": ViewCounts(1, 2, 3, 4, 5)}, {"clicks": TopicCounts(6, 7, 8, 9)}, 10, 0, 11, 0.5)
-    told = Told(status, [A, B], "refused")
-    assert told_of(written(told)) == told
+    status = StreamStatus({"a": ViewCounts(1, 2, 3, 4, 5)}, {"clicks": TopicCounts(6, 7, 8, 9)}, 10, 0, 11, 0.5)
+    told = TaskOutcome(status, [A, B], "refused")
+    assert outcome_of(outcome_text(told)) == told
 
 
 def test_a_row_is_a_message() -> None:

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from feature_store import FeatureStore
 from feature_store.errors import NotFoundError, StreamError
 from feature_store.streaming import worker
-from feature_store.streaming.status import Status
+from feature_store.streaming.status import StreamStatus
 from tests.streaming.running import until
 from tests.streaming.streaming_worlds import (
     DEFINITIONS,
@@ -166,7 +166,7 @@ def test_a_plan_that_is_published_is_taken_up_at_once(store: FeatureStore, kafka
     send(kafka, "clicks", map(value_of, clicks[:250]), 2)
     rest = [value_of(event) for event in clicks[250:]]
 
-    def done(status: Status) -> bool:
+    def done(status: StreamStatus) -> bool:
         if status.view("by_user").merged == 250 and rest:
             published = store.online.require_published()
             store.online.publish(published.plan, over=published)
@@ -185,7 +185,7 @@ def test_a_worker_whose_place_in_the_group_was_taken_joins_again(store: FeatureS
     send(kafka, "clicks", map(value_of, clicks[:200]), 2)
     rest = [value_of(event) for event in clicks[200:]]
 
-    def done(status: Status) -> bool:
+    def done(status: StreamStatus) -> bool:
         if rest and has_read(200)(status):
             take_the_place(kafka, "feature-store-shop", "first")
             send(kafka, "clicks", rest, 2)

@@ -21,8 +21,8 @@ from feature_store.arrow.rows import (
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.engine import Destination, Stage, Written
-from feature_store.engines.join import Join, Joined, Labels, Query
+from feature_store.engines.engine import RowDestination, StageRequest, Written
+from feature_store.engines.join import Joined, JoinRequest, LabelQuery, Labels
 from feature_store.engines.local.join import join, read_labels
 from feature_store.engines.local.latest import stage_latest
 from feature_store.engines.local.windows import stage_windows
@@ -45,23 +45,23 @@ class LocalEngine:
     def __init__(self, memory_limit: str = MEMORY_LIMIT) -> None:
         self._memory_limit = memory_limit
 
-    def stage(self, asked: Stage) -> int:
+    def stage(self, request: StageRequest) -> int:
         """See Engine."""
-        private_folder(asked.target.parent)
-        unfinished = private_file(asked.target.with_suffix(".unfinished"))
-        with tempfile.TemporaryDirectory(dir=asked.target.parent, prefix="spill-") as spill:
-            if asked.view.sql is not None and isinstance(asked.rows, OfflineSource):
+        private_folder(request.target.parent)
+        unfinished = private_file(request.target.with_suffix(".unfinished"))
+        with tempfile.TemporaryDirectory(dir=request.target.parent, prefix="spill-") as spill:
+            if request.view.sql is not None and isinstance(request.rows, OfflineSource):
                 # Windows at the end, and those that may be stored at the start, hold events from before the interval.
-                start_us = asked.start_us if not asked.view.aggregations else MIN_TIMESTAMP_US
-                rows = selected(asked.view, asked.rows, Path(spill), start_us, asked.end_us, self._memory_limit)
-                asked = asked._replace(rows=rows)
-            if asked.view.aggregations:
-                in_interval = stage_windows(asked, unfinished, Path(spill), self._memory_limit)
+                start_us = request.start_us if not request.view.aggregations else MIN_TIMESTAMP_US
+                rows = selected(request.view, request.rows, Path(spill), start_us, request.end_us, self._memory_limit)
+                request = request._replace(rows=rows)
+            if request.view.aggregations:
+                in_interval = stage_windows(request, unfinished, Path(spill), self._memory_limit)
             else:
-                in_interval = stage_latest(asked, unfinished, Path(spill), self._memory_limit)
+                in_interval = stage_latest(request, unfinished, Path(spill), self._memory_limit)
         with unfinished.open("rb") as written:
             os.fsync(written.fileno())
-        unfinished.rename(asked.target)
+        unfinished.rename(request.target)
         return in_interval
 
     def chunk_count(self, target: Path) -> int:
@@ -77,19 +77,19 @@ class LocalEngine:
             found = found.plus(inspect(batch, view))
         return found
 
-    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
+    def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
         """See Engine."""
         with destination.open() as sink:
             for batch in _chunks(target, view, first):
                 yield Written(len(batch), sink.write(batch))
 
-    def labels(self, given: pa.Table | Path | Query) -> Labels:
+    def labels(self, given: pa.Table | Path | LabelQuery) -> Labels:
         """See JoinEngine."""
         return read_labels(given)
 
-    def join(self, asked: Join) -> Joined:
+    def join(self, request: JoinRequest) -> Joined:
         """See JoinEngine."""
-        return join(asked, self._memory_limit)
+        return join(request, self._memory_limit)
 
 
 def _chunks(target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:

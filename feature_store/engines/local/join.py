@@ -45,7 +45,7 @@ from feature_store.definitions.dtypes import DType
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.join import Join, Labels, Query, ViewJoin
+from feature_store.engines.join import JoinRequest, LabelQuery, Labels, ViewJoin
 from feature_store.engines.report import Report
 from feature_store.engines.sql.duck import connected, first_line
 from feature_store.engines.sql.run import selected
@@ -65,9 +65,9 @@ _MOST_SORTED = 48 << 20
 _MOST_BYTES = 1 << 30
 
 
-def read_labels(given: pa.Table | Path | Query) -> Labels:
+def read_labels(given: pa.Table | Path | LabelQuery) -> Labels:
     """See join.JoinEngine."""
-    if isinstance(given, Query):
+    if isinstance(given, LabelQuery):
         return _queried(given)
     if isinstance(given, Path):
         where = f"labels {given}"
@@ -78,17 +78,17 @@ def read_labels(given: pa.Table | Path | Query) -> Labels:
     return Labels("labels", given.schema, given)
 
 
-def join(asked: Join, memory_limit: str) -> LocalJoined:
+def join(request: JoinRequest, memory_limit: str) -> LocalJoined:
     """See join.JoinEngine. `memory_limit` is DuckDB's, for the SQL of views."""
-    table, where = asked.labels.rows, asked.labels.where
-    times = label_times(table[asked.timestamp], f"{where}: column {asked.timestamp}")
+    table, where = request.labels.rows, request.labels.where
+    times = label_times(table[request.timestamp], f"{where}: column {request.timestamp}")
     first = 0
     for batch in table.to_batches():
-        asked.finish.check(batch, first)
+        request.finish.check(batch, first)
         first += len(batch)
     entities: dict[tuple[str, ...], EntityCodes] = {}
     seen = []
-    for view in asked.views:
+    for view in request.views:
         keys = tuple(view.view.join_keys)
         if keys not in entities:
             entities[keys] = EntityCodes(
@@ -97,8 +97,8 @@ def join(asked: Join, memory_limit: str) -> LocalJoined:
                     for entity in view.view.entities
                 ]
             )
-        seen.append(_seen(view, _Labels(entities[keys], times), asked, memory_limit))
-    return _finished(asked, seen)
+        seen.append(_seen(view, _Labels(entities[keys], times), request, memory_limit))
+    return _finished(request, seen)
 
 
 class LocalJoined:
@@ -124,7 +124,7 @@ class LocalJoined:
 # -- labels ---------------------------------------------------------------------------------------------------------
 
 
-def _queried(query: Query) -> Labels:
+def _queried(query: LabelQuery) -> Labels:
 
     def failure(message: str) -> DataError:
         return DataError("labels of a query", expected="SQL that DuckDB runs", got=first_line(message))
@@ -164,13 +164,13 @@ class _Part(NamedTuple):
 class _Source:
     """One view's source, for labels of certain entities and times."""
 
-    def __init__(self, asked: ViewJoin, labels: _Labels, whole: Join, memory_limit: str) -> None:
-        self.asked, self.labels, self._report = asked, labels, whole.report
-        view = asked.view
-        rows: OfflineSource = asked.rows
+    def __init__(self, wanted: ViewJoin, labels: _Labels, request: JoinRequest, memory_limit: str) -> None:
+        self.wanted, self.labels, self._report = wanted, labels, request.report
+        view = wanted.view
+        rows: OfflineSource = wanted.rows
         self._start_us, self._end_us = visible_us(view, int(labels.times.min()), int(labels.times.max()))
         if isinstance(view, FeatureView) and view.sql is not None:
-            rows = selected(view, rows, whole.work, self._start_us, self._end_us, memory_limit)
+            rows = selected(view, rows, request.work, self._start_us, self._end_us, memory_limit)
         columns = source_columns(view, rows.schema, rows.where)
         self.where = rows.where
         self.sequence = rows.sequence(TimeRange(columns.event_timestamp, self._start_us, self._end_us))
@@ -200,7 +200,7 @@ class _Source:
         """Rows of entities from `first` on, and the entity before which they end."""
         parts: list[pa.Table] = []
         for chunk in self._chunks(is_again=first > 0):
-            codes = self.labels.entities.of([chunk[key] for key in self.asked.view.join_keys])
+            codes = self.labels.entities.of([chunk[key] for key in self.wanted.view.join_keys])
             kept = (codes >= first) & (codes < until) & (chunk[EVENT_TS].to_numpy() < self._end_us)
             rows = chunk.select(list(dict.fromkeys(names))).append_column(_CODE, pa.array(codes))
             parts.append(rows if kept.all() else rows.filter(pa.array(kept)))
@@ -214,11 +214,11 @@ class _Source:
         """The rows that fit, many at once; the others are set aside the first time."""
         waiting: list[pa.RecordBatch] = []
         first = rows = 0
-        self._report.started(self.asked.view.name, self.sequence.total)
+        self._report.started(self.wanted.view.name, self.sequence.total)
         for batch in self.sequence.batches(self._columns.names):
-            good, bad = self._check(batch, self._columns, self.asked.view.join_keys, first)
+            good, bad = self._check(batch, self._columns, self.wanted.view.join_keys, first)
             if len(bad) and not is_again:
-                self.asked.quarantine.add(within(bad, self._columns, self._start_us, self._end_us))
+                self.wanted.quarantine.add(within(bad, self._columns, self._start_us, self._end_us))
             waiting.append(good)
             first, rows = first + len(batch), rows + len(good)
             self._report.advanced(len(batch))
@@ -262,31 +262,31 @@ def _numbers_at(column: pa.Array, places: Numbers, there: pa.Buffer) -> pa.Array
     return pa.Array.from_buffers(column.type, len(values), [there, pa.py_buffer(values)])
 
 
-def _seen(asked: ViewJoin, labels: _Labels, whole: Join, memory_limit: str) -> _Seen:
-    types = [asked.view.field(name).dtype for name in asked.fields]
+def _seen(wanted: ViewJoin, labels: _Labels, request: JoinRequest, memory_limit: str) -> _Seen:
+    types = [wanted.view.field(name).dtype for name in wanted.fields]
     if not len(labels.times):
         return _Seen([pa.array([], storage_type(dtype)) for dtype in types], np.array([], np.int64))
-    source = _Source(asked, labels, whole, memory_limit)
-    return _windows(source, types) if asked.view.aggregations else _rows(source, types, whole.report)
+    source = _Source(wanted, labels, request, memory_limit)
+    return _windows(source, types) if wanted.view.aggregations else _rows(source, types, request.report)
 
 
 def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
     """Of rows of features: those that labels see."""
-    asked = source.asked
+    wanted = source.wanted
     places = np.full(len(source.labels.times), NONE, np.int64)
     for part in source.parts([SEQUENCE]):
         event_ts = part.rows[EVENT_TS].to_numpy()
         created_ts = part.rows[CREATED_TS].to_numpy() if source.has_created() else None
         order, rows = sort_rows(part.codes, event_ts, created_ts, source.labels.entities.count)
-        seen = as_of(rows, part.label_codes, part.label_times, asked.view.ttl_us)
+        seen = as_of(rows, part.label_codes, part.label_times, wanted.view.ttl_us)
         there = seen != NONE
         places[part.labels[there]] = part.rows[SEQUENCE].to_numpy()[order[seen[there]]]
     there = places != NONE
     distinct, row_of_label = np.unique(places[there], return_inverse=True)
     chunks: list[list[pa.Array]] = [[] for _ in types]
-    report.started(f"{asked.view.name}: gather", len(distinct))
-    for batch in source.sequence.gather(asked.fields, distinct):
-        for name, dtype, into in zip(asked.fields, types, chunks, strict=True):
+    report.started(f"{wanted.view.name}: gather", len(distinct))
+    for batch in source.sequence.gather(wanted.fields, distinct):
+        for name, dtype, into in zip(wanted.fields, types, chunks, strict=True):
             fitted, bad = fit(batch.column(name), dtype)
             if bad.any():
                 raise DataError(f"{source.where}: column {name}", expected=f"{dtype}, as its statistics say")
@@ -300,14 +300,16 @@ def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
 
 def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
     """Of events: the windows at the labels' times. A label without an entity has none of the events."""
-    asked, labels = source.asked, source.labels
+    wanted, labels = source.wanted, source.labels
     chunks: list[list[pa.Array]] = [[] for _ in types]
     found = np.full(len(labels.times), NONE, np.int64)
     done = 0
     alone = np.flatnonzero(labels.entities.of_labels < 0)
     nobody = _Part(source.none(), np.array([], np.int32), alone, labels.entities.of_labels[alone], labels.times[alone])
-    for part in (*([nobody] if len(alone) else []), *source.parts(list(asked.view.event_columns))):
-        windows = windows_of_labels(asked.view, part.rows, part.codes, part.label_codes, part.label_times, asked.fields)
+    for part in (*([nobody] if len(alone) else []), *source.parts(list(wanted.view.event_columns))):
+        windows = windows_of_labels(
+            wanted.view, part.rows, part.codes, part.label_codes, part.label_times, wanted.fields
+        )
         for window, into in zip(windows, chunks, strict=True):
             into.append(window)
         found[part.labels] = np.arange(done, done + len(part.labels))
@@ -328,23 +330,23 @@ def _whole(chunks: list[list[pa.Array]], types: Sequence[DType]) -> list[pa.Arra
 # -- the training set -----------------------------------------------------------------------------------------------
 
 
-def _finished(asked: Join, seen: list[_Seen]) -> LocalJoined:
-    table, finish = asked.labels.rows, asked.finish
-    kept = _Kept(finish.schema)
+def _finished(request: JoinRequest, seen: list[_Seen]) -> LocalJoined:
+    table, finish = request.labels.rows, request.finish
+    kept = _KeptBatches(finish.schema)
     missing = np.zeros(len(finish.features), np.int64)
-    asked.report.started("training set", len(table))
+    request.report.started("training set", len(table))
     for start in range(0, len(table), _BATCH_ROWS):
         labels = table.slice(start, _BATCH_ROWS).combine_chunks().to_batches()[0]
         joined = [column for view in seen for column in view.of(start, start + len(labels))]
         done = finish(labels, joined, start)
         kept.add(done.batch)
         missing += done.missing
-        asked.report.advanced(len(labels))
-    asked.report.finished()
+        request.report.advanced(len(labels))
+    request.report.finished()
     return LocalJoined(kept.table(), dict(zip(finish.features, missing.tolist(), strict=True)))
 
 
-class _Kept:
+class _KeptBatches:
     """Batches in memory; once they are many, in a mapped file without a name, which goes with them."""
 
     def __init__(self, schema: pa.Schema) -> None:

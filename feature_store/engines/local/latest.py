@@ -25,7 +25,7 @@ from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, SourceColumns, check, checked_schema, within
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.engine import Stage
+from feature_store.engines.engine import StageRequest
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.errors import DataError
 
@@ -46,11 +46,11 @@ SELECT {wanted} FROM (
 _COPY = "COPY ({query}) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE {rows}, COMPRESSION lz4_raw, USE_TMP_FILE false)"
 
 
-def stage_latest(asked: Stage, target: Path, spill: Path, memory_limit: str) -> int:
+def stage_latest(request: StageRequest, target: Path, spill: Path, memory_limit: str) -> int:
     """Write the latest row of each entity to a Parquet file, whose row groups are the chunks.
 
     Args:
-        asked: see Stage.
+        request: see StageRequest.
         target: the file to write; it exists.
         spill: a folder for what does not fit in memory meanwhile.
         memory_limit: of DuckDB, in its words.
@@ -58,10 +58,10 @@ def stage_latest(asked: Stage, target: Path, spill: Path, memory_limit: str) -> 
     Returns:
         how many rows of the source were in the interval.
     """
-    columns = taken_columns(asked.view, asked.rows)
-    fitting = _FittingRows(asked, columns)
-    latest = _Latest(asked.view, fitting, spill, memory_limit)
-    if _is_narrow(asked.view):
+    columns = taken_columns(request.view, request.rows)
+    fitting = _FittingRows(request, columns)
+    latest = _Latest(request.view, fitting, spill, memory_limit)
+    if _is_narrow(request.view):
         latest.write(target)
     else:
         latest.write_spilled(target)
@@ -76,8 +76,8 @@ def _is_narrow(view: FeatureView) -> bool:
 class _FittingRows:
     """The rows of a source that are in the interval and fit; counts them on the way."""
 
-    def __init__(self, asked: Stage, columns: SourceColumns) -> None:
-        self._asked, self._columns = asked, columns
+    def __init__(self, request: StageRequest, columns: SourceColumns) -> None:
+        self._request, self._columns = request, columns
         self.in_interval = 0
         self.error: BaseException | None = None
         names = [*(f"c{i}" for i, _ in enumerate(columns.types)), EVENT_TS, CREATED_TS, SEQUENCE]
@@ -104,19 +104,19 @@ class _FittingRows:
             raise
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        asked, columns = self._asked, self._columns
+        request, columns = self._request, self._columns
         first = 0
-        asked.report.started(asked.view.name, asked.rows.total)
-        times = TimeRange(columns.event_timestamp, asked.start_us, asked.end_us)
-        for batch in asked.rows.batches(columns.names, times):
-            inside = within(batch, columns, asked.start_us, asked.end_us)
-            good, bad = check(inside, columns, asked.view.join_keys, first)
-            asked.quarantine.add(bad)
+        request.report.started(request.view.name, request.rows.total)
+        times = TimeRange(columns.event_timestamp, request.start_us, request.end_us)
+        for batch in request.rows.batches(columns.names, times):
+            inside = within(batch, columns, request.start_us, request.end_us)
+            good, bad = check(inside, columns, request.view.join_keys, first)
+            request.quarantine.add(bad)
             first += len(inside)
             self.in_interval += len(inside)
-            asked.report.advanced(len(batch))
+            request.report.advanced(len(batch))
             yield good
-        asked.report.finished()
+        request.report.finished()
 
 
 class _Latest:

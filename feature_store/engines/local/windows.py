@@ -21,7 +21,7 @@ from feature_store.arrow.rows import (
     within,
 )
 from feature_store.arrow.time_range import TimeRange
-from feature_store.engines.engine import Stage
+from feature_store.engines.engine import StageRequest
 from feature_store.engines.local.latest import CHUNK_ROWS
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.engines.windows import reached_us, windows_of_entities, windows_schema
@@ -31,11 +31,11 @@ from feature_store.errors import DataError
 _EVENTS = 1 << 20
 
 
-def stage_windows(asked: Stage, target: Path, spill: Path, memory_limit: str) -> int:
+def stage_windows(request: StageRequest, target: Path, spill: Path, memory_limit: str) -> int:
     """Write the windows of every entity that has events, or had some when the interval began, as of its end.
 
     Args:
-        asked: see Stage.
+        request: see StageRequest.
         target: the file to make.
         spill: a folder for events that do not fit in memory while they are sorted.
         memory_limit: of DuckDB, in its words.
@@ -43,24 +43,24 @@ def stage_windows(asked: Stage, target: Path, spill: Path, memory_limit: str) ->
     Returns:
         how many events were in the interval.
     """
-    view = asked.view
-    reader = _EventReader(asked)
+    view = request.view
+    reader = _EventReader(request)
     with pq.ParquetWriter(target, windows_schema(view), compression="lz4") as writer:
         for rows in _by_entity(reader, spill, memory_limit):
             entities, firsts = _numbered(rows, view.join_keys)
-            writer.write_table(windows_of_entities(view, rows, entities, firsts, asked.end_us), CHUNK_ROWS)
+            writer.write_table(windows_of_entities(view, rows, entities, firsts, request.end_us), CHUNK_ROWS)
     return reader.in_interval
 
 
 class _EventReader:
     """The events that windows at an interval's end can hold, or could at its start; counts those of the interval."""
 
-    def __init__(self, asked: Stage) -> None:
-        self._asked, self.name, self.join_keys = asked, asked.view.name, asked.view.join_keys
-        self.columns = source_columns(asked.view, asked.rows.schema, asked.rows.where)
+    def __init__(self, request: StageRequest) -> None:
+        self._request, self.name, self.join_keys = request, request.view.name, request.view.join_keys
+        self.columns = source_columns(request.view, request.rows.schema, request.rows.where)
         self.in_interval = 0
         self.error: BaseException | None = None
-        self._first_us = reached_us(asked.view, asked.start_us, asked.end_us)
+        self._first_us = reached_us(request.view, request.start_us, request.end_us)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The events that fit; the others are set aside if they are of the interval."""
@@ -71,19 +71,19 @@ class _EventReader:
             raise
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        asked, columns = self._asked, self.columns
+        request, columns = self._request, self.columns
         first = 0
-        asked.report.started(asked.view.name, asked.rows.total)
-        times = TimeRange(columns.event_timestamp, self._first_us, asked.end_us)
-        for batch in asked.rows.batches(columns.names, times):
-            self.in_interval += len(within(batch, columns, asked.start_us, asked.end_us))
-            reached = within(batch, columns, self._first_us, asked.end_us)
-            good, bad = check_events(reached, columns, asked.view.join_keys, first)
-            asked.quarantine.add(within(bad, columns, asked.start_us, asked.end_us))
+        request.report.started(request.view.name, request.rows.total)
+        times = TimeRange(columns.event_timestamp, self._first_us, request.end_us)
+        for batch in request.rows.batches(columns.names, times):
+            self.in_interval += len(within(batch, columns, request.start_us, request.end_us))
+            reached = within(batch, columns, self._first_us, request.end_us)
+            good, bad = check_events(reached, columns, request.view.join_keys, first)
+            request.quarantine.add(within(bad, columns, request.start_us, request.end_us))
             first += len(reached)
-            asked.report.advanced(len(batch))
+            request.report.advanced(len(batch))
             yield good
-        asked.report.finished()
+        request.report.finished()
 
 
 def _by_entity(reader: _EventReader, spill: Path, memory_limit: str) -> Iterator[pa.Table]:

@@ -18,8 +18,8 @@ from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.engine import Destination, Stage, Written
-from feature_store.engines.join import Join, Joined, Labels, Query
+from feature_store.engines.engine import RowDestination, StageRequest, Written
+from feature_store.engines.join import Joined, JoinRequest, LabelQuery, Labels
 from feature_store.engines.report import Report
 from feature_store.engines.spark import packed
 from feature_store.engines.spark.join import join, labels_of
@@ -50,40 +50,40 @@ class SparkEngine:
     def __init__(self, settings: Mapping[str, Any], work: Path) -> None:
         self._session, self._work = Session(settings), work
 
-    def stage(self, asked: Stage) -> int:
+    def stage(self, request: StageRequest) -> int:
         """See Engine."""
-        view, rows, selection = asked.view, asked.rows, asked.target.with_suffix(".selected")
+        view, rows, selection = request.view, request.rows, request.target.with_suffix(".selected")
         if not isinstance(rows, OfflineSource):
             problem = "pushed rows are in this process, which is where the local engine takes them"
             raise EngineError(f"engine spark: {rows.where}", problem=problem)
-        unfinished = asked.target.with_suffix(".unfinished")
-        for left in (asked.target, unfinished, selection, asked.quarantine.parts):
+        unfinished = request.target.with_suffix(".unfinished")
+        for left in (request.target, unfinished, selection, request.quarantine.parts):
             shutil.rmtree(left, ignore_errors=True)
         private_folder(unfinished)
-        start_us = reached_us(view, asked.start_us, asked.end_us) if view.aggregations else asked.start_us
+        start_us = reached_us(view, request.start_us, request.end_us) if view.aggregations else request.start_us
         if view.sql is not None:
-            rows = selected(self._session, view, rows, selection, start_us, asked.end_us)
+            rows = selected(self._session, view, rows, selection, start_us, request.end_us)
         columns = source_columns(view, rows.schema, rows.where)
-        times = TimeRange(columns.event_timestamp, start_us, asked.end_us)
+        times = TimeRange(columns.event_timestamp, start_us, request.end_us)
         pieces = rows.pieces(columns.names, times, most_bytes=_TASK_BYTES)
         counts = ReadCounts()
-        asked.report.started(view.name, rows.total)
+        request.report.started(view.name, rows.total)
         if pieces:
             read = Read(
                 view=view,
                 columns=columns,
                 pieces=tuple(pieces),
-                interval=(asked.start_us, asked.end_us),
-                reach=(start_us, asked.end_us),
+                interval=(request.start_us, request.end_us),
+                reach=(start_us, request.end_us),
                 parts=min(len(pieces), _MOST_PARTS),
-                bad=BadRows.of(asked.quarantine.parts, rows, columns),
+                bad=BadRows.of(request.quarantine.parts, rows, columns),
             )
             with rows.unchanged():
-                counts = self._staged(read, Keep(view, columns, asked.end_us, unfinished), asked.report)
-        asked.report.finished()
-        asked.quarantine.count_parts(counts.quarantined)
+                counts = self._staged(read, Keep(view, columns, request.end_us, unfinished), request.report)
+        request.report.finished()
+        request.quarantine.count_parts(counts.quarantined)
         shutil.rmtree(selection, ignore_errors=True)
-        unfinished.rename(asked.target)
+        unfinished.rename(request.target)
         return counts.inside
 
     def chunk_count(self, target: Path) -> int:
@@ -101,7 +101,7 @@ class SparkEngine:
                 found = found.plus(Inspect.read(row.found))
         return found
 
-    def write(self, target: Path, view: FeatureView, first: int, destination: Destination) -> Iterator[Written]:
+    def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
         """See Engine."""
         files = staged_files(target)
         for start in range(first * _FILES_PER_CHUNK, len(files), _FILES_PER_CHUNK):
@@ -112,13 +112,13 @@ class SparkEngine:
             counts = WriteCounts(sum(row.written for row in done), sum(row.older for row in done))
             yield Written(sum(row.rows for row in done), counts)
 
-    def labels(self, given: pa.Table | Path | Query) -> Labels:
+    def labels(self, given: pa.Table | Path | LabelQuery) -> Labels:
         """See JoinEngine."""
         return labels_of(self._session, given, self._work)
 
-    def join(self, asked: Join) -> Joined:
+    def join(self, request: JoinRequest) -> Joined:
         """See JoinEngine."""
-        return join(self._session, asked, self._work)
+        return join(self._session, request, self._work)
 
     def close(self) -> None:
         """Stop Spark if it was started here."""

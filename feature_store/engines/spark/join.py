@@ -32,9 +32,9 @@ from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.stream_view import StreamFeatureView
-from feature_store.engines.join import Join, Labels, Query, ViewJoin
+from feature_store.engines.join import JoinRequest, LabelQuery, Labels, ViewJoin
 from feature_store.engines.spark import packed
-from feature_store.engines.spark.join_inputs import Block, Keys, Kind, LabelFiles, Source
+from feature_store.engines.spark.join_inputs import EntityKind, Keys, LabelBlock, LabelFiles, Source
 from feature_store.engines.spark.join_tasks import AssembleBlock, JoinPartition, ScanLabels, Shuffle, write_part
 from feature_store.engines.spark.sql import queried, selected
 from feature_store.engines.spark.tasks import BadRows
@@ -74,7 +74,7 @@ class SparkLabels(NamedTuple):
     folder: WorkFolder | None = None
 
 
-def labels_of(session: Session, given: pa.Table | Path | Query, work: Path) -> Labels:
+def labels_of(session: Session, given: pa.Table | Path | LabelQuery, work: Path) -> Labels:
     """See join.JoinEngine. The result of a query is written to a folder in `work`."""
     if isinstance(given, pa.Table):
         return Labels("labels", given.schema, SparkLabels(given))
@@ -86,25 +86,25 @@ def labels_of(session: Session, given: pa.Table | Path | Query, work: Path) -> L
     return Labels(rows.where, kept_schema(rows.schema), SparkLabels(rows, folder))
 
 
-def join(session: Session, asked: Join, work: Path) -> SparkJoined:
+def join(session: Session, request: JoinRequest, work: Path) -> SparkJoined:
     """See join.JoinEngine. The training set is written to a folder in `work`."""
-    labels = _label_files(asked, session.parallelism)
-    features = list(asked.finish.features)
+    labels = _label_files(request, session.parallelism)
+    features = list(request.finish.features)
     folder = WorkFolder(work / f"joined-{secrets.token_hex(8)}")
     if not labels.blocks:
-        write_part(folder.path, 0, asked.finish.schema.empty_table())
-        return SparkJoined(folder, asked.finish.schema, 0, dict.fromkeys(features, 0))
-    keys = tuple(dict.fromkeys(_keys(view.view) for view in asked.views))
-    scanned = _scanned(session, asked, labels, keys)
-    sources = tuple(_source(session, asked, i, view, scanned) for i, view in enumerate(asked.views))
+        write_part(folder.path, 0, request.finish.schema.empty_table())
+        return SparkJoined(folder, request.finish.schema, 0, dict.fromkeys(features, 0))
+    keys = tuple(dict.fromkeys(_keys(view.view) for view in request.views))
+    scanned = _scanned(session, request, labels, keys)
+    sources = tuple(_source(session, request, i, view, scanned) for i, view in enumerate(request.views))
     kinds = tuple(_kinds(keys, sources, len(labels.blocks), scanned.many))
-    finish = AssembleBlock(labels, sources, asked.finish, folder.path)
-    done = _done(session, asked, Shuffle(labels, sources, kinds), finish)
-    for i, view in enumerate(asked.views):
+    finish = AssembleBlock(labels, sources, request.finish, folder.path)
+    done = _done(session, request, Shuffle(labels, sources, kinds), finish)
+    for i, view in enumerate(request.views):
         view.quarantine.count_parts(sum(row.bad[i] for row in done))
     missing = [sum(row.missing[i] for row in done) for i, _ in enumerate(features)]
     rows = sum(row.rows for row in done)
-    return SparkJoined(folder, asked.finish.schema, rows, dict(zip(features, missing, strict=True)))
+    return SparkJoined(folder, request.finish.schema, rows, dict(zip(features, missing, strict=True)))
 
 
 class _Scanned(NamedTuple):
@@ -115,38 +115,38 @@ class _Scanned(NamedTuple):
     many: Counter[tuple[int, int]]
 
 
-def _label_files(asked: Join, tasks: int) -> LabelFiles:
+def _label_files(request: JoinRequest, tasks: int) -> LabelFiles:
     """The labels in blocks for at least so many tasks, unless these would have next to nothing to do."""
-    where, schema, rows = asked.labels.where, asked.labels.schema, asked.labels.rows.rows
+    where, schema, rows = request.labels.where, request.labels.schema, request.labels.rows.rows
     if isinstance(rows, pa.Table):
-        path = asked.work / f"labels-{secrets.token_hex(8)}.parquet"
+        path = request.work / f"labels-{secrets.token_hex(8)}.parquet"
         with reading(where):
             pq.write_table(rows, private_file(path), row_group_size=_GROUP_ROWS)
         rows = path_rows(where, path)
-    types = [view.view.field(name).dtype for view in asked.views for name in view.fields]
+    types = [view.view.field(name).dtype for view in request.views for name in view.fields]
     width = schema_row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
     most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width, -(-(rows.total or _MOST_LABELS) // tasks)))
     pieces = rows.pieces(schema.names, None, most_bytes=most * schema_row_bytes(schema))
     blocks = tuple(
-        Block(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
+        LabelBlock(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
         for piece in pieces
         for skipped in range(0, piece.rows, most)
     )
-    return LabelFiles(where, schema, asked.timestamp, blocks)
+    return LabelFiles(where, schema, request.timestamp, blocks)
 
 
 def _keys(view: FeatureView | StreamFeatureView) -> Keys:
     return tuple((entity.join_key, entity.dtype) for entity in view.entities)
 
 
-def _scanned(session: Session, asked: Join, labels: LabelFiles, keys: tuple[Keys, ...]) -> _Scanned:
+def _scanned(session: Session, request: JoinRequest, labels: LabelFiles, keys: tuple[Keys, ...]) -> _Scanned:
     total = sum(block.rows for block in labels.blocks)
-    asked.report.started("labels", total)
+    request.report.started("labels", total)
     frame = session.tasks(len(labels.blocks), ScanLabels(labels, keys).run, ScanLabels.RESULT)
-    with session.watched(len(labels.blocks), total, asked.report) as tell:
+    with session.watched(len(labels.blocks), total, request.report) as tell:
         found = session.collect(frame)
         tell(total)
-    asked.report.finished()
+    request.report.finished()
     many: Counter[tuple[int, int]] = Counter()
     for row in found:
         for kind, key, count in json.loads(row.many):
@@ -154,12 +154,12 @@ def _scanned(session: Session, asked: Join, labels: LabelFiles, keys: tuple[Keys
     return _Scanned(min(row.first_us for row in found), max(row.last_us for row in found), many)
 
 
-def _source(session: Session, asked: Join, number: int, wanted: ViewJoin, scanned: _Scanned) -> Source:
+def _source(session: Session, request: JoinRequest, number: int, wanted: ViewJoin, scanned: _Scanned) -> Source:
     view = wanted.view
     rows: OfflineSource = wanted.rows
     reach = visible_us(view, scanned.first_us, scanned.last_us)
     if isinstance(view, FeatureView) and view.sql is not None:
-        rows = selected(session, view, rows, asked.work / f"{view.name}-{secrets.token_hex(8)}", *reach)
+        rows = selected(session, view, rows, request.work / f"{view.name}-{secrets.token_hex(8)}", *reach)
     columns = source_columns(view, rows.schema, rows.where)
     times = TimeRange(columns.event_timestamp, *reach)
     columns = rows.sequence(times).to_check(view, columns, wanted.fields)
@@ -170,7 +170,7 @@ def _source(session: Session, asked: Join, number: int, wanted: ViewJoin, scanne
 
 def _kinds(
     keys: Sequence[Keys], sources: Sequence[Source], blocks: int, many: Mapping[tuple[int, int], int]
-) -> Iterator[Kind]:
+) -> Iterator[EntityKind]:
     """Parts for each kind of entities: as many as blocks of labels, or as its sources have tasks' worth of rows."""
     first = 0
     for i, of_kind in enumerate(keys):
@@ -179,16 +179,16 @@ def _kinds(
         parts = min(_MOST_PARTS, max(blocks, -(-sent // _TASK_BYTES)))
         spread = {key: -(-count // _MOST_LABELS) for (kind, key), count in many.items() if kind == i}
         spread = {key: min(over, parts) for key, over in spread.items() if over > 1}
-        yield Kind(of_kind, first, parts, views, spread)
+        yield EntityKind(of_kind, first, parts, views, spread)
         first += parts
 
 
-def _done(session: Session, asked: Join, send: Shuffle, finish: AssembleBlock) -> list[Any]:
+def _done(session: Session, request: JoinRequest, send: Shuffle, finish: AssembleBlock) -> list[Any]:
     blocks = send.labels.blocks
     tasks = len(blocks) + sum(len(source.pieces) for source in send.sources)
     rows = sum(block.rows for block in blocks)
     rows += sum(piece.rows for source in send.sources for piece in source.pieces)
-    asked.report.started("training set", rows)
+    request.report.started("training set", rows)
     if send.kinds:
         parts = send.kinds[-1].first + send.kinds[-1].parts
         see = JoinPartition(send.sources, send.kinds, tuple(block.first for block in blocks), _CHUNK_ROWS)
@@ -197,10 +197,10 @@ def _done(session: Session, asked: Join, send: Shuffle, finish: AssembleBlock) -
         frame = session.then(seen, finish.run, AssembleBlock.RESULT)
     else:
         frame = session.tasks(tasks, finish.run_alone, AssembleBlock.RESULT)
-    with session.watched(tasks, rows, asked.report) as tell:
+    with session.watched(tasks, rows, request.report) as tell:
         done = session.collect(frame)
         tell(rows)
-    asked.report.finished()
+    request.report.finished()
     return done
 
 

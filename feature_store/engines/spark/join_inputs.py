@@ -28,7 +28,7 @@ Keys = tuple[tuple[str, DType], ...]  # join keys with their types
 LABEL_TIME, LABEL_NUMBER = "label time", "label number"
 
 
-class Block(NamedTuple):
+class LabelBlock(NamedTuple):
     """Neighbouring labels.
 
     Attributes:
@@ -57,9 +57,9 @@ class LabelFiles(NamedTuple):
     where: str
     schema: pa.Schema
     timestamp: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[LabelBlock, ...]
 
-    def read(self, block: Block, columns: Sequence[str]) -> pa.Table:
+    def read(self, block: LabelBlock, columns: Sequence[str]) -> pa.Table:
         """Columns of a block, and the times.
 
         Raises:
@@ -81,7 +81,7 @@ class LabelFiles(NamedTuple):
             refuse_corrupt(rows, self.where, first=block.first)
             return as_kept(rows, schema)
 
-    def times(self, block: Block, rows: pa.Table) -> Numbers:
+    def times(self, block: LabelBlock, rows: pa.Table) -> Numbers:
         """The times of a block, (rows,) microseconds.
 
         Raises:
@@ -90,7 +90,7 @@ class LabelFiles(NamedTuple):
         return label_times(rows[self.timestamp], f"{self.where}: column {self.timestamp}", first=block.first)
 
 
-class Kind(NamedTuple):
+class EntityKind(NamedTuple):
     """Entities of one kind, which some of the views are of.
 
     Attributes:
@@ -173,7 +173,7 @@ class Source(NamedTuple):
         return pa.schema([schema.field(name) for name in names])
 
 
-def keyed_labels(labels: LabelFiles, block: Block, rows: pa.Table, keys: Keys) -> pa.RecordBatch:
+def keyed_labels(labels: LabelFiles, block: LabelBlock, rows: pa.Table, keys: Keys) -> pa.RecordBatch:
     """The labels of a block that have an entity: keys, times and numbers."""
     columns = [
         one_array(label_values(rows[name], dtype, f"{labels.where}: column {name}", first=block.first))

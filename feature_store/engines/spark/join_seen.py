@@ -12,7 +12,14 @@ from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE, one_array
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 from feature_store.engines.as_of import NONE, as_of, sort_rows
 from feature_store.engines.entity_codes import EntityCodes
-from feature_store.engines.spark.join_inputs import LABEL_NUMBER, LABEL_TIME, Block, Kind, Source, seen_schema
+from feature_store.engines.spark.join_inputs import (
+    LABEL_NUMBER,
+    LABEL_TIME,
+    EntityKind,
+    LabelBlock,
+    Source,
+    seen_schema,
+)
 from feature_store.engines.windows import windows_of_labels
 
 Numbers = NDArray[np.int64]
@@ -21,7 +28,7 @@ Numbers = NDArray[np.int64]
 class PartLabels:
     """The labels of a part."""
 
-    def __init__(self, kind: Kind, batches: list[pa.RecordBatch]) -> None:
+    def __init__(self, kind: EntityKind, batches: list[pa.RecordBatch]) -> None:
         rows = pa.Table.from_batches(batches)
         self.kind = kind
         self.entities = EntityCodes([rows[name] for name in kind.names])
@@ -104,7 +111,7 @@ class SeenWindows:
         return pa.table([pa.array(labels.numbers), *windows], schema=seen_schema(source))
 
 
-def seen_by_block(source: Source, batches: list[pa.RecordBatch], block: Block) -> list[pa.Array]:
+def seen_by_block(source: Source, batches: list[pa.RecordBatch], block: LabelBlock) -> list[pa.Array]:
     """Per field of a view, (rows,) what the labels of a block see, from what some of them do in any order."""
     seen = pa.Table.from_batches(batches, seen_schema(source))
     columns = [one_array(seen[name]) for name in source.fields]

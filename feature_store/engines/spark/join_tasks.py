@@ -32,9 +32,9 @@ from feature_store.engines import join
 from feature_store.engines.spark.entities import hashes_of
 from feature_store.engines.spark.join_inputs import (
     LABEL_NUMBER,
-    Block,
+    EntityKind,
     Keys,
-    Kind,
+    LabelBlock,
     LabelFiles,
     Source,
     keyed_labels,
@@ -90,7 +90,7 @@ class Shuffle:
 
     labels: LabelFiles
     sources: tuple[Source, ...]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[EntityKind, ...]
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Packed rows, and counts of bad ones."""
@@ -103,7 +103,7 @@ class Shuffle:
             else:
                 yield from self._piece(*pieces[number - len(blocks)])
 
-    def _labels(self, block: Block) -> Iterator[pa.RecordBatch]:
+    def _labels(self, block: LabelBlock) -> Iterator[pa.RecordBatch]:
         rows = self.labels.read(block, [name for kind in self.kinds for name in kind.names])
         for kind in self.kinds:
             keyed = keyed_labels(self.labels, block, rows, kind.keys)
@@ -138,7 +138,7 @@ class JoinPartition:
     """
 
     sources: tuple[Source, ...]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[EntityKind, ...]
     starts: tuple[int, ...]
     chunk_rows: int
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from feature_store._extras import requires_extra
-from feature_store.engines.spark.told import Told, raised_by_a_task
+from feature_store.engines.spark.task_errors import ErrorCarrier, raised_by_a_task
 from feature_store.errors import EngineError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Session:
     def then(self, frame: DataFrame, task: Task, schema: str) -> DataFrame:
         """Run a task on each partition of a frame."""
         with spark_errors(), _quiet():
-            return frame.mapInArrow(Told(task).run, schema)
+            return frame.mapInArrow(ErrorCarrier(task).run, schema)
 
     def exchanged(self, frame: DataFrame, parts: int, *, by_tag: bool = False) -> DataFrame:
         """Packed batches (see `packed`), each in the partition of its part's number; there sorted by tag, if asked."""

@@ -27,7 +27,7 @@ from feature_store.arrow.sources.export import EXPORT_BYTES, schema_files, write
 from feature_store.arrow.sources.parquet.rows import ParquetRows, path_rows
 from feature_store.arrow.sources.source import OfflineSource, Piece
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.join import Query
+from feature_store.engines.join import LabelQuery
 from feature_store.engines.spark.tasks import hidden, numbers_of
 from feature_store.engines.sql.parts import cut_by, row_by_row
 from feature_store.engines.sql.run import (
@@ -83,14 +83,14 @@ class Cut:
     """Cuts files of a source into parts.
 
     Attributes:
-        asked: what the parts are for.
+        request: what the parts are for.
         shares: a task cuts the files of its number.
         column: by which.
         parts: how many.
         folder: takes a folder for each task.
     """
 
-    asked: Selection
+    request: Selection
     shares: tuple[tuple[str, ...], ...]
     column: str
     parts: int
@@ -103,7 +103,7 @@ class Cut:
             unfinished = hidden(target)
             with _spill() as spill, reading(f"parts {target}"):
                 unfinished.mkdir(parents=True)
-                write_cut(self.asked, self.shares[number], self.column, self.parts, unfinished, spill)
+                write_cut(self.request, self.shares[number], self.column, self.parts, unfinished, spill)
                 _put_folder(unfinished, target)
             yield _done()
 
@@ -113,13 +113,13 @@ class Select:
     """Runs SQL on files of a source.
 
     Attributes:
-        asked: what to run.
+        request: what to run.
         shares: a task takes the files of its number,
         cut: or all rows that Cut put into the part of its number, in this folder.
         folder: takes a file of each task.
     """
 
-    asked: Selection
+    request: Selection
     shares: tuple[tuple[str, ...], ...]
     cut: Path | None
     folder: Path
@@ -130,7 +130,7 @@ class Select:
             files = self.shares[number] if self.cut is None else _files_of_part(self.cut, number)
             if files:
                 with _spill() as spill, _whole(self.folder / f"part-{number:05d}.parquet") as target:
-                    write_selected(self.asked, files, target, spill, _SETTINGS)
+                    write_selected(self.request, files, target, spill, _SETTINGS)
             yield _done()
 
 
@@ -143,7 +143,7 @@ class Ask:
         folder: takes the file.
     """
 
-    query: Query
+    query: LabelQuery
     folder: Path
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -191,35 +191,35 @@ def _exported(session: Session, rows: OfflineSource, folder: Path) -> Sequence[s
     return files
 
 
-def _select(session: Session, asked: Selection, files: Sequence[str], folder: Path) -> None:
-    view, schema = asked.view, selected_schema(asked)
+def _select(session: Session, request: Selection, files: Sequence[str], folder: Path) -> None:
+    view, schema = request.view, selected_schema(request)
     tree = sql_of(view).tree
     shares = _shares(files, session.parallelism)
     column = None
     if not row_by_row(tree):
-        column = cut_by(tree, [name for name, _ in asked.columns], view.join_keys)
+        column = cut_by(tree, [name for name, _ in request.columns], view.join_keys)
         shares = shares if column is not None else (tuple(files),)
     if column is None or len(shares) == 1:
-        _run(session, Select(asked, shares, None, folder), len(shares))
+        _run(session, Select(request, shares, None, folder), len(shares))
     else:
-        _run_on_parts(session, asked, shares, column, folder)
-    with reading(asked.where):
+        _run_on_parts(session, request, shares, column, folder)
+    with reading(request.where):
         pq.write_table(schema.empty_table(), folder / "part-none.parquet")  # a source without rows has no parts
 
 
 def _run_on_parts(
-    session: Session, asked: Selection, shares: tuple[tuple[str, ...], ...], column: str, folder: Path
+    session: Session, request: Selection, shares: tuple[tuple[str, ...], ...], column: str, folder: Path
 ) -> None:
     cut = folder.with_name(f"{folder.name}.cut")
     shutil.rmtree(cut, ignore_errors=True)  # of a job that was killed
     try:
-        _run(session, Cut(asked, shares, column, len(shares), cut), len(shares))
-        _run(session, Select(asked, (), cut, folder), len(shares))
+        _run(session, Cut(request, shares, column, len(shares), cut), len(shares))
+        _run(session, Select(request, (), cut, folder), len(shares))
     finally:
         shutil.rmtree(cut, ignore_errors=True)
 
 
-def queried(session: Session, query: Query, folder: Path) -> ParquetRows:
+def queried(session: Session, query: LabelQuery, folder: Path) -> ParquetRows:
     """The result of a query over Parquet files, in its order.
 
     Args:

@@ -33,7 +33,7 @@ from feature_store.arrow.rows import SEQUENCE, SourceColumns, check, check_event
 from feature_store.arrow.sources.source import OfflineSource, Piece
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.engine import Destination
+from feature_store.engines.engine import RowDestination
 from feature_store.engines.spark.entities import entities_of, latest_rows, parts_of
 from feature_store.engines.spark.packed import Packed, received, split, to_arrow, unpack
 from feature_store.engines.windows import windows_of_entities, windows_schema
@@ -204,7 +204,7 @@ class Write:
 
     view: FeatureView
     shares: tuple[tuple[Path, ...], ...]
-    destination: Destination
+    destination: RowDestination
 
     RESULT = "rows long, written long, older long"
 

@@ -163,8 +163,8 @@ class _Select:
         names = _column(expression)
         if not names:
             return False
-        asked = [found for alias, found in self._relations if len(names) == 1 or alias == names[-2]]
-        return any(names[-1] in found for found in asked)
+        candidates = [found for alias, found in self._relations if len(names) == 1 or alias == names[-2]]
+        return any(names[-1] in found for found in candidates)
 
     def _result(self) -> Carriers:
         """Columns that go out as they came in, under their last names."""

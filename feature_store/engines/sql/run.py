@@ -22,7 +22,7 @@ from feature_store.arrow.sources.parquet.rows import ParquetRows
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.engines.join import Query
+from feature_store.engines.join import LabelQuery
 from feature_store.engines.sql.duck import connected, first_line, memory_hint
 from feature_store.engines.sql.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
@@ -86,18 +86,18 @@ def selected(
     target = folder / f"{view.name}.selected.parquet"
     with rows.unchanged():
         files = exported_files(rows, folder / f"{view.name}.source")
-        asked = selection(view, files, start_us, end_us)
-        write_selected(asked, files, target, folder, {"memory_limit": memory_limit})
-    return ParquetRows(asked.where, [target])
+        request = selection(view, files, start_us, end_us)
+        write_selected(request, files, target, folder, {"memory_limit": memory_limit})
+    return ParquetRows(request.where, [target])
 
 
 def write_selected(
-    asked: Selection, files: Sequence[str], target: Path, spill: Path, settings: dict[str, Any] | None = None
+    request: Selection, files: Sequence[str], target: Path, spill: Path, settings: dict[str, Any] | None = None
 ) -> pa.Schema:
     """Run a selection on some files of its source; the result is a Parquet file.
 
     Args:
-        asked: what to run.
+        request: what to run.
         files: at least one.
         target: the result's path.
         spill: a folder for what does not fit in memory.
@@ -106,46 +106,46 @@ def write_selected(
     Raises:
         DataError: the SQL fails, or its result has not the columns that the view takes.
     """
-    with connected(_failure(asked.where), _settings(spill) | (settings or {})) as connection:
-        _read(connection, asked.columns, files)
+    with connected(_failure(request.where), _settings(spill) | (settings or {})) as connection:
+        _read(connection, request.columns, files)
         _lock(connection, files, spill)
-        found = connection.sql(asked.text)
+        found = connection.sql(request.text)
         schema = _schema(found)
-        columns = source_columns(asked.view, schema, asked.where)
-        inside = _within(schema.field(columns.event_timestamp), asked.start_us, asked.end_us)
+        columns = source_columns(request.view, schema, request.where)
+        inside = _within(schema.field(columns.event_timestamp), request.start_us, request.end_us)
         _write(found.filter(inside) if inside else found, schema, target)
     return schema
 
 
-def selected_schema(asked: Selection) -> pa.Schema:
+def selected_schema(request: Selection) -> pa.Schema:
     """The columns of a selection's result; no row is read.
 
     Raises:
         DataError: the SQL cannot run on the source, or its result has not the columns that the view takes.
     """
-    with connected(_failure(asked.where)) as connection:
-        listed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in asked.columns)
+    with connected(_failure(request.where)) as connection:
+        listed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in request.columns)
         connection.execute(f"CREATE VIEW {SOURCE} AS SELECT {listed} LIMIT 0")
-        schema = _schema(connection.sql(asked.text))
-    source_columns(asked.view, schema, asked.where)
+        schema = _schema(connection.sql(request.text))
+    source_columns(request.view, schema, request.where)
     return schema
 
 
-def write_cut(asked: Selection, files: Sequence[str], column: str, parts: int, folder: Path, spill: Path) -> None:
+def write_cut(request: Selection, files: Sequence[str], column: str, parts: int, folder: Path, spill: Path) -> None:
     """Write the rows of some files into the folders `part=0` to `part=<parts - 1>`, by the hash of a column.
 
     Raises:
         DataError: a file cannot be read or written.
     """
-    with connected(_failure(asked.where), _settings(spill)) as connection:
-        _read(connection, asked.columns, files)
+    with connected(_failure(request.where), _settings(spill)) as connection:
+        _read(connection, request.columns, files)
         connection.execute(
             f"COPY (SELECT *, hash({quoted(column)}) % {parts} AS part FROM {SOURCE}) "
             f"TO {literal(str(folder))} (FORMAT parquet, PARTITION_BY (part), COMPRESSION lz4_raw)"
         )
 
 
-def write_queried(query: Query, target: Path, spill: Path) -> None:
+def write_queried(query: LabelQuery, target: Path, spill: Path) -> None:
     """Write the rows of labels that a query gives, in its order.
 
     Raises:

@@ -40,8 +40,8 @@ from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.progress import Goals
 from feature_store.streaming.routes import StreamedView, intact, routes_of, wanted_of
 from feature_store.streaming.spark.reading import Reading, start_offsets
-from feature_store.streaming.spark.tasks import LOST, STALE, MergeTask, behind, told_of
-from feature_store.streaming.status import Status
+from feature_store.streaming.spark.tasks import LOST, STALE, MergeTask, behind, outcome_of
+from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import far_behind
 from feature_store.streaming.workers import prepare_topics
@@ -82,12 +82,12 @@ class SparkStream:
         session: Session,
         options: Mapping[str, str],
         stopped: Callable[[], bool],
-        tell: Callable[[Status], None],
+        tell: Callable[[StreamStatus], None],
     ) -> None:
         self._subscription, self._session, self._options = subscription, session, options
         self._stopped, self._tell = stopped, tell
         self._catalog = Catalog(subscription)
-        self._status, self._counting = Status(), threading.Lock()
+        self._status, self._counting = StreamStatus(), threading.Lock()
         self._views: list[StreamedView] = []
         self._readings: list[Reading] = []
         self._checked_at = time.monotonic()
@@ -138,7 +138,7 @@ class SparkStream:
         self._views = self._catalog.views()
         views = self._intact(self._views)
         kept = self._kept(sorted({view.source.topic for view in views}))
-        with contextlib.closing(Pipeline(routes_of(self._catalog.online, views), None, Status())) as pipeline:
+        with contextlib.closing(Pipeline(routes_of(self._catalog.online, views), None, StreamStatus())) as pipeline:
             pipeline.load(wanted_of(views, kept))
             for partition, (start, _) in kept.items():
                 pipeline.skip(partition, start)
@@ -171,7 +171,7 @@ class SparkStream:
         """Start a query for some views."""
         topics = {view.source.topic for view in views}
         mine = {partition: found for partition, found in kept.items() if partition[0] in topics}
-        pipeline = Pipeline(routes_of(self._catalog.online, views), None, Status())
+        pipeline = Pipeline(routes_of(self._catalog.online, views), None, StreamStatus())
         try:
             pipeline.load(wanted_of(views, mine))
             at = start_offsets(pipeline, mine)
@@ -244,7 +244,7 @@ class SparkStream:
         lettered = {} if reading.others is None else reading.others.at
         task = MergeTask(self._subscription, tuple(reading.views), spans, reading.firsts, lettered)
         rows = self._session.collect(self._session.then(frame, task.run, TOLD))
-        told = [told_of(row.told) for row in rows]
+        told = [outcome_of(row.told) for row in rows]
         silent = spans.keys() - {partition for one in told for partition in one.partitions}
         if silent:
             told.append(task.finish(silent))
@@ -327,8 +327,8 @@ def stream(
     *,
     stopped: Callable[[], bool],
     until_caught_up: bool = False,
-    report: Callable[[Status], None] = lambda _: None,
-) -> Status:
+    report: Callable[[StreamStatus], None] = lambda _: None,
+) -> StreamStatus:
     """Stream on Spark until told to stop, or until all is merged that there was at the start.
 
     Args:
@@ -349,9 +349,9 @@ def stream(
     with kept_interrupts():
         require_connector(session)
     goals = Goals(subscription) if until_caught_up else None
-    found = Status()
+    found = StreamStatus()
 
-    def tell(status: Status) -> None:
+    def tell(status: StreamStatus) -> None:
         nonlocal found
         found = status
         report(status)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from feature_store.engines.spark.kafka import messages, row_of
 from feature_store.errors import FencesLostError, StaleWriteError
 from feature_store.streaming.dead_letters import DeadLetters
-from feature_store.streaming.kafka import Message, Partition, Span
+from feature_store.streaming.kafka import Message, MessageSpan, Partition
 from feature_store.streaming.pipeline import Pipeline
 from feature_store.streaming.routes import StreamedView, routes_of, wanted_of
-from feature_store.streaming.status import Status, TopicCounts, ViewCounts
+from feature_store.streaming.status import StreamStatus, TopicCounts, ViewCounts
 from feature_store.streaming.subscription import Subscription
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _BATCH = 5_000
 _LETTERS_S = 60.0
 
 
-class Told(NamedTuple):
+class TaskOutcome(NamedTuple):
     """What a task tells.
 
     Attributes:
@@ -43,7 +43,7 @@ class Told(NamedTuple):
         fault: why it did not merge them all; empty: it did.
     """
 
-    status: Status
+    status: StreamStatus
     partitions: list[Partition]
     fault: str
 
@@ -67,7 +67,7 @@ class MergeTask:
     lettered: Mapping[Partition, int]
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """What became of the messages: one row, of `told_of`."""
+        """What became of the messages: one row, of `outcome_of`."""
         share = _Share(self)
         try:
             for batch in batches:
@@ -77,9 +77,9 @@ class MergeTask:
         finally:
             share.close()
         if told.partitions:
-            yield row_of(written(told))
+            yield row_of(outcome_text(told))
 
-    def finish(self, partitions: Iterable[Partition]) -> Told:
+    def finish(self, partitions: Iterable[Partition]) -> TaskOutcome:
         """Move the fences of partitions that the batch has no message of, only offsets without any."""
         share = _Share(self)
         try:
@@ -95,7 +95,7 @@ class _Share:
 
     def __init__(self, task: MergeTask) -> None:
         self._task = task
-        self._status = Status()
+        self._status = StreamStatus()
         self._at: dict[Partition, int] = {}
         self._fault = ""
         until = time.monotonic() + _LETTERS_S
@@ -134,11 +134,11 @@ class _Share:
         if behind(pipeline.starts(), self._at):
             self._fault = BEHIND
 
-    def finish(self) -> Told:
+    def finish(self) -> TaskOutcome:
         """Take all answers, and move all fences to the ends."""
         for partition in self._at:
             self._process(partition, self._task.spans[partition][1], [])
-        return Told(self._status, list(self._at), self._fault)
+        return TaskOutcome(self._status, list(self._at), self._fault)
 
     def close(self) -> None:
         """Close the connections."""
@@ -154,7 +154,7 @@ class _Share:
         pipeline = self._pipelines[partition]
         try:
             if end > start:
-                pipeline.process({partition: Span(start, end, messages)})
+                pipeline.process({partition: MessageSpan(start, end, messages)})
             if not messages:
                 pipeline.catch_up([partition])
         except StaleWriteError:
@@ -176,21 +176,21 @@ def behind(
     return {view: partitions for view, partitions in found.items() if partitions}
 
 
-def told_of(text: str) -> Told:
+def outcome_of(text: str) -> TaskOutcome:
     """What a task has told."""
     found: dict[str, Any] = json.loads(text)
-    status = Status(
+    status = StreamStatus(
         views={name: ViewCounts(**counts) for name, counts in found["views"].items()},
         topics={name: TopicCounts(**counts) for name, counts in found["topics"].items()},
         refused=found["refused"],
         batches=found["batches"],
         merge_seconds=found["merge_seconds"],
     )
-    return Told(status, [(topic, number) for topic, number in found["partitions"]], found["fault"])
+    return TaskOutcome(status, [(topic, number) for topic, number in found["partitions"]], found["fault"])
 
 
-def written(told: Told) -> str:
-    """The inverse of `told_of`."""
+def outcome_text(told: TaskOutcome) -> str:
+    """The inverse of `outcome_of`."""
     status = told.status
     return json.dumps(
         {
