@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from feature_store._extras import requires_extra
 from feature_store.errors import StreamError
-from feature_store.streaming.kafka import ANSWER_S, CLIENT_LOG, errors, reason_of
+from feature_store.streaming.kafka import ANSWER_S, CLIENT_LOG, Options, errors, reason_of
 from feature_store.streaming.kafka_errors import Reason, is_telling, stream_error
+from feature_store.streaming.messages import Partition
 
 with requires_extra("kafka", "streaming"):
     from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
     from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from feature_store.streaming.kafka import Options
-    from feature_store.streaming.messages import Partition
 
 _LIST_S = 2.0
 _LOG = logging.getLogger("feature_store.kafka")

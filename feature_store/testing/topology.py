@@ -13,8 +13,10 @@ The servers hold no keys of the projects `suite` and `suited`, and the suite lea
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ from feature_store.definitions import (
 from feature_store.errors import ConflictError, DamagedPlanError, FeatureStoreError
 from feature_store.online import fence_marks, keys
 from feature_store.online.batch import RowBatch, Values
-from feature_store.online.conversation import Conversation
+from feature_store.online.conversation import Conversation, PublishedPlan
 from feature_store.online.keyspace import Keyspace
 from feature_store.online.observer import Observers
 from feature_store.online.offered import Offered
@@ -42,17 +44,11 @@ from feature_store.online.publication import PlanStore
 from feature_store.online.read_options import ReadOptions
 from feature_store.online.redis.resp import argument
 from feature_store.online.redis.script_connection import ScriptCalls
+from feature_store.online.redis.topology import Topology
 from feature_store.online.row_store import RowStore
 from feature_store.online.tile_store import TileStore
 from feature_store.registry.compile import compile_plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from feature_store.online.conversation import PublishedPlan
-    from feature_store.online.redis.topology import Topology
-    from feature_store.registry.serving_plan import ServingPlan
+from feature_store.registry.serving_plan import ServingPlan
 
 _BUCKETS = 5
 _NOW_US = 1_700_000_000_000_000

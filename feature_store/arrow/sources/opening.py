@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from feature_store._extras import missing_dependency
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.source import OfflineSource
+from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feature_store.definitions.batch_source import BatchSource
-    from feature_store.definitions.stream_view import StreamFeatureView
 
 
 def open_source(source: BatchSource, folder: Path) -> OfflineSource:

@@ -10,20 +10,17 @@ import signal
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from feature_store._extras import requires_extra
+from feature_store.engines.report import Report
 from feature_store.engines.spark.task_errors import ErrorCarrier, raised_by_a_task
 from feature_store.errors import EngineError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from feature_store.engines.report import Report
-
-    Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 @contextlib.contextmanager

@@ -13,18 +13,15 @@ DuckDB's own parser reads the SQL here, too: what is checked is what runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from feature_store._extras import requires_extra
+from feature_store.definitions.feature_view import FeatureView
 from feature_store.errors import DataError, EngineError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feature_store.definitions.feature_view import FeatureView
 
 SOURCE = "source"
 # Aggregates that take rows in the order in which these come, unless ORDER BY says one.
