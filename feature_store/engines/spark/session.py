@@ -13,14 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from feature_store._extras import requires_extra
 from feature_store.engines.report import Report
-from feature_store.engines.spark.task_errors import ErrorCarrier, raised_by_a_task
+from feature_store.engines.spark.task_errors import ErrorCarrier, Task, raised_by_a_task
 from feature_store.errors import EngineError
-
-Task = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 @contextlib.contextmanager
