@@ -207,6 +207,61 @@ class RequestAnswer(Answer):
             )
         return value
 
+    def fixed_block(
+        self, group: int, segment: SegmentLayout, first: int, dtype: np.dtype[Any], chosen: slice | list[int]
+    ) -> Column:
+        """Fields of one type: (chosen, m), a copy, column by column.
+
+        Args:
+            group: the index of the group.
+            segment: the segment of the fields.
+            first: where the first of them starts in the segment.
+            dtype: the type of each.
+            chosen: the elements of this type that are chosen, counted from the first.
+        """
+        last = chosen.stop if isinstance(chosen, slice) else max(chosen) + 1
+        part = self.rows[group].part(segment.offset + first, last * dtype.itemsize)
+        # One copy, and it is worth it: values that lie one after the other become a list 1.3 times as fast.
+        return part.view(dtype).T[chosen].copy("C")
+
+    def variables(self, group: int, segment: SegmentLayout) -> list[bytes]:
+        """The m variable values that belong to stored rows; where all values of the segment are absent, a value whose
+        fields are empty.
+
+        Raises:
+            CorruptRowError: as `variable`.
+        """
+        return self.once(("variables", group, segment.view), lambda: self._checked_variables(group, segment))
+
+    def columns_per_row(self, group: int | None, block: Column) -> Column:
+        """Values of a group's m keys → values of the n rows, as `per_row`, of many columns: (f, m, …) → (f, n, …)."""
+        if group is None:
+            return block
+        inverse = self.asked[group].inverse
+        if inverse is not None:
+            return block.take(inverse, axis=1)  # C-contiguous, which `block[:, inverse]` is not
+        return block if block.shape[1] == self.count else np.repeat(block, self.count, axis=1)
+
+    def _checked_variables(self, group: int, segment: SegmentLayout) -> list[bytes]:
+        width = segment.times_bytes
+        # A group of which no key was asked for has no reply.
+        values = self._variables.get((group, segment.view), [None] * self.rows[group].count)
+        times = self.rows[group].part(segment.offset, width).tobytes()
+        if self.uniform(group, segment) is Status.PRESENT:
+            needed = [True] * len(values)
+        else:
+            needed = (self.statuses(group, segment) == Status.PRESENT).any(axis=1).tolist()
+        nothing = bytes(width + 4 * len(segment.variable_fields))
+        checked: list[bytes] = []
+        for row, (value, is_needed) in enumerate(zip(values, needed, strict=True)):
+            if not is_needed:
+                checked.append(nothing)
+            elif value is not None and value.startswith(times[row * width : (row + 1) * width]):
+                checked.append(value)
+            else:
+                checked.append(self.variable(group, row, segment))
+        return checked
+
     def _statuses(self, group: int, segment: SegmentLayout) -> Statuses:
         rows, fields = self.rows[group], segment.fields.values()
         if group in self.skipped:

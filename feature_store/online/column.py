@@ -15,11 +15,11 @@ import numpy as np
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from feature_store.definitions.dtypes import DType
     from feature_store.functions import Column, Mask
-    from feature_store.online.answer import Answer, Statuses
+    from feature_store.online.answer import Answer, RequestAnswer, Statuses
     from feature_store.online.matrix import MatrixPlan
 
 NO_TIME = np.iinfo(np.int64).min  # the event time of a missing value; no datetime is so early
@@ -83,6 +83,21 @@ class ServedColumn(ABC):
     def source(self) -> Hashable:
         """Columns of one source have the same `uniform` in every answer, so that it is asked once for all of them."""
         return self
+
+    @property
+    def together(self) -> Hashable:
+        """Columns of one service for which this is equal have one type and one source, and are read at once."""
+        return self
+
+    def reader(self, columns: Sequence[Any]) -> Callable[[RequestAnswer], Column | list[list[Any]]]:
+        """A function that reads columns at once, this one and those with which it is read `together`: `values` of all,
+        (f, m), (f, m, length) or f lists. They are copies, which belong to the caller."""
+
+        def read(answer: RequestAnswer) -> Column | list[list[Any]]:
+            values = self.values(answer)
+            return [list(values)] if isinstance(values, list) else values[None].copy()
+
+        return read
 
     def statuses(self, answer: Answer, columns: Sequence[Any]) -> Statuses:
         """(m, len(columns)) Status codes of columns of this column's source."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.online.codec import decode_variable, python_values, unbiased
+from feature_store.online.codec import decode_variables, python_values, unbiased
 from feature_store.online.column import NO_TIME, ServedColumn
 from feature_store.online.request_fields import request_column, request_nulls
 from feature_store.online.status import Status
 from feature_store.online.transforms import decides_absence, run_transform, shown_input
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from feature_store.aggregates.windows import Window
     from feature_store.definitions.dtypes import DType
@@ -68,6 +68,25 @@ class StoredColumn(ServedColumn):
         return answer.statuses(self._group, self.segment)[:, [column.field.index for column in columns]]
 
     @property
+    def together(self) -> Hashable:
+        """See ServedColumn."""
+        # An array is as wide as a block, and is read alone.
+        return self if self.dtype.length is not None else (self._group, self.segment.view, self.dtype)
+
+    def reader(self, columns: Sequence[StoredColumn]) -> Callable[[RequestAnswer], Column | list[list[Any]]]:
+        """See ServedColumn."""
+        group, segment, fields = self._group, self.segment, [column.field for column in columns]
+        if self.dtype.width is None:
+            return lambda answer: decode_variables(answer.variables(group, segment), segment, fields)
+        if self.dtype.length is not None:
+            return super().reader(columns)
+        dtype, first = self.dtype.numpy, min(field.offset for field in fields)
+        chosen = [(field.offset - first) // dtype.itemsize for field in fields]
+        whole = slice(0, len(fields))
+        index = whole if chosen == list(range(len(fields))) else chosen
+        return lambda answer: answer.fixed_block(group, segment, first, dtype, index)
+
+    @property
     def needs(self) -> list[tuple[str, str]]:
         """See ServedColumn."""
         return [(self.segment.view, self.field.name)]
@@ -81,12 +100,7 @@ class StoredColumn(ServedColumn):
         plan.add_stored(self._group, self.segment, self.field, target)
 
     def _variable_values(self, answer: RequestAnswer) -> list[Any]:
-        return [
-            decode_variable(answer.variable(self._group, row, self.segment), self.segment, self.field)
-            if code == Status.PRESENT
-            else None
-            for row, code in enumerate(self.status(answer).tolist())
-        ]
+        return decode_variables(answer.variables(self._group, self.segment), self.segment, [self.field])[0]
 
 
 class WindowColumn(ServedColumn):

@@ -15,9 +15,10 @@ from feature_store.online.status import STATUSES, Status
 
 if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
-    from feature_store.functions import Column
+    from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
     from feature_store.online.column import ServedColumn
+    from feature_store.online.column_blocks import AnswerPlan, ColumnBlock
     from feature_store.online.joined_answers import JoinedAnswers
     from feature_store.online.matrix import MatrixPlan, ViewPlan
     from feature_store.online.service import CompiledService
@@ -42,17 +43,56 @@ def matrix(plan: MatrixPlan, answer: RequestAnswer) -> np.ndarray[Any, np.dtype[
     return out
 
 
-def python_column(column: ServedColumn, answer: Answer) -> list[Any]:
-    """n exact Python values; the default, or None, where there is no value."""
-    uniform = column.uniform(answer)
+def python_columns(plan: AnswerPlan, answer: RequestAnswer) -> dict[str, list[Any]]:
+    """Per column n exact Python values; the default, or None, where there is no value."""
+    columns: dict[str, list[Any]] = {}
+    for block in plan.blocks:
+        columns.update(zip(block.names, block_lists(block, answer), strict=True))
+    return columns if plan.is_ordered else {name: columns[name] for name in plan.columns}
+
+
+def block_lists(block: ColumnBlock, answer: RequestAnswer) -> list[list[Any]]:
+    """f lists of n Python values."""
+    count = answer.count
+    uniform = block.uniform(answer)
     if uniform is not None and uniform is not Status.PRESENT:
-        return [column.default] * answer.count
-    values = column.values(answer)
-    listed = answer.per_row(column.group, values if isinstance(values, list) else python_values(column.dtype, values))
-    if uniform is Status.PRESENT:
-        return listed
-    present = (row_status(column, answer) == Status.PRESENT).tolist()
-    return [value if there else column.default for value, there in zip(listed, present, strict=True)]
+        return [_repeated(default, count) for default in block.defaults]
+    inverse = None if block.group is None else answer.asked[block.group].inverse
+    values = block.values(answer)
+    if isinstance(values, list):
+        lists = values if inverse is None else [[of_keys[i] for i in inverse.tolist()] for of_keys in values]
+    else:
+        lists = _python(block.dtype, values if inverse is None else values.take(inverse, axis=1))
+    if uniform is None:
+        absent = block.absent(answer)
+        _fill_in(lists, absent if inverse is None else absent.take(inverse, axis=1), block.defaults)
+    # Of one user and 200 candidates, one Python value of each of the user's features.
+    return lists if not lists or len(lists[0]) == count else [of_keys * count for of_keys in lists]
+
+
+def _python(dtype: DType, values: Column) -> list[list[Any]]:
+    # One call for the block. A call of each column's python_values takes 0.4 µs more for each.
+    if dtype.scalar.is_stored_as_is:
+        lists: list[list[Any]] = values.tolist()
+        return lists
+    return [python_values(dtype, column) for column in values]
+
+
+def _fill_in(lists: list[list[Any]], absent: Mask, defaults: list[Any]) -> None:
+    """Put the default of each column where its value is absent."""
+    # 500 of 10,000 values: 40 µs. A comprehension over all of them takes 400 µs.
+    columns, rows = absent.nonzero()
+    if any(isinstance(default, list) for default in defaults):
+        for column, row in zip(columns.tolist(), rows.tolist(), strict=True):
+            [lists[column][row]] = _repeated(defaults[column], 1)
+    else:
+        for column, row in zip(columns.tolist(), rows.tolist(), strict=True):
+            lists[column][row] = defaults[column]
+
+
+def _repeated(default: Any, count: int) -> list[Any]:
+    """A default for each row. Lists are copies: a caller may change what it got, and the default stays."""
+    return [list(default) for _ in range(count)] if isinstance(default, list) else [default] * count
 
 
 def row_status(column: ServedColumn, answer: Answer) -> Statuses:

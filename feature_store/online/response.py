@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.online.codec import stored_times
 from feature_store.online.column import NO_TIME
-from feature_store.online.decode import matrix, python_column, row_event_times, row_status, status_counts
+from feature_store.online.decode import matrix, python_columns, row_event_times, row_status, status_counts
 from feature_store.online.status import STATUSES, Status
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class OnlineResponse:
         Raises:
             CorruptRowError, TransformError: as `to_numpy`.
         """
-        return {name: python_column(column, self.answer) for name, column in self.service.columns.items()}
+        return python_columns(self.service.answer_plan, self.answer)
 
     def to_arrow(self) -> pa.Table:
         """A table with one column per feature, typed as declared, null where there is no value.
@@ -165,9 +165,9 @@ class OnlineResponse:
             MissingDependencyError: pyarrow is not installed (`feature-store[local]`).
             CorruptRowError, TransformError: as `to_numpy`.
         """
-        from feature_store.online.arrow import to_arrow
+        from feature_store.online.arrow import arrow_forms
 
-        return to_arrow(self.to_dict(), {name: column.dtype for name, column in self.service.columns.items()})
+        return arrow_forms(self.service.answer_plan).table(self.answer)
 
     def to_pandas(self) -> pd.DataFrame:
         """`to_arrow()` as a DataFrame.
@@ -181,9 +181,9 @@ class OnlineResponse:
             MissingDependencyError: pandas or pyarrow is not installed (`feature-store[pandas,local]`).
             CorruptRowError, TransformError: as `to_numpy`.
         """
-        from feature_store.online.arrow import data_frame
+        from feature_store.online.arrow import arrow_forms
 
-        return data_frame(self.to_arrow())
+        return arrow_forms(self.service.answer_plan).pandas.frame(self.answer)
 
     def to_polars(self) -> pl.DataFrame:
         """`to_arrow()` as a DataFrame of polars, with the types that polars has for Arrow's.
@@ -192,9 +192,9 @@ class OnlineResponse:
             MissingDependencyError: polars or pyarrow is not installed (`feature-store[polars]`).
             CorruptRowError, TransformError: as `to_numpy`.
         """
-        from feature_store.online.arrow import polars_frame
+        from feature_store.online.arrow import arrow_forms
 
-        return polars_frame(self.to_arrow())
+        return arrow_forms(self.service.answer_plan).polars_frame(self.answer)
 
     @property
     def status(self) -> Mapping[str, list[Status]]:

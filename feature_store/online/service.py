@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feature_store.online import keys
+from feature_store.online.column_blocks import AnswerPlan
 from feature_store.online.column_compiler import ColumnCompiler
 from feature_store.online.entity_rows import EntityKeys, entity_keys, row_count
 from feature_store.online.matrix import MatrixPlan
@@ -157,6 +158,11 @@ class CompiledService:
             RequestError: a column has no place in a float matrix.
         """
         return MatrixPlan(self.columns)
+
+    @cached_property
+    def answer_plan(self) -> AnswerPlan:
+        """How the service's answers become columns."""
+        return AnswerPlan(self.columns)
 
     @cached_property
     def match(self) -> ModelMatch:

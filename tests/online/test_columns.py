@@ -19,7 +19,7 @@ from feature_store.online import OnlineResponse, Status
 from feature_store.online.answer import RequestAnswer
 from feature_store.online.column import ServedColumn
 from feature_store.online.column_compiler import ColumnCompiler
-from feature_store.online.decode import python_column, row_event_times, row_status
+from feature_store.online.decode import row_event_times, row_status
 from feature_store.online.joined_answers import JoinedAnswers
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
@@ -29,6 +29,7 @@ from feature_store.online.service import CompiledService
 from feature_store.registry.serving_plan import ColumnPlan
 from feature_store.training.finish import ServedColumns
 from tests.online.clients import CLIENTS, counted
+from tests.online.slow_forms import python_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
