@@ -14,6 +14,7 @@ from benchmarks.answers import answers
 from benchmarks.imports import imports
 from benchmarks.materialize import materialize
 from benchmarks.measure import on_core
+from benchmarks.murr import murr
 from benchmarks.peers.setup_venv import peer_python
 from benchmarks.read import read, read_mixed
 from benchmarks.report import page, table
@@ -41,6 +42,7 @@ READS = {
     "usual": usual,
     "mixed": read_mixed,
     "answers": answers,
+    "murr": murr,
     "live": live_reads,
     "served-log": served_log,
 }

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Block = "Callable[[int], list[float]]"
-PEER = Path(__file__).resolve().parent / "peers" / "feast_peer.py"
+PEERS = Path(__file__).resolve().parent / "peers"
+PEER = PEERS / "feast_peer.py"
 WARM_UP = 30
 
 

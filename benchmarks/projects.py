@@ -54,6 +54,12 @@ made.append(service("profile", [*fields(Float32, "number"), Field("name", String
                                 Field("vector", Array(Float32, 64))]))
 globals().update({{item.name: item for items in made for item in items}})
 """
+# As murr's public harness has it: rows of 10 floats, ids as strings.
+DOCS = f"""{_HEAD}
+doc = Entity("doc", join_key="doc_id", dtype=String)
+docs = FeatureView("docs", entities=[doc], ttl=timedelta(days=7), schema=[Field(f"f{{i}}", Float32) for i in range(10)])
+harness = FeatureService("harness", features=[docs])
+"""
 WRITE = f"""{_HEAD}
 user = Entity("user", join_key="user_id")
 left = FeatureView("left", entities=[user], schema=[Field(f"left_{{i}}", Float32) for i in range(25)])

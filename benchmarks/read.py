@@ -35,14 +35,16 @@ def read(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
     """One result per number of entities."""
     with project(folder / "read", "reading", READ, server.url) as store:
         fill(store)
-        feast: dict[str, Any] = {}
+        feast: dict[str, dict[str, Any]] = {}
         if with_peer:
-            counts = ",".join(map(str, ENTITIES))
-            feast = peer(server.address, folder, "read", "--entities", counts, "--requests", "100")["entities"]
-        return [_read(store, server, count, feast.get(str(count))) for count in ENTITIES]
+            for side, work in (("feast", "read"), ("feast precomputed", "read-precomputed")):
+                counts = ",".join(map(str, ENTITIES))
+                asked = peer(server.address, folder, work, "--entities", counts, "--requests", "100")
+                feast[side] = asked["entities"]
+        return [_read(store, server, count, {side: of[str(count)] for side, of in feast.items()}) for count in ENTITIES]
 
 
-def _read(store: FeatureStore, server: Server, count: int, feast: dict[str, Any] | None) -> Result:
+def _read(store: FeatureStore, server: Server, count: int, feast: dict[str, Any]) -> Result:
     choose = random.Random(count)
     asked = [choose.sample(range(STORED), count) for _ in range(_REQUESTS)]
     requests = [{"user_id": ids} for ids in asked]
@@ -62,8 +64,8 @@ def _read(store: FeatureStore, server: Server, count: int, feast: dict[str, Any]
     assert np.array_equal(client.get_online_features("both", requests[0]).to_numpy(), floor.read(stored[0]))
     found = take_turns(sides, iterations(count), _ROUNDS)
     floor.close()
-    if feast is not None:
-        found["feast"] = Samples(feast["samples_s"])
+    for side, measured in feast.items():
+        found[side] = Samples(measured["samples_s"])
     reaches = []
     if count == 1:
         reaches = [Reach.at_most("c floor", 2.5), Reach.at_least("feast", 15)]

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float32
 from feast.version import get_version
 from redis import Redis
@@ -35,6 +35,8 @@ from redis import Redis
 PROJECT = "feast_peer"
 VIEWS = ("left", "right")
 """The two views that are read together."""
+PRECOMPUTED = "precomputed"
+"""The service with `precompute_online=True`, Feast's fast path: one blob for each entity."""
 POPULATED = 10_000
 """Entities in the store when reads are timed."""
 WARM_UP = 20
@@ -80,7 +82,9 @@ def feature_view(
 
 
 @contextmanager
-def opened(options: argparse.Namespace, *definitions: Entity | FeatureView, **more: Any) -> Iterator[FeatureStore]:
+def opened(
+    options: argparse.Namespace, *definitions: Entity | FeatureView | FeatureService, **more: Any
+) -> Iterator[FeatureStore]:
     """A store with these definitions applied, its registry a file in the working directory; emptied on the way out.
 
     `more` goes to its configuration.
@@ -148,14 +152,18 @@ def summary(samples: list[float]) -> dict[str, Any]:
 
 
 @contextmanager
-def two_views(options: argparse.Namespace) -> Iterator[FeatureStore]:
-    """50 features in 2 views of one entity, and the store filled with them."""
+def two_views(options: argparse.Namespace, *, precomputed: bool = False) -> Iterator[FeatureStore]:
+    """50 features in 2 views of one entity, and the store filled with them. `precomputed`: and with their vectors, one
+    for each entity, which the service PRECOMPUTED reads."""
     user = entity("user")
     views = [feature_view(name, user, columns_of(name, 25)) for name in VIEWS]
-    with opened(options, user, *views) as store:
+    services = [FeatureService(name=PRECOMPUTED, features=views, precompute_online=True)] if precomputed else []
+    with opened(options, user, *views, *services) as store:
         for view in views:
             if not options.reuse:
                 fill(store, view)
+        if precomputed and not options.reuse:
+            store.precompute_feature_service(PRECOMPUTED)
         yield store
 
 
@@ -181,6 +189,45 @@ def read(options: argparse.Namespace) -> dict[str, Any]:
             checked(request(requests[0]), 51, count)
             results[str(count)] = summary(timed(request, requests))
     return {"features": 50, "views": 2, "requests": options.requests, "entities": results}
+
+
+def read_precomputed(options: argparse.Namespace) -> dict[str, Any]:
+    """The reads of `read`, through the service whose vectors are precomputed, and what it answers for keys that are
+    repeated, unsorted or missing, beside the usual reads."""
+    features = [f"{view}:{column}" for view in VIEWS for column in columns_of(view, 25)]
+    choose = random.Random(1)
+    results: dict[str, Any] = {}
+    with two_views(options, precomputed=True) as store:
+        service = store.get_feature_service(PRECOMPUTED)
+
+        def request(entity_rows: list[dict[str, int]]) -> dict[str, list[Any]]:
+            return store.get_online_features(features=service, entity_rows=entity_rows).to_dict()
+
+        for count in options.entities:
+            requests = [
+                [{"user_id": key} for key in choose.sample(range(POPULATED), count)] for _ in range(options.requests)
+            ]
+            checked(request(requests[0]), 51, count)
+            results[str(count)] = summary(timed(request, requests))
+        wrong = {}
+        for what, ids in {
+            "sorted": [1, 3, 5, 7],
+            "unsorted": [7, 3, 5, 1],
+            "repeated": [3, 3, 3, 3],
+            "repeated and unsorted": [7, 3, 7, 1],
+            "one missing": [1, POPULATED + 1, 5, 7],
+        }.items():
+            rows = [{"user_id": key} for key in ids]
+            usual = store.get_online_features(features=features, entity_rows=rows).to_dict()
+            try:
+                found = request(rows)
+            except Exception as error:
+                wrong[what] = f"{type(error).__name__}: {str(error)[:200]}"
+                continue
+            wrong[what] = sum(
+                a != b for name, values in usual.items() for a, b in zip(found[name], values, strict=True)
+            )
+    return {"features": 50, "views": 2, "requests": options.requests, "entities": results, "wrong_values": wrong}
 
 
 def read_mixed(options: argparse.Namespace) -> dict[str, Any]:
@@ -334,6 +381,7 @@ def connect(options: argparse.Namespace) -> Redis:
 
 WORKS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "read": read,
+    "read-precomputed": read_precomputed,
     "read-mixed": read_mixed,
     "write": write,
     "materialize": materialize,
@@ -358,6 +406,9 @@ def parse() -> argparse.Namespace:
     works = parser.add_subparsers(dest="work", required=True)
     work = works.add_parser("read", help="50 features in 2 views of one entity")
     work.add_argument("--entities", type=lambda text: [int(n) for n in text.split(",")], default=[1, 10, 200, 1000])
+    work.add_argument("--requests", type=int, default=200)
+    work = works.add_parser("read-precomputed", help="the same, from precomputed vectors")
+    work.add_argument("--entities", type=lambda text: [int(n) for n in text.split(",")], default=[1, 200])
     work.add_argument("--requests", type=int, default=200)
     work = works.add_parser("read-mixed", help="1 user and 200 items, 5 views of 20 features on each side")
     work.add_argument("--items", type=int, default=200)
