@@ -19,7 +19,7 @@ from tests.servers import redis_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODULES = ("", ".online", ".monitoring", ".streaming", ".pruning")
+MODULES = ("", ".online", ".monitoring", ".streaming", ".pruning", ".definitions", ".project", ".functions", ".cli")
 NAMES = [
     (f"feature_store{module}", name)
     for module in MODULES
@@ -27,16 +27,19 @@ NAMES = [
 ]
 # Names without an example of their own, and where they are used instead.
 SHOWN_ELSEWHERE = {
-    "OnDemandFeatureView": "on_demand_feature_view makes it",
-    "OnlineStore": "FeatureStore.online: for writers and for reading what is stored",
     "KafkaSink": "needs a broker: docs/kafka.md, tests/streaming",
-    "Pruner": "docs/pruning.md and bin/demo: needs a trained model",
-    "Footprint": "Pruner.footprint returns it",
-    "Importances": "read_importances returns it",
     "PrunePlan": "Pruner.plan returns it",
-    "Training": "argument of Pruner.measure and verify",
-    "Verification": "Pruner.verify returns it",
+    "Verification": "Pruner.verify returns it, which needs a training set and a model: docs/pruning.md",
     "draw_curve": "feature-store prune curve",
+    "Config": "load_config returns it",
+    # What a function of one's own is made of: `feature_store/functions/` has a file for each function.
+    **dict.fromkeys(("Function", "State", "Part", "StateSpec", "Parameter", "state_type"), "CONTRIBUTING.md"),
+    **dict.fromkeys(
+        ("Column", "Mask", "StateArrays", "Values", "WindowMask", "sizes_of", "values_of"), "CONTRIBUTING.md"
+    ),
+    # What commands print with: examples/movielens/demo.py uses each.
+    **dict.fromkeys(("CountReport", "ProgressReport", "console"), "examples/movielens/demo.py"),
+    **dict.fromkeys(("show_changes", "show_footprints", "show_summaries", "show_verification"), "examples"),
 } | dict.fromkeys(SCALARS, "a value: docs/types.md")
 
 

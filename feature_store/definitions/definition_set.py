@@ -43,6 +43,13 @@ class DefinitionSet:
 
     Raises:
         DefinitionError: two definitions of one name differ, or a definition refers to one that is not in the set.
+
+    Example:
+        >>> from feature_store import Entity, FeatureView, Field, Float32
+        >>> from feature_store.definitions import DefinitionSet
+        >>> view = FeatureView("stats", entities=[Entity("user")], schema=[Field("age", Float32)])
+        >>> list(DefinitionSet([view]).entities)
+        ['user']
     """
 
     def __init__(self, definitions: Iterable[Definition], prunings: Iterable[Pruning] = ()) -> None:

@@ -101,6 +101,11 @@ class DType:
         code: numpy code of one stored element, little-endian; empty for String.
         element: an Array's element type.
         length: an Array's fixed length; None means ragged.
+
+    Example:
+        >>> from feature_store import Array, Float32
+        >>> Array(Float32, 8).width
+        32
     """
 
     name: str

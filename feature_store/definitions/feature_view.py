@@ -23,6 +23,12 @@ class Projection(Model):
     """Some features of a view, each under the name that it is served by.
 
     Made by `view[["year", "is_drama"]]`; `.rename({"year": "release_year"})` changes the names served.
+
+    Example:
+        >>> from feature_store import Entity, FeatureService, FeatureView, Field, Float32
+        >>> view = FeatureView("stats", entities=[Entity("user")], schema=[Field("age", Float32)])
+        >>> FeatureService("ranking", features=[view[["age"]].rename({"age": "years"})]).name
+        'ranking'
     """
 
     view: Name

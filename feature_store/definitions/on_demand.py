@@ -68,6 +68,13 @@ class OnDemandFeatureView(Projectable):
 
     Raises:
         DefinitionError: an argument is not allowed, two inputs have the same name, or the function cannot be served.
+
+    Example:
+        >>> from feature_store import FeatureStore
+        >>> with FeatureStore(".") as store:
+        ...     basket = store.definitions.on_demand_feature_views["basket"]
+        >>> [field.name for field in basket.schema]
+        ['share_of_basket']
     """
 
     projections: tuple[Projection, ...]

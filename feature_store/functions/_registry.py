@@ -14,7 +14,13 @@ GROUP = "feature_store.functions"
 
 
 def function_named(name: str) -> Function | None:
-    """The function of a name; None: there is none."""
+    """The function of a name; None: there is none.
+
+    Example:
+        >>> from feature_store.functions import function_named
+        >>> function_named("mean").kinds
+        ('count', 'sum')
+    """
     found = _functions(others=False).get(name)
     return found if found is not None else _functions(others=True).get(name)
 
@@ -26,7 +32,13 @@ def state_type(kind: str) -> type[State] | None:
 
 
 def all_functions() -> dict[str, Function]:
-    """Every function by its name, in the order of names."""
+    """Every function by its name, in the order of names.
+
+    Example:
+        >>> from feature_store.functions import all_functions
+        >>> "quantile" in all_functions()
+        True
+    """
     return dict(sorted(_functions(others=True).items()))
 
 

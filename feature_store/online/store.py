@@ -52,6 +52,13 @@ class OnlineStore:
 
     Raises:
         ConfigError: the URL cannot be read.
+
+    Example:
+        >>> from feature_store.online import OnlineStore
+        >>> store = OnlineStore(redis_url, "shop")
+        >>> store.require_published().plan.project
+        'shop'
+        >>> store.close()
     """
 
     def __init__(self, url: str | redis.ConnectionPool, project: str, *, timeout_s: float = 5.0) -> None:

@@ -200,6 +200,12 @@ def load_config(folder: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is not YAML, names a variable that is not set, or holds a key or value
             that is not allowed; it says which and where.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from feature_store.project import load_config
+        >>> load_config(Path(".")).project
+        'shop'
     """
     file = folder / FILE_NAME
     written = _read(file)

@@ -43,6 +43,21 @@ class Pruner:
 
     Args:
         store: the project's FeatureStore.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from feature_store import FeatureStore, Pruner
+        >>> from feature_store.pruning import Budget, FeatureImportance, Importances
+        >>> names = ["price", "orders_30d", "mean_basket", "share_of_basket"]
+        >>> features = (FeatureImportance("clicks_7d", 0.0), *(FeatureImportance(name, 0.01) for name in names))
+        >>> with FeatureStore(".") as store:
+        ...     pruner = Pruner(store)
+        ...     imported = pruner.import_importances(
+        ...         "ranking", Importances("imported", "ranker", datetime(2026, 1, 1, tzinfo=UTC), features)
+        ...     )
+        ...     plan = pruner.plan("ranking", Budget(keep=0.99), {"user": 1, "product": 200})
+        >>> sorted(set(plan.columns) - set(plan.kept))
+        ['clicks_7d']
     """
 
     def __init__(self, store: InProject) -> None:

@@ -22,6 +22,14 @@ class Footprint:
         bytes: that Redis receives and sends for a request.
         redis_bytes: of memory that the rows and tiles use that the service reads.
         p50_ms, p99_ms: of a request, from the call to its matrix.
+
+    Example:
+        >>> from feature_store import FeatureStore
+        >>> with FeatureStore(".") as store:
+        ...     requests = [{"user_id": 1, "product_id": [1, 2], "basket_price": 10.0}]
+        ...     cost = store.pruning.footprint("ranking", requests, repeats=3)
+        >>> cost.features
+        5
     """
 
     features: int

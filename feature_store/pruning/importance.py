@@ -72,6 +72,13 @@ class Importances:
         clusters: features that say nearly the same; the first of each is the one that stands for all.
         cluster_gains: per cluster, what the metric loses when the model is fitted without all of it.
         metric: what was measured, when it was.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from feature_store.pruning import FeatureImportance, Importances
+        >>> features = (FeatureImportance("price", 0.02), FeatureImportance("clicks_7d", 0.001))
+        >>> Importances("imported", "ranker", datetime(2026, 1, 1, tzinfo=UTC), features).features[0].feature
+        'price'
     """
 
     method: str

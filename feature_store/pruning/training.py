@@ -22,6 +22,12 @@ class Training:
             `predict`.
         timestamp: the column of the labels' times.
         earlier: the share of the rows, the first in time, that choices are made on.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from feature_store.pruning import Training
+        >>> Training(Path("train.parquet"), label="bought", entity="user_id", model="my_model:make").earlier
+        0.7
     """
 
     path: Path
