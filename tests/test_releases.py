@@ -211,7 +211,7 @@ def test_another_apply_takes_the_place_of_a_killed_one(folder: Path, monkeypatch
             with pytest.raises(Killed):
                 store.apply()
         define(folder, FIRST)
-        assert "takes its place" in str(store.plan())
+        assert "this apply replaces it" in str(store.plan())
         store.apply(allow_destructive=True)
         assert store.online.statistics() == stored
         assert store.plan().is_empty
@@ -240,7 +240,7 @@ def test_a_view_added_to_rows_is_filled_before_it_is_served(folder: Path) -> Non
         store.materialize()
         define(folder, FIRST + MORE)
         (added,) = (change for change in store.plan().changes if change.name == "more")
-        assert "filled over what its other views were materialized for" in added.reason
+        assert "filled for the intervals of its other views" in added.reason
         store.apply()
         assert served(store, "clicked") == {"clicks": [10]}
         assert store.materialize(views=["more"])[0].written == 0, "what was filled is not read again"

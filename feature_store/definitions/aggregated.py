@@ -1,4 +1,4 @@
-"""The features of stream views, and of batch views over events: aggregations of the columns of events."""
+"""The features that aggregations of events make, for stream views and batch views alike."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from feature_store.definitions.validation import as_list, shown
 from feature_store.errors import DataError, DefinitionError
 from feature_store.functions._contract import Takes
 
-# By `Function.takes`: the columns that such a function takes, in words, and whether a type is of them.
+# By `Function.takes`: the columns that the function takes, in words, and a check of a column's type.
 _TAKES: dict[Takes, tuple[str, Callable[[DType], bool]]] = {
     "any": ("a column", lambda _: True),
     "numbers": ("numbers", lambda dtype: dtype.element is None and dtype.scalar.is_summed),
     "fixed width": ("a fixed width", lambda dtype: dtype.width is not None and dtype.element is None),
-    # The types whose values a filter compares, but floats: a category is equal to a value or it is not.
+    # The types that a filter can compare, without floats: a category must equal a value exactly.
     "categories": (
         "texts, integers or booleans",
         lambda dtype: dtype.element is None and bool(dtype.scalar.constants) and dtype.numpy.kind != "f",
@@ -31,13 +31,13 @@ def aggregated_features(where: str, events: str, columns: Sequence[Field], aggre
     """The features of aggregations, one per window, named `{column}_{function}_{window}`.
 
     Args:
-        where: the aggregations, for errors.
+        where: the path of the aggregations, for errors.
         events: the source's name, for errors.
-        columns: of the events.
-        aggregations: of the view.
+        columns: the columns of the events.
+        aggregations: the aggregations of the view.
 
     Raises:
-        DefinitionError: an aggregation takes a column that the events do not have, or whose type it cannot take.
+        DefinitionError: an aggregation reads a column that the events do not have, or of a type that it does not take.
     """
     known = {field.name: field.dtype for field in columns}
     features = []
@@ -54,7 +54,7 @@ def aggregated_features(where: str, events: str, columns: Sequence[Field], aggre
 
 
 def aggregated_columns(columns: Iterable[Field], aggregations: Iterable[Aggregation]) -> dict[str, DType]:
-    """The columns that aggregations and their filters take, and those with expectations, with their types."""
+    """The columns that aggregations and their filters read, and columns with expectations, with their types."""
     columns = list(columns)
     wanted = {field.name for field in columns if field.of_values} | {
         name
@@ -65,27 +65,27 @@ def aggregated_columns(columns: Iterable[Field], aggregations: Iterable[Aggregat
 
 
 def check_keys(entities: Sequence[Entity], events: str, columns: Sequence[Field]) -> None:
-    """Raise a DefinitionError unless the events have the entities' keys."""
+    """Raise a DefinitionError unless the events have the join keys of the entities."""
     known = {field.name: field.dtype for field in columns}
     for i, entity in enumerate(entities):
         if known.get(entity.join_key) != entity.dtype:
-            found = known.get(entity.join_key)
+            dtype = known.get(entity.join_key)
             raise DefinitionError(
                 f"entities[{i}]",
                 expected=f"{entity.join_key!r} ({entity.dtype}) in the schema of {events}",
-                got="none" if found is None else str(found),
+                got="none" if dtype is None else str(dtype),
             )
 
 
 def check_names(aggregations: Iterable[Aggregation]) -> None:
-    """Raise a DefinitionError when two aggregations make features of one name."""
+    """Raise a DefinitionError if two aggregations make features of the same name."""
     names: dict[str, int] = {}
     for i, aggregation in enumerate(aggregations):
         for window in aggregation.windows:
             name = aggregation.feature_name(window)
             if names.setdefault(name, i) != i:
                 hint = "give one of the aggregations a name"
-                raise DefinitionError(f"aggregations[{i}]", expected="names that differ", got=name, hint=hint)
+                raise DefinitionError(f"aggregations[{i}]", problem=f"another aggregation makes {name}, too", hint=hint)
 
 
 def _check_columns(where: str, events: str, known: dict[str, DType], aggregation: Aggregation) -> None:

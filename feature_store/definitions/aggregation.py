@@ -22,7 +22,7 @@ from feature_store.errors import DefinitionError, did_you_mean
 from feature_store.functions import Function, all_functions, function_named
 from feature_store.functions._parameters import UnfitOptionError, checked
 
-# A window slides by a 48th of itself unless a hop is given: an hour by 75 seconds, a day by half an hour.
+# Without a hop, a window slides by a 48th of its length: an hour by 75 seconds, a day by half an hour.
 HOPS_PER_WINDOW = 48
 SECOND_US = 1_000_000
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -91,7 +91,7 @@ class Aggregation(Model):
     @field_validator("windows", "hop", mode="before")
     @classmethod
     def _microseconds_as_stored(cls, value: Any) -> Any:
-        """A document holds microseconds; users write timedeltas."""
+        """Read the microseconds of a document. Users pass timedeltas."""
         if isinstance(value, (list, tuple)):
             return tuple(map(_from_document, value))
         return _from_document(value)
@@ -104,7 +104,7 @@ class Aggregation(Model):
 
     @model_serializer(mode="wrap")
     def _parameters_beside_the_others(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A document holds parameters as they are written: as arguments."""
+        """Write parameters beside the other arguments, as users do."""
         document: dict[str, Any] = write(self)
         parameters: dict[str, Any] = document.pop("parameters")
         return document | parameters
@@ -123,7 +123,7 @@ class Aggregation(Model):
         for i, window in enumerate(self.windows):
             self._check_window(f"windows[{i}]", window)
         if len(set(self.windows)) < len(self.windows):
-            raise DefinitionError("windows", expected="windows that differ", got="one twice")
+            raise DefinitionError("windows", problem="a window occurs twice")
         self._check_parameters()
         if self.filter is not None:
             expression(self.filter)
@@ -137,7 +137,7 @@ class Aggregation(Model):
             taken = ", ".join(self.computes.parameters) or "none"
             hint = f"parameters of {self.function}: {taken}; see docs/aggregations.md"
             raise DefinitionError(error.name, expected=error.expected, got=repr(error.value), hint=hint) from None
-        # The document holds canonical values, and no defaults: a default that changes changes no stored definition.
+        # The document holds canonical values, and no defaults, so that a new default changes no stored definition.
         for name in self.parameters:
             self.parameters[name] = options[name]
 
@@ -157,7 +157,7 @@ class Aggregation(Model):
             raise DefinitionError(where, expected=f"a whole number of hops, at most {_MOST_HOPS}", got=got)
 
     def hop_us(self, window: timedelta) -> int:
-        """By how much a window slides, in microseconds."""
+        """The step in which a window slides, in microseconds."""
         if self.hop is not None:
             return self.hop // MICROSECOND
         # Whole seconds, so that a tile's number fits in 32 bits; the largest divisor that leaves at least 48 hops.
@@ -174,9 +174,9 @@ class Aggregation(Model):
     @property
     def computes(self) -> Function:
         """The function."""
-        found = function_named(self.function)
-        assert found is not None
-        return found
+        function = function_named(self.function)
+        assert function is not None
+        return function
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -185,7 +185,7 @@ class Aggregation(Model):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the function takes; the filter's are not among them."""
+        """The columns that the function reads, without the filter's."""
         named = [self.options[name] for name, parameter in self.computes.parameters.items() if parameter.is_column]
         return (self.column, *(name for name in named if name is not None and name != self.column))
 
@@ -195,7 +195,7 @@ class Aggregation(Model):
 
     @property
     def default(self) -> Any:
-        """The feature of an entity without events, as JSON: nothing is counted, so 0; a mean of nothing is null."""
+        """The feature of an entity without events, as JSON: 0 for a count, null for a mean."""
         return self.computes.empty(self.options)
 
 

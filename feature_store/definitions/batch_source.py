@@ -1,4 +1,4 @@
-"""Batch sources: rows at rest, which views read in batches and streams have as their history.
+"""Batch sources: stored rows, which batch views read and topics have as their history.
 
 A kind of source is a class of its own, found by its `kind`. Packages add kinds by the entry point group
 `feature_store.sources`: the entry's name is the kind, its object the subclass of BatchSource.
@@ -26,7 +26,7 @@ from feature_store.definitions.field import Field, HasSchema
 from feature_store.errors import DefinitionError, did_you_mean
 
 ENTRY_POINTS = "feature_store.sources"
-# A document without a kind is of this one: it is the only kind that documents had before they had kinds.
+# The kind of documents that state none, as those of release 0.1.
 UNNAMED_KIND = "parquet"
 _BUILT_IN = {"parquet": "feature_store.definitions.source:ParquetSource"}
 
@@ -34,18 +34,19 @@ _BUILT_IN = {"parquet": "feature_store.definitions.source:ParquetSource"}
 class BatchSource(HasSchema):
     """The base of every source whose rows are read in batches.
 
-    A subclass declares where its rows are, in attributes of JSON types without secrets, and sets the two class
+    A subclass declares the place of its rows in attributes of JSON types without secrets, and sets the two class
     variables.
 
     Args:
-        event_timestamp: the column that says when a row became true.
-        created_timestamp: the column that says when a row was recorded; of two rows with the same event time the
-            one recorded later wins. Without it, a row counts as recorded when it became true.
-        schema: of a table of events that a view aggregates: the columns that its aggregations and entity keys take.
+        event_timestamp: the column with the time at which a row became true.
+        created_timestamp: the column with the time at which a row was recorded. Of two rows with the same event time
+            the one recorded later wins. Without this column, the event timestamp is used.
+        schema: for a table of events: the columns that aggregations and entity keys read.
 
     Attributes:
-        kind: the name under which the class is registered; stored documents hold it.
-        reader: `module:class` of the OfflineSource that reads it. It is a text because definitions do not load Arrow.
+        kind: the name under which the class is registered, and which stored documents hold.
+        reader: `module:class` of the OfflineSource that reads it. It is a string, because definitions do not load
+            Arrow.
 
     Raises:
         DefinitionError: an argument is empty or of a wrong type.
@@ -60,10 +61,10 @@ class BatchSource(HasSchema):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What lists and errors call the source. Two sources of one name read the same rows."""
+        """The name of the source in lists and errors. Two sources of one name read the same rows."""
 
     def location(self) -> dict[str, Any]:
-        """Which rows the source reads, and what their times are, as JSON types: all attributes but the schema."""
+        """All attributes but the schema, as JSON types: they decide which rows the source reads, and their times."""
         return self.model_dump(mode="json", exclude={"fields"})
 
     @model_validator(mode="after")
@@ -92,7 +93,7 @@ def source_class(kind: str) -> type[BatchSource]:
     """The class that is registered for a kind.
 
     Raises:
-        DefinitionError: there is none.
+        DefinitionError: no installed package registers the kind.
     """
     if kind in _BUILT_IN:
         module, _, name = _BUILT_IN[kind].partition(":")
@@ -130,15 +131,16 @@ AnyBatchSource = Annotated[SerializeAsAny[BatchSource], BeforeValidator(_check_b
 
 
 def check_event_columns(fields: Sequence[Field], times: AbstractSet[str | None]) -> None:
-    """Raise a DefinitionError when columns of events are repeated, are their times, or hold no scalars."""
+    """Raise a DefinitionError if columns of events are repeated, are timestamps of the source, or are not scalars."""
     refuse_repeats([field.name for field in fields], "schema")
     for i, field in enumerate(fields):
         if field.max_null_rate is not None:
-            hint = "events come one by one: say what is expected of each, or of the features of a FeatureView"
-            got = f"{field.max_null_rate:g}"
-            raise DefinitionError(f"schema[{i}].max_null_rate", expected="none for events", got=got, hint=hint)
+            hint = "events arrive one by one: declare expectations of each value, or of a FeatureView's features"
+            problem = "events take no null rate"
+            raise DefinitionError(f"schema[{i}].max_null_rate", problem=problem, hint=hint)
         if field.name in times:
-            got = f"{field.name!r}, which is a timestamp of the source"
-            raise DefinitionError("schema", expected="columns of their own", got=got)
+            raise DefinitionError(
+                "schema", problem=f"{field.name!r} is a timestamp of the source, not a column of its schema"
+            )
         if field.dtype.element is not None:
             raise DefinitionError(f"schema[{i}].dtype", expected="a scalar type", got=str(field.dtype))

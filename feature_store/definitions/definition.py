@@ -1,4 +1,4 @@
-"""The base of everything that users define: frozen, described, owned, and validated with errors that say where."""
+"""The base of all definitions: frozen, described, owned, and validated with errors that name the argument."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ else:
 
 
 class _Shown(_Metaclass):
-    """Lets `help` and completion show what this library defines, and not the sixty names of pydantic's."""
+    """Lets `help` and completion show the names of this library, without the sixty of pydantic."""
 
     def __dir__(self) -> list[str]:
         own = {name for each in self.__mro__ if not issubclass(BaseModel, each) for name in vars(each)}
@@ -49,7 +49,7 @@ class _Shown(_Metaclass):
 
 
 class Model(BaseModel, metaclass=_Shown):
-    """A frozen pydantic model whose validation errors are DefinitionErrors with the path of what is wrong."""
+    """A frozen pydantic model whose validation errors are DefinitionErrors with the path of the wrong argument."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _lists: ClassVar[tuple[str, ...]] = ()
@@ -67,14 +67,14 @@ class Model(BaseModel, metaclass=_Shown):
         except TypeError as error:
             if "__init__() " not in str(error):
                 raise
-            # pydantic calls the class of a nested definition with the members of a mapping that is given for it.
+            # For a mapping in place of a nested definition, pydantic calls the class with the mapping's members.
             got = f"a mapping of arguments: {error}"
             raise DefinitionError(_where(cls, values), expected="definitions", got=got) from None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """Note which arguments take lists, and give `help` the arguments of `__init__`: pydantic would show the fields,
-        some of which are computed from others.
+        """Note the arguments that take lists, and give `help` the signature of `__init__`: pydantic would show the
+        fields, some of which are computed.
         """
         fields = cls.model_fields.items()
         cls._lists = tuple(field.alias or name for name, field in fields if get_origin(field.annotation) is tuple)
@@ -86,7 +86,7 @@ class Model(BaseModel, metaclass=_Shown):
 
 
 class Definition(Model):
-    """What has a name and can be listed, described and owned."""
+    """A model with a name, description, owner and tags."""
 
     name: Name
     description: Annotated[str, DESCRIPTIVE] = ""
@@ -113,9 +113,9 @@ def _where(cls: type[Model], values: dict[str, Any]) -> str:
 
 
 def refuse_repeats(names: list[str], where: str) -> None:
-    """Raise a DefinitionError when a name occurs twice."""
+    """Raise a DefinitionError if a name occurs twice."""
     if len(set(names)) == len(names):
         return
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise DefinitionError(f"{where}[{i}]", expected="names that differ", got=f"{name!r} twice")
+            raise DefinitionError(f"{where}[{i}]", problem=f"{name!r} occurs twice")

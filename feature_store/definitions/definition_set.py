@@ -1,4 +1,4 @@
-"""All the definitions of a project, checked against each other, and as a stored document."""
+"""All definitions of a project: checked against each other, and as a stored document."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ADDED_LATER = {"stream_feature_views"}
 
 
 class DefinitionSet:
-    """The entities, views and services of a project, by kind and name, sorted. A set does not change once it is made.
+    """The entities, views and services of a project, by kind and name, sorted. A set is immutable.
 
     Args:
         definitions: the definitions. The entities of their views are added.
@@ -82,7 +82,7 @@ class DefinitionSet:
         """The feature view of that name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no definition of this kind has the name.
         """
         return find(self.feature_views, name, "feature view")
 
@@ -95,15 +95,15 @@ class DefinitionSet:
         """The view of that name whose values the online store holds.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no definition of this kind has the name.
         """
         return find({view.name: view for view in self.stored_views}, name, "feature view")
 
     def servable_view(self, name: str) -> FeatureView | StreamFeatureView | OnDemandFeatureView:
-        """The view of that name, of whatever kind.
+        """The batch, stream or on-demand view of that name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no definition of this kind has the name.
         """
         views = {view.name: view for view in (*self.stored_views, *self.on_demand_feature_views.values())}
         return find(views, name, "feature view")
@@ -123,7 +123,7 @@ class DefinitionSet:
         return found
 
     def stored_views_of(self, service: str) -> list[FeatureView | StreamFeatureView]:
-        """The stored views that a service reads, for its on-demand features too, each once.
+        """The stored views that a service reads, including those for its on-demand features, each once.
 
         Raises:
             NotFoundError: there is no such service.
@@ -138,7 +138,7 @@ class DefinitionSet:
         """The feature service of that name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no definition of this kind has the name.
         """
         return find(self.feature_services, name, "feature service")
 
@@ -148,7 +148,7 @@ class DefinitionSet:
 
     @property
     def document(self) -> Document:
-        """What `to_document` returns, without a copy: do not change it."""
+        """The document of `to_document` without a copy: do not change it."""
         document: Document = {
             kind: {name: self._document(kind, item) for name, item in getattr(self, kind).items()} for kind in KINDS
         }
@@ -172,8 +172,8 @@ class DefinitionSet:
 
         Args:
             document: what `to_document` returned, in this release or an earlier one.
-            like: definitions that are largely the same. Those with an equal document are taken over, functions
-                included, which saves reading them: of 5,100 features, 0.2 s.
+            like: a set with many of the same definitions. Those with an equal document are reused, with their
+                functions, instead of being read again: 0.2 s for 5,100 features.
         """
         same = _same_in(document, like) if like is not None else {}
         read: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
@@ -229,7 +229,7 @@ class DefinitionSet:
                 for field in request.fields:
                     where = f"RequestSource({request.name!r}).{field.name}"
                     if field.name in keys:
-                        raise DefinitionError(where, expected="a name that no join key has", got=repr(field.name))
+                        raise DefinitionError(where, problem=f"{field.name!r} is a join key")
                     dtype, first = types.setdefault(field.name, (field.dtype, where))
                     if dtype != field.dtype:
                         raise DefinitionError(where, expected=f"{dtype}, as in {first}", got=str(field.dtype))
@@ -239,7 +239,7 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
     """The item of that name.
 
     Raises:
-        NotFoundError: there is none; it lists those there are.
+        NotFoundError: there is none; the error lists the known names.
     """
     if not isinstance(name, str) or name not in items:
         expected = f"a {kind}: {', '.join(items) or 'none is defined'}"
@@ -248,7 +248,7 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
 
 
 def _same_in(document: Mapping[str, Mapping[str, Any]], like: DefinitionSet) -> dict[tuple[str, str], Any]:
-    """The definitions of `like` that a document has too, by kind and name; a view only with its entities."""
+    """The definitions of `like` with an equal document, by kind and name. A view is reused only with its entities."""
     known, found = like.document, {}
     for kind in KINDS:  # entities come first
         for name, about in document.get(kind, {}).items():
@@ -260,9 +260,9 @@ def _same_in(document: Mapping[str, Mapping[str, Any]], like: DefinitionSet) -> 
 
 def _as_json(definition: Definition) -> dict[str, Any]:
     document = definition.model_dump(mode="json", by_alias=True, exclude={"name"})
-    # Where they are not declared, the document is the one of before they could be, and so is its digest.
-    unsaid = {"freshness": None, "on_breach": "block", "nulls": "strict"}
-    return {name: value for name, value in document.items() if name not in unsaid or value != unsaid[name]}
+    # Left out if not declared: the document and its digest are then those of releases without these attributes.
+    undeclared = {"freshness": None, "on_breach": "block", "nulls": "strict"}
+    return {name: value for name, value in document.items() if name not in undeclared or value != undeclared[name]}
 
 
 def _entity(name: str, about: Document, entities: Mapping[str, Entity]) -> Entity:

@@ -13,7 +13,7 @@
 | Bytes | bytes | variable: stored beside the row |
 | Array(T), Array(String, n), Array(Bytes, n) | list | variable: stored beside the row |
 
-What a scalar type does is in `scalars`. A DType is a scalar type, or an array of one.
+`scalars.py` has the behaviour of scalar types. A DType is a scalar type, or an array of one.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class DType:
 
     @property
     def width(self) -> int | None:
-        """Bytes in the row, or None when the value has no fixed width."""
+        """Bytes in the row; None: values have no fixed width."""
         if self.element is None:
             return np.dtype(self.code).itemsize if self.code else None
         if self.length is None or self.element.width is None:
@@ -136,7 +136,7 @@ class DType:
 
     @property
     def size(self) -> int:
-        """Elements of one value that has a fixed width: 1, or an array's length."""
+        """Elements of a value of fixed width: 1, or the array's length."""
         return self.length or 1
 
     @property
@@ -147,7 +147,7 @@ class DType:
 
     @property
     def is_number(self) -> bool:
-        """Whether a value is one number."""
+        """Whether a value is a single number."""
         return self.element is None and self.scalar.is_number
 
     def fit(self, value: Any, where: str) -> Any:
@@ -173,8 +173,8 @@ class DType:
         return [self.element.fit(item, f"{where}[{i}]") for i, item in enumerate(value)]
 
     def read(self, text: str, where: str) -> Any:
-        """The value that a person typed: a number, `true` or `1`, a time in ISO 8601 (UTC unless it names a zone), text
-        without quotes, an array in JSON.
+        """Parse a typed value: a number, `true` or `1`, a time in ISO 8601 (UTC unless it names a zone), text without
+        quotes, an array in JSON.
 
         Raises:
             DataError: the text is not a value of this type; `where` names it.
@@ -191,8 +191,8 @@ class DType:
         return [self.scalar.parse(item) if isinstance(item, str) else item for item in items]
 
     def to_json(self, value: Any) -> Any:
-        """A canonical value as JSON holds it: a timestamp as microseconds; a date, a decimal, bytes (in base64) and a
-        float that is not finite as text."""
+        """The JSON form of a canonical value: a timestamp is microseconds; a date, a decimal, bytes (in base64) and a
+        float that is not finite are text."""
         return self._each(self.scalar.to_json, value)
 
     def from_json(self, value: Any) -> Any:
@@ -200,8 +200,8 @@ class DType:
         return self._each(self.scalar.from_json, value)
 
     def to_stored(self, value: Any) -> Any:
-        """A canonical value as numpy arrays and Arrow storage hold it: a timestamp as microseconds, a date
-        as days since 1970, a decimal as units of 10**-scale."""
+        """The stored form of a canonical value, in numpy and Arrow: a timestamp is microseconds, a date days since
+        1970, a decimal units of 10**-scale."""
         return value if self.scalar.is_stored_as_is else self._each(self.scalar.to_stored, value)
 
     def from_stored(self, values: list[Any]) -> list[Any]:
@@ -226,18 +226,18 @@ class DType:
 
     @classmethod
     def parse(cls, text: str) -> DType:
-        """The type that `str(dtype)` wrote.
+        """The inverse of `str(dtype)`.
 
         Raises:
             DefinitionError: there is no such type.
         """
         if text in SCALARS:
             return SCALARS[text]
-        found = _ARRAY.fullmatch(text)
+        array = _ARRAY.fullmatch(text)
         try:
-            if found is None:
+            if array is None:
                 return _scalar_dtype(text)
-            return Array(_scalar_dtype(found[1]), int(found[2]) if found[2] else None)
+            return Array(_scalar_dtype(array[1]), int(array[2]) if array[2] else None)
         except KeyError:
             expected = f"one of {', '.join(SCALARS)}, Decimal(…) or Array(…)"
             raise DefinitionError("dtype", expected=expected, got=repr(text)) from None

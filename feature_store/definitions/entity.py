@@ -1,4 +1,4 @@
-"""Entities: what features are about."""
+"""Entities: the things that features describe."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Entity(Definition):
 
     Args:
         name: the entity's name.
-        join_key: the column that holds its key; the entity's name unless given.
-        dtype: Int64, Int32 or String.
+        join_key: the column that identifies it; by default the entity's name.
+        dtype: the type of the column: Int64, Int32 or String.
         description, owner, tags: for the people who browse the registry.
 
     Raises:

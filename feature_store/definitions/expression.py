@@ -1,8 +1,8 @@
-"""Filters of aggregations: `action == 'click' and price > 10`, read into a tree and computed on columns; never eval'd.
+"""Filters of aggregations: `action == 'click' and price > 10`, parsed to a tree and computed on columns without eval.
 
-Names are columns; constants are numbers, texts, True and False; operators are == != < <= > >= `in (…)` `not in (…)`
-and or not. A comparison of a null or of NaN is false, `!=` and `not in` too, as in SQL's WHERE; `not` of it is true.
-A constant is taken as the column holds it: `x == 0.1` finds what a Float32 keeps of 0.1.
+Names are columns; constants are numbers, texts, True and False; operators are `== != < <= > >=`, `in (…)`, `not in
+(…)`, `and`, `or`, `not`. A comparison with null or NaN is false, also with `!=` and `not in`; `not` of it is true.
+A constant is converted to the column's type: `x == 0.1` matches the Float32 nearest to 0.1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Expression:
     """A filter.
 
     Raises:
-        DefinitionError: the text is no such expression.
+        DefinitionError: the text is not a filter.
     """
 
     def __init__(self, text: str) -> None:
@@ -52,16 +52,16 @@ class Expression:
         self.names = sorted({node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)})
 
     def mask(self, columns: Columns, count: int) -> Mask:
-        """Which of `count` rows pass: (count,) bool."""
+        """The rows that pass, as (count,) bool."""
         return _mask(self._tree, columns, count)
 
     def constants_of(self, name: str) -> list[Any]:
-        """What a column is compared with."""
-        found: list[Any] = []
+        """The constants that a column is compared with."""
+        constants: list[Any] = []
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == name:
-                found += _listed(node.comparators[0])
-        return found
+                constants += _listed(node.comparators[0])
+        return constants
 
     def _check(self, node: ast.expr) -> None:
         match node:
@@ -88,7 +88,7 @@ class Expression:
 
 @lru_cache(maxsize=256)
 def expression(text: str) -> Expression:
-    """The filter of a text, read once."""
+    """The filter of a text, parsed once."""
     return Expression(text)
 
 
@@ -104,7 +104,7 @@ def _mask(node: ast.expr, columns: Columns, count: int) -> Mask:
         case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[right]):
             column, nulls = columns[name]
             some = ~nulls
-            # Texts cannot be compared with what stands for none.
+            # A null text is not comparable.
             some[some] = _compared(op, column[some], _listed(right))
             return some
         case _:
@@ -114,12 +114,12 @@ def _mask(node: ast.expr, columns: Columns, count: int) -> Mask:
 def _compared(op: ast.cmpop, column: np.ndarray[Any, Any], constants: list[Any]) -> Mask:
     with np.errstate(over="ignore"):  # a constant beyond float32 is infinite there
         if type(op) in _COMPARISONS:
-            found = np.asarray(_COMPARISONS[type(op)](column, constants[0]), bool)
+            passes = np.asarray(_COMPARISONS[type(op)](column, constants[0]), bool)
         else:
-            found = np.logical_or.reduce([np.asarray(column == constant, bool) for constant in constants])
+            passes = np.logical_or.reduce([np.asarray(column == constant, bool) for constant in constants])
     if isinstance(op, ast.NotIn):
-        found = ~found
-    return found & ~np.isnan(column) if column.dtype.kind == "f" else found
+        passes = ~passes
+    return passes & ~np.isnan(column) if column.dtype.kind == "f" else passes
 
 
 def _is_constant(node: ast.expr) -> bool:
@@ -129,5 +129,5 @@ def _is_constant(node: ast.expr) -> bool:
 
 
 def _listed(node: ast.expr) -> list[Any]:
-    found = ast.literal_eval(node)
-    return list(found) if isinstance(found, (tuple, list)) else [found]
+    value = ast.literal_eval(node)
+    return list(value) if isinstance(value, (tuple, list)) else [value]

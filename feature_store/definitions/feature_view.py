@@ -1,4 +1,4 @@
-"""Feature views: features of an entity from one source, and projections of them."""
+"""Feature views: features of one or more entities from one source, and projections of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from feature_store.errors import DefinitionError, NotFoundError
 
 
 class Projection(Model):
-    """Some features of a view, each under the name that it is served by.
+    """Some features of a view, each with its served name.
 
-    Made by `view[["year", "is_drama"]]`; `.rename({"year": "release_year"})` changes the names served.
+    Made by `view[["year", "is_drama"]]`; `.rename({"year": "release_year"})` changes served names.
 
     Example:
         >>> from feature_store import Entity, FeatureService, FeatureView, Field, Float32
@@ -42,7 +42,7 @@ class Projection(Model):
         return self
 
     def rename(self, names: Mapping[str, str]) -> Projection:
-        """Serve features under other names: `{feature: name served}`.
+        """The projection with other served names: `{feature: served name}`.
 
         Raises:
             NotFoundError: a feature is not in the projection.
@@ -56,7 +56,7 @@ class Projection(Model):
 
 
 class Projectable(HasSchema, Definition):
-    """A view with fields, some or all of which a service can take."""
+    """A view with fields. A service can take all of them, or some."""
 
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
 
@@ -84,7 +84,7 @@ class Projectable(HasSchema, Definition):
 
 
 class StoredView(Projectable):
-    """A view whose values the online store holds. They are to be no older than `freshness`, which is only watched."""
+    """A view whose values the online store holds. `freshness` is a bound on their age that monitoring watches."""
 
     freshness: Annotated[timedelta | None, OnChange("watched from now on", keeps_meaning=True)] = None
 
@@ -110,33 +110,33 @@ class FeatureView(StoredView):
 
     Three kinds of sources make three kinds of views:
 
-    - a table of features, a row when they change: `schema` lists the columns that are features;
-    - a table from which SQL makes such rows: `sql` selects them from `source`, as a table of that name. It is DuckDB's
-      SQL, and DuckDB runs it, on Spark too; docs/sql.md says what it may not say;
-    - a table of events: `aggregations` compute windows of them; the features are named as those of stream views, and
-      the source's `schema` lists the columns that are taken. `sql` may make the events.
+    - a table of feature values, with a row for each change: `schema` lists its columns that are features;
+    - a table from which SQL makes such rows: `sql` selects from a table named `source`. DuckDB runs it, on Spark too;
+      docs/sql.md lists what it may not contain;
+    - a table of events: `aggregations` compute windows of them. Features are named as those of stream views, and the
+      source's `schema` lists the columns that aggregations read. `sql` may make the events.
 
-    Windows of events, in batch: `materialize` computes, for every entity whose events can have changed it, one row as
-    of the interval's end; that is the row's event time. A window of length W then holds the events that happened in
-    `[floor(end - W, hop), end)` and were created by the end. Serving gives this row until the next is computed, so the
-    windows slide with each `materialize` and not with the clock, and `ttl` says for how long that is good enough. A
-    training set has the windows as of each label's time, as if it had been computed at that very moment.
+    Batch windows: `materialize` computes one row for every entity whose windows may have changed, as of the interval's
+    end, which is the row's event time. A window of length W then holds the events that happened in
+    `[floor(end - W, hop), end)` and were created by the end. This row is served until the next one is computed, so
+    windows slide with each `materialize`, not with the clock; `ttl` bounds how old they may become. A training set has
+    the windows as of each label's time, as if `materialize` had run at that moment.
 
     Args:
         name: the view's name.
-        entities: what the features describe; several make a composite key.
-        schema: the features; of a view with aggregations they follow from these.
-        source: where their values come from; None when they are only pushed.
-        ttl: how long after its event time a row counts; None or zero: for ever.
-        aggregations: what is computed of events.
-        sql: one SELECT from `source`; it must return the columns that are taken from the source without it.
-        freshness: how old the newest event time stored may become; `feature-store freshness` tells when it is older.
-        on_breach: what happens when rows that are to be written have values that their fields do not expect. `block`:
-            none of them is written; `warn`: they are, and it is told.
+        entities: the entities that the features describe; several make a composite key.
+        schema: the features. With aggregations, leave it out: the features follow from them.
+        source: the source of the rows; None: rows are only pushed.
+        ttl: the age, counted from its event time, at which a row expires; None or zero: never.
+        aggregations: the aggregations of events.
+        sql: one SELECT from `source`. It must return the columns that the view would otherwise read from the source.
+        freshness: the greatest age of the newest stored event time; `feature-store freshness` reports an older one.
+        on_breach: when rows to be written have unexpected values: `block` writes none of the rows and raises DataError,
+            `warn` writes them and reports the values.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
-        DefinitionError: an argument is not allowed; it says which and why.
+        DefinitionError: an argument is not allowed; the error names it and says why.
 
     Example:
         >>> from datetime import timedelta
@@ -193,7 +193,7 @@ class FeatureView(StoredView):
     @field_validator("ttl", mode="before")
     @classmethod
     def _ttl_is_a_timedelta(cls, ttl: Any) -> Any:
-        if ttl is not None and not isinstance(ttl, timedelta):  # pydantic would take a number as seconds
+        if ttl is not None and not isinstance(ttl, timedelta):  # pydantic would read a number as seconds
             raise ValueError("expected a timedelta")
         return ttl
 
@@ -237,17 +237,17 @@ class FeatureView(StoredView):
 
     @property
     def history(self) -> BatchSource | None:
-        """The source: all rows or events that there were."""
+        """The source, which holds all past rows or events."""
         return self.source
 
     @property
     def event_columns(self) -> dict[str, DType]:
-        """The columns of the events that the aggregations take."""
+        """The columns of events that the aggregations read."""
         return aggregated_columns(self.source.fields, self.aggregations) if self.source is not None else {}
 
     @property
     def ttl_us(self) -> int | None:
-        """The ttl in microseconds, or None when rows count for ever."""
+        """The ttl in microseconds; None: rows never expire."""
         return self.ttl // MICROSECOND if self.ttl else None
 
 
@@ -260,7 +260,11 @@ def _features(name: str, source: Any, aggregations: Any, schema: Any) -> list[Fi
     if not isinstance(source, BatchSource):
         expected = "a batch source of events, such as a ParquetSource"
         raise DefinitionError(f"{where}.source", expected=expected, got=shown(source))
-    if any(isinstance(field, Field) for field in schema):  # a document lists what follows from the aggregations
-        hint = "the columns of the events go into the source's schema"
-        raise DefinitionError(f"{where}.schema", expected="none beside aggregations", got="fields", hint=hint)
+    if any(isinstance(field, Field) for field in schema):  # not a document, which lists the features, too
+        hint = "the columns of the events belong in the source's schema"
+        raise DefinitionError(
+            f"{where}.schema",
+            problem="a view with aggregations takes no schema: its features follow from them",
+            hint=hint,
+        )
     return aggregated_features(f"{where}.aggregations", source.name, source.fields, aggregations)

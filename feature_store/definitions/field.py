@@ -26,18 +26,19 @@ _EXPECTED = OnChange("expected of rows that are written from the next materializ
 class Field(Definition):
     """One feature of a view, or one field of a request.
 
-    What is expected of values is checked by `materialize` and `push`, of the rows that are to be written: see
-    FeatureView. An event with a value that is not expected is set aside wherever it is met: in streams as dead letter,
-    from files in quarantine. Null is no value; NaN is one, which is in no range.
+    `materialize` and `push` check the expectations (`min`, `max`, `allowed`, `max_null_rate`) of rows before they write
+    them: see FeatureView. An event with an unexpected value is never merged: from a topic it becomes a dead letter,
+        from
+    files it goes to quarantine. Expectations ignore null; NaN is in no range.
 
     Args:
         name: the column's name.
         dtype: its type.
-        default: what is served where there is no value (null, missing, expired); it must be of the type.
-            Without a default, such a value is None in a dict and NaN in a matrix.
-        min, max: the least and the greatest number that is expected.
-        allowed: the numbers, booleans or strings that are expected.
-        max_null_rate: the share of rows, from 0 to 1, that may have no value.
+        default: the value that is served in place of a null, missing or expired one; it must be of the type.
+            Without a default, a dict has None and a matrix NaN.
+        min, max: the least and the greatest expected number.
+        allowed: the expected numbers, booleans or strings.
+        max_null_rate: the greatest expected share of nulls, from 0 to 1.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -103,8 +104,8 @@ class Field(Definition):
         return None if values is None else [self.dtype.to_json(value) for value in values]
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_expected(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A field of which nothing is expected has the document that it had before it could be: the same digest.
+    def _without_missing_expectations(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without expectations, the document and its digest are those of releases that had no expectations.
         document: dict[str, Any] = serialize(self)
         for name in EXPECTATIONS:
             if document[name] is None:
@@ -113,13 +114,13 @@ class Field(Definition):
 
     @property
     def expectation(self) -> str:
-        """What is expected, in words; empty: nothing."""
+        """All expectations, in words; empty: there are none."""
         nulls = [] if self.max_null_rate is None else [f"null in at most {self.max_null_rate:g} of rows"]
         return "; ".join([*filter(None, [self.of_values]), *nulls])
 
     @property
     def of_values(self) -> str:
-        """What is expected of each value, in words; empty: nothing."""
+        """The expectations of each value, in words; empty: there are none."""
         said = {
             "at least {}": self.min,
             "at most {}": self.max,
@@ -140,7 +141,7 @@ class HasSchema(Model):
 
 
 def refuse_expectations(fields: Iterable[Field], where: str) -> None:
-    """Raise a DefinitionError when something is expected of values that nobody checks."""
+    """Raise a DefinitionError if fields have expectations that nothing would check."""
     for i, field in enumerate(fields):
         if field.expectation:
             hint = "declare it in the schema of a FeatureView, whose values are checked before they are written"
@@ -163,7 +164,7 @@ def _fitted(where: str, value: Any, dtype: DType) -> Any:
 
 def _fitted_limit(where: str, value: Any, dtype: DType) -> Any:
     if value is not None and (not dtype.is_number or not _is_finite(value)):
-        raise DefinitionError(where, expected="a number, of a field of numbers", got=f"{shown(value)} of {dtype}")
+        raise DefinitionError(where, expected="a finite number, for a numeric type", got=f"{shown(value)} for {dtype}")
     return _fitted(where, value, dtype)
 
 
@@ -171,8 +172,8 @@ def _fitted_list(values: Any, dtype: DType) -> Any:
     if values is None:
         return None
     if dtype.element is not None or not dtype.scalar.is_listed or not isinstance(values, (list, tuple)) or not values:
-        expected = "some values, of a field of numbers, booleans or strings"
-        raise DefinitionError("allowed", expected=expected, got=f"{shown(values)} of {dtype}")
+        expected = "a list of values, for numbers, booleans or strings"
+        raise DefinitionError("allowed", expected=expected, got=f"{shown(values)} for {dtype}")
     for i, value in enumerate(values):
         if value is None or not _is_finite(value):
             raise DefinitionError(f"allowed[{i}]", expected="a value", got=shown(value))

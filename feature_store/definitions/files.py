@@ -1,8 +1,8 @@
-"""Which Python files hold a project's definitions.
+"""The Python files that hold a project's definitions.
 
 `definitions:` in feature_store.yaml names them: a file, a folder, a glob, a module or a package, or a list of these.
-Without it, they are `features.py` and each other Python file directly in the project's folder that makes definitions in
-its module-level code. That is read from the file's syntax tree, so no script is run to find out.
+Without it, they are `features.py` and every other Python file directly in the project's folder that makes definitions
+in its module-level code. The syntax tree of a file shows that, so no script is run.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ def definition_files(folder: Path, names: Sequence[str] = ()) -> list[Path]:
 
     Args:
         folder: the project's folder, which relative names start from.
-        names: files, folders, globs, modules or packages; none: the default, see above.
+        names: files, folders, globs, modules or packages; by default the files that the module describes.
 
     Raises:
         DefinitionError: a name has no file, or there is no file at all.
     """
     if names:
         return list(dict.fromkeys(path for name in names for path in _named(folder, name)))
-    found = [path for path in _candidates(folder) if path.name == DEFAULT_FILE or makes_definitions(path)]
-    if not found:
+    files = [path for path in _candidates(folder) if path.name == DEFAULT_FILE or makes_definitions(path)]
+    if not files:
         hint = "write features.py, or set `definitions:` in feature_store.yaml to the files that hold them"
         raise DefinitionError(str(folder), expected="Python files with definitions", got="none", hint=hint)
-    return found
+    return files
 
 
 def passed_over(folder: Path) -> list[Path]:
-    """The Python files directly in the folder that the default leaves out, because they make no definitions."""
+    """The Python files directly in the folder that the default skips, because they make no definitions."""
     return [path for path in _candidates(folder) if path.name != DEFAULT_FILE and not makes_definitions(path)]
 
 
@@ -71,20 +71,20 @@ def makes_definitions(path: Path) -> bool:
         tree = ast.parse(text)
     except (OSError, ValueError):
         return False
-    except SyntaxError:  # the user wants to hear of a mistake in a definition file, and not of one in another script
+    except SyntaxError:  # reported if it is in a definition file, ignored in another script
         return b"feature_store" in text
-    return _Module(tree).makes_definitions
+    return _ModuleCalls(tree).makes_definitions
 
 
 def package_root(folder: Path) -> Path:
-    """The folder that holds the outermost package that `folder` belongs to; `folder` itself when it is no package."""
+    """The folder that holds the outermost package of `folder`; `folder` itself if it is no package."""
     while (folder / _PACKAGE_FILE).is_file() and folder.parent != folder:
         folder = folder.parent
     return folder
 
 
-class _Module:
-    """What the module-level code of a file calls: the body of `if __name__ == "__main__"` does not belong to it."""
+class _ModuleCalls:
+    """The calls of a file's module-level code, without the body of `if __name__ == "__main__"`."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._statements = [node for node in tree.body if not _is_main_guard(node)]
@@ -106,7 +106,7 @@ class _Module:
             self._modules |= {alias.asname or "feature_store" for alias in node.names if _is_ours(alias.name)}
 
     def _called(self, node: ast.AST) -> Iterator[str]:
-        """The name that a node calls or decorates with: of feature_store, or else of the file itself."""
+        """The name that a node calls or decorates with, of feature_store or of the file itself."""
         if not isinstance(node, ast.Call):
             return
         match node.func:
@@ -129,7 +129,7 @@ class _Module:
 
 
 def _module_level(statements: Sequence[ast.stmt]) -> Iterator[ast.AST]:
-    """All nodes that run when the module is imported; the bodies of functions and classes do not count."""
+    """The nodes that run when the module is imported, without the bodies of functions and classes."""
     waiting: list[ast.AST] = list(statements)
     while waiting:
         node = waiting.pop()
@@ -161,17 +161,17 @@ def _is_private(name: str) -> bool:
 def _named(folder: Path, name: str) -> list[Path]:
     path = folder / name
     if any(sign in name for sign in "*?["):
-        found = _matching(folder, name)
+        files = _matching(folder, name)
     elif path.is_file():
         return [path]
     elif path.is_dir():
-        found = _python_files(path)
+        files = _python_files(path)
     else:
-        found = _of_module(folder, name)
-    if not found:
+        files = _of_module(folder, name)
+    if not files:
         expected = "a Python file, a folder of them, a glob, or the name of a module or a package"
         raise DefinitionError(_WHERE, expected=expected, got=f"{name!r}, which has no Python file in {folder}")
-    return found
+    return files
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
@@ -196,14 +196,14 @@ def _segment(part: str) -> str:
 
 def _python_files(folder: Path) -> list[Path]:
     """The Python files below a folder, without those of environments, caches and tests. Links are not followed."""
-    found: list[Path] = []
+    files: list[Path] = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_foreign(Path(place, name)))
         for name in names:
             is_test = name.startswith("test_") or name == "conftest.py"
             if name.endswith(".py") and not name.startswith(".") and not is_test:
-                found.append(Path(place, name))
-    return sorted(found)
+                files.append(Path(place, name))
+    return sorted(files)
 
 
 def _is_foreign(folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """How definitions relate: what a service serves, who consumes a feature, and what a feature needs.
 
-The one place for these questions. Every answer is computed once for a `DefinitionSet` and kept with it.
+All code asks these questions here. Every answer is computed once for a `DefinitionSet` and kept with it.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ class Consumer(NamedTuple):
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature of a view, and who takes it.
+    """A feature of a view, and its consumers.
 
     Attributes:
         view, field: its definition.
-        entities: names of the entities that it describes; those of its inputs for an on-demand feature.
+        entities: names of the entities that it describes; for an on-demand feature, those of its inputs.
         consumers: the columns that serve it directly, as `(service, name)`.
-        inputs_of: names of the on-demand views that take it.
+        inputs_of: names of the on-demand views that have it as an input.
     """
 
     view: AnyView
@@ -115,7 +115,7 @@ class DefinitionGraph:
     """The relations of a set of definitions. `graph_of` makes one per set.
 
     Args:
-        definitions: the set. Its prunings say which columns are dropped; they do not remove any from the graph.
+        definitions: the set. Columns that its prunings drop stay in the graph, marked as dropped.
     """
 
     def __init__(self, definitions: DefinitionSet) -> None:
@@ -140,7 +140,7 @@ class DefinitionGraph:
         return {name: {field.name: field for field in view.fields} for name, view in self.views.items()}
 
     def field(self, view: str, feature: str) -> Field | None:
-        """The definition of a feature, or None when there is no such view or feature."""
+        """The definition of a feature; None: there is no such view or feature."""
         return self._fields.get(view, {}).get(feature)
 
     @cached_property
@@ -169,17 +169,17 @@ class DefinitionGraph:
 
     @cached_property
     def entities_of(self) -> dict[str, tuple[str, ...]]:
-        """Per view the names of its entities; those of its inputs for an on-demand view."""
-        found = {name: tuple(entity.name for entity in view.entities) for name, view in self.stored_views.items()}
+        """The names of each view's entities; for an on-demand view, those of its inputs."""
+        names = {name: tuple(entity.name for entity in view.entities) for name, view in self.stored_views.items()}
         for computed in self._definitions.on_demand_feature_views.values():
-            of_inputs = (entity for projection in computed.projections for entity in found[projection.view])
-            found[computed.name] = tuple(dict.fromkeys(of_inputs))
-        return found
+            of_inputs = (entity for projection in computed.projections for entity in names[projection.view])
+            names[computed.name] = tuple(dict.fromkeys(of_inputs))
+        return names
 
     # -- services -----------------------------------------------------------------------------------------------
 
     def columns(self, service: str) -> tuple[ServedFeature, ...]:
-        """The columns of a service in order, those that a prune plan drops included.
+        """The columns of a service in order, including those that a prune plan drops.
 
         Raises:
             NotFoundError: there is no such service.
@@ -202,31 +202,31 @@ class DefinitionGraph:
                 yield ServedFeature(name, projection.view, feature, fields[feature])
 
     def entities_of_service(self, service: str) -> tuple[str, ...]:
-        """The names of the entities whose keys a request for a service carries."""
+        """The names of the entities whose join keys a request for a service carries."""
         views = dict.fromkeys(column.view for column in self.columns(service))
         return tuple(dict.fromkeys(entity for view in views for entity in self.entities_of[view]))
 
     def request_of(self, *views: str) -> dict[str, str]:
-        """What a request for views carries: `{join key or request field: its type}`."""
-        found: dict[str, str] = {}
+        """The columns of a request for views: `{join key or request field: its type}`."""
+        columns: dict[str, str] = {}
         for view in views:
             for name in self.entities_of[view]:
                 entity = self._definitions.entities[name]
-                found[entity.join_key] = str(entity.dtype)
+                columns[entity.join_key] = str(entity.dtype)
             computed = self._definitions.on_demand_feature_views.get(view)
             for request in computed.requests if computed is not None else ():
-                found |= {field.name: str(field.dtype) for field in request.fields}
-        return found
+                columns |= {field.name: str(field.dtype) for field in request.fields}
+        return columns
 
     def request_of_service(self, service: str) -> dict[str, str]:
-        """What a request for a service carries: `{join key or request field: its type}`.
+        """The columns of a request for a service: `{join key or request field: its type}`.
 
         Raises:
             NotFoundError: there is no such service.
         """
         return self.request_of(*dict.fromkeys(column.view for column in self.columns(service)))
 
-    # -- who takes what -----------------------------------------------------------------------------------------
+    # -- consumers ----------------------------------------------------------------------------------------------
 
     def needs(self, view: str, feature: str) -> list[FeatureKey]:
         """The stored features that a feature needs: itself, or the inputs of the on-demand view that computes it."""
@@ -260,13 +260,13 @@ class DefinitionGraph:
         return tuple(self._consumers.get((view, feature), ()))
 
     def services_with(self, view: str, feature: str) -> tuple[str, ...]:
-        """The services that serve a feature, those whose prune plan drops it included, each once."""
+        """The services that serve a feature, each once, including services whose prune plan drops it."""
         direct = (one.service for one in self.consumers(view, feature) if one.through is None)
         return tuple(dict.fromkeys(service for service in direct if service is not None))
 
     @cached_property
     def _consumers(self) -> dict[FeatureKey, list[Consumer]]:
-        found: dict[FeatureKey, list[Consumer]] = {}
+        consumers: dict[FeatureKey, list[Consumer]] = {}
         of_view: dict[str, list[Consumer]] = {}
         for service in self._definitions.feature_services:
             pruning = self._definitions.prunings.get(service)
@@ -274,22 +274,22 @@ class DefinitionGraph:
             for column in self.columns(service):
                 plan = pruning.plan if pruning is not None and column.name in dropped else None
                 one = Consumer(service, column.name, None, plan)
-                found.setdefault(column.key, []).append(one)
+                consumers.setdefault(column.key, []).append(one)
                 of_view.setdefault(column.view, []).append(one)
         for computed in self._definitions.on_demand_feature_views:
             for taken in self.inputs(computed):
                 readers = of_view.get(computed) or [Consumer(None, taken.name, None, None)]
-                found.setdefault(taken.key, []).extend(one._replace(through=computed) for one in readers)
-        return found
+                consumers.setdefault(taken.key, []).extend(one._replace(through=computed) for one in readers)
+        return consumers
 
 
 def graph_of(definitions: DefinitionSet) -> DefinitionGraph:
-    """The graph of a set of definitions, made when it is first asked for."""
+    """The graph of a set of definitions, made on the first call."""
     return definitions.derived(DefinitionGraph)
 
 
 def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
-    """How a feature is computed from events; empty when it is not an aggregation.
+    """How a feature is computed from events; empty: it is not an aggregation.
 
     Returns:
         `function`, `column`, `filter` (None without one), `window` and `hop`; `parameters`, if the function has any.
@@ -309,7 +309,7 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
 
 
 def feature_description(view: AnyView, field: Field) -> str:
-    """The description of a feature. One that an aggregation computes and nobody described gets a generated one."""
+    """The description of a feature; for an aggregation without one, a generated description."""
     if field.description or not (made := aggregated_as(view, field.name)):
         return field.description
     where = f" where {made['filter']}" if made["filter"] else ""

@@ -1,12 +1,13 @@
-"""Definition files are loaded by their paths, under private names, anew each time.
+"""Loading of definition files: by their paths, under private module names, again at each load.
 
-A module of a definition file never meets a module that the process has imported by itself, and leaves nothing in
-`sys.modules`. So a file may be named as any other module, two projects with a `features.py` each can be loaded in one
-process, and an edit is seen by the next load.
+The module of a definition file is separate from modules that the process imports, and leaves nothing in `sys.modules`.
+So a file may have the name of any other module, two projects with a `features.py` each can be loaded in one process,
+and the next load sees an edit.
 
-Definition files import each other as scripts of one folder do: `from shared import x` is a file in the project's folder
-or else beside the importer, and `from .shared import x` is a file beside the importer. Each module has an `__import__`
-of its own for this, so imports that other code makes are resolved as usual. A name of the standard library always means
+Definition files import each other like scripts of one folder: `from shared import x` reads a file in the project's
+    folder,
+or else beside the importer; `from .shared import x` reads a file beside the importer. Each module has its own
+`__import__` for this, so the imports of other code are resolved as usual. A name of the standard library always means
 the standard library.
 """
 
@@ -38,11 +39,11 @@ _loading = threading.local()
 def load_definitions(folder: Path, names: str | Sequence[str] = ()) -> DefinitionSet:
     """Run a project's definition files and collect the definitions that their module-level names hold.
 
-    Definitions inside of lists, tuples, sets and dicts count too. What the files print goes to stderr.
+    Definitions inside of lists, tuples, sets and dicts count too. Output of the files goes to stderr.
 
     Args:
         folder: the project's folder.
-        names: files, folders, globs, modules or packages; none: see `definition_files`.
+        names: files, folders, globs, modules or packages; by default see `definition_files`.
 
     Raises:
         DefinitionError: there is no file, a file cannot be run, or the definitions do not fit each other.
@@ -53,18 +54,18 @@ def load_definitions(folder: Path, names: str | Sequence[str] = ()) -> Definitio
         project = _Project(folder)
         with project, contextlib.redirect_stdout(sys.stderr):
             modules = [project.run(path) for path in files]
-    return DefinitionSet(found for module in modules for found in _definitions_in(vars(module)))
+    return DefinitionSet(item for module in modules for item in _definitions_in(vars(module)))
 
 
 @contextlib.contextmanager
 def _once(folder: Path) -> Iterator[None]:
-    """Refuse to load a project's files while a file of them is loading."""
+    """Refuse to load a project's files while one of them is being loaded."""
     folders: set[Path] = _loading.__dict__.setdefault("folders", set())
     if folder in folders:
         raise DefinitionError(
             str(folder),
             problem="a definition file opens its own project while it is loaded",
-            hint='put that code under `if __name__ == "__main__":`, or into a file that makes no definitions',
+            hint='move that code under `if __name__ == "__main__":`, or into a file without definitions',
         )
     folders.add(folder)
     try:
@@ -85,7 +86,7 @@ class _Project:
         self._note_package(folder)
 
     def __enter__(self) -> None:
-        """Nothing to begin: modules are registered as they are run."""
+        """Modules are registered as they are run."""
 
     def __exit__(self, *_: object) -> None:
         for name in [name for name in list(sys.modules) if f"{name}.".startswith(f"{self._name}.")]:
@@ -95,16 +96,16 @@ class _Project:
         """The module of a definition file, run once.
 
         Raises:
-            DefinitionError: it raises something.
+            DefinitionError: the file raises an exception.
         """
         self._note_package(path.parent)
         try:
             return self._module(path)
-        except KeyboardInterrupt:  # of the user
+        except KeyboardInterrupt:  # the user's
             raise
         except DefinitionError as error:
             raise self._at_place(error, path) from error
-        except BaseException as error:  # whatever a user's file raises belongs to that file, sys.exit() too
+        except BaseException as error:  # any exception of a user's file, sys.exit() included
             problem = f"cannot be loaded, {type(error).__name__}: {error}".rstrip(": ")
             raise DefinitionError(self._place(error, path), problem=problem, hint=_hint(error)) from error
 
@@ -131,18 +132,18 @@ class _Project:
         self._modules[path] = sys.modules[name] = module
         try:
             linecache.cache.pop(str(path), None)
-            # The file itself is compiled: cached bytecode is told from newer source by its time in whole seconds.
+            # Compiled from source: cached bytecode is compared by a time in whole seconds and may be stale.
             exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
         except BaseException:
             del self._modules[path]
             raise
         finally:
-            if not getattr(_loading, "folders", None):  # an import inside of a function, after the load
+            if not getattr(_loading, "folders", None):  # an import inside a function, after the load
                 sys.modules.pop(name, None)
         return module
 
     def _package(self, folder: Path) -> ModuleType:
-        """The module of a folder: of its __init__.py, or an empty one."""
+        """The module of a folder: its __init__.py, or an empty module."""
         if (folder / "__init__.py").is_file():
             return self._module(folder / "__init__.py")
         if folder not in self._modules:
@@ -179,13 +180,13 @@ class _Project:
         if base is None:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         with self._lock:
-            found = self._walk(base, parts, is_relative=level > 0)
+            modules = self._walk(base, parts, is_relative=level > 0)
             for item in fromlist or ():
-                self._load_submodule(found[-1], item)
-        return found[-1] if fromlist else found[0]
+                self._load_submodule(modules[-1], item)
+        return modules[-1] if fromlist else modules[0]
 
     def _base_of(self, top: str, beside: Path) -> Path | None:
-        """The folder in which a top-level name is a file or a package of the project; None: it is of other code."""
+        """The folder in which a top-level name is a file or package of the project; None: it is other code."""
         if top in sys.stdlib_module_names or top == "feature_store":
             return None
         for folder in (self._folder, beside):
@@ -196,7 +197,7 @@ class _Project:
     def _is_package(self, folder: Path) -> bool:
         if (folder / "__init__.py").is_file():
             return True
-        # A folder without __init__.py is imported only when no installed package has its name, as Python does it.
+        # As in Python, a folder without __init__.py is imported only if no installed package has its name.
         if not folder.is_dir() or not any(folder.glob("*.py")):
             return False
         with contextlib.suppress(ImportError, ValueError):
@@ -205,8 +206,8 @@ class _Project:
         return True
 
     def _walk(self, base: Path, parts: Sequence[str], *, is_relative: bool) -> list[ModuleType]:
-        """The modules from the first to the last of a dotted name that starts in a folder, each run."""
-        found = [self._package(base)] if is_relative else []
+        """Run the modules of a dotted name that starts in a folder, from the first to the last."""
+        modules = [self._package(base)] if is_relative else []
         place = base
         for part in parts:
             place = place / part
@@ -214,10 +215,10 @@ class _Project:
             if module is None:
                 dotted = ".".join(parts)
                 raise ModuleNotFoundError(f"No module named {dotted!r} in {base}", name=dotted)
-            if found:
-                setattr(found[-1], part, module)
-            found.append(module)
-        return found
+            if modules:
+                setattr(modules[-1], part, module)
+            modules.append(module)
+        return modules
 
     def _child(self, path: Path) -> ModuleType | None:
         if path.is_dir() and ((path / "__init__.py").is_file() or not path.with_suffix(".py").is_file()):
@@ -260,7 +261,7 @@ class _Project:
 
 def _hint(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return "a script does not belong among the definition files: see `definitions:` in feature_store.yaml"
+        return "scripts are not definition files: list the files under `definitions:` in feature_store.yaml"
     if isinstance(error, ImportError) and error.name in sys.stdlib_module_names:
         return (
             f"{error.name} is a module of the standard library; write `from .{error.name} import …` for your own file"
@@ -269,7 +270,7 @@ def _hint(error: BaseException) -> str:
 
 
 def _definitions_in(value: Any) -> Iterator[Definition]:
-    """The definitions that a module holds, in collections too, each place once."""
+    """The definitions of a module, also those in collections. A collection is searched once."""
     waiting, seen = [item for name, item in value.items() if not name.startswith("__")], {id(value)}
     while waiting:
         item = waiting.pop(0)

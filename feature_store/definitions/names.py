@@ -1,4 +1,5 @@
-"""The rule of names, which become parts of Redis keys, columns and file names: no separators, no quoting, short."""
+"""The rule for names. They become parts of Redis keys, columns and file names, so they are short and need no
+quoting."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ _NAME = re.compile(PATTERN.strip("^$"))
 
 
 def is_name(text: object) -> bool:
-    """Whether a text is a name of a definition."""
+    """Whether a text is a valid name of a definition."""
     return isinstance(text, str) and len(text) <= MOST_CHARACTERS and _NAME.fullmatch(text) is not None
 
 
 def given_name(value: Any, where: str) -> str:
-    """A name that a caller gives.
+    """Check a name that a caller gives.
 
     Raises:
-        RequestError: it is no text; `where` names it.
+        RequestError: the value is not a string; the error says `where`.
     """
     if not isinstance(value, str):
         raise RequestError(where, expected="a name", got=type(value).__name__)
@@ -30,10 +31,10 @@ def given_name(value: Any, where: str) -> str:
 
 
 def given_names(value: Any, where: str) -> Sequence[str]:
-    """A list of names that a caller gives.
+    """Check a list of names that a caller gives.
 
     Raises:
-        RequestError: it is none; `where` names it.
+        RequestError: the value is not a list of strings; the error says `where`.
     """
     try:
         names = None if isinstance(value, str) else list(value)

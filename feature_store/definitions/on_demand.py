@@ -1,4 +1,4 @@
-"""On-demand views: features computed when they are asked for, by the same function offline."""
+"""On-demand views: features that a function computes at the request, and the same function for training."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _PARAMETERS = {"strict": ("inputs",), "shown": ("inputs", "nulls")}
 class OnDemandFeatureView(Projectable):
     """Features that a numpy function computes from other features and from request fields.
 
-    The function takes `{input: array of n values}` and returns `{output: array of n values}`. The arrays are its own:
-    it may change them in place. What it sees, for n rows of any number, zero and one included:
+    The function takes `{input: array of n values}` and returns `{output: array of n values}`, for any n, including 0.
+    It may change the arrays in place. The inputs are:
 
     | input | array |
     |---|---|
@@ -45,11 +45,10 @@ class OnDemandFeatureView(Projectable):
     | String, Bytes | (n,) object, a str or bytes each |
     | Array(T), Array(String, length) | (n,) object, a list each |
 
-    Where an input has no value, the function sees the input's default, else a placeholder: NaN, zero, an empty text or
-    an empty list. With `nulls="strict"` the outputs of such a row are null, whatever the function returns for it,
-    unless the input has a default. With `nulls="shown"` the function takes a second argument, `{input: (n,) bool
-    array}`, True where the input has no value (a default may stand in for it), and all outputs are served as it
-    returns them:
+    In place of a missing value, the function sees the input's default, else a placeholder: NaN, zero, an empty text or
+    an empty list. With `nulls="strict"` the outputs of a row with a missing input are null, unless that input has a
+    default. With `nulls="shown"` the function takes a second argument, `{input: (n,) bool array}`, True where the input
+    is missing (even if it has a default), and its outputs are served as returned:
 
         @on_demand_feature_view(sources=[stats], schema=[Field("a_or_b", Float32)], nulls="shown")
         def either(inputs, nulls):
@@ -61,9 +60,9 @@ class OnDemandFeatureView(Projectable):
     Args:
         name: the view's name.
         sources: views, projections of views, and request sources whose fields are the function's inputs.
-        schema: what the function returns.
+        schema: the outputs of the function.
         function: a function that is defined with `def` at the top level of a file.
-        nulls: `strict`, or `shown`; see above.
+        nulls: `strict` or `shown`, see above.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -79,8 +78,8 @@ class OnDemandFeatureView(Projectable):
 
     projections: tuple[Projection, ...]
     requests: tuple[RequestSource, ...]
-    function: str = Attribute(description="module:name of the function, for people; nothing is looked up by it")
-    digest: str = Attribute(description="digest of what the function computes, so that serving runs what was applied")
+    function: str = Attribute(description="module:name of the function, for display only")
+    digest: str = Attribute(description="digest of the function's code, so that serving runs the applied function")
     nulls: Nulls = "strict"
     _transform: Transform | None = PrivateAttr(default=None)
 
@@ -135,12 +134,13 @@ class OnDemandFeatureView(Projectable):
             DefinitionError: the view was read from a registry, which holds no code.
         """
         if self._transform is None:
-            raise DefinitionError(f"{self.name}()", expected="its function", got=f"only its name, {self.function}")
+            problem = f"a view that was read from a registry has no function, only its name, {self.function}"
+            raise DefinitionError(f"{self.name}()", problem=problem)
         return self._transform(*arguments)
 
     @property
     def has_function(self) -> bool:
-        """Whether it can be called: a view that was read from a registry cannot."""
+        """Whether the view can be called. A view that was read from a registry cannot."""
         return self._transform is not None
 
 
@@ -151,10 +151,10 @@ def on_demand_feature_view(
     name: str | None = None,
     **about: Any,
 ) -> Callable[[Transform], OnDemandFeatureView]:
-    """Decorate the function of an on-demand view; the view takes the function's name and docstring unless given.
+    """Decorate the function of an on-demand view. By default the view has the function's name and docstring.
 
     Raises:
-        DefinitionError: as OnDemandFeatureView.
+        DefinitionError: as for OnDemandFeatureView.
 
     Example:
         >>> from feature_store import Field, Float32, RequestSource, on_demand_feature_view
@@ -176,14 +176,14 @@ def on_demand_feature_view(
 
 
 def code_digest(function: Any, nulls: Nulls = "strict") -> str:
-    """The digest of what a function computes; see definitions/code_digest.py.
+    """The digest of a function's code; see definitions/code_digest.py.
 
     Args:
-        function: the function, or an on-demand view, whose digest it has.
-        nulls: as of OnDemandFeatureView.
+        function: the function, or an on-demand view, which holds its digest.
+        nulls: as for OnDemandFeatureView.
 
     Raises:
-        DefinitionError: it is no function that can be served.
+        DefinitionError: the function cannot be served.
     """
     if isinstance(function, OnDemandFeatureView):
         return function.digest
@@ -191,14 +191,14 @@ def code_digest(function: Any, nulls: Nulls = "strict") -> str:
 
 
 def refuse_unservable(function: Any, nulls: Nulls | None = None) -> FunctionType:
-    """The function inside decorators, when servers can run it.
+    """The function without its decorators, if servers can run it.
 
     Args:
-        function: what is to be served.
-        nulls: as of OnDemandFeatureView; None: not known yet.
+        function: the function to serve.
+        nulls: as for OnDemandFeatureView; None: not known yet.
 
     Raises:
-        DefinitionError: they cannot: it is no function at the top level of a file, or takes other arguments.
+        DefinitionError: it is not a function at the top level of a file, or takes other arguments.
     """
     inner = inspect.unwrap(function) if callable(function) else function
     where = f"function {getattr(inner, '__qualname__', None) or repr(function)}"
@@ -208,7 +208,7 @@ def refuse_unservable(function: Any, nulls: Nulls | None = None) -> FunctionType
     if problem:
         hint = "define it with `def` at the top level of a Python file: servers must find the same function again"
         raise DefinitionError(where, problem=problem, hint=hint)
-    assert isinstance(inner, FunctionType)  # as `_wrong_place` has seen
+    assert isinstance(inner, FunctionType)  # `_wrong_place` has checked it
     return inner
 
 
@@ -240,19 +240,20 @@ def _wrong_parameters(function: Any, nulls: Nulls) -> str:
 
 
 def has_digest(function: Any, digest: str, nulls: Nulls) -> bool:
-    """Whether a digest is a function's: of this release's kind, or of one of the kinds of earlier releases."""
+    """Whether a function has a digest, of this release's kind or of an earlier release's."""
     if digest.startswith(("source:", "bytecode:")):
         return legacy_digest(function) == digest
     try:
         return code_digest(function, nulls) == digest
-    except DefinitionError:  # it does not take the arguments that are wanted with these nulls
+    except DefinitionError:  # it does not take the arguments for these nulls
         return False
 
 
 def legacy_digest(function: Any) -> str:
-    """The digest of before `v2:`, for plans and registries that hold it: it starts with `source:` or `bytecode:`.
+    """The digest of releases before `v2:`, which starts with `source:` or `bytecode:`. Stored plans and registries
+    hold it.
 
-    It covers the function alone and depends on the version of Python. Empty when there is none.
+    It covers only the function itself and depends on the version of Python. Empty: the function has none.
     """
     function = function._transform if isinstance(function, OnDemandFeatureView) else function
     try:
@@ -271,7 +272,7 @@ def legacy_digest(function: Any) -> str:
 
 
 def _module_of(function: FunctionType) -> str:
-    """The module of a function as its project imports it: definition files are loaded under private names."""
+    """The module of a function under the name that its project imports: definition files have private names."""
     name: str = getattr(function, "__globals__", {}).get("__definitions_name__", function.__module__)
     return name
 

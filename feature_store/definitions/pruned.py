@@ -40,7 +40,7 @@ def pruning_of(
 
     Raises:
         NotFoundError: there is no such service.
-        DefinitionError: a dropped column is not one of the service's, none is dropped, or none is left.
+        DefinitionError: a dropped column does not belong to the service, none is dropped, or none is left.
     """
     columns, drop = graph_of(definitions).columns(service), set(dropped)
     unknown = sorted(drop - {column.name for column in columns})
@@ -69,8 +69,8 @@ def pruning_of(
 
 
 def service_digest(definitions: DefinitionSet, service: str) -> str:
-    """A hash of what the features of a service mean: names, order, types, and how they are computed. Descriptions,
-    owners, tags and expectations are not part of it.
+    """A hash of the meaning of a service's features: names, order, types, and how they are computed. It does not cover
+    descriptions, owners, tags and expectations.
 
     Raises:
         NotFoundError: there is no such service.
@@ -79,16 +79,16 @@ def service_digest(definitions: DefinitionSet, service: str) -> str:
     columns = graph.columns(service)
     views = dict.fromkeys(column.view for column in columns)
     views |= dict.fromkeys(stored for column in columns for stored, _ in graph.needs(*column.key))
-    meant = {name: _without_descriptions(graph.views[name].model_dump(mode="json", by_alias=True)) for name in views}
+    meaning = {name: _without_descriptions(graph.views[name].model_dump(mode="json", by_alias=True)) for name in views}
     served = [(column.name, *column.key) for column in columns]
-    return hashlib.sha256(orjson.dumps([served, meant], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps([served, meaning], option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def refuse_unbound(definitions: DefinitionSet, pruning: Pruning) -> None:
-    """Check that a service is still the one that a pruning was made for.
+    """Check that a service has not changed since a pruning was made for it.
 
     Raises:
-        ConflictError: the service changed, or there is none of that name.
+        ConflictError: the service has changed or is gone.
     """
     if pruning.service in definitions.feature_services:
         digest = service_digest(definitions, pruning.service)
@@ -96,19 +96,19 @@ def refuse_unbound(definitions: DefinitionSet, pruning: Pruning) -> None:
             return
         problem = f"the features of the service have changed since the plan was made ({pruning.bound_to}, now {digest})"
     else:
-        problem = "there is no such service any more"
+        problem = "the service no longer exists"
     raise ConflictError(
         f"prune plan {pruning.plan} of service {pruning.service}",
         problem=problem,
-        hint="roll the plan back first (`feature-store prune rollback`), or make another",
+        hint="roll the plan back first (`feature-store prune rollback`), or make another plan",
     )
 
 
 def pruned(definitions: DefinitionSet) -> DefinitionSet:
-    """The definitions that remain: what is served, computed and stored. Computed once per set.
+    """The definitions that remain after pruning. Computed once per set.
 
-    Features that could not be filled again after a rollback stay stored: those of views without a source, and of
-    streams without a history.
+    Features that could not be filled again after a rollback stay stored: those of views without a source, and of stream
+    views without a history.
 
     Raises:
         NotFoundError: a pruning is of a service that is not defined.
@@ -118,8 +118,8 @@ def pruned(definitions: DefinitionSet) -> DefinitionSet:
 
 
 def stays_stored(definitions: DefinitionSet, service: str) -> set[FeatureKey]:
-    """The stored features that stay whatever is dropped from a service: other services need them, no service needs
-    them, or they could not be filled again."""
+    """The stored features that stay even if all columns of a service are dropped: other services need them, no service
+    needs them, or they could not be filled again."""
     graph = graph_of(definitions)
     others = {
         stored
@@ -127,12 +127,12 @@ def stays_stored(definitions: DefinitionSet, service: str) -> set[FeatureKey]:
         if name != service
         for stored in graph.needed_by(name, _needed_columns(definitions, name))
     }
-    goes = graph.needed_by(service) - others
+    may_go = graph.needed_by(service) - others
     return {
         (view.name, field.name)
         for view in definitions.stored_views
         for field in view.fields
-        if (view.name, field.name) not in goes or view.history is None
+        if (view.name, field.name) not in may_go or view.history is None
     }
 
 
@@ -155,7 +155,7 @@ def _pruned(definitions: DefinitionSet) -> DefinitionSet:
 
 
 def _dropped(definitions: DefinitionSet) -> set[FeatureKey]:
-    """The stored features that no service needs after the prunings, and some service needs without them."""
+    """The stored features that some service needs before the prunings and none needs after them."""
     graph = graph_of(definitions)
     shrinking = [pruning.service for pruning in definitions.prunings.values() if pruning.stage == "drop"]
     dropped = {stored for name in shrinking for stored in graph.needed_by(name)}
@@ -182,7 +182,7 @@ def _serving(service: FeatureService, kept: set[str]) -> FeatureService:
 
 
 def _storing(view: BatchOrStreamView, dropped: set[FeatureKey]) -> BatchOrStreamView | None:
-    """A view without some features: the view itself when it has none of them, None when it has no others."""
+    """A view without some features: the view itself if it has none of them, None if it has no others."""
     fields = tuple(field for field in view.fields if (view.name, field.name) not in dropped)
     if len(fields) == len(view.fields):
         return view

@@ -1,10 +1,10 @@
-"""Prunings: what prune plans take from services.
+"""Prunings: the features that a prune plan drops from a service.
 
-A pruning is bound to its service by the digest of all that the service's features mean. It works in stages:
+A pruning is bound to its service by a digest of the meaning of the service's features. It has stages:
 
-    shadow   nothing changes; clients compare what the pruned service would answer
-    mask     the features are not served any more; they are still computed and stored
-    drop     what no service needs any more is not computed and not stored either
+    shadow   nothing changes; clients compare the answers of the pruned service
+    mask     the features are no longer served, but still computed and stored
+    drop     features that no service needs are no longer computed and stored
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Answer = Literal["error", "default"]
 
 
 class PrunedFeature(Model):
-    """A feature that is dropped: the name it was served by, where it came from, and what stands in for it.
+    """A dropped feature.
 
     Attributes:
-        name: as served.
-        view, feature: where it came from.
-        dtype: as `str(DType)`.
-        default: the field's, as `DType.to_json`.
+        name: its served name.
+        view, feature: its feature reference.
+        dtype: its type, as `str(DType)`.
+        default: the field's default, as of `DType.to_json`; a request for the feature may be answered with it.
     """
 
     name: Name
@@ -38,21 +38,21 @@ class PrunedFeature(Model):
 
 
 class Pruning(Model):
-    """What a prune plan takes from a service.
+    """The features that a prune plan drops from a service.
 
     Args:
-        service: its name.
+        service: the service's name.
         plan: the plan's id.
-        stage: how far it goes.
+        stage: `shadow`, `mask` or `drop`.
         bound_to: `service_digest` of the service that the plan was made for.
-        columns: the names that the service served without it, in order.
-        dropped: the features that go.
-        read_order: the views that a request with a deadline reads first.
-        answer: what a client gets that asks for one: an error that names the plan, or the default and Status.PRUNED, in
-            the place that it had.
+        columns: the names of the service's columns before pruning, in order.
+        dropped: the dropped features.
+        read_order: the views in the order in which a request with a deadline reads them.
+        answer: for a request of a dropped feature: `error`, which names the plan, or `default`, which serves the
+            default with Status.PRUNED in the feature's old place.
 
     Raises:
-        DefinitionError: nothing is dropped, or nothing left, or a feature is none of the service's.
+        DefinitionError: no feature is dropped, none is left, or one does not belong to the service.
     """
 
     service: Name
@@ -72,7 +72,7 @@ class Pruning(Model):
             if name not in self.columns:
                 raise DefinitionError("dropped", expected=f"a feature of {self.service}", got=repr(name))
         if not self.kept:
-            raise DefinitionError("dropped", expected="a feature that stays", got=f"all of {self.service}")
+            raise DefinitionError("dropped", problem=f"no feature of {self.service} would be left")
         return self
 
     @property
@@ -83,5 +83,5 @@ class Pruning(Model):
 
     @property
     def not_served(self) -> frozenset[str]:
-        """The columns that readers do not get: those dropped, unless the stage is `shadow`."""
+        """The columns that clients do not get: the dropped ones, none in the stage `shadow`."""
         return frozenset() if self.stage == "shadow" else frozenset(feature.name for feature in self.dropped)

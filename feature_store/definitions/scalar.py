@@ -31,11 +31,11 @@ class Scalar(ABC):
         is_listed: a list of `allowed` values can be declared.
         key_code: of a type that entity keys may have, the `struct` code of a key; empty for text. None: no key type.
         constants: the Python types that a filter may compare values with.
-        not_in_matrix: what to do instead of reading values as float32; empty: they can be read so.
+        not_in_matrix: a hint, if a float32 matrix cannot hold values of the type; else empty.
         is_stored_as_is: the stored form of a value is the canonical one.
-        is_text_in_json: people and writers of JSON write a value as text, which `parse` reads.
-        zero: a canonical value for trying things out.
-        blank: the stored value that an on-demand function sees where there is no value.
+        is_text_in_json: JSON has values as text, which `parse` reads.
+        zero: an example of a canonical value.
+        blank: the stored value that an on-demand function sees in place of a missing one.
     """
 
     is_number: ClassVar[bool] = False
@@ -56,26 +56,26 @@ class Scalar(ABC):
 
     @abstractmethod
     def fit(self, value: Any) -> Any:
-        """The canonical form of a Python or numpy value; None when it does not fit."""
+        """The canonical form of a Python or numpy value; None: it does not fit."""
 
     @abstractmethod
     def parse(self, text: str) -> Any:
-        """A value that a person typed, in a form that `fit` takes.
+        """Parse a typed value to a form that `fit` takes.
 
         Raises:
             ValueError: the text is not such a value.
         """
 
     def to_json(self, value: Any) -> Any:
-        """A canonical value as JSON holds it."""
+        """The JSON form of a canonical value."""
         return value
 
     def from_json(self, value: Any) -> Any:
-        """The canonical value of `to_json`."""
+        """The inverse of `to_json`."""
         return value
 
     def to_stored(self, value: Any) -> Any:
-        """A canonical value as it is stored."""
+        """The stored form of a canonical value."""
         return value
 
     def from_stored(self, values: Iterable[Any]) -> list[Any]:
@@ -87,7 +87,7 @@ class Scalar(ABC):
         return list(values)
 
     def to_numbers(self, stored: Stored) -> Stored:
-        """Stored values as the numbers that a matrix rounds to float32; of types that a matrix can hold."""
+        """Stored values as numbers, which a matrix rounds to float32. Only for types that a matrix can hold."""
         return stored
 
     def to_bytes(self, value: Any) -> bytes:

@@ -4,7 +4,7 @@ To add a type, add a class (or an instance of one below) and its name to `_SCALA
 other packages that needs a row for the type: see "Add a dtype" in CONTRIBUTING.md.
 """
 
-# ruff: noqa: D102 - methods without a docstring have the one of Scalar
+# ruff: noqa: D102 - methods without a docstring have that of Scalar
 from __future__ import annotations
 
 import base64

@@ -1,4 +1,4 @@
-"""Feature services: what one model is served."""
+"""Feature services: the features that one model reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FeatureService(Definition):
 
     Args:
         name: the service's name.
-        features: views (all their features) and projections of views.
+        features: views, of which all features are taken, and projections of views.
         description, owner, tags: for the people who browse the registry.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sources: where the values of views come from. `batch_source.py` has what all batch sources share."""
+"""The sources that this library reads. `batch_source.py` is their base and the seam for others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ParquetSource(BatchSource):
     """Parquet data: a file, a folder of files, or a glob.
 
     Args:
-        path: relative to the folder of feature_store.yaml, or absolute.
+        path: absolute, or relative to the folder of feature_store.yaml.
         event_timestamp, created_timestamp, schema: as for BatchSource.
 
     Raises:
@@ -58,14 +58,14 @@ class KafkaSource(HasSchema, Definition):
     Args:
         name: the source's name.
         topic: the topic.
-        event_timestamp: the member that says when the event happened: ISO 8601, or a number in `timestamp_unit`.
-        schema: the members that aggregations and entity keys take; others are passed over.
-        timestamp_unit: of numeric event times, since 1970.
-        history: the same events at rest, a batch source, for backfills and training sets.
+        event_timestamp: the member with the time of the event: ISO 8601, or a number in `timestamp_unit`.
+        schema: the members that aggregations and entity keys read; others are ignored.
+        timestamp_unit: the unit of numeric event times, counted from 1970.
+        history: a batch source of past events of the topic, for backfills and training sets.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
-        DefinitionError: an argument is not allowed; it says which and why.
+        DefinitionError: an argument is not allowed; the error names it and says why.
 
     Example:
         >>> from feature_store import Field, Int64, KafkaSource, String
@@ -114,7 +114,7 @@ class KafkaSource(HasSchema, Definition):
 
 
 class RequestSource(HasSchema, Definition):
-    """Fields that come with each request, for on-demand views.
+    """Fields that the caller gives with each request, for on-demand views.
 
     Args:
         name: the source's name.

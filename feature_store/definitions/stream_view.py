@@ -32,7 +32,7 @@ class StreamFeatureView(StoredView):
 
     Args:
         name: the view's name.
-        entities: what the features describe; their join keys are members of the events.
+        entities: the entities that the features describe; their join keys are members of the events.
         source: the events.
         aggregations: at most 1,000 features, and 1,000 values listed by all `last_n` together.
         freshness: the greatest age of the newest merged event; `feature-store freshness` reports an older one.
@@ -70,7 +70,7 @@ class StreamFeatureView(StoredView):
         freshness: timedelta | None = None,
         **about: Any,
     ) -> None:
-        about.pop("schema", None)  # a document lists it; it follows from the aggregations
+        about.pop("schema", None)  # in documents; the features follow from the aggregations
         super().__init__(
             name=name,
             entities=entities,
@@ -116,17 +116,17 @@ class StreamFeatureView(StoredView):
 
     @property
     def history(self) -> BatchSource | None:
-        """The events at rest, if they are kept."""
+        """The source of past events; None: they are not kept."""
         return self.source.history
 
     @property
     def event_columns(self) -> dict[str, DType]:
-        """The columns of the events that the aggregations take."""
+        """The members of events that the aggregations read."""
         return aggregated_columns(self.source.fields, self.aggregations)
 
     @property
     def ttl_us(self) -> None:
-        """None: the length of a window says how long an event counts."""
+        """None: windows bound the age of events."""
         return None
 
 

@@ -29,7 +29,7 @@ def from_microseconds(value: int) -> datetime:
 
 
 def given_microseconds(value: Any, where: str) -> int:
-    """Microseconds since 1970 of a time that a caller gives: a datetime, or an integer that counts microseconds.
+    """Microseconds since 1970 of a time that a caller gives: a datetime, or integer microseconds.
 
     Integers from 1967 to 1973 are refused: `time.time()` counts seconds, and a count of seconds read as microseconds
     lies in 1970, when nothing has expired. Integers beyond the year 9999 are refused too: they count nanoseconds.

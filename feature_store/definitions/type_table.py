@@ -1,4 +1,4 @@
-"""Tables of what a package does with each scalar type."""
+"""Tables of behaviour by scalar type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong arguments in the library's own words: what pydantic says of them is mapped here."""
+"""Errors of wrong arguments: pydantic's errors are mapped to DefinitionErrors here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_NAME = 40
-# Arguments of other feature stores' definitions, by the names that they have here.
+# Names of arguments in other feature stores, and their names here.
 _ELSEWHERE = {
     "batch_source": "source",
     "created_timestamp_column": "created_timestamp",
@@ -26,7 +26,7 @@ _ELSEWHERE = {
     "timestamp_field": "event_timestamp",
     "value_type": "dtype",
 }
-# Classes of definitions, with what may stand for them.
+# Classes of definitions, as errors name them.
 _KINDS = {
     "Aggregation": "an Aggregation",
     "Entity": "an Entity",
@@ -35,9 +35,9 @@ _KINDS = {
     "Projection": 'a view, or some features of one: view[["a", "b"]]',
     "RequestSource": "a RequestSource",
 }
-# Python types that are written where a type of a field is meant.
+# Python types that users write in place of a field's type.
 _TYPES = {bool: "Bool", int: "Int64", float: "Float64", str: "String"}
-# By pydantic's type of error; `{…}` from its context.
+# By pydantic's type of error. `{…}` is filled in from the error's context.
 _EXPECTATIONS = {
     "missing": "a value",
     "extra_forbidden": "no such argument",
@@ -68,10 +68,10 @@ _EXPECTATIONS = {
 
 
 def as_list(where: str, argument: str, value: Any) -> Any:
-    """The value of an argument that takes a list; an iterator is read.
+    """The value of an argument that takes a list. An iterator is read.
 
     Raises:
-        DefinitionError: it is one thing, or has no order.
+        DefinitionError: the value is a single item or has no order.
     """
     if isinstance(value, (list, tuple)):
         return value
@@ -85,18 +85,18 @@ def as_list(where: str, argument: str, value: Any) -> Any:
 
 
 def as_definition_error(where: str, arguments: Sequence[str], error: ValidationError) -> DefinitionError:
-    """The first error of pydantic's as one of this library's.
+    """The first of pydantic's errors as a DefinitionError.
 
     Args:
         where: the definition.
-        arguments: those that it takes.
-        error: pydantic's.
+        arguments: the names of its arguments.
+        error: pydantic's error.
     """
     detail = error.errors(include_url=False)[0]
     nested = detail.get("ctx", {}).get("error")
     location = list(detail["loc"])
     if isinstance(nested, DefinitionError):
-        # What a part says of itself begins with its own name, which may end the path already.
+        # The error of a nested definition begins with its own name, which may already be the end of the path.
         within = nested.where if not location or nested.where != location[-1] else ""
         path = _path(location) + (f".{within}" if within else "")
         return DefinitionError(
@@ -120,7 +120,7 @@ def shown(value: Any) -> str:
 
 
 def _is_model(value: Any) -> bool:
-    """Whether it is a model of pydantic's, which a model server need not import to show a value."""
+    """Whether a value is a pydantic model, without importing pydantic: a model server may not have loaded it."""
     return hasattr(type(value), "model_fields")
 
 

@@ -1,6 +1,6 @@
-"""What definitions are, as documents that people browse: lists of each kind, one thing in full, who gets a feature.
+"""Definitions as documents to browse: a list of each kind, a single definition in full, the consumers of a feature.
 
-Documents are JSON types. A thing is found by its name; a feature by `view:feature`; a table of rows by its path.
+Documents are JSON types. A definition is found by its name, a feature by `view:feature`, a batch source by its path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Document = dict[str, Any]
 View = FeatureView | StreamFeatureView | OnDemandFeatureView
 Source = BatchSource | KafkaSource | RequestSource
 
-# What can be listed, in the order in which it is shown; and what one of each is called.
+# The kinds that can be listed, in the order of display, with their singular.
 KINDS: Mapping[str, str] = {
     "entities": "entity",
     "sources": "source",
@@ -36,23 +36,23 @@ KINDS: Mapping[str, str] = {
     "services": "service",
     "features": "feature",
 }
-# Names may be anything that somebody typed; an error shows so much of one.
+# The most characters of a typed name that an error shows.
 _SHOWN = 80
 
 
 def listed(definitions: DefinitionSet, kind: str) -> list[Document]:
-    """A document for each thing of a kind (of KINDS), sorted by name.
+    """A document for each definition, source or feature of a kind (of KINDS), sorted by name.
 
     Raises:
         NotFoundError: there is no such kind.
     """
     rows: dict[str, Callable[[DefinitionSet], list[Document]]] = {
-        "entities": lambda found: [_entity_row(entity) for entity in found.entities.values()],
-        "sources": lambda found: [_source_row(name, *about) for name, about in sources(found).items()],
-        "views": lambda found: [_view_row(view) for view in found.feature_views.values()],
-        "streams": lambda found: [_stream_row(view) for view in found.stream_feature_views.values()],
-        "on-demand": lambda found: [_on_demand_row(view) for view in found.on_demand_feature_views.values()],
-        "services": lambda found: [_service_row(service) for service in found.feature_services.values()],
+        "entities": lambda all_: [_entity_row(entity) for entity in all_.entities.values()],
+        "sources": lambda all_: [_source_row(name, *about) for name, about in sources(all_).items()],
+        "views": lambda all_: [_view_row(view) for view in all_.feature_views.values()],
+        "streams": lambda all_: [_stream_row(view) for view in all_.stream_feature_views.values()],
+        "on-demand": lambda all_: [_on_demand_row(view) for view in all_.on_demand_feature_views.values()],
+        "services": lambda all_: [_service_row(service) for service in all_.feature_services.values()],
         "features": _feature_rows,
     }
     if kind not in rows:
@@ -61,12 +61,12 @@ def listed(definitions: DefinitionSet, kind: str) -> list[Document]:
 
 
 def described(definitions: DefinitionSet, name: str) -> Document:
-    """All there is to say of a definition, a source, or a feature `view:feature`.
+    """The document of a definition, a source, or a feature `view:feature`.
 
-    A source of a definition's name is told of in that definition's document, under `source_of_that_name`.
+    If a source has the same name as a definition, its document is nested under `source_of_that_name`.
 
     Raises:
-        NotFoundError: there is nothing of that name; it says what is near.
+        NotFoundError: nothing has that name; the error suggests similar names.
     """
     by_name: dict[str, Definition] = {item.name: item for item in definitions}
     known_sources = sources(definitions)
@@ -83,7 +83,7 @@ def described(definitions: DefinitionSet, name: str) -> Document:
 
 
 def names(definitions: DefinitionSet) -> list[str]:
-    """Everything that `described` finds."""
+    """The names that `described` takes."""
     references = graph_of(definitions).features
     return [*dict.fromkeys([item.name for item in definitions] + [*sources(definitions), *references])]
 
@@ -101,9 +101,9 @@ def kind_of(definition: Definition) -> str:
 
 
 def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[str]]]:
-    """The sources by name, sorted: as they are declared (a table may be read in several ways), and what reads them.
+    """The sources by name, sorted: `(declarations, names of readers)`. Views may declare one table in several ways.
 
-    What reads the history of a topic is the topic's source.
+    The reader of a topic's history is the topic's source.
     """
     declared: dict[str, list[Source]] = defaultdict(list)
     readers: dict[str, list[str]] = defaultdict(list)
@@ -129,19 +129,19 @@ def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[st
 
 
 def own_attributes(source: BatchSource) -> Document:
-    """The attributes that only a batch source's kind has, but for those that are not set and that which is its name."""
-    shared, passed_over = ("kind", *BatchSource.model_fields), (None, source.name)
-    found = source.location().items()
-    return {name: value for name, value in found if name not in shared and value not in passed_over}
+    """The attributes that are particular to a batch source's kind, without unset ones and the one that is its name."""
+    shared, left_out = ("kind", *BatchSource.model_fields), (None, source.name)
+    attributes = source.location().items()
+    return {name: value for name, value in attributes if name not in shared and value not in left_out}
 
 
 def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
-    """Who gets a feature `view:feature`.
+    """The consumers of a feature `view:feature`.
 
     Returns:
-        A document for each name that it is served under: `service`, `name`, `through` (the on-demand view that takes
-        it; None: as it is), `pruned_by` (the prune plan that drops that name; None: it is served). What an on-demand
-        view takes that no service serves has `service` None and the input's name.
+        A document for each name under which it is served: `service`, `name`, `through` (the on-demand view whose
+        input it is; None: it is served directly), `pruned_by` (the prune plan that drops that name; None: none does).
+        An input of an on-demand view that no service reads has `service` None and the input's name.
 
     Raises:
         NotFoundError: there is no such feature.
@@ -154,11 +154,11 @@ def consumers(definitions: DefinitionSet, reference: str) -> list[Document]:
 
 
 def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
-    """The error about a name that is none of those known: it shows those that are near."""
-    from feature_store.registry.spelling import near
+    """The error for a name that is not among the known ones. It suggests similar ones."""
+    from feature_store.registry.spelling import near  # an extra, which the catalog does not need otherwise
 
-    found = near(name, known)
-    hint = f"did you mean {' or '.join(found)}?" if found else "`feature-store list` shows what there is"
+    similar = near(name, known)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else "`feature-store list` shows what there is"
     return NotFoundError(repr(_short(name)), expected=what, got="nothing of that name", hint=hint)
 
 
@@ -276,8 +276,8 @@ def _source_document(name: str, declared: list[Source], readers: list[str]) -> D
     if isinstance(first, BatchSource):
         document |= own_attributes(first)
     for times in ("event_timestamp", "created_timestamp"):
-        found = dict.fromkeys(getattr(source, times, None) for source in declared)
-        document[times] = ", ".join(time for time in found if time) or None
+        columns_named = dict.fromkeys(getattr(source, times, None) for source in declared)
+        document[times] = ", ".join(time for time in columns_named if time) or None
     fields = {field.name: field for source in declared for field in source.fields}
     columns = [{"name": field.name, "dtype": str(field.dtype)} for field in fields.values()]
     return document | {"columns": columns, "read_by": readers}

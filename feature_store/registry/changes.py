@@ -22,7 +22,7 @@ _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 @dataclass(frozen=True)
 class AttributeChange:
-    """One attribute that changes: its path, and the values (None where there is none)."""
+    """The change of one attribute: its path, and its values before and after (None: it had or has none)."""
 
     path: str
     before: Any
@@ -35,7 +35,7 @@ class AttributeChange:
 
 @dataclass(frozen=True)
 class ColumnChange:
-    """A column that is added, taken away, moved or made of something else. `before` and `after` are JSON types."""
+    """A column that is added, removed, moved, or reads another feature or type. `before` and `after` are JSON types."""
 
     path: str
     before: dict[str, Any] | None
@@ -43,12 +43,12 @@ class ColumnChange:
 
     @property
     def sign(self) -> str:
-        """`+` for an added column, `-` for one that is taken away, else `~`."""
+        """`+` for an added column, `-` for a removed one, else `~`."""
         return "+" if self.before is None else "-" if self.after is None else "~"
 
     @property
     def breaks_readers(self) -> bool:
-        """Whether somebody who reads the column gets something else, or nothing."""
+        """Whether clients that read the column get other values, or none."""
         return self.before is not None
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class ColumnChange:
 
 @dataclass(frozen=True)
 class DefinitionChange:
-    """What happens to one definition, and what that means for stored data and for readers.
+    """The change of one definition, and its effect on stored data and readers.
 
     Attributes:
         action: `create`, `update` or `delete`.
@@ -75,8 +75,8 @@ class DefinitionChange:
         name: its name.
         effect: `safe`, `rewrites`, `destructive` or `refused`, as the module describes.
         reason: why it has that effect.
-        details: the attributes, or the columns of a service, that change.
-        hint: how to have the change without the effect; may be empty.
+        details: the attributes, or columns of a service, that change.
+        hint: how to avoid the effect; may be empty.
     """
 
     action: Action
@@ -95,13 +95,13 @@ class DefinitionChange:
 
 @dataclass(frozen=True)
 class ChangePlan:
-    """All the changes of an apply.
+    """All changes of an apply.
 
     Attributes:
-        changes: of each definition.
+        changes: one for each definition that changes.
         rewritten: the row groups that get a new generation.
-        notes: what else to know before applying, in sentences.
-        unfinished: the version that was applied and is not served yet, because its apply was stopped; or None.
+        notes: other things to know before applying, in sentences.
+        unfinished: a version that is not served yet because its apply was stopped; None: there is none.
     """
 
     changes: tuple[DefinitionChange, ...]
@@ -111,7 +111,7 @@ class ChangePlan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether apply has nothing to do."""
+        """True if apply has nothing to do."""
         return not self.changes and self.unfinished is None
 
     @property
@@ -121,7 +121,7 @@ class ChangePlan:
 
     @property
     def destructive(self) -> list[DefinitionChange]:
-        """The changes that delete stored values or take something from readers."""
+        """The changes that delete stored values, or columns that clients read."""
         return [change for change in self.changes if change.effect == "destructive"]
 
     def to_document(self) -> dict[str, Any]:
@@ -134,12 +134,12 @@ class ChangePlan:
         }
 
     def remarks(self) -> list[str]:
-        """What there is to say besides the changes, in sentences."""
+        """Everything to know besides the changes, in sentences."""
         if self.unfinished is None:
             return list(self.notes)
         stopped = f"The apply of version {self.unfinished} was stopped before it was served; apply finishes it."
         if self.changes:
-            stopped = f"The apply of version {self.unfinished} was stopped; this apply takes its place."
+            stopped = f"The apply of version {self.unfinished} was stopped; this apply replaces it."
         return [stopped, *self.notes]
 
     def __str__(self) -> str:

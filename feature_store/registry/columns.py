@@ -1,7 +1,7 @@
-"""The types of the registry's columns: a value that the library cannot have written is an error of ours.
+"""The types of the registry's columns. Each refuses values that the library cannot have written.
 
-SQLite keeps any value in any column, and whoever can write to the database writes what he likes. So each column checks
-what it reads. A long text is not read when it is longer than any that the library writes.
+SQLite keeps any value in any column, and other programs may write to the database. So each column checks the values
+that it reads. A text longer than any that the library writes is not read at all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WholeNumber(sa.TypeDecorator[int]):
     cache_ok = True
 
     def process_result_value(self, value: Any, _dialect: sa.Dialect) -> int | None:
-        """Refuse what is no integer."""
+        """Refuse a value that is no integer."""
         if type(value) is not int:
             raise _refused("an integer", value)
         return value
@@ -44,7 +44,7 @@ class Microseconds(WholeNumber):
     cache_ok = True
 
     def process_result_value(self, value: Any, _dialect: sa.Dialect) -> int | None:
-        """Refuse what is no such time."""
+        """Refuse a value that is no such time."""
         if type(value) is not int or not _FIRST_US <= value <= _LAST_US:
             raise _refused("microseconds of a time", value)
         return value
@@ -58,18 +58,18 @@ class LongText(sa.TypeDecorator[str]):
     most = MOST_BYTES
 
     def column_expression(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """What is read: the text, or NULL in place of one that is too long, which stays in the database."""
+        """Select the text, or NULL if it is too long: such a text stays in the database."""
         return sa.case((sa.func.length(column) <= self.most, column))
 
     def process_result_value(self, value: Any, _dialect: sa.Dialect) -> str | None:
-        """Refuse what is no such text."""
+        """Refuse a value that is no such text."""
         if not isinstance(value, str):
             raise _refused(f"a text of at most {self.most:,} characters", value)
         return value
 
 
 class ShortText(LongText):
-    """A name, an id or the like. SQLite and earlier releases did not cut authors at the length that is declared."""
+    """A name or an id. It may be longer than declared: SQLite and earlier releases did not cut authors."""
 
     impl = sa.String
     cache_ok = True
@@ -80,18 +80,18 @@ def parsed(where: str, text: str) -> dict[str, Any]:
     """The JSON object that a text holds.
 
     Raises:
-        RegistryError: it holds none.
+        RegistryError: it is no JSON, or no object.
     """
     try:
-        found = orjson.loads(text)
+        document = orjson.loads(text)
     except ValueError as error:
         raise RegistryError(where, expected="JSON", got=str(error), hint=_HINT) from None
-    if not isinstance(found, dict):
-        raise RegistryError(where, expected="a JSON object", got=type(found).__name__, hint=_HINT)
-    return found
+    if not isinstance(document, dict):
+        raise RegistryError(where, expected="a JSON object", got=type(document).__name__, hint=_HINT)
+    return document
 
 
 def _refused(expected: str, value: object) -> RegistryError:
     return RegistryError(
-        "registry", expected=expected, got="none, or more" if value is None else repr(value)[:80], hint=_HINT
+        "registry", expected=expected, got="none, or a longer one" if value is None else repr(value)[:80], hint=_HINT
     )

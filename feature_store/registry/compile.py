@@ -1,4 +1,4 @@
-"""Definitions → serving plan."""
+"""Compile definitions to the serving plan."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from feature_store.registry.serving_plan import (
     TransformPlan,
 )
 
-# Functions of earlier versions that a plan still accepts. A roll-out has two at once; a few more let one be applied
-# while another is under way, and keep a plan from growing with every version.
+# Functions of earlier versions that a plan accepts. During a rollout servers run two. A few more let a version be
+# applied while another rollout is under way; the bound keeps a plan from growing with every version.
 EARLIER_FUNCTIONS = 4
 
 
@@ -44,10 +44,10 @@ def compile_plan(
     buckets: int = 1,
     expire_keys: bool = False,
 ) -> ServingPlan:
-    """The plan that serves these definitions, without what is pruned.
+    """The plan that serves these definitions, after pruning.
 
-    Row groups and stream views keep the generation that `previous` gives them as long as their layout stays the same;
-    see `generations.numbered_rows` and `numbered_tiles`.
+    A row group or stream view with an unchanged layout keeps its generation of `previous`: see
+    `generations.numbered_rows` and `numbered_tiles`.
     """
     declared, definitions = definitions, pruned(definitions)
     graph = graph_of(definitions)
@@ -88,7 +88,7 @@ def _pruning(pruning: Pruning | None) -> PruningPlan | None:
 
 
 def segment_plan(view: FeatureView) -> SegmentPlan:
-    """A view's part of a row. What is pushed to a view without a source may say when it was created."""
+    """A view's segment of a row. Rows that are pushed to a view without a source may carry a created timestamp."""
     created = view.source is None or (view.source.created_timestamp is not None and not view.aggregations)
     return SegmentPlan(view.name, view.ttl_us, _fields(view.fields), created)
 
@@ -115,7 +115,7 @@ def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
 
 
 def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
-    """The tiles of a stream view, in a generation of this version's number."""
+    """The tiles of a stream view. The number of their generation is the version."""
     return TilesPlan(
         view=view.name,
         entities=tuple(entity.name for entity in view.entities),
@@ -135,19 +135,19 @@ def _transform(view: OnDemandFeatureView, graph: DefinitionGraph) -> TransformPl
     stored = [
         InputPlan(one.name, one.view, one.feature, *_type_and_default(one.field)) for one in graph.inputs(view.name)
     ]
-    asked = [
+    requested = [
         InputPlan(field.name, "", field.name, *_type_and_default(field))
         for request in view.requests
         for field in request.fields
     ]
     return TransformPlan(
-        view.name, view.function, view.digest, (*stored, *asked), _fields(view.fields), nulls=view.nulls
+        view.name, view.function, view.digest, (*stored, *requested), _fields(view.fields), nulls=view.nulls
     )
 
 
 def _keep_earlier(transform: TransformPlan, previous: ServingPlan | None) -> TransformPlan:
-    """The transform with the digests that servers may still run: those of the previous plan, when a function with one
-    of them takes the same inputs and returns the same outputs."""
+    """The transform with the digests of functions that servers may still run: those of the previous plan, if its inputs
+    and outputs are the same."""
     before = next((one for one in previous.transforms if one.name == transform.name), None) if previous else None
     if before is None or _signature(before) != _signature(transform):
         return transform

@@ -1,6 +1,6 @@
-"""The registry's database: opening it, mapping its errors, and one helper for the rows of a project in a table.
+"""The registry's database: opening it, mapping its errors, and the rows of a project in a table.
 
-SQLAlchemy's door in the package, with `tables.py`, `columns.py` and `migrations/`.
+This module is SQLAlchemy's door in the package, with `tables.py`, `columns.py` and `migrations/`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ with requires_extra("registry", "registry"):
 
 from collections.abc import Iterator, Sequence
 
-# What installs the drivers whose distributions are named otherwise than their modules.
+# The distributions of drivers that are not named like their modules.
 _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "'feature-store[postgres]'", "MySQLdb": "mysqlclient"}
-# How long a process waits for another's write to SQLite. A commit takes milliseconds; more means that one hangs.
+# How long a process waits for another's write to SQLite. A commit takes milliseconds: a longer wait means a hung
+# process.
 _BUSY_SECONDS = 30
 
 
@@ -47,7 +48,7 @@ class Database:
         schema: the schema version of the tables, such as `0002`.
 
     Raises:
-        RegistryError: the URL is not one, or the database cannot be opened.
+        RegistryError: the URL is not a SQLAlchemy URL, or the database cannot be opened.
         SchemaVersionError: a newer release has migrated the database.
         MissingDependencyError: the database's driver is not installed.
     """
@@ -72,7 +73,7 @@ class Database:
         return self._engine.dialect.name
 
     def has(self, table: sa.Table) -> bool:
-        """Whether the database has a table: one of an older release that cannot be migrated may lack it."""
+        """Whether the database has a table. A database of an older release that cannot be migrated may lack it."""
         return bool(self.schema >= table.info["since"])
 
     @contextlib.contextmanager
@@ -105,12 +106,10 @@ class Database:
         try:
             yield
         except IntegrityError as error:
-            raise DuplicateKeyError(f"registry at {self.shown_url}", got=str(error.orig)) from error
+            raise DuplicateKeyError(f"registry at {self.shown_url}", problem=str(error.orig)) from error
         except (SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error)
-            raise RegistryError(
-                f"registry at {self.shown_url}", expected="a database that answers", got=reason
-            ) from error
+            raise RegistryError(f"registry at {self.shown_url}", problem=f"the database failed: {reason}") from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -142,14 +141,14 @@ class ProjectTable:
         return sa.select(*columns or (self._table,)).where(self.c.project == self._project)
 
     def rows(self, query: sa.Select[Any] | None = None) -> Sequence[sa.Row[Any]]:
-        """The rows that a query made by `select` finds, by default all of the project's."""
+        """The rows of a query made by `select`; by default all rows of the project."""
         if not self.is_there:
             return []
         with self._database.reading() as connection:
             return connection.execute(self.select() if query is None else query).all()
 
     def first(self, query: sa.Select[Any]) -> sa.Row[Any] | None:
-        """The first row that a query finds."""
+        """The first row of a query. None: it has no rows."""
         rows = self.rows(query.limit(1))
         return rows[0] if rows else None
 
@@ -158,7 +157,7 @@ class ProjectTable:
         connection.execute(sa.insert(self._table).values(project=self._project, **values))
 
     def update(self, connection: sa.Connection, place: dict[str, object], values: dict[str, object]) -> int:
-        """Update the rows whose columns have the values of `place`. Returns how many there are."""
+        """Update the rows whose columns have the values of `place`. Returns their number."""
         return connection.execute(sa.update(self._table).where(self.at(place)).values(**values)).rowcount
 
     def delete(self, connection: sa.Connection, place: dict[str, object]) -> None:
@@ -166,9 +165,12 @@ class ProjectTable:
         connection.execute(sa.delete(self._table).where(self.at(place)))
 
     def lock(self, connection: sa.Connection) -> None:
-        """Wait until no other transaction writes to the table, and keep others from it until this one ends. It comes
-        before what is read to be changed: locks of single rows do not cover rows that are only being inserted."""
-        if self._database.dialect == "sqlite":  # its lock is the whole database's, and the first write takes it
+        """Lock the table for writing until the transaction ends, waiting for other writers.
+
+        Take the lock before you read rows that you will change: row locks do not cover rows that another transaction is
+        inserting.
+        """
+        if self._database.dialect == "sqlite":  # the first write locks the whole database
             connection.execute(sa.update(self._table).where(sa.false()).values(project=self.c.project))
         elif self._database.dialect == "postgresql":
             connection.exec_driver_sql(f"LOCK TABLE {self._table.name} IN SHARE ROW EXCLUSIVE MODE")
@@ -192,7 +194,8 @@ class ProjectTable:
 
 
 def registry_exists(url: str) -> bool:
-    """Whether there may be a registry: False for a SQLite file that does not exist. Opening it would make it."""
+    """False for a SQLite file that does not exist, which opening would create. Any other database may hold a
+    registry."""
     with contextlib.suppress(SQLAlchemyError):
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database and "mode=memory" not in url:
@@ -236,9 +239,9 @@ def _use_wal(connection: sqlite3.Connection, _record: object) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if "readonly" in str(error):  # another user's file: it can be read as it is
+            if "readonly" in str(error):  # another user's file, which can be read in its current mode
                 return
-            # SQLite does not wait for the lock that this takes, and processes that create the file at once meet here.
+            # SQLite does not wait for this lock, and processes that create the file at the same time contend for it.
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

@@ -19,14 +19,14 @@ from feature_store.registry.compile import (
 )
 from feature_store.registry.service_diff import column_changes, columns_of, second_version
 
-_SERVED_AGAIN = "{} are served again; what was not stored is filled from the sources first"
+_SERVED_AGAIN = "{} are served again; those that were not stored are filled from the sources first"
 _PRUNING = {
     (action, stage): reason
     for action in ("create", "update")
     for stage, reason in (
-        ("shadow", "{} would be dropped; clients compare"),
-        ("mask", "{} are not served any more"),
-        ("drop", "{} are not served any more, nor computed and stored where no service needs them"),
+        ("shadow", "{} would be dropped; clients compare both answers"),
+        ("mask", "{} are no longer served"),
+        ("drop", "{} are no longer served, nor computed and stored unless another service needs them"),
     )
 } | {("delete", stage): _SERVED_AGAIN for stage in ("shadow", "mask", "drop")}
 
@@ -34,12 +34,12 @@ _PRUNING = {
 def plan_changes(
     old: DefinitionSet | None, new: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
 ) -> ChangePlan:
-    """The difference between what is applied (None: nothing) and new definitions.
+    """The changes from the applied definitions to new ones.
 
     Args:
-        old: what is applied.
-        new: what is to be applied.
-        readers: who is known to read each service, such as `model ranker-7`.
+        old: the applied definitions; None: nothing is applied.
+        new: the definitions to apply.
+        readers: known readers of each service, such as `model ranker-7`.
     """
     before = old.document if old is not None else {kind: {} for kind in KINDS}
     after = new.document
@@ -80,7 +80,7 @@ def _pruning_changes(old: DefinitionSet | None, new: DefinitionSet) -> list[Defi
 
 
 def _rewritten_groups(old: DefinitionSet | None, new: DefinitionSet) -> set[str]:
-    """The row groups that exist in both and differ in layout: those to which `compile_plan` gives a new generation."""
+    """The row groups of both that differ in layout: `compile_plan` gives them a new generation."""
     if old is None:
         return set()
     before, after = row_group_views(pruned(old)), row_group_views(pruned(new))
@@ -88,7 +88,7 @@ def _rewritten_groups(old: DefinitionSet | None, new: DefinitionSet) -> set[str]
 
 
 def _differ(before: Sequence[FeatureView], after: Sequence[FeatureView]) -> bool:
-    """Whether the views of a row group have another layout."""
+    """Whether the layouts of a row group's views differ."""
     keys = [[(entity.join_key, str(entity.dtype)) for entity in views[0].entities] for views in (before, after)]
     if keys[0] != keys[1] or len(before) != len(after):
         return True
@@ -110,18 +110,18 @@ def _judge(
         return _judge_view(name, action, details, old, new, rewritten)
     if kind == "stream_feature_views":
         return _judge_stream_view(name, action, details, old, new)
-    return "safe", "computed on request" + _told_to_servers(action, details)
+    return "safe", "computed on request" + _effect_on_servers(action, details)
 
 
 # Changes of other attributes of an on-demand view change what its function takes or returns.
 _SAME_INTERFACE = {"function", "digest", *(name for name, declared in on_change(Definition) if declared.keeps_meaning)}
 
 
-def _told_to_servers(action: Action, details: tuple[AttributeChange, ...]) -> str:
-    """What the change of an on-demand view asks of model servers that run its function; see docs/on-demand.md."""
+def _effect_on_servers(action: Action, details: tuple[AttributeChange, ...]) -> str:
+    """What model servers that run an on-demand view's function must do; see docs/on-demand.md."""
     paths = {detail.path.split(".")[0] for detail in details}
     if action != "update" or not paths - _SAME_INTERFACE:
-        return "; servers with the old code serve on until the new is deployed" if "digest" in paths else ""
+        return "; servers with the old code go on serving until the new code is deployed" if "digest" in paths else ""
     return "; servers with the old code cannot answer: give the changed view a new name"
 
 
@@ -133,7 +133,7 @@ def _service_changes(
     new: DefinitionSet,
     readers: Sequence[str],
 ) -> list[DefinitionChange]:
-    """The change of a service, if there is one: a column's type may change though its definition stays."""
+    """The change of a service, if any. Columns may change type though the service's definition does not change."""
     kind = "FeatureService"
     if old is None or was is None:
         created = DefinitionChange("create", kind, name, "safe", "can be requested at once")
@@ -152,26 +152,25 @@ def _service_changes(
         return []
     details: tuple[AttributeChange | ColumnChange, ...] = (*columns, *others)
     if any(column.breaks_readers for column in columns):
-        reason = f"columns that clients read are taken away, changed or moved{known}"
-        hint = (
-            f"Without it: keep {name}, add {second_version(service, f'{name}_v2')}, move readers, then delete {name}."
-        )
+        reason = f"columns that clients read are removed, changed or moved{known}"
+        second = second_version(service, f"{name}_v2")
+        hint = f"To avoid this: keep {name}, add {second}, move readers, then delete {name}."
         return [DefinitionChange("update", kind, name, "destructive", reason, details, hint)]
-    reason = "described anew"
+    reason = "only its description changes"
     if columns:
-        reason = f"columns are added with the next request; a model that takes the whole matrix gets them too{known}"
+        reason = f"columns are added from the next request on; a model that takes the whole matrix gets them too{known}"
     return [DefinitionChange("update", kind, name, "safe", reason, details)]
 
 
 def _reads_the_same_views(service: str, old: DefinitionSet, new: DefinitionSet) -> bool:
-    """Whether a service that did not change reads views that did not change. What did not change is one object in both
-    sets: see `DefinitionSet.from_document`."""
+    """Whether an unchanged service reads unchanged views. An unchanged view is the same object in both sets: see
+    `DefinitionSet.from_document`."""
     before, after = graph_of(old).views, graph_of(new).views
     return all(before[one.view] is after[one.view] for one in new.feature_services[service].features)
 
 
 def _known_readers(tag: str | None, readers: Sequence[str]) -> str:
-    """Who is known to read a service: the model of its tag, as in the lineage, and those that the caller names."""
+    """The known readers of a service, in words: the model of its tag, as in the lineage, and those of the caller."""
     known = list(dict.fromkeys([*([f"model {tag}"] if tag else []), *readers]))
     return f"; known readers: {', '.join(known)}" if known else ""
 
@@ -186,7 +185,7 @@ def _judge_entity(
             "refused",
             f"rows of {', '.join(stored)} are stored under its key; define another entity, or tear down first",
         )
-    return "safe", "a description of keys"
+    return "safe", "no stored rows are affected"
 
 
 def _judge_view(
@@ -208,13 +207,13 @@ def _judge_view(
     if group in rewritten and changes_layout:
         return _judge_rewritten(view, group, action, old)
     if action == "create":
-        return "safe", "nothing is stored of it yet; materialize or push fills it"
+        return "safe", "it is empty until materialize or push fills it"
     paths = {part for detail in details for part in (detail.path.split(".")[0], detail.path.split(".")[-1])}
     if all(detail.path.startswith("source.schema") for detail in details if detail.path.startswith("source")):
-        paths -= {"source"}  # the columns of events decide what is taken, not which rows are read
+        paths -= {"source"}  # a schema of events selects columns; the same rows are read
     declared = on_change(FeatureView, Field)
     effects = dict.fromkeys(change.effect for name, change in declared if name in paths and change.effect)
-    return "safe", "; ".join(effects) or "stored rows stay as they are"
+    return "safe", "; ".join(effects) or "stored rows do not change"
 
 
 def _judge_rewritten(view: FeatureView, group: str, action: Action, old: DefinitionSet | None) -> tuple[Effect, str]:
@@ -228,14 +227,14 @@ def _judge_rewritten(view: FeatureView, group: str, action: Action, old: Definit
         if lost:
             return "destructive", f"pushed values of {', '.join(lost)} are deleted, and no source has them"
         return "rewrites", f"{generation}: copied, then served at once"
-    over = "over what its other views were materialized for" if action == "create" else "from the source"
+    over = "for the intervals of its other views" if action == "create" else "from the source"
     reason = f"{generation}: copied, this view filled {over}, then served at once"
     types = (
         {field.name: field.dtype for field in old.feature_views[view.name].fields} if action != "create" and old else {}
     )
     retyped = [field.name for field in view.fields if types.get(field.name, field.dtype) != field.dtype]
     if retyped:
-        reason += f"; values of {', '.join(retyped)} that were pushed and are newer than the source's are lost"
+        reason += f"; pushed values of {', '.join(retyped)} that are newer than the source's are lost"
     return "rewrites", reason
 
 
@@ -249,13 +248,13 @@ def _judge_stream_view(
     if any(detail.path.startswith("entities") for detail in details):
         return "refused", "its tiles are stored under other keys; give the view another name"
     if action == "create" or old is None:
-        return "safe", "nothing is stored of it yet; stream and backfill fill it"
+        return "safe", "it is empty until stream or backfill fills it"
     if action == "delete":
         return "destructive", "its tiles are deleted"
-    before, after = (tiles_plan(found.stream_feature_views[name], 1) for found in (old, new))
+    before, after = (tiles_plan(definitions.stream_feature_views[name], 1) for definitions in (old, new))
     if before.layout != after.layout:
         return "rewrites", "new generation of its tiles: filled from the history and the topic, then served at once"
-    return "safe", "stored tiles stay as they are"
+    return "safe", "stored tiles do not change"
 
 
 def _layout(view: FeatureView) -> tuple[object, ...]:
@@ -268,19 +267,19 @@ def _differences(path: str, before: Any, after: Any) -> list[AttributeChange]:
     old, new = _by_name(before), _by_name(after)
     if not isinstance(old, dict) or not isinstance(new, dict):
         return [AttributeChange(path, before, after)]
-    found = [
+    differences = [
         difference
         for key in dict.fromkeys([*old, *new])
         for difference in _differences(f"{path}.{key}".lstrip("."), old.get(key), new.get(key))
     ]
-    # The same fields in another order are another layout.
+    # Another order of the same fields is another layout.
     if isinstance(before, list) and [key for key in old if key in new] != [key for key in new if key in old]:
-        found.append(AttributeChange(path, list(old), list(new)))
-    return found
+        differences.append(AttributeChange(path, list(old), list(new)))
+    return differences
 
 
 def _by_name(value: Any) -> Any:
-    """Lists of named things (a schema's fields) compare by name, so that one more field is one change."""
+    """Lists of named items, such as a schema's fields, as mappings, so that an added field is one change."""
     if isinstance(value, list) and value and all(isinstance(item, dict) and item.get("name") for item in value):
         return {item["name"]: {key: part for key, part in item.items() if key != "name"} for item in value}
     return value

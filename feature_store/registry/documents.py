@@ -17,14 +17,14 @@ from feature_store.registry.tables import PRUNING, REPORTS
 
 @dataclass(frozen=True)
 class PruneRecord:
-    """Importances or a prune plan, as they were kept.
+    """Importances or a prune plan, as stored.
 
     Attributes:
         kind: `importances` or `plan`.
         id: of the document, unique within its kind.
-        service: the service that it is about.
-        author: who kept it.
-        made_at: when it was kept last, UTC.
+        service: the service.
+        author: the user who stored it.
+        made_at: when it was last stored, UTC.
         document: the document's text.
     """
 

@@ -1,15 +1,16 @@
 """The life of a generation of stored rows or tiles, as transitions between serving plans.
 
-A generation is one layout of a row group or of a stream view; its number is part of its keys. Both kinds live one life:
+A generation is one layout of a row group or of a stream view; its number is part of its keys. Rows and tiles have the
+same life:
 
-               create: its name is new, nothing is stored
+               create: the name is new, nothing is stored
     absent ───────────────────────────────────────────────▶ served ──replace──▶ retired ──drop──▶ absent
        └────begin────▶ filling ────────────serve────────────▲                      ▲
                           └─────────────────────abandon────────────────────────────┘
 
-A plan names every generation that is stored in one of three states, and one publication moves any number of them along
-the arrows of `TRANSITIONS`. So nothing that is stored is forgotten, nothing is served that was not filled, and a number
-is not used again while anything is stored under it. The functions here are pure: plan in, plan out;
+A plan names every stored generation in one of three states. One publication moves any number of them along the arrows
+of `TRANSITIONS`. So no stored generation is forgotten, none is served before it is filled, and a number is not used
+again while keys with it exist. The functions here are pure: plan in, plan out;
 `materialize/rollout.py` publishes the plans and moves the data.
 """
 
@@ -24,8 +25,8 @@ from feature_store.errors import ConflictError, NotFoundError
 from feature_store.registry.serving_plan import FORMAT, RowGroupPlan, ServingPlan, TilesPlan
 
 
-class State(Enum):
-    """Where a generation is in its life. Its value is what errors call it."""
+class GenerationState(Enum):
+    """Where a generation is in its life. The value is its name in errors."""
 
     ABSENT = "absent"
     FILLING = "being filled"
@@ -34,17 +35,17 @@ class State(Enum):
 
 
 TRANSITIONS = {
-    (State.ABSENT, State.FILLING): "begin",
-    (State.ABSENT, State.SERVED): "create",
-    (State.FILLING, State.SERVED): "serve",
-    (State.FILLING, State.RETIRED): "abandon",
-    (State.SERVED, State.RETIRED): "replace",
-    (State.RETIRED, State.ABSENT): "drop",
+    (GenerationState.ABSENT, GenerationState.FILLING): "begin",
+    (GenerationState.ABSENT, GenerationState.SERVED): "create",
+    (GenerationState.FILLING, GenerationState.SERVED): "serve",
+    (GenerationState.FILLING, GenerationState.RETIRED): "abandon",
+    (GenerationState.SERVED, GenerationState.RETIRED): "replace",
+    (GenerationState.RETIRED, GenerationState.ABSENT): "drop",
 }
 
 
 class Generation(NamedTuple):
-    """What tells one generation from all others of a project."""
+    """The identity of a generation within a project."""
 
     kind: Literal["rows", "tiles"]
     name: str
@@ -55,18 +56,18 @@ class Generation(NamedTuple):
 
 
 def generation_of(plan: RowGroupPlan | TilesPlan) -> Generation:
-    """The generation that a row group or stream view of a plan is."""
+    """The generation of a row group or stream view of a plan."""
     if isinstance(plan, RowGroupPlan):
         return Generation("rows", plan.name, plan.generation)
     return Generation("tiles", plan.view, plan.generation)
 
 
-def states(plan: ServingPlan) -> dict[Generation, State]:
+def states(plan: ServingPlan) -> dict[Generation, GenerationState]:
     """The state of each generation that a plan names. All others are ABSENT."""
-    named: dict[State, tuple[RowGroupPlan | TilesPlan, ...]] = {
-        State.RETIRED: (*plan.retired, *plan.retired_tiles),
-        State.FILLING: (*plan.filling, *plan.filling_tiles),
-        State.SERVED: (*plan.groups, *plan.tiles),
+    named: dict[GenerationState, tuple[RowGroupPlan | TilesPlan, ...]] = {
+        GenerationState.RETIRED: (*plan.retired, *plan.retired_tiles),
+        GenerationState.FILLING: (*plan.filling, *plan.filling_tiles),
+        GenerationState.SERVED: (*plan.groups, *plan.tiles),
     }
     return {generation_of(item): state for state, items in named.items() for item in items}
 
@@ -74,12 +75,12 @@ def states(plan: ServingPlan) -> dict[Generation, State]:
 def refuse_forbidden(old: ServingPlan, new: ServingPlan) -> None:
     """Raise a ConflictError when publishing `new` in place of `old` moves a generation along no arrow of TRANSITIONS.
 
-    A new generation is created only under a name of which nothing is stored; otherwise it has to be filled.
+    A generation may be created without being filled only if no generation of its name is served.
     """
     before, after = states(old), states(new)
-    served = {(item.kind, item.name) for item, state in before.items() if state is State.SERVED}
+    served = {(item.kind, item.name) for item, state in before.items() if state is GenerationState.SERVED}
     for generation in before.keys() | after.keys():
-        move = before.get(generation, State.ABSENT), after.get(generation, State.ABSENT)
+        move = before.get(generation, GenerationState.ABSENT), after.get(generation, GenerationState.ABSENT)
         if move[0] is move[1]:
             continue
         is_unfilled = TRANSITIONS.get(move) == "create" and (generation.kind, generation.name) in served
@@ -87,7 +88,7 @@ def refuse_forbidden(old: ServingPlan, new: ServingPlan) -> None:
             raise ConflictError(
                 str(generation),
                 problem=f"it is {move[0].value}, and a publication would make it {move[1].value}",
-                hint="apply again; if it stays so, tear the project down, apply and materialize",
+                hint="apply again; if the error stays, tear the project down, apply and materialize",
             )
 
 
@@ -98,19 +99,19 @@ def numbered_rows(group: RowGroupPlan, previous: ServingPlan | None) -> RowGroup
     """A row group with the number of its generation.
 
     Args:
-        group: compiled, with the version as its number.
-        previous: the plan that is published.
+        group: as compiled, with the version as its number.
+        previous: the published plan.
 
     Returns:
-        The group with the number of the one that is served, if it has the same layout; with the version, if that apply
-        was killed while it filled the group; else with a number that no generation of the group has.
+        The group with the number of the served generation, if the layout is the same; with the version as its number,
+        if an apply of this version was killed while it filled the group; else with a number that no generation has.
     """
     if previous is None:
         return group
     served = next((item for item in previous.groups if item.name == group.name), None)
     if served is not None and served.layout == group.layout:
         return replace(group, generation=served.generation)
-    # Of one version alone: two versions may compute other values in the same layout.
+    # Only of the same version: another version may compute other values in the same layout.
     if any(generation_of(item) == generation_of(group) and item.layout == group.layout for item in previous.filling):
         return group
     return replace(group, generation=_free_number(generation_of(group), previous))
@@ -120,18 +121,18 @@ def numbered_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
     """A stream view with the number of its generation.
 
     Args:
-        tiles: compiled, with the version as its number.
-        previous: the plan that is published.
+        tiles: as compiled, with the version as its number.
+        previous: the published plan.
 
     Returns:
-        The view with the number of the one that is served, or of one that is being filled, if it holds the same of the
-        same events; else with a number that no generation of the view has.
+        The view with the number of the served generation, or of a generation that is being filled, if it holds the same
+        windows of the same events; else with a number that no generation has.
     """
     if previous is None:
         return tiles
     served = previous.tiles_of(tiles.view)
     if served is not None and served.event_time is None:
-        served = replace(served, event_time=tiles.event_time)  # a plan that did not say it yet
+        served = replace(served, event_time=tiles.event_time)  # plans of release 0.1 lack it
     if served is not None and served.layout == tiles.layout:
         return replace(tiles, generation=served.generation, start_us=served.start_us)
     for begun in previous.filling_tiles:
@@ -141,7 +142,7 @@ def numbered_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
 
 
 def _free_number(wanted: Generation, plan: ServingPlan) -> int:
-    """The wanted number, or the next that is greater than all of the same kind and name."""
+    """The wanted number, or if it is smaller, the one after the greatest of the same kind and name."""
     known = [item.number for item in states(plan) if (item.kind, item.name) == (wanted.kind, wanted.name)]
     return max([wanted.number, *(number + 1 for number in known)])
 
@@ -150,19 +151,19 @@ def _free_number(wanted: Generation, plan: ServingPlan) -> int:
 
 
 def unfilled(old: ServingPlan, target: ServingPlan) -> tuple[tuple[RowGroupPlan, ...], tuple[TilesPlan, ...]]:
-    """The generations of `target` that have to be filled before they are served: row groups, and stream views.
+    """The generations of `target` that must be filled before they are served: row groups, and stream views.
 
-    Those are the ones that replace another, and those of views that prune plans left without a feature, whose data are
-    at their sources. A name that is new has no data yet.
+    These are generations that replace a served one, and generations of views that a prune plan had left without
+    features. A new view has no data yet.
     """
     served, back = states(old), set(old.unstored)
-    names = {(item.kind, item.name) for item, state in served.items() if state is State.SERVED}
+    names = {(item.kind, item.name) for item, state in served.items() if state is GenerationState.SERVED}
 
     def is_unfilled(item: RowGroupPlan | TilesPlan, views: Iterable[str]) -> bool:
         generation = generation_of(item)
         if (generation.kind, generation.name) not in names:
             return any(view in back for view in views)
-        return served.get(generation) is not State.SERVED
+        return served.get(generation) is not GenerationState.SERVED
 
     return (
         tuple(group for group in target.groups if is_unfilled(group, [segment.view for segment in group.segments])),
@@ -171,7 +172,7 @@ def unfilled(old: ServingPlan, target: ServingPlan) -> tuple[tuple[RowGroupPlan,
 
 
 def under_way(old: ServingPlan, target: ServingPlan) -> tuple[TilesPlan, ...]:
-    """The generations that backfills are filling of stream views that stay as they are: they go on."""
+    """The generations that backfills are filling, of stream views that do not change: these backfills go on."""
     return tuple(
         tiles
         for tiles in old.filling_tiles
@@ -183,7 +184,7 @@ def under_way(old: ServingPlan, target: ServingPlan) -> tuple[TilesPlan, ...]:
 
 
 def begin(old: ServingPlan, target: ServingPlan) -> ServingPlan:
-    """`old`, which names what is `unfilled` of `target` as being filled. What was being filled else is retired."""
+    """`old` with the `unfilled` generations of `target` as being filled. Others that were being filled are retired."""
     rows, tiles = unfilled(old, target)
     if not rows and not tiles:
         return old
@@ -191,17 +192,17 @@ def begin(old: ServingPlan, target: ServingPlan) -> ServingPlan:
 
 
 def serve(old: ServingPlan, target: ServingPlan) -> ServingPlan:
-    """`target`, which retires all that `old` names and `target` does not."""
+    """`target`, with every generation retired that only `old` names."""
     return _retiring(target, old)
 
 
 def abandon_rows(plan: ServingPlan) -> ServingPlan:
-    """The plan, which retires the rows that are being filled."""
+    """The plan, with the rows that are being filled retired."""
     return _retiring(replace(plan, filling=()), plan)
 
 
 def drop(plan: ServingPlan) -> ServingPlan:
-    """The plan, without what is retired: its keys are deleted."""
+    """The plan without retired generations, whose keys are deleted."""
     return replace(plan, retired=(), retired_tiles=())
 
 
@@ -209,14 +210,14 @@ def drop(plan: ServingPlan) -> ServingPlan:
 
 
 def begin_tiles(plan: ServingPlan, view: str, start_us: int | None) -> tuple[ServingPlan, TilesPlan]:
-    """The plan, which names a new generation of a stream view as being filled; and the generation.
+    """The plan with a new generation of a stream view as being filled; and the generation.
 
-    One that is being filled from the same time on goes on; any other one of the view is retired.
+    If a backfill from the same time is under way, its generation is returned. Others of the view are retired.
 
     Args:
-        plan: the plan that is published.
+        plan: the published plan.
         view: a stream view.
-        start_us: where the stream goes on after the history, microseconds since 1970; None: there is no history.
+        start_us: where the topic takes over from the history, microseconds since 1970; None: there is no history.
 
     Raises:
         NotFoundError: the plan has no such stream view.
@@ -234,14 +235,14 @@ def begin_tiles(plan: ServingPlan, view: str, start_us: int | None) -> tuple[Ser
 
 
 def serve_tiles(plan: ServingPlan, tiles: TilesPlan) -> ServingPlan:
-    """The plan, which serves a generation of a stream view that is filled, and retires the one before.
+    """The plan that serves a filled generation of a stream view and retires the one before.
 
     Raises:
-        NotFoundError: the generation is not being filled any more: another one was begun.
+        NotFoundError: the generation is no longer being filled: it is served, or another one was begun.
     """
     if tiles not in plan.filling_tiles:
-        got = "served already" if tiles in plan.tiles else "given up"
-        raise NotFoundError(f"generation {tiles.generation} of {tiles.view}", expected="being filled", got=got)
+        state = "already served" if tiles in plan.tiles else "no longer being filled: another backfill was begun"
+        raise NotFoundError(f"generation {tiles.generation} of {tiles.view}", problem=f"it is {state}")
     return _retiring(
         replace(
             plan,
@@ -253,7 +254,7 @@ def serve_tiles(plan: ServingPlan, tiles: TilesPlan) -> ServingPlan:
 
 
 def _retiring(plan: ServingPlan, old: ServingPlan) -> ServingPlan:
-    """A plan that retires all that `old` names and it does not, so that nothing that is stored is forgotten."""
+    """A plan with every generation retired that only `old` names, so that no stored generation is forgotten."""
     kept = set(states(drop(plan)))
     rows = (*old.groups, *old.filling, *old.retired)
     tiles = (*old.tiles, *old.filling_tiles, *old.retired_tiles)

@@ -1,4 +1,4 @@
-"""What became of one definition, or of one feature, from version to version."""
+"""The changes of one definition, or of one feature, from version to version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from feature_store.registry.store import Version
 
 @dataclass(frozen=True)
 class PastChange:
-    """What a version changed of a thing: by whom, when (UTC), how, and what that meant for stored data."""
+    """A change that a version made to a definition or feature."""
 
     version: Version
     change: DefinitionChange
@@ -29,29 +29,29 @@ def history_of(versions: Sequence[Version], name: str) -> list[PastChange]:
     """The changes of a definition, with the prunings of a service, or of a feature `view:feature`; the newest first.
 
     Args:
-        versions: all that there are, the oldest first.
-        name: of what; empty where no version has it.
+        versions: all versions, the oldest first.
+        name: a definition, or `view:feature`. The result is empty if no version has it.
 
     Raises:
         RegistryError: this release cannot read a version.
     """
     view, _, feature = name.partition(":")
-    found = []
+    past = []
     before: Version | None = None
     for version in versions:
-        # Most versions change other things: what is the same as it was is not read at all.
+        # Most versions change other definitions. A version in which this one is unchanged is not read.
         if before is None or _part(before, view) != _part(version, view):
             plan = plan_changes(None if before is None else before.definitions(), version.definitions())
             changes: Iterable[DefinitionChange] = (change for change in plan.changes if change.name == view)
             if feature:
                 changes = _of_feature(changes, feature, before, version)
-            found += [PastChange(version, change) for change in changes]
+            past += [PastChange(version, change) for change in changes]
         before = version
-    return found[::-1]
+    return past[::-1]
 
 
 def names_in(versions: Iterable[Version]) -> Iterator[str]:
-    """The names of all that versions define or defined, features included."""
+    """The names of all definitions and features of these versions. Names may repeat."""
     for version in versions:
         for kind in KINDS:
             for name, about in version.document.get(kind, {}).items():
@@ -66,7 +66,7 @@ def _part(version: Version, name: str) -> list[Any]:
 def _of_feature(
     changes: Iterable[DefinitionChange], feature: str, before: Version | None, version: Version
 ) -> Iterator[DefinitionChange]:
-    """What is of a feature in the changes of its view; others of the view are left out."""
+    """The changes of a feature among the changes of its view."""
     for change in changes:
         if change.kind == "Pruning":
             continue

@@ -1,7 +1,7 @@
-"""Whose plan is published: a registry has an id, and the plans that it publishes carry it.
+"""The registry that published a plan: each registry has an id, and its plans carry it.
 
-Two registries that number their versions apart would give different layouts the same generation. So what one of them
-has published, the other neither replaces nor writes to.
+Two registries number their versions independently, so they would give different layouts the same generation. A registry
+therefore refuses to replace another's plan, or to write under it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from feature_store.registry.store import Registry
 
 
 def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:
-    """See to it that the published plan is of a registry, or that there is none.
+    """Check that this registry published the plan, or that no plan is published.
 
-    A plan without an id was published by a release before ids. It counts as the registry's when its layouts are those
-    of the registry's version of that number; the next apply writes the id.
+    A plan of a release before 0.2 has no id. It counts as this registry's if its layouts are those of the registry's
+    version of the same number; the next apply writes the id.
 
     Raises:
-        ConflictError: it is of another registry, or of another copy of this one.
+        ConflictError: another registry published the plan, or another copy of this one.
     """
     if plan is None:
         return
@@ -30,22 +30,22 @@ def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:
         return
     raise ConflictError(
         f"serving plan of {plan.project}",
-        problem=f"another registry than {registry.shown_url} has published version {plan.version} to this Redis",
-        hint="set `registry` in feature_store.yaml to the database that both are to share, or give this project "
+        problem=f"a registry other than {registry.shown_url} has published version {plan.version} to this Redis",
+        hint="set `registry` in feature_store.yaml to the database that both should share, or give this project "
         "another name or another Redis; if the other registry is lost, run `feature-store teardown`, then apply and "
         "materialize",
     )
 
 
 def _refuse_other_copy(plan: ServingPlan, registry: Registry) -> None:
-    """A registry that is copied, with its folder or from a backup, keeps its id; versions then part."""
+    """Raise if a copy of the registry published the plan: a copied folder or a restored backup has the same id."""
     if plan.definitions in ("", registry.digest(plan.version)):
         return
     raise ConflictError(
         f"serving plan of {plan.project}",
         problem=f"another copy of the registry {registry.shown_url} has published its version {plan.version} to this "
         "Redis, which this copy does not have",
-        hint="set `registry` in feature_store.yaml to the copy that goes on, or give this project another name or "
+        hint="set `registry` in feature_store.yaml to the copy that you keep, or give this project another name or "
         "another Redis; if the other copy is lost, run `feature-store teardown`, then apply and materialize",
     )
 

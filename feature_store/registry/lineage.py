@@ -1,9 +1,9 @@
-"""Lineage: what comes from what, from sources to models.
+"""Lineage: how data flows from sources to models.
 
     sources → views → on-demand views → services → models
 
-and the same of single features, `view:feature`, in the place of views. Nodes are of the kinds of the catalog, or
-`models`. A view's lineage goes from view to view, a feature's from feature to feature.
+Features, `view:feature`, have edges of their own in place of their views. The kinds of nodes are those of the catalog,
+and `models`. A view's lineage goes from view to view, a feature's from feature to feature.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from feature_store.definitions.graph import graph_of
 from feature_store.registry.catalog import kind_of, unknown
 
 MODELS, FEATURES = "models", "features"
-# A service's tag that says which models it is for, separated by commas.
+# The tag of a service that names its models, separated by commas.
 MODEL_TAG = "model"
-# Of two things of one name, which one is meant.
+# Which node `find` returns when several have the name.
 _PRECEDENCE = ("views", "streams", "on-demand", "services", FEATURES, "sources", MODELS)
 
 
 class Node(NamedTuple):
-    """A thing: its kind (of the catalog's KINDS, or `models`) and its name."""
+    """A node of the graph: its kind (one of the catalog's KINDS, or `models`) and its name."""
 
     kind: str
     name: str
@@ -38,37 +38,37 @@ class _Neighbours(Protocol):
 
 @dataclass(frozen=True)
 class Lineage:
-    """A graph of what comes from what.
+    """The graph of a project's data flow.
 
     Attributes:
         nodes: sources first.
-        edges: `(from, to)`.
+        edges: `(from, to)`, in the direction of the data.
     """
 
     nodes: tuple[Node, ...]
     edges: tuple[tuple[Node, Node], ...]
 
     def upstream(self, node: Node) -> list[Node]:
-        """All that a node comes from, the nearest first."""
+        """All nodes that a node depends on, the nearest first."""
         return _reached(node, self.parents)
 
     def downstream(self, node: Node) -> list[Node]:
-        """All that comes from a node, the nearest first."""
+        """All nodes that depend on a node, the nearest first."""
         return _reached(node, self.children)
 
     def parents(self, node: Node, *, of: Node | None = None) -> list[Node]:
-        """What a node directly comes from, as part of the lineage of another (itself unless given)."""
-        return [found for found in self._into.get(node, ()) if _belongs(found, of or node)]
+        """The nodes that a node directly depends on, within the lineage of `of` (by default the node itself)."""
+        return [one for one in self._into.get(node, ()) if _belongs(one, of or node)]
 
     def children(self, node: Node, *, of: Node | None = None) -> list[Node]:
-        """What directly comes from a node, as part of the lineage of another (itself unless given)."""
-        return [found for found in self._out_of.get(node, ()) if _belongs(found, of or node)]
+        """The nodes that directly depend on a node, within the lineage of `of` (by default the node itself)."""
+        return [one for one in self._out_of.get(node, ()) if _belongs(one, of or node)]
 
     def around(self, name: str, up: bool = True, down: bool = True) -> Lineage:
-        """The part that a thing comes from, and that comes from it.
+        """The part of the graph upstream and downstream of a node.
 
         Raises:
-            NotFoundError: there is nothing of that name; it says what is near.
+            NotFoundError: no node has the name; the error suggests similar names.
         """
         node = self.find(name)
         kept = {node, *(self.upstream(node) if up else ()), *(self.downstream(node) if down else ())}
@@ -78,16 +78,16 @@ class Lineage:
         )
 
     def find(self, name: str) -> Node:
-        """The node of a name; where there are several, the one of a definition.
+        """The node of a name. If several have it, a definition comes before a source or model.
 
         Raises:
-            NotFoundError: there is none; it says what is near.
+            NotFoundError: no node has the name; the error suggests similar names.
         """
-        found = [node for node in self.nodes if node.name == name]
-        if not found:
+        named = [node for node in self.nodes if node.name == name]
+        if not named:
             what = "a source, a view, a feature as view:feature, a service or a model"
             raise unknown(name, what, [node.name for node in self.nodes])
-        return min(found, key=lambda node: _PRECEDENCE.index(node.kind))
+        return min(named, key=lambda node: _PRECEDENCE.index(node.kind))
 
     @cached_property
     def _out_of(self) -> dict[Node, list[Node]]:
@@ -102,8 +102,8 @@ def lineage_of(definitions: DefinitionSet, models: Mapping[str, Sequence[str]] |
     """The lineage of all definitions.
 
     Args:
-        definitions: applied, or not yet.
-        models: `{service: models}` that are known to be served by it, beside those that its tag `model` names.
+        definitions: applied or not.
+        models: `{service: models}`, beside the models that the service's tag `model` names.
     """
     edges = list(dict.fromkeys(_edges(definitions, models or {})))
     nodes = dict.fromkeys(_all_nodes(definitions)) | dict.fromkeys(node for edge in edges for node in edge)
@@ -149,7 +149,7 @@ def _edges_of_on_demand_views(definitions: DefinitionSet) -> Iterator[tuple[Node
         outputs = [Node(FEATURES, f"{view.name}:{field.name}") for field in view.fields]
         for name in dict.fromkeys(projection.view for projection in view.projections):
             yield Node(kind_of(graph.views[name]), name), node
-        # What a function does with its inputs is not known: each output may come from each of them.
+        # A function's use of its inputs is unknown: each output may depend on each input.
         for taken in graph.inputs(view.name):
             yield from ((Node(FEATURES, taken.reference), output) for output in outputs)
         for request in view.requests:
@@ -158,22 +158,23 @@ def _edges_of_on_demand_views(definitions: DefinitionSet) -> Iterator[tuple[Node
             yield from ((source, output) for output in outputs)
 
 
-def _belongs(found: Node, start: Node) -> bool:
-    """Whether a neighbour is on the level of what one started from: features are, when that is a feature."""
-    if found.kind in ("views", "streams", "on-demand"):
+def _belongs(neighbour: Node, start: Node) -> bool:
+    """Whether a neighbour belongs to the lineage of a start: features only if the start is a feature, views only if
+    not."""
+    if neighbour.kind in ("views", "streams", "on-demand"):
         return start.kind != FEATURES
-    return found.kind != FEATURES or start.kind == FEATURES
+    return neighbour.kind != FEATURES or start.kind == FEATURES
 
 
 def _reached(start: Node, neighbours: _Neighbours) -> list[Node]:
-    found: dict[Node, None] = {}
+    reached: dict[Node, None] = {}
     waiting = deque([start])
     while waiting:
         for node in neighbours(waiting.popleft(), of=start):
-            if node not in found and node != start:
-                found[node] = None
+            if node not in reached and node != start:
+                reached[node] = None
                 waiting.append(node)
-    return list(found)
+    return list(reached)
 
 
 def _grouped(edges: Iterable[tuple[Node, Node]]) -> dict[Node, list[Node]]:

@@ -1,6 +1,6 @@
-"""The intervals over which somebody materialized each view of a project.
+"""The intervals over which each view of a project was materialized, into any online store.
 
-This is history. What an online store holds is recorded in that store (`online/progress.py`).
+This is history. What one online store holds is recorded in that store (`online/progress.py`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MaterializedIntervals:
         place: dict[str, object] = {"view": view, "generation": _ANY_GENERATION}
         c = self._intervals.c
         with self._database.writing() as connection:
-            self._intervals.lock(connection)  # two jobs that finish at once would lose one's interval
+            self._intervals.lock(connection)  # else one of two jobs that finish at once would lose its interval
             known = self._intervals.select(c.start_us, c.end_us).where(self._intervals.at(place)).with_for_update()
             intervals = [(row.start_us, row.end_us) for row in connection.execute(known)]
             self._intervals.delete(connection, place)

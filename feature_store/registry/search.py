@@ -1,10 +1,10 @@
-"""Search over all that is defined: names, descriptions, tags, owners and columns, forgiving misspelt words.
+"""Search over definitions: names, descriptions, tags, owners and columns. It tolerates misspelt words.
 
-Results are ordered in tiers:
+Scores lie in tiers:
 
-    1          the name itself
-    0.9–1      every word of the query, as it is written
-    below 0.9  a name that is spelt nearly so, or words that are
+    1          the query is the name
+    0.9–1      every word of the query occurs as written
+    below 0.9  the name, or words, are spelt similarly
 
 Within a tier, words of names count for more than words of descriptions, and rare words for more than common ones.
 """
@@ -30,25 +30,25 @@ from feature_store.registry.spelling import LIKE_NAME, LIKE_WORD, MOST_CHARACTER
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-# How much a word counts by where it stands.
+# The weight of a word by its place.
 _WEIGHTS = {"name": 1.0, "tags": 0.9, "description": 0.85, "owner": 0.8, "columns": 0.7, "view": 0.6}
-# What is written as asked for is above this line, what is only spelt nearly so is below.
+# The lowest score of an exact match, and the limit of similar spellings.
 _EXACT = 0.9
-_WORDS_PENALTY = 0.85  # of words spelt nearly so, against whole names
-_LEAST = 0.35  # a score below says that hardly anything was found
-_ALMOST = 0.99  # all words of a name, in whatever order, are not yet the name itself
+_WORDS_PENALTY = 0.85  # similar words count for less than a similar name
+_LEAST = 0.35  # lower scores are left out
+_ALMOST = 0.99  # all words of a name in another order score below the name itself
 
 
 @dataclass(frozen=True)
-class Found:
-    """Something that a search found.
+class SearchResult:
+    """A definition, source or feature that matches a query.
 
     Attributes:
-        kind: of the catalog's KINDS.
-        name: what it is described by; a feature's is `view:feature`.
-        score: 1 for the name itself, less for less.
-        matched: where the query's words were found: name, tags, description, owner, columns, view.
-        description: its own.
+        kind: one of the catalog's KINDS.
+        name: its name; of a feature `view:feature`.
+        score: from 0.35 to 1, which means that the query is the name.
+        matched: the places of the query's words: name, tags, description, owner, columns, view.
+        description: its description.
     """
 
     kind: str
@@ -59,20 +59,20 @@ class Found:
 
 
 class SearchIndex:
-    """An index of definitions, made once and asked often.
+    """A search index of definitions.
 
     Args:
-        definitions: what can be found.
+        definitions: the definitions to index.
     """
 
     def __init__(self, definitions: DefinitionSet) -> None:
         self._entries = list(_entries(definitions))
         postings: dict[str, dict[int, str]] = defaultdict(dict)
         for number, entry in enumerate(self._entries):
-            for place in _WEIGHTS:  # the weightiest first: a word counts where it counts most
+            for place in _WEIGHTS:  # the greatest weight first: a word counts once, at its best place
                 for word in entry.words.get(place, ()):
                     postings[word].setdefault(number, place)
-        # In order, so that words which begin alike stand together.
+        # Sorted, so that words with a common prefix are neighbours.
         self._vocabulary = sorted(postings)
         self._places = [postings[word] for word in self._vocabulary]
         self._numbers = [np.fromiter(found, np.intp, len(found)) for found in self._places]
@@ -81,13 +81,13 @@ class SearchIndex:
         self._names = [normal(entry.name.rpartition(":")[2]) for entry in self._entries]
         self._references = [normal(entry.name) for entry in self._entries]
 
-    def search(self, query: str, *, limit: int = 20, kinds: Collection[str] | None = None) -> list[Found]:
-        """What fits a query, the best first.
+    def search(self, query: str, *, limit: int = 20, kinds: Collection[str] | None = None) -> list[SearchResult]:
+        """The results for a query, the best first.
 
         Args:
-            query: a name, or words; misspelt ones count for less.
-            limit: how many at most.
-            kinds: only these, of the catalog's KINDS.
+            query: a name, or words. Misspelt ones score lower.
+            limit: the most results.
+            kinds: search only these of the catalog's KINDS.
 
         Raises:
             RequestError: the query is too long.
@@ -103,29 +103,29 @@ class SearchIndex:
         scores = np.maximum(by_name, by_words)
         ordered = np.round(scores, 4)
         best = [int(i) for i in np.flatnonzero(scores >= _LEAST) if kinds is None or self._entries[i].kind in kinds]
-        # Of thousands that have a common word only the best are put in order.
+        # Thousands of entries may have a common word: only the best are sorted.
         best = nsmallest(
             limit, best, key=lambda i: (-ordered[i], -by_name[i], len(self._names[i]), self._entries[i].name)
         )
         return [self._found(i, float(scores[i]), bool(by_name[i]), like) for i in best]
 
-    def _found(self, number: int, score: float, is_named: bool, like: list[list[int]]) -> Found:
+    def _found(self, number: int, score: float, is_named: bool, like: list[list[int]]) -> SearchResult:
         entry = self._entries[number]
         where = {"name"} if is_named else set()
-        for known in like:  # of each word of the query, the likest that the entry has
+        for known in like:  # for each word of the query, the entry's most similar word
             where |= {next((self._places[i][number] for i in known if number in self._places[i]), "")}
         matched = tuple(place for place in _WEIGHTS if place in where)
-        return Found(entry.kind, entry.name, round(score, 4), matched, entry.description)
+        return SearchResult(entry.kind, entry.name, round(score, 4), matched, entry.description)
 
     def _name_scores(self, name: str) -> Floats:
-        """How like the query each name is as a whole; 0 where it is hardly."""
+        """The similarity of each whole name to the query; 0 where it is small."""
         like = np.maximum(likeness(name, self._names, LIKE_NAME), likeness(name, self._references, LIKE_NAME))
         scores: Floats = np.where(like == 1, np.float32(1), like * np.float32(_EXACT))
         return scores
 
     def _word_scores(self, words: list[str]) -> tuple[Floats, list[list[int]]]:
-        """How well each entry has the words of the query; and of each of these the known words like it, the likest
-        first."""
+        """The score of each entry for the words of the query; and for each of these the indexed words similar to it,
+        the most similar first."""
         total, rarities = np.zeros(len(self._entries), np.float32), 0.0
         exact = np.ones(len(self._entries), bool)
         alike: list[list[int]] = []
@@ -141,7 +141,8 @@ class SearchIndex:
         return np.where(exact, written, mean * _WORDS_PENALTY).astype(np.float32), alike
 
     def _scores_of(self, word: str) -> tuple[Floats, np.ndarray[Any, np.dtype[np.bool_]], list[int]]:
-        """How well each entry has a word, whether as it is written, and the known words like it, the likest first."""
+        """The score of each entry for a word, whether it occurs as written, and the similar indexed words, the best
+        first."""
         like = likeness(word, self._vocabulary, LIKE_WORD)
         best, exact = np.zeros(len(self._entries), np.float32), np.zeros(len(self._entries), bool)
         if word in self._ids:
@@ -155,7 +156,7 @@ class SearchIndex:
         return best, exact, known
 
     def _begins_with(self, word: str) -> Sequence[int]:
-        # One letter begins too much.
+        # A single letter is a prefix of too many words.
         if len(word) == 1:
             return range(0)
         last = bisect_right(self._vocabulary, word, key=lambda known: known[: len(word)])

@@ -1,4 +1,4 @@
-"""What changes for those who read a service: its columns by name, origin, type and place."""
+"""The changes of a service's columns: their names, features, types and places."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 def columns_of(definitions: DefinitionSet, service: str) -> dict[str, Column]:
-    """The columns of a service by name, those that a prune plan drops included.
+    """The columns of a service by name, including those that a prune plan drops.
 
     Raises:
         NotFoundError: there is no such service.
@@ -38,18 +38,18 @@ def columns_of(definitions: DefinitionSet, service: str) -> dict[str, Column]:
 
 
 def column_changes(before: dict[str, Column], after: dict[str, Column]) -> list[ColumnChange]:
-    """The columns that differ; a column counts as moved when its order among those that stay is another."""
+    """The columns that differ. A column has moved if its place among the columns that stay is another."""
     moved = _moved([name for name in before if name in after], [name for name in after if name in before])
-    found = []
+    changes = []
     for name in dict.fromkeys([*before, *after]):
         was, becomes = before.get(name), after.get(name)
         if was is None or becomes is None or was[1:] != becomes[1:] or name in moved:
-            found.append(ColumnChange(f"columns.{name}", _document(was), _document(becomes)))
-    return found
+            changes.append(ColumnChange(f"columns.{name}", _document(was), _document(becomes)))
+    return changes
 
 
 def second_version(service: FeatureService, name: str) -> str:
-    """The definition of a service as it would be written under another name."""
+    """The Python code that defines a service under another name."""
     parts = []
     for projection in service.features:
         listed = ", ".join(f'"{feature}"' for feature, _ in projection.columns)

@@ -1,4 +1,4 @@
-"""The serving plan: all that a model server has to know of a project, as one JSON document in Redis.
+"""The serving plan: everything that a model server needs to know of a project, as one JSON document in Redis.
 
 It is compiled from the definitions at `apply` and read by clients and writers; it holds names, types, layouts and
 times, never code or secrets. `plan_document.py` writes and reads the JSON. This module is plain dataclasses, so that
@@ -18,7 +18,7 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class FieldPlan:
-    """A feature as it is stored and served: `dtype` as `str(DType)`, `default` as `DType.to_json`."""
+    """A stored or served feature. `dtype` is `str(DType)`; `default` is as of `DType.to_json`."""
 
     name: str
     dtype: str
@@ -27,14 +27,13 @@ class FieldPlan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:
-    """One view's part of a row.
+    """One view's segment of a row.
 
     Attributes:
         view: its name.
-        ttl_us: its ttl in microseconds, or None: for ever.
+        ttl_us: its ttl in microseconds; None: rows do not expire.
         fields: in the order of its schema.
-        created: whether rows keep when they were created. Where a source does not say it, rows count as created when
-            they became true, so that nothing is lost.
+        created: whether rows hold a created timestamp. Without one, the event timestamp is used.
     """
 
     view: str
@@ -44,7 +43,7 @@ class SegmentPlan:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What decides the bytes of the view's segments."""
+        """Everything that decides the bytes of the view's segments."""
         return self.view, self.created, tuple((field.name, field.dtype) for field in self.fields)
 
 
@@ -56,7 +55,7 @@ class RowGroupPlan:
         name: the entities' names, joined by `+`.
         entities: their names.
         join_keys: `(column, dtype)`, one per entity.
-        generation: which layout its keys carry; the registry version that last changed the layout.
+        generation: the number in its keys; the registry version that last changed the layout.
         segments: the views, in the order of the row.
     """
 
@@ -68,28 +67,31 @@ class RowGroupPlan:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What decides the bytes of the group's rows: two groups of equal layouts can share stored rows."""
+        """Everything that decides the bytes of the group's rows: groups of equal layouts can share stored rows."""
         return self.name, self.join_keys, tuple(segment.layout for segment in self.segments)
 
     def segment(self, view: str) -> SegmentPlan:
-        """The segment of a view that is known to be in the group."""
+        """The segment of a view of the group."""
         return next(segment for segment in self.segments if segment.view == view)
 
 
 @dataclass(frozen=True, slots=True)
 class TilesPlan:
-    """A stream view, whose tiles of one entity are one value.
+    """A stream view. Its tiles of one entity are one value in Redis.
 
     Attributes:
         view: its name.
-        entities: the names of the entities that it is of.
+        entities: the names of its entities.
         join_keys: `(column, dtype)`, one per entity.
-        generation: which layout its keys carry; another when the windows change, or when the tiles are filled again.
-        topic: what events they are made of.
-        windows: what is kept and served.
-        start_us: events before are not merged from the stream: a backfill has filled them from the history.
-        event_time: the member that says when an event happened, and its unit; None: a plan of before it said so.
-        mark: what its fences in Redis hold (see online/publication.py); empty: a plan of before there were marks.
+        generation: the number in its keys. It changes when the windows change, and when a backfill fills the tiles
+            again.
+        topic: the topic of its events.
+        windows: the windows that are stored and served.
+        start_us: the stream merges no events before this time, because a backfill took them from the history.
+            Microseconds since 1970; None: there was no history.
+        event_time: the member of an event that holds its time, and its unit; None: plans of release 0.1 lack it.
+        mark: the mark that its fences in Redis hold (see online/publication.py); empty: a plan of before there were
+            marks.
     """
 
     view: str
@@ -104,7 +106,7 @@ class TilesPlan:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What decides the bytes of the view's values, and of which events they are made."""
+        """Everything that decides the bytes of the view's tiles, and the events that they are made of."""
         return self.join_keys, self.topic, self.event_time, self.windows.rings
 
 
@@ -125,13 +127,13 @@ class TransformPlan:
 
     Attributes:
         name: the view's name.
-        function: the file and name of the function that was applied, for people; nothing is looked up by it.
-        digest: what its code hashes to.
-        inputs: what it is given.
-        outputs: what it returns.
-        nulls: `strict`, or `shown`: whether it is told where inputs have no value; see OnDemandFeatureView.
-        earlier: digests of functions that were applied before, with the same inputs and outputs, the newest first.
-            Model servers that still run one of them go on serving.
+        function: the file and name of the applied function, for display only.
+        digest: the digest of its code.
+        inputs: its inputs, in order.
+        outputs: the features that it returns.
+        nulls: `shown` if the function also gets a mask of missing inputs, else `strict`; see OnDemandFeatureView.
+        earlier: digests of functions applied before with the same inputs and outputs, the newest first. Model servers
+            that run one of them go on serving.
     """
 
     name: str
@@ -145,7 +147,7 @@ class TransformPlan:
 
 @dataclass(frozen=True, slots=True)
 class ColumnPlan:
-    """A column of a service: the name it is served by, and the view (or on-demand view) and feature it comes from."""
+    """A column of a service: its served name, and its view (stored or on-demand) and feature."""
 
     name: str
     view: str
@@ -154,7 +156,7 @@ class ColumnPlan:
 
 @dataclass(frozen=True, slots=True)
 class PrunedColumnPlan:
-    """A column that a prune plan drops: what it was, with `dtype` and `default` as in FieldPlan."""
+    """A column that a prune plan drops. `dtype` and `default` are as in FieldPlan."""
 
     name: str
     view: str
@@ -169,11 +171,11 @@ class PruningPlan:
 
     Attributes:
         plan: its id.
-        stage: `shadow`: the service's columns are those without it; `mask` or `drop`: those that it keeps.
-        answer: `error`, or `default`: dropped columns are served in their places, as defaults.
-        columns: the names of all columns without it, in order.
+        stage: `shadow`: the service still has all its columns; `mask` or `drop`: it has the kept ones.
+        answer: for requests of dropped columns: `error`, or `default`, which serves defaults in their places.
+        columns: the names of the service's columns before pruning, in order.
         dropped: the columns that it drops.
-        read_order: the views, the most important for what they cost first.
+        read_order: the views, by importance for their cost, the greatest first.
     """
 
     plan: str
@@ -186,35 +188,38 @@ class PruningPlan:
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """A service's columns that are read, in order; and what a prune plan does to it."""
+    """A service: the columns that are read, in order, and its pruning."""
 
     name: str
     columns: tuple[ColumnPlan, ...]
     pruning: PruningPlan | None = None
 
     def shadowed(self) -> ServicePlan:
-        """The service as its plan in the stage `shadow` would leave it."""
+        """The service without the columns that its prune plan drops."""
         dropped = {column.name for column in self.pruning.dropped} if self.pruning is not None else set()
         return ServicePlan(self.name, tuple(column for column in self.columns if column.name not in dropped))
 
 
 @dataclass(frozen=True, slots=True)
 class ServingPlan:
-    """Everything served of one project, at one version of its registry.
+    """Everything that is served of one project, at one version of its registry.
 
     Attributes:
         groups: the row groups of batch views.
         tiles: the stream views.
-        filling: row groups of the next version while they are filled; writers write them too, readers do not read them.
-        filling_tiles: generations of stream views that are being filled, by whoever fills them alone.
-        retired: row groups that are served no more and whose rows are being deleted.
-        retired_tiles: the same of stream views.
-        unstored: views that prune plans left without a feature: should they come back, they are filled first.
-        registry: the id of the registry that published it; empty: a release before ids did.
-        definitions: the digest of that version's definitions; copies of one registry differ in it. Empty: not stated.
-        buckets: how many hash tags the project's keys are spread over.
-        expire_keys: whether Redis drops a row once every view in it has expired.
-        epoch: that it was published with; empty: not published, or by a version of the library that did not say it.
+        transforms: the on-demand views.
+        services: the feature services.
+        filling: row groups of the next version while they are filled. Writers write them, readers do not read them.
+        filling_tiles: generations of stream views that a backfill is filling. Only the backfill writes them.
+        retired: row groups that are no longer served; their rows are being deleted.
+        retired_tiles: stream views that are no longer served; their tiles are being deleted.
+        unstored: views that prune plans left without features. If they come back, they are filled first.
+        registry: the id of the registry that published the plan; empty: release 0.1 published it.
+        definitions: the digest of the version's definitions, which tells copies of a registry apart. Empty: not stated.
+        buckets: the number of hash tags that the project's keys are spread over.
+        expire_keys: whether Redis deletes a row once every view in it has expired.
+        format: the format of the document.
+        epoch: the mark of its publication; empty: not published, or published by release 0.1.
     """
 
     project: str
@@ -239,7 +244,7 @@ class ServingPlan:
         """The row group that holds a view.
 
         Raises:
-            NotFoundError: no group does.
+            NotFoundError: no group has the view.
         """
         for group in self.groups:
             if any(segment.view == view for segment in group.segments):
@@ -249,14 +254,14 @@ class ServingPlan:
         raise NotFoundError(view, expected=f"a feature view: {known or 'none is applied'}", got=repr(view))
 
     def tiles_of(self, view: str) -> TilesPlan | None:
-        """The tiles of a stream view; None when no stream view has that name."""
+        """The tiles of a stream view; None: no stream view has that name."""
         return next((tiles for tiles in self.tiles if tiles.view == view), None)
 
     def service(self, name: str) -> ServicePlan:
         """The service of that name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: no service has that name.
         """
         for service in self.services:
             if service.name == name:
@@ -270,7 +275,7 @@ class ServingPlan:
         )
 
     def dropped_by(self, view: str, feature: str) -> str | None:
-        """The prune plan that drops a feature, and its service, in words; None when none does."""
+        """A sentence that names the prune plan that drops a feature, and its service; None: no plan drops it."""
         for service in self.services:
             for column in service.pruning.dropped if service.pruning is not None else ():
                 if (column.view, column.feature) == (view, feature):
@@ -279,11 +284,11 @@ class ServingPlan:
         return None
 
     def refuse_other_epoch(self, project: str, epoch: bytes) -> None:
-        """Raise a DamagedPlanError unless the plan is this project's, and was published with this epoch."""
+        """Raise a DamagedPlanError unless the plan is of this project and was published with this epoch."""
         if self.project == project and self.epoch in ("", epoch.decode(errors="replace")):
             return
         raise DamagedPlanError(
             f"serving plan of {project}",
-            problem="the plan and the epoch are of two publications: one of the keys comes from an older copy",
+            problem="plan and epoch are of two publications: one of the keys comes from an older copy",
             hint="run `feature-store apply`: it publishes the plan again and keeps what is stored",
         )

@@ -1,8 +1,9 @@
-"""Whether a serving plan can be meant: whoever can write to Redis can write a plan.
+"""Checks of a serving plan that was read: a plan that no definitions can have made is refused.
 
-The types of its parts are checked when it is parsed. What is checked here is what they hold: names (they become Redis
-keys, columns, file names), references between parts, and sizes, so that a plan cannot make a client allocate or compute
-without bound. The bounds are far beyond what is useful.
+Anyone who can write to Redis can write a plan. The parser checks the types of its parts. This module checks their
+values: names (which become Redis keys, columns and file names), references between parts, and sizes, so that a plan
+    cannot make
+a client allocate or compute without bound. The bounds are far beyond any useful plan.
 """
 
 from __future__ import annotations
@@ -35,27 +36,27 @@ from feature_store.registry.serving_plan import (
 )
 
 T = TypeVar("T")
-# Of a document: a plan of 5,000 features takes half a megabyte.
+# Size of a document: a plan of 5,000 features takes half a megabyte.
 MOST_BYTES = 32 << 20
-# Of one entity's row, or tiles. Redis would hold 512 MiB; a request of 200 rows of 1 MiB is as good as dead.
+# Size of one entity's row or tiles. Redis takes 512 MiB, but 200 rows of 1 MiB are already too much for a request.
 MOST_VALUE_BYTES = 64 << 20
 _MOST_TEXT = 1_000
 _MOST_BUCKETS = 16_384
 _MOST_TILES = 100_000
 _MOST_LISTED = 1_000
 _MOST_NUMBER = 2**53
-# Windows are whole seconds; a century is more than a day can be asked for.
+# The longest window or hop: a century.
 _LONGEST_US = 100 * 366 * 86_400 * 1_000_000
 _TIME_UNITS = {"s", "ms", "us"}
 _MOST_OPTIONS = 20_000  # characters
 
 
 class UnsoundError(ValueError):
-    """A plan that nobody can have meant; its text says where and why."""
+    """A plan that no definitions can have made. The text names the part and the reason."""
 
 
 def refuse_unsound(plan: ServingPlan) -> None:
-    """Raise an UnsoundError when a plan holds what no definitions can have made."""
+    """Raise an UnsoundError if no definitions can have made the plan."""
     _name("project", plan.project)
     _text("epoch", plan.epoch)
     _whole("version", plan.version, 0, _MOST_NUMBER)
@@ -75,7 +76,7 @@ def refuse_unsound(plan: ServingPlan) -> None:
 
 
 def _each(where: str, items: Sequence[T], check: Callable[[T], int]) -> int:
-    """Check items; returns the sum of their bytes. Places are put together only for an error."""
+    """Check items. Returns the sum of their bytes. The path of an item is built only for an error."""
     size = 0
     for i, item in enumerate(items):
         try:
@@ -237,7 +238,7 @@ def _dropped(column: PrunedColumnPlan) -> int:
     return _field(column)
 
 
-# -- small parts ------------------------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------------------------
 
 
 def _refuse(where: str, expected: str, got: object) -> NoReturn:
@@ -261,7 +262,7 @@ def _once(where: str, names: Sequence[str]) -> None:
 
 def _text(where: str, text: str) -> None:
     if len(text) > _MOST_TEXT or not text.isprintable():
-        _refuse(where, f"at most {_MOST_TEXT:,} characters that can be shown", text)
+        _refuse(where, f"at most {_MOST_TEXT:,} printable characters", text)
 
 
 def _long_text(where: str, text: str) -> None:

@@ -49,7 +49,7 @@ class Registry(Versions):
 
     @property
     def shown_url(self) -> str:
-        """Where the database is, without a password."""
+        """The URL of the database, without its password."""
         return self._database.shown_url
 
     @property
@@ -58,11 +58,11 @@ class Registry(Versions):
         return self._database.schema
 
     def note_materialized(self, view: str, start_us: int, end_us: int) -> None:
-        """Record that somebody materialized `[start_us, end_us)` of a view, into any online store."""
+        """Record that `[start_us, end_us)` of a view was materialized, into any online store."""
         self._intervals.add(view, start_us, end_us)
 
     def materialized(self, view: str) -> list[Interval]:
-        """The intervals of a view that somebody materialized, into any online store."""
+        """The materialized intervals of a view, of all online stores."""
         return self._intervals.of(view)
 
     def materialized_had_it_stayed(self, view: str) -> list[Interval]:
@@ -98,12 +98,12 @@ class Registry(Versions):
 
 
 def current_author() -> str:
-    """Who applies: FEATURE_STORE_AUTHOR, or user@host."""
+    """The author of an apply: FEATURE_STORE_AUTHOR, else user@host."""
     named = os.environ.get("FEATURE_STORE_AUTHOR")
     if named:
         return named
     try:
         user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # the user of a container need not have a name
+    except (KeyError, OSError, ImportError):  # the user of a container may have no name
         user = f"uid-{os.getuid()}"
     return f"{user}@{socket.gethostname()}"

@@ -13,7 +13,7 @@ VERSIONS = sa.Table(
     "fs_versions",
     METADATA,
     sa.Column("project", ShortText(64), primary_key=True),
-    # Together with the project the primary key: of two applies at once, one gets the number.
+    # The primary key with the project: if two applies run at once, only one gets the number.
     sa.Column("version", Number(), primary_key=True, autoincrement=False),
     sa.Column("author", ShortText(255), nullable=False),
     sa.Column("applied_at", Microseconds(), nullable=False),
@@ -28,7 +28,7 @@ IDS = sa.Table(
     sa.Column("id", ShortText(32), nullable=False),
     info={"since": "0002"},
 )
-# Versions that are not served as a whole, and why. A version without a row here is or was served.
+# Versions that are not fully served, and why. A version without a row here is or was served.
 ROLLOUTS = sa.Table(
     "fs_rollouts",
     METADATA,

@@ -91,7 +91,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A version that is not served as a whole.
+    """A version that is not fully served.
 
     Attributes:
         version: its number.
@@ -105,7 +105,7 @@ class Rollout:
 
 
 class Versions:
-    """The versions of one project, and the id that no other registry has."""
+    """The versions of one project, and the id of its registry."""
 
     def __init__(self, database: Database, project: str) -> None:
         self._database = database
@@ -133,8 +133,7 @@ class Versions:
         return newest[0] if newest else None
 
     def head(self) -> tuple[int, str] | None:
-        """The number and digest of the newest version, None before the first apply: whether `latest` is another by now,
-        without reading it."""
+        """The number and digest of the newest version, without reading its document. None before the first apply."""
         numbered = self._versions.select(self._versions.c.version, self._versions.c.digest)
         row = self._versions.first(self._newest_first(numbered.where(self._not_withdrawn())))
         return None if row is None else (row.version, row.digest)
@@ -169,7 +168,7 @@ class Versions:
         return self._read(self._newest_first(chosen))
 
     def rollouts(self) -> dict[int, Rollout]:
-        """The versions that are not served as a whole: one whose apply has not finished, and those withdrawn."""
+        """The versions that are not fully served: the one whose apply has not finished, and those withdrawn."""
         return {row.version: Rollout(row.version, row.state, row.reason) for row in self._rollouts.rows()}
 
     def finish(self, version: int) -> None:
@@ -178,8 +177,8 @@ class Versions:
             self._rollouts.delete(connection, {"version": version})
 
     def withdraw(self, version: int, reason: str) -> None:
-        """Record that a version could not be served: the version before it is the newest again. The number is not used
-        again, since rows may be stored under it.
+        """Record that a version could not be served. The version before it is the newest again. The number is not used
+        again, because rows may be stored under it.
         """
         self._rollouts.put({"version": version}, {"state": _WITHDRAWN, "reason": reason})
 
@@ -187,14 +186,14 @@ class Versions:
         """Write a new version on top of `base`, the version that it was planned against (None: no version). It is
         unfinished until `finish` says that it is served.
 
-        Definitions equal to the base's make no new version.
+        If the definitions equal the base's, no version is written and the base is returned.
 
         Raises:
-            ConflictError: another process committed a version first; it says whose.
+            ConflictError: another process committed a version first; the error names its author.
         """
         document = orjson.dumps(definitions.document, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(document).hexdigest()
-        # Read before the newest: whoever commits in between takes this number, and the insert says so.
+        # Read before the newest: a process that commits in between takes this number, and the insert fails.
         number = self._last_number() + 1
         newest = self.latest()
         if (newest.version if newest else None) != base:

@@ -317,7 +317,7 @@ def test_a_backfill_is_given_up_when_its_view_changes(project: Project) -> None:
     assert_whole(project, plan)
     with pytest.raises(NotFoundError):
         project.online.tile_filler(tiles)
-    with pytest.raises(NotFoundError, match="given up"):
+    with pytest.raises(NotFoundError, match="no longer being filled"):
         serve_tiles(project.online, tiles)
 
 

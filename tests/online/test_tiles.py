@@ -286,7 +286,7 @@ def test_beginning_anew_gives_up_what_was_begun(store: OnlineStore, redis_url: s
     with redis.Redis.from_url(redis_url) as other:
         assert not other.keys(tiles_prefix("test", 0, first) + b"*")
         assert not other.exists(fences_key("test", 0, first))
-    with pytest.raises(NotFoundError, match="given up"):
+    with pytest.raises(NotFoundError, match="no longer being filled"):
         serve_tiles(store, first)
 
 

@@ -24,7 +24,7 @@ from feature_store.definitions import (
 from feature_store.errors import ConflictError, NotFoundError
 from feature_store.registry import generations
 from feature_store.registry.compile import compile_plan
-from feature_store.registry.generations import TRANSITIONS, Generation, State, generation_of, states
+from feature_store.registry.generations import TRANSITIONS, Generation, GenerationState, generation_of, states
 from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
 
@@ -89,7 +89,9 @@ class Life(RuleBasedStateMachine):
 
     def publish(self, plan: ServingPlan) -> None:
         """As rollout does; and writers write what the new plan names."""
-        before = {(item.kind, item.name) for item, state in states(self.plan).items() if state is State.SERVED}
+        before = {
+            (item.kind, item.name) for item, state in states(self.plan).items() if state is GenerationState.SERVED
+        }
         generations.refuse_forbidden(self.plan, plan)
         self.plan = plan
         for item in (*plan.groups, *plan.tiles):
@@ -103,7 +105,7 @@ class Life(RuleBasedStateMachine):
 
     def drop_retired(self, *, keys: int | None = None) -> None:
         """Delete what is retired; with `keys`, the first so many, and then the process is killed."""
-        retired = [item for item, state in states(self.plan).items() if state is State.RETIRED]
+        retired = [item for item, state in states(self.plan).items() if state is GenerationState.RETIRED]
         for item in retired[:keys]:
             self.stored.pop(item, None)
             self.whole.discard(item)
@@ -169,12 +171,12 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def what_is_served_is_whole(self) -> None:
-        served = {item for item, state in states(self.plan).items() if state is State.SERVED}
+        served = {item for item, state in states(self.plan).items() if state is GenerationState.SERVED}
         assert served <= self.whole
 
     @invariant()
     def a_name_has_one_generation_in_each_state(self) -> None:
-        for state in (State.SERVED, State.FILLING):
+        for state in (GenerationState.SERVED, GenerationState.FILLING):
             named = [(item.kind, item.name) for item, at in states(self.plan).items() if at is state]
             assert len(named) == len(set(named))
 
@@ -187,20 +189,20 @@ Life.TestCase.settings = settings(max_examples=150, stateful_step_count=30, dead
 TestLife = Life.TestCase
 
 
-def in_state(state: State) -> ServingPlan:
+def in_state(state: GenerationState) -> ServingPlan:
     plan = compiled(definitions({"user": 1}, {"hot": 1}), 1, None)
     empty: dict[str, Any] = {"groups": (), "tiles": ()}
     return {
-        State.ABSENT: replace(plan, **empty),
-        State.SERVED: plan,
-        State.FILLING: replace(plan, filling=plan.groups, filling_tiles=plan.tiles, **empty),
-        State.RETIRED: replace(plan, retired=plan.groups, retired_tiles=plan.tiles, **empty),
+        GenerationState.ABSENT: replace(plan, **empty),
+        GenerationState.SERVED: plan,
+        GenerationState.FILLING: replace(plan, filling=plan.groups, filling_tiles=plan.tiles, **empty),
+        GenerationState.RETIRED: replace(plan, retired=plan.groups, retired_tiles=plan.tiles, **empty),
     }[state]
 
 
-@pytest.mark.parametrize("before", State)
-@pytest.mark.parametrize("after", State)
-def test_a_publication_moves_generations_along_the_table_alone(before: State, after: State) -> None:
+@pytest.mark.parametrize("before", GenerationState)
+@pytest.mark.parametrize("after", GenerationState)
+def test_a_publication_moves_generations_along_the_table_alone(before: GenerationState, after: GenerationState) -> None:
     old, new = in_state(before), in_state(after)
     if before is after or (before, after) in TRANSITIONS:
         generations.refuse_forbidden(old, new)
@@ -210,17 +212,17 @@ def test_a_publication_moves_generations_along_the_table_alone(before: State, af
 
 
 def test_a_generation_of_a_name_that_is_served_is_not_created_unfilled() -> None:
-    old = in_state(State.SERVED)
+    old = in_state(GenerationState.SERVED)
     new = compiled(definitions({"user": 2}, {"hot": 1}), 2, old)
     with pytest.raises(ConflictError, match="generation 2 of the rows of user"):
         generations.refuse_forbidden(old, generations.serve(old, new))
 
 
 def test_tiles_that_are_not_being_filled_are_not_served() -> None:
-    plan = in_state(State.SERVED)
+    plan = in_state(GenerationState.SERVED)
     with pytest.raises(NotFoundError, match="served already"):
         generations.serve_tiles(plan, plan.tiles[0])
-    with pytest.raises(NotFoundError, match="given up"):
+    with pytest.raises(NotFoundError, match="no longer being filled"):
         generations.serve_tiles(plan, replace(plan.tiles[0], generation=7))
     with pytest.raises(NotFoundError, match="a stream view: hot"):
         generations.begin_tiles(plan, "tepid", None)

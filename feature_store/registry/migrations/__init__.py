@@ -33,7 +33,7 @@ HEAD = REVISIONS[-1]
 # Before any version was recorded.
 UNVERSIONED = ""
 
-# Any number will do, as long as all releases use the same: it names the lock that migrations take in PostgreSQL.
+# Names the lock that migrations take in PostgreSQL. An arbitrary number, the same in all releases.
 _POSTGRES_LOCK = 0x66735F736368656D
 # Alembic keeps the migration that it runs in module-level state, so threads take turns.
 _one_at_a_time = threading.Lock()
@@ -42,7 +42,7 @@ _one_at_a_time = threading.Lock()
 def migrate(engine: sa.Engine, shown_url: str) -> str:
     """Bring the registry's tables to this release's version. Returns the version that they then have.
 
-    Processes that open a registry at once take turns: the first one migrates, the others find it done. A database that
+    Processes that open a registry at once take turns: the first one migrates it. A database that
     this user may not change stays at its version and is read as it is.
 
     Raises:
@@ -63,7 +63,7 @@ def migrate(engine: sa.Engine, shown_url: str) -> str:
     except SQLAlchemyError as error:
         with engine.connect() as connection:
             current = _current(connection)
-            if current == HEAD:  # where no lock is known for the database, another process may have been first
+            if current == HEAD:  # without a lock for this database, another process may have migrated it first
                 return current
             if not sa.inspect(connection).has_table("fs_versions"):
                 raise
