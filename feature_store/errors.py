@@ -1,7 +1,7 @@
-"""The errors of the library. Each says where it happened, what was expected, what it got, and what to do about it.
+"""The errors of the library. Each says where it happened, what was expected or what the problem is, and what to do.
 
-The first paragraph of a class's docstring says when it is raised, the second what to do: the page of errors is made of
-them.
+The first paragraph of a class's docstring says when it is raised, the second what to do. The page of errors is made
+of both.
 
     FeatureStoreError
     ├── DefinitionError, ConfigError, NotFoundError, DataError, EngineError, MissingDependencyError
@@ -21,18 +21,20 @@ calls the driver; none escapes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from feature_store._redaction import redacted
+
+E = TypeVar("E", bound="FeatureStoreError")
 
 
 class FeatureStoreError(Exception):
     """Base of all errors of this library. Secrets of feature_store.yaml are hidden in their texts.
 
     Attributes:
-        where: the path to what is wrong, such as `movie_profile.schema[1].dtype`.
-        expected: what would be right.
-        got: what is there instead.
+        where: the path of the wrong part, such as `movie_profile.schema[1].dtype`.
+        expected: a description of the right value; may be empty.
+        got: the value that is there instead; may be empty.
         problem: a plain sentence, used where expected and got would be forced: `worker exited with code 1`.
         hint: what to do about it; may be empty.
     """
@@ -45,16 +47,21 @@ class FeatureStoreError(Exception):
         self.reason = f"{where}: {reason}" if reason else where
         super().__init__(f"{self.reason}. Hint: {hint}" if hint else self.reason)
 
+    def as_kind(self, kind: type[E], *, where: str = "", hint: str = "") -> E:
+        """The same error as one of another class, with its own `where` and `hint` unless these are given."""
+        about = {"expected": self.expected, "got": self.got, "problem": self.problem}
+        return kind(where or self.where, **about, hint=hint or self.hint)
+
 
 class DefinitionError(FeatureStoreError, ValueError):
-    """A definition is wrong in itself, or does not fit the others.
+    """A definition is wrong, or does not fit the other definitions.
 
     Correct the definition that the error names. Nothing was applied.
     """
 
 
 class ConfigError(FeatureStoreError):
-    """feature_store.yaml is missing or wrong, or a client's URL or pool has an option that is not known.
+    """feature_store.yaml is missing or wrong, or a client's URL or pool has an unknown option.
 
     Correct the key that the error names; docs/configuration.md lists all of them.
     """
@@ -75,14 +82,14 @@ class RequestError(FeatureStoreError, ValueError):
 
 
 class ModelMismatchError(RequestError):
-    """A service serves other features, or under another prune plan, than the model was made for.
+    """A service serves other features than the model was trained on, or has another prune plan.
 
-    Serve the model from the service version that it was trained on, or train it anew.
+    Serve the model from the service version that it was trained on, or train it again.
     """
 
 
 class DataError(FeatureStoreError, ValueError):
-    """Data to be written or read does not fit the declared types or expectations.
+    """Data does not fit the declared types or expectations, when it is written or read.
 
     Correct the source, or the field's type or expectation. Rows that do not fit are in `.feature_store/quarantine`.
     """
@@ -91,14 +98,14 @@ class DataError(FeatureStoreError, ValueError):
 class EngineError(FeatureStoreError):
     """An engine failed: it cannot be started, lost its machines, or has too little memory or disk.
 
-    Correct what the error names and run the job again. It goes on where it was.
+    Correct what the error names and run the job again. It resumes where it stopped.
     """
 
 
 class RegistryError(FeatureStoreError):
     """The registry's database cannot be reached or used.
 
-    Check `registry:` in feature_store.yaml, the database and its rights.
+    Check `registry:` in feature_store.yaml, and that the database is up and its user has access.
     """
 
 
@@ -112,14 +119,14 @@ class SchemaVersionError(RegistryError):
 class ConflictError(RegistryError):
     """Another process applied a version in the meantime, or another registry has published to this Redis.
 
-    Plan again, look at what changed, and apply again.
+    Plan again, review the changes, and apply again.
     """
 
 
 class RefusedError(RegistryError):
-    """A change cannot be carried out on stored data, or is destructive and was not allowed.
+    """A change cannot be made to stored data, or is destructive and was not confirmed.
 
-    Read the plan. Allow what is destructive with `--yes`, or make a second version of the service.
+    Read the plan. Confirm destructive changes with `--yes`, or add a second version of the service.
     """
 
 
@@ -131,7 +138,7 @@ class MissingDependencyError(FeatureStoreError, ImportError):
 
 
 def did_you_mean(typed: str, known: Iterable[str]) -> str:
-    """`did you mean 'ranking'?` when a known name is close to the typed one, else an empty text."""
+    """`did you mean 'ranking'?` if a known name is similar to the typed one, else an empty text."""
     import difflib
 
     close = difflib.get_close_matches(typed, list(known), n=1)
@@ -139,36 +146,36 @@ def did_you_mean(typed: str, known: Iterable[str]) -> str:
 
 
 class StreamError(FeatureStoreError):
-    """Kafka cannot be reached, refuses, or lacks what is asked for.
+    """Kafka cannot be reached, refuses a request, or lacks a topic or partition.
 
     Follow the hint; docs/kafka.md lists settings and permissions.
     """
 
 
 class TopicReplacedError(StreamError):
-    """A topic was deleted and another was made under its name. Nothing of it is merged into views that hold events
-    of the first: the producer may have sent them again.
+    """A topic was deleted and created again. Its events are not merged into views that hold events of the first topic:
+    the producer may have sent them again.
 
-    Fill the views of the topic anew with `feature-store backfill VIEW`.
+    Fill the views of the topic again with `feature-store backfill VIEW`.
     """
 
 
 class OnlineStoreError(FeatureStoreError):
-    """The online store cannot serve or cannot be written.
+    """The online store cannot be read or written.
 
-    Try again later. The subclasses say more.
+    Try again later. The subclasses are more specific.
     """
 
 
 class NotPublishedError(OnlineStoreError):
-    """No serving plan is published for the project, or none that this release reads.
+    """No serving plan is published for the project, or its format is unknown to this release.
 
     Run `feature-store apply`, and check the project's name and the Redis URL.
     """
 
 
 class DamagedPlanError(NotPublishedError):
-    """The published plan is incomplete, mixes two publications, or is unreadable: Redis lost keys one by one.
+    """The published plan is incomplete, mixed from two publications, or unreadable: Redis lost single keys.
 
     Run `feature-store apply`, and set `maxmemory-policy noeviction`.
     """
@@ -185,27 +192,27 @@ class TransformError(OnlineStoreError):
 class StoreConnectionError(OnlineStoreError, ConnectionError):
     """Redis cannot be reached, or closed the connection.
 
-    Check that Redis runs and that URL, port and TLS are right. Requests succeed again when Redis does.
+    Check that Redis runs and that URL, port and TLS are right. Requests succeed again once Redis can be reached.
     """
 
 
 class StoreTimeoutError(OnlineStoreError, TimeoutError):
     """Redis did not answer in time.
 
-    Look at Redis's load and network; raise `timeout_s`, or give requests a `deadline_ms`.
+    Check Redis's load and the network; raise `timeout_s`, or give requests a `deadline_ms`.
     """
 
 
 class StoreReplyError(OnlineStoreError):
-    """Redis answered a command with an error. Errors that ask for an action of their own have a subclass.
+    """Redis answered a command with an error. Errors with an action of their own have a subclass.
 
     See the subclass; `code` is the first word of Redis's error.
 
-    Messages hold Redis's error code and never its text as a whole, because that text can quote keys and values.
+    Messages hold Redis's error code but never its whole text, because that text can quote keys and values.
 
     Attributes:
         code: the first word of Redis's error: `READONLY`, `OOM`, `ERR`, …
-        is_wrong_server: whether this server cannot serve, so that the connection is closed.
+        is_wrong_server: whether another server must be asked, so that the connection is closed.
     """
 
     code: str = ""
@@ -267,7 +274,7 @@ class MasterDownError(StoreReplyError):
 
 
 class AuthenticationError(StoreReplyError):
-    """NOAUTH, WRONGPASS: Redis wants a password, or another one.
+    """NOAUTH, WRONGPASS: Redis wants a password, or refuses the given one.
 
     Check `username` and `password` of `online_store`.
     """
@@ -283,9 +290,9 @@ class PermissionDeniedError(StoreReplyError):
 
 
 class BusyScriptError(StoreReplyError):
-    """BUSY: a script that runs too long blocks Redis.
+    """BUSY: a long-running script blocks Redis.
 
-    SCRIPT KILL; if the script has written, SHUTDOWN NOSAVE is the only way.
+    Send SCRIPT KILL; if the script has already written, only SHUTDOWN NOSAVE ends it.
     """
 
 
@@ -299,28 +306,29 @@ class StoreFullError(StoreReplyError):
 class ScriptMissingError(StoreReplyError):
     """NOSCRIPT: Redis does not have a script that was loaded before, as after a failover or SCRIPT FLUSH.
 
-    Nothing: writers load the script again.
+    Nothing to do: writers load the script again.
     """
 
 
 class NotPersistingError(StoreReplyError):
     """MISCONF: Redis refuses writes because it cannot save them to disk.
 
-    Look at Redis's disk and log.
+    Check Redis's disk and log.
     """
 
 
 class TooFewReplicasError(StoreReplyError):
     """NOREPLICAS: Redis refuses writes because fewer replicas than `min-replicas-to-write` are connected.
 
-    Look at Redis's replicas.
+    Check Redis's replicas.
     """
 
 
 class CorruptRowError(OnlineStoreError):
     """A stored row does not have the bytes of its layout.
 
-    Find out what else writes to the project's keys; then write the rows again with `feature-store materialize`.
+    Find the other program that writes to the project's keys, then write the rows again with `feature-store
+    materialize`.
     """
 
 
@@ -332,7 +340,7 @@ class StaleWriteError(OnlineStoreError):
 
 
 class LostWriteError(OnlineStoreError):
-    """Redis may have lost rows that it acknowledged, before they were recorded as written.
+    """Redis may have lost acknowledged rows before they were recorded as written.
 
     Run the job again.
     """
@@ -341,13 +349,13 @@ class LostWriteError(OnlineStoreError):
 class FenceError(OnlineStoreError):
     """A fence is not where the caller expects it: another process merged these events, or Redis went back in time.
 
-    Nothing: workers read the fences again and go on there.
+    Nothing to do: workers read the fences again and resume there.
     """
 
 
 class FencesLostError(OnlineStoreError):
-    """The fences of a stream view are not those of its tiles: Redis lost keys one by one. Nothing is merged into
-    the view until it is filled anew, since events would count twice.
+    """The fences of a stream view do not belong to its tiles: Redis lost single keys. Nothing is merged into the view
+    until it is filled again, because events would count twice.
 
     Run `feature-store backfill VIEW`, and set `maxmemory-policy noeviction`.
     """

@@ -97,4 +97,4 @@ def _read_value(name: str, text: str, dtype: DType) -> Any:
     try:
         return dtype.read(text, f"argument {name}")
     except DataError as error:
-        raise RequestError(error.where, expected=error.expected, got=error.got) from None
+        raise error.as_kind(RequestError) from None

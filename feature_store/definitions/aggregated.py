@@ -116,7 +116,7 @@ def _check_categories(where: str, known: dict[str, DType], aggregation: Aggregat
         try:
             known[name].fit(category, f"{where}.categories[{i}]")
         except DataError as error:
-            raise DefinitionError(error.where, expected=error.expected, got=error.got) from None
+            raise error.as_kind(DefinitionError) from None
 
 
 def _check_constants(where: str, name: str, dtype: Any, constants: list[Any]) -> None:

@@ -28,8 +28,7 @@ class Field(Definition):
 
     `materialize` and `push` check the expectations (`min`, `max`, `allowed`, `max_null_rate`) of rows before they write
     them: see FeatureView. An event with an unexpected value is never merged: from a topic it becomes a dead letter,
-        from
-    files it goes to quarantine. Expectations ignore null; NaN is in no range.
+    from files it goes to quarantine. Expectations ignore null; NaN is in no range.
 
     Args:
         name: the column's name.

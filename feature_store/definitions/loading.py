@@ -238,8 +238,7 @@ class _Project:
     # -- errors ---------------------------------------------------------------------------------------------------
 
     def _at_place(self, error: DefinitionError, path: Path) -> DefinitionError:
-        where = f"{self._place(error, path)}: {error.where}"
-        return DefinitionError(where, expected=error.expected, got=error.got, problem=error.problem, hint=error.hint)
+        return error.as_kind(DefinitionError, where=f"{self._place(error, path)}: {error.where}")
 
     def _place(self, error: BaseException, path: Path) -> str:
         """The file and line of the project's own code that raised."""

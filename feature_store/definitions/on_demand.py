@@ -122,9 +122,7 @@ class OnDemandFeatureView(Projectable):
         try:
             refuse_repeats(names, "sources")
         except DefinitionError as error:
-            raise DefinitionError(
-                error.where, expected=error.expected, got=error.got, hint='rename one: view[["a"]].rename({"a": "b"})'
-            ) from None
+            raise error.as_kind(DefinitionError, hint='rename one: view[["a"]].rename({"a": "b"})') from None
         return self
 
     def __call__(self, *arguments: Columns) -> Columns:

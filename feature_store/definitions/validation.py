@@ -99,9 +99,7 @@ def as_definition_error(where: str, arguments: Sequence[str], error: ValidationE
         # The error of a nested definition begins with its own name, which may already be the end of the path.
         within = nested.where if not location or nested.where != location[-1] else ""
         path = _path(location) + (f".{within}" if within else "")
-        return DefinitionError(
-            f"{where}{path}", expected=nested.expected, got=nested.got, problem=nested.problem, hint=nested.hint
-        )
+        return nested.as_kind(DefinitionError, where=f"{where}{path}")
     value = detail["input"]
     if detail["type"] == "extra_forbidden":
         hint = _argument_hint(str(location[-1]), arguments)

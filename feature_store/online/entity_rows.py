@@ -188,4 +188,4 @@ def _refuse(name: str, dtype: DType, given: Any) -> None:
         try:
             _fit(where, dtype, item)
         except DataError as error:
-            raise RequestError(error.where, expected=error.expected, got=error.got) from None
+            raise error.as_kind(RequestError) from None

@@ -111,7 +111,7 @@ def _fitted_each(where: str, dtype: DType, array: Column) -> Column:
             return object_column([_encodable(value, f"{where}[{i}]") for i, value in enumerate(values)])
         return np.array([dtype.to_stored(value) for value in values], dtype.numpy)
     except DataError as error:
-        raise TransformError(error.where, expected=error.expected, got=error.got) from None
+        raise error.as_kind(TransformError) from None
 
 
 def _encodable(value: Any, where: str) -> Any:

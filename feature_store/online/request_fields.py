@@ -55,7 +55,7 @@ def _fitted(wanted: TransformInput, item: Any, where: str) -> Any:
     try:
         return wanted.dtype.fit(item, where)
     except DataError as error:
-        raise RequestError(error.where, expected=error.expected, got=error.got) from None
+        raise error.as_kind(RequestError) from None
 
 
 def _shown(dtype: DType, values: list[Any]) -> Column:

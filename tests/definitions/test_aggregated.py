@@ -74,22 +74,22 @@ def test_a_document_holds_aggregations_and_sql() -> None:
     ("make", "message"),
     [
         (lambda: aggregated(source=None), "spending.*source: expected a batch source of events"),
-        (lambda: aggregated(schema=[Field("a", Int64)]), "schema: expected none beside aggregations"),
+        (lambda: aggregated(schema=[Field("a", Int64)]), "schema: a view with aggregations takes no schema"),
         (lambda: aggregated("mean"), r"aggregations\[0\]: expected an Aggregation"),
         (lambda: aggregated(Aggregation("cost", "sum", windows=HOURS)), "a column of events.parquet: user_id, price"),
         (lambda: aggregated(Aggregation("action", "sum", windows=HOURS)), "numbers for sum, got String"),
         (lambda: aggregated(Aggregation("action", "last", windows=HOURS)), "a fixed width for last"),
         (lambda: aggregated(Aggregation("price", "sum", windows=HOURS, filter="cost > 1")), "a column of events"),
         (lambda: aggregated(Aggregation("price", "sum", windows=HOURS, filter="action > 1")), "a value of String"),
-        (lambda: aggregated(*[Aggregation("price", "sum", windows=HOURS)] * 2), "names that differ"),
+        (lambda: aggregated(*[Aggregation("price", "sum", windows=HOURS)] * 2), "another aggregation makes price_sum_"),
         (lambda: aggregated(entities=[Entity("shop")]), r"entities\[0\]: expected 'shop' \(Int64\) in the schema"),
         (lambda: FeatureView("v", entities=[user], schema=[Field("a", Int64)], sql="SELECT"), "a source to select from"),
         (
             lambda: ParquetSource("a", event_timestamp="at", schema=[Field("at", Int64)]),
-            "schema: expected columns of their own",
+            "is a timestamp of the source, not a column of its schema",
         ),
         (lambda: ParquetSource("a", event_timestamp="at", schema=[Field("x", Array(Int64))]), "a scalar type"),
-        (lambda: ParquetSource("a", event_timestamp="at", schema=[Field("x", Int64)] * 2), "names that differ"),
+        (lambda: ParquetSource("a", event_timestamp="at", schema=[Field("x", Int64)] * 2), "'x' occurs twice"),
     ],
 )  # fmt: skip
 def test_what_is_refused_says_where(make: Callable[[], Any], message: str) -> None:

@@ -182,7 +182,7 @@ def test_a_torn_plan_is_refused(cut: int, more: bytes) -> None:
         (("tiles", 0, "windows", "features", 0, "ring"), 7, "ring: expected a number from 0"),
         (("tiles", 0, "windows", "features", 0, "parts"), [9], "parts: expected a number from 0"),
         (("tiles", 0, "windows", "features", 0, "dtype"), "String", r"features\[0\]\.dtype: expected Int64"),
-        (("transforms", 0, "digest"), "x" * 2_000, "at most 1,000 characters"),
+        (("transforms", 0, "digest"), "x" * 2_000, "at most 1,000 printable characters"),
         (("services", 0, "columns", 0, "view"), DEEP, "Input should be a valid string"),
         (("groups", 0, "segments", 0, "fields", 0, "default"), DEEP, "a value of"),
     ],
