@@ -1,7 +1,7 @@
-"""Events → deltas: what a batch of events adds to each entity, to be merged into the stored tiles.
+"""Reduce events to deltas: the tiles that a batch of events adds to each entity, to be merged into the stored ones.
 
-A batch is sorted once by (entity, time), an order in which the tiles of every ring are ranges, and reduced range by
-range. Most entities get one delta; one that has several new tiles in a ring gets as many, in the order of time.
+A batch is sorted once by (entity, time). In this order the tiles of every ring are ranges, which are reduced one by
+one. Most entities get one delta. An entity with several new tiles in a ring gets as many, in the order of time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Deltas(NamedTuple):
     """The deltas of a batch of n events.
 
     Attributes:
-        records: (k,) of the layout's record. Those of one entity follow one another, in the order of time.
+        records: (k,) of the layout's record. Records of one entity are adjacent, in the order of time.
         entities: (k,) intp, the entity of each record.
-        record_of_event: (n,) intp, the record that holds an event's tile of the ring with the longest reach; -1 when no
-            part of that ring takes the event.
+        record_of_event: (n,) intp, the record with the event's tile in the ring with the longest reach; -1: no part of
+            that ring takes the event.
     """
 
     records: Column
@@ -35,7 +35,7 @@ class Deltas(NamedTuple):
 
 
 class _Events(NamedTuple):
-    """Events in order; by `State.reads` their values, and by state which of them it takes."""
+    """Sorted events, with their values by `State.reads`, and for each state the events that it takes."""
 
     entities: Column
     event_us: Column
@@ -43,13 +43,13 @@ class _Events(NamedTuple):
     held: Mapping[State, Mask]
 
     def chosen(self, states: Sequence[State]) -> Column | slice:
-        """The places of the events that some state takes."""
+        """The places of the events that at least one of the states takes."""
         chosen = np.logical_or.reduce([self.held[state] for state in states])
         return slice(None) if chosen.all() else np.flatnonzero(chosen)  # a slice copies nothing
 
 
 class _Groups(NamedTuple):
-    """The tiles of a ring: `chosen` are its events, group i `sizes[i]` of them from `starts[i]`."""
+    """The tiles of a ring. Tile i has `sizes[i]` of the `chosen` events, from `starts[i]`."""
 
     chosen: Column | slice
     starts: Column
@@ -62,10 +62,10 @@ def deltas(layout: TilesLayout, entities: Column, event_us: Column, columns: Col
     """The deltas of n events.
 
     Args:
-        layout: of the view's state.
-        entities: (n,) intp, an entity's place among those of the batch, from 0.
+        layout: the layout of the view's tiles.
+        entities: (n,) intp, the place of each event's entity among those of the batch, from 0.
         event_us: (n,) int64, microseconds since 1970, within EARLIEST_EVENT_US and LATEST_EVENT_US.
-        columns: the columns that the view's parts and filters name: (values, nulls), (n,) each; texts as objects.
+        columns: for each column of the view's parts and filters (values, nulls), (n,) each; texts are objects.
     """
     windows = layout.windows
     order = by_entity_and_time(entities, event_us)
@@ -96,15 +96,15 @@ def deltas(layout: TilesLayout, entities: Column, event_us: Column, columns: Col
 def _events(layout: TilesLayout, entities: Column, event_us: Column, columns: Columns, order: Column) -> _Events:
     columns = {name: (values[order], nulls[order]) for name, (values, nulls) in columns.items()}
     passing = {text: expression(text).mask(columns, len(order)) for text in layout.windows.filters}
-    found: dict[Hashable, Values] = {}
+    taken: dict[Hashable, Values] = {}
     held = {}
     for states in layout.states:
         for state in states:
-            if state.reads not in found:
-                found[state.reads] = state.take(columns)
-            are_values = found[state.reads][1]
+            if state.reads not in taken:
+                taken[state.reads] = state.take(columns)
+            are_values = taken[state.reads][1]
             held[state] = are_values & passing[state.part.filter] if state.part.filter else are_values
-    return _Events(entities, event_us, {reads: values for reads, (values, _) in found.items()}, held)
+    return _Events(entities, event_us, {reads: values for reads, (values, _) in taken.items()}, held)
 
 
 def _grouped(hop_us: int, states: Sequence[State], events: _Events) -> _Groups:
@@ -115,7 +115,7 @@ def _grouped(hop_us: int, states: Sequence[State], events: _Events) -> _Groups:
 
 
 def _ranks(entities: Column) -> Column:
-    """The place of each group among its entity's; groups are sorted by entity."""
+    """The place of each group among the groups of its entity. Groups are sorted by entity."""
     starts = starts_of(entities)
     ranks: Column = np.arange(len(entities)) - np.repeat(starts, np.diff(starts, append=len(entities)))
     return ranks
@@ -125,7 +125,7 @@ def _newest(most: int, groups: list[_Groups], event_us: Column) -> Column:
     newest = np.zeros(most, np.int64)
     for of_ring in groups:
         latest = np.zeros(most, np.int64)
-        # Of an entity's groups the last is written last.
+        # The last group of an entity is assigned last.
         latest[of_ring.entities] = event_us[of_ring.chosen][of_ring.starts + of_ring.sizes - 1]
         np.maximum(newest, latest, out=newest)
     return newest

@@ -1,9 +1,9 @@
-"""Stored tiles → the values of windows at a time, for many entities at once.
+"""Read the values of windows at a time from stored tiles, for many entities at once.
 
-A window at `now` holds the tiles from `(now - window) // hop` to `now // hop`. A slot that holds an older tile has
-another number and is left out, so windows slide on when no event comes.
+A window at `now` holds the tiles from `(now - window) // hop` to `now // hop`. A slot with an older tile has another
+number and is left out, so windows slide even if no event arrives.
 
-Rings of one shape, as are those of an hour, a day and a week with the same aggregations, are read together: for 200
+Rings of one shape, such as those of an hour, a day and a week with the same aggregations, are read together: for 200
 entities × 3 rings of two means, 0.20 ms instead of 0.23, of which 0.16 are numpy's work on the tiles.
 """
 
@@ -19,17 +19,17 @@ from feature_store.functions import Column, Mask, Values, WindowMask
 
 
 class WindowReader:
-    """Reads features of one view: compiled once, used for every request.
+    """Reads features of one view. It is compiled once and used for every request.
 
     Args:
-        layout: of the state.
-        features: names of windows of the layout.
+        layout: the layout of the view's tiles.
+        features: names of features of the layout.
     """
 
     def __init__(self, layout: TilesLayout, features: Sequence[str]) -> None:
         wanted, plan = set(features), layout.windows
         alike: dict[object, list[Window]] = {}
-        places: dict[tuple[int, int], int] = {}  # of each window of a ring, how many other windows the ring had before
+        places: dict[tuple[int, int], int] = {}  # for each window of a ring, its place among the ring's windows
         for window in (window for window in plan.features if window.name in wanted):
             ring = plan.rings[window.ring]
             earlier = sum(of_ring == window.ring for of_ring, _ in places)
@@ -38,29 +38,29 @@ class WindowReader:
         self._alike = [_Rings(layout, windows) for windows in alike.values()]
 
     def scratch_bytes(self, entities: int) -> int:
-        """How much scratch space the reading of so many entities needs."""
+        """The scratch space that `read` needs for this number of entities, in bytes."""
         return entities * max((rings.size for rings in self._alike), default=0)
 
     def read(self, values: Column, now_us: int, scratch: Column) -> dict[str, Values]:
         """The values of the features at a time.
 
         Args:
-            values: (n, layout.value.itemsize) uint8; a view of a larger buffer will do.
+            values: (n, layout.value.itemsize) uint8; it may be a view of a larger buffer.
             now_us: microseconds since 1970.
             scratch: `scratch_bytes(n)` uint8 or more; its content is undefined afterwards.
 
         Returns:
-            Per feature its values, as `Function.finalize` returns them, and (n,) bool: which are null.
+            For each feature its values, as `Function.finalize` returns them, and (n,) bool, True where it is null.
         """
-        found: dict[str, Values] = {}
-        with np.errstate(all="ignore"):  # stale tiles may hold anything; they are left out
+        features: dict[str, Values] = {}
+        with np.errstate(all="ignore"):  # tiles outside the window may hold any bytes
             for rings in self._alike:
-                found.update(rings.read(values, now_us, scratch))
-        return found
+                features.update(rings.read(values, now_us, scratch))
+        return features
 
 
 class _Rings:
-    """Rings of one shape, and of each the features of one window."""
+    """Rings of one shape, and the features of one window of each."""
 
     def __init__(self, layout: TilesLayout, windows: list[Window]) -> None:
         self._layout = layout
@@ -68,7 +68,7 @@ class _Rings:
         self._rings = list(lengths)
         self._lengths = np.array(list(lengths.values()), np.int64)
         self._hops = np.array([layout.windows.rings[ring].hop_us for ring in lengths], np.int64)
-        # Features that differ in their ring alone are computed together.
+        # Features that differ only in their ring are computed together.
         alike: dict[tuple[str, str, tuple[int, ...]], dict[str, int]] = {}
         for window in windows:
             named = alike.setdefault((window.function, window.options, window.parts), {})
@@ -81,7 +81,7 @@ class _Rings:
 
     @property
     def size(self) -> int:
-        """Bytes of their tiles in one value."""
+        """Bytes of the rings' tiles in one value."""
         return self._layout.bytes_of(self._rings)
 
     def read(self, values: Column, now_us: int, scratch: Column) -> dict[str, Values]:
@@ -91,20 +91,20 @@ class _Rings:
         tiles = of_entities.reshape(shape[0] * shape[1], of_entities.shape[2])
         window = WindowMask(self._within(of_entities["number"], now_us).reshape(tiles.shape))
         states = {place: state.fold(state_in(tiles, place, state), window) for place, state in self._states.items()}
-        found = {}
+        features = {}
         for finalize, places, named in self._features:
             of_all, nulls = finalize([states[place] for place in places])
             of_all, nulls = of_all.reshape(shape + of_all.shape[1:]), nulls.reshape(shape)
-            found.update({name: (of_all[:, i], nulls[:, i]) for name, i in named.items()})
-        return found
+            features.update({name: (of_all[:, i], nulls[:, i]) for name, i in named.items()})
+        return features
 
     def _within(self, numbers: Column, now_us: int) -> Mask:
-        """Which tiles windows hold, (n, rings, tiles); stored numbers are one greater, and 0 is no tile."""
+        """(n, rings, tiles) bool: the tiles in the windows. Stored numbers are one greater; 0 is no tile."""
         first = np.maximum((now_us - self._lengths) // self._hops, 0)
         last = np.minimum(now_us // self._hops, LAST_TILE)
-        # Unsigned, what is below the first wraps around to far above: one comparison instead of two.
+        # Unsigned numbers below the first wrap around to large ones: one comparison instead of two.
         within: Mask = numbers - _column(first + 1) <= _column(last - first)
-        if (first > last).any():  # a time before 1970, or so late that no event can be near
+        if (first > last).any():  # a time before 1970, or after the last possible event
             within[:, first > last] = False
         return within
 

@@ -10,10 +10,10 @@ from feature_store.functions import Part, State, state_type
 
 @lru_cache(maxsize=4096)
 def state_for(part: Part) -> State:
-    """The state of a part, made once.
+    """The state of a part. It is made once.
 
     Raises:
-        ValueError: no function has a state of this kind, or the kind takes no such column, n or options.
+        ValueError: no function has a state of this kind, or the kind does not take the column, n or options.
     """
     kind = state_type(part.kind)
     if kind is None:

@@ -2,14 +2,14 @@
 
     value     record | slots of ring 0 | slots of ring 1 | …
     record    newest f8                             the greatest event time, microseconds since 1970
-              head of ring 0 | head of ring 1 | …   each a tile: the newest
+              head of ring 0 | head of ring 1 | …   the newest tile of each ring
     slots     the tiles before the head: tile t is in slot t % slots
     tile      number u4                             the tile's number + 1; 0: no tile
               its parts, in order
 
-The bytes of a part are those of its state: `State.fields`, in the files of feature_store/functions/.
+`State.fields` describes the bytes of a part, in the files of feature_store/functions/.
 
-A *delta* is what a batch of events adds to one entity. It has the bytes of a record.
+A *delta* holds the tiles that a batch of events adds to one entity. It has the layout of a record.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ NUMBER_BYTES = 4
 
 
 class TilesLayout:
-    """Where everything is in the state of one entity.
+    """The layout of the tiles of one entity.
 
     Attributes:
         windows: the rings and features.
-        states: per ring the states of its parts.
-        tiles: per ring the type of a tile: `number`, then of part i the fields `i` or `i name`.
+        states: for each ring the states of its parts.
+        tiles: for each ring the type of a tile: `number`, then of part i the fields `i` or `i name`.
         record: `newest`, then per ring `ring0`, `ring1`, …
         value: `record`, then per ring `slots0`, `slots1`, …
     """
@@ -49,18 +49,18 @@ class TilesLayout:
             for i, (tile, ring) in enumerate(zip(self.tiles, windows.rings, strict=True))
         ]
         self.value: np.dtype[Any] = np.dtype([("record", self.record), *slots])
-        # A value starts with the record, so a place in the record is one in the value.
+        # A value starts with the record, so a place in the record is also one in the value.
         self._places = [(_place(self.record, f"ring{i}"), _place(self.value, f"slots{i}")) for i in range(len(rings))]
 
     def bytes_of(self, rings: Sequence[int]) -> int:
-        """Bytes of all the tiles of rings in one value."""
+        """Bytes of all tiles of these rings in one value."""
         return sum((1 + self.windows.rings[ring].slots) * self.tiles[ring].itemsize for ring in rings)
 
     def tiles_in(self, values: Column, rings: Sequence[int], scratch: Column) -> Column:
         """The tiles of rings of one shape in (n, value) uint8, each ring's head first: (n, rings, 1 + slots).
 
-        They are copied to `scratch`, at least n × `bytes_of(rings)` uint8, since numpy is slow on unaligned views, such
-        as slices of a reply.
+        They are copied to `scratch`, at least n × `bytes_of(rings)` uint8, because numpy is slow on unaligned views,
+        such as slices of a reply.
         """
         tile, slots = self.tiles[rings[0]], self.windows.rings[rings[0]].slots
         shape = len(values), len(rings), (1 + slots) * tile.itemsize
@@ -69,8 +69,8 @@ class TilesLayout:
             head, after = self._places[ring]
             tiles[:, i, : tile.itemsize] = values[:, head : head + tile.itemsize]
             tiles[:, i, tile.itemsize :] = values[:, after : after + slots * tile.itemsize]
-        found: Column = tiles.view(tile)
-        return found
+        viewed: Column = tiles.view(tile)
+        return viewed
 
     def newest_in(self, values: Column) -> Column:
         """The greatest event times in (n, value) uint8: (n,) float64."""
@@ -79,7 +79,7 @@ class TilesLayout:
 
 
 def field_name(index: int, name: str) -> str:
-    """The name that an array of part `index` has in a tile."""
+    """The name of an array of part `index` in a tile."""
     return f"{index} {name}" if name else str(index)
 
 

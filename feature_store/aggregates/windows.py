@@ -24,10 +24,10 @@ from feature_store.functions._parameters import options_text, read_options
 if TYPE_CHECKING:
     from feature_store.definitions.aggregation import Aggregation
 
-# How far ahead of the clock an event may be: clocks differ by some seconds. A ring keeps so much more than its windows,
-# so that an event from a fast clock pushes nothing out that a window still holds. What is further ahead is refused.
+# How far an event's time may be ahead of the clock: clocks differ by some seconds. A ring has tiles for so much more
+# than its windows, so that an event from a fast clock displaces no tile of a window. Events further ahead are refused.
 CLOCK_SKEW_US = 10_000_000
-# Tile numbers, of hops of at least a second, fit in 32 bits with one to spare for no tile, and times in a double's 53.
+# Hops are at least a second, so tile numbers fit in 32 bits, with 0 for no tile, and times in the 53 bits of a double.
 LAST_TILE = 2**32 - 2
 EARLIEST_EVENT_US = 86_400_000_000
 LATEST_EVENT_US = LAST_TILE * 1_000_000
@@ -47,13 +47,13 @@ class Window:
     """A feature: a function over a sliding window.
 
     Attributes:
-        name: of the feature.
-        function: its name.
+        name: the feature's name.
+        function: the function's name.
         window_us: the length of the window, microseconds.
         ring: the index of its ring.
         parts: the indexes, in the ring, of the parts that the function needs.
-        dtype: of the feature, as `str(DType)`.
-        default: served where there is no value, as `DType.to_json`.
+        dtype: the feature's type, as `str(DType)`.
+        default: the value served in place of a missing one, as of `DType.to_json`.
         options: the parameters that the function needs at a read, as `options_text` writes them.
     """
 
@@ -80,7 +80,7 @@ class Windows:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that states are made of, each once."""
+        """The columns that the states read, each once."""
         parts = [part for ring in self.rings for part in ring.parts]
         return tuple(dict.fromkeys(name for part in parts for name in state_for(part).columns))
 
@@ -91,17 +91,17 @@ class Windows:
 
     @property
     def longest_us(self) -> int:
-        """How long an event counts at most, in microseconds: the longest window and its hop."""
+        """The longest time that an event counts, in microseconds: the longest window and its hop."""
         return max(window.window_us + self.rings[window.ring].hop_us for window in self.features)
 
     @property
     def longest_ring(self) -> int:
-        """The index of the ring with the longest reach: what is too late for it is too late for all."""
+        """The index of the ring with the longest reach: an event too late for it is too late for all."""
         return max(range(len(self.rings)), key=lambda i: self.rings[i].hop_us * self.rings[i].slots)
 
 
 def slots_of(window_us: int, hop_us: int) -> int:
-    """How many tiles beside the head a window needs."""
+    """The number of tiles beside the head that a window needs."""
     return window_us // hop_us + -(-CLOCK_SKEW_US // hop_us)
 
 
@@ -145,6 +145,6 @@ def parts_of(aggregation: Aggregation, column: DType) -> list[Part]:
 
 def finalizer(function: str, options: str) -> Callable[[Sequence[StateArrays]], Values]:
     """The `Function.finalize` of a function, for parameters as a window holds them."""
-    found = function_named(function)
-    assert found is not None, function
-    return partial(found.finalize, options=read_options(options))
+    computes = function_named(function)
+    assert computes is not None, function
+    return partial(computes.finalize, options=read_options(options))

@@ -1,14 +1,14 @@
 """The functions that an Aggregation can name, one file each, and the contract that they keep.
 
-A file of this folder whose name has no leading underscore holds aggregation functions and the states that they are
-computed from. Nothing else in the library names a function: definitions, tiles, point-in-time joins, the Lua script of
-Redis and `docs/aggregations.md` read this folder. CONTRIBUTING.md says how to add a file;
+A file of this folder without a leading underscore holds aggregation functions and the states from which they are
+computed. Nothing else in the library names a function: definitions, tiles, point-in-time joins, the Lua script of Redis
+and `docs/aggregations.md` read this folder. CONTRIBUTING.md says how to add a file;
 `feature_store.testing.functions` checks it.
 
-    Function    what a user names: its parameters, the columns it takes, the type and value of the feature
-    State       what a tile stores for it: fields, update from events, merge (in numpy and in Lua), fold over tiles
+    Function    the function that a user names: its parameters, the columns it takes, the feature's type and value
+    State       the state that a tile stores: fields, update from events, merge (in numpy and in Lua), fold over tiles
 
-A package of your own adds functions as an entry point of the group `feature_store.functions` that names a module with
+A package of your own adds functions by an entry point of the group `feature_store.functions`, which names a module with
 such classes.
 """
 

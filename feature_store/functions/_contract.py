@@ -1,10 +1,10 @@
 """The contract of an aggregation function and of the state that tiles keep for it.
 
-A state is a dict of arrays that share their first axis. `update` makes states of events, `merge` joins two, `fold`
-joins the tiles of a window, and the state's `lua` does the same merge in Redis. What all functions keep to:
+A state is a dict of arrays that share their first axis. `update` makes states of events, `merge` merges two, `fold`
+merges the tiles of a window, and the state's `lua` does the same merge in Redis. All functions follow these rules:
 
 - Null and NaN are no values: no function counts them. -0.0 counts as 0.0. Infinite values count.
-- Of equal times the value whose bytes, read as an unsigned little-endian number, are greater is the later, so that the
+- Of two values with equal times, the later is the one whose bytes are the greater unsigned little-endian number. So the
   order of arrival never matters.
 """
 
@@ -28,11 +28,11 @@ MOST_COUNTED = 2**32 - 1
 
 
 class ColumnType(Protocol):
-    """What a function asks of a column's type. `definitions.dtypes.DType` has it."""
+    """The attributes of a column's type that functions use. `definitions.dtypes.DType` has them."""
 
     @property
     def width(self) -> int | None:
-        """Bytes of a value; None: they vary."""
+        """Bytes of a value; None: values have no fixed width."""
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -45,14 +45,14 @@ class ColumnType(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Part:
-    """A state that the tiles of a ring keep, as the serving plan names it.
+    """A state in the tiles of a ring, as the serving plan names it.
 
     Attributes:
-        kind: of the state.
-        column: whose values it is of.
+        kind: the kind of state.
+        column: the column whose values it holds.
         dtype: the column's type, as `str(DType)`.
-        filter: which events count; empty: all.
-        n: how many values the state keeps, of a state that keeps several; else 1.
+        filter: the filter of events; empty: all events count.
+        n: the number of values that a state with several values holds; else 1.
         options: other parameters of the state, as `options_text` writes them.
     """
 
@@ -64,7 +64,7 @@ class Part:
     options: str = ""
 
     def __repr__(self) -> str:
-        # A text without options is part of the fingerprint of tiles that are stored: it must not change.
+        # The text without options is part of the fingerprint of stored tiles: it must not change.
         options = f", options={self.options!r}" if self.options else ""
         return (
             f"Part(kind={self.kind!r}, column={self.column!r}, dtype={self.dtype!r}, filter={self.filter!r}, "
@@ -85,11 +85,11 @@ class State(ABC):
     """A kind of mergeable state, bound to a part.
 
     Class attributes:
-        kind: its name in serving plans. A kind's bytes never change: another layout is another kind.
+        kind: its name in serving plans. The bytes of a kind never change: a new layout needs a new kind.
         lua: the body of `function(a, i, b, size)`, which merges the state that begins at `b[i]` into the one at `a[i]`.
             `size` is the number of Lua values of a state.
-        lua_helpers: Lua that defines local functions for `lua`; the same text of several kinds is sent once.
-        is_exact: whether merges in any order and grouping give the same bytes. If not, floats differ by rounding.
+        lua_helpers: Lua that defines local functions for `lua`. If several kinds have the same text, it is sent once.
+        is_exact: whether merges in any order and grouping give the same bytes. If not, results differ by rounding.
 
     Args:
         part: the part of a ring.
@@ -109,12 +109,12 @@ class State(ABC):
     @property
     @abstractmethod
     def fields(self) -> dict[str, Any]:
-        """The state's arrays, in the order of their bytes: `{name: numpy format, or (format, shape)}`."""
+        """The arrays of a state in the order of their bytes: `{name: numpy format, or (format, shape)}`."""
 
     @property
     @abstractmethod
     def struct(self) -> str:
-        """The same bytes in the format of Redis's struct library: `I4dd`."""
+        """The format of the same bytes in Redis's struct library: `I4dd`."""
 
     def zero(self, count: int) -> StateArrays:
         """`count` states without events."""
@@ -124,16 +124,16 @@ class State(ABC):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the state is made of."""
+        """The columns that `take` reads."""
         return (self.part.column,)
 
     @property
     def reads(self) -> Hashable:
-        """Equal for states whose `take` gives the same: it then runs once."""
+        """A key that is equal for states with the same result of `take`, which then runs once."""
         return self.part.column
 
     def take(self, columns: Mapping[str, Values]) -> Values:
-        """The values of n events as `update` takes them, and which events have one."""
+        """The values of n events as `update` takes them, and (n,) bool: the events that have a value."""
         return values_of(*columns[self.part.column])
 
     @abstractmethod
@@ -141,38 +141,38 @@ class State(ABC):
         """States of groups of values.
 
         Args:
-            values: (n,) of the events that have one, sorted by group and time.
+            values: (n,) of the events that have a value, sorted by group and time.
             at: (n,) int64, the events' times, microseconds since 1970.
-            starts: where each group begins. No group is empty.
+            starts: the place where each group begins. No group is empty.
         """
 
     # -- algebra --------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def merge(self, a: StateArrays, b: StateArrays) -> StateArrays:
-        """States of `a` and `b` together, one by one."""
+        """The states of `a` merged with those of `b`, element by element."""
 
     @abstractmethod
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
-        """(n, k) states of tiles, merged along k where the window holds them.
+        """(n, k) states of tiles, merged along k where the tile lies in the window.
 
-        Tiles have no time in common. Those outside the window may hold anything, also NaN.
+        No two tiles have a time in common. Tiles outside the window may hold any bytes, also NaN.
         """
 
     def of_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays | None:
-        """States of ranges of sorted values; None: there is no faster way than a tree of merged states.
+        """States of ranges of sorted values; None: a tree of merged states is the fastest way.
 
         Args:
-            events: the values, by entity and time.
-            starts, ends: (m,) of each range. Ranges overlap, and may be empty.
+            events: the values, sorted by entity and time.
+            starts, ends: (m,) bounds of ranges. Ranges may overlap and may be empty.
         """
         return None
 
     def of_short_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays | None:
-        """As `of_ranges`, value by value: asked only for ranges of some 100 values."""
+        """As `of_ranges`, for ranges of up to some 100 values, which can be computed value by value."""
         return None
 
-    # Values that the leaf of a tree of merged states holds: more for wide states, so that trees stay small.
+    # Values in a leaf of a tree of merged states: more for wide states, so that trees stay small.
     leaf: ClassVar[int] = 1
 
 
@@ -180,14 +180,14 @@ class Function(ABC):
     """An aggregation function.
 
     Class attributes:
-        name: what users write.
-        summary: one line of the table in docs/aggregations.md: what the feature is.
-        notes: exact semantics: error bounds, ties, what an entity without events gets.
-        takes: which columns.
-        kinds: the states that it is computed from, of a function whose states have no parameters.
-        result: the feature's type, as `str(DType)`; `column`: that of the column.
+        name: its name in an `Aggregation`.
+        summary: a description of the feature in one line, for docs/aggregations.md.
+        notes: exact semantics: error bounds, ties, the value for an entity without events.
+        takes: the columns that it takes.
+        kinds: the states that it is computed from, if they have no parameters.
+        result: the feature's type, as `str(DType)`; `column`: the column's type.
         default: the feature of an entity without events, as JSON.
-        parameters: by name.
+        parameters: the parameters by name.
     """
 
     name: ClassVar[str]
@@ -204,11 +204,11 @@ class Function(ABC):
         return tuple(StateSpec(kind) for kind in self.kinds)
 
     def at_read(self, options: Options) -> Options:
-        """The parameters that `finalize` and `dtype` need. The serving plan holds them."""
+        """The parameters that `finalize` and `dtype` need at a read. The serving plan holds them."""
         return options
 
     def fits(self, parts: Sequence[Part], options: Options) -> bool:
-        """Whether a serving plan's parts are the function's states: `options` are those of `at_read`."""
+        """Whether the parts of a serving plan are the function's states. `options` are those of `at_read`."""
         wanted = [(spec.kind, spec.n, options_text(spec.options)) for spec in self.states(options)]
         return [(part.kind, part.n, part.options) for part in parts] == wanted
 
@@ -221,11 +221,11 @@ class Function(ABC):
         return self.default
 
     def label(self, options: Options) -> str:
-        """What stands for the function in the names of features: `p99`."""
+        """The function's part of a feature's name: `p99`."""
         return self.name
 
     def values_kept(self, options: Options) -> int:
-        """How many values each tile lists for the function: views are bounded by their sum."""
+        """The number of values that each tile lists for the function. A view's sum is bounded."""
         return 0
 
     @abstractmethod
@@ -237,6 +237,6 @@ class Function(ABC):
             options: those of `at_read`.
 
         Returns:
-            (n,) values of the feature's numpy type; (n, length) of an array of fixed length; objects (1-d arrays) of a
-            ragged one. And (n,) bool: which are null.
+            (n,) values of the feature's numpy type; for an array (n, length), or (n,) objects (1-d arrays) if its
+            length varies. And (n,) bool, True where the feature is null.
         """

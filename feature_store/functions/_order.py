@@ -1,4 +1,4 @@
-"""Events in the order that all else here relies on: by entity, by time, and of equal times by the bytes of a value."""
+"""The order of events: by entity, by time, and at equal times by the bytes of a value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def by_entity_and_time(entities: Column, event_us: Column) -> Column:
 
     Args:
         entities: (n,) intp, from 0.
-        event_us: (n,) int64. Logs are nearly sorted by time, which costs a stable sort next to nothing.
+        event_us: (n,) int64. Logs are nearly sorted by time, for which a stable sort takes little time.
     """
     order = np.argsort(event_us, kind="stable")
     most = int(entities.max()) if len(entities) else 0
@@ -26,7 +26,7 @@ def by_entity_and_time(entities: Column, event_us: Column) -> Column:
 
 
 def starts_of(*keys: Column) -> Column:
-    """Where sorted rows begin a new group: some key differs from the row before."""
+    """The places where sorted rows begin a new group: a key differs from the row before."""
     if not len(keys[0]):
         return np.zeros(0, np.intp)
     differs = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
@@ -35,9 +35,9 @@ def starts_of(*keys: Column) -> Column:
 
 
 def with_ties(values: Column, at: Column, starts: Column) -> Column:
-    """The order of values by group, time and bytes; they come by group and time. Groups begin at `starts`."""
+    """The order by group, time and bytes of values that are sorted by group and time. Groups begin at `starts`."""
     order = np.arange(len(values))
-    tied = at[1:] == at[:-1]  # with the one before
+    tied = at[1:] == at[:-1]  # with the value before
     tied[starts[1:] - 1] = False
     if tied.any():
         with_one_before = np.concatenate([[False], tied])
@@ -48,6 +48,6 @@ def with_ties(values: Column, at: Column, starts: Column) -> Column:
 
 
 def bits_of(values: Column) -> Column:
-    """The bytes of values as unsigned numbers: an order that is total and the same everywhere."""
+    """The bytes of values as unsigned numbers: a total order that is the same in numpy and Lua."""
     bits: Column = np.ascontiguousarray(values).view(f"<u{values.dtype.itemsize}")
     return bits

@@ -1,6 +1,6 @@
-"""States of ranges of sorted values: how windows are computed at the times of labels.
+"""States of ranges of sorted values: the windows at the times of labels.
 
-A state that knows no faster way is computed by a segment tree of merged states (de Berg et al., Computational
+A state without a faster way is computed by a segment tree of merged states (de Berg et al., Computational
 Geometry, 10.3), which answers any range in O(log length), for all ranges at once. Differences of prefix sums would be
 faster for sums, but they cancel digits and spread NaN.
 """
@@ -16,10 +16,10 @@ from feature_store.functions._contract import State
 from feature_store.functions._order import starts_of
 from feature_store.functions._sorted_values import SortedValues
 
-# Pairs of ranges and values that are looked at together: some 100 MB.
+# Pairs of ranges and values that are computed together: some 100 MB.
 PAIRS = 1 << 21
-# Values per range up to which they are taken one by one, at 1 ns each; a tree takes 130 ns a range, and 40 ns a value
-# to build.
+# The mean length of ranges up to which values are reduced one by one, at 1 ns each. A tree takes 130 ns for each range,
+# and 40 ns for each value to build.
 SHORT = 100
 
 
@@ -71,8 +71,15 @@ def updated(
     known: Column | None = None,
     by: Column | None = None,
 ) -> StateArrays:
-    """The states of ranges, value by value; with `known`, of the values with `known` at most the range's `by`."""
-    found = state.zero(len(starts))
+    """The states of ranges, value by value.
+
+    Args:
+        state: the kind of state.
+        starts, ends: (m,) bounds among the values.
+        values, at: (n,) values and times, as `State.update` takes them.
+        known, by: (n,) and (m,) times. If given, only values with `known` at most the range's `by` count.
+    """
+    states = state.zero(len(starts))
     for ranges, places in pairs(starts, ends):
         if known is not None and by is not None:
             is_known = known[places] <= by[ranges]
@@ -80,27 +87,27 @@ def updated(
         first = starts_of(ranges)
         if len(first):
             for name, some in state.update(values[places], at[places], first).items():
-                found[name][ranges[first]] = some
-    return found
+                states[name][ranges[first]] = some
+    return states
 
 
 def reduced(function: np.ufunc, nothing: float, values: Column, starts: Column, ends: Column) -> Column:
-    """Ranges of values reduced by a ufunc; `nothing` is the result of an empty one.
+    """Ranges of values reduced by a ufunc: (m,) float64.
 
     Args:
-        function: add, minimum, …
-        nothing: as above.
-        values: and one more, which is in no range.
-        starts, ends: of each range.
+        function: np.add, np.minimum, …
+        nothing: the result of an empty range.
+        values: the values and one more, which is in no range: `SortedValues.and_one_more`.
+        starts, ends: (m,) bounds of ranges.
     """
-    # What lies between two ranges is reduced too, and thrown away.
+    # Values between two ranges are reduced, too; that result is dropped.
     bounds = np.stack([starts, ends], axis=1).ravel()
-    found: Column = function.reduceat(values.astype(np.float64, copy=False), bounds)[::2]
-    return np.where(starts < ends, found, nothing)
+    results: Column = function.reduceat(values.astype(np.float64, copy=False), bounds)[::2]
+    return np.where(starts < ends, results, nothing)
 
 
 def pairs(starts: Column, ends: Column) -> Iterator[tuple[Column, Column]]:
-    """Every range with every place in it, some ranges at a time: (ranges, places)."""
+    """Every range with every place in it, some ranges at a time: arrays (ranges, places) of equal length."""
     sizes = ends - starts
     total = np.cumsum(sizes)
     first = 0
@@ -133,7 +140,7 @@ class _Tree:
         open_ = np.flatnonzero(starts < ends)
         low, high = starts[open_], ends[open_]
         for level in self._levels:
-            # A node that ends a range and has no partner in it is taken; what is left are whole nodes one level up.
+            # A node at the end of a range without its sibling is merged here; the rest are whole nodes one level up.
             for is_taken, nodes in ((low & 1 == 1, low), ((high & 1 == 1) & (high - (low & 1) > low), high - 1)):
                 self._add(state, open_[is_taken], level, nodes[is_taken])
             low, high = (low + 1) >> 1, high >> 1

@@ -1,4 +1,5 @@
-"""docs/aggregations.md, from the functions: `python -m feature_store.functions._reference > docs/aggregations.md`."""
+"""Make docs/aggregations.md from the functions: `python -m feature_store.functions._reference >
+docs/aggregations.md`."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ Aggregation("action", "count_per_category", categories=["view", "buy"], windows=
 ```
 
 For all functions: null and NaN are no values, and no function counts them. -0.0 counts as 0.0. Infinite values count.
-Functions of numbers compute with float64. The order in which events arrive never matters. Of events of the same time,
-the value whose bytes, read as an unsigned little-endian number, are greater is the later.
+Functions of numbers compute with float64. The order in which events arrive never matters. Of two events with the same
+time, the later is the one whose value has the greater bytes, read as an unsigned little-endian number.
 
-This page is made from `feature_store/functions/`. A function of your own is one file: CONTRIBUTING.md says how.
+This page is generated from `feature_store/functions/`. A function of your own is one file: see CONTRIBUTING.md.
 """
 _TAKES = {
     "any": "a column of any type",
@@ -46,7 +47,7 @@ def _section(function: Function) -> str:
     if function.parameters:
         lines += ["", "| parameter | value |", "|---|---|"]
     for name, parameter in function.parameters.items():
-        default = "" if parameter.default is REQUIRED else f"; {parameter.default} unless given"
+        default = "" if parameter.default is REQUIRED else f"; default {parameter.default}"
         lines.append(f"| `{name}` | {parameter.expected}{default} |")
     return "\n".join(lines)
 

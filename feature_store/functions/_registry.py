@@ -1,4 +1,4 @@
-"""The functions and states of this folder, and of packages that offer more."""
+"""The functions and states of this folder and of other packages."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ GROUP = "feature_store.functions"
 
 
 def function_named(name: str) -> Function | None:
-    """The function of a name; None: there is none.
+    """The function of a name; None: no function has it.
 
     Example:
         >>> from feature_store.functions import function_named
         >>> function_named("mean").kinds
         ('count', 'sum')
     """
-    found = _functions(others=False).get(name)
-    return found if found is not None else _functions(others=True).get(name)
+    own = _functions(others=False).get(name)
+    return own if own is not None else _functions(others=True).get(name)
 
 
 def state_type(kind: str) -> type[State] | None:
-    """The state of a kind; None: there is none."""
-    found = _states(others=False).get(kind)
-    return found if found is not None else _states(others=True).get(kind)
+    """The state of a kind; None: no state has it."""
+    own = _states(others=False).get(kind)
+    return own if own is not None else _states(others=True).get(kind)
 
 
 def all_functions() -> dict[str, Function]:
@@ -53,12 +53,12 @@ def _states(*, others: bool) -> dict[str, type[State]]:
 
 
 def _modules(others: bool) -> list[ModuleType]:
-    """The modules of this folder, and if wanted before them those of other packages, whose names do not win."""
+    """The modules of this folder, preceded by those of other packages if wanted. On equal names this folder wins."""
     package = importlib.import_module(__package__ or "")
     own = [
-        importlib.import_module(f"{package.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(package.__path__)
-        if not found.name.startswith("_")
+        importlib.import_module(f"{package.__name__}.{file.name}")
+        for file in pkgutil.iter_modules(package.__path__)
+        if not file.name.startswith("_")
     ]
     if not others:
         return own
@@ -68,12 +68,12 @@ def _modules(others: bool) -> list[ModuleType]:
 
 
 def _classes(module: ModuleType, base: type, named: str) -> list[Any]:
-    """The classes that a module defines and names; base classes without a name are left out."""
+    """The classes of a module that have the attribute `named`; base classes do not have it."""
     return [
-        found
-        for found in vars(module).values()
-        if isinstance(found, type)
-        and issubclass(found, base)
-        and found.__module__ == module.__name__
-        and hasattr(found, named)
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and hasattr(value, named)
     ]

@@ -34,18 +34,18 @@ end
 
 
 class _TimedValue(State):
-    """Values with their times. Time 0: there is no value."""
+    """Values with their times. A time of 0 means no value."""
 
     lua_helpers = _IS_LATER
 
     def __init__(self, part: Part, column: ColumnType) -> None:
         super().__init__(part, column)
         if column.width is None or column.element is not None:
-            raise ValueError(f"{self.kind} is of scalar values of fixed width")
+            raise ValueError(f"{self.kind} takes scalar values of fixed width")
 
     @property
     def struct(self) -> str:
-        """Per value its time and its bytes."""
+        """For each value its time and bytes."""
         return f"dc{self.column.width}" * self.part.n
 
 
@@ -56,7 +56,7 @@ class _FirstOrLast(_TimedValue):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The event's time and the value, as its type is in a row."""
+        """The event's time, and the value as in a row."""
         return {"at": "<f8", "value": self.column.numpy}
 
     def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
@@ -66,15 +66,15 @@ class _FirstOrLast(_TimedValue):
         return {"at": at[chosen].astype(np.float64), "value": values[chosen]}
 
     def merge(self, a: StateArrays, b: StateArrays) -> StateArrays:
-        """The earlier or later of two."""
+        """The earlier or later of two values."""
         later = (b["at"] > a["at"]) | ((b["at"] == a["at"]) & (bits_of(b["value"]) > bits_of(a["value"])))
         takes_b = (b["at"] != 0) & ((a["at"] == 0) | (later if self.is_last else ~later))
         return {name: np.where(takes_b, b[name], a[name]) for name in ("at", "value")}
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
-        """The earliest or latest of windows."""
+        """The earliest or latest values of windows."""
         some = window.mask & (states["at"] != 0)
-        # Two tiles never hold one time, so times alone decide.
+        # No two tiles have a time in common, so times alone decide.
         places = (
             np.where(some, states["at"], -1.0).argmax(axis=1)
             if self.is_last
@@ -142,7 +142,7 @@ class LastN(_TimedValue):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """One record of time and value after the other, so that the newest are at the front of the bytes."""
+        """Records of time and value, so that the newest ones are at the front of the bytes."""
         return {"": (np.dtype([("at", "<f8"), ("value", self.column.numpy)]), (self.part.n,))}
 
     def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
@@ -165,7 +165,7 @@ class LastN(_TimedValue):
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
         """The last values of windows."""
-        # Tiles have no time in common: in the order of their newest values all are in order, and n tiles suffice.
+        # Tiles have no time in common: sorted by their newest values, all values are in order, and n tiles suffice.
         newest = states[""]["at"][..., 0] * window.weights
         rows = np.arange(len(newest))[:, None]
         tiles = np.argsort(newest, axis=1)[:, ::-1][:, : self.part.n]
@@ -192,7 +192,7 @@ class _ByTime(Function):
     result = "column"
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
-        """The values; null where there is none."""
+        """The values; null without a value."""
         (state,) = states
         return state["value"], state["at"] == 0
 
@@ -218,21 +218,21 @@ class LastNFunction(Function):
 
     name = "last_n"
     summary = "the values of the n latest events, newest first"
-    notes = "Fewer where there are fewer, and an empty list without a value."
+    notes = "Fewer if there are fewer, and an empty list without a value."
     takes = "fixed width"
     default: ClassVar[Any] = []
     parameters: ClassVar[Mapping[str, Parameter]] = {"n": whole(1, 100)}
 
     def states(self, options: Options) -> tuple[StateSpec, ...]:
-        """A list of n."""
+        """A state of n values."""
         return (StateSpec("last_n", n=options["n"]),)
 
     def at_read(self, options: Options) -> Options:
-        """None: the state holds n."""
+        """No parameters: the state has n."""
         return {}
 
     def fits(self, parts: Sequence[Part], options: Options) -> bool:
-        """Whether the part is a list."""
+        """Whether the part is a list of any n."""
         return [(part.kind, part.options) for part in parts] == [("last_n", "")]
 
     def dtype(self, column: str, options: Options) -> str:
@@ -244,7 +244,7 @@ class LastNFunction(Function):
         return f"last{options['n']}"
 
     def values_kept(self, options: Options) -> int:
-        """Those n."""
+        """n values."""
         return int(options["n"])
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:

@@ -1,4 +1,4 @@
-"""count_per_category: the number of values of each of some categories."""
+"""count_per_category: the number of values of each category of a given list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_CATEGORIES, _MOST_CHARACTERS = 64, 100
 
 
 def _categories(value: Any) -> list[Any]:
-    """A list of texts, of integers, or of booleans; each once."""
+    """A list of different texts, integers or booleans, all of one type."""
     listed = [item.item() if isinstance(item, np.generic) else item for item in value]
     kinds = {type(item) for item in listed}
     fits = len(kinds) == 1 and kinds <= {str, int, bool} and len(set(listed)) == len(listed) <= MOST_CATEGORIES
@@ -61,16 +61,16 @@ class CategoryCounts(State):
 
     @property
     def struct(self) -> str:
-        """Their bytes."""
+        """The bytes of the counts."""
         return f"c{4 * len(self._categories)}"
 
     @property
     def reads(self) -> Hashable:
-        """The column as numbers of these categories."""
+        """The column and the categories."""
         return self.part.column, self._categories
 
     def take(self, columns: Mapping[str, Values]) -> Values:
-        """The index of each event's category; events of other categories are left out."""
+        """The index of each event's category. Events of other categories have none."""
         return places_of(self._categories, *columns[self.part.column])
 
     def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
@@ -101,9 +101,9 @@ class CountPerCategory(Function):
     """See `summary`."""
 
     name = "count_per_category"
-    summary = "the number of values of each of the given categories, in their order"
+    summary = "the number of values of each given category, in the given order"
     notes = (
-        "Exact. Values of other categories count nowhere. All 0 without a value. An array of fixed length: "
+        "Exact. Values of other categories are not counted. All 0 without a value. An array of fixed length: "
         "in a matrix it takes a column for each category."
     )
     takes = "categories"
@@ -128,7 +128,7 @@ class CountPerCategory(Function):
 
 
 def places_of(categories: tuple[Any, ...], values: Column, nulls: Column) -> Values:
-    """The index of each value's category: (n,) intp, and which values have one."""
+    """(n,) intp, the index of each value's category, and (n,) bool: the values that have one."""
     index = {category: place for place, category in enumerate(categories)}
     places = np.fromiter((index.get(value, -1) for value in values.tolist()), np.intp, len(values))
     return places, (places >= 0) & ~nulls

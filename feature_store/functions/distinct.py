@@ -16,11 +16,11 @@ from feature_store.functions._parameters import Options
 SKETCH_BITS = 7
 REGISTERS = 1 << SKETCH_BITS
 _BIAS = 0.7213 / (1 + 1.079 / REGISTERS)
-_POWERS = np.ldexp(1.0, -np.arange(256))  # of what a register's byte may hold
+_POWERS = np.ldexp(1.0, -np.arange(256))  # by the value of a register's byte
 
 
 class Sketch(State):
-    """128 HyperLogLog registers of a byte (Flajolet et al. 2007). Merging is idempotent, too."""
+    """128 HyperLogLog registers of a byte (Flajolet et al. 2007). Merging is also idempotent."""
 
     kind = "sketch"
     struct = f"c{REGISTERS}"
@@ -53,11 +53,11 @@ class Sketch(State):
         return registers
 
     def merge(self, a: StateArrays, b: StateArrays) -> StateArrays:
-        """The greater of each register."""
+        """The greater value of each register."""
         return {"": np.maximum(a[""], b[""])}
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
-        """The greatest of each register."""
+        """The greatest value of each register."""
         # Tile by tile: 0.35 ms for 200 entities × 50 tiles; all at once, 1.2.
         kept = window.mask.view(np.uint8)
         greatest = np.zeros((len(kept), REGISTERS), np.uint8)
@@ -83,11 +83,11 @@ class Distinct(Function):
 
 
 def register_of(values: Column) -> tuple[Column, Column]:
-    """The register that each value touches, and the rank that it brings: the place of its hash's first one bit."""
+    """(n,) register of each value, and (n,) rank: the place of the first one bit of its hash."""
     hashes = _hashes(values)
     place = (hashes >> np.uint64(64 - SKETCH_BITS)).astype(np.intp)
     rest = hashes << np.uint64(SKETCH_BITS)
-    # A double's exponent tells the highest bit; the lower bits are cut off first, so that rounding cannot carry.
+    # A double's exponent is the place of the highest bit. Lower bits are cut off first, so that rounding cannot carry.
     top = (rest >> np.uint64(11)).astype(np.float64)
     _, exponent = np.frexp(top)
     rank = np.where(top == 0, 64 - SKETCH_BITS + 1, 54 - exponent)
@@ -113,7 +113,7 @@ def _hashes(values: Column) -> Column:
 
 
 def _estimate(registers: Column) -> Column:
-    """HyperLogLog's estimate, by linear counting while registers are empty enough; (n, REGISTERS) -> (n,) int64."""
+    """HyperLogLog's estimate, by linear counting while many registers are empty: (n, REGISTERS) -> (n,) int64."""
     raw = _BIAS * REGISTERS**2 / _POWERS.take(registers).sum(axis=1)
     empty = REGISTERS - np.count_nonzero(registers, axis=1)
     linear = REGISTERS * np.log(REGISTERS / np.maximum(empty, 1))

@@ -1,4 +1,4 @@
-"""min and max: the least and the greatest value."""
+"""min and max: the smallest and the greatest value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from feature_store.functions._sorted_values import SortedValues
 
 
 class _Extreme(State):
-    """The least or the greatest of a tile's values: 8 bytes. A count beside it tells an infinite value from none."""
+    """The smallest or greatest value of a tile: 8 bytes. A count beside it tells an infinite value from no value."""
 
     choose: ClassVar[np.ufunc]
     nothing: ClassVar[float]
@@ -27,7 +27,7 @@ class _Extreme(State):
         return {"": "<f8"}
 
     def zero(self, count: int) -> StateArrays:
-        """The extreme of no values: infinite."""
+        """The extreme of no values, which is infinite."""
         return {"": np.full(count, self.nothing)}
 
     def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
@@ -35,7 +35,7 @@ class _Extreme(State):
         return {"": self.choose.reduceat(values.astype(np.float64), starts)}
 
     def merge(self, a: StateArrays, b: StateArrays) -> StateArrays:
-        """The extreme of two."""
+        """The extreme of two extremes."""
         return {"": self.choose(a[""], b[""])}
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
@@ -78,7 +78,7 @@ class _Extremum(Function):
     takes = "numbers"
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
-        """The extremes; null where nothing was counted."""
+        """The extremes; null without a value."""
         count, extreme = states
         return extreme[""], count[""] == 0
 

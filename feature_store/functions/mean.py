@@ -21,7 +21,7 @@ class Mean(Function):
     kinds = ("count", "sum")
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
-        """The means; null where nothing was counted."""
+        """The means; null without a value."""
         count, total = states
         with np.errstate(invalid="ignore", divide="ignore"):
             return total[""] / count[""], count[""] == 0

@@ -1,12 +1,12 @@
 """quantile: a quantile of the values, from a histogram of fixed size.
 
 The histogram has *buckets* of numbers that share their leading bits. A number's key is its sign and the upper 32 bits
-of its float64: the exponent and 20 bits of the mantissa. Keys are ordered as the numbers are. At *level* l, numbers
-whose keys agree but for the last l bits share a bucket: at level 0 a power of two has 2**20 buckets, at level 20 it is
-one.
+of its float64: the exponent and 20 bits of the mantissa. Keys have the order of the numbers. At *level* l, numbers
+whose keys differ only in the last l bits share a bucket: at level 0 a power of two has 2**20 buckets, at level 20 one.
 
-The level of a state is the least at which all its values fit in the buckets that it has. So a state follows from its
-values alone, not from their order, and merging is exact: it takes the greater level of two states, adds the counts of
+The level of a state is the lowest at which all its values fit in its buckets. So a state depends on its values alone,
+not
+on their order, and merging is exact: it takes the greater level of two states, adds the counts of
 equal keys, and raises the level while there are too many keys. This is the uniform collapse of UDDSketch (Epicoco et
 al. 2020) on buckets that are linear within a power of two, which need no logarithm: numpy and Lua agree on every bit.
 """
@@ -31,7 +31,7 @@ _INFINITE = np.uint64(0x7FF << 52)
 
 
 class Histogram(State):
-    """A level, and per bucket a key and a count: 1 + 8 × buckets bytes. Used buckets come first, sorted by key."""
+    """A level, and for each bucket a key and a count: 1 + 8 × buckets bytes. Used buckets come first, sorted by key."""
 
     kind = "histogram"
     leaf = 256
@@ -84,7 +84,7 @@ class Histogram(State):
 
     @property
     def struct(self) -> str:
-        """The level, the keys' bytes and the counts'."""
+        """The level, the bytes of the keys and the bytes of the counts."""
         return f"Bc{4 * self._buckets}c{4 * self._buckets}"
 
     def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
@@ -103,7 +103,7 @@ class Histogram(State):
         return self._joined(states, (states["count"] > 0) & window.mask[:, :, None])
 
     def _joined(self, states: StateArrays, used: Column) -> StateArrays:
-        """(n, k) states, joined along k: their used buckets, (n, k, buckets) bool."""
+        """(n, k) states merged along k. `used` is (n, k, buckets) bool: the buckets that count."""
         levels = np.minimum(states["level"], _MOST_LEVEL).astype(np.int64)
         level = np.where(used.any(axis=2), levels, 0).max(axis=1, initial=0)
         group, tile, bucket = np.nonzero(used)
@@ -114,15 +114,15 @@ class Histogram(State):
         """Histograms of n groups.
 
         Args:
-            group, key, count: (m,) int, of buckets in any order; their keys are of the group's level.
-            level: (n,) int64, of each group.
+            group, key, count: (m,) int of buckets in any order. The keys are at the level of their group.
+            level: (n,) int64, the level of each group.
         """
         order = np.lexsort((key, group))
         group, key, count = _summed(group[order], key[order], count[order])
         more = self._levels_to_raise(group, key, len(level))
         group, key, count = _summed(group, key >> more[group], count)
         state = self.zero(len(level))
-        # Counts of windows may be greater than those that tiles store.
+        # The count of a window may exceed the greatest that a tile stores.
         state["count"] = state["count"].astype(np.int64)
         place = np.arange(len(group)) - np.searchsorted(group, group)
         state["key"][group, place], state["count"][group, place] = key, count
@@ -130,17 +130,18 @@ class Histogram(State):
         return state
 
     def _levels_to_raise(self, group: Column, key: Column, groups: int) -> Column:
-        """How many levels more each group needs so that its keys, sorted and distinct, are at most `buckets`."""
+        """The levels to add to each group so that it has at most `buckets` keys. Keys are sorted and distinct."""
         more = np.zeros(groups, np.int64)
         if len(group) <= self._buckets:
             return more
         neighbours = group[1:] == group[:-1]
-        # Two neighbours share a bucket once all bits in which they differ are dropped; of two signs they never do.
+        # Two neighbours share a bucket once all bits in which they differ are dropped, if they have the same sign.
         differing = (key[1:] ^ key[:-1])[neighbours]
         bits = np.where(differing < 0, _MOST_LEVEL + 1, np.frexp(differing.astype(np.float64))[1])
         owner = group[1:][neighbours]
-        # At level l there is one bucket, and one more for each pair that differs in more than l bits. With the pairs of
-        # a group sorted by their bits, greatest first, the one at index `buckets - 1` must share one, as all after.
+        # At level l there is one bucket, and one more for each pair that differs in more than l bits. If a group's
+        # pairs are sorted by their bits, greatest first, the pair at index `buckets - 1` and all after it must share a
+        # bucket.
         order = np.lexsort((-bits, owner))
         bits, owner = bits[order], owner[order]
         place = np.arange(len(owner)) - np.searchsorted(owner, owner)
@@ -157,15 +158,15 @@ class Quantile(Function):
     """See `summary`."""
 
     name = "quantile"
-    summary = "the q-quantile of the values: the least value that at least q of them do not exceed"
+    summary = "the q-quantile of the values: the smallest value that a share of at least q does not exceed"
     notes = (
-        "Nearest rank: of N values sorted, the one at place ceil(q N), as numpy's `inverted_cdf`. "
+        "Nearest rank: of N sorted values, the one at place ceil(q N), as numpy's `inverted_cdf`. "
         "While a window holds at most `buckets` different values, the relative error is below 1e-6, and numbers with "
-        "up to 21 significant bits are exact. Beyond, neighbouring numbers share a bucket and its middle is served. "
+        "up to 21 significant bits are exact. With more values, neighbouring numbers share a bucket, and its middle is "
+        "served. "
         "For values that span D powers of two (of both signs together), the relative error is at most "
-        "D / (buckets - 2): from 1 ms to 1 s (10 powers of two) 4 % with 256 buckets; of values that spread unevenly "
-        "it is smaller. "
-        "Where D exceeds `buckets / 2` there is no bound. "
+        "D / (buckets - 2): from 1 ms to 1 s (10 powers of two) 4 % with 256 buckets; unevenly spread values have a "
+        "smaller error. If D exceeds `buckets / 2`, there is no bound. "
         "Subnormal numbers count as 0. Null without a value. Quantiles of one column share their histogram, of "
         "1 + 8 × buckets bytes a tile. Serving and training agree exactly."
     )
@@ -176,7 +177,7 @@ class Quantile(Function):
     }
 
     def states(self, options: Options) -> tuple[StateSpec, ...]:
-        """A histogram of so many buckets."""
+        """A histogram."""
         return (StateSpec("histogram", options={"buckets": options["buckets"]}),)
 
     def label(self, options: Options) -> str:
@@ -184,11 +185,11 @@ class Quantile(Function):
         return f"p{options['q'] * 100:.10g}".replace(".", "_").replace("e-", "e_")
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
-        """The quantiles; null where nothing was counted."""
+        """The quantiles; null without a value."""
         (state,) = states
         up_to = np.cumsum(state["count"], axis=1, dtype=np.int64)
         total = up_to[:, -1]
-        # Rounded, since 0.07 × 100 is a little more than 7.
+        # Rounded, because 0.07 × 100 is slightly more than 7 in float64.
         rank = np.maximum(np.ceil(np.round(options["q"] * total, 9)), 1)
         place = np.minimum((up_to < rank[:, None]).sum(axis=1), up_to.shape[1] - 1)
         return value_of(state["key"][np.arange(len(place)), place], state["level"]), total == 0
@@ -202,7 +203,7 @@ def key_of(values: Column) -> Column:
 
 
 def value_of(key: Column, level: Column) -> Column:
-    """The numbers that stand for buckets: at level 0 the least in size, else the middle: (n,) float64."""
+    """(n,) float64, the number that represents each bucket: at level 0 the smallest in size, else the middle."""
     key, level = key.astype(np.int64), np.minimum(level, _MOST_LEVEL).astype(np.uint64)
     size = np.where(key < 0, -1 - key, key).astype(np.uint64)
     dropped = level + np.uint64(_DROPPED_BITS)
@@ -217,7 +218,7 @@ def value_of(key: Column, level: Column) -> Column:
 
 
 def _summed(group: Column, key: Column, count: Column) -> tuple[Column, Column, Column]:
-    """Buckets sorted by group and key, equal ones as one."""
+    """Buckets that are sorted by group and key, with equal ones added up."""
     starts = starts_of(group, key)
     if len(starts) == len(group):
         return group, key, count

@@ -83,7 +83,7 @@ class Stddev(Function):
     kinds = ("moments",)
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
-        """The deviations; null where nothing was counted."""
+        """The deviations; null without a value."""
         (state,) = states
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.sqrt(state["m2"] / state["count"]), state["count"] == 0

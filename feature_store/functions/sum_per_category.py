@@ -1,4 +1,4 @@
-"""sum_per_category: the sum of the values of each of some categories, which another column names."""
+"""sum_per_category: the sum of the values of each category of a given list. Another column has the category."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ class CategorySums(State):
 
     @property
     def struct(self) -> str:
-        """Their bytes."""
+        """The bytes of the sums."""
         return f"c{8 * len(self._categories)}"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The values' column and the categories'."""
+        """The column of values and the column of categories."""
         return self.part.column, self._by
 
     @property
     def reads(self) -> Hashable:
-        """Both columns, with these categories."""
+        """Both columns and the categories."""
         return self.part.column, self._by, self._categories
 
     def take(self, columns: Mapping[str, Values]) -> Values:
-        """The value and the index of its category; events of other categories are left out."""
+        """The value and the index of its category. Events of other categories have none."""
         values, are_values = values_of(*columns[self.part.column])
         places, have_places = places_of(self._categories, *columns[self._by])
         taken = np.empty(len(values), _VALUE)

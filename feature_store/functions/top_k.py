@@ -1,4 +1,4 @@
-"""top_k: the categories that have most values, from the counts of count_per_category."""
+"""top_k: the categories with the most values, from the counts of count_per_category."""
 
 from __future__ import annotations
 
