@@ -84,7 +84,7 @@ class Distinct(Function):
 
 def register_of(values: Column) -> tuple[Column, Column]:
     """(n,) register of each value, and (n,) rank: the place of the first one bit of its hash."""
-    hashes = _hashes(values)
+    hashes = hashes_of(values)
     place = (hashes >> np.uint64(64 - SKETCH_BITS)).astype(np.intp)
     rest = hashes << np.uint64(SKETCH_BITS)
     # A double's exponent is the place of the highest bit. Lower bits are cut off first, so that rounding cannot carry.
@@ -98,7 +98,8 @@ def _bytes_of(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def _hashes(values: Column) -> Column:
+def hashes_of(values: Column) -> Column:
+    """(n,) uint64, the same hash of a value everywhere."""
     if values.dtype == object:
         listed = values.tolist()
         digests = {value: hashlib.blake2b(_bytes_of(value), digest_size=8).digest() for value in set(listed)}

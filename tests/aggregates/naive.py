@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from feature_store.definitions import Aggregation
 from feature_store.definitions.dtypes import MICROSECOND
-
-if TYPE_CHECKING:
-    from feature_store.definitions import Aggregation
 
 Event = dict[str, Any]  # entity, ts and created in microseconds, columns
 

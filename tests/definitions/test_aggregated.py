@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,6 @@ from feature_store.definitions import (
 from feature_store.errors import DefinitionError
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.diff import plan_changes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 HOURS = [timedelta(hours=1), timedelta(days=2)]
 user = Entity("user", join_key="user_id")
@@ -81,7 +79,7 @@ def test_a_document_holds_aggregations_and_sql() -> None:
         (lambda: aggregated(Aggregation("action", "last", windows=HOURS)), "a fixed width for last"),
         (lambda: aggregated(Aggregation("price", "sum", windows=HOURS, filter="cost > 1")), "a column of events"),
         (lambda: aggregated(Aggregation("price", "sum", windows=HOURS, filter="action > 1")), "a value of String"),
-        (lambda: aggregated(*[Aggregation("price", "sum", windows=HOURS)] * 2), "another aggregation makes price_sum_"),
+        (lambda: aggregated(*[Aggregation("price", "sum", windows=HOURS)] * 2), "price_sum_1h' occurs twice"),
         (lambda: aggregated(entities=[Entity("shop")]), r"entities\[0\]: expected 'shop' \(Int64\) in the schema"),
         (lambda: FeatureView("v", entities=[user], schema=[Field("a", Int64)], sql="SELECT"), "a source to select from"),
         (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,6 @@ from feature_store import (
     on_demand_feature_view,
 )
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 USER = Entity("user", join_key="user_id")
 FIELD = Field("a", Float32)

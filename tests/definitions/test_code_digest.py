@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,6 @@ import pytest
 from feature_store.definitions import Entity, FeatureView, Field, Float32, OnDemandFeatureView, on_demand_feature_view
 from feature_store.definitions.on_demand import code_digest, legacy_digest
 from feature_store.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DIGESTED = Path(__file__).parent / "digested"
 # Computed with Python 3.11, 3.12 and 3.13. It changes when the rules of the digest change: then they need a new prefix.

@@ -7,16 +7,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from feature_store import FeatureStore
 from feature_store.definitions.loading import load_definitions
 from feature_store.errors import ConfigError, DefinitionError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = "from feature_store import *\n"
 ENTITY = HEAD + "user = Entity('user')\n"

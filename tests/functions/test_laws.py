@@ -137,7 +137,7 @@ def test_ranks_are_the_places_of_the_first_one_bit(monkeypatch: pytest.MonkeyPat
 
     rests = [1 << 56, (1 << 57) - 1, 1 << 55, 1 << 4, 0, (1 << 53) - 1]  # the four lowest are cut off
     hashes = np.array([(5 << 57) | rest for rest in rests], np.uint64)
-    monkeypatch.setattr(distinct, "_hashes", lambda values: hashes)
+    monkeypatch.setattr(distinct, "hashes_of", lambda values: hashes)
     place, rank = register_of(hashes)
     assert place.tolist() == [5] * len(rests)
     assert rank.tolist() == [58 - rest.bit_length() for rest in rests]

@@ -6,8 +6,10 @@ import copy
 import json
 import sqlite3
 import tracemalloc
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -29,10 +31,6 @@ from feature_store.definitions import (
 from feature_store.errors import FeatureStoreError, RegistryError
 from feature_store.registry.soundness import MOST_BYTES
 from feature_store.registry.store import Registry, Version
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 HOUR = timedelta(hours=1)
 user = Entity("user", join_key="user_id")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -20,12 +20,10 @@ from feature_store.definitions import (
     ParquetSource,
     String,
 )
+from feature_store.definitions.definition import Definition
 from feature_store.registry.changes import DefinitionChange
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.diff import plan_changes
-
-if TYPE_CHECKING:
-    from feature_store.definitions.definition import Definition
 
 user, movie = Entity("user", join_key="user_id"), Entity("movie", join_key="movie_id")
 DAY = timedelta(days=1)

@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -25,9 +25,6 @@ from feature_store.errors import RegistryError, SchemaVersionError
 from feature_store.registry import migrations
 from feature_store.registry.store import Registry
 from feature_store.registry.tables import METADATA
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 EARLIER = sorted((Path(__file__).parent / "earlier").glob("*.sql"))
 SINCE = sorted({table.info["since"] for table in METADATA.sorted_tables})
@@ -214,7 +211,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
         "def upgrade():\n    op.create_table('fs_new', sa.Column('a', sa.Integer))\n"
         "    op.execute('INSERT INTO fs_new SELECT nothing FROM nowhere')\n"
     )
-    monkeypatch.setattr(migrations, "_FOLDER", folder)
+    monkeypatch.setattr(migrations, "FOLDER", folder)
     monkeypatch.setattr(migrations, "REVISIONS", ("0001", "0002", "0003"))
     monkeypatch.setattr(migrations, "HEAD", "0003")
     registry = Registry(database_url, "shop")

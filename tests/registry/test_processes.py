@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from feature_store import FeatureStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEFINITIONS = """
 from feature_store import *

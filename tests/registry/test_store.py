@@ -6,17 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Int32, Int64
 from feature_store.errors import ConflictError, FeatureStoreError, MissingDependencyError, NotFoundError, RegistryError
 from feature_store.registry.store import Registry, current_author
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 user = Entity("user", join_key="user_id")
 

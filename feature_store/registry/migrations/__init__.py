@@ -26,9 +26,9 @@ from feature_store.errors import RegistryError, SchemaVersionError
 _log = logging.getLogger(__name__)
 
 VERSION_TABLE = "fs_schema"
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 # Read from the file names, so that opening a registry that is up to date does not import Alembic.
-REVISIONS = tuple(sorted(path.name[1:5] for path in (_FOLDER / "versions").glob("v[0-9]*.py")))
+REVISIONS = tuple(sorted(path.name[1:5] for path in (FOLDER / "versions").glob("v[0-9]*.py")))
 HEAD = REVISIONS[-1]
 # Before any version was recorded.
 UNVERSIONED = ""
@@ -119,7 +119,7 @@ def _upgrade(connection: sa.Connection) -> None:
         from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["version_table"] = VERSION_TABLE
     try:
