@@ -134,8 +134,9 @@ def pack(dtypes: Sequence[DType], columns: Sequence[Sequence[int]]) -> bytes:
 
 
 def encode_values(dtypes: Sequence[DType], columns: Sequence[list[Any]]) -> list[bytes]:
-    """Entity keys of columns of Python values, of which one is of texts at least. For the 200 keys of a request it
-    takes a third of the time of `encode`.
+    """Entity keys of columns of Python values, of which at least one is of texts.
+
+    For the 200 keys of a request it takes half of the time of `encode`.
 
     Raises:
         RequestError: a string cannot be written as UTF-8.
