@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from feature_store.functions import Column
     from feature_store.online.group_reads import GroupRead
     from feature_store.online.layout import FieldLayout, SegmentLayout
+    from feature_store.online.redis.reply_shape import ReplyShape
     from feature_store.online.redis.resp import ReplyParser
     from feature_store.online.request import Places, Request
 
@@ -110,12 +111,12 @@ class RequestAnswer(Answer):
         self.now_us = now_us
         self._request = request
         self._kept: dict[Hashable, Any] = {}
-        self._variables: dict[tuple[int, str], list[bytes | None]] = {}
+        self._variables: dict[tuple[int, str], Sequence[bytes | None]] = {}
         commands = request.commands
         parser = commands[0].parser
-        if parser.fixed and len(commands) == 1:
+        if parser.fixed and parser.shape is not None and len(commands) == 1:
             self.skipped: frozenset[int] = _NOTHING
-            self.rows = self._rows_in_place(parser)
+            self.rows = self._rows_in_place(parser, parser.shape)
         else:
             replies = [command.parser if command.parser.is_complete else None for command in commands]
             self.skipped = _NOTHING.union(
@@ -278,8 +279,8 @@ class RequestAnswer(Answer):
 
     # -- from the replies to rows --------------------------------------------------------------------------------
 
-    def _rows_in_place(self, parser: ReplyParser) -> list[StoredRows]:
-        runs = iter(parser.runs)
+    def _rows_in_place(self, parser: ReplyParser, shape: ReplyShape) -> list[StoredRows]:
+        runs = iter(shape.runs)
         rows = []
         for group, asked in zip(self.groups, self.asked, strict=True):
             if asked.size:
@@ -291,39 +292,52 @@ class RequestAnswer(Answer):
 
     def _rows_of(self, replies: Sequence[ReplyParser | None], places: Sequence[Places]) -> list[StoredRows]:
         """The rows of each group, from one or several replies. A group without a reply has rows that nothing reads."""
-        in_place: dict[int, StoredRows] = {}
-        values: dict[int, list[list[bytes | None]]] = {}
+        pieces: list[list[tuple[StoredRows, list[int] | None]]] = [[] for _ in self.groups]
         for parser, chosen in zip(replies, places, strict=True):
-            if parser is not None and parser.fixed:
-                for group, run in zip(chosen, parser.runs, strict=True):
+            if parser is None:
+                continue
+            if parser.fixed and parser.shape is not None:
+                for (group, indexes), run in zip(chosen.items(), parser.shape.runs, strict=True):
                     layout = self.groups[group].layout
-                    in_place[group] = StoredRows(layout, parser.reply, run.count, run.at, run.stride)
+                    pieces[group].append((StoredRows(layout, parser.reply, run.count, run.at, run.stride), indexes))
             else:
-                self._add_values(values, parser, chosen)
+                self._add_values(pieces, parser.replies[0], chosen)
         return [
-            in_place[i] if i in in_place else self._rows_of_values(i, values[i]) if i in values else _no_rows(group)
-            for i, group in enumerate(self.groups)
+            _no_rows(group) if not of_group else StoredRows.joined(group.layout, of_group, asked.size)
+            for group, of_group, asked in zip(self.groups, pieces, self.asked, strict=True)
         ]
 
     def _add_values(
-        self, values: dict[int, list[list[bytes | None]]], parser: ReplyParser | None, chosen: Places
+        self,
+        pieces: list[list[tuple[StoredRows, list[int] | None]]],
+        reply: Sequence[bytes | None],
+        chosen: Places,
     ) -> None:
-        unread = iter(parser.replies[0] if parser is not None else ())
+        """Add the rows of a reply that was taken apart, and keep its variable values."""
+        at = 0
         for group, indexes in chosen.items():
-            size = self.asked[group].size
-            if group not in values:
-                values[group] = [[None] * size for _ in range(1 + len(self.groups[group].variables))]
-            if parser is None:
-                continue
-            for of_prefix in values[group]:
-                for i in range(size) if indexes is None else indexes:
-                    of_prefix[i] = next(unread)
+            read = self.groups[group]
+            size = self.asked[group].size if indexes is None else len(indexes)
+            key_of = partial(self._key_name, group) if indexes is None else partial(self._key_name_at, group, indexes)
+            pieces[group].append((StoredRows.from_values(read.layout, reply[at : at + size], key_of), indexes))
+            for view in read.variables:
+                at += size
+                self._keep_variables((group, view), reply[at : at + size], indexes)
+            at += size
 
-    def _rows_of_values(self, group: int, values: list[list[bytes | None]]) -> StoredRows:
-        read = self.groups[group]
-        for view, of_prefix in zip(read.variables, values[1:], strict=True):
-            self._variables[group, view] = of_prefix
-        return StoredRows.from_values(read.layout, values[0], partial(self._key_name, group))
+    def _keep_variables(
+        self, place: tuple[int, str], values: Sequence[bytes | None], indexes: list[int] | None
+    ) -> None:
+        if indexes is None:
+            self._variables[place] = values
+            return
+        kept = self._variables.setdefault(place, [None] * self.asked[place[0]].size)
+        assert isinstance(kept, list)
+        for i, value in zip(indexes, values, strict=True):
+            kept[i] = value
+
+    def _key_name_at(self, group: int, indexes: list[int], row: int) -> str:
+        return self._key_name(group, indexes[row])
 
 
 def _no_rows(group: GroupRead) -> StoredRows:

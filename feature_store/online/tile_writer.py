@@ -18,7 +18,8 @@ from feature_store.errors import CorruptRowError, FenceError, StaleWriteError, S
 from feature_store.online import keys
 from feature_store.online.fence_marks import BORN, fences_lost, is_offset
 from feature_store.online.merge_script import merge_script
-from feature_store.online.redis.resp import KeyWriter, argument
+from feature_store.online.redis.key_writer import KeyWriter
+from feature_store.online.redis.resp import argument
 from feature_store.online.redis.script_connection import ScriptCalls
 from feature_store.online.tile_layout import TileValueLayout
 

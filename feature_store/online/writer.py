@@ -18,7 +18,8 @@ from feature_store.online import keys
 from feature_store.online.batch import RowBatch, Values
 from feature_store.online.codec import encode_segments, encode_variables, object_column
 from feature_store.online.layout import RowLayout
-from feature_store.online.redis.resp import KeyWriter, argument
+from feature_store.online.redis.key_writer import KeyWriter
+from feature_store.online.redis.resp import argument
 from feature_store.online.redis.script_connection import ScriptCalls
 
 if TYPE_CHECKING:

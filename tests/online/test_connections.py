@@ -108,7 +108,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(server: RedisServer)
     held, _ = connections._take(endpoint.limit())
 
     def one(place: int) -> None:
-        connections.exchange([Command(b"", PING, ReplyParser(1, []))], Limit.of(60.0))
+        connections.exchange([Command(b"", PING, ReplyParser(1))], Limit.of(60.0))
         served.append(place)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(20)]

@@ -64,7 +64,7 @@ def replies(draw: st.DrawFn) -> tuple[Any, list[bytes | None], bytes]:
 
 def shape_of(world: Any) -> ReplyShape:
     counts, epochs = world
-    return ReplyShape(counts, [EPOCH] * epochs)
+    return ReplyShape(counts, EPOCH, epochs)
 
 
 def expected(world: Any, values: list[bytes | None]) -> list[bytes] | None:
@@ -127,11 +127,11 @@ def test_a_missing_epoch_is_no_missing_row(missing: tuple[int, ...]) -> None:
     layout = LAYOUTS[0]
     values = [None if i in missing else layout.empty for i in range(2)] + [None]
     raw = b"*3\r\n" + b"".join(map(bulk, values))
-    assert ReplyShape([(layout, 2)], [EPOCH]).whole(raw, len(raw), 0) is None
+    assert ReplyShape([(layout, 2)], EPOCH).whole(raw, len(raw), 0) is None
 
 
 @pytest.mark.parametrize(
     "raw", [b"-", b"-NOAUTH Authentication required.\r\n", b"*1\r\n", b"+OK\r\n", b"$3\r\nabc\r\n"]
 )
 def test_what_is_no_such_array_is_taken_apart_at_once(raw: bytes) -> None:
-    assert ReplyShape([(LAYOUTS[0], 2)], [EPOCH]).whole(raw, len(raw), 0) is None
+    assert ReplyShape([(LAYOUTS[0], 2)], EPOCH).whole(raw, len(raw), 0) is None

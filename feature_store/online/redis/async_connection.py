@@ -40,7 +40,6 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._replies = Replies()
-        self._commands: Sequence[Command] = ()
         self._done: asyncio.Future[None] | None = None
         self._lost = ""
         self._stray = memoryview(bytearray(1))
@@ -125,7 +124,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
 
     async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:
         """The replies to commands, errors among them."""
-        parser = ReplyParser(len(commands), [])
+        parser = ReplyParser(len(commands))
         await self.exchange([Command(b"", b"".join(commands), parser)], limit)
         return parser.replies
 
@@ -137,7 +136,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         """
         if self._lost:
             raise self._endpoint.lost(self._lost)
-        self._commands, self._done = commands, self._loop.create_future()
+        self._done = self._loop.create_future()
         self._replies.expect([command.parser for command in commands])
         timer = self._loop.call_at(limit.at, self._expire, limit)
         self._transport.write(
@@ -147,7 +146,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
             await self._done
         finally:
             timer.cancel()
-            self._commands, self._done = (), None
+            self._done = None
 
     def close(self) -> None:
         """Close the transport."""
@@ -198,10 +197,6 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._done is None or self._done.done():
             return
         if is_last_look:
-            for command in self._commands:
-                if not command.parser.is_complete:
-                    command.parser.settle()  # only the first incomplete parser has bytes
-                    break
             self._fail(self._endpoint.timeout(limit))
             return
         # A process that got no time itself may find the timer due and the reply there at once: it looks for that first.

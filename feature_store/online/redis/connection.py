@@ -160,16 +160,11 @@ class Connection:
     def _take_all(self, parsers: Sequence[ReplyParser], limit: Limit) -> None:
         replies = Replies()
         replies.expect(parsers)
-        try:
-            while replies:
-                count = self._receive(replies.buffer(), limit)
-                if not count:
-                    raise self._endpoint.lost("the server closed the connection")
-                replies.received(count)
-        except (TimeoutError, BlockingIOError):
-            # Only the first incomplete parser has bytes.
-            next(parser for parser in parsers if not parser.is_complete).settle()
-            raise
+        while replies:
+            count = self._receive(replies.buffer(), limit)
+            if not count:
+                raise self._endpoint.lost("the server closed the connection")
+            replies.received(count)
 
     def send(self, command: bytes) -> None:
         """Send a command whose reply `reply()` will return, in the order of sending.

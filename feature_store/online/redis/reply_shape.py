@@ -96,25 +96,27 @@ class ReplyShape:
 
     Args:
         counts: the layouts of the rows in the order of the reply, with at least 1 row each.
-        epochs: the epochs that the reply must end with, at least 1.
+        epoch: the epoch that the reply must end with.
+        epochs: how often, one for each bucket whose keys are named.
 
     Attributes:
+        epoch: as given.
         runs: the runs of rows, one for each layout.
         size: bytes of the reply when no row is missing.
     """
 
-    __slots__ = ("_count", "_head", "_tail", "_tokens", "_until", "runs", "size")
+    __slots__ = ("_count", "_head", "_tail", "_tokens", "_until", "epoch", "runs", "size")
 
-    def __init__(self, counts: Sequence[tuple[ValueLayout, int]], epochs: Sequence[bytes]) -> None:
+    def __init__(self, counts: Sequence[tuple[ValueLayout, int]], epoch: bytes, epochs: int = 1) -> None:
         self._count = sum([count for _, count in counts])
-        self._head = b"*%d\r\n" % (self._count + len(epochs))
+        self._head = b"*%d\r\n" % (self._count + epochs)
         at = len(self._head)
         self.runs: list[RowRun] = []
         for layout, count in counts:
             self.runs.append(RowRun(layout, count, at))
             at = self.runs[-1].end
         self._until = at  # the rows end and the epochs start here
-        self._tail = b"".join([b"$%d\r\n%b\r\n" % (EPOCH_BYTES, epoch) for epoch in epochs])
+        self.epoch, self._tail = epoch, b"$%d\r\n%b\r\n" % (EPOCH_BYTES, epoch) * epochs
         self.size = at + len(self._tail)
         self._tokens = _tokens(tuple([(layout.size, layout.fingerprint) for layout, _ in counts]))
 
