@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from feature_store.online.column_blocks import AnswerPlan, ColumnBlock
     from feature_store.online.joined_answers import JoinedAnswers
     from feature_store.online.matrix import MatrixPlan, ViewPlan
+    from feature_store.online.rows import StoredRows
     from feature_store.online.service import CompiledService
     from feature_store.online.transforms import TransformInput
 
@@ -196,8 +197,20 @@ def _fill(view: ViewPlan, answer: RequestAnswer, out: np.ndarray[Any, Any], raw:
         with np.errstate(over="ignore"):  # a float64 beyond float32 is inf
             out[:, block.target] = values if inverse is None else values[inverse]
     if not clean:
-        empty = rows.status(view.segment, view.fields, oldest_time) != Status.PRESENT
-        out[:, view.target] = np.where(empty if inverse is None else empty[inverse], view.defaults, out[:, view.target])
+        _fill_in_defaults(view, rows, oldest_time, inverse, out)
+
+
+def _fill_in_defaults(
+    view: ViewPlan, rows: StoredRows, oldest_time: int, inverse: Column | None, out: np.ndarray[Any, Any]
+) -> None:
+    if rows.has_no_nulls(view.segment):
+        # Whole rows are absent, missing or expired: 8 µs for 200 rows of 25 columns. A status for each value takes 60.
+        absent = rows.is_older(view.segment, oldest_time)
+        (places,) = (absent if inverse is None else absent[inverse]).nonzero()
+        out[places if isinstance(view.target, slice) else places[:, None], view.target] = view.defaults
+        return
+    empty = rows.status(view.segment, view.fields, oldest_time) != Status.PRESENT
+    out[:, view.target] = np.where(empty if inverse is None else empty[inverse], view.defaults, out[:, view.target])
 
 
 def _numbers(name: str, column: ServedColumn, answer: RequestAnswer) -> Column:
