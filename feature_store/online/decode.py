@@ -206,6 +206,9 @@ def _fill_in_defaults(
     if rows.has_no_nulls(view.segment):
         # Whole rows are absent, missing or expired: 8 µs for 200 rows of 25 columns. A status for each value takes 60.
         absent = rows.is_older(view.segment, oldest_time)
+        if absent.all():  # so it is when all rows of the response have one key
+            out[:, view.target] = view.defaults
+            return
         (places,) = (absent if inverse is None else absent[inverse]).nonzero()
         out[places if isinstance(view.target, slice) else places[:, None], view.target] = view.defaults
         return
