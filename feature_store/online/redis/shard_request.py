@@ -131,7 +131,7 @@ class ShardRequest:
                 server = self._readers.choose(shard, command) if is_free else shard.primary
             sent, own = routed.setdefault(server, ([], []))
             if is_asking:
-                sent.append(Command(command.key, _ASKING, ReplyParser(1, [])))
+                sent.append(Command(command.key, _ASKING, ReplyParser(1)))
             sent.append(command)
             own.append(command)
         return routed if len(routed) == 1 else dict(sorted(routed.items(), key=lambda item: item[0].number))
@@ -247,7 +247,7 @@ def _arguments(data: bytes) -> list[bytes]:
 
 
 def _single(key: bytes, name: bytes) -> Command:
-    return Command(key, b"*2\r\n$4\r\nMGET\r\n" + argument(name), ReplyParser(1, []))
+    return Command(key, b"*2\r\n$4\r\nMGET\r\n" + argument(name), ReplyParser(1))
 
 
 def _value(single: Command) -> bytes | None:

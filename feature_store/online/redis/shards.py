@@ -311,7 +311,7 @@ def _asked(question: Question, whole: Endpoint, limit: Limit) -> Any:
     except TimeoutError:
         raise whole.timeout(limit) from None
     connection = Connection.to(question.address, whole, share)
-    parser = ReplyParser(1, [])
+    parser = ReplyParser(1)
     try:
         connection.exchange([Command(b"", question.command, parser)], share)
     finally:
