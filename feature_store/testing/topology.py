@@ -272,9 +272,9 @@ def _read(keyspace: Keyspace, users: Sequence[int]) -> list[int | None]:
     """The ages of users, as a client reads them."""
     observers = Observers(())
     pool = keyspace.topology.pool(observers, None)
-    steps = Conversation("suite", Offered(), observers).get_online_features(
-        "s", {"user_id": list(users)}, ReadOptions(_NOW_US)
-    )
+    steps = Conversation(
+        "suite", Offered(), observers, is_on_one_node=keyspace.topology.is_one_node
+    ).get_online_features("s", {"user_id": list(users)}, ReadOptions(_NOW_US))
     try:
         exchange = next(steps)
         while True:

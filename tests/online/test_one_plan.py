@@ -10,6 +10,7 @@ import pytest
 
 from feature_store.definitions import FeatureService, FeatureView, Field, Int32
 from feature_store.online import OnlineStore, Status
+from feature_store.online.redis.topology import Single
 from feature_store.registry.serving_plan import PrunedColumnPlan, PruningPlan
 from tests.online.clients import CLIENTS
 from tests.online.proxy import Proxy
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 BUCKETS = 4
 ROWS: dict[str, Any] = {"movie_id": list(range(40)), "user_id": list(range(40))}
-# What a request sends: one MGET per bucket; with a deadline, one per row group and bucket.
-WITHOUT_DEADLINE, WITH_DEADLINE = BUCKETS, 2 * BUCKETS
+# What a request sends: an MGET per bucket where buckets are on several nodes, else one; with a deadline, as many for each
+# of the two row groups.
+COMMANDS = {"several nodes": BUCKETS, "one node": 1}
 
 
 def publish(store: OnlineStore, version: int, *, shadowed: bool = False) -> None:
@@ -61,8 +63,15 @@ class Step:
         self.commands += 1
 
 
+@pytest.fixture(params=list(COMMANDS))
+def commands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many commands a request sends without a deadline."""
+    monkeypatch.setattr(Single, "is_one_node", request.param == "one node")
+    return COMMANDS[request.param]
+
+
 @pytest.fixture(params=list(CLIENTS))
-def client(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[Any]:
+def client(request: pytest.FixtureRequest, proxy: Proxy, commands: int) -> Iterator[Any]:
     made = CLIENTS[request.param](proxy.url(), "test", timeout_s=20.0)
     yield made
     made.close()
@@ -83,12 +92,11 @@ def store(redis_url: str) -> Iterator[OnlineStore]:
     made.close()
 
 
-@pytest.mark.parametrize(
-    ("deadline_ms", "commands"), [(None, WITHOUT_DEADLINE), (20_000, WITH_DEADLINE)], ids=["whole", "deadline"]
-)
+@pytest.mark.parametrize("deadline_ms", [None, 20_000], ids=["whole", "deadline"])
 def test_a_plan_published_between_two_commands_of_a_request(
     client: Any, proxy: Proxy, store: OnlineStore, deadline_ms: float | None, commands: int
 ) -> None:
+    commands *= 1 if deadline_ms is None else 2
     version = 1
     client.get_online_features("service", ROWS, now=NOW_US)
     for place in range(commands):
@@ -102,16 +110,18 @@ def test_a_plan_published_between_two_commands_of_a_request(
         proxy.before = lambda command: None
 
 
-def test_a_read_in_shadow_never_compares_two_plans(client: Any, proxy: Proxy, store: OnlineStore) -> None:
+def test_a_read_in_shadow_never_compares_two_plans(
+    client: Any, proxy: Proxy, store: OnlineStore, commands: int
+) -> None:
     """A request, its read in shadow and the read after that: a plan is published before each of their commands."""
     publish(store, 2, shadowed=True)
     version, reads = 2, 0
-    for place in range(3 * BUCKETS):
+    for place in range(3 * commands):
         client.get_online_features("service", ROWS, now=NOW_US)  # the client has read the newest plan
         proxy.before = Step(place, partial(publish, store, version + 1, shadowed=True))
         answer = client.get_online_features("service", ROWS, now=NOW_US)
         proxy.before = lambda command: None
-        assert answer.plan_version == (version if place >= BUCKETS else version + 1)
+        assert answer.plan_version == (version if place >= commands else version + 1)
         assert answer.to_dict() == {name: [answer.plan_version] * 40 for name in answer.names}
         version += 1
         reads += client.shadow("service").reads

@@ -31,6 +31,10 @@ class TestSingle(TopologySuite):
 class Slots(Single):
     """One node of a Redis Cluster, which holds every slot: as in any Cluster, a script names keys of one tag alone."""
 
+    @property
+    def is_one_node(self) -> bool:
+        return False
+
     def together(self, keys: Sequence[bytes]) -> list[list[bytes]]:
         by_tag: dict[bytes, list[bytes]] = {}
         for key in keys:
