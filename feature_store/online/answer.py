@@ -291,7 +291,7 @@ class RequestAnswer(Answer):
         return rows
 
     def _rows_of(self, replies: Sequence[ReplyParser | None], places: Sequence[Places]) -> list[StoredRows]:
-        """The rows of each group, from one or several replies. A group without a reply has rows that nothing reads."""
+        """The rows of each group, from one or several replies. A group without a reply has rows without data."""
         pieces: list[list[tuple[StoredRows, list[int] | None]]] = [[] for _ in self.groups]
         for parser, chosen in zip(replies, places, strict=True):
             if parser is None:
@@ -303,7 +303,7 @@ class RequestAnswer(Answer):
             else:
                 self._add_values(pieces, parser.replies[0], chosen)
         return [
-            _no_rows(group) if not of_group else StoredRows.joined(group.layout, of_group, asked.size)
+            StoredRows.joined(group.layout, of_group, asked.size) if asked.size else _no_rows(group)
             for group, of_group, asked in zip(self.groups, pieces, self.asked, strict=True)
         ]
 
