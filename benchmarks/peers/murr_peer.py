@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from murr.sync import Murr
-
 from murr import ColumnSchema, DType, TableSchema
+from murr.sync import Murr
 
 FEATURES = 10
 WRITTEN_ROWS = 100_000
