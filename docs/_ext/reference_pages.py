@@ -31,7 +31,7 @@ PAGES = {
 CONTRACTS = {
     "feature_store.definitions.batch_source": ("BatchSource",),
     "feature_store.arrow.sources.source": ("OfflineSource", "Piece", "Unread"),
-    "feature_store.testing.sources": ("StoredRows", "OfflineSourceSuite", "SourceOnEngineSuite"),
+    "feature_store.testing.sources": ("FillableSource", "OfflineSourceSuite", "SourceOnEngineSuite"),
     "feature_store.testing.functions": ("FunctionCase", "FunctionSuite"),
     "feature_store.online.redis.topology": ("Topology",),
     "feature_store.testing.topology": ("TopologySuite",),

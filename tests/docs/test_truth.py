@@ -1,18 +1,23 @@
-"""What the pages name exists: files, folders and modules of the repository, and the keys of feature_store.yaml."""
+"""What the pages name exists, and the generated pages have everything that is public."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from feature_store.definitions.batch_source import ENTRY_POINTS
+from feature_store.project.config import Config
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks
+from tests.test_exported_members import PUBLIC
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 TOP = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
 # Files of the reader's project, which examples name.
@@ -60,19 +65,30 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
             assert hasattr(importlib.import_module(module), attribute), name
 
 
-def test_the_page_of_configuration_has_each_key_with_its_meaning() -> None:
-    sys.path.insert(0, str(DOCS / "_ext"))
-    try:
-        from reference_pages import _sections, configuration_page
-    finally:
-        sys.path.remove(str(DOCS / "_ext"))
-    from feature_store.project.config import Config
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    return importlib.import_module("reference_pages")
 
-    page = configuration_page()
-    for _, section in _sections(Config):
+
+def test_the_page_of_configuration_has_each_key_with_its_meaning(reference: ModuleType) -> None:
+    page = reference.configuration_page()
+    for _, section in reference._sections(Config):
         for key in section.model_fields:
             (row,) = re.findall(rf"^\| `{key}` \|[^\n]*\|$", page, re.MULTILINE)
             assert len(row.rsplit("|", 2)[1]) > 10
+
+
+def test_the_reference_has_each_public_module_and_each_contract(reference: ModuleType) -> None:
+    assert reference.PAGES.keys() == PUBLIC.keys()
+    index = (DOCS / "index.md").read_text()
+    assert not [module for module in reference.PAGES if f"generated/{module}\n" not in index]
+    shown = [
+        name for module in PUBLIC for name in re.findall(r"^## (\w+)$", reference.api_page(module, ""), re.MULTILINE)
+    ]
+    assert sorted(shown) == sorted({name for names in PUBLIC.values() for name in names.split()})
+    for module, names in reference.CONTRACTS.items():
+        assert not [name for name in names if not hasattr(importlib.import_module(module), name)]
 
 
 # Sphinx checks the links of the pages in docs/. It does not read these files, or only a part of them.
