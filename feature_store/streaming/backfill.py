@@ -366,4 +366,4 @@ def _settle(merger: ViewMerger, leave: int = 0) -> None:
     while merger.under_way > leave:
         _, refused = merger.settle()
         if refused:
-            raise FenceError("backfill", expected="fences that nobody else moves", got="others")
+            raise FenceError("backfill", problem="another consumer moved this view's fences")

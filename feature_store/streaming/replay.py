@@ -26,7 +26,9 @@ class Replay:
         firsts: per partition, where to begin where there is no fence; its own start unless given.
 
     Raises:
-        StreamError, StoreConnectionError, StoreTimeoutError: as their names say.
+        StreamError: Kafka cannot be reached or refuses.
+        StoreConnectionError: Redis cannot be reached.
+        StoreTimeoutError: Redis does not answer in time.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Replay:
         else:
             self._pipeline.settle()
         if self._pipeline.refused:
-            raise FenceError("replay", expected="fences that nobody else moves", got="others")
+            raise FenceError("replay", problem="another consumer moved this view's fences")
         return sum(len(span.messages) for span in polled.spans.values())
 
     def has_reached(self, goals: Mapping[Partition, int]) -> bool:

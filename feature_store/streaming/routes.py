@@ -34,7 +34,9 @@ def intact(
         ids: of topics; those that Kafka does not tell are left out.
 
     Raises:
-        NotPublishedError, StoreConnectionError, StoreTimeoutError: as their names say.
+        NotPublishedError: no serving plan is published.
+        StoreConnectionError: Redis cannot be reached.
+        StoreTimeoutError: Redis does not answer in time.
     """
     found = [(view, refusal_of(online, view.tiles, ids.get(view.source.topic, ""))) for view in views]
     lost = {view.tiles.view: error for view, error in found if error is not None}
@@ -92,7 +94,8 @@ def writer_of(online: OnlineStore, view: StreamedView) -> TileWriter:
 
     Raises:
         StaleWriteError: another plan than the view's is published.
-        StoreConnectionError, StoreTimeoutError: as their names say.
+        StoreConnectionError: Redis cannot be reached.
+        StoreTimeoutError: Redis does not answer in time.
     """
     writer = online.tile_writer(view.tiles.view)
     if writer.plan != view.tiles:

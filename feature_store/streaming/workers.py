@@ -34,7 +34,7 @@ _PROCESSES = multiprocessing.get_context("spawn")
 _WATCH_S = 0.1
 # A worker that merges a batch, and one that waits for Redis, look at the stop within this time.
 _STOP_S = 20.0
-# Workers that crash so soon after their start, so many times in a row, will do so again. Whoever is killed need not.
+# Give up after 5 crashes in a row, each within 5 s of the start. A worker that is killed by a signal does not count.
 _SOON_S, _MOST_SOON = 5.0, 5
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 _LOG = logging.getLogger("feature_store.streaming")
@@ -154,7 +154,8 @@ class Workers:
         _LOG.warning("worker %s ended with %s; another takes its place", dead.process.pid, code)
         if self._died_soon == _MOST_SOON:
             hint = "its output says why"
-            raise StreamError("stream", expected="workers that stay", got=f"one that ends with {code}", hint=hint)
+            problem = f"a worker exited with code {code} soon after its start, {_MOST_SOON} times in a row"
+            raise StreamError("stream", problem=problem, hint=hint)
         self._restarts += 1
         self._start(dead.name)
 

@@ -370,7 +370,7 @@ def stream(
 
 
 def _moved() -> FenceError:
-    return FenceError("stream", expected="fences that nobody else moves", got="others", hint="go on at the fences")
+    return FenceError("stream", problem="another consumer moved this view's fences", hint="continue at the fences")
 
 
 def _replaced() -> StaleWriteError:
