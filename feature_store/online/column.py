@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
-    from feature_store.online.matrix import MatrixPlan
+    from feature_store.online.layout import FieldLayout, SegmentLayout
 
 NO_TIME = np.iinfo(np.int64).min  # the event time of a missing value; no datetime is so early
 A_co = TypeVar("A_co", covariant=True)
@@ -37,6 +37,19 @@ class JoinedRows(Protocol[A_co]):
 
     def nothing(self, dtype: DType) -> A_co:
         """Null for each row."""
+
+
+class MatrixColumns(Protocol):
+    """Takes note of the columns of a float matrix. `target` is the first column of the matrix that they fill."""
+
+    def add_stored(self, group: int, segment: SegmentLayout, field: FieldLayout, target: int) -> None:
+        """Add a column that is copied from stored rows."""
+
+    def add_constant(self, dtype: DType, value: Any, target: int) -> None:
+        """Add a column whose rows all have one value."""
+
+    def add_computed(self, name: str, column: ServedColumn, target: int) -> None:
+        """Add a column that is asked for its values."""
 
 
 class ServedColumn(ABC):
@@ -108,6 +121,6 @@ class ServedColumn(ABC):
         """The fields `(view, feature)` that a training set must join for the column."""
         return []
 
-    def add_to(self, plan: MatrixPlan, name: str, target: int) -> None:
-        """Say how the column is put into a matrix, from the matrix's column `target` on."""
-        plan.add_computed(name, self, target)
+    def add_to(self, matrix: MatrixColumns, name: str, target: int) -> None:
+        """Add the column to a matrix, from the matrix's column `target` on."""
+        matrix.add_computed(name, self, target)

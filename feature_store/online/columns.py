@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
-    from feature_store.online.column import A_co, JoinedRows
+    from feature_store.online.column import A_co, JoinedRows, MatrixColumns
     from feature_store.online.layout import FieldLayout, SegmentLayout
-    from feature_store.online.matrix import MatrixPlan
     from feature_store.online.transforms import CompiledTransform, TransformInput
 
 
@@ -95,9 +94,9 @@ class StoredColumn(ServedColumn):
         """See ServedColumn."""
         return joined.field(self.segment.view, self.field.name)
 
-    def add_to(self, plan: MatrixPlan, name: str, target: int) -> None:
+    def add_to(self, matrix: MatrixColumns, name: str, target: int) -> None:
         """See ServedColumn."""
-        plan.add_stored(self._group, self.segment, self.field, target)
+        matrix.add_stored(self._group, self.segment, self.field, target)
 
     def _variable_values(self, answer: RequestAnswer) -> list[Any]:
         return decode_variables(answer.variables(self._group, self.segment), self.segment, [self.field])[0]
@@ -283,9 +282,9 @@ class PrunedColumn(ServedColumn):
         """See ServedColumn."""
         return joined.nothing(self.dtype)
 
-    def add_to(self, plan: MatrixPlan, name: str, target: int) -> None:
+    def add_to(self, matrix: MatrixColumns, name: str, target: int) -> None:
         """See ServedColumn."""
-        plan.add_constant(self.dtype, self.default, target)
+        matrix.add_constant(self.dtype, self.default, target)
 
 
 def _input(item: TransformInput, answer: RequestAnswer) -> Column:
