@@ -95,12 +95,22 @@ class RedisNode:
             return False
 
     def __call__(self, *command: Any) -> Any:
-        """The reply to a command, as the server sends it; text is decoded."""
+        """The reply to a command, as the server sends it; text is decoded.
+
+        A Sentinel closes the connections of a server whose role it changes: then it is sent once more.
+        """
+        try:
+            return self._ask(*command)
+        except redis.ConnectionError:
+            return self._ask(*command)
+
+    def _ask(self, *command: Any) -> Any:
         connection = redis.Connection(
             host=_HOST,
             port=self.port,
             password=self._password or None,
             encoding_errors="surrogateescape",
+            socket_timeout=30.0,
             decode_responses=True,
             protocol=2,
         )
@@ -314,10 +324,13 @@ class RedisSentinels:
     @property
     def primary(self) -> RedisNode:
         """The server that the Sentinels name."""
-        _, port = next(node for node in self.sentinels if node.is_running)(
-            "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE
-        )
-        return next(node for node in self.servers if node.port == int(port))
+        port = self._named(next(node for node in self.sentinels if node.is_running))
+        return next(node for node in self.servers if node.port == port)
+
+    @staticmethod
+    def _named(sentinel: RedisNode) -> int:
+        """The port that a Sentinel names."""
+        return int(sentinel("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
     def fail_over(self) -> RedisNode:
         """Have the Sentinels make a replica the primary, the old one alive or dead. Returns the new primary."""
@@ -325,7 +338,11 @@ class RedisSentinels:
         sentinel = next(node for node in self.sentinels if node.is_running)
         with contextlib.suppress(redis.ResponseError):  # a fail-over is under way already
             sentinel("SENTINEL", "FAILOVER", SERVICE)
-        wait_until(lambda: self.primary is not old, "another primary")
+        running = [node for node in self.sentinels if node.is_running]
+        wait_until(
+            lambda: old.port not in (ports := set(map(self._named, running))) and len(ports) == 1,
+            "Sentinels that name another primary",
+        )
         new = self.primary
         wait_until(lambda: new.info("replication")["role"] == "master", "a primary that knows that it is")
         return new

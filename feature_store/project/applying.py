@@ -142,7 +142,7 @@ def _apply(
             online=online,
             registry=registry,
             filler=filler,
-            buckets=project.config.online_store.buckets,
+            buckets=project.buckets,
             expire_keys=project.config.online_store.expire_keys,
         )
     except ConflictError:  # another process rolls out

@@ -3,7 +3,7 @@
     project: movielens
     registry: .feature_store/registry.db          # or any SQLAlchemy URL
     online_store:
-      url: redis://:${REDIS_PASSWORD}@cache:6379  # without it: the embedded server
+      url: redis://:${REDIS_PASSWORD}@cache:6379  # without it: the embedded server; redis+cluster://…, redis+sentinel://…
       buckets: 1
       expire_keys: false
       timeout_ms: 1000
@@ -25,6 +25,7 @@ import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import yaml
 from pydantic import (
@@ -65,11 +66,14 @@ class OnlineStoreConfig(_Section):
     """Where and how rows are stored.
 
     Attributes:
-        url: `redis://`, `rediss://` or `unix://`; None: the embedded server.
+        url: `redis://`, `rediss://` or `unix://`; `redis+cluster://host:port,host:port` of a Redis Cluster;
+            `redis+sentinel://host:port,host:port/service` of Sentinels; None: the embedded server.
         username: for a server with users (ACL); beside the URL rather than in it.
         password: as it is, with any characters; beside the URL rather than in it.
-        buckets: how many hash tags the keys are spread over. 1 unless the keys move to a Redis Cluster later: one that
-            is spread over several nodes is refused today.
+        sentinel_username, sentinel_password: of the Sentinels, which may differ from those of the servers.
+        read_from: `primary`, `replica` or `nearest`: where clients read features, of a Cluster or of Sentinels.
+        buckets: how many hash tags the keys are spread over. None: 1 on one server; on a Cluster as many as the
+            published plan has, at first the power of two at or above 8 for each primary.
         expire_keys: whether Redis drops a row once every view in it has expired.
         timeout_ms: milliseconds to wait for an answer.
     """
@@ -77,7 +81,10 @@ class OnlineStoreConfig(_Section):
     url: str | None = Field(default=None, min_length=1, repr=False)
     username: str | None = Field(default=None, min_length=1, repr=False)
     password: str | None = Field(default=None, min_length=1, repr=False)
-    buckets: int = Field(default=1, ge=1, le=MAX_BUCKETS)
+    sentinel_username: str | None = Field(default=None, min_length=1, repr=False)
+    sentinel_password: str | None = Field(default=None, min_length=1, repr=False)
+    read_from: Literal["primary", "replica", "nearest"] | None = None
+    buckets: int | None = Field(default=None, ge=1, le=MAX_BUCKETS)
     expire_keys: bool = False
     timeout_ms: int = Field(default=1000, ge=1)
 
@@ -87,6 +94,8 @@ class OnlineStoreConfig(_Section):
             raise ValueError("a password beside the username")
         if self.password is not None and (self.url is None or has_user(self.url)):
             raise ValueError("a url without a user in it, beside the password")
+        if self.url is None and (self.read_from or self.sentinel_username or self.sentinel_password):
+            raise ValueError("a url, beside read_from and the password of Sentinels")
         return self
 
 
@@ -168,9 +177,15 @@ class Config(_Section):
     def online_url(self) -> str | None:
         """The online store's URL with its user and password; None: the embedded server."""
         store = self.online_store
-        if store.url is None or store.password is None:
-            return store.url
-        return with_user(store.url, store.username or "", store.password)
+        if store.url is None:
+            return None
+        url = store.url if store.password is None else with_user(store.url, store.username or "", store.password)
+        options = {name: getattr(store, name) for name in ("sentinel_username", "sentinel_password", "read_from")}
+        given = urlencode({name: value for name, value in options.items() if value is not None})
+        if not given:
+            return url
+        url = with_quoted_password(url)  # which may hold a question mark
+        return f"{url}{'&' if '?' in url else '?'}{given}"
 
     @property
     def registry_url(self) -> str:

@@ -175,6 +175,11 @@ class Project:
         self._exit.callback(store.close)
         return store
 
+    @property
+    def buckets(self) -> int:
+        """How many hash tags the keys are spread over: what feature_store.yaml says, else what suits the topology."""
+        return self.config.online_store.buckets or self.online.default_buckets()
+
     @cached_property
     def client(self) -> OnlineClient:
         """A client with the on-demand functions of the folder's definitions."""

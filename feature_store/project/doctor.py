@@ -196,7 +196,7 @@ def _serving_plan(project: Project) -> Iterator[Finding]:
             version=newest.version,
             previous=published,
             registry=project.registry.id(),
-            buckets=project.config.online_store.buckets,
+            buckets=project.buckets,
             expire_keys=project.config.online_store.expire_keys,
         )
     yield from checks.of_plan(published, target)

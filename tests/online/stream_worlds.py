@@ -64,8 +64,10 @@ def plan_of(**options: Any) -> ServingPlan:
     return compile_plan(definitions, project="test", version=1, **options)
 
 
-def merge_events(writer: TileWriter, events: list[Event], advances: Advances) -> list[list[int]]:
-    """Merge events into a view, one call for each bucket; returns the late records of each."""
+def merge_events(
+    writer: TileWriter, events: list[Event], advances: Advances, only: int | None = None
+) -> list[list[int]]:
+    """Merge events into a view, one call for each bucket, or for one only; returns the late records of each."""
     joined = [tuple(event[name] for name, _ in writer.layout.join_keys) for event in events]
     distinct = list(dict.fromkeys(joined))
     entities = np.array([distinct.index(key) for key in joined], np.intp)
@@ -88,7 +90,7 @@ def merge_events(writer: TileWriter, events: list[Event], advances: Advances) ->
     )
     buckets = np.array(keys.buckets_of(encoded, writer.buckets))
     late = []
-    for bucket in range(writer.buckets):
+    for bucket in range(writer.buckets) if only is None else [only]:
         places = np.flatnonzero(buckets[found.entities] == bucket)
         owners, counts = np.unique(found.entities[places], return_counts=True)
         chosen = [encoded[i] for i in owners.tolist()]

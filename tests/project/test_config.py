@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from feature_store.errors import ConfigError
+from feature_store.online.redis.location import Location
 from feature_store.project.config import Config, load_config
 
 
@@ -21,7 +22,7 @@ def test_a_project_name_is_enough(tmp_path: Path) -> None:
     assert config.registry_url == f"sqlite:///{tmp_path}/.feature_store/registry.db"
     assert (config.engine, config.definitions, config.spark, config.kafka) == ("local", (), {}, {})
     store = config.online_store
-    assert (store.url, store.buckets, store.expire_keys, store.timeout_ms) == (None, 1, False, 1000)
+    assert (store.url, store.buckets, store.expire_keys, store.timeout_ms) == (None, None, False, 1000)
 
 
 def test_everything_can_be_said(tmp_path: Path) -> None:
@@ -46,6 +47,27 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     }
     assert config.spark == {"spark.executor.memory": "4g", "spark.executor.cores": 2, "spark.speculation": True}
     assert config.kafka == {"bootstrap.servers": "a:9092,b:9092"}
+
+
+def test_what_stands_beside_the_url_of_sentinels_becomes_a_part_of_it(tmp_path: Path) -> None:
+    """With any characters; and secrets are not shown."""
+    config = load(
+        tmp_path,
+        """
+        project: shop
+        online_store:
+          url: "redis+sentinel://a:1,b:2/main"
+          password: "p?ss@word"
+          sentinel_password: "s&ntinel="
+          read_from: replica
+        """,
+    )
+    location = Location.of(config.online_url or "")
+    assert [(one.host, one.password) for one in location.others] == [("a", "s&ntinel="), ("b", "s&ntinel=")]
+    assert (location.address.password, location.service, location.read_from) == ("p?ss@word", "main", "replica")
+    assert "s&ntinel" not in str(config.shown())
+    with pytest.raises(ConfigError, match="a url, beside"):
+        load(tmp_path, "project: shop\nonline_store: {read_from: replica}\n")
 
 
 @pytest.mark.parametrize(

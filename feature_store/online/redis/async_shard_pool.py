@@ -44,7 +44,8 @@ class AsyncShardPool:
             if isinstance(step, Send):
                 await self._send(step, request, limit)
             elif isinstance(step, Refresh):
-                await self._refresh(step, limit)
+                with contextlib.suppress(*([OnlineStoreError] if step.may_fail else [])):
+                    await self._refresh(step, limit)
             else:
                 await _wait(step, limit)
 

@@ -41,6 +41,9 @@ class Cluster(Shards):
         ConfigError: the URL cannot be read.
     """
 
+    # Nodes that lose a slot or their role say so. Replicas that are added are found so.
+    refresh_s = 30.0
+
     def __init__(self, url: str | Location, timeout_s: float) -> None:
         super().__init__(url if isinstance(url, Location) else Location.of(url), timeout_s, SLOTS)
         self._slots: dict[bytes, int] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import OnlineStoreError, StoreReplyError
 from feature_store.online.redis.connection import Connection
@@ -123,14 +123,9 @@ class ScriptCalls:
         """Send a call on the connection to a node. The connection is closed if that fails."""
         connection = self._of_node(route.node)
         try:
-            if route.asking:
-                call.reply_of_asking = connection.asked(call.command)
-            else:
-                connection.send(call.command)
-            call.connection = connection
+            connection.send(call, is_asking=route.asking)
         except OnlineStoreError:
-            if connection.is_closed:
-                self._forget(connection)
+            self._forget_closed(connection)
             raise
 
     def _send_again(self, call: _Call, error: OnlineStoreError) -> None:
@@ -139,8 +134,7 @@ class ScriptCalls:
         Raises:
             OnlineStoreError: the topology does not say where.
         """
-        if call.connection is not None and call.connection.is_closed:
-            self._forget(call.connection)
+        self._forget_closed(call.connection)
         call.recovery = call.recovery or self._topology.recovery(call.key)
         while True:
             route = call.recovery.after(error)
@@ -160,10 +154,9 @@ class ScriptCalls:
             connection = self._connections[node] = ScriptConnection(node, self._script, self._purpose)
         return connection
 
-    def _forget(self, connection: ScriptConnection) -> None:
-        for node, known in list(self._connections.items()):
-            if known is connection:
-                del self._connections[node]
+    def _forget_closed(self, connection: ScriptConnection | None) -> None:
+        if connection is not None and connection.is_closed:
+            self._connections = {node: known for node, known in self._connections.items() if known is not connection}
 
 
 class _Call:
@@ -172,37 +165,28 @@ class _Call:
     Attributes:
         key: one of the keys that it names.
         command: its bytes.
-        connection: where it was sent.
+        connection: where it was sent last.
+        reply: what came, a value or an error of hiredis, as the only item; None: nothing came yet.
         recovery: where it is sent again; None: it has not failed.
-        reply_of_asking: its reply, when it was sent after ASKING; else None.
     """
 
-    __slots__ = ("command", "connection", "key", "recovery", "reply_of_asking")
+    __slots__ = ("command", "connection", "key", "recovery", "reply")
 
     def __init__(self, key: bytes, command: bytes) -> None:
         self.key, self.command = key, command
         self.connection: ScriptConnection | None = None
+        self.reply: tuple[Any] | None = None
         self.recovery: Recovery | None = None
-        self.reply_of_asking: _Reply | None = None
 
     @property
     def is_lost(self) -> bool:
         """Whether its reply does not come any more."""
-        return self.reply_of_asking is None and self.connection is not None and self.connection.is_closed
+        return self.reply is None and self.connection is not None and self.connection.is_closed
 
     def answer(self) -> Any:
         """The reply; see ScriptCalls.answer."""
         assert self.connection is not None
-        if self.reply_of_asking is not None:
-            reply, self.reply_of_asking = self.reply_of_asking, None
-            return self.connection.checked(reply.value)
-        return self.connection.answer()
-
-
-class _Reply(NamedTuple):
-    """A reply that was taken already: a value, or an error of hiredis."""
-
-    value: Any
+        return self.connection.answer(self)
 
 
 class ScriptConnection:
@@ -221,51 +205,43 @@ class ScriptConnection:
     def __init__(self, endpoint: Endpoint, script: bytes, purpose: str) -> None:
         self._endpoint, self._script = endpoint, script
         self._where = f"{purpose} (Redis at {endpoint.shown})"
-        self._under_way: deque[bytes] = deque()
-        self._answered: deque[Any] = deque()
+        self._under_way: deque[_Call] = deque()
         self._connection = Connection(endpoint)
         self.is_closed = False
         self._load()
 
-    def send(self, command: bytes) -> None:
-        """Send a call; `answer()` takes its reply, in the order of sending.
+    def send(self, call: _Call, *, is_asking: bool = False) -> None:
+        """Send a call, whose reply `answer` returns.
+
+        Args:
+            call: the call.
+            is_asking: send ASKING before it. Then its reply is taken at once, and all that come before it.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away or does not take the bytes in time.
         """
-        if self.is_closed:
-            raise self._endpoint.lost("the connection was closed")
+        call.connection, call.reply = self, None
         with self._closed_by_failures():
-            self._connection.send(command)
-        self._under_way.append(command)
+            if is_asking:
+                self._take(len(self._under_way))
+                self._connection.send(_ASKING)
+            self._connection.send(call.command)
+            self._under_way.append(call)
+            if is_asking:
+                self._connection.reply()
+                self._take(1)
 
-    def answer(self) -> Any:
-        """The reply to the first call whose reply was not taken yet.
+    def answer(self, call: _Call) -> Any:
+        """The reply to a call that was sent here.
 
         Raises:
             StoreReplyError: Redis refuses the call. Calls that were sent after it have replies of their own.
             StoreConnectionError, StoreTimeoutError: the server went away or does not answer in time.
         """
-        if self.is_closed:
-            raise self._endpoint.lost("the connection was closed")
-        if not self._answered:
+        while call.reply is None:
             with self._closed_by_failures():
                 self._take(1)
-        return self.checked(self._answered.popleft())
-
-    def asked(self, command: bytes) -> _Reply:
-        """Send a call after ASKING, and take its reply; replies to calls under way are kept.
-
-        Raises:
-            StoreConnectionError, StoreTimeoutError: as `send`.
-        """
-        with self._closed_by_failures():
-            self._take(len(self._under_way))
-            reply = self._ask(command)
-            if _is_missing(reply):
-                self._load()
-                reply = self._ask(command)
-            return _Reply(reply)
+        return self._checked(call.reply[0])
 
     def close(self) -> None:
         """Close the connection."""
@@ -275,6 +251,8 @@ class ScriptConnection:
     @contextlib.contextmanager
     def _closed_by_failures(self) -> Iterator[None]:
         """A connection that fails within the block is closed: replies to calls under way do not come any more."""
+        if self.is_closed:
+            raise self._endpoint.lost("the connection was closed")
         try:
             yield
         except BaseException:
@@ -293,29 +271,22 @@ class ScriptConnection:
         if any(map(_is_missing, replies)):
             replies += [self._connection.reply() for _ in range(len(self._under_way) - count)]
             self._load()
-            for i, command in enumerate(list(self._under_way)):
+            for i, call in enumerate(list(self._under_way)):
                 if _is_missing(replies[i]):
-                    self._connection.send(command)
+                    self._connection.send(call.command)
                     replies[i] = self._connection.reply()
-        for _ in replies:
-            self._under_way.popleft()
-        self._answered.extend(replies)
-
-    def _ask(self, command: bytes) -> Any:
-        self._connection.send(_ASKING)
-        self._connection.send(command)
-        self._connection.reply()
-        return self._connection.reply()
+        for reply in replies:
+            self._under_way.popleft().reply = (reply,)
 
     def _load(self) -> None:
         self._connection.send(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n" + argument(self._script))
         try:
-            self.checked(self._connection.reply())
+            self._checked(self._connection.reply())
         except BaseException:
             self.close()
             raise
 
-    def checked(self, reply: Any) -> Any:
+    def _checked(self, reply: Any) -> Any:
         """A reply, or its error raised. A connection to a server that cannot serve is closed."""
         if not isinstance(reply, Exception):
             return reply

@@ -31,6 +31,9 @@ class Sentinels(Shards):
         ConfigError: the URL cannot be read.
     """
 
+    # A primary that the Sentinels have replaced while it was alive goes on answering for about 10 s.
+    refresh_s = 1.0
+
     def __init__(self, url: str | Location, timeout_s: float) -> None:
         super().__init__(url if isinstance(url, Location) else Location.of(url), timeout_s, 1)
         service = self.location.service.encode()

@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from feature_store.errors import StoreConnectionError, StoreTimeoutError
+from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
 from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.readers import Readers
 from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
@@ -43,7 +43,8 @@ class ShardPool:
             if isinstance(step, Send):
                 self._send(step, request, limit)
             elif isinstance(step, Refresh):
-                self._shards.refresh(step.version, step.failed, limit)
+                with contextlib.suppress(*([OnlineStoreError] if step.may_fail else [])):
+                    self._shards.refresh(step.version, step.failed, limit)
             else:
                 _wait(step, limit)
 

@@ -40,10 +40,11 @@ class Send(NamedTuple):
 
 
 class Refresh(NamedTuple):
-    """Learn the shards again."""
+    """Learn the shards again. If that fails, the request goes on when it `may_fail`."""
 
     version: int
     failed: Endpoint | None
+    may_fail: bool = False
 
 
 class Pause(NamedTuple):
@@ -86,6 +87,8 @@ class ShardRequest:
             StoreReplyError: a server answers with an error that another server would answer with, too.
             ClusterDownError, StoreConnectionError: no server holds the keys of a command.
         """
+        if self._shards.becomes_old():
+            yield Refresh(self._shards.version, None, may_fail=self._shards.version > 0)
         yield from self._answered(self._commands)
         waited_s = 0.0
         while waited_s < _PUBLISHING_S and _epochs_differ(self._commands):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from feature_store.errors import (
     ClusterDownError,
@@ -76,6 +77,7 @@ class Shards(ABC):
         self.whole = Endpoint(replace(location, kind="server", others=()), timeout_s)
         self.limit: Callable[[], Limit] = self.whole.limit
         self.version = 0
+        self._old_at = 0.0
         self._shards: list[Shard | None] = [None] * slots
         self._endpoints: dict[tuple[str, int, bool], Endpoint] = {}
         self._lock = threading.Lock()
@@ -85,6 +87,9 @@ class Shards(ABC):
     def shown(self) -> str:
         """See Topology."""
         return self.location.shown
+
+    # A map is learnt again after so many seconds, though nothing failed.
+    refresh_s: ClassVar[float]
 
     @property
     @abstractmethod
@@ -140,6 +145,10 @@ class Shards(ABC):
         if shard is None:
             self.refresh(self.version)
             shard = self.shard(key)
+        elif self.becomes_old():
+            with contextlib.suppress(OnlineStoreError):  # then the map stays that is known
+                self.refresh(self.version)
+            shard = self.shard(key)
         if shard is None:
             raise self.uncovered(key)
         return shard.primary
@@ -178,6 +187,15 @@ class Shards(ABC):
         """Take a new map."""
         self._shards = shards
         self.version += 1
+        self._old_at = time.monotonic() + self.refresh_s
+
+    def becomes_old(self) -> bool:
+        """Whether the map is to be learnt again: True to one caller each time that it has become old."""
+        now = time.monotonic()
+        if now < self._old_at:
+            return False
+        self._old_at = now + self.refresh_s
+        return True
 
     def place(self, target: str, by: Endpoint) -> Endpoint:
         """The node that a redirection names: `host:port`, or `:port` of the host that answered."""

@@ -1,0 +1,454 @@
+"""A Redis Cluster and Sentinels whose servers are killed and whose slots are moved at a step, under writes and reads."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from redis.crc import key_slot
+
+from feature_store.definitions import (
+    Aggregation,
+    DefinitionSet,
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    Int32,
+    Int64,
+    KafkaSource,
+    StreamFeatureView,
+)
+from feature_store.errors import (
+    ClusterDownError,
+    ConfigError,
+    FenceError,
+    OnlineStoreError,
+    StoreConnectionError,
+    StoreTimeoutError,
+)
+from feature_store.online import OnlineClient, OnlineStore, keys
+from feature_store.online.batch import RowBatch, Values
+from feature_store.online.redis.location import Location
+from feature_store.online.redis.topology import connect
+from feature_store.registry.compile import compile_plan
+from tests.online.clients import CLIENTS
+from tests.online.stream_worlds import merge_events, plan_of as stream_plan
+from tests.redis_nodes import PASSWORD, SENTINEL_PASSWORD, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from feature_store.registry.serving_plan import ServingPlan
+    from tests.redis_nodes import RedisCluster, RedisNode, RedisSentinels
+
+BUCKETS = 8
+NOW_US = 1_700_000_000_000_000
+USERS = list(range(60))
+MISSING = [1000, 1001, 1002]
+_user = Entity("user", join_key="user_id")
+_events = KafkaSource(
+    "clicks", topic="clicks", event_timestamp="ts", schema=[Field("user_id", Int64), Field("n", Int32)]
+)
+_clicks = StreamFeatureView(
+    "clicks", entities=[_user], source=_events, aggregations=[Aggregation("n", "count", windows=[timedelta(hours=1)])]
+)
+
+
+def plan(version: int, previous: ServingPlan | None = None) -> ServingPlan:
+    """A plan whose service has a column named for its version."""
+    profile = FeatureView("profile", entities=[_user], schema=[Field(f"age_{version}", Int32)])
+    definitions = DefinitionSet([profile, _clicks, FeatureService("s", features=[profile])])
+    return compile_plan(definitions, project="shop", version=version, previous=previous, buckets=BUCKETS)
+
+
+def publish(store: OnlineStore, version: int) -> None:
+    """A plan whose every value is its version, in place of the one before, whose rows go: as a rollout does it."""
+    before = store.published()
+    previous = before.plan if before else None
+    made = plan(version, previous)
+    if previous is None:
+        store.publish(made, over=None)
+        write(store, version)
+        return
+    filled = store.publish(replace(previous, filling=made.groups), over=before)
+    with store.filler("profile", made.groups[0]) as writer:
+        writer.write(rows(version))
+    store.publish(made, over=filled)
+    for group in previous.groups:
+        store.drop_rows(group)
+
+
+def rows(version: int, users: list[int] = USERS) -> RowBatch:
+    ids = np.array(users, np.int64)
+    times = np.full(len(ids), NOW_US)
+    ages = Values(np.full(len(ids), version, np.int32), np.zeros(len(ids), bool))
+    return RowBatch({"user_id": ids}, times, times, {f"age_{version}": ages})
+
+
+def write(store: OnlineStore, version: int, users: list[int] = USERS) -> None:
+    with store.writer("profile") as writer:
+        writer.write(rows(version, users))
+
+
+def ages(client: Any) -> dict[str, list[Any]]:
+    """What a client reads of all users, and of some that do not exist."""
+    response = client.get_online_features("s", {"user_id": USERS + MISSING}, now=NOW_US)
+    return {name: values for name, values in response.to_dict().items() if name.startswith("age")}
+
+
+def expected(version: int) -> dict[str, list[Any]]:
+    return {f"age_{version}": [version] * len(USERS) + [None] * len(MISSING)}
+
+
+@pytest.fixture
+def store(cluster: RedisCluster) -> Iterator[OnlineStore]:
+    store = OnlineStore(cluster.url, "shop", timeout_s=5.0)
+    publish(store, 1)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def client(request: pytest.FixtureRequest, cluster: RedisCluster) -> Iterator[Any]:
+    client = CLIENTS[request.param](cluster.url, "shop", timeout_s=10.0)
+    yield client
+    client.close()
+
+
+EPOCH = keys.epoch_key("shop", 3)
+
+
+# -- reads ------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_answered_by_all_nodes(store: OnlineStore, client: Any, cluster: RedisCluster) -> None:
+    """Buckets lie on all three primaries, and missing rows are missing."""
+    holders = {cluster.holder(keys.epoch_key("shop", bucket)).port for bucket in range(BUCKETS)}
+    assert len(holders) == 3
+    for _ in range(3):
+        assert ages(client) == expected(1)
+
+
+def test_reads_and_writes_follow_a_slot_that_moves_key_by_key(
+    store: OnlineStore, client: Any, cluster: RedisCluster
+) -> None:
+    """At every step of the move: before, while some keys are there and others here, and after it."""
+    assert ages(client) == expected(1)
+    slot, source = key_slot(EPOCH), cluster.holder(EPOCH)
+    target = next(node for node in cluster.primaries if node is not source)
+    cluster.begin_move(slot, source, target)
+    assert ages(client) == expected(1)
+    while cluster.move_keys(slot, source, target, 2):
+        assert ages(client) == expected(1)
+    cluster.end_move(slot, target)
+    assert ages(client) == expected(1)
+    write(store, 1, [*USERS, 77])
+    assert client.get_online_features("s", {"user_id": [77]}, now=NOW_US).to_dict()["age_1"] == [1]
+
+
+def test_a_write_waits_until_its_slot_was_moved(store: OnlineStore, cluster: RedisCluster) -> None:
+    """Redis takes no script whose keys are on two nodes (TRYAGAIN)."""
+    slot, source = key_slot(EPOCH), cluster.holder(EPOCH)
+    target = next(node for node in cluster.primaries if node is not source)
+    cluster.begin_move(slot, source, target)
+    cluster.move_keys(slot, source, target, 3)
+
+    def finish() -> None:
+        while cluster.move_keys(slot, source, target, 100):
+            pass
+        cluster.end_move(slot, target)
+
+    mover = threading.Timer(0.3, finish)
+    mover.start()
+    with store.writer("profile") as writer:  # of all buckets, some of which are on the same node
+        assert writer.write(rows(1, list(range(100, 200)))).written == 100
+    mover.join()
+    assert {user for (user,) in store.sample_keys("profile", 1000)} == {*USERS, *range(100, 200)}
+
+
+def test_reads_go_on_when_a_primary_is_killed(store: OnlineStore, client: Any, cluster: RedisCluster) -> None:
+    """The request that comes meanwhile waits for the replica, within its limit."""
+    assert ages(client) == expected(1)
+    primary = cluster.holder(EPOCH)
+    wait_for_replica(cluster, primary)
+    primary.kill()
+    taking_over = threading.Timer(0.5, lambda: cluster.take_over(primary))
+    taking_over.start()
+    assert ages(client) == expected(1)
+    taking_over.join()
+    assert ages(client) == expected(1)
+
+
+def test_a_request_ends_with_its_limit_when_no_replica_takes_over(
+    store: OnlineStore, cluster: RedisCluster, client: Any
+) -> None:
+    """And requests of other nodes' buckets are answered."""
+    hasty = OnlineClient(cluster.url, "shop", timeout_s=0.5)
+    primary = cluster.holder(EPOCH)
+    held = [keys.tag("shop", bucket) for bucket in range(BUCKETS)]
+    others = [bucket for bucket, tag in enumerate(held) if cluster.holder(tag) is not primary]
+    users = [user for user in USERS if keys.buckets_of([user.to_bytes(8, "big")], BUCKETS)[0] in others]
+    assert ages(client) == expected(1)
+    assert ages(hasty) == expected(1)
+    primary.kill()
+    with pytest.raises((StoreConnectionError, StoreTimeoutError, ClusterDownError)):
+        ages(hasty)
+    for one in (hasty, client):
+        assert one.get_online_features("s", {"user_id": users}, now=NOW_US).to_dict()["age_1"] == [1] * len(users)
+    hasty.close()
+
+
+def test_nodes_that_the_url_names_may_be_dead(store: OnlineStore, cluster: RedisCluster) -> None:
+    """One that answers is enough; of none that answers, the error names all."""
+    cluster.nodes[0].kill()
+    with suppress(LookupError):
+        cluster.take_over(cluster.nodes[0])
+    assert connect(cluster.url, 5.0).nodes()
+    nobody = "redis+cluster://127.0.0.1:1,127.0.0.1:2"
+    with pytest.raises(StoreConnectionError, match=r"127\.0\.0\.1:1.*127\.0\.0\.1:2"):
+        connect(nobody, 1.0).nodes()
+
+
+def test_no_answer_mixes_plans_while_nodes_change(store: OnlineStore, client: Any, cluster: RedisCluster) -> None:
+    """Plans are published and old rows dropped, a slot moves and a primary hands over, while a client reads."""
+    versions: list[int] = [1]
+    done = threading.Event()
+    failed: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            for version in range(2, 8):
+                publish(store, version)
+                versions.append(version)
+                if version == 3:
+                    cluster.move(EPOCH)
+                if version == 5:
+                    cluster.hand_over(cluster.holder(EPOCH))
+        except BaseException as error:  # shown below
+            failed.append(error)
+        done.set()
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    seen = set()
+    while not done.is_set():
+        answer = ages(client)
+        (name,) = answer
+        version = int(name.removeprefix("age_"))
+        assert answer == expected(version)
+        seen.add(version)
+    changer.join()
+    assert not failed, failed
+    assert ages(client) == expected(7)
+    assert len(seen) > 1
+
+
+# -- replicas ---------------------------------------------------------------------------------------------------
+
+
+def wait_for_replica(cluster: RedisCluster, primary: RedisNode) -> None:
+    """Until the replica has all that was written: a primary that is killed takes the rest with it."""
+    primary("WAIT", 1, 20_000)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("read_from", ["replica", "nearest"])
+def test_replicas_answer_reads(store: OnlineStore, cluster: RedisCluster, kind: str, read_from: str) -> None:
+    """They do, by Redis's own count; and rows of a plan that they do not know yet come from the primary."""
+    for node in cluster.primaries:
+        wait_for_replica(cluster, node)
+    client = CLIENTS[kind](f"{cluster.url}?read_from={read_from}", "shop", timeout_s=10.0)
+    replicas = [node for node in cluster.nodes if node not in cluster.primaries]
+    before = sum(reads_of(node) for node in replicas)
+    for _ in range(30):
+        assert ages(client) == expected(1)
+    assert sum(reads_of(node) for node in replicas) > before
+    for version in (2, 3):
+        publish(store, version)
+        assert ages(client) == expected(version)
+    client.close()
+
+
+def reads_of(node: RedisNode) -> int:
+    line = next((line for line in node("INFO", "commandstats").splitlines() if line.startswith("cmdstat_mget:")), "")
+    return int(line.partition("calls=")[2].partition(",")[0] or 0)
+
+
+# -- streams ----------------------------------------------------------------------------------------------------
+
+
+EVENTS = [
+    {"user_id": i % 23, "shop_id": "s", "ts": NOW_US - i * 1000, "price": 1.0, "action": "buy"} for i in range(120)
+]
+BATCH = 10
+
+
+def stream(url: str, before_batch: Callable[[int], None]) -> None:
+    """Merge all events as a worker does: batch after batch, and after an error again at the fences.
+
+    Args:
+        url: of the store.
+        before_batch: acts before the n-th batch is sent.
+    """
+    store = OnlineStore(url, "test", timeout_s=2.0)
+    batches = 0
+    while True:
+        try:
+            with store.tile_writer("activity") as writer:
+                while True:
+                    fences = [found.get("clicks:0", 0) for found in writer.fences()]
+                    if min(fences) == len(EVENTS):
+                        return
+                    before_batch(batches)
+                    batches += 1
+                    for bucket, start in enumerate(fences):
+                        end = min(start + BATCH, len(EVENTS))
+                        if start < end:
+                            merge_events(writer, EVENTS[start:end], {"clicks:0": (start or None, end)}, only=bucket)
+        except OnlineStoreError as error:
+            assert isinstance(error, (FenceError, StoreConnectionError, StoreTimeoutError, ClusterDownError)), error
+        finally:
+            store.close()
+
+
+def counts(url: str) -> list[int]:
+    with OnlineClient(url, "test", timeout_s=10.0) as client:
+        asked = client.get_online_features(["activity:price_count_1h"], {"user_id": list(range(23))}, now=NOW_US)
+        found: list[int] = asked.to_dict()["price_count_1h"]
+    return found
+
+
+def oracle() -> list[int]:
+    return [sum(event["user_id"] == user for event in EVENTS) for user in range(23)]
+
+
+@pytest.mark.parametrize("at", [1, 6])
+@pytest.mark.parametrize("what", ["kill", "hand over", "move"])
+def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, what: str, at: int) -> None:
+    """A primary is killed and its replica takes over, perhaps without the last merges; it hands over; slots move."""
+    store = OnlineStore(cluster.url, "test", timeout_s=5.0)
+    store.publish(stream_plan(buckets=BUCKETS), over=None)
+    keys_of = [keys.epoch_key("test", bucket) for bucket in range(BUCKETS)]
+
+    def act(batch: int) -> None:
+        if batch != at:
+            return
+        primary = cluster.holder(keys_of[0])
+        if what == "kill":
+            primary("WAIT", 1, 20_000)  # the publication is on the replica; what is merged from now on need not be
+            threading.Timer(0.05, lambda: (primary.kill(), cluster.take_over(primary))).start()
+        elif what == "hand over":
+            threading.Thread(target=cluster.hand_over, args=(primary,)).start()
+        else:
+            threading.Thread(target=lambda: [cluster.move(key) for key in keys_of[:3]]).start()
+
+    stream(cluster.url, act)
+    assert counts(cluster.url) == oracle()
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["kill", "fail over"])
+def test_an_event_counts_once_whatever_happens_to_a_primary(sentinels: RedisSentinels, how: str) -> None:
+    """The Sentinels name another primary, which may lack the last merges."""
+    store = OnlineStore(sentinels.url, "test", timeout_s=5.0)
+    store.publish(stream_plan(buckets=2), over=None)
+
+    def act(batch: int) -> None:
+        if batch != 4:
+            return
+        primary = sentinels.primary
+        primary("WAIT", 2, 20_000)
+        if how == "kill":
+            primary.kill()
+        sentinels.fail_over()
+
+    stream(sentinels.url, act)
+    # A primary that was replaced while it was alive may have taken the last merges; it is not asked again.
+    stream(sentinels.url, lambda batch: None)
+    assert counts(sentinels.url) == oracle()
+    store.close()
+
+
+# -- Sentinels --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+@pytest.mark.parametrize("read_from", ["primary", "replica", "nearest"])
+def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kind: str, read_from: str) -> None:
+    """One of which is dead."""
+    store = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
+    publish(store, 1)
+    client = CLIENTS[kind](sentinels.url_with(f"read_from={read_from}"), "shop", timeout_s=10.0)
+    sentinels.primary("WAIT", 2, 20_000)
+    assert ages(client) == expected(1)
+    sentinels.sentinels[0].kill()
+    sentinels.fail_over()
+    # The old primary is alive, and takes writes until the Sentinels tell it.
+    another = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
+    publish(another, 2)
+    another.close()
+    answers = [ages(client)]
+    wait_until(lambda: answers.append(ages(client)) or answers[-1] == expected(2), "an answer of the new primary")
+    assert all(answer in (expected(1), expected(2)) for answer in answers)
+    primary = sentinels.primary
+    primary("WAIT", 1, 20_000)
+    primary.kill()
+    failing_over = threading.Timer(0.1, sentinels.fail_over)
+    failing_over.start()
+    assert ages(client) == expected(2)
+    failing_over.join()
+    write(store, 2, [*USERS, 77])
+    client.close()
+    store.close()
+
+
+def test_passwords_of_servers_and_sentinels_are_separate(sentinels: RedisSentinels) -> None:
+    wrong = sentinels.url.replace(SENTINEL_PASSWORD, "wrong-one")
+    with pytest.raises(StoreConnectionError, match="no Sentinel names it") as raised:
+        OnlineStore(wrong, "shop").published()
+    assert "wrong-one" not in str(raised.value)
+    assert PASSWORD not in connect(sentinels.url, 1.0).shown
+    assert SENTINEL_PASSWORD not in connect(sentinels.url, 1.0).shown
+
+
+# -- URLs -------------------------------------------------------------------------------------------------------
+
+
+def test_urls_name_nodes_services_and_options() -> None:
+    found = Location.of("rediss+cluster://reader:p%40ss@a:7000,[::1]:7001,b/0?read_from=replica&max_connections=5")
+    assert [(one.host, one.port) for one in (found.address, *found.others)] == [("a", 7000), ("::1", 7001), ("b", 6379)]
+    assert (found.address.username, found.address.password, found.address.transport) == ("reader", "p@ss", "tls")
+    assert (found.read_from, found.most_connections) == ("replica", 5)
+    found = Location.of("redis+sentinel://:secret-of-it@a,b:1/main/3?sentinel_username=u&sentinel_password=s%2Fs-long")
+    assert [(one.host, one.port, one.username, one.password, one.db) for one in found.others] == [
+        ("a", 26379, "u", "s/s-long", 0),
+        ("b", 1, "u", "s/s-long", 0),
+    ]
+    assert (found.service, found.address.db, found.address.password) == ("main", 3, "secret-of-it")
+    assert "secret-of-it" not in found.shown
+    assert "s/s-long" not in found.shown and "s%2Fs-long" not in found.shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+cluster://a:7000/1",
+        "redis+cluster://a:7000,,b",
+        "redis+cluster://a:70000",
+        "redis+cluster://a?read_from=anywhere",
+        "redis+cluster://a?sentinel_password=x",
+        "redis+cluster://a?ssl_check_hostname=false",
+        "redis+cluster://a?speed=high",
+        "redis+sentinel://a:1",
+        "redis+sentinel://a:1/main/x",
+    ],
+)
+def test_wrong_urls_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="online store URL"):
+        connect(url, 1.0)
