@@ -97,8 +97,8 @@ def source_class(kind: str) -> type[BatchSource]:
     """
     if kind in _BUILT_IN:
         module, _, name = _BUILT_IN[kind].partition(":")
-        found: type[BatchSource] = getattr(importlib.import_module(module), name)
-        return found
+        built_in: type[BatchSource] = getattr(importlib.import_module(module), name)
+        return built_in
     from importlib.metadata import entry_points
 
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}

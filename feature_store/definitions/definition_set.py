@@ -53,21 +53,21 @@ class DefinitionSet:
     """
 
     def __init__(self, definitions: Iterable[Definition], prunings: Iterable[Pruning] = ()) -> None:
-        found: dict[str, Definition] = {}
+        by_name: dict[str, Definition] = {}
         for definition in definitions:
             members = definition.entities if isinstance(definition, (FeatureView, StreamFeatureView)) else ()
             for item in (*members, definition):
-                known = found.setdefault(item.name, item)
+                known = by_name.setdefault(item.name, item)
                 if known is not item and known != item:
                     raise DefinitionError(
                         f"{type(item).__name__}({item.name!r})",
                         problem=f"another {type(known).__name__} with this name is defined, and it differs",
                     )
-        self.entities = _of_kind(found, Entity)
-        self.feature_views = _of_kind(found, FeatureView)
-        self.stream_feature_views = _of_kind(found, StreamFeatureView)
-        self.on_demand_feature_views = _of_kind(found, OnDemandFeatureView)
-        self.feature_services = _of_kind(found, FeatureService)
+        self.entities = _of_kind(by_name, Entity)
+        self.feature_views = _of_kind(by_name, FeatureView)
+        self.stream_feature_views = _of_kind(by_name, StreamFeatureView)
+        self.on_demand_feature_views = _of_kind(by_name, OnDemandFeatureView)
+        self.feature_services = _of_kind(by_name, FeatureService)
         self.prunings = {pruning.service: pruning for pruning in prunings}
         self._documents: dict[str, dict[str, Document]] = {kind: {} for kind in KINDS}
         self._derived: dict[Any, Any] = {}
@@ -119,8 +119,8 @@ class DefinitionSet:
         """`make(self)`, computed on the first call with this function and kept with the set."""
         if make not in self._derived:
             self._derived[make] = make(self)
-        found: T = self._derived[make]
-        return found
+        made: T = self._derived[make]
+        return made
 
     def stored_views_of(self, service: str) -> list[FeatureView | StreamFeatureView]:
         """The stored views that a service reads, including those for its on-demand features, each once.
@@ -249,13 +249,13 @@ def find(items: Mapping[str, D], name: str, kind: str) -> D:
 
 def _same_in(document: Mapping[str, Mapping[str, Any]], like: DefinitionSet) -> dict[tuple[str, str], Any]:
     """The definitions of `like` with an equal document, by kind and name. A view is reused only with its entities."""
-    known, found = like.document, {}
+    known, same = like.document, {}
     for kind in KINDS:  # entities come first
         for name, about in document.get(kind, {}).items():
-            has_entities = all(("entities", entity) in found for entity in about.get("entities", ()))
+            has_entities = all(("entities", entity) in same for entity in about.get("entities", ()))
             if has_entities and known[kind].get(name) == about:
-                found[kind, name] = getattr(like, kind)[name]
-    return found
+                same[kind, name] = getattr(like, kind)[name]
+    return same
 
 
 def _as_json(definition: Definition) -> dict[str, Any]:
@@ -316,5 +316,5 @@ def _with_history(source: dict[str, Any]) -> dict[str, Any]:
     return source | {"history": None if history is None else batch_source(history)}
 
 
-def _of_kind(found: dict[str, Definition], kind: type[D]) -> dict[str, D]:
-    return {name: found[name] for name in sorted(found) if type(found[name]) is kind}  # type: ignore[misc]
+def _of_kind(by_name: dict[str, Definition], kind: type[D]) -> dict[str, D]:
+    return {name: by_name[name] for name in sorted(by_name) if type(by_name[name]) is kind}  # type: ignore[misc]

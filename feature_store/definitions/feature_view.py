@@ -69,10 +69,10 @@ class Projectable(HasSchema, Definition):
         Raises:
             NotFoundError: the view has no such field.
         """
-        found = next((field for field in self.fields if field.name == name), None)
-        if found is None:
+        field = next((field for field in self.fields if field.name == name), None)
+        if field is None:
             raise _unknown(self.name, name, [field.name for field in self.fields])
-        return found
+        return field
 
     def __getitem__(self, features: str | Sequence[str]) -> Projection:
         names = [features] if isinstance(features, str) else list(features)

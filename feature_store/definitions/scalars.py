@@ -302,10 +302,10 @@ def scalar_named(name: str) -> Scalar:
     Raises:
         KeyError: no type has the name.
     """
-    found = _PARAMETERS.fullmatch(name)
-    if found is None:
+    decimal = _PARAMETERS.fullmatch(name)
+    if decimal is None:
         return _BY_NAME[name]
-    precision, scale = int(found[1]), int(found[2])
+    precision, scale = int(decimal[1]), int(decimal[2])
     if not 1 <= precision <= MOST_DIGITS or scale > precision:
         raise KeyError(name)
     return DecimalType(precision, scale)

@@ -85,6 +85,6 @@ def _field(version: Version | None, view: str, feature: str) -> Any:
     for kind in KINDS if version is not None else ():
         assert version is not None
         schema = version.document.get(kind, {}).get(view, {}).get("schema", ())
-        if (found := next((field for field in schema if field["name"] == feature), None)) is not None:
-            return found
+        if (declared := next((field for field in schema if field["name"] == feature), None)) is not None:
+            return declared
     return None

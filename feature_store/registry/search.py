@@ -75,8 +75,10 @@ class SearchIndex:
         # Sorted, so that words with a common prefix are neighbours.
         self._vocabulary = sorted(postings)
         self._places = [postings[word] for word in self._vocabulary]
-        self._numbers = [np.fromiter(found, np.intp, len(found)) for found in self._places]
-        self._weights = [np.array([_WEIGHTS[place] for place in found.values()], np.float32) for found in self._places]
+        self._numbers = [np.fromiter(numbers, np.intp, len(numbers)) for numbers in self._places]
+        self._weights = [
+            np.array([_WEIGHTS[place] for place in numbers.values()], np.float32) for numbers in self._places
+        ]
         self._ids = {word: i for i, word in enumerate(self._vocabulary)}
         self._names = [normal(entry.name.rpartition(":")[2]) for entry in self._entries]
         self._references = [normal(entry.name) for entry in self._entries]
