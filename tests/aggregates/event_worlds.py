@@ -78,7 +78,7 @@ def columns_of(events: list[Event]) -> Events:
 
 
 def assert_windows(found: dict[str, tuple[Any, Any]], i: int, events: list[Event], entity: Any, now_us: int) -> None:
-    """Row i of what was found is what the naive way says of an entity at a time."""
+    """Row i equals the naive computation for an entity at a time."""
     for aggregation in AGGREGATIONS:
         for window in aggregation.windows:
             name = aggregation.feature_name(window)

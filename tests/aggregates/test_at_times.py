@@ -45,9 +45,7 @@ def test_windows_are_those_of_the_events(events: list[Event], labels: list[tuple
 
 @settings(max_examples=80)
 @given(events=events_of, labels=labels_of)
-def test_a_few_pairs_at_a_time_and_trees_for_all_say_the_same(
-    events: list[Event], labels: list[tuple[int, int]]
-) -> None:
+def test_small_batches_and_trees_give_the_same_windows(events: list[Event], labels: list[tuple[int, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_ranges, "PAIRS", 3)
         patch.setattr(_ranges, "SHORT", -1)
@@ -71,7 +69,7 @@ def test_times_that_do_not_fit_beside_entities_become_ranks() -> None:
     assert values.tolist() == wanted
 
 
-def test_many_entities_and_events_are_found_as_by_brute_force() -> None:
+def test_many_entities_and_events_agree_with_brute_force() -> None:
     """More entities than 16 bits count, events in no order, all created late by up to a minute."""
     random = np.random.default_rng(0)
     entities, at = random.integers(0, 200_000, 50_000), BASE_US + random.integers(0, 7200 * SECOND_US, 50_000)
@@ -87,7 +85,7 @@ def test_many_entities_and_events_are_found_as_by_brute_force() -> None:
         assert found[i] == pytest.approx(x[held].sum(), abs=1e-9)
 
 
-def test_what_is_created_late_is_looked_at_only_near_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_events_are_checked_one_by_one_only_near_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """A history whose every row was created within a second: pairs stay few, however many events a window holds."""
     looked_at = []
     pairs = _ranges.pairs

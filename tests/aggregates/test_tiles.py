@@ -54,7 +54,7 @@ def summed(event_us: list[int], xs: list[float | None], entities: list[int] | No
 @settings(max_examples=150)
 @given(events=lists_of_events(), cuts=st.lists(st.integers(0, 60), max_size=4), ahead_s=st.integers(0, 8000))
 def test_windows_are_those_of_the_events(events: list[Event], cuts: list[int], ahead_s: int) -> None:
-    """Any order, lateness and split: the windows at the newest event and later are what the events say."""
+    """For any order, lateness and split, windows at the newest event and later equal the naive ones."""
     values = [empty(LAYOUT) for _ in range(3)]
     bounds = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
     for start, end in itertools.pairwise(bounds):
@@ -185,7 +185,7 @@ def test_an_event_older_than_every_window_is_late() -> None:
 
 
 def read(layout: TilesLayout, names: list[str], values: Any, now_us: int) -> dict[str, Any]:
-    """What a reader reads, with scratch space that held something else before and is overwritten afterwards."""
+    """Read with scratch space that holds other bytes before, and is overwritten afterwards."""
     reader = WindowReader(layout, names)
     scratch = np.full(reader.scratch_bytes(len(values)), 255, np.uint8)
     found = reader.read(values, now_us, scratch)
@@ -193,7 +193,7 @@ def read(layout: TilesLayout, names: list[str], values: Any, now_us: int) -> dic
     return found
 
 
-def test_a_tile_that_is_stale_says_nothing_whatever_it_holds() -> None:
+def test_a_stale_tile_is_ignored_whatever_its_bytes() -> None:
     aggregations = [
         *(
             Aggregation("x", function, windows=[MINUTE])

@@ -1,4 +1,4 @@
-"""Batch views over tables of events, and with SQL: what is taken, what is refused, what the registry keeps of it."""
+"""Batch views over tables of events, and with SQL: accepted and refused arguments, documents, changes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_document_holds_aggregations_and_sql() -> None:
         (lambda: ParquetSource("a", event_timestamp="at", schema=[Field("x", Int64)] * 2), "'x' occurs twice"),
     ],
 )  # fmt: skip
-def test_what_is_refused_says_where(make: Callable[[], Any], message: str) -> None:
+def test_an_error_names_the_refused_part(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         make()
 
@@ -114,7 +114,7 @@ def test_a_plan_says_what_a_change_means(change: dict[str, Any], effect: str, re
 
 
 def test_two_changed_aggregations_are_two_changes() -> None:
-    """Aggregations mostly have no name, by which other lists are compared."""
+    """Aggregations seldom have a name, by which other lists are compared."""
     before = [Aggregation("price", function, windows=HOURS) for function in ("min", "max")]
     after = [Aggregation("price", function, windows=HOURS, filter="action == 'buy'") for function in ("min", "max")]
     (found,) = plan_changes(DefinitionSet([aggregated(*before)]), DefinitionSet([aggregated(*after)])).changes

@@ -1,4 +1,4 @@
-"""Wrong arguments of definitions are told in the library's words."""
+"""Wrong arguments of definitions raise errors in the library's words."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ PYDANTIC = ("Input should", "validation error", "valid dictionary", "pydantic", 
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_odd_arguments_are_taken_or_refused_in_our_words(kind: str) -> None:
+def test_odd_arguments_are_accepted_or_raise_a_definition_error(kind: str) -> None:
     make, good = MAKERS[kind]
     make(**good)
     for argument in good.keys() - {"function"}:
@@ -103,7 +103,7 @@ def test_odd_arguments_are_taken_or_refused_in_our_words(kind: str) -> None:
         (lambda: FeatureService("s", features=["v:a"]), 'a view, or some features of one: view[["a", "b"]]'),
     ],
 )
-def test_common_slips_are_told_with_what_to_write(make: Callable[[], Any], says: str) -> None:
+def test_errors_of_common_slips_say_what_to_write(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         make()
     assert says in str(caught.value)

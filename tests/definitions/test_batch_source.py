@@ -30,7 +30,7 @@ def view(source: BatchSource) -> FeatureView:
     return FeatureView("profile", entities=[user], source=source, schema=[Field("age", Float32)])
 
 
-def test_a_parquet_source_has_the_document_that_it_had_before_sources_had_kinds() -> None:
+def test_the_document_of_a_parquet_source_has_no_kind() -> None:
     source = ParquetSource("rows.parquet", event_timestamp="at")
     document = DefinitionSet([view(source)]).to_document()["feature_views"]["profile"]["source"]
     assert document == {"path": "rows.parquet", "event_timestamp": "at", "created_timestamp": None, "schema": []}
@@ -56,11 +56,11 @@ def test_a_kind_that_no_package_registers_is_refused_where_it_is_used(make: obje
         make(Impostor(event_timestamp="at"))  # type: ignore[operator]
 
 
-def test_what_is_no_source_is_refused() -> None:
+def test_an_object_that_is_no_source_is_refused() -> None:
     with pytest.raises(DefinitionError, match=r"source: expected a batch source, such as a ParquetSource"):
         view({"path": "rows.parquet"})  # type: ignore[arg-type]
 
 
-def test_a_document_of_a_kind_that_is_not_installed_says_so() -> None:
+def test_a_document_of_an_unregistered_kind_is_an_error_with_a_hint() -> None:
     with pytest.raises(DefinitionError, match="did you mean 'parquet'"):
         batch_source({"kind": "parqet", "event_timestamp": "at"})

@@ -132,7 +132,7 @@ def test_the_digest_covers_what_the_function_uses(tmp_path: Path, change: str) -
     assert (before == after) is (change in LOOKS)
 
 
-def test_how_a_file_is_loaded_is_not_part_of_the_digest(tmp_path: Path, importable) -> None:
+def test_the_digest_does_not_depend_on_how_a_file_is_loaded(tmp_path: Path, importable) -> None:
     folder = write_project(tmp_path / "project")
     private = code_digest(function_of(folder))
     sys.path.insert(0, str(folder))
@@ -156,7 +156,7 @@ def test_files_of_the_folder_above_belong_to_the_project(tmp_path: Path) -> None
     assert digests[0] != digests[1]
 
 
-def test_installed_libraries_are_names(tmp_path: Path) -> None:
+def test_installed_libraries_are_digested_by_name(tmp_path: Path) -> None:
     digests = []
     for value in (1, 2):
         installed = tmp_path / str(value) / "site-packages"
@@ -229,7 +229,7 @@ def nested() -> Any:
         (usual, "seen", "expected strict or shown"),
     ],
 )
-def test_what_cannot_be_served_is_refused_at_definition(function: Any, nulls: Any, reason: str) -> None:
+def test_a_function_that_cannot_be_served_is_refused_at_definition(function: Any, nulls: Any, reason: str) -> None:
     with pytest.raises(DefinitionError, match=reason):
         OnDemandFeatureView("o", sources=[stats], schema=[Field("b", Float32)], function=function, nulls=nulls)
 
@@ -241,11 +241,11 @@ def test_a_function_without_source_is_refused() -> None:
         code_digest(namespace["f"])
 
 
-def test_how_nulls_are_met_is_part_of_the_digest() -> None:
+def test_the_digest_covers_the_handling_of_nulls() -> None:
     assert code_digest(both_ways) != code_digest(both_ways, "shown")
 
 
-def test_digests_of_before_are_computed_too() -> None:
+def test_digests_of_earlier_releases_are_computed_too() -> None:
     view = on_demand_feature_view(sources=[stats], schema=[Field("b", Float32)])(usual)
     # As commit d23cf74 computed it with Python 3.11: a hash of "def usual(inputs):\n    return {}".
     assert legacy_digest(usual) == legacy_digest(view) == "source:277a751af54dfafdce364b59e66263c3"

@@ -1,4 +1,4 @@
-"""What users write: what is taken, what is refused and how the error says where."""
+"""Definitions as users write them: accepted and refused arguments, and the places that errors name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ service = FeatureService(
 )
 
 
-def test_what_definitions_hold() -> None:
+def test_definitions_have_the_attributes_that_were_given() -> None:
     assert (user.join_key, user.dtype, user.owner, user.tags) == ("user_id", Int64, "growth", {"pii": "yes"})
     assert Entity("driver").join_key == "driver"
     assert pair.join_keys == ["user_id", "movie_id"]
@@ -88,7 +88,7 @@ def test_what_definitions_hold() -> None:
         user.name = "x"  # type: ignore[misc]
 
 
-def test_a_document_holds_all_of_it() -> None:
+def test_definitions_survive_a_document() -> None:
     definitions = DefinitionSet([service, view, pair, movie_age])
     document = json.loads(json.dumps(definitions.to_document()))
     back = DefinitionSet.from_document(document)
@@ -138,7 +138,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED)
-def test_what_is_refused_says_where(make, message) -> None:
+def test_an_error_names_the_refused_part(make, message) -> None:
     with pytest.raises((DefinitionError, NotFoundError), match=message):
         make()
 
@@ -165,12 +165,12 @@ def test_definitions_must_fit_each_other(definitions, message) -> None:
         [*SCALARS.values(), *(Array(s) for s in SCALARS.values()), *(Array(s, 3) for s in SCALARS.values())]
     )
 )
-def test_types_are_read_as_they_are_written(dtype: DType) -> None:
+def test_parse_is_the_inverse_of_str(dtype: DType) -> None:
     assert DType.parse(str(dtype)) == dtype
 
 
 @given(st.datetimes() | st.datetimes(timezones=st.just(timezone(timedelta(hours=-7)))))
-def test_times_are_microseconds_utc(time: datetime) -> None:
+def test_times_survive_as_microseconds(time: datetime) -> None:
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     try:
         utc = aware.astimezone(UTC)
@@ -180,7 +180,7 @@ def test_times_are_microseconds_utc(time: datetime) -> None:
     assert Timestamp.fit(time, "t") == utc
 
 
-def test_values_that_do_not_fit_say_so() -> None:
+def test_values_that_do_not_fit_are_refused() -> None:
     for dtype, value in (
         (Int32, 1.0),
         (Int64, 2**63),
@@ -197,7 +197,7 @@ def test_values_that_do_not_fit_say_so() -> None:
     assert Int64.fit(np.int32(5), "") == 5 and Float32.fit(0.1, "") == float(np.float32(0.1))
 
 
-def test_freshness_is_kept_and_leaves_no_trace_where_it_is_not_declared() -> None:
+def test_freshness_is_in_the_document_only_if_declared() -> None:
     user = Entity("user", join_key="user_id")
     events = KafkaSource("e", topic="e", event_timestamp="ts", schema=[Field("user_id", Int64), Field("n", Float64)])
     for freshness in (None, timedelta(minutes=5)):
@@ -239,7 +239,7 @@ def test_freshness_is_a_time_above_zero(freshness: Any) -> None:
         (Array(String), '["a,b"]', ["a,b"]),
     ],
 )
-def test_a_typed_value_is_read(dtype: DType, text: str, value: Any) -> None:
+def test_read_parses_a_typed_value(dtype: DType, text: str, value: Any) -> None:
     assert dtype.read(text, "x") == value
 
 
@@ -259,12 +259,12 @@ def test_a_typed_value_is_read(dtype: DType, text: str, value: Any) -> None:
         (Array(Int64), '{"a": 1}'),
     ],
 )
-def test_what_is_no_value_of_the_type_is_refused(dtype: DType, text: str) -> None:
+def test_read_refuses_a_text_that_is_no_value(dtype: DType, text: str) -> None:
     with pytest.raises(DataError, match="x: expected a value of"):
         dtype.read(text, "x")
 
 
-def test_expectations_are_kept_and_leave_no_trace_where_there_are_none() -> None:
+def test_expectations_are_in_the_document_only_if_declared() -> None:
     fields = [
         Field("a", Float32, min=0, max=0.1, max_null_rate=0.5),
         Field("b", String, allowed=["x", "y"]),
@@ -317,7 +317,7 @@ def test_expectations_fit_their_field(dtype: DType, about: dict[str, Any], where
     assert where in raised.value.where
 
 
-def test_nothing_is_expected_where_nobody_checks() -> None:
+def test_expectations_are_refused_where_they_are_not_checked() -> None:
     expecting = Field("n", Float64, min=0)
     for make in (
         lambda: RequestSource("r", [expecting]),
@@ -327,7 +327,7 @@ def test_nothing_is_expected_where_nobody_checks() -> None:
             make()
 
 
-def test_events_are_expected_one_by_one() -> None:
+def test_events_have_expectations_of_values_but_no_null_rate() -> None:
     user = Entity("user", join_key="user_id")
     columns = [Field("user_id", Int64), Field("n", Float64, min=0), Field("m", Float64, max=1), Field("k", Int32)]
     sums = [Aggregation("k", "sum", windows=[timedelta(hours=1)])]

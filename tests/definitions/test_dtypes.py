@@ -45,7 +45,7 @@ VALUES: dict[str, Any] = {
 @given(
     st.sampled_from(sorted(VALUES)).flatmap(lambda text: st.tuples(st.just(text), st.lists(VALUES[text], max_size=4)))
 )
-def test_each_form_of_a_value_is_read_back(world: tuple[str, list[Any]]) -> None:
+def test_each_form_of_a_value_is_inverted(world: tuple[str, list[Any]]) -> None:
     text, values = world
     dtype = DType.parse(text)
     fitted = [dtype.fit(value, "") for value in values]
@@ -82,8 +82,8 @@ def test_a_decimal_fits_exactly_or_not_at_all(parameters: tuple[int, int], value
 
 
 @given(PARAMETERS, st.integers(1 - 10**18, 10**18 - 1), st.sampled_from([np.float32, np.float64]))
-def test_a_float_is_the_decimal_that_it_is_nearest_to(parameters: tuple[int, int], units: int, kind: Any) -> None:
-    """Of few enough digits: others share floats."""
+def test_a_float_becomes_the_nearest_decimal(parameters: tuple[int, int], units: int, kind: Any) -> None:
+    """If it has few enough digits: longer decimals share floats."""
     precision, scale = parameters
     units = int(math.copysign(abs(units) % 10 ** min(precision, np.finfo(kind).precision), units))
     exact = decimal.Decimal(units).scaleb(-scale)
@@ -99,7 +99,7 @@ def test_a_float_is_the_decimal_that_it_is_nearest_to(parameters: tuple[int, int
         (Decimal(4, 2), "1.5"), (Decimal(4, 2), True),
     ],
 )  # fmt: skip
-def test_values_that_do_not_fit_say_so(dtype: DType, value: Any) -> None:
+def test_values_that_do_not_fit_are_refused(dtype: DType, value: Any) -> None:
     with pytest.raises(DataError, match=r"here: expected .*, got "):
         dtype.fit(value, "here")
 
@@ -142,7 +142,7 @@ def test_values_are_typed_as_text(dtype: DType, text: str, value: Any) -> None:
         "Array(Array(Int8))",
     ],
 )
-def test_there_are_no_other_types(text: str) -> None:
+def test_unknown_types_are_refused(text: str) -> None:
     with pytest.raises(DefinitionError, match="expected one of Bool, Int8"):
         DType.parse(text)
 

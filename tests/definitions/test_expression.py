@@ -1,4 +1,4 @@
-"""Filters: what they take and refuse, and what they say of rows, against the same comparisons one by one."""
+"""Filters: accepted and refused texts, and masks beside comparisons row by row."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ T, F = True, False
         ("count == -5", [F, F, T, F, F]),
     ],
 )
-def test_what_passes(text: str, wanted: list[bool]) -> None:
+def test_rows_that_pass(text: str, wanted: list[bool]) -> None:
     assert passing(text, ROWS) == wanted
     assert passing(text, []) == []
 
@@ -162,7 +162,7 @@ def holds(tree: Any, row: Row) -> bool:
 
 @settings(max_examples=150)
 @given(tree=trees, rows=rows_of)
-def test_masks_are_what_each_row_says(tree: Any, rows: list[Row]) -> None:
+def test_a_mask_equals_the_comparison_row_by_row(tree: Any, rows: list[Row]) -> None:
     assert passing(shown(tree), rows) == [holds(tree, row) for row in rows]
 
 
@@ -208,7 +208,7 @@ def test_masks_are_what_each_row_says(tree: Any, rows: list[Row]) -> None:
         "(" * 300 + "price > 1" + ")" * 300,
     ],
 )
-def test_what_is_no_filter_is_refused(text: str) -> None:
+def test_a_text_that_is_no_filter_is_refused(text: str) -> None:
     with pytest.raises(
         DefinitionError, match=r"filter: expected comparisons of columns with constants.*, got "
     ) as caught:
@@ -216,7 +216,7 @@ def test_what_is_no_filter_is_refused(text: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_nothing_of_a_filter_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_is_never_evaluated_as_python(monkeypatch: pytest.MonkeyPatch) -> None:
     import builtins
 
     def refuse(*_: Any) -> None:
@@ -227,7 +227,7 @@ def test_nothing_of_a_filter_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passing("price > 0 and action in ('buy',)", ROWS[:1]) == [True]
 
 
-def test_names_and_constants_are_told() -> None:
+def test_a_filter_has_names_and_constants() -> None:
     found = expression("(price > 1 or not price in (2, 3)) and action == 'buy' and seen != True")
     assert found.names == ["action", "price", "seen"]
     assert sorted(found.constants_of("price")) == [1, 2, 3]

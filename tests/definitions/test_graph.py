@@ -1,4 +1,4 @@
-"""How definitions relate, beside loops over projections; and what is read, derived and kept once."""
+"""The graph of definitions beside loops over projections; values that are read or derived once."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def served(definitions: DefinitionSet, service: str) -> list[tuple[str, str, str
 
 
 @given(sets())
-def test_answers_are_those_of_loops_over_projections(definitions: DefinitionSet) -> None:
+def test_the_graph_agrees_with_loops_over_projections(definitions: DefinitionSet) -> None:
     graph = graph_of(definitions)
     direct: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for service in definitions.feature_services:
@@ -113,7 +113,7 @@ def test_a_consumer_is_pruned_when_its_column_is_not_served(definitions: Definit
 
 
 @given(sets())
-def test_what_is_left_stored_is_what_somebody_needs_or_nobody_ever_did(definitions: DefinitionSet) -> None:
+def test_stored_features_are_those_still_needed_or_never_needed(definitions: DefinitionSet) -> None:
     needs = {"sum": [("a", "a0"), ("b", "b1")], "ratio": [("a", "a0"), ("b", "b1")]}
 
     def needed(service: str, names: set[str]) -> set[tuple[str, str]]:
@@ -139,7 +139,7 @@ def test_what_is_left_stored_is_what_somebody_needs_or_nobody_ever_did(definitio
 
 
 @given(sets(), sets())
-def test_definitions_read_beside_like_ones_are_those_read_alone(one: DefinitionSet, other: DefinitionSet) -> None:
+def test_reading_with_like_gives_equal_definitions(one: DefinitionSet, other: DefinitionSet) -> None:
     document = json.loads(json.dumps(one.to_document()))
     assert document == one.to_document()
     beside, alone = DefinitionSet.from_document(document, like=other), DefinitionSet.from_document(document)
@@ -148,7 +148,7 @@ def test_definitions_read_beside_like_ones_are_those_read_alone(one: DefinitionS
     assert beside.feature_views["a"] is other.feature_views["a"], "equal: not read again"
 
 
-def test_a_view_is_not_taken_over_without_its_entities() -> None:
+def test_a_view_is_reused_only_with_its_entities() -> None:
     old = DefinitionSet([a, FeatureService("s", features=[a])])
     described = Entity("user", join_key="user_id", description="who")
     new = DefinitionSet([view("a", [described], 3), FeatureService("s", features=[a])])
@@ -163,7 +163,7 @@ def test_a_document_is_the_callers_own() -> None:
     assert definitions.to_document() == kept
 
 
-def test_what_is_derived_is_derived_once_and_not_shared_with_other_prunings() -> None:
+def test_derived_values_are_made_once_and_not_shared_with_other_prunings() -> None:
     definitions = DefinitionSet([a, b, both, FeatureService("s", features=[a, both])])
     assert graph_of(definitions) is graph_of(definitions)
     assert pruned(definitions) is definitions, "nothing is pruned"

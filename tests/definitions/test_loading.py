@@ -1,4 +1,4 @@
-"""Definition files: which ones are read, and that they are loaded by path, anew, without a trace."""
+"""Definition files: the files that are read, and loading by path, again each time, without traces in the process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_file_may_have_the_name_of_any_other_module(tmp_path: Path, name: str)
     assert views(write(tmp_path, **{name if name != "numpy" else "statistics": view("b")})) == ["a", "b"]
 
 
-def test_a_load_leaves_no_module_behind_and_takes_none_away(tmp_path: Path) -> None:
+def test_a_load_neither_adds_nor_removes_modules_of_the_process(tmp_path: Path) -> None:
     write(tmp_path, shared=ENTITY, features=f"from shared import user\nimport sys, colorsys\n{view('a')}")
     library = write(tmp_path / "lib", installed_in_the_folder="") / "installed_in_the_folder.py"
     assert library.exists()
@@ -76,7 +76,7 @@ def test_an_open_store_plans_and_applies_what_the_files_say_now(tmp_path: Path) 
         assert [change.name for change in store.plan().changes] == ["user", "second"]
 
 
-def test_projects_with_equal_file_names_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_projects_with_equal_file_names_are_separate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = write(tmp_path / "a", features=view("a")), write(tmp_path / "b", features=view("b"))
     monkeypatch.syspath_prepend(a)
     monkeypatch.setitem(sys.modules, "features", sys)  # what an application may call a module of its own
@@ -165,7 +165,7 @@ unbound = (make(f'h{{i}}') for i in range(2))
     assert views(tmp_path) == ["a", "b", "c", "d", "e"]
 
 
-def test_what_files_print_is_no_output_of_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_definition_files_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert views(write(tmp_path, features="print('loading')\n" + view("a"))) == ["a"]
     assert capsys.readouterr() == ("", "loading\n")
 
@@ -187,7 +187,7 @@ def test_what_files_print_is_no_output_of_the_program(tmp_path: Path, capsys: py
         ("from .missing import a", r"^features\.py, line 2: .*ModuleNotFoundError.*'missing'"),
     ],
 )
-def test_what_a_file_raises_is_an_error_of_that_file(tmp_path: Path, text: str, says: str) -> None:
+def test_an_exception_of_a_file_is_an_error_that_names_the_file(tmp_path: Path, text: str, says: str) -> None:
     write(tmp_path, features=HEAD + text, broken="1 / 0\n")
     with pytest.raises(DefinitionError, match=says):
         load_definitions(tmp_path)
@@ -198,7 +198,7 @@ def test_the_user_can_interrupt(tmp_path: Path) -> None:
         load_definitions(write(tmp_path, features="raise KeyboardInterrupt"))
 
 
-def test_a_definition_file_that_opens_its_own_project_is_told_so(tmp_path: Path) -> None:
+def test_a_definition_file_that_opens_its_own_project_is_refused(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").write_text("project: p\n")
     write(tmp_path, features=view("a") + "FeatureStore(__file__.rpartition('/')[0]).definitions\n")
     with pytest.raises(DefinitionError, match=r"^features\.py, line 4: .*opens its own project.*__main__"):
@@ -240,7 +240,7 @@ def test_every_file_that_makes_definitions_is_read(tmp_path: Path, text: str) ->
     assert views(write(tmp_path, features=view("a"), more=text)) == ["a", "b"]
 
 
-def test_features_py_is_read_whatever_it_calls(tmp_path: Path) -> None:
+def test_features_py_is_always_read(tmp_path: Path) -> None:
     write(
         tmp_path,
         factory=f"{HEAD}def make():\n    return Entity('made')\n",

@@ -1,4 +1,4 @@
-"""What prunings take from definitions, and what stays."""
+"""The definitions that remain after pruning."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def fields(definitions: DefinitionSet) -> dict[str, list[str]]:
     return {view.name: [field.name for field in view.fields] for view in definitions.stored_views}
 
 
-def test_what_no_service_needs_is_dropped_and_what_another_needs_stays() -> None:
+def test_a_feature_is_dropped_unless_another_service_needs_it() -> None:
     left = after("age", "common")
     assert fields(left)["profile"] == ["height", "shared"], "other serves shared"
     assert [served for one in left.service("ranking").features for _, served in one.columns] == [
@@ -75,18 +75,18 @@ def test_what_no_service_needs_is_dropped_and_what_another_needs_stays() -> None
     assert left.service("other").features == other.features
 
 
-def test_windows_go_and_an_aggregation_with_its_last_one() -> None:
+def test_windows_are_dropped_and_an_aggregation_with_its_last_window() -> None:
     left = after("n_mean_1h", "n_count_1d").stream_feature_views["activity"]
     assert [(one.function, one.windows) for one in left.aggregations] == [("mean", (DAY,))]
     assert [field.name for field in left.fields] == ["n_mean_1d"]
 
 
-def test_a_view_goes_with_its_last_feature() -> None:
+def test_a_view_is_dropped_with_its_last_feature() -> None:
     assert "lonely" not in after("x").feature_views
     assert not after("n_mean_1h", "n_mean_1d", "n_count_1d").stream_feature_views
 
 
-def test_what_could_not_be_filled_again_stays_stored() -> None:
+def test_features_that_could_not_be_filled_again_stay_stored() -> None:
     pushed = FeatureView("pushed", entities=[user], schema=[Field("p", Float32)])
     live = StreamFeatureView(
         "live",
@@ -101,7 +101,7 @@ def test_what_could_not_be_filled_again_stays_stored() -> None:
     assert [one.view for one in left.service("ranking").features] == ["lonely"]
 
 
-def test_an_input_goes_with_the_last_feature_that_is_computed_of_it() -> None:
+def test_an_input_is_dropped_with_the_last_feature_computed_from_it() -> None:
     assert "height" in fields(after("height"))["profile"], "per_height is computed of it"
     assert "height" in fields(after("height", "per_height"))["profile"], "squared too"
     left = after("height", "per_height", "squared")
@@ -110,14 +110,14 @@ def test_an_input_goes_with_the_last_feature_that_is_computed_of_it() -> None:
 
 
 @pytest.mark.parametrize("stage", ["shadow", "mask"])
-def test_before_it_is_dropped_it_is_stored_as_before(stage: str) -> None:
+def test_shadowed_and_masked_features_stay_stored(stage: str) -> None:
     left = after("x", "per_height", "squared", stage=stage)
     assert fields(left) == fields(BASE)
     served = [name for one in left.service("ranking").features for _, name in one.columns]
     assert ("x" in served) == (stage == "shadow")
 
 
-def test_what_is_masked_of_one_service_stays_when_it_is_dropped_of_another() -> None:
+def test_a_feature_masked_in_one_service_stays_stored_when_another_drops_it() -> None:
     both = BASE.with_prunings(
         [
             pruning_of(BASE, "ranking", ["common"], plan="p1", stage="drop"),
@@ -131,7 +131,7 @@ def test_what_is_masked_of_one_service_stays_when_it_is_dropped_of_another() -> 
     assert "shared" in fields(pruned(third))["profile"]
 
 
-def test_documents_keep_prunings_and_without_any_are_as_ever() -> None:
+def test_documents_hold_prunings_only_if_there_are_any() -> None:
     definitions = BASE.with_prunings([pruning_of(BASE, "ranking", ["age"], plan="p1", stage="mask", answer="default")])
     again = DefinitionSet.from_document(definitions.to_document())
     assert again.prunings == definitions.prunings
@@ -150,7 +150,7 @@ def test_documents_keep_prunings_and_without_any_are_as_ever() -> None:
         ),
     ],
 )
-def test_a_pruning_that_makes_no_sense_is_refused(dropped: list[str], message: str) -> None:
+def test_an_impossible_pruning_is_refused(dropped: list[str], message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         pruning_of(BASE, "ranking", dropped, plan="p1", stage="mask")
 
@@ -172,13 +172,13 @@ def changed(view: Any, **changes: Any) -> DefinitionSet:
         changed(activity, aggregations=[one.model_dump(mode="json") for one in reversed(activity.aggregations)]),
     ],
 )
-def test_a_service_that_means_something_else_is_not_what_a_plan_was_made_for(definitions: DefinitionSet) -> None:
+def test_a_plan_does_not_fit_a_service_whose_features_changed_meaning(definitions: DefinitionSet) -> None:
     pruning = pruning_of(BASE, "ranking", ["age"], plan="p1", stage="mask")
     with pytest.raises(ConflictError, match="prune plan p1 of service ranking"):
         refuse_unbound(definitions, pruning)
 
 
-def test_descriptions_and_other_services_do_not_matter() -> None:
+def test_a_plan_fits_after_changes_of_descriptions_and_other_services() -> None:
     pruning = pruning_of(BASE, "ranking", ["age"], plan="p1", stage="mask")
     refuse_unbound(changed(profile, description="Who they are.", owner="me", tags={"a": "b"}), pruning)
     refuse_unbound(DefinitionSet([*BASE, FeatureService("third", features=[profile])]), pruning)

@@ -1,4 +1,4 @@
-"""Stream views, their sources and aggregations: what is taken, what is refused, what a document holds of them."""
+"""Stream views, their sources and aggregations: accepted and refused arguments, documents."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_stated_hop_is_kept() -> None:
         (lambda: view()[["rating_mean_2h"]], r"expected one of rating_mean_1h, rating_mean_7d"),
     ],
 )  # fmt: skip
-def test_what_is_refused_says_where(make: Callable[[], Any], message: str) -> None:
+def test_an_error_names_the_refused_part(make: Callable[[], Any], message: str) -> None:
     with pytest.raises((DefinitionError, NotFoundError), match=message):
         make()
 
@@ -202,7 +202,7 @@ def test_two_aggregations_of_one_column_may_differ_by_name_or_window() -> None:
 # -- all the definitions ------------------------------------------------------------------------------------------------
 
 
-def test_a_set_takes_the_entities_of_stream_views_and_refuses_what_does_not_fit() -> None:
+def test_a_set_has_the_entities_of_stream_views_and_refuses_misfits() -> None:
     of_movie = StreamFeatureView(
         "popularity", entities=[movie, user], source=source(), aggregations=view().aggregations
     )
@@ -248,7 +248,7 @@ def halved(inputs: dict[str, Any]) -> dict[str, Any]:
     unit=st.sampled_from(["s", "ms", "us"]),
     entities=st.sampled_from([[user], [movie, user]]),
 )
-def test_a_document_holds_all_of_it(aggregations: Any, history: Any, unit: Any, entities: Any) -> None:
+def test_definitions_survive_a_document(aggregations: Any, history: Any, unit: Any, entities: Any) -> None:
     topic = source(history=history, timestamp_unit=unit, description="d", owner="o", tags={"a": "b"})
     activity = view(
         entities=entities, source=topic, aggregations=aggregations, description="v", owner="p", tags={"c": "d"}
@@ -268,13 +268,13 @@ def test_a_document_holds_all_of_it(aggregations: Any, history: Any, unit: Any, 
     assert again.service("all") == known.service("all")
 
 
-def test_a_document_of_before_there_were_stream_views_is_read() -> None:
+def test_a_document_without_stream_views_is_read() -> None:
     document = DefinitionSet([user]).to_document()
     del document["stream_feature_views"]
     assert list(DefinitionSet.from_document(document).entities) == ["user"]
 
 
-def test_a_view_is_no_larger_than_the_merge_can_take() -> None:
+def test_the_size_of_a_view_is_bounded_by_the_merge_script() -> None:
     weeks = [timedelta(days=days) for days in range(1, 12)]
     with pytest.raises(DefinitionError, match=r"at most 1,000 values listed by functions such as last_n, got 1,100"):
         view(Aggregation("rating", "last_n", windows=weeks, n=100))

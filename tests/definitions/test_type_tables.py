@@ -1,4 +1,4 @@
-"""Each table of what is done with scalar types has all of them."""
+"""Each table of behaviour by scalar type has all types."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tables() -> dict[str, TypeTable[object]]:
 TABLES = tables()
 
 
-def test_there_are_tables_in_each_package_that_treats_types_differently() -> None:
+def test_the_known_tables_are_found() -> None:
     packages = {name.split(".")[1] for name in TABLES}
     assert packages == {"arrow", "online", "streaming", "ui"}
 

@@ -47,7 +47,7 @@ VIEW = StreamFeatureView(
 LAYOUT = TileValueLayout(compile_plan(DefinitionSet([VIEW]), project="test", version=1).tiles[0])
 
 
-def test_the_layout_that_is_stored_is_read_on() -> None:
+def test_the_stored_layout_does_not_change() -> None:
     assert (LAYOUT.fingerprint.hex(), LAYOUT.size, layout_digest(LAYOUT.plan)) == (
         "0a414593",
         35064,
@@ -59,12 +59,12 @@ def test_the_layout_that_is_stored_is_read_on() -> None:
     assert LAYOUT.rings_text == f"70 {shared}|<{minute};49 {shared} last_n:6 first:2 sketch:1 sum:1|<{hour};"
 
 
-def test_the_text_of_a_part_is_in_fingerprints() -> None:
+def test_the_text_of_a_part_does_not_change() -> None:
     assert str(Part("sum", "x", "Float64")) == "Part(kind='sum', column='x', dtype='Float64', filter='', n=1)"
     assert repr(Part("s", "x", "Int64", options="{}")).endswith("n=1, options='{}')")
 
 
-def test_a_document_names_no_parameters_that_an_aggregation_does_not_have() -> None:
+def test_a_document_has_only_the_parameters_that_were_given() -> None:
     """Digests of definitions follow from it."""
     document = Aggregation("x", "last_n", windows=[HOUR], n=3).model_dump(mode="json")
     assert document == {

@@ -61,7 +61,7 @@ DECIDED: list[tuple[str, list[float | None], Any]] = [
 
 
 @pytest.mark.parametrize(("function", "values", "wanted"), DECIDED)
-def test_what_is_decided_about_values(function: str, values: list[float | None], wanted: Any) -> None:
+def test_special_values(function: str, values: list[float | None], wanted: Any) -> None:
     raw = np.array([NAN if value is None else value for value in values], np.float64)
     column, held = values_of(raw, np.array([value is None for value in values], bool))
     kept = column[held]
@@ -74,7 +74,7 @@ def test_what_is_decided_about_values(function: str, values: list[float | None],
         assert not (found[0] == 0 and math.copysign(1, found[0]) < 0), "negative zero"
 
 
-def test_a_count_stops_at_the_most_that_it_can_hold() -> None:
+def test_a_count_saturates() -> None:
     for kind, name in (("count", ""), ("moments", "count")):
         part = Part(kind, "x", "Float64")
         of_one = state_for(part).update(np.array([5.0]), np.array([1]), np.zeros(1, np.intp))
@@ -146,7 +146,7 @@ def test_ranks_are_the_places_of_the_first_one_bit(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("texts", [False, True])
 @pytest.mark.parametrize("count", [1, 10, 100, 1_000, 30_000])
 def test_a_sketch_counts_within_its_error(count: int, texts: bool) -> None:
-    """Of 40 sketches, none is off by four standard errors, and all together hardly."""
+    """Of 40 sketches, none is off by four standard errors, and their mean is close."""
     errors = []
     for i in range(40 if count < 30_000 else 8):
         numbers = np.arange(i * count, (i + 1) * count)

@@ -22,7 +22,7 @@ QUANTILES = (0.01, 0.5, 0.9, 0.999)
 
 
 def quantiles(values: Any, buckets: int, at_us: Any = None, ends_us: Any = None) -> Any:
-    """Per quantile, those of one entity's windows that end at some times."""
+    """For each quantile, the values of one entity's windows that end at these times."""
     aggregations = [Aggregation("x", "quantile", windows=[DAY], q=q, buckets=buckets) for q in QUANTILES]
     at_us = BASE_US + np.arange(len(values)) if at_us is None else at_us
     ends_us = np.array([at_us.max()]) if ends_us is None else ends_us
@@ -61,8 +61,8 @@ def test_few_numbers_of_few_digits_are_exact() -> None:
     assert quantiles(values, 8)[:, 0].tolist() == exact.tolist()
 
 
-def test_windows_of_many_values_are_those_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By leaves of the tree and the values around them as value by value."""
+def test_windows_by_tree_equal_windows_value_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merged leaves and the values around them give the same as value by value."""
     chance = np.random.default_rng(4)
     values = chance.lognormal(size=4_000)
     at_us = BASE_US + np.sort(chance.integers(0, 3 * DAY // MICROSECOND, len(values)))

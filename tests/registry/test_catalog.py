@@ -11,7 +11,7 @@ from tests.registry.browsed import pruned_shop, shop
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_listed_and_what_is_listed_is_described(kind: str) -> None:
+def test_every_kind_is_listed_and_every_listed_item_described(kind: str) -> None:
     definitions = pruned_shop()
     rows = listed(definitions, kind)
     assert rows
@@ -21,7 +21,7 @@ def test_every_kind_is_listed_and_what_is_listed_is_described(kind: str) -> None
     json.dumps(rows)
 
 
-def test_everything_that_has_a_name_is_described_as_json() -> None:
+def test_every_name_is_described_as_json() -> None:
     definitions = pruned_shop()
     for name in names(definitions):
         json.dumps(described(definitions, name))
@@ -47,7 +47,7 @@ def test_sources_are_called_by_their_name_or_path() -> None:
     assert (table["event_timestamp"], table["created_timestamp"]) == ("at, seen", "made")
 
 
-def test_a_feature_says_who_owns_it_and_who_gets_it() -> None:
+def test_a_feature_has_an_owner_and_consumers() -> None:
     year, budget = described(shop(), "profile:year"), described(shop(), "profile:budget")
     assert (year["owner"], budget["owner"]) == ("ada", "content")
     assert budget["tags"] == {"team": "films", "unit": "dollar"}
@@ -59,20 +59,20 @@ def test_a_feature_says_who_owns_it_and_who_gets_it() -> None:
     ]
 
 
-def test_a_streamed_feature_says_how_it_is_made() -> None:
+def test_a_streamed_feature_has_its_aggregation() -> None:
     found = described(shop(), "activity:rating_mean_1h")
     assert (found["window"], found["hop"], found["function"], found["source"]) == ("1h", "75s", "mean", "ratings")
     assert found["description"] == "mean of rating over 1h"
     assert "ttl" not in found
 
 
-def test_a_computed_feature_says_what_of() -> None:
+def test_an_on_demand_feature_has_its_inputs() -> None:
     found = described(shop(), "age:years")
     assert found["inputs"] == ["profile:year", "context:now_year"]
     assert found["consumers"] == [{"service": "ranking", "name": "years", "through": None, "pruned_by": None}]
 
 
-def test_a_consumer_from_which_the_feature_is_pruned_says_so() -> None:
+def test_a_consumer_names_the_plan_that_prunes_the_feature() -> None:
     assert consumers(shop(), "activity:rating_mean_1h") == [
         {"service": "ranking", "name": "liked", "through": None, "pruned_by": None}
     ]
@@ -95,7 +95,7 @@ def test_a_consumer_from_which_the_feature_is_pruned_says_so() -> None:
         ("", "feature-store list"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is_near(asked: str, hint: str) -> None:
+def test_an_unknown_name_is_an_error_with_similar_names(asked: str, hint: str) -> None:
     with pytest.raises(NotFoundError) as raised:
         described(shop(), asked)
     assert hint in raised.value.hint
@@ -108,6 +108,6 @@ def test_only_features_have_consumers(asked: str) -> None:
         consumers(shop(), asked)
 
 
-def test_a_kind_that_there_is_not() -> None:
+def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(NotFoundError, match="did you mean services"):
         listed(shop(), "service")

@@ -79,7 +79,7 @@ def test_a_transform_lists_stored_inputs_and_those_of_the_request() -> None:
     assert transform.outputs == (FieldPlan("born", "Int32", None),)
 
 
-def test_a_plan_is_what_its_document_says() -> None:
+def test_a_plan_survives_its_document() -> None:
     plan = compiled(profile, taste, affinity, born, ranking, version=7, buckets=16, expire_keys=True)
     assert plan_from_json(plan_to_json(plan)) == plan
 
@@ -93,7 +93,7 @@ def test_definitions_from_a_document_compile_to_the_same_plan() -> None:
 @pytest.mark.parametrize(
     "document", [b"", b"{}", b'{"project": "p"}', b"[1]", b'{"project": "p", "version": 1, "format": 99}']
 )
-def test_what_is_not_a_plan_of_this_format_is_refused(document: bytes) -> None:
+def test_a_document_of_another_format_is_refused(document: bytes) -> None:
     with pytest.raises(NotPublishedError):
         plan_from_json(document)
 
@@ -107,7 +107,7 @@ def test_a_plan_of_the_first_format_is_read_as_it_was_meant() -> None:
     assert plan_from_json(json.dumps(document).encode()) == replace(plan, format=1)
 
 
-def test_what_is_not_in_the_plan_is_an_error_that_lists_what_is() -> None:
+def test_an_unknown_view_or_service_is_an_error_that_lists_the_known() -> None:
     plan = compiled(profile, affinity, born, ranking)
     with pytest.raises(NotFoundError, match="ranking"):
         plan.service("rank")
@@ -149,7 +149,7 @@ def test_a_generation_stays_while_the_bytes_stay_the_same(changed: FeatureView) 
         [profile, taste, FeatureView("third", entities=[user], schema=[Field("t", Int32)])],
     ],
 )
-def test_another_layout_is_another_generation_of_that_row_alone(views: list[FeatureView]) -> None:
+def test_a_new_layout_changes_the_generation_of_its_row_group_only(views: list[FeatureView]) -> None:
     before = compiled(profile, taste, affinity, version=3)
     after = compiled(*views, affinity, version=4, previous=before)
     assert generations(after) == {"user": 4, "user+movie": 3}

@@ -115,7 +115,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(COLUMNS), values)
-def test_any_value_in_any_column_is_a_value_or_an_error_of_ours(
+def test_any_value_in_any_column_is_read_or_a_registry_error(
     damaged: Damaged, place: tuple[str, str], value: Any
 ) -> None:
     try:

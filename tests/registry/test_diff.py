@@ -95,7 +95,7 @@ def test_the_same_definitions_are_no_change() -> None:
         ),
     ],
 )
-def test_what_does_not_touch_stored_rows_is_safe_and_precise(
+def test_changes_that_keep_stored_rows_are_safe_and_listed(
     old: dict[str, Any], new: dict[str, Any], path: str, before: Any, after: Any
 ) -> None:
     change = changes([view(**old)], [view(**new)])["profile"]
@@ -114,7 +114,7 @@ def test_what_does_not_touch_stored_rows_is_safe_and_precise(
         ([Field("b", Float32), Field("a", Int32)], "schema"),
     ],
 )
-def test_what_changes_the_row_rewrites_it_and_is_told_by_the_fields_name(schema: list[Field], path: str) -> None:
+def test_a_changed_field_rewrites_the_row_and_is_listed_by_name(schema: list[Field], path: str) -> None:
     change = changes([view(source=SOURCES[1])], [view(schema=schema, source=SOURCES[1])])["profile"]
     assert change.effect == "rewrites"
     assert list(paths(change)) == [path]
@@ -133,7 +133,7 @@ def test_what_changes_the_row_rewrites_it_and_is_told_by_the_fields_name(schema:
         (SOURCES[1], SOURCES[2], "safe"),
     ],
 )
-def test_a_row_is_rewritten_when_creation_times_begin_or_cease_to_be_kept(old: Any, new: Any, effect: str) -> None:
+def test_a_row_is_rewritten_when_it_gains_or_loses_created_timestamps(old: Any, new: Any, effect: str) -> None:
     assert changes([view(source=old)], [view(source=new)])["profile"].effect == effect
 
 
@@ -153,7 +153,7 @@ def test_a_view_that_joins_or_leaves_a_row_rewrites_it_and_the_first_and_last_do
     assert replaced == {"profile": "destructive", "second": "rewrites"}
 
 
-def test_other_entities_of_a_view_are_refused_with_what_to_do_instead() -> None:
+def test_a_change_of_a_views_entities_is_refused_with_a_hint() -> None:
     change = changes([view(entities=[user])], [view(entities=[movie])])["profile"]
     assert change.effect == "refused"
     assert "another name" in change.reason
@@ -161,7 +161,7 @@ def test_other_entities_of_a_view_are_refused_with_what_to_do_instead() -> None:
 
 
 @pytest.mark.parametrize("about", [{"join_key": "uid"}, {"join_key": "user_id", "dtype": String}])
-def test_another_key_of_an_entity_is_refused_while_rows_are_stored_by_it(about: dict[str, Any]) -> None:
+def test_a_change_of_an_entitys_key_is_refused_while_rows_are_stored(about: dict[str, Any]) -> None:
     change = changes([view()], [view(entities=[Entity("user", **about)])])["user"]
     assert change.effect == "refused"
     assert "profile" in change.reason
@@ -198,7 +198,7 @@ def service(*features: Any, **about: Any) -> FeatureService:
     return FeatureService("ranking", features=features, **about)
 
 
-def test_a_change_of_a_service_is_told_by_its_columns() -> None:
+def test_a_change_of_a_service_lists_its_columns() -> None:
     a, b = view(), view("second", schema=[Field("c", Int32), Field("d", Int32)])
 
     def told(old: Any, new: Any, views: Any = (a, b)) -> tuple[str, list[str]]:
@@ -223,7 +223,7 @@ def test_a_change_of_a_service_is_told_by_its_columns() -> None:
     assert told(service(b), service(b), (a, wider)) == ("destructive", ["~ c: dtype Int32 -> Int64"])
 
 
-def test_a_change_that_breaks_readers_names_them_and_the_way_to_do_without() -> None:
+def test_a_change_that_breaks_readers_names_them_and_an_alternative() -> None:
     old = DefinitionSet([view(), service(view())])
     new = DefinitionSet([view(), service(view()[["b"]].rename({"b": "bee"}))])
     readers = {"ranking": ["model ranker-7"]}
@@ -292,9 +292,7 @@ def projects(draw: st.DrawFn) -> DefinitionSet:
 
 @given(projects(), projects())
 @settings(max_examples=500)
-def test_the_plan_says_rewrites_exactly_where_a_stored_row_gets_a_new_generation(
-    old: DefinitionSet, new: DefinitionSet
-) -> None:
+def test_changes_rewrite_exactly_the_rows_that_get_a_new_generation(old: DefinitionSet, new: DefinitionSet) -> None:
     plan = plan_changes(old, new)
     assert plan.is_empty == (old.to_document() == new.to_document())
     served = compile_plan(old, project="p", version=1)

@@ -34,7 +34,7 @@ clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts", schema=EVEN
 
 
 def definitions(rows: dict[str, int | None], streams: dict[str, int | None]) -> DefinitionSet:
-    """Views by name with so many fields or hours; None: the view is not there."""
+    """Views by name with a number of fields or hours; None: the view does not exist."""
     entities = {"user": user, "movie": movie}
     batch = [
         FeatureView(f"of_{name}", entities=[entities[name]], schema=[Field(f"f{i}", Int32) for i in range(1 + size)])
@@ -88,7 +88,7 @@ class Life(RuleBasedStateMachine):
     # -- what the executor does -----------------------------------------------------------------------------------------
 
     def publish(self, plan: ServingPlan) -> None:
-        """As rollout does; and writers write what the new plan names."""
+        """Publish as the rollout does; writers then write the generations of the new plan."""
         before = {
             (item.kind, item.name) for item, state in states(self.plan).items() if state is GenerationState.SERVED
         }
@@ -104,7 +104,7 @@ class Life(RuleBasedStateMachine):
             assert self.stored.setdefault(generation, layout(filled)) == layout(filled), "of one number, two layouts"
 
     def drop_retired(self, *, keys: int | None = None) -> None:
-        """Delete what is retired; with `keys`, the first so many, and then the process is killed."""
+        """Delete retired generations. With `keys`, the process is killed after that number of keys."""
         retired = [item for item, state in states(self.plan).items() if state is GenerationState.RETIRED]
         for item in retired[:keys]:
             self.stored.pop(item, None)
@@ -202,7 +202,7 @@ def in_state(state: GenerationState) -> ServingPlan:
 
 @pytest.mark.parametrize("before", GenerationState)
 @pytest.mark.parametrize("after", GenerationState)
-def test_a_publication_moves_generations_along_the_table_alone(before: GenerationState, after: GenerationState) -> None:
+def test_a_publication_moves_generations_only_along_the_table(before: GenerationState, after: GenerationState) -> None:
     old, new = in_state(before), in_state(after)
     if before is after or (before, after) in TRANSITIONS:
         generations.refuse_forbidden(old, new)
@@ -211,7 +211,7 @@ def test_a_publication_moves_generations_along_the_table_alone(before: Generatio
             generations.refuse_forbidden(old, new)
 
 
-def test_a_generation_of_a_name_that_is_served_is_not_created_unfilled() -> None:
+def test_a_generation_that_replaces_a_served_one_must_be_filled() -> None:
     old = in_state(GenerationState.SERVED)
     new = compiled(definitions({"user": 2}, {"hot": 1}), 2, old)
     with pytest.raises(ConflictError, match="generation 2 of the rows of user"):
@@ -220,7 +220,7 @@ def test_a_generation_of_a_name_that_is_served_is_not_created_unfilled() -> None
 
 def test_tiles_that_are_not_being_filled_are_not_served() -> None:
     plan = in_state(GenerationState.SERVED)
-    with pytest.raises(NotFoundError, match="served already"):
+    with pytest.raises(NotFoundError, match="already served"):
         generations.serve_tiles(plan, plan.tiles[0])
     with pytest.raises(NotFoundError, match="no longer being filled"):
         generations.serve_tiles(plan, replace(plan.tiles[0], generation=7))

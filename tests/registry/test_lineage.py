@@ -37,7 +37,7 @@ def test_a_feature_has_a_lineage_of_its_own() -> None:
     }
 
 
-def test_the_part_around_a_thing() -> None:
+def test_the_lineage_around_a_node() -> None:
     lineage = lineage_of(shop())
     assert _names(list(lineage.around("activity").nodes)) == {"data/ratings.parquet", "ratings", "activity", "ranking"}
     assert _names(list(lineage.around("activity", up=False).nodes)) == {"activity", "ranking"}
@@ -46,7 +46,7 @@ def test_the_part_around_a_thing() -> None:
     assert _names(list(lineage.around("pushed").nodes)) == {"pushed"}
 
 
-def test_every_edge_is_a_step_down_and_reached_both_ways() -> None:
+def test_every_edge_leads_downstream_and_is_reached_both_ways() -> None:
     lineage = lineage_of(shop())
     for source, target in lineage.edges:
         level = target if target.kind == "features" else source
@@ -63,6 +63,6 @@ def test_no_definitions_no_lineage() -> None:
     assert lineage_of(DefinitionSet([])).nodes == ()
 
 
-def test_a_name_that_there_is_not() -> None:
+def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(NotFoundError, match="did you mean activity"):
         lineage_of(shop()).around("activty")

@@ -1,4 +1,4 @@
-"""Several processes at one SQLite registry: what one commits, the others see, whoever opens and closes it in between."""
+"""Several processes at one SQLite registry: each sees the others' commits, while the registry is opened and closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def seen_by_another_process(folder: Path) -> int:
 
 
 def test_a_second_store_in_the_process_takes_no_locks_away(tmp_path: Path, redis_url: str) -> None:
-    """Else another process that closes the registry thinks that it is the last one, and removes what is not yet in it."""
+    """Otherwise another process that closes the registry believes it is the last one and removes SQLite's log."""
     (tmp_path / "feature_store.yaml").write_text(f"project: shop\nonline_store: {{url: '{redis_url}'}}\n")
     (tmp_path / "features.py").write_text(DEFINITIONS.format(number=0))
     with FeatureStore(tmp_path) as store:

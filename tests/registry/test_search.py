@@ -24,7 +24,7 @@ def _large() -> tuple[SearchIndex, dict[str, str]]:
 
 
 def _edits(left: str, right: str) -> int:
-    """How many letters are added, taken, changed or swapped with a neighbour; by the definition."""
+    """The number of letters that are inserted, deleted, changed or swapped with a neighbour, by definition."""
     rows = [list(range(len(right) + 1))]
     for i, one in enumerate(left, 1):
         row = [i]
@@ -91,13 +91,13 @@ def test_a_name_is_found_whole_in_parts_and_in_another_order() -> None:
         ("films", "profile", "tags"),
     ],
 )
-def test_whatever_is_said_of_a_thing_finds_it(query: str, name: str, place: str) -> None:
+def test_every_described_attribute_is_searched(query: str, name: str, place: str) -> None:
     found = SearchIndex(shop()).search(query)
     assert found[0].name == name
     assert place in found[0].matched
 
 
-def test_columns_find_what_has_them() -> None:
+def test_columns_find_the_views_that_have_them() -> None:
     found = SearchIndex(shop()).search("budget")
     assert [(one.name, one.matched) for one in found[:2]] == [
         ("profile:budget", ("name",)),
@@ -114,21 +114,21 @@ def test_limits_and_kinds() -> None:
 
 
 @pytest.mark.parametrize("query", ["", "   ", "::::", "[/]", "\x00", "qqqqqqqqqqqq", "\u202e", "é" * 200])
-def test_what_is_no_question_finds_nothing(query: str) -> None:
+def test_a_query_without_words_finds_nothing(query: str) -> None:
     assert SearchIndex(shop()).search(query) == []
 
 
-def test_a_query_is_short() -> None:
+def test_a_long_query_is_refused() -> None:
     with pytest.raises(RequestError, match="at most 256 characters"):
         SearchIndex(shop()).search("a" * 10_000)
 
 
 @given(st.text(max_size=256))
-def test_any_text_can_be_asked(query: str) -> None:
+def test_any_text_is_a_query(query: str) -> None:
     for found in SearchIndex(shop()).search(query):
         assert 0 < found.score <= 1
 
 
 @given(st.text(max_size=400))
-def test_near_names_are_known_names(name: str) -> None:
+def test_similar_names_are_known_names(name: str) -> None:
     assert set(near(name, ["profile", "profile:year"])) <= {"profile", "profile:year"}

@@ -1,4 +1,4 @@
-"""What a plan in Redis may hold: whoever can write it writes what he likes, and clients answer with our errors."""
+"""Any bytes may stand in Redis in place of a plan: clients read a sound plan or raise an error of the library."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def changed(path: tuple[Any, ...], how: str, value: Any) -> bytes:
 
 
 def use(document: bytes) -> None:
-    """What a client does with a plan before it asks Redis for anything."""
+    """Everything that a client does with a plan before its first request to Redis."""
     plan = plan_from_json(document)
     published = PublishedPlan(plan, b"e", Offered([double]))
     for service in [*(one.name for one in plan.services), ["profile:a", "counts:n_mean_1h"]]:
@@ -143,7 +143,7 @@ def use(document: bytes) -> None:
         compiled.prepare_by_group(keys)
 
 
-def test_a_plan_as_it_is_published_is_read() -> None:
+def test_a_published_plan_is_read() -> None:
     use(json.dumps(DOCUMENT).encode())
     assert plan_from_json(plan_to_json(PLAN)) == PLAN
 
@@ -188,7 +188,7 @@ def test_a_torn_plan_is_refused(cut: int, more: bytes) -> None:
     ],
     ids=repr,
 )
-def test_what_is_refused_says_where(path: tuple[Any, ...], value: Any, message: str) -> None:
+def test_an_error_names_the_refused_part(path: tuple[Any, ...], value: Any, message: str) -> None:
     with pytest.raises(NotPublishedError, match=message):
         plan_from_json(changed(path, "set", value))
 

@@ -98,13 +98,13 @@ def test_projects_in_one_database_do_not_see_each_other(registry: Registry, url:
     other.close()
 
 
-def test_what_was_materialized_is_a_sorted_union(registry: Registry) -> None:
+def test_materialized_intervals_are_a_sorted_union(registry: Registry) -> None:
     for start, end in [(50, 60), (0, 10), (10, 20), (15, 17), (58, 70), (30, 31)]:
         registry.note_materialized("profile", start, end)
     assert registry.materialized_had_it_stayed("profile") == [(0, 20), (30, 31), (50, 70)]
 
 
-def test_a_view_that_was_not_stored_for_a_while_lacks_what_others_were_materialized_over(registry: Registry) -> None:
+def test_a_restored_view_lacks_the_intervals_that_others_were_materialized_for(registry: Registry) -> None:
     for view, start, end in [("a", 0, 5), ("a", 0, 10), ("b", 0, 10), ("b", 8, 20), ("c", 30, 40)]:
         registry.note_materialized(view, start, end)
     assert registry.materialized_had_it_stayed("a") == [(0, 20), (30, 40)]
@@ -112,7 +112,7 @@ def test_a_view_that_was_not_stored_for_a_while_lacks_what_others_were_materiali
     assert registry.materialized_had_it_stayed("d") == [], "it was never materialized"
 
 
-def test_what_earlier_releases_recorded_of_generations_is_history(sqlite_registry: Registry, sqlite_url: str) -> None:
+def test_intervals_that_earlier_releases_recorded_are_history(sqlite_registry: Registry, sqlite_url: str) -> None:
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         rows = [("shop", "profile", 1, 0, 10), ("shop", "profile", 4, 10, 30)]
         connection.executemany("INSERT INTO fs_intervals VALUES (?, ?, ?, ?, ?)", rows)
@@ -211,7 +211,7 @@ def test_threads_that_commit_at_once_agree_on_one_winner(registry: Registry) -> 
     assert len(outcomes) == 4
 
 
-def test_sqlite_lets_readers_read_while_somebody_writes(sqlite_registry: Registry, sqlite_url: str) -> None:
+def test_sqlite_can_be_read_during_a_write(sqlite_registry: Registry, sqlite_url: str) -> None:
     sqlite_registry.commit(definitions(), base=None, author="ada")
     writer = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     try:
@@ -224,7 +224,7 @@ def test_sqlite_lets_readers_read_while_somebody_writes(sqlite_registry: Registr
         writer.close()
 
 
-def test_what_is_not_a_database_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "registry.db").write_text("this is not a database" * 100)
     with pytest.raises(RegistryError, match=r"registry\.db"):
         Registry(f"sqlite:///{tmp_path}/registry.db", "shop").latest()
@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["not a url with :s3cret@", "nosuch://user:s3cret@host/db"])
-def test_a_wrong_url_is_an_error_that_keeps_the_password(url: str) -> None:
+def test_a_wrong_url_is_an_error_that_hides_the_password(url: str) -> None:
     with pytest.raises(RegistryError) as caught:
         Registry(url, "shop")
     assert "s3cret" not in str(caught.value)
@@ -259,14 +259,14 @@ def test_a_document_of_another_release_is_an_error(sqlite_registry: Registry, sq
         newest.definitions()
 
 
-def test_the_author_is_whom_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_name_the_author(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEATURE_STORE_AUTHOR", "ada")
     assert current_author() == "ada"
     monkeypatch.delenv("FEATURE_STORE_AUTHOR")
     assert "@" in current_author()
 
 
-def test_the_author_need_not_have_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_an_author(monkeypatch: pytest.MonkeyPatch) -> None:
     def getuser() -> str:
         raise KeyError("getpwuid(): uid not found: 12345")
 

@@ -1,4 +1,4 @@
-"""What changes of stream views do: `plan` says so, and the compiled generations are as it says."""
+"""Changes of stream views: their effects in `plan`, and the compiled generations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def view(*aggregations: Aggregation, entities: Any = (user,), of: KafkaSource | 
 
 
 def change(old: StreamFeatureView, new: StreamFeatureView) -> DefinitionChange:
-    """What `plan` says of the view."""
+    """The change of the view in `plan`."""
     (found,) = (
         change
         for change in plan_changes(DefinitionSet([old]), DefinitionSet([new])).changes
@@ -61,7 +61,7 @@ def compiled(view: StreamFeatureView, version: int = 1, previous: ServingPlan | 
 
 
 def generation(old: StreamFeatureView, new: StreamFeatureView) -> int:
-    """Of the tiles, after version 1 was the old view and version 2 is the new one."""
+    """The generation of the tiles after version 1 with the old view and version 2 with the new one."""
     return compiled(new, 2, compiled(old)).tiles[0].generation
 
 
@@ -90,7 +90,7 @@ SAFE = {
 
 
 @pytest.mark.parametrize("new", REWRITES.values(), ids=REWRITES)
-def test_what_tiles_are_made_of_is_a_rewrite_and_a_new_generation(new: StreamFeatureView) -> None:
+def test_changes_of_tiles_rewrite_them_in_a_new_generation(new: StreamFeatureView) -> None:
     found = change(view(), new)
     assert (found.action, found.effect) == ("update", "rewrites")
     assert "filled from the history and the topic" in found.reason
@@ -100,14 +100,14 @@ def test_what_tiles_are_made_of_is_a_rewrite_and_a_new_generation(new: StreamFea
 
 
 @pytest.mark.parametrize("new", SAFE.values(), ids=SAFE)
-def test_what_leaves_tiles_as_they_are_is_safe_and_keeps_the_generation(new: StreamFeatureView) -> None:
+def test_changes_that_keep_tiles_are_safe_and_keep_the_generation(new: StreamFeatureView) -> None:
     found = change(view(), new)
     assert (found.action, found.effect) == ("update", "safe")
     assert found.details
     assert generation(view(), new) == 1
 
 
-def test_the_plan_shows_what_changed_of_the_source() -> None:
+def test_the_plan_shows_the_changed_attributes_of_the_source() -> None:
     found = change(view(), view(of=source(event_timestamp="sent", timestamp_unit="s")))
     assert {str(detail) for detail in found.details} == {
         "source.event_timestamp: ts -> sent",
@@ -115,7 +115,7 @@ def test_the_plan_shows_what_changed_of_the_source() -> None:
     }
 
 
-def test_other_entities_are_refused_and_a_view_that_goes_is_destructive() -> None:
+def test_changed_entities_are_refused_and_a_removed_view_is_destructive() -> None:
     assert change(view(), view(entities=[shop])).effect == "refused"
     assert change(view(entities=[user, shop]), view(entities=[shop, user])).effect == "refused"
     nothing, something = DefinitionSet([user]), DefinitionSet([view()])
@@ -128,7 +128,7 @@ def test_other_entities_are_refused_and_a_view_that_goes_is_destructive() -> Non
         assert (found.action, found.effect) == (action, "destructive" if action == "delete" else "safe")
 
 
-def test_a_plan_of_before_it_said_how_events_tell_their_time_is_no_reason_to_rewrite() -> None:
+def test_a_plan_without_event_time_causes_no_rewrite() -> None:
     published = compiled(view())
     known = replace(published, tiles=(replace(published.tiles[0], event_time=None),))
     assert compiled(view(), 2, known).tiles == published.tiles
@@ -145,7 +145,7 @@ views = st.builds(lambda made, of: view(*made, of=of), aggregations, sources)
 
 
 @given(views, views)
-def test_the_plan_says_rewrites_exactly_where_tiles_get_a_new_generation(
+def test_changes_rewrite_exactly_the_tiles_that_get_a_new_generation(
     old: StreamFeatureView, new: StreamFeatureView
 ) -> None:
     if old == new:
