@@ -15,6 +15,7 @@ from benchmarks.imports import imports
 from benchmarks.materialize import materialize
 from benchmarks.measure import on_core
 from benchmarks.murr import murr
+from benchmarks.near_cache import near_cache
 from benchmarks.peers.setup_venv import peer_python
 from benchmarks.read import read, read_mixed
 from benchmarks.report import page, table
@@ -43,6 +44,7 @@ READS = {
     "mixed": read_mixed,
     "answers": answers,
     "murr": murr,
+    "near-cache": near_cache,
     "live": live_reads,
     "served-log": served_log,
 }

@@ -191,9 +191,9 @@ def _in_turns(work: str, sides: Mapping[str, Callable[[int], Any]], server: Serv
     with redis.Redis.from_url(server.url) as info:
         for _ in range(_ROUNDS):
             for name, side in sides.items():
-                before = _cpu_s(info)
+                before = cpu_s(info)
                 found[name].seconds += timed(side, _CALLS)
-                cpu_s[name] += _cpu_s(info) - before
+                cpu_s[name] += cpu_s(info) - before
     calls = _ROUNDS * (_CALLS + WARM_UP)
     reaches = [Reach.tail("python floor", 1.5)]
     if most is not None:
@@ -203,7 +203,8 @@ def _in_turns(work: str, sides: Mapping[str, Callable[[int], Any]], server: Serv
     return Result(work, result.unit, {**result.figures, **cpu}, result.p99s, result.reaches)
 
 
-def _cpu_s(client: redis.Redis) -> float:
+def cpu_s(client: redis.Redis) -> float:
+    """Seconds of CPU that Redis has used since it began."""
     info = client.info("cpu")
     return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from feature_store.functions import Column
     from feature_store.online.group_reads import GroupRead
     from feature_store.online.layout import FieldLayout, SegmentLayout
+    from feature_store.online.near.values import Hits
     from feature_store.online.redis.reply_shape import ReplyShape
     from feature_store.online.redis.resp import ReplyParser
     from feature_store.online.request import Places, Request
@@ -104,12 +105,24 @@ class RequestAnswer(Answer):
         CorruptRowError: a stored row has another size or fingerprint than its layout.
     """
 
-    __slots__ = ("_kept", "_request", "_variables", "asked", "count", "groups", "now_us", "rows", "skipped", "values")
+    __slots__ = (
+        "_kept",
+        "_request",
+        "_unread",
+        "_variables",
+        "asked",
+        "count",
+        "groups",
+        "now_us",
+        "rows",
+        "skipped",
+        "values",
+    )
 
     def __init__(self, request: Request, now_us: int) -> None:
         self.count, self.values, self.groups, self.asked = request.size, request.values, request.groups, request.asked
         self.now_us = now_us
-        self._request = request
+        self._request, self._unread = request, request.unread
         self._kept: dict[Hashable, Any] = {}
         self._variables: dict[tuple[int, str], Sequence[bytes | None]] = {}
         commands = request.commands
@@ -123,12 +136,14 @@ class RequestAnswer(Answer):
                 *(places for places, reply in zip(request.places, replies, strict=True) if reply is None)
             )
             self.rows = self._rows_of(replies, request.places)
+        if request.hits is not None:
+            self._join(request.hits)
 
     def traffic(self) -> tuple[int, int, int]:
-        """Distinct keys asked for, bytes sent, bytes received."""
+        """Distinct keys that were read, bytes sent, bytes received."""
         commands = self._request.commands
         return (
-            sum([keys.size for group, keys in enumerate(self.asked) if group not in self.skipped]),
+            sum([keys.size for group, keys in enumerate(self._unread) if group not in self.skipped]),
             sum([len(command.data) for command in commands]),
             sum([command.parser.bytes_received for command in commands]),
         )
@@ -282,8 +297,8 @@ class RequestAnswer(Answer):
     def _rows_in_place(self, parser: ReplyParser, shape: ReplyShape) -> list[StoredRows]:
         runs = iter(shape.runs)
         rows = []
-        for group, asked in zip(self.groups, self.asked, strict=True):
-            if asked.size:
+        for group, unread in zip(self.groups, self._unread, strict=True):
+            if unread.size:
                 run = next(runs)
                 rows.append(StoredRows(group.layout, parser.reply, run.count, run.at, run.stride))
             else:
@@ -303,8 +318,8 @@ class RequestAnswer(Answer):
             else:
                 self._add_values(pieces, parser.replies[0], chosen)
         return [
-            StoredRows.joined(group.layout, of_group, asked.size) if asked.size else _no_rows(group)
-            for group, of_group, asked in zip(self.groups, pieces, self.asked, strict=True)
+            StoredRows.joined(group.layout, of_group, unread.size) if unread.size else _no_rows(group)
+            for group, of_group, unread in zip(self.groups, pieces, self._unread, strict=True)
         ]
 
     def _add_values(
@@ -317,8 +332,8 @@ class RequestAnswer(Answer):
         at = 0
         for group, indexes in chosen.items():
             read = self.groups[group]
-            size = self.asked[group].size if indexes is None else len(indexes)
-            key_of = partial(self._key_name, group) if indexes is None else partial(self._key_name_at, group, indexes)
+            size = self._unread[group].size if indexes is None else len(indexes)
+            key_of = partial(self._key_name_at, group, indexes)
             pieces[group].append((StoredRows.from_values(read.layout, reply[at : at + size], key_of), indexes))
             for view in read.variables:
                 at += size
@@ -331,13 +346,24 @@ class RequestAnswer(Answer):
         if indexes is None:
             self._variables[place] = values
             return
-        kept = self._variables.setdefault(place, [None] * self.asked[place[0]].size)
+        kept = self._variables.setdefault(place, [None] * self._unread[place[0]].size)
         assert isinstance(kept, list)
         for i, value in zip(indexes, values, strict=True):
             kept[i] = value
 
-    def _key_name_at(self, group: int, indexes: list[int], row: int) -> str:
-        return self._key_name(group, indexes[row])
+    def _key_name_at(self, group: int, indexes: list[int] | None, row: int) -> str:
+        key = self._unread[group].each()[row if indexes is None else indexes[row]]
+        return self.groups[group].key_name(key)
+
+    def _join(self, hits: Hits) -> None:
+        """Put what the near-cache has between what was read."""
+        for group, found in hits.found.items():
+            views = self.groups[group].variables
+            nothing = [None] * self._unread[group].size
+            read = [self._variables.get((group, view), nothing) for view in views]
+            self.rows[group], variables = found.joined(self.rows[group], read, may_keep=group not in self.skipped)
+            for view, of_view in zip(views, variables, strict=True):
+                self._variables[group, view] = of_view
 
 
 def _no_rows(group: GroupRead) -> StoredRows:

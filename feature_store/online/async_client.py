@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.errors import FeatureStoreError
 from feature_store.online.conversation import Conversation
+from feature_store.online.near import near_cache
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
 from feature_store.online.read_options import read_options
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.online.conversation import Exchange
+    from feature_store.online.near.near_cache import CacheState
     from feature_store.online.observer import Observer
     from feature_store.online.offered import Definitions, Transforms
     from feature_store.online.read_options import ReadOptions
@@ -36,7 +38,8 @@ class AsyncOnlineClient:
     """`OnlineClient` for asyncio and uvloop. Make one per event loop; any number of requests can run at once.
 
     Args:
-        url, project, timeout_s, transforms, definitions, observers, max_connections: as of `OnlineClient`.
+        url, project, timeout_s, transforms, definitions, observers, max_connections, cache, cache_bound_ms: as of
+            `OnlineClient`.
 
     Raises:
         ConfigError, DefinitionError: as `OnlineClient`.
@@ -62,12 +65,19 @@ class AsyncOnlineClient:
         definitions: Definitions | None = None,
         observers: Sequence[Observer] = (),
         max_connections: int | None = None,
+        cache: Mapping[str, int | str] | None = None,
+        cache_bound_ms: float = 250.0,
     ) -> None:
         self._observers = Observers(observers)
         topology = connect(url, timeout_s)
         self._limit = topology.limit
+        self._near = near_cache(cache, topology, cache_bound_ms)
         self._conversation = Conversation(
-            project, Offered(transforms, definitions), self._observers, is_on_one_node=topology.is_one_node
+            project,
+            Offered(transforms, definitions),
+            self._observers,
+            is_on_one_node=topology.is_one_node,
+            near=self._near,
         )
         self._pool = topology.async_pool(self._observers, max_connections)
 
@@ -122,6 +132,11 @@ class AsyncOnlineClient:
         """As `OnlineClient.shadow`."""
         return self._conversation.shadows.of(service)
 
+    @property
+    def cache(self) -> CacheState | None:
+        """As `OnlineClient.cache`."""
+        return None if self._near is None else self._near.state
+
     async def plan(self) -> ServingPlan:
         """As `OnlineClient.plan`."""
         return (await self._run(self._conversation.load_plan(), self._limit())).plan
@@ -129,6 +144,8 @@ class AsyncOnlineClient:
     async def close(self) -> None:
         """Close the idle connections. Afterwards the client can be used on another event loop."""
         self._pool.close()
+        if self._near is not None:
+            self._near.close()
 
     async def __aenter__(self) -> Self:
         return self

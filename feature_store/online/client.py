@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.errors import FeatureStoreError
 from feature_store.online.conversation import Conversation
+from feature_store.online.near import near_cache
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
 from feature_store.online.read_options import read_options
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import redis
 
     from feature_store.online.conversation import Exchange
+    from feature_store.online.near.near_cache import CacheState
     from feature_store.online.observer import Observer
     from feature_store.online.offered import Definitions, Transforms
     from feature_store.online.read_options import ReadOptions
@@ -51,10 +53,15 @@ class OnlineClient:
             the served log.
         max_connections: connections at most, 64 unless given here or in the URL. When all are in use, requests wait in
             the order in which they came. A connection that is idle for a minute is closed.
+        cache: keep values of these row groups and stream views in this process, `{"movie": "64MB"}`: bytes, or a text
+            in KB, MB or GB. Redis says which values change. A near-cache takes one more connection, and a thread.
+        cache_bound_ms: milliseconds after the acknowledgement of a write within which its old value may still come from
+            the near-cache; a few milliseconds are usual. When Redis is not heard for so long, all values are read.
 
     Raises:
         ConfigError: the URL or its options cannot be read, a pool is of an unknown class, timeout_s or max_connections
-            is not a number greater than 0, or `transforms` or `definitions` has another type.
+            is not a number greater than 0, `transforms` or `definitions` has another type, or
+            `cache` names no group of the first plan, or has a size that cannot be read.
         DefinitionError: a file of `definitions` cannot be imported.
 
     Example:
@@ -76,13 +83,20 @@ class OnlineClient:
         definitions: Definitions | None = None,
         observers: Sequence[Observer] = (),
         max_connections: int | None = None,
+        cache: Mapping[str, int | str] | None = None,
+        cache_bound_ms: float = 250.0,
     ) -> None:
         self._observers = Observers(observers)
         topology = connect(url, timeout_s)
         self._limit = topology.limit
         self._pool = topology.pool(self._observers, max_connections)
+        self._near = near_cache(cache, topology, cache_bound_ms)
         self._conversation = Conversation(
-            project, Offered(transforms, definitions), self._observers, is_on_one_node=topology.is_one_node
+            project,
+            Offered(transforms, definitions),
+            self._observers,
+            is_on_one_node=topology.is_one_node,
+            near=self._near,
         )
 
     def get_online_features(
@@ -159,6 +173,11 @@ class OnlineClient:
         """Counts of this client's shadow reads of a service; None when it was never read in shadow."""
         return self._conversation.shadows.of(service)
 
+    @property
+    def cache(self) -> CacheState | None:
+        """How the near-cache does: hits, misses, entries, lag; None without one."""
+        return None if self._near is None else self._near.state
+
     def plan(self) -> ServingPlan:
         """The serving plan that is published now.
 
@@ -169,8 +188,10 @@ class OnlineClient:
         return self._run(self._conversation.load_plan(), self._limit()).plan
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, and give up the near-cache."""
         self._pool.close()
+        if self._near is not None:
+            self._near.close()
 
     def __enter__(self) -> Self:
         return self

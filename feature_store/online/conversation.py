@@ -34,6 +34,7 @@ from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, Serving
 from feature_store.registry.soundness import MOST_BYTES
 
 if TYPE_CHECKING:
+    from feature_store.online.near.near_cache import NearCache
     from feature_store.online.observer import Observers
     from feature_store.online.read_options import ReadOptions
     from feature_store.online.request import Request
@@ -114,11 +115,21 @@ class Conversation:
         offered: the on-demand functions that this process offers.
         observers: learn of plans that are read and of shadow reads.
         is_on_one_node: whether one Redis server has all keys, so that one command may read keys of several buckets.
+        near: the near-cache of the client, or None.
     """
 
-    def __init__(self, project: str, offered: Offered, observers: Observers, *, is_on_one_node: bool = True) -> None:
+    def __init__(
+        self,
+        project: str,
+        offered: Offered,
+        observers: Observers,
+        *,
+        is_on_one_node: bool = True,
+        near: NearCache | None = None,
+    ) -> None:
         self._project, self._offered, self._observers = project, offered, observers
         self._is_on_one_node = is_on_one_node
+        self._near = near
         self._published: PublishedPlan | None = None
         # The epoch of a plan that cannot be read, the reason, and when it was read.
         self._unreadable: tuple[bytes, NotPublishedError, float] | None = None
@@ -137,7 +148,7 @@ class Conversation:
         prepare = CompiledService.prepare_by_group if has_deadline else CompiledService.prepare
         for _ in range(MOST_RELOADS):
             published, compiled, request = yield from self._prepared(
-                service, options, lambda compiled: prepare(compiled, entity_rows)
+                service, options, lambda compiled: prepare(compiled, entity_rows, self._near)
             )
             try:
                 yield request.commands
@@ -212,7 +223,7 @@ class Conversation:
         if not (model_features is None and prune_plan is None) and not compiled.match.fits(model_features, prune_plan):
             return None
         try:
-            return published, compiled, compiled.prepare(entity_rows)
+            return published, compiled, compiled.prepare(entity_rows, self._near)
         except RequestError:  # a newer plan may take it
             return None
 
@@ -227,7 +238,10 @@ class Conversation:
                 if self._published is published:
                     self._published = None
                 return None
-        return OnlineResponse(compiled, RequestAnswer(request, _clock_unless(now)))
+        answer = RequestAnswer(request, _clock_unless(now))
+        if request.hits is not None and self._near is not None:
+            self._near.keep(request.hits)
+        return OnlineResponse(compiled, answer)
 
     def _read_in_shadow(
         self, entity_rows: Mapping[str, Any], response: OnlineResponse
@@ -286,6 +300,8 @@ class Conversation:
             self._unreadable = epoch, error, time.monotonic()
             raise
         self._unreadable = None
+        if self._near is not None:
+            self._near.follow(plan)
         self._published = PublishedPlan(plan, epoch, self._offered, is_on_one_node=self._is_on_one_node)
         self._observers.plan_read(self._published.plan.version)
         return self._published

@@ -67,6 +67,10 @@ class GroupRead:
         """What the keys of the values start with, then the keys of each view's variable values."""
         return [self.layout.prefix(self._plan.project, bucket)]
 
+    def all_prefixes(self) -> list[bytes]:
+        """As `prefixes`, of all buckets."""
+        return [prefix for bucket in range(self._plan.buckets) for prefix in self.prefixes(bucket)]
+
     def key_name(self, key: bytes, view: str = "") -> str:
         """An entity key as errors name it."""
         values = keys.decode(self.dtypes, key)

@@ -68,6 +68,12 @@ def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -
     return b"%b%b:" % (group_prefix(project, bucket, b"v", group), view.encode())
 
 
+def value_prefixes(project: str, buckets: int, name: str) -> list[bytes]:
+    """What the keys of the values of a row group or stream view start with, in all buckets and generations."""
+    kinds = (b"r", b"v", b"t")
+    return [b"%b%b:%b:" % (tag(project, bucket), kind, name.encode()) for bucket in range(buckets) for kind in kinds]
+
+
 def progress_key(project: str, bucket: int, group: RowGroupPlan, view: str) -> bytes:
     """The key of a record: how far a view's rows in a bucket are materialized."""
     return group_prefix(project, bucket, b"p", group) + view.encode()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
+    from feature_store.online.near.values import Hits
     from feature_store.online.redis.resp import Command
 
 # Per group that a command reads, in the order of the service's groups: the indexes of the keys that the command asks
@@ -25,7 +26,8 @@ class Request(NamedTuple):
         groups: how the service reads its groups.
         asked: per group its distinct entity keys.
         commands: what to send, the most important first.
-        places: per command, where its keys are among those that are asked for.
+        places: per command, where its keys are among those that are read.
+        hits: what the near-cache knows of the keys; the commands read the rest. None without a near-cache.
     """
 
     size: int
@@ -34,3 +36,9 @@ class Request(NamedTuple):
     asked: list[EntityKeys]
     commands: list[Command]
     places: list[Places]
+    hits: Hits | None = None
+
+    @property
+    def unread(self) -> list[EntityKeys]:
+        """Per group the keys that the commands read."""
+        return self.asked if self.hits is None else self.hits.unread

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from feature_store.online.column import ServedColumn
+    from feature_store.online.near.near_cache import NearCache
+    from feature_store.online.near.values import Hits, Space
     from feature_store.online.offered import Offered
     from feature_store.online.redis.resp import Command
     from feature_store.online.request import Places
@@ -74,18 +76,26 @@ class CompiledService:
         self.names = list(self.columns)
         most_shapes = MOST_SHAPES if service.name else MOST_SHAPES_OF_A_LIST
         self._writer = CommandWriter(plan, self.groups, epoch, most_shapes, is_on_one_node=is_on_one_node)
+        # Which groups the near-cache of the client has; a compiled service belongs to one client.
+        self._spaces: list[tuple[int, Space]] | None = None
 
-    def prepare(self, values: Mapping[str, Any]) -> Request:
+    def prepare(self, values: Mapping[str, Any], near: NearCache | None = None) -> Request:
         """Check entity rows and write the commands that read them.
+
+        Args:
+            values: the entity rows.
+            near: the near-cache of the client; what it has is not read.
 
         Raises:
             RequestError: a join key or request field is missing, null, of a wrong type or length.
         """
         count = row_count(values)
         asked = [entity_keys(group.join_keys, values, count) for group in self.groups]
-        return _new_tuple(Request, (count, values, self.groups, asked, *self._writer.write(asked)))
+        hits = self._hits(near, asked) if near is not None else None
+        unread = hits.unread if hits is not None else asked
+        return _new_tuple(Request, (count, values, self.groups, asked, *self._writer.write(unread), hits))
 
-    def prepare_by_group(self, values: Mapping[str, Any]) -> Request:
+    def prepare_by_group(self, values: Mapping[str, Any], near: NearCache | None = None) -> Request:
         """As `prepare`, with commands that each read one group, those of the most important group first.
 
         Raises:
@@ -93,17 +103,24 @@ class CompiledService:
         """
         count = row_count(values)
         asked = [entity_keys(group.join_keys, values, count) for group in self.groups]
+        hits = self._hits(near, asked) if near is not None else None
+        unread = hits.unread if hits else asked
         commands: list[Command] = []
         places: list[Places] = []
         for index in self._read_order:
-            if asked[index].size:
-                alone = [NO_KEYS if i != index else of_group for i, of_group in enumerate(asked)]
+            if unread[index].size:
+                alone = [NO_KEYS if i != index else of_group for i, of_group in enumerate(unread)]
                 of_group_commands, of_group_places = self._writer.write(alone)
                 commands += of_group_commands
                 places += of_group_places
         if not commands:
-            commands, places = self._writer.write(asked)
-        return Request(count, values, self.groups, asked, commands, places)
+            commands, places = self._writer.write(unread)
+        return Request(count, values, self.groups, asked, commands, places, hits)
+
+    def _hits(self, near: NearCache, asked: list[EntityKeys]) -> Hits | None:
+        if self._spaces is None:
+            self._spaces = near.spaces(self.groups)
+        return near.look_up(self._spaces, asked) if self._spaces else None
 
     @cached_property
     def _read_order(self) -> list[int]:

@@ -76,6 +76,8 @@ class OnlineStoreConfig(_Section):
             published plan has, at first the power of two at or above 8 for each primary.
         expire_keys: whether Redis drops a row once every view in it has expired.
         timeout_ms: milliseconds to wait for an answer.
+        cache: what the project's client keeps in its process: bytes, or a text such as `64MB`, by the name of a row
+            group or stream view. See `OnlineClient`.
     """
 
     url: str | None = Field(default=None, min_length=1, repr=False)
@@ -87,6 +89,7 @@ class OnlineStoreConfig(_Section):
     buckets: int | None = Field(default=None, ge=1, le=MAX_BUCKETS)
     expire_keys: bool = False
     timeout_ms: int = Field(default=1000, ge=1)
+    cache: dict[str, int | str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_password(self) -> OnlineStoreConfig:

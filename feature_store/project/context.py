@@ -185,7 +185,11 @@ class Project:
         """A client with the on-demand functions of the folder's definitions."""
         timeout_s = self.config.online_store.timeout_ms / 1000
         client = OnlineClient(
-            self.online_url, self.name, timeout_s=timeout_s, transforms=self.definitions.on_demand_feature_views
+            self.online_url,
+            self.name,
+            timeout_s=timeout_s,
+            transforms=self.definitions.on_demand_feature_views,
+            cache=self.config.online_store.cache,
         )
         self._exit.callback(client.close)
         return client

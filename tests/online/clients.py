@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -41,6 +42,50 @@ class AsyncInThread:
         self._loop.close()
 
 
+class NearInStep:
+    """OnlineClient with a near-cache of everything, which answers when it has heard of all that was written before.
+
+    Each request is made twice, and the second answer, of values that the first has read, is returned.
+    """
+
+    def __init__(self, url: str, project: str, **options: Any) -> None:
+        OnlineClient(url, project, **options).close()  # it refuses what a client refuses
+        self._made, self._client = (url, project, options), None
+
+    def get_online_features(self, *args: Any, **kwargs: Any) -> OnlineResponse:
+        client = self._near()
+        for _ in range(2):
+            in_step(client)
+            response = client.get_online_features(*args, **kwargs)
+        return response
+
+    def plan(self) -> Any:
+        return self._near().plan()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _near(self) -> OnlineClient:
+        if self._client is None:
+            url, project, options = self._made
+            with OnlineClient(url, project) as plain:
+                plan = plain.plan()
+            names = [*(group.name for group in plan.groups), *(tiles.view for tiles in plan.tiles)]
+            self._client = OnlineClient(url, project, cache=dict.fromkeys(names, "1MB"), cache_bound_ms=25, **options)
+            self._client.plan()
+        return self._client
+
+
+def in_step(client: Any) -> None:
+    """Return when a client's near-cache has heard of all that was written before, and has kept what it had read."""
+    renewals = client.cache.renewals
+    ends = time.monotonic() + 20
+    while client.cache.renewals < renewals + 2:
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
 def counted(response: OnlineResponse) -> dict[Status, int]:
     """What `status_counts` must say, value by value."""
     return Counter(status for statuses in response.status.values() for status in statuses)
@@ -51,3 +96,4 @@ CLIENTS: dict[str, Any] = {
     "asyncio": AsyncInThread,
     "uvloop": partial(AsyncInThread, loop=uvloop.new_event_loop),
 }
+NEAR = {"near-cache": NearInStep}

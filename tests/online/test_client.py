@@ -23,7 +23,7 @@ from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import DefinitionError, NotFoundError, NotPublishedError, RequestError, TransformError
 from feature_store.online import OnlineStore, Status
 from feature_store.registry.compile import compile_plan
-from tests.online.clients import CLIENTS, counted
+from tests.online.clients import CLIENTS, NEAR, counted
 from tests.online.worlds import (
     HOUR_US,
     NOW_US,
@@ -44,12 +44,12 @@ named = FeatureService("named", features=[by_name])
 SERVICES = {service.name: service for service in (mixed, typed, named)}
 
 
-@pytest.fixture(params=list(CLIENTS))
+@pytest.fixture(params=[*CLIENTS, *NEAR])
 def make_client(request: pytest.FixtureRequest, redis_url: str):
     opened = []
 
     def make(project: str = "test", **options: Any) -> Any:
-        opened.append(CLIENTS[request.param](redis_url, project, **options))
+        opened.append((CLIENTS | NEAR)[request.param](redis_url, project, **options))
         return opened[-1]
 
     yield make

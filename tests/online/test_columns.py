@@ -28,7 +28,7 @@ from feature_store.online.redis.pool import Pool
 from feature_store.online.service import CompiledService
 from feature_store.registry.serving_plan import ColumnPlan
 from feature_store.training.finish import ServedColumns
-from tests.online.clients import CLIENTS, counted
+from tests.online.clients import CLIENTS, NEAR, counted
 from tests.online.slow_forms import python_column
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def some_rows(chance: random.Random) -> dict[str, Any]:
     return {"user": users, "item": items, "device": [chance.choice(["tv", None]) for _ in items]}
 
 
-@pytest.mark.parametrize("client_kind", CLIENTS)
+@pytest.mark.parametrize("client_kind", [*CLIENTS, *NEAR])
 def test_answers_that_are_joined_say_what_each_said(store: FeatureStore, client_kind: str) -> None:
     chance = random.Random(3)
-    client = CLIENTS[client_kind](store.online_url, "shop", definitions=store.config.folder, timeout_s=20.0)
+    client = (CLIENTS | NEAR)[client_kind](store.online_url, "shop", definitions=store.config.folder, timeout_s=20.0)
     try:
         for _ in range(20):
             responses: list[OnlineResponse] = []

@@ -18,7 +18,7 @@ from feature_store.online import OnlineStore, Status
 from feature_store.online.buffers import LARGE_BYTES
 from feature_store.online.keys import fences_key, tiles_prefix
 from feature_store.online.tile_writer import Merge
-from tests.online.clients import CLIENTS, counted
+from tests.online.clients import CLIENTS, NEAR, counted
 from tests.online.stream_worlds import (
     NOW_US,
     SECOND_US,
@@ -47,9 +47,9 @@ def store(redis_url: str) -> Iterator[OnlineStore]:
     store.close()
 
 
-@pytest.fixture(params=CLIENTS, ids=list(CLIENTS))
+@pytest.fixture(params=[*CLIENTS, *NEAR])
 def client(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Any]:
-    client = CLIENTS[request.param](redis_url, "test")
+    client = (CLIENTS | NEAR)[request.param](redis_url, "test")
     yield client
     client.close()
 

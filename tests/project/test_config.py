@@ -31,7 +31,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         """
         project: shop
         registry: postgresql://me@host/db
-        online_store: {url: "redis://cache:6379", buckets: 16, expire_keys: true, timeout_ms: 50}
+        online_store: {url: "redis://cache:6379", buckets: 16, expire_keys: true, timeout_ms: 50, cache: {movie: 64MB}}
         engine: spark
         definitions: "features/*.py"
         spark: {spark.executor.memory: 4g, spark.executor.cores: 2, spark.speculation: true}
@@ -44,6 +44,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         "buckets": 16,
         "expire_keys": True,
         "timeout_ms": 50,
+        "cache": {"movie": "64MB"},
     }
     assert config.spark == {"spark.executor.memory": "4g", "spark.executor.cores": 2, "spark.speculation": True}
     assert config.kafka == {"bootstrap.servers": "a:9092,b:9092"}

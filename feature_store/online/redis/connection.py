@@ -17,7 +17,7 @@ from feature_store.online.redis.address import UNIX, is_replica
 from feature_store.online.redis.replies import Replies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.endpoint import Endpoint
@@ -178,19 +178,27 @@ class Connection:
         except OSError as error:
             raise self._mapped(error, limit) from error
 
-    def reply(self) -> Any:
-        """The next reply to what was sent; a hiredis.ReplyError is returned, not raised.
+    def reply(self, limit: Limit | None = None) -> Any:
+        """The next reply to what was sent, or the next push; a hiredis.ReplyError is returned, not raised.
+
+        Args:
+            limit: of the reply; the endpoint's own unless given. After a timeout, the reply can be asked for again.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
-        limit = self._endpoint.limit()
+        limit = limit if limit is not None else self._endpoint.limit()
         try:
             return self._reply(limit)
         except OSError as error:
             raise self._mapped(error, limit) from error
         except hiredis.HiredisError as error:
             raise self._garbled(error) from error
+
+    def at_hand(self) -> Iterator[Any]:
+        """The further replies and pushes that arrived together with the last one."""
+        while (reply := self._reader.gets()) is not False:
+            yield reply
 
     def close(self) -> None:
         """Close the socket."""

@@ -258,6 +258,11 @@ def _size_of(reply: Sequence[bytes | None]) -> int:
     return len(b"*%d\r\n" % len(reply)) + sum(sizes)
 
 
+def is_push(reply: object) -> bool:
+    """Whether something that a server said is a push of RESP3: no reply to a command."""
+    return isinstance(reply, hiredis.PushNotification)
+
+
 def argument(value: bytes) -> bytes:
     """One argument of a command."""
     return b"$%d\r\n%b\r\n" % (len(value), value)

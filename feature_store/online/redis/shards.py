@@ -96,6 +96,11 @@ class Shards(ABC):
     def is_one_node(self) -> bool:
         """See Topology."""
 
+    @property
+    def only_server(self) -> Endpoint | None:
+        """See Topology: after a fail-over, another one answers."""
+        return None
+
     @abstractmethod
     def slot(self, key: bytes) -> int:
         """A number that keys of one hash tag share, and that a shard holds."""

@@ -45,6 +45,11 @@ class Topology(Protocol):
         """Whether one server has all keys: one command may name keys of any hash tags."""
         ...
 
+    @property
+    def only_server(self) -> Endpoint | None:
+        """The server that answers all reads as long as the store is in use; None when it may become another."""
+        ...
+
     def limit(self) -> Limit:
         """The limit in time of an answer that is asked for now."""
         ...
@@ -187,6 +192,11 @@ class Single:
     def is_one_node(self) -> bool:
         """See Topology."""
         return True
+
+    @property
+    def only_server(self) -> Endpoint | None:
+        """See Topology."""
+        return self._endpoint if self._endpoint.location.kind == "server" else None
 
     def node(self, key: bytes) -> Endpoint:
         """See Topology."""

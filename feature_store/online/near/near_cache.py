@@ -1,0 +1,172 @@
+"""The near-cache of a client: its values, and the listener that keeps them in step with Redis."""
+
+from __future__ import annotations
+
+import os
+import re
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
+
+from feature_store.errors import ConfigError
+from feature_store.online import keys
+from feature_store.online.near.listener import Listener
+from feature_store.online.near.values import CachedValues
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from feature_store.errors import FeatureStoreError
+    from feature_store.online.entity_rows import EntityKeys
+    from feature_store.online.group_reads import GroupRead
+    from feature_store.online.near.values import CacheStats, Hits, Space
+    from feature_store.online.redis.topology import Topology
+    from feature_store.registry.serving_plan import ServingPlan
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", re.IGNORECASE)
+_UNITS = {"KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_SHOWN = "bytes, or a text such as 64MB"
+
+
+class CacheState(NamedTuple):
+    """How a near-cache does.
+
+    Attributes:
+        is_active: whether its values are used at present.
+        error: why not, when Redis cannot be heard; else None.
+        losses: how often the connection was lost since the client was made.
+        renewals: how often the lease was renewed: each time, all that Redis said before was heard.
+        lag_ms: the p99 of the last thousand round trips of the connection, milliseconds: how much older than Redis a
+            value usually is at most. None before the first.
+        groups: counts by the name of the row group or stream view.
+    """
+
+    is_active: bool
+    error: FeatureStoreError | None
+    losses: int
+    renewals: int
+    lag_ms: float | None
+    groups: dict[str, CacheStats]
+
+
+class NearCache:
+    """Values of chosen row groups and stream views in the process of a client.
+
+    Args:
+        budgets: bytes, or texts such as `64MB`, by the name of a row group or stream view.
+        topology: the servers that the client reads from.
+        bound_ms: milliseconds after the acknowledgement of a write within which its old value may still be given.
+
+    Raises:
+        ConfigError: a budget or the bound cannot be read, or the store is a Cluster or has Sentinels.
+    """
+
+    def __init__(self, budgets: Mapping[str, int | str], topology: Topology, bound_ms: float) -> None:
+        server = topology.only_server
+        if server is None:
+            raise ConfigError(
+                "cache",
+                problem=f"{topology.shown} may answer from another server later, which a near-cache does not follow",
+                hint="a near-cache needs one server: redis://, rediss:// or unix://",
+            )
+        bound_s = _seconds(bound_ms)
+        self._values = CachedValues({name: size_in_bytes(size, name) for name, size in budgets.items()}, bound_s)
+        self._listener = Listener(self._values, server)
+        self._plan: ServingPlan | None = None
+        _caches.add(self)
+
+    def follow(self, plan: ServingPlan) -> None:
+        """Give up the values whose keys a plan does not have, and hear of those that it has.
+
+        Raises:
+            ConfigError: it is the first plan, and has no row group or stream view of a budget's name.
+        """
+        if self._plan is None:
+            self._refuse_unknown(plan)
+        self._plan = plan
+        self._values.follow(plan)
+        self._listen()
+
+    def spaces(self, groups: Sequence[GroupRead]) -> list[tuple[int, Space]]:
+        """The groups of a service that are cached, by their indexes."""
+        return self._values.spaces(groups)
+
+    def look_up(self, spaces: Sequence[tuple[int, Space]], asked: list[EntityKeys]) -> Hits:
+        """What is known of the keys of a request."""
+        if not self._listener.is_listening and self._plan is not None:
+            self._listen()
+        return self._values.look_up(spaces, asked)
+
+    def keep(self, hits: Hits) -> None:
+        """Keep what a request has read, unless it may have changed since."""
+        self._values.keep(hits)
+
+    @property
+    def state(self) -> CacheState:
+        """How it does."""
+        lags = sorted(self._values.lags)
+        return CacheState(
+            self._values.is_active,
+            self._listener.error,
+            self._values.losses,
+            self._values.renewals,
+            1000 * lags[int(0.99 * (len(lags) - 1))] if lags else None,
+            self._values.stats,
+        )
+
+    def close(self) -> None:
+        """Give up all values, and end the connection. The next request begins anew."""
+        self._listener.close()
+
+    def forget(self) -> None:
+        """In a forked child: begin without values. The next request starts a thread."""
+        self._listener.forget()
+        self._values.begin_in_child()
+
+    def _listen(self) -> None:
+        assert self._plan is not None
+        project, buckets = self._plan.project, self._plan.buckets
+        self._listener.listen(
+            [prefix for name in self._values.budgets for prefix in keys.value_prefixes(project, buckets, name)]
+        )
+
+    def _refuse_unknown(self, plan: ServingPlan) -> None:
+        known = {*(group.name for group in plan.groups), *(tiles.view for tiles in plan.tiles)}
+        for name in self._values.budgets:
+            if name not in known:
+                raise ConfigError(
+                    f"cache[{name!r}]",
+                    expected=f"a row group or stream view of project {plan.project}: {', '.join(sorted(known))}",
+                    got=name,
+                )
+
+
+def size_in_bytes(size: int | str, name: str) -> int:
+    """A budget as bytes.
+
+    Raises:
+        ConfigError: it is no number of bytes greater than 0, and no text such as `64MB`.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    bytes_ = round(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if bytes_ <= 0:
+        raise ConfigError(f"cache[{name!r}]", expected=_SHOWN, got=repr(size))
+    return bytes_
+
+
+def _seconds(bound_ms: float) -> float:
+    if not isinstance(bound_ms, (int, float)) or isinstance(bound_ms, bool) or not 1 <= bound_ms < float("inf"):
+        raise ConfigError("cache_bound_ms", expected="milliseconds, at least 1", got=repr(bound_ms))
+    return bound_ms / 1000
+
+
+_caches: weakref.WeakSet[NearCache] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for cache in list(_caches):
+        cache.forget()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)

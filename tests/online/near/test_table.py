@@ -1,0 +1,130 @@
+"""The table of cached values, against a dict: it may forget what it likes, and never says what was not put in last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from feature_store.online.near.table import LONGEST_KEY, Keys, Table
+
+SIZE = 12
+
+
+def keys_of(table: Table, names: list[int], width: int | None) -> Keys:
+    """Names as keys: of 8 or 4 bytes, or texts of many lengths, among them ends of zeros and texts that are too long."""
+    if width is not None:
+        return table.keys(b"".join(name.to_bytes(width, "big") for name in names), None)
+    return table.keys(b"", [text_of(name) for name in names])
+
+
+def text_of(name: int) -> bytes:
+    return b"%d" % (name // 4) + b"\0" * (name % 3) + (b"x" * LONGEST_KEY if name % 4 == 3 else b"")
+
+
+def value_of(name: int, version: int) -> bytes:
+    return name.to_bytes(4, "big") + version.to_bytes(8, "big")
+
+
+def block(values: list[bytes]) -> Any:
+    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, SIZE)
+
+
+names = st.lists(st.integers(0, 120), min_size=1, max_size=30, unique=True)
+steps = st.lists(st.tuples(st.sampled_from(["find", "keep", "forget", "late keep"]), names), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps, st.sampled_from([8, 4, 12, None]), st.sampled_from([0, 2]), st.sampled_from([1, 4_000, 100_000]))
+def test_it_says_what_was_kept_last_or_nothing(steps: Any, width: int | None, variables: int, budget: int) -> None:
+    table = Table(SIZE, width, variables, budget)
+    versions: dict[int, int] = {}
+    moment = 0
+    for step, chosen in steps:
+        keys = keys_of(table, chosen, width)
+        if step == "find":
+            cells, is_hit, slots = table.find(keys)
+            extras = table.variables(slots[is_hit]) if variables else []
+            hits = [name for name, hit in zip(chosen, is_hit.tolist(), strict=True) if hit]
+            found = [cell[table.at : table.at + SIZE].tobytes() for cell in cells[is_hit]]
+            assert found == [value_of(name, versions.get(name, 0)) for name in hits]
+            assert extras == [(value_of(name, versions.get(name, 0)), None) for name in hits][: len(extras)]
+            assert len(hits) <= len(table)
+            continue
+        if step == "forget":
+            moment += 1
+            for name in chosen:
+                versions[name] = moment
+            table.forget(keys, moment)
+            assert not table.find(keys).is_hit.any()
+            continue
+        # A late keep brings values that were read before the last changes.
+        since = moment if step == "keep" else max(moment - 1, 0)
+        read = [value_of(name, min(versions.get(name, 0), since)) for name in chosen]
+        extra = [(value, None) for value in read] if variables else None
+        moment += 1
+        table.keep(keys, block(read), extra, np.full(len(chosen), since), moment)
+        assert len(table) <= table.capacity
+    assert table.size_bytes <= budget or budget < 4_000  # it has two sets at least
+
+
+def test_two_keys_that_share_a_set_and_a_tag_are_told_apart() -> None:
+    table = Table(SIZE, 8, 0, 1)  # two sets
+    wanted = keys_of(table, [5], 8)
+    table.keep(wanted, block([value_of(5, 0)]), None, np.zeros(1, np.int64), 1)
+    other = wanted._replace(words=wanted.words + np.uint64(1))
+    assert table.find(wanted).is_hit.all()
+    assert not table.find(other).is_hit.any()
+
+
+def test_a_key_of_zeros_is_not_found_in_an_empty_table() -> None:
+    for width in (8, 4, 16):
+        table = Table(SIZE, width, 0, 10_000)
+        assert not table.find(keys_of(table, [0], width)).is_hit.any()
+    table = Table(SIZE, None, 0, 10_000)
+    assert not table.find(table.keys(b"", [b""])).is_hit.any()
+
+
+def test_a_scan_does_not_push_out_what_is_used() -> None:
+    table = Table(SIZE, 8, 0, 200_000)
+    used = list(range(table.capacity // 2))
+    keep(table, used)
+    for start in range(0, 20 * table.capacity, 1000):
+        assert_found(table, used, at_least=0)
+        keep(table, list(range(10**6 + start, 10**6 + start + 1000)))
+    assert_found(table, used, at_least=0.9)
+
+
+def test_what_is_used_pushes_out_what_is_not() -> None:
+    table = Table(SIZE, 8, 0, 200_000)
+    for _ in range(3):
+        keep(table, list(range(2 * table.capacity)))
+    used = list(range(10**6, 10**6 + table.capacity // 4))
+    for _ in range(12):
+        keep(table, used)
+        table.find(keys_of(table, used, 8))
+    assert_found(table, used, at_least=0.9)
+
+
+@pytest.mark.parametrize("variables", [0, 1])
+def test_it_stays_within_its_budget(variables: int) -> None:
+    budget = 300_000
+    table = Table(SIZE, 8, variables, budget)
+    for start in range(0, 40_000, 500):
+        names = list(range(start, start + 500))
+        extra = [(b"v" * 300,) for _ in names] if variables else None
+        table.keep(keys_of(table, names, 8), block([value_of(n, 0) for n in names]), extra, np.zeros(500, np.int64), 0)
+        assert table.size_bytes <= budget
+    assert table.size_bytes >= 0.8 * budget
+
+
+def keep(table: Table, names: list[int]) -> None:
+    table.keep(
+        keys_of(table, names, 8), block([value_of(name, 0) for name in names]), None, np.zeros(len(names), np.int64), 0
+    )
+
+
+def assert_found(table: Table, names: list[int], at_least: float) -> None:
+    assert table.find(keys_of(table, names, 8)).is_hit.mean() >= at_least
