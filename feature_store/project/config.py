@@ -70,7 +70,8 @@ class OnlineStoreConfig(_Section):
             `redis+sentinel://host:port,host:port/service` of Sentinels; None: the embedded server.
         username: for a server with users (ACL); beside the URL rather than in it.
         password: as it is, with any characters; beside the URL rather than in it.
-        sentinel_username, sentinel_password: of the Sentinels, which may differ from those of the servers.
+        sentinel_username: of the Sentinels, which may differ from that of the servers.
+        sentinel_password: of the Sentinels.
         read_from: `primary`, `replica` or `nearest`: where clients read features, of a Cluster or of Sentinels.
         buckets: how many hash tags the keys are spread over. None: 1 on one server; on a Cluster as many as the
             published plan has, at first the power of two at or above 8 for each primary.
