@@ -180,7 +180,9 @@ def configuration_page() -> str:
             default = (
                 "required" if field.is_required() else _shown_default(field.get_default(call_default_factory=True))
             )
-            rows.append(f"| `{name}` | {_cell(_shown_type(field.annotation))} | {default} | {_cell(about[name])} |")
+            rows.append(
+                f"| `{name}` | {_cell(_shown_type(field.annotation))} | {default} | {_cell(about.get(name, ''))} |"
+            )
         parts.append("| key | value | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
 
@@ -199,8 +201,8 @@ def _sections(model: Any) -> list[tuple[str, Any]]:
 def _attributes(section: type) -> dict[str, str]:
     """The descriptions in the `Attributes:` of a class's docstring."""
     _, _, listed = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", listed, re.M | re.S)
-    return {name: _one_line(text) for name, text in entries}
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*?)(?=^    \w+(?:, \w+)*: |\Z)", listed, re.M | re.S)
+    return {name: _one_line(text) for names, text in entries for name in names.split(", ")}
 
 
 def _shown_type(annotation: Any) -> str:
