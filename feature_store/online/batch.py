@@ -1,4 +1,4 @@
-"""Rows of one view as columns of numpy arrays: engines produce them, and the codec encodes them for Redis."""
+"""Rows of one view as columns of numpy arrays. Engines produce them, and the codec encodes them for Redis."""
 
 from __future__ import annotations
 

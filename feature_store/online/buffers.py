@@ -1,21 +1,21 @@
 """Large buffers that are used again.
 
-malloc returns blocks of some hundred kilobytes to the system when they are freed, and then each page of the next block
-costs a page fault. A reply of 844 kB and the tiles copied from it took 546 faults, or 1.2 of 1.9 ms.
+malloc returns freed blocks of some hundred kilobytes to the system. Then each page of the next block costs a page fault.
+A reply of 844 kB and the tiles copied from it took 546 page faults, which were 1.2 of 1.9 ms.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-# glibc maps larger blocks separately and unmaps them at once when they are freed; smaller blocks gain nothing here.
+# glibc maps blocks from this size on separately, and unmaps them when they are freed. Smaller blocks gain nothing here.
 LARGE_BYTES = 1 << 17
-# Buffers that are kept at most: so many threads can decode at once without new ones.
+# At most so many idle buffers are kept, so that as many threads can decode at once without new ones.
 _KEPT = 4
 
 
 class Buffers:
-    """Threads may share it: each call is one operation of a deque."""
+    """Idle buffers. Threads may share them: each call is one operation of a deque."""
 
     def __init__(self) -> None:
         self._idle: deque[bytearray] = deque(maxlen=_KEPT)

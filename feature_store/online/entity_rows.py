@@ -1,4 +1,4 @@
-"""The entity rows of a request: checked, each distinct key once, as bytes of Redis keys."""
+"""The entity rows of a request → the distinct entity keys, checked, as bytes of Redis keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from feature_store.functions import Column
 
-# The usual types, checked first: numpy would make an array of the value.
+# The usual types are checked first, because numpy would make an array of the value.
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None), datetime})
 _NARROW = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -26,10 +26,10 @@ class EntityKeys(NamedTuple):
     """The distinct entity keys that a request asks of one row group.
 
     Attributes:
-        size: how many.
-        packed: their bytes, one after the other, when all have one width; else empty.
-        listed: their bytes, each, when they vary in width; else None.
-        inverse: (n,) int, the key of each row of the request; None when row i has key i, or all rows have key 0.
+        size: how many keys there are.
+        packed: the bytes of all keys, one after the other, when all keys have one width; else empty.
+        listed: the bytes of each key when the keys vary in width; else None.
+        inverse: (n,) int, the key of each row of the request; None when row i has key i, or when all rows have key 0.
     """
 
     size: int
@@ -41,12 +41,14 @@ class EntityKeys(NamedTuple):
         """The bytes of each key."""
         if self.listed is not None:
             return self.listed
-        width = len(self.packed) // self.size if self.size else 1
-        return [self.packed[i : i + width] for i in range(0, len(self.packed), width)]
+        if not self.size:
+            return []
+        # 8 µs for 200 keys, where slices take 14.
+        return [key for (key,) in struct.iter_unpack(f"{len(self.packed) // self.size}s", self.packed)]
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value of a request stands for every row of it."""
+    """Whether a value of a request is one value for all rows, not a sequence of values."""
     kind = type(value)
     if kind is list or kind is tuple:
         return False
@@ -54,10 +56,10 @@ def is_scalar(value: Any) -> bool:
 
 
 def row_count(values: Mapping[str, Any]) -> int:
-    """How many rows a request has: the length that its sequences share, or 1 when all are scalars.
+    """How many rows a request has: the length of its sequences, or 1 when all values are scalars.
 
     Raises:
-        RequestError: two sequences differ in length.
+        RequestError: two sequences have different lengths.
     """
     count, first = 1, ""
     for name, value in values.items():
@@ -73,7 +75,7 @@ def entity_keys(join_keys: Sequence[tuple[str, DType]], values: Mapping[str, Any
     """The distinct keys among `count` rows, from `{join key: scalar or sequence}`.
 
     Raises:
-        RequestError: a join key is missing, null or not of its type; it says which, and in which row.
+        RequestError: a join key is missing, null or of another type. The error names the join key and the row.
     """
     for name, dtype in join_keys:
         if name not in values:
@@ -87,7 +89,7 @@ def entity_keys(join_keys: Sequence[tuple[str, DType]], values: Mapping[str, Any
 
 def _single(name: str, dtype: DType, value: Any) -> EntityKeys:
     one = value[0] if type(value) is list and len(value) == 1 else value
-    if type(one) is int and dtype.code == "<i8":  # the commonest request of all: one user
+    if type(one) is int and dtype.code == "<i8":  # one user, the most frequent request
         try:
             return EntityKeys(1, one.to_bytes(8, "big", signed=True), None, None)
         except OverflowError:
@@ -135,17 +137,16 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return list(value)
     array = np.asarray(value)
-    # As Python's floats, numbers of a narrower type would seem to be exact.
+    # A narrow float that becomes a Python float would look like an exact number, and so like a key.
     return list(array) if array.dtype in _NARROW else array.tolist()
 
 
 def _distinct(rows: list[Any]) -> tuple[list[Any], Column | None]:
     try:
         distinct = set(rows)
-    except TypeError:  # something unhashable, which the check of types will name
+    except TypeError:  # a value cannot be hashed; the check of types refuses it
         return rows, None
-    # A set takes 1 and True and 1.0 for one value; the check of types comes after and refuses all but one of them,
-    # so they must all still be there.
+    # To a set, 1, True and 1.0 are one value. The check of types, which comes later, must see each of them.
     if len(distinct) == len(rows) or len(set(map(type, rows))) > 1:
         return rows, None
     places: dict[Any, int] = {}
@@ -165,8 +166,8 @@ def _distinct_rows(columns: list[list[Any]], count: int) -> tuple[list[list[Any]
 def _checked(name: str, dtype: DType, column: list[Any], given: Any) -> list[Any]:
     wanted = int if dtype.scalar.key_code else str
     if set(map(type, column)) <= {wanted}:
-        return column  # an int beyond the type is found when it is packed
-    try:  # numpy's integers, say; or the value at fault
+        return column  # an integer beyond its type fails when it is packed
+    try:  # integers of numpy, for example, or a wrong value
         return [_fit(name, dtype, item) for item in column]
     except DataError:
         _refuse(name, dtype, given)
@@ -174,12 +175,12 @@ def _checked(name: str, dtype: DType, column: list[Any], given: Any) -> list[Any
 
 
 def _fit(name: str, dtype: DType, item: Any) -> Any:
-    """A join key; of an integer type also a float that stands for one integer alone, as materialize and labels take."""
+    """A value as its join key's type. As in materialize and labels, a float that is a whole number is an integer."""
     return dtype.fit(whole_number(item) if dtype.scalar.key_code else item, name)
 
 
 def _refuse(name: str, dtype: DType, given: Any) -> None:
-    """Raise a RequestError that names the first value that is no such join key."""
+    """Raise a RequestError for the first value that its join key's type does not allow."""
     scalar = is_scalar(given)
     for i, item in enumerate([given] if scalar else _listed(given)):
         where = name if scalar else f"{name}[{i}]"

@@ -1,4 +1,4 @@
-"""The layout of a row: the place of every byte of a row group's value. This page is the specification of the format.
+"""The layout of a row: the place of every byte of a row group's value. This docstring specifies the format.
 
 A row group's values of one entity are one Redis string, a *row* of fixed width:
 

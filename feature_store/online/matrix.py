@@ -1,4 +1,4 @@
-"""The copies that fill a float32 matrix, compiled once per service."""
+"""How a float32 matrix is filled from stored rows, compiled once per service."""
 
 from __future__ import annotations
 
