@@ -1,7 +1,7 @@
 """Large buffers that are used again.
 
-malloc returns freed blocks of some hundred kilobytes to the system. Then each page of the next block costs a page fault.
-A reply of 844 kB and the tiles copied from it took 546 page faults, which were 1.2 of 1.9 ms.
+malloc returns freed blocks of some hundred kilobytes to the system. Then each page of the next block costs a page
+fault. A reply of 844 kB and the tiles copied from it took 546 page faults, which were 1.2 of 1.9 ms.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def test_a_new_generation_is_served_at_once_and_the_old_one_deleted(
     assert client.get_online_features(count, {"user_id": 1}, now=NOW_US).to_dict() == {"price_count_1h": [3]}
     with redis.Redis.from_url(redis_url) as other:
         assert all(b":activity:2" in key for key in other.keys("*activity*"))
-    with pytest.raises(NotFoundError, match="served already"):
+    with pytest.raises(NotFoundError, match="already served"):
         serve_tiles(store, tiles)
 
 
