@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from feature_store.errors import (
     ConfigError,
     FenceError,
     OnlineStoreError,
+    PermissionDeniedError,
     StoreConnectionError,
     StoreTimeoutError,
 )
@@ -452,3 +455,48 @@ def test_urls_name_nodes_services_and_options() -> None:
 def test_wrong_urls_are_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="online store URL"):
         connect(url, 1.0)
+
+
+# -- rights -----------------------------------------------------------------------------------------------------
+
+
+def rights_of(role: str) -> list[str]:
+    """The rights of a role by docs/security.md, and those that docs/guides/production-redis.md adds on a Cluster."""
+    docs = Path(__file__).parents[2] / "docs"
+    found = re.search(rf"```acl {role}\n(.*?)```", (docs / "security.md").read_text(), re.DOTALL)
+    assert found is not None
+    rights = re.findall(r"\([^)]*\)|\S+", found[1])[4:]
+    for line in (docs / "guides" / "production-redis.md").read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+        if len(cells) > 3 and role in cells[1].split(", "):
+            rights += [right.replace("\\|", "|") for right in re.findall(r"\+[a-z\\|]+", cells[2])]
+    return ["reset", "on", *rights]
+
+
+def test_the_least_rights_suffice_on_a_cluster(cluster: RedisCluster) -> None:
+    """To apply, write, merge, read of primaries and of replicas, and follow a slot; and serving may not write."""
+    urls = {}
+    for role in ("serving", "materialize", "stream", "apply"):
+        urls[role] = cluster.url.replace("://", f"://{role}:{role}-password@")
+        for node in cluster.nodes:
+            node("ACL", "SETUSER", role, *rights_of(role))
+    owner = OnlineStore(urls["apply"], "shop", timeout_s=5.0)
+    publish(owner, 1)
+    store = OnlineStore(urls["materialize"], "shop", timeout_s=5.0)
+    write(store, 1)
+    streaming = OnlineStore(urls["stream"], "shop", timeout_s=5.0)
+    with streaming.tile_writer("clicks") as writer:
+        assert writer.fences() == [{}] * BUCKETS
+    for read_from in ("primary", "replica"):
+        with OnlineClient(f"{urls['serving']}?read_from={read_from}", "shop", timeout_s=10.0) as client:
+            assert ages(client) == expected(1)
+            cluster.move(EPOCH)
+            assert ages(client) == expected(1)
+    with pytest.raises(PermissionDeniedError):
+        publish(OnlineStore(urls["serving"], "shop"), 2)
+    publish(owner, 2)
+    assert owner.teardown() > 0
+    for one in (owner, store, streaming):
+        one.close()
+    for node in cluster.nodes:
+        node("ACL", "DELUSER", *urls)
