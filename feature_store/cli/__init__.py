@@ -1,6 +1,6 @@
 """The `feature-store` command: thin commands over the public calls, tables for people, `--json` for programs.
 
-What commands print and draw can be used by scripts, too.
+Scripts can use the tables and progress bars of the commands, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     """Run the command line. `feature-store --help` lists the exit codes."""
     try:
         from feature_store.cli.running import run
-    except KeyboardInterrupt:  # from then on, `run` hears it
+    except KeyboardInterrupt:  # later, `run` handles it
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
 

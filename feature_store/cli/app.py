@@ -1,7 +1,7 @@
 """The command line: all commands under one name.
 
-A command is a function in a module of this package, and a line in the module's `COMMANDS`. Its module is imported when
-the command is called, so that `--help` and TAB are quick.
+A command is a function in a module of this package, and a line in the module's `COMMANDS`. The module is imported when
+the command is called, so that `--help` and TAB stay quick.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typer.core import TyperCommand, TyperGroup
 from feature_store.cli.interrupts import interruptible
 
 
-class Lazy(NamedTuple):
-    """A command that is loaded when it is called.
+class LazyCommand(NamedTuple):
+    """A command whose module is imported when it is called.
 
     Attributes:
-        section: where `--help` lists it.
+        section: the section of `--help`.
         home: `module:attribute` in `feature_store.cli`: a function, or the typer.Typer of a group of commands.
-        summary: what `--help` says of it.
+        summary: its line in `--help`.
     """
 
     section: str
@@ -38,16 +38,16 @@ _SECTIONS = ("Define", "Fill", "Read", "Browse", "Watch", "Prune", "Server")
 _TABLE = re.compile(r"^COMMANDS = (\{.*?^\})", re.MULTILINE | re.DOTALL)
 
 
-def _commands() -> dict[str, Lazy]:
+def _commands() -> dict[str, LazyCommand]:
     """All commands, by section: what the modules of this package declare in a literal `COMMANDS`.
 
-    The tables are read as text, since importing the modules would take `--help` and TAB a second.
+    The tables are parsed as text: importing the modules would cost `--help` and TAB a second.
     """
-    found: dict[str, Lazy] = {}
+    found: dict[str, LazyCommand] = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         declared = _TABLE.search(file.read_text("utf-8"))
         for name, (section, attribute, summary) in ast.literal_eval(declared[1]).items() if declared else ():
-            found[name] = Lazy(section, f"{file.stem}:{attribute}", summary)
+            found[name] = LazyCommand(section, f"{file.stem}:{attribute}", summary)
     return dict(sorted(found.items(), key=lambda item: _SECTIONS.index(item[1].section)))
 
 
@@ -58,24 +58,24 @@ _EXIT_CODES = (
 
 
 class LazyCommands(TyperGroup):
-    """A group that knows only names and summaries of its commands until one is called."""
+    """A group that knows names and summaries. It imports a command's module when the command is called."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
-        """See Group: by section."""
+        """See Group. Commands are ordered by section."""
         return list(COMMANDS)
 
     def get_command(self, _ctx: Any, cmd_name: str) -> Any:
-        """See Group. The command has no parameters: help and the completion of names do not need them."""
+        """See Group. The command has no parameters: neither help nor name completion needs them."""
         about = COMMANDS.get(cmd_name)
         return None if about is None else TyperCommand(cmd_name, help=about.summary, short_help=about.summary)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """See Group. The command is loaded whole."""
+        """See Group. Imports the command's module."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, _loaded(name) if name in COMMANDS else command, rest
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
-        """See Group: by section."""
+        """See Group. Commands are ordered by section."""
         for section in dict.fromkeys(about.section for about in COMMANDS.values()):
             with formatter.section(section):
                 formatter.write_dl(

@@ -21,8 +21,8 @@ from feature_store.registry.search import SearchIndex
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="A name or words; misspellings are tolerated.")],
-    kind: Annotated[list[str] | None, typer.Option(help=f"Only {', '.join(KINDS)}; may be repeated.")] = None,
+    query: Annotated[str, typer.Argument(help="A name or words. Misspellings are tolerated.")],
+    kind: Annotated[list[str] | None, typer.Option(help=f"Only {', '.join(KINDS)}. Repeatable.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of results.")] = 20,
     repo: Repo = Path(),
     as_json: AsJson = False,
@@ -44,12 +44,12 @@ def search(
 
 def lineage(
     name: Annotated[str, typer.Argument(help="A source, view, view:feature, service or model.")],
-    up: Annotated[bool, typer.Option("--up", help="Only what it is made from.")] = False,
-    down: Annotated[bool, typer.Option("--down", help="Only what is made from it.")] = False,
+    up: Annotated[bool, typer.Option("--up", help="Show only what it is made from.")] = False,
+    down: Annotated[bool, typer.Option("--down", help="Show only what is made from it.")] = False,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show what a definition is made from, back to the sources, and what is made from it, on to the models."""
+    """Show what a definition is made from, up to the sources, and what is made from it, down to the models."""
     with FeatureStore(repo) as store:
         whole = lineage_of(store.applied(), store.models())
     node, both = whole.find(name), up == down
@@ -83,7 +83,7 @@ def consumers(
     if as_json:
         print_json(documents)
     elif not documents:
-        console().print("No service gets it.")
+        console().print("No service reads it.")
     else:
         columns = dict.fromkeys(documents[0], "left")
         rows = [
@@ -103,7 +103,7 @@ def _tree(title: str, node: Node, following: Callable[[Node], list[Node]]) -> Tr
 
     def grow(branch: Tree, of: Node) -> bool:
         for one in following(of):
-            # What several ways lead to is followed once.
+            # A node that several paths reach is expanded once.
             again = one in shown and following(one)
             shown.add(one)
             leaf = branch.add(f"{_label(one)}{' [dim]…[/]' if again else ''}")

@@ -28,7 +28,7 @@ def materialize(
     repo: Repo = Path(),
     start: Start = None,
     end: End = None,
-    view: Annotated[list[str] | None, typer.Option(help="A view; may be repeated. Default: all views.")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="A view. Repeatable. Default: all views.")] = None,
     lookback: Lookback = None,
     engine: Annotated[str | None, typer.Option(help="The engine: local or spark. Default: the configured one.")] = None,
     as_json: AsJson = False,
@@ -55,11 +55,11 @@ def push(
 
 
 def get(
-    asked: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="SERVICE|VIEW:FEATURE… KEY=VALUE[,VALUE…]…",
-            help="The features and the entities to read: `ranking user_id=42 movie_id=1,2,3`.",
+            help="Features, then the entities to read: `ranking user_id=42 movie_id=1,2,3`.",
         ),
     ],
     repo: Repo = Path(),
@@ -68,15 +68,15 @@ def get(
 ) -> None:
     """Read features as a model server does.
 
-    In JSON, integers beyond 2**53 are exact, floats that are not finite are "nan", "inf" and "-inf", decimals are text,
+    In JSON, integers beyond 2**53 are exact. Floats that are not finite are "nan", "inf" and "-inf", decimals are text,
     and bytes are base64.
     """
-    names = [argument for argument in asked if "=" not in argument]
+    names = [argument for argument in arguments if "=" not in argument]
     if not names:
-        raise RequestError("get", expected="a service or features, then entity keys", got=" ".join(asked))
+        raise RequestError("get", expected="a service or features, then entity keys", got=" ".join(arguments))
     with FeatureStore(repo) as store:
         applied = store.applied()
-        rows = read_entity_rows([argument for argument in asked if "=" in argument], applied)
+        rows = read_entity_rows([argument for argument in arguments if "=" in argument], applied)
         service = names[0] if len(names) == 1 and ":" not in names[0] else names
         _refuse_a_view(names[0], applied)
         response = store.get_online_features(service, rows, now=now)
@@ -95,11 +95,11 @@ def delete(
 ) -> None:
     """Delete everything that the online store holds of one entity, including rows with composite keys.
 
-    Sources are not changed: rows that are materialized from them again come back.
+    Sources stay unchanged. Rows that are materialized from them again come back.
     """
     with FeatureStore(repo) as store:
         join_keys = read_entity_rows([key], store.applied())
-        confirm(f"Delete all of {entity} {key} from {store.online.shown_url}?", yes=yes)
+        confirm(f"Delete everything stored of {entity} {key} from {store.online.shown_url}?", yes=yes)
         deleted = store.delete(entity, join_keys)
     if as_json:
         print_json({"entity": entity, "join_keys": join_keys, "deleted_keys": deleted})
@@ -123,18 +123,18 @@ def show_summaries(summaries: list[Summary], *, as_json: bool = False) -> None:
             out.print(f"{summary.view}: continued after {chunks} of an earlier run.", markup=False)
         if summary.late_rows:
             late = counted(summary.late_rows, "row")
-            told = f"{summary.view}: {late} arrived late, in intervals that were already done; they were read."
-            out.print(told, markup=False)
+            line = f"{summary.view}: also read {late} that arrived late, in intervals that were done before."
+            out.print(line, markup=False)
         if summary.quarantined:
-            told = f"{counted(summary.quarantined, 'row')} of {summary.view} are in quarantine, with the reasons"
-            out.print(f"[yellow]{escape(told)}: {escape(str(summary.quarantine_file))}[/]", soft_wrap=True)
+            line = f"{summary.view}: quarantined {counted(summary.quarantined, 'row')}, with the reasons"
+            out.print(f"[yellow]{escape(line)}: {escape(str(summary.quarantine_file))}[/]", soft_wrap=True)
         for breach in summary.breaches:
-            told = visible(f"{summary.view}.{breach}; the rows were written nevertheless")
-            out.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
+            line = visible(f"{summary.view}.{breach}; the rows are written")
+            out.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
 
 
 def _interval(summary: Summary) -> tuple[str | None, str | None]:
-    """From where to where rows were read; None: from the beginning, or nothing was left to read."""
+    """Start and end of the interval that was read. A None start is the beginning of time; two None: nothing to read."""
     if not summary.intervals:
         return None, None
     start, end = min(summary.intervals)[0], max(summary.intervals)[1]
@@ -150,7 +150,7 @@ def _counts(summary: Summary) -> list[str]:
 def _refuse_a_view(name: str, definitions: DefinitionSet) -> None:
     views = {view.name: view for view in (*definitions.stored_views, *definitions.on_demand_feature_views.values())}
     if name in views and name not in definitions.feature_services:
-        hint = f"ask for features of it: {name}:{views[name].fields[0].name}"
+        hint = f"name its features: {name}:{views[name].fields[0].name}"
         raise RequestError("get", expected="a service, or VIEW:FEATURE", got=f"the view {name!r}", hint=hint)
 
 

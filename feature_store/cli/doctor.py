@@ -19,15 +19,15 @@ _SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[
 
 def doctor(repo: Repo = Path(), as_json: AsJson = False) -> None:
     """Check definitions, registry, sources, Kafka, Redis and stored data. Exits with 3 if a check fails."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     with FeatureStore(repo) as store:
         for finding in store.monitoring.diagnose():
-            found.append(finding)
+            findings.append(finding)
             if not as_json:
                 _show(finding)
     if as_json:
-        print_json([finding._asdict() for finding in found])
-    if any(finding.state == "failed" for finding in found):
+        print_json([finding._asdict() for finding in findings])
+    if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(FINDING)
 
 

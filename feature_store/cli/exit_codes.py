@@ -3,5 +3,5 @@
 DONE = 0
 FAILED = 1
 USAGE = 2
-FINDING = 3  # the command did its work and found something: stale, differing, broken, refused
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+FINDING = 3  # the command worked and found a problem: stale, differing, broken
+INTERRUPTED = 130  # 128 + SIGINT, as shells do

@@ -1,4 +1,4 @@
-"""Ctrl-C: it ends the process at once while modules are imported, and raises KeyboardInterrupt while a command runs."""
+"""Ctrl-C: ends the process at once while modules are imported, and raises KeyboardInterrupt while a command runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from feature_store.cli.exit_codes import INTERRUPTED
 
 @contextlib.contextmanager
 def interrupts_end_at_once() -> Iterator[None]:
-    """While nothing but imports runs, Ctrl-C ends the process where it is: there is nothing to clean up.
+    """Make Ctrl-C end the process at once. For imports, which leave nothing to clean up.
 
-    `interruptible` is entered when a command begins.
+    A command runs under `interruptible`.
     """
-    if not _hears_interrupts():
+    if not _handles_interrupts():
         yield
         return
     before = signal.signal(signal.SIGINT, _end_at_once)
@@ -29,7 +29,7 @@ def interrupts_end_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """While a command runs, Ctrl-C is a KeyboardInterrupt, so that it leaves things in order."""
+    """Make Ctrl-C raise KeyboardInterrupt while a command runs, so that the command can clean up."""
     if signal.getsignal(signal.SIGINT) is not _end_at_once:
         yield
         return
@@ -40,8 +40,8 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, _end_at_once)
 
 
-def _hears_interrupts() -> bool:
-    """Not where the caller ignores or handles SIGINT, and in the main thread only."""
+def _handles_interrupts() -> bool:
+    """Whether Python's own handler of SIGINT is in place, and this is the main thread."""
     import threading
 
     is_main = threading.current_thread() is threading.main_thread()

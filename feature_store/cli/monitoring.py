@@ -42,13 +42,16 @@ _FRESHNESS = {
     "rows": "right",
 }
 _POINTS = {1.0: "[green]1  [/]", 0.5: "[yellow]0.5[/]", 0.0: "[red]0  [/]"}
-_OF_THE_WHOLE = "The paper's score is the least of its four sections; those of models and infrastructure are not seen."
-# How often a server of metrics looks whether it is to stop.
-_ASKED_EVERY_S = 0.2
+_OTHER_SECTIONS = (
+    "The paper's score is the minimum over four sections. This command scores data and monitoring; "
+    "models and infrastructure are outside a feature store."
+)
+# Seconds between checks of whether the metrics server should stop.
+_POLL_S = 0.2
 
 
 def skew(
-    service: Annotated[str | None, typer.Option(help="The service. Not needed with the log of one service.")] = None,
+    service: Annotated[str | None, typer.Option(help="The service. Optional with the log of one service.")] = None,
     at: Annotated[
         datetime | None, typer.Option(parser=read_time, metavar="TIME", help="The time to compare at. Default: now.")
     ] = None,
@@ -59,37 +62,37 @@ def skew(
         ),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Number of rows to sample. Default: 1000, of a served log 20000.")
+        int | None, typer.Option(min=1, help="Number of rows to sample. Default: 1000, or 20000 of a served log.")
     ] = None,
     from_served_log: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Compare the records of this served log, each at its own time.")
     ] = None,
     training_set: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="With a log: the reference of distances. Default: values that are computed again."
-        ),
+        typer.Option(metavar="FILE", help="With a log: the reference of distances. Default: the recomputed values."),
     ] = None,
     version: Annotated[int | None, typer.Option(help="With a log: only records of this version.")] = None,
     max_differing: Annotated[
-        float, typer.Option(min=0, max=1, help="The share of rows in which a feature may differ.")
+        float, typer.Option(min=0, max=1, help="Share of rows in which a feature may differ.")
     ] = 0.0,
     max_distance: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="With a log: the largest accepted distance of a feature from the reference."),
+        typer.Option(min=0, max=1, help="With a log: the largest accepted distance from the reference."),
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Compare served values with values computed from offline data. Exits with 3 if a feature differs in more rows.
 
-    The registry keeps what was found last, for `feature-store score`.
+    The registry keeps the last result, for `feature-store score`.
     """
     if from_served_log is None and (service is None or training_set or version is not None or max_distance is not None):
-        about_log = "--training-set, --version and --max-distance are about a log: --from-served-log"
+        about_log = "--training-set, --version and --max-distance need --from-served-log"
         raise typer.BadParameter("is required" if service is None else about_log, param_hint="--service")
     if from_served_log is not None and (at is not None or entity_rows):
-        raise typer.BadParameter("not with a log, whose records have keys and times", param_hint="--at, KEY=VALUE")
+        raise typer.BadParameter(
+            "cannot be used with a log, whose records have keys and times", param_hint="--at, KEY=VALUE"
+        )
     with FeatureStore(repo) as store:
         if from_served_log is not None:
             log_report = store.monitoring.skew_of_log(
@@ -116,11 +119,13 @@ def skew(
 
 
 def _keep(store: FeatureStore, report: SkewReport | ServedSkewReport) -> None:
-    """Keep the report. A read-only registry is no reason not to show it."""
+    """Keep the report. If the registry is read-only, say so and go on: the report is still shown."""
     try:
         store.registry.keep_report("skew", report.service, report.summary(), current_author())
     except RegistryError as error:
-        console(stderr=True).print(f"Not kept: {escape(visible(error.reason))}", soft_wrap=True)
+        console(stderr=True).print(
+            f"The registry does not keep this result: {escape(visible(error.reason))}", soft_wrap=True
+        )
 
 
 def freshness(
@@ -152,7 +157,7 @@ def _serve(port: int, measure: Callable[[], FreshnessReport]) -> None:
     with stop_signals() as stopped, FreshnessMetrics(port, measure) as metrics:
         console(stderr=True).print(f"Metrics at http://localhost:{metrics.port}/metrics until Ctrl-C.")
         while not stopped():
-            time.sleep(_ASKED_EVERY_S)
+            time.sleep(_POLL_S)
 
 
 def _show_freshness(report: FreshnessReport) -> None:
@@ -164,7 +169,7 @@ def _show_freshness(report: FreshnessReport) -> None:
             None if view.age_s is None else shown_age(view.age_s),
             None if view.limit_s is None else shown_duration(timedelta(seconds=view.limit_s)),
             view.state,
-            f"{view.rows:,}{'' if view.whole else ' of more'}",
+            f"{view.rows:,}{'' if view.whole else ' sampled'}",
         ]
         for view in report.views
     ]
@@ -176,23 +181,21 @@ def _show_freshness(report: FreshnessReport) -> None:
 def score(repo: Repo = Path(), as_json: AsJson = False) -> None:
     """Score the project with the ML Test Score (Breck et al., 2017): what exists, what is missing, how to add it."""
     with FeatureStore(repo) as store:
-        found = store.monitoring.score()
+        scored = store.monitoring.score()
     if as_json:
-        print_json(found.to_document())
+        print_json(scored.to_document())
         return
     out = console()
-    for item in found.items:
+    for item in scored.items:
         out.print(f"{_POINTS[item.points]} [bold]{item.id}[/]  {item.title}", soft_wrap=True)
         out.print(f"     found: {visible(item.found)}", markup=False, soft_wrap=True)
         if item.missing:
             out.print(f"     missing: {visible(item.missing)}", markup=False, soft_wrap=True)
             out.print(f"     → {visible(item.how)}", markup=False, soft_wrap=True)
-    for section, (points, seen, whole) in found.sections.items():
-        rest = (
-            "" if seen == whole else f"; {whole - seen} of the section's {whole} tests are not a feature store's to see"
-        )
+    for section, (points, seen, whole) in scored.sections.items():
+        rest = "" if seen == whole else f"; {whole - seen} of the section's {whole} tests are outside a feature store"
         out.print(f"[bold]{section}: {points:g} of {seen}[/]{rest}")
-    out.print(_OF_THE_WHOLE, soft_wrap=True)
+    out.print(_OTHER_SECTIONS, soft_wrap=True)
 
 
 def _show(report: SkewReport) -> None:
@@ -209,7 +212,7 @@ def _show_log(report: ServedSkewReport, beyond: list[str]) -> None:
     compared = f"{report.rows:,} of {report.records:,} records of {report.service}, version {versions}"
     out.print(f"{compared}; distances from {report.reference}.", markup=False, soft_wrap=True)
     if beyond:
-        out.print(f"Beyond what is allowed: {', '.join(beyond)}.", markup=False, soft_wrap=True)
+        out.print(f"Beyond the limits: {', '.join(beyond)}.", markup=False, soft_wrap=True)
 
 
 def _log_row(feature: ServedFeatureSkew) -> list[str | None]:

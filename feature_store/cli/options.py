@@ -59,7 +59,7 @@ Lookback = Annotated[
     typer.Option(
         parser=read_duration,
         metavar="36h|7d",
-        help="Read this much before the end of the last run again, for rows that changed within a file.",
+        help="Read this much before the end of the last run again, for rows that changed in place.",
     ),
 ]
 

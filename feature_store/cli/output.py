@@ -21,9 +21,9 @@ from feature_store.cli.text import visible
 from feature_store.definitions.scalars import json_form
 from feature_store.errors import RequestError
 
-# A pipe has no width: a program or a log reads whole lines.
+# A pipe has no width. Programs and logs read whole lines.
 _WIDE = 100_000
-# Where commands print while a command runs; None: to sys.stdout.
+# Where commands print while a command runs. None: sys.stdout.
 _stdout: TextIO | None = None
 
 
@@ -48,13 +48,13 @@ def console(*, stderr: bool = False) -> Console:
     """A console on the current stdout (or stderr)."""
     stream = sys.stderr if stderr else stdout()
     made = Console(file=stream, highlight=False)
-    if not made.is_terminal:  # which FORCE_COLOR can say of a pipe
+    if not made.is_terminal:  # FORCE_COLOR makes a pipe one
         made.width = _WIDE
     return made
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout."""
     import orjson
 
     text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS, default=str)

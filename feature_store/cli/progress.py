@@ -1,4 +1,4 @@
-"""Progress bars: of the rows of a job, and of steps."""
+"""Progress bars: for the rows of a job, and for counted steps."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# How often a bar is drawn that no thread draws.
+# Number of times that a bar without a thread of its own is drawn.
 _REFRESHES = 20
 
 
 class RowsPerSecond(ProgressColumn):
-    """How far a phase is, and how fast."""
+    """The rows of a phase, and rows per second."""
 
     def render(self, task: Task) -> Text:
         """See ProgressColumn."""
-        # Over the whole phase: rich's own estimate needs several steps, and a small view is done in one.
+        # The mean over the whole phase: rich's estimate needs several steps, and a small view takes one.
         speed = task.completed / task.elapsed if task.elapsed else 0.0
         return Text(f"{task.completed:>11,.0f} rows {speed:>11,.0f} rows/s")
 
 
 class ProgressReport:
-    """See engines.report.Report. One bar per phase; a context manager."""
+    """A bar per phase: see engines.report.Report. A context manager."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -46,7 +46,7 @@ class ProgressReport:
 
     def started(self, view: str, total_rows: int | None) -> None:
         """See Report."""
-        if not self._progress.live.is_started:  # not before: an error that comes first stands alone
+        if not self._progress.live.is_started:  # only now, so that an earlier error is printed without a bar
             self._progress.start()
         self._task = self._progress.add_task(view, total=total_rows)
         self._rows = 0
@@ -58,7 +58,7 @@ class ProgressReport:
 
     def finished(self) -> None:
         """See Report."""
-        # Files are skipped by their statistics, so a phase may end before all the rows there are went by.
+        # Row groups are skipped by their statistics, so a phase may end with fewer rows than its total.
         self._progress.update(self._task, total=self._rows, completed=self._rows, visible=self._rows > 0)
 
     def __enter__(self) -> Self:
@@ -70,13 +70,14 @@ class ProgressReport:
 
 
 class CountReport:
-    """A bar over things that are counted, whose number may be known better as they go on; a context manager.
+    """A bar for counted steps. The total may change while it runs. A context manager.
 
     Args:
-        name: what is done.
-        things: what is counted.
-        console: where it is shown.
-        auto_refresh: False: shown anew at every twentieth, by who counts, so that no thread is timed along.
+        name: the work that is done.
+        things: the steps that are counted.
+        console: where to draw it.
+        auto_refresh: False: the caller's thread redraws it every twentieth of the total, so that no other thread
+            disturbs what is timed.
     """
 
     def __init__(self, name: str, things: str, console: Console, *, auto_refresh: bool = True) -> None:
@@ -93,7 +94,7 @@ class CountReport:
         self._by_hand = not auto_refresh
 
     def __call__(self, done: int, total: int) -> None:
-        """Set how many steps are done, and how many are expected."""
+        """Set the number of steps that are done and that are expected."""
         self._progress.update(self._task, completed=done, total=total)
         if self._by_hand and (done % max(1, total // _REFRESHES) == 0 or done == total):
             self._progress.refresh()

@@ -29,7 +29,7 @@ _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The folder of the project; created if missing.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="The folder of the project. Created if missing.")] = Path(),
     project: Annotated[str, typer.Option(help="The project's name. Default: the folder's name.")] = "",
 ) -> None:
     """Make a project: feature_store.yaml, definitions, and sample data to try them on."""
@@ -114,7 +114,7 @@ def rollback(
 
 
 def _confirm(changes: ChangePlan, *, yes: bool) -> None:
-    """Show destructive changes and ask for confirmation. Refused changes raise later, when they are carried out."""
+    """Show destructive changes and ask for confirmation. If a change is refused, the apply itself raises the error."""
     if changes.refused or not changes.destructive or yes:
         return
     for change in changes.destructive:
@@ -136,16 +136,16 @@ def _show_applied(store: FeatureStore, applied: Applied, *, as_json: bool) -> No
 def teardown(repo: Repo = Path(), yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete this project's online data, registry entries and job files. Other projects keep theirs."""
     with FeatureStore(repo) as store:
-        confirm(f"Delete all that {store.online.shown_url} and the registry hold of {store.project}?", yes=yes)
+        confirm(f"Delete everything that {store.online.shown_url} and the registry hold of {store.project}?", yes=yes)
         deleted = store.teardown()
     if as_json:
         print_json({"project": store.project, "deleted_keys": deleted})
     else:
-        console().print(f"Deleted {counted(deleted, 'key')} of {escape(store.project)}, and its registry.")
+        console().print(f"Deleted {counted(deleted, 'key')} of {escape(store.project)}, and its registry entries.")
 
 
 def show_changes(changes: ChangePlan) -> None:
-    """Print the changes for people, in colour."""
+    """Print changes in colour."""
     out = console()
     if changes.is_empty:
         out.print(visible(str(changes)), markup=False)
@@ -160,7 +160,7 @@ def show_changes(changes: ChangePlan) -> None:
 
 
 def show_change(out: Console, change: DefinitionChange) -> None:
-    """One change of one definition, and each attribute that differs."""
+    """Print a change of one definition, and the attributes that differ."""
     colour = _COLOURS[change.action]
     out.print(
         f"[{colour}]{_SIGNS[change.action]} {change.action} {change.kind} {escape(change.name)}[/]  "

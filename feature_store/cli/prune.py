@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 
 
-class Stage(enum.StrEnum):
+class StageChoice(enum.StrEnum):
     """The stages of a plan: shadow, mask, drop."""
 
     SHADOW = "shadow"
@@ -42,8 +42,8 @@ class Stage(enum.StrEnum):
     DROP = "drop"
 
 
-class Answer(enum.StrEnum):
-    """The answer to a request for a dropped feature."""
+class AnswerChoice(enum.StrEnum):
+    """Answer to a request for a dropped feature."""
 
     ERROR = "error"
     DEFAULT = "default"
@@ -265,9 +265,11 @@ def verify(
 def apply(
     plan: PlanId,
     stage: Annotated[
-        Stage, typer.Option(help="shadow: compare only; mask: not served; drop: not stored.")
-    ] = Stage.MASK,
-    answer: Annotated[Answer, typer.Option(help="The answer to a request for a dropped feature.")] = Answer.ERROR,
+        StageChoice, typer.Option(help="shadow: compare only; mask: not served; drop: not stored.")
+    ] = StageChoice.MASK,
+    answer: Annotated[
+        AnswerChoice, typer.Option(help="Answer to a request for a dropped feature.")
+    ] = AnswerChoice.ERROR,
     unverified: Annotated[bool, typer.Option(help="Apply a plan that is not verified or did not pass.")] = False,
     repo: Repo = Path(),
     as_json: AsJson = False,

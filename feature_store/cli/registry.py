@@ -25,7 +25,7 @@ from feature_store.registry.history import history_of, names_in
 from feature_store.registry.store import Version
 
 
-class Kind(StrEnum):
+class ListedKind(StrEnum):
     """The kinds that can be listed."""
 
     ENTITIES = "entities"
@@ -39,22 +39,22 @@ class Kind(StrEnum):
     PRUNE_PLANS = "prune-plans"
 
 
-# A list of every feature would hide the rest; versions and plans are no definitions.
-_NOT_UNLESS_ASKED = (Kind.FEATURES, Kind.VERSIONS, Kind.PRUNE_PLANS)
-# An id is told from a misspelt name by as many characters as people copy.
+# A list of all features would hide the rest. Versions and plans are not definitions.
+_ONLY_ON_REQUEST = (ListedKind.FEATURES, ListedKind.VERSIONS, ListedKind.PRUNE_PLANS)
+# Characters of an id that people copy. A shorter text is taken for a misspelt name.
 _LEAST_OF_AN_ID = 4
 
 
 def list_definitions(
     kind: Annotated[
-        Kind | None, typer.Argument(help="Default: all kinds except features, versions and prune-plans.")
+        ListedKind | None, typer.Argument(help="Default: all kinds except features, versions and prune-plans.")
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
     """List the applied definitions."""
     with FeatureStore(repo) as store:
-        kinds = [kind] if kind is not None else [each for each in Kind if each not in _NOT_UNLESS_ASKED]
+        kinds = [kind] if kind is not None else [each for each in ListedKind if each not in _ONLY_ON_REQUEST]
         lists = {kind: _rows(store, kind) for kind in kinds}
     if as_json:
         print_json({kind.value: rows for kind, rows in lists.items()})
@@ -91,17 +91,17 @@ def history(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show which versions changed a definition or a feature: how, when, by whom."""
+    """Show the versions that changed a definition or a feature, with author and time."""
     with FeatureStore(repo) as store:
         versions = store.registry.history()[::-1]
-    found = history_of(versions, name)
-    if not found:
+    changes = history_of(versions, name)
+    if not changes:
         raise unknown(name, "a definition or a feature of some version", dict.fromkeys(names_in(versions)))
     if as_json:
-        print_json([past.to_document() for past in found])
+        print_json([past.to_document() for past in changes])
         return
     out = console()
-    for past in found:
+    for past in changes:
         out.print(f"[bold]version {past.version.version}[/]  [dim]{_by(past.version)}[/]")
         show_change(out, past.change)
 
@@ -118,7 +118,7 @@ def diff(
     with FeatureStore(repo) as store:
         old = store.registry.version(before)
         new = store.registry.version(after) if after is not None else store.registry.latest()
-    assert new is not None  # there is an older one
+    assert new is not None  # since an older version exists
     changes = plan_changes(old.definitions(), new.definitions())
     if as_json:
         print_json({"before": old.version, "after": new.version} | changes.to_document())
@@ -128,9 +128,9 @@ def diff(
         show_changes(changes)
 
 
-def _rows(store: FeatureStore, kind: Kind) -> list[dict[str, Any]]:
+def _rows(store: FeatureStore, kind: ListedKind) -> list[dict[str, Any]]:
     match kind:
-        case Kind.VERSIONS:
+        case ListedKind.VERSIONS:
             rollouts = store.registry.rollouts()
             return [
                 {
@@ -141,7 +141,7 @@ def _rows(store: FeatureStore, kind: Kind) -> list[dict[str, Any]]:
                 }
                 for version in store.registry.history(withdrawn=True)
             ]
-        case Kind.PRUNE_PLANS:
+        case ListedKind.PRUNE_PLANS:
             applied = {pruning.plan: pruning.stage for pruning in store.applied().prunings.values()}
             return [
                 {

@@ -28,13 +28,13 @@ def response_document(response: OnlineResponse) -> dict[str, Any]:
     return {
         "plan_version": response.plan_version,
         "features": features,
-        "status": {name: [status.name for status in found] for name, found in response.status.items()},
+        "status": {name: [status.name for status in statuses] for name, statuses in response.status.items()},
         "event_timestamps": {name: list(times) for name, times in response.event_timestamps.items()},
     }
 
 
 def _json_value(value: Any) -> Any:
-    """A value as a JSON type; JSON has no NaN."""
+    """A value as a JSON type. NaN and infinities are text, since JSON has none."""
     if isinstance(value, list):
         return [_json_value(item) for item in value]
     if isinstance(value, (bytes, Decimal)):
@@ -43,13 +43,13 @@ def _json_value(value: Any) -> Any:
 
 
 def show_response(rows: dict[str, Any], response: OnlineResponse) -> None:
-    """Entities as rows, or, when the features are too many for that, as columns."""
+    """Print entities as rows, or as columns if the features do not fit across the terminal."""
     count, features, statuses = len(response), response.to_dict(), response.status
     keys = {name: value if isinstance(value, list) else [value] * count for name, value in rows.items()}
     cells = {name: [cell(value) for value in values] for name, values in keys.items()}
     for name, values in features.items():
-        found = zip(values, statuses[name], strict=True)
-        cells[name] = [_with_status(value, status) for value, status in found]
+        pairs = zip(values, statuses[name], strict=True)
+        cells[name] = [_with_status(value, status) for value, status in pairs]
     out = console()
     across = FittingTable(dict.fromkeys(cells, "right"), zip(*cells.values(), strict=True))
     if across.fits(out):
@@ -72,7 +72,7 @@ def _show_down(out: Console, cells: dict[str, list[str]], keys: int) -> None:
 
 
 def _blocks(entities: list[tuple[str, ...]], width: int) -> Iterator[list[tuple[str, ...]]]:
-    """As many entities, one column each, as fit beside each other; at least one."""
+    """Groups of entities that fit side by side, a column each. A group has at least one entity."""
     block: list[tuple[str, ...]] = []
     left = width
     for entity in entities:

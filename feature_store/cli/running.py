@@ -1,7 +1,7 @@
-"""One run of the command line: how it is started, interrupted and ended. It loads nothing but what every run needs.
+"""One run of the command line: start, interrupt, exit code, error message. It imports only what every run needs.
 
-What a command prints with `output` goes to stdout. Whatever else the process prints, such as definitions that the
-command imports, goes to stderr, so that a program can read stdout.
+Commands print through `output`, to stdout. Everything else that the process prints, such as `print` in definitions,
+goes to stderr, so that programs can read stdout.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from feature_store.cli.interrupts import interrupts_end_at_once
 from feature_store.cli.text import visible, visible_line
 from feature_store.errors import FeatureStoreError
 
-# Commands that go on where they were when they are run again.
+# Commands that resume when they are run again.
 _RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "stream"})
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command. Returns the exit code; nothing that goes wrong is raised.
+    """Run a command. Returns the exit code, and never raises.
 
     Args:
-        arguments: without the program's name.
+        arguments: those of the command line, without the program's name.
     """
     given = list(arguments)
     options = given[: given.index("--")] if "--" in given else given
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
             _flush()
         except KeyboardInterrupt:
             code = _interrupted(given)
-        except SystemExit as error:  # of shell completion
+        except SystemExit as error:  # raised by shell completion
             code = error.code if isinstance(error.code, int) else FAILED if error.code else DONE
         except BaseException as error:
             code = _failed(error, as_json=as_json, debug=debug)
@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _called(arguments: list[str]) -> int:
-    if arguments == ["--version"]:  # asked often, by scripts; it needs nothing else
+    if arguments == ["--version"]:  # scripts call it often; it needs no other import
         from importlib.metadata import version
 
         print(f"feature-store {version('feature-store')}")
@@ -67,19 +67,19 @@ def _called(arguments: list[str]) -> int:
         raise KeyboardInterrupt from None
     except typer.Exit as ended:
         return ended.exit_code
-    if result == INTERRUPTED:  # what typer makes of Ctrl-C
+    if result == INTERRUPTED:  # typer returns this after Ctrl-C
         raise KeyboardInterrupt
     return result if isinstance(result, int) else DONE
 
 
 def _interrupted(arguments: list[str]) -> int:
-    goes_on = next((one for one in arguments if not one.startswith("-")), "") in _RESUMING
-    _say(f"Interrupted.{' Run it again: it goes on.' if goes_on else ''}")
+    resumes = next((one for one in arguments if not one.startswith("-")), "") in _RESUMING
+    _say(f"Interrupted.{' Run the command again: it resumes.' if resumes else ''}")
     return INTERRUPTED
 
 
 def _failed(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    if isinstance(error, BrokenPipeError):  # nobody reads any more, as after `| head`
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as `| head` does
         _drop_output()
         return FAILED
     if debug:
@@ -120,7 +120,7 @@ def _described(error: BaseException) -> tuple[int, dict[str, str]]:
     if type(error).__name__ == "ArrowCancelled":
         return INTERRUPTED, empty | {"where": "Interrupted."}
     problem = redacted(f"unexpected {type(error).__name__}: {error}".rstrip(": "))
-    hint = "this is a fault of feature-store or of a library that it calls; `--debug` shows where"
+    hint = "this is a bug in feature-store or in a library that it calls; `--debug` prints the traceback"
     return FAILED, empty | {"where": "feature-store", "problem": problem, "hint": hint}
 
 
@@ -133,7 +133,7 @@ def _usage(error: BaseException) -> dict[str, str] | None:
 
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "feature-store"
-    hint = suggestion(error) or f"`{where} --help` lists what there is"
+    hint = suggestion(error) or f"`{where} --help` lists commands and options"
     return {"where": where, "problem": plain(message()), "hint": hint}
 
 
@@ -142,10 +142,10 @@ def _expectation(document: dict[str, str]) -> str:
     return ", ".join(filter(None, (expected, f"got {document['got']}" if document["got"] else "")))
 
 
-# -- what is written ------------------------------------------------------------------------------------------------
+# -- output ---------------------------------------------------------------------------------------------------------
 
 
-# What commands print beside users' own text, for terminals that have only ASCII.
+# Replacements of the characters that commands print themselves, for terminals with ASCII only.
 _IN_ASCII = {"–": "-", "—": "-", "…": "...", "→": "->", "✓": "ok", "✗": "x", "×": "x", "µ": "u", "ε": "eps", "━": "="}
 
 
@@ -166,7 +166,7 @@ def _show_unencodable() -> None:
 
 
 def _flush() -> None:
-    """See to it that what was printed is written: at the interpreter's end, an error would be told by no exit code."""
+    """Flush stdout now: an error at the interpreter's end would not change the exit code."""
     if sys.stdout is not None:
         sys.stdout.flush()
 
@@ -195,7 +195,7 @@ def _drop_output_if_full(error: OSError) -> None:
 
 
 def _drop_output() -> None:
-    """Let what could not be written be forgotten, else the interpreter tries again when it ends."""
+    """Discard buffered output, which the interpreter would try to write again at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         target = os.open(os.devnull, os.O_WRONLY)
         os.dup2(target, sys.stdout.fileno())

@@ -57,9 +57,9 @@ def _of_view(name: str, repo: Path) -> list[Proposal]:
     with FeatureStore(repo) as store:
         view, folder = store.definitions.view(name), store.config.folder
     if view.source is None or view.sql is not None or view.aggregations:
-        hint = "infer from a file of such rows instead"
+        hint = "infer from a file of such rows"
         got = "no source" if view.source is None else "SQL or aggregations"
-        raise RequestError(f"schema of {name}", expected="a view whose source has its features", got=got, hint=hint)
+        raise RequestError(f"schema of {name}", expected="a view whose source holds its features", got=got, hint=hint)
     dtypes = {field.name: field.dtype for field in view.fields}
     return propose(open_view(view.source, view, folder), dtypes, dtypes)
 

@@ -54,18 +54,18 @@ def _server(repo: Path) -> EmbeddedServer:
     return EmbeddedServer(config.folder)
 
 
-def _show(found: ServerStatus, *, as_json: bool) -> None:
+def _show(server: ServerStatus, *, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(server))
         return
     out = console()
-    if not found.running:
-        out.print(f"stopped; data in {found.data_dir}", markup=False, soft_wrap=True)
+    if not server.running:
+        out.print(f"stopped; data in {server.data_dir}", markup=False, soft_wrap=True)
         return
-    stays = "until it is stopped" if found.persistent else "as long as it is used"
-    out.print(f"running {stays}: {found.version}, process {found.pid}", markup=False)
-    out.print(f"url:     {found.url}\ndata:    {found.data_dir}", markup=False, soft_wrap=True)
-    out.print(f"holds:   {found.keys:,} keys, {found.memory_bytes / 1e6:.1f} MB", markup=False)
+    stays = "until stopped" if server.persistent else "while a process uses it"
+    out.print(f"running {stays}: {server.version}, process {server.pid}", markup=False)
+    out.print(f"url:     {server.url}\ndata:    {server.data_dir}", markup=False, soft_wrap=True)
+    out.print(f"holds:   {server.keys:,} keys, {server.memory_bytes / 1e6:.1f} MB", markup=False)
 
 
 # By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.

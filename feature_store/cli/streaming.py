@@ -38,13 +38,13 @@ _LINE_S = 10.0
 def stream(
     repo: Repo = Path(),
     view: Annotated[
-        list[str] | None, typer.Option(help="A stream view; may be repeated. Default: all stream views.")
+        list[str] | None, typer.Option(help="A stream view. Repeatable. Default: all stream views.")
     ] = None,
     engine: Annotated[
         str, typer.Option(help="The engine: local (processes on this machine) or spark (Structured Streaming).")
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the partitions. Default: 1. Not for Spark.")
+        int | None, typer.Option(min=1, help="Number of worker processes. Default: 1. Not for Spark.")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on this port; 0: any free port.")
@@ -107,17 +107,17 @@ def backfill(
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether Ctrl-C or SIGTERM has arrived. A second signal ends the process as usual."""
-    came: list[int] = []
+    received: list[int] = []
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
-        came.append(number)
+        received.append(number)
         signal.signal(number, before[number])
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -129,7 +129,7 @@ class StreamProgress:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._live = Live(console=out, refresh_per_second=_REFRESHES_PER_SECOND, transient=True)
-        # When, and how many events of each view were merged.
+        # The time of each status, and the events merged by view.
         self._seen: deque[tuple[float, dict[str, int]]] = deque()
         self._said_at = time.monotonic()
 
@@ -195,19 +195,19 @@ def _summary(status: StreamStatus) -> RenderableType:
     columns = dict.fromkeys(("events", "late", "no key"), "right")
     rows = [[name, f"{c.merged:,}", f"{c.late:,}", f"{c.null_keys:,}"] for name, c in sorted(status.views.items())]
     lines = [
-        f"{topic}: {c.messages:,} messages read, {c.malformed:,} malformed, {c.future:,} of the future, {c.lost:,} lost"
+        f"{topic}: {c.messages:,} messages read, {c.malformed:,} malformed, {c.future:,} in the future, {c.lost:,} lost"
         for topic, c in sorted(status.topics.items())
     ]
     lines.append(_faults(status))
-    told = [Text(line, style="dim") for line in lines]
-    return Group(table("", {"view": "left"} | columns, rows), *told, *_stopped(status))
+    dimmed = [Text(line, style="dim") for line in lines]
+    return Group(table("", {"view": "left"} | columns, rows), *dimmed, *_stopped(status))
 
 
 def _stopped(status: StreamStatus) -> list[Text]:
-    told = [f"{name} is not streamed: {why}" for name, why in sorted(status.stopped.items())]
+    lines = [f"{name} is not streamed: {why}" for name, why in sorted(status.stopped.items())]
     if status.evicted:
-        told.append(f"Redis evicted {status.evicted:,} keys for lack of memory: values are missing")
-    return [Text(line, style="red") for line in told]
+        lines.append(f"Redis evicted {status.evicted:,} keys for lack of memory: values are missing")
+    return [Text(line, style="red") for line in lines]
 
 
 def _faults(status: StreamStatus) -> str:
@@ -227,16 +227,14 @@ def _age(newest_us: int) -> str:
 def _show_filled(filled: Filled) -> None:
     out = console()
     out.print(
-        f"{filled.view}: generation {filled.generation} is served, of {filled.history_rows:,} rows of history and "
-        f"{filled.stream_events:,} events since, in {filled.seconds:.1f} s.",
+        f"{filled.view}: generation {filled.generation} is served, filled from {filled.history_rows:,} rows of history "
+        f"and {filled.stream_events:,} events from Kafka in {filled.seconds:.1f} s.",
         markup=False,
         soft_wrap=True,
     )
     if filled.quarantined:
-        told = (
-            f"{filled.quarantined:,} rows did not fit and are in quarantine, with the reasons: {filled.quarantine_file}"
-        )
-        out.print(f"[yellow]{escape(told)}[/]", soft_wrap=True)
+        line = f"quarantined {filled.quarantined:,} rows that do not fit, with the reasons: {filled.quarantine_file}"
+        out.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
 
 
 # By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.

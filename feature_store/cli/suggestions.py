@@ -9,7 +9,7 @@ from feature_store.errors import did_you_mean
 
 
 def suggestion(error: BaseException) -> str:
-    """`did you mean 'features'?` of a usage error, or nothing."""
+    """The hint `did you mean 'features'?` for a usage error, or an empty text."""
     known, typed = _choices(error)
     return did_you_mean(typed, known)
 
@@ -21,7 +21,7 @@ def plain(message: str) -> str:
 
 
 def _choices(error: Any) -> tuple[list[str], str]:
-    """The valid words at the place of the error, and the word that was typed."""
+    """The valid words in place of the wrong one, and the word that was typed."""
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
     if option is not None and context is not None:
         return [name for one in context.command.params for name in one.opts], str(option)

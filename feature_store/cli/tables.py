@@ -1,4 +1,4 @@
-"""Tables that fit: as wide as the terminal, without a number or a name that is split; tab-separated lines in a pipe."""
+"""Tables as wide as the terminal, which never split a number or a name; tab-separated lines in a pipe."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ _GAP = 2
 
 
 class FittingTable:
-    """Rows of cells, laid out when it is known where they are printed.
+    """A table that is laid out when it is printed.
 
-    On a terminal a table, whose texts wrap between words where they must. When that is not enough, columns without any
-    value are left out, and then each row is shown as a record, a line for each column, or two where names and values do
-    not stand side by side. In a pipe: a line for each row,
-    with a tab between cells, which does not depend on any width.
+    On a terminal, texts wrap between words. If that is not enough, empty columns are left out. If that is not enough,
+    each row becomes a record: a line for each column, or two if name and value do not fit side by side. In a pipe, each
+    row is a line with tabs between cells, at any width.
 
     Args:
         columns: `{header: justify}`.
@@ -34,7 +33,7 @@ class FittingTable:
         self._rows = [[Text.from_markup(cell) for cell in row] for row in rows]
 
     def fits(self, console: Console) -> bool:
-        """Whether it is a table of which no text wraps."""
+        """Whether the table fits without wrapping a text."""
         return not console.is_terminal or self._width(console, self._widths(longest_line)) <= console.width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType | Segment]:
@@ -102,17 +101,17 @@ class FittingTable:
 
 
 def longest_line(text: Text) -> int:
-    """Cells that the longest line of a text takes."""
+    """Width of the longest line of a text, in terminal cells."""
     return max((line.cell_len for line in text.split()), default=0)
 
 
 def longest_word(text: Text) -> int:
-    """Cells that the longest word of a text takes: it can be no narrower without splitting one."""
+    """Width of the longest word of a text, in terminal cells. A narrower column splits the word."""
     return max((Text(word).cell_len for word in text.plain.split()), default=0)
 
 
 def _shared(longest: list[int], least: list[int], spare: int) -> list[int]:
-    """Widths between the least and the longest: those that need little get all that they need."""
+    """Column widths between `least` and `longest`. Columns that need little get all that they need."""
     widths = list(least)
     for left, i in enumerate(sorted(range(len(widths)), key=lambda i: longest[i] - least[i])):
         given = min(longest[i] - least[i], spare // (len(widths) - left))

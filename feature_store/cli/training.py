@@ -48,24 +48,23 @@ def training_set(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Take the vectors that were served from this log instead: of the label's request_id, and of its "
-            "request_row or the join keys.",
+            help="Take served vectors from this log instead. Labels need request_id, and request_row or the join keys.",
         ),
     ] = None,
     version: Annotated[
         int | None, typer.Option(help="With a served log: only records of this version, with its features.")
     ] = None,
     take: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="With a served log: a column to keep; may be repeated.")
+        list[str] | None, typer.Option(metavar="COLUMN", help="With a served log: a column to keep. Repeatable.")
     ] = None,
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Join label rows with features at each label's time, as serving would have answered, or did answer."""
+    """Join label rows with the features that serving would have given at each label's time, or gave (served log)."""
     if entities is None:
-        raise typer.BadParameter("the label rows: a Parquet file or a query", param_hint="--entities")
+        raise typer.BadParameter("required: the label rows, a Parquet file or a query", param_hint="--entities")
     if from_served_log is None and (version is not None or take):
-        raise typer.BadParameter("is about a log: --from-served-log", param_hint="--version, --take")
+        raise typer.BadParameter("needs --from-served-log", param_hint="--version, --take")
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         if from_served_log is not None:
             made = store.training.from_log(from_served_log, entities, service, version=version, take=take or ())
@@ -102,8 +101,8 @@ def _show(manifest: Manifest, out: Path) -> None:
     for source in manifest.sources:
         if source.quarantined:
             shown.print(
-                f"[yellow]{source.quarantined:,} rows of {escape(source.view)} do not fit and are seen by no label; "
-                f"they are, with the reasons, in {escape(str(source.quarantine_file))}[/]",
+                f"[yellow]{escape(source.view)}: {source.quarantined:,} rows do not fit and are not joined; "
+                f"reasons: {escape(str(source.quarantine_file))}[/]",
                 soft_wrap=True,
             )
 

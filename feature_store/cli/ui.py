@@ -17,7 +17,7 @@ from feature_store.project.store import FeatureStore
 def ui(
     repo: Repo = Path(),
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any free port.")] = 8420,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port. 0: any free port.")] = 8420,
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that browsers must present.", show_default=False)
     ] = None,
@@ -35,7 +35,7 @@ def ui(
     ] = False,
     open_pages: Annotated[bool, typer.Option("--open", help="Open the pages in a browser.")] = False,
 ) -> None:
-    """Serve web pages that show the project: catalogue, lineage, freshness, pruning, values. They are read-only."""
+    """Serve read-only web pages of the project: catalogue, lineage, freshness, pruning, values."""
     with requires_extra("ui", "ui"):
         from feature_store.ui.security import is_loopback, new_token
         from feature_store.ui.server import serve
@@ -45,13 +45,13 @@ def ui(
     given = _read(token_file) if token_file is not None else token
     shown = None if no_token else given or new_token()
 
-    def told(line: str) -> None:
+    def show(line: str) -> None:
         typer.echo(line, err=True)
         if open_pages:
             webbrowser.open(line.partition(" ")[0])
 
     with FeatureStore(repo) as store:
-        serve(store, host=host, port=port, token=shown, shows_token=not given, told=told)
+        serve(store, host=host, port=port, token=shown, shows_token=not given, say=show)
 
 
 def _read(path: Path) -> str:

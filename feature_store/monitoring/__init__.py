@@ -1,4 +1,4 @@
-"""What is served, watched: metrics and traces of the clients, the log of what was served, skew."""
+"""Monitoring of what is served: client metrics and traces, the served log, freshness and skew."""
 
 from typing import TYPE_CHECKING
 

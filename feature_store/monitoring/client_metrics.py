@@ -1,4 +1,4 @@
-"""The requests of online clients as Prometheus metrics. prometheus-client's door in this package."""
+"""Prometheus metrics for the requests of online clients."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ with requires_extra("metrics", "ClientMetrics"):
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-# Seconds. From what one entity takes on the same machine to what no one who waits is content with.
+# Seconds: from the time of one entity on the same machine to more than any caller accepts.
 BUCKETS = (5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 7.5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.25, 0.5, 1.0)
 _SERVICE = ["service"]
 
 
 class _OfService(NamedTuple):
-    """The metrics of one service, found once: looking them up by label for each request costs more than counting."""
+    """The metrics of a service, looked up once: a lookup by label for each request costs more than counting."""
 
     seconds: Histogram
     rows: Counter
@@ -33,21 +33,20 @@ class _OfService(NamedTuple):
 
 
 class ClientMetrics(Observer):
-    """Give it to clients: `OnlineClient(…, observers=[ClientMetrics()])`. Several clients of a process share one.
+    """Metrics of requests: `OnlineClient(…, observers=[ClientMetrics()])`. All clients of a process share one object.
 
-    What it counts is under `feature_store_client_`; docs/guides/monitoring.md names the metrics. They are objects of
-    prometheus-client, so its multi-process mode works as usual. A request's time is that until its answer is there,
-    reads in shadow included; values are decoded later, by whoever asks for them. Requests with a deadline are not read
-    in shadow.
-    Labels are the names that plans hold, so that callers cannot add series: `(unknown)` is a service that the plan
-    does not have (or any, before a first plan is read), `(references)` a list of feature references.
+    The metrics begin with `feature_store_client_`; docs/guides/monitoring.md lists them. They are objects of
+    prometheus-client, so its multi-process mode works as usual. The time of a request ends when its answer has arrived,
+    shadow reads included; values are decoded later, on access. Requests with a deadline are not read in shadow. Labels
+    are names in plans, so that callers cannot add series: `(unknown)` is a service that the plan lacks, or any service
+    before the first plan is read, and `(references)` a list of feature references.
 
     Args:
-        registry: where the metrics are registered; prometheus-client's own unless given.
+        registry: where the metrics are registered; None: the default registry of prometheus-client.
 
     Raises:
         MissingDependencyError: prometheus-client is not installed (`feature-store[metrics]`).
-        ConfigError: the registry has them already.
+        ConfigError: the registry already has a client's metrics.
 
     Example:
         >>> from prometheus_client import CollectorRegistry
@@ -66,9 +65,8 @@ class ClientMetrics(Observer):
         try:
             self._register(registry if registry is not None else REGISTRY)
         except ValueError as error:
-            hint = "make one ClientMetrics, and give it to every client of the process"
-            expected = "one without a client's metrics"
-            raise ConfigError("metrics registry", expected=expected, got=str(error), hint=hint) from error
+            hint = "create one ClientMetrics, and pass it to every client of the process"
+            raise ConfigError("metrics registry", problem=str(error), hint=hint) from error
         self._services: dict[str, _OfService] = {}
 
     def request(self, request: Observed) -> None:
@@ -78,15 +76,15 @@ class ClientMetrics(Observer):
         response = request.response
         if response is None:
             return
-        found = self._services.get(request.service) or self._of_service(request.service)
-        found.seconds.observe(request.seconds)
-        found.rows.inc(len(response))
+        metrics = self._services.get(request.service) or self._of_service(request.service)
+        metrics.seconds.observe(request.seconds)
+        metrics.rows.inc(len(response))
         keys, sent, received = response.traffic
-        found.keys.inc(keys)
-        found.sent.inc(sent)
-        found.received.inc(received)
+        metrics.keys.inc(keys)
+        metrics.sent.inc(sent)
+        metrics.received.inc(received)
         for status, count in response.status_counts().items():
-            found.statuses[status].inc(count)
+            metrics.statuses[status].inc(count)
         self._count_skipped(request.service, response)
 
     def reconnected(self) -> None:
@@ -107,7 +105,7 @@ class ClientMetrics(Observer):
             self._skipped.labels(service, name).inc()
 
     def _of_service(self, service: str) -> _OfService:
-        found = self._services[service] = _OfService(
+        metrics = self._services[service] = _OfService(
             self._seconds.labels(service),
             self._rows.labels(service),
             self._keys.labels(service),
@@ -115,7 +113,7 @@ class ClientMetrics(Observer):
             self._received.labels(service),
             [self._values.labels(service, status.name) for status in Status],
         )
-        return found
+        return metrics
 
     def _register(self, registry: CollectorRegistry) -> None:
         def counter(name: str, about: str, labels: list[str]) -> Counter:
@@ -123,28 +121,28 @@ class ClientMetrics(Observer):
 
         self._seconds = Histogram(
             "feature_store_client_request_seconds",
-            "Time of requests that were answered",
+            "Time of answered requests, in seconds",
             _SERVICE,
             buckets=BUCKETS,
             registry=registry,
         )
         self._errors = counter("errors", "Requests that failed, by error", ["service", "error"])
         self._values = counter("values", "Values served, by status", ["service", "status"])
-        self._rows = counter("rows", "Entity rows asked for", _SERVICE)
+        self._rows = counter("rows", "Entity rows requested", _SERVICE)
         self._keys = counter("keys", "Distinct keys read", _SERVICE)
         self._sent = counter("sent_bytes", "Bytes sent", _SERVICE)
         self._received = counter("received_bytes", "Bytes received", _SERVICE)
         self._skipped = counter(
-            "skipped", "Row groups and stream views not read, to keep a deadline", ["service", "group"]
+            "skipped", "Row groups and stream views skipped to keep a deadline", ["service", "group"]
         )
         self._shadow_reads = counter(
-            "shadow_reads", "Requests read again in shadow, by what was found", ["service", "outcome"]
+            "shadow_reads", "Requests read again in shadow, by outcome", ["service", "outcome"]
         )
-        self._reconnects = counter("reconnects", "Idle connections that turned out dead", [])
-        self._plan_reads = counter("plan_reads", "Times that the serving plan was read", [])
+        self._reconnects = counter("reconnects", "Dead idle connections that were replaced", [])
+        self._plan_reads = counter("plan_reads", "Reads of the serving plan", [])
         self._plan_version = Gauge(
             "feature_store_client_plan_version",
-            "Version of the serving plan that was read last",
+            "Version of the last serving plan that was read",
             registry=registry,
             multiprocess_mode="max",
         )

@@ -1,9 +1,8 @@
-"""Freshness: how old the newest event time is that the online store holds of each view, and how old it may become.
+"""Freshness: the age of the newest stored event time of each view, and the age that the view declares not to exceed.
 
-What is measured is what is stored, not what jobs say of themselves: a materialization that finds nothing new ends well,
-and its view is no fresher. So also of a stream: a topic on which nothing happens looks as one that nobody reads, and a
-declared freshness should allow for its quiet hours. Of a batch view with aggregations the event time is the end of the
-interval that was computed.
+Freshness measures what is stored, not whether jobs succeed. A materialization that finds no new rows succeeds, and its
+view is no fresher. A topic without events looks like one that nobody reads, so a declared freshness should allow for
+quiet hours. For a batch view with aggregations, the event time is the end of the computed interval.
 """
 
 from __future__ import annotations
@@ -24,17 +23,18 @@ State = Literal["fresh", "stale", "empty", "undeclared"]
 
 @dataclass(frozen=True)
 class ViewFreshness:
-    """How fresh one view is.
+    """The freshness of a view.
 
     Attributes:
-        view: its name.
+        view: the view's name.
         kind: `batch` or `stream`.
-        source: what its values come from; None: they are pushed.
-        newest_us: the newest event time that is stored, microseconds since 1970; None: nothing is stored.
-        age_s: seconds from then to the report's time, at least 0.
-        limit_s: the declared freshness in seconds; None: none is declared.
-        rows: how many stored values were looked at; `whole`: whether those are all.
-        materialized_us: up to when the view is materialized; None: it is not, or is a stream.
+        source: the source's name, or the topic; None: rows are pushed.
+        newest_us: the newest stored event time, microseconds since 1970; None: nothing is stored.
+        age_s: its age in seconds at the report's time, at least 0.
+        limit_s: the declared freshness in seconds; None: the view declares none.
+        rows: the number of stored values that were compared.
+        whole: whether these are all; else the newest of a sample.
+        materialized_us: the end of the last materialization; None: never materialized, or a stream view.
     """
 
     view: str
@@ -49,12 +49,12 @@ class ViewFreshness:
 
     @property
     def is_breached(self) -> bool:
-        """Whether it is older than declared; a view of which nothing is stored is."""
+        """Whether the view is older than declared. An empty view that declares a freshness is."""
         return self.limit_s is not None and (self.age_s is None or self.age_s > self.limit_s)
 
     @property
     def state(self) -> State:
-        """`empty`: nothing is stored; `undeclared`: of any age; else `fresh` or `stale`."""
+        """`empty`: nothing is stored. `undeclared`: no freshness is declared. Else `fresh` or `stale`."""
         if self.age_s is None:
             return "empty"
         if self.limit_s is None:
@@ -67,12 +67,12 @@ class ViewFreshness:
         if self.kind == "stream":
             return f"is `feature-store stream` running, and does topic {self.source} get events?"
         if self.source is None:
-            return "its rows are pushed: look at what pushes them"
+            return "its rows are pushed: check the process that pushes them"
         if self.materialized_us is None:
             return f"run `feature-store materialize --view {self.view}`"
         if self._materialized_since_limit:
-            return f"it is materialized, and {self.source} has nothing newer: look at what writes it"
-        return f"run `feature-store materialize --view {self.view}`, and more often"
+            return f"it is materialized, but {self.source} has no newer rows: check the job that writes it"
+        return f"run `feature-store materialize --view {self.view}`, more often"
 
     @property
     def _materialized_since_limit(self) -> bool:
@@ -85,7 +85,7 @@ class ViewFreshness:
 
 @dataclass(frozen=True)
 class FreshnessReport:
-    """How fresh the views are at one time, microseconds since 1970."""
+    """The freshness of views at one time, `at_us`, microseconds since 1970."""
 
     at_us: int
     views: tuple[ViewFreshness, ...]
@@ -126,17 +126,17 @@ def freshness_report(
     """The freshness of views.
 
     Args:
-        views: as they are served.
-        newest: what the online store holds of them; nothing of those that are not in it.
-        materialized: up to when batch views are, in microseconds.
-        at_us: what ages are counted to. A newer event, from a clock that is ahead, is of age 0.
+        views: the served views.
+        newest: the newest stored event times; a view that is not in it has nothing stored.
+        materialized: the ends of the last materializations of batch views, in microseconds.
+        at_us: the time at which ages are measured. An event after it, from a clock that is ahead, has age 0.
     """
-    found = []
+    measured = []
     for view in views:
         stored = newest.get(view.name)
         newest_us = stored.event_us if stored is not None else None
         is_stream = isinstance(view, StreamFeatureView)
-        found.append(
+        measured.append(
             ViewFreshness(
                 view=view.name,
                 kind="stream" if is_stream else "batch",
@@ -149,7 +149,7 @@ def freshness_report(
                 materialized_us=None if is_stream else materialized.get(view.name),
             )
         )
-    return FreshnessReport(at_us, tuple(found))
+    return FreshnessReport(at_us, tuple(measured))
 
 
 def _source(view: FeatureView | StreamFeatureView) -> str | None:

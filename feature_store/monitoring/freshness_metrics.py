@@ -1,4 +1,4 @@
-"""Freshness as Prometheus metrics, measured when they are asked for."""
+"""Freshness as Prometheus metrics, measured when Prometheus scrapes them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ with requires_extra("metrics", "freshness --metrics-port"):
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-# Redis looks at all values for a measurement; several that scrape share one.
+# A measurement makes Redis read all values, so several scrapes share one.
 _MEASURED_EVERY_S = 10.0
 
 
 class FreshnessCollector(Collector):
-    """`feature_store_freshness_seconds`, `feature_store_freshness_limit_seconds` (of views that declare one), and
-    `feature_store_freshness_measured`, 0 when the last measurement failed: then nothing is said of views.
+    """`feature_store_freshness_seconds`, `feature_store_freshness_limit_seconds` (if a view declares one), and
+    `feature_store_freshness_measured`: 0 if the last measurement failed. Then the first two are absent.
 
     Args:
-        measure: makes a report.
+        measure: measures the freshness.
     """
 
     def __init__(self, measure: Callable[[], FreshnessReport]) -> None:
@@ -40,44 +40,46 @@ class FreshnessCollector(Collector):
         """See Collector."""
         report = self._newest()
         age = GaugeMetricFamily(
-            "feature_store_freshness_seconds", "Age of the newest event time that is stored", labels=["view"]
+            "feature_store_freshness_seconds", "Age of the newest stored event time", labels=["view"]
         )
         limit = GaugeMetricFamily(
-            "feature_store_freshness_limit_seconds", "Age that a view declares not to exceed", labels=["view"]
+            "feature_store_freshness_limit_seconds", "Declared freshness of a view", labels=["view"]
         )
         for view in report.views if report is not None else ():
             if view.age_s is not None:
-                # It grows between measurements, too.
+                # The age grows between measurements, too.
                 age.add_metric([view.view], max(time.time() - (view.newest_us or 0) / 1e6, 0))
             if view.limit_s is not None:
                 limit.add_metric([view.view], view.limit_s)
         yield age
         yield limit
-        yield GaugeMetricFamily("feature_store_freshness_measured", "1 when it could be measured", report is not None)
+        yield GaugeMetricFamily(
+            "feature_store_freshness_measured", "1 if the last measurement succeeded", report is not None
+        )
 
     def _newest(self) -> FreshnessReport | None:
         with self._lock:
             if time.monotonic() - self._measured_at >= _MEASURED_EVERY_S:
                 try:
                     self._report = self._measure()
-                except FeatureStoreError:  # scraped again, it may be back; until then there is nothing to say
+                except FeatureStoreError:  # the next scrape measures again
                     self._report = None
                 self._measured_at = time.monotonic()
             return self._report
 
 
 class FreshnessMetrics:
-    """Serves `/metrics`.
+    """Serves freshness at `/metrics` until closed.
 
     Args:
-        port: where; 0: on any that is free.
-        measure: makes a report.
+        port: the port; 0: any free port.
+        measure: measures the freshness.
 
     Attributes:
-        port: where it serves.
+        port: the port that it listens on.
 
     Raises:
-        RequestError: the port is taken.
+        RequestError: the port is in use.
     """
 
     def __init__(self, port: int, measure: Callable[[], FreshnessReport]) -> None:
@@ -90,7 +92,7 @@ class FreshnessMetrics:
         self.port: int = self._server.server_port
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Served records in a folder of Parquet files."""
+"""A sink of the served log: a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class ParquetSink:
     """Writes `<folder>/service=<name>/date=<YYYY-MM-DD>/<first time>-<8 hex digits>.parquet`.
 
-    A file appears whole, and is never written again. Any number of processes may write to one folder.
+    A file appears when it is complete, and never changes. Any number of processes may write to one folder.
 
     Args:
         folder: where to write; created when it does not exist.
@@ -32,7 +32,7 @@ class ParquetSink:
         self._folder, self.most_rows, self.most_seconds = Path(folder), rows, seconds
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """See served_log.Sink.
+        """See served_log.RecordSink.
 
         Raises:
             DataError: a file cannot be written.
@@ -40,4 +40,4 @@ class ParquetSink:
         write_files(self._folder, batches)
 
     def close(self, wait_s: float) -> None:
-        """See served_log.Sink."""
+        """See served_log.RecordSink."""

@@ -1,11 +1,11 @@
-"""The ML Test Score, as far as a feature store can tell it: the tests of data, and four of the tests of monitoring.
+"""The ML Test Score, as far as a feature store can judge it: the tests of data, and four of the tests of monitoring.
 
 Breck, Cai, Nielsen, Salib, Sculley (2017): The ML Test Score: A Rubric for ML Production Readiness and Technical Debt
 Reduction. https://doi.org/10.1109/BigData.2017.8258038
 
-A test earns half a point when it is done by hand and written down, and a point when a system does it again and again.
-Here: half a point when it is done for a part, or is not seen to be done by a system; a point when it is done for all.
-A section's score is the sum of its tests.
+In the paper, a test earns half a point if it is done by hand and documented, and a point if it runs automatically. Here
+it earns half a point if it is done for some features, views or services, and a point if it is done for all. The score
+of a section is the sum of its tests.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from typing import Any
 
 from feature_store._formatting import counted
 
-# The tests of each section of the rubric.
+# The number of tests in each section of the rubric.
 WHOLE = 7
-# A comparison that is older says little of what is served today.
+# An older comparison says little about what is served today.
 RECENT = timedelta(days=30)
-# Of some names, how many are shown.
+# The most names that a line lists.
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class FeatureEvidence:
-    """What is known of a feature, `view:feature`.
+    """The evidence of a feature.
 
     Attributes:
-        name: of it.
-        is_owned, is_described: it or its view has an owner; it has a description.
-        is_deprecated: its tag `deprecated` says so.
-        is_expected: something is expected of its values, or of what it is computed of.
-        services: that get it.
+        name: its reference, `view:feature`.
+        is_owned: whether it or its view has an owner.
+        is_described: whether it has a description.
+        is_deprecated: whether its tag `deprecated` says so.
+        is_expected: whether its values, or those that it is computed from, have expectations.
+        services: the services that serve it.
     """
 
     name: str
@@ -47,15 +48,15 @@ class FeatureEvidence:
 
 @dataclass(frozen=True)
 class ViewEvidence:
-    """What is known of a stored view.
+    """The evidence of a stored view.
 
     Attributes:
-        name: of it.
-        is_owned: it has an owner.
-        says_privacy: it, its entities or all its fields say whether they are personal.
-        personal: its features that are.
-        freshness_declared: it declares one.
-        is_stale: it is older than that; None: not known.
+        name: its name.
+        is_owned: whether it has an owner.
+        says_privacy: whether tags of the view, its entities or all its fields say if they are personal.
+        personal: its personal features.
+        freshness_declared: whether it declares a freshness.
+        is_stale: whether it is older than that; None: not known.
     """
 
     name: str
@@ -68,19 +69,19 @@ class ViewEvidence:
 
 @dataclass(frozen=True)
 class ServiceEvidence:
-    """What is known of a service.
+    """The evidence of a service.
 
     Attributes:
-        name: of it.
-        is_owned: it has an owner.
-        models: that it is for.
-        importances: how those of its features were found; empty: they are not known.
-        importances_cover: whether there is one for each of its features.
-        useless: its features that are worth no more than chance, and are served.
-        plan: the newest prune plan; empty: there is none.
-        is_settled: what the plan drops is not served, or it drops nothing.
-        skew_at: when it was last compared with the offline data.
-        skew_differing: values that differed then.
+        name: its name.
+        is_owned: whether it has an owner.
+        models: the models that read it.
+        importances: the method of its importances; empty: none are known.
+        importances_cover: whether each of its features has an importance.
+        useless: served features whose importance is within the noise.
+        plan: the id of the newest prune plan; empty: there is none.
+        is_settled: whether the features that the plan drops are no longer served.
+        skew_at: the time of the last comparison with offline data.
+        skew_differing: the number of values that differed then.
     """
 
     name: str
@@ -97,15 +98,17 @@ class ServiceEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a project.
+    """The evidence of a project.
 
     Attributes:
-        at: the time of it, UTC.
-        features, views, services: that are applied; views are those that are stored.
-        tested_code: of the on-demand functions and of views with SQL, whether a test of the project names them.
-        versions: that were applied.
-        added_features: how many of them, after the first, added features.
-        quarantined: files of rows that did not fit.
+        at: the time of the evidence, UTC.
+        features: all applied features.
+        views: all applied stored views.
+        services: all applied services.
+        tested_code: for each on-demand function and each view with SQL, whether a test of the project names it.
+        versions: the number of applied versions.
+        added_features: the number of versions, after the first, that added features.
+        quarantined: the number of quarantine files.
     """
 
     at: datetime
@@ -123,12 +126,12 @@ class Item:
     """A test of the rubric.
 
     Attributes:
-        id: its section and number there.
-        title: the paper's.
+        id: its section and number in the paper.
+        title: its title in the paper.
         points: 0, 0.5 or 1.
-        found: the evidence.
-        missing: to a point; empty: nothing.
-        how: to get it.
+        found: the evidence, in words.
+        missing: what a full point needs; empty: nothing.
+        how: how to add what is missing.
     """
 
     id: str
@@ -147,13 +150,13 @@ class Score:
 
     @property
     def sections(self) -> dict[str, tuple[float, int, int]]:
-        """Per section the points, out of how many tests that are seen here, out of how many that there are."""
-        found: dict[str, tuple[float, int, int]] = {}
+        """For each section: the points, the number of tests judged here, and the number of tests in the paper."""
+        sections: dict[str, tuple[float, int, int]] = {}
         for item in self.items:
             section = item.id.partition(" ")[0]
-            points, seen, whole = found.get(section, (0.0, 0, WHOLE))
-            found[section] = points + item.points, seen + 1, whole
-        return found
+            points, seen, whole = sections.get(section, (0.0, 0, WHOLE))
+            sections[section] = points + item.points, seen + 1, whole
+        return sections
 
     def to_document(self) -> dict[str, Any]:
         """The score as JSON types."""
@@ -189,12 +192,12 @@ def _schema(evidence: Evidence) -> Item:
             "Data 1", title, 0.0, "no feature is applied", "features", "define views, and `feature-store apply`"
         )
     unexpected = [one.name for one in evidence.features if not one.is_expected]
-    found = f"{counted(len(evidence.features), 'feature')} declare a type, against which every row and event is checked"
-    found += f"; of {len(evidence.features) - len(unexpected)}, values too are expected, or those they are computed of"
+    found = f"{counted(len(evidence.features), 'feature')} declare a type, which every row and event is checked against"
+    found += f"; {len(evidence.features) - len(unexpected)} have expectations of their values or inputs"
     if not unexpected:
         return Item("Data 1", title, 1.0, found)
-    how = "say min=, max=, allowed= or max_null_rate= of fields"
-    return Item("Data 1", title, 0.5, found, f"what values are expected of {_some(unexpected)}", how)
+    how = "set min=, max=, allowed= or max_null_rate= on fields"
+    return Item("Data 1", title, 0.5, found, f"expectations for {_some(unexpected)}", how)
 
 
 def _beneficial(evidence: Evidence) -> Item:
@@ -208,10 +211,10 @@ def _beneficial(evidence: Evidence) -> Item:
     if unknown or not services:
         missing = f"importances for {_some(unknown)}" if services else "a service"
         partly = any(one.importances for one in services)
-        hint = "`feature-store prune measure`, or `prune import` what the model says"
+        hint = "`feature-store prune measure`, or `prune import`"
         return Item("Data 2", title, 0.5 if partly else 0.0, found, missing, hint)
     if useless:
-        missing = f"{_some(useless)} {'is' if len(useless) == 1 else 'are'} worth no more than chance"
+        missing = f"pruning: {_some(useless)} {'is' if len(useless) == 1 else 'are'} within the noise"
         return Item("Data 2", title, 0.5, found, missing, "`feature-store prune plan`, `verify`, `apply`")
     return Item("Data 2", title, 1.0, found)
 
@@ -220,12 +223,12 @@ def _cost(evidence: Evidence) -> Item:
     title, services = "No feature's cost is too much", evidence.services
     planned = [one for one in services if one.plan]
     settled = [one for one in planned if one.is_settled]
-    found = f"a prune plan weighs what features cost for {len(planned)} of {counted(len(services), 'service')}"
-    how = "`feature-store prune show` tells costs; `prune plan` with a budget, `verify`, `apply`"
+    found = f"a prune plan weighs the cost of features for {len(planned)} of {counted(len(services), 'service')}"
+    how = "`feature-store prune show` lists costs; then `prune plan` with a budget, `verify`, `apply`"
     if services and len(settled) == len(services):
-        return Item("Data 3", title, 1.0, f"{found}, and is served")
+        return Item("Data 3", title, 1.0, f"{found}, and is applied")
     lacking = [one.name for one in services if not one.is_settled]
-    missing = f"a plan that is served for {_some(lacking)}" if services else "a service"
+    missing = f"an applied plan for {_some(lacking)}" if services else "a service"
     return Item("Data 3", title, 0.5 if planned else 0.0, found, missing, how)
 
 
@@ -235,11 +238,11 @@ def _requirements(evidence: Evidence) -> Item:
     deprecated = [one.name for one in features if one.is_deprecated and one.services]
     found = f"{len(meeting)} of {counted(len(features), 'feature')} have an owner and a description"
     lacking = [one.name for one in features if not (one.is_owned and one.is_described)]
-    wants = [f"an owner and a description of {_some(lacking)}"] if lacking else []
+    wants = [f"an owner and a description for {_some(lacking)}"] if lacking else []
     wants += [f"services without the deprecated {_some(deprecated)}"] if deprecated else []
     if features and not wants:
-        return Item("Data 4", title, 1.0, f"{found}; no service gets one that is tagged deprecated")
-    how = "say description= and owner= of fields or views; take deprecated features out of services"
+        return Item("Data 4", title, 1.0, f"{found}; no service reads a feature tagged deprecated")
+    how = "set description= and owner= on fields or views; remove deprecated features from services"
     points: float = 0.5 if features and len(meeting) * 2 >= len(features) else 0.0
     return Item("Data 4", title, points, found, "; ".join(wants) or "features", how)
 
@@ -249,13 +252,13 @@ def _privacy(evidence: Evidence) -> Item:
     saying = [one for one in views if one.says_privacy]
     personal = sum(len(one.personal) for one in views)
     found = (
-        f"{len(saying)} of {counted(len(views), 'view')} say whether they are personal; {personal} features are; "
-        "`feature-store delete` forgets an entity, and no secret is kept in the registry"
+        f"{len(saying)} of {counted(len(views), 'view')} state privacy; {counted(personal, 'personal feature')}; "
+        "`feature-store delete` deletes an entity; the registry holds no secrets"
     )
     if views and len(saying) == len(views):
         return Item("Data 5", title, 1.0, found)
     lacking = [one.name for one in views if not one.says_privacy]
-    missing = f"a word on {_some(lacking)}" if views else "views"
+    missing = f"privacy tags for {_some(lacking)}" if views else "views"
     how = 'tag views, entities or fields: tags={"pii": "yes"} or "no"'
     return Item("Data 5", title, 0.5 if saying else 0.0, found, missing, how)
 
@@ -264,29 +267,29 @@ def _new_features(evidence: Evidence) -> Item:
     title = "New features can be added quickly"
     found = (
         f"{counted(evidence.versions, 'version')}, of which {evidence.added_features} added "
-        "features to what was there; `apply` fills a new layout while the old one is served"
+        "features to an earlier version; `apply` fills a new layout while the old one is served"
     )
     if evidence.added_features:
         return Item("Data 6", title, 1.0, found)
     missing = "a version that added a feature to a project in use" if evidence.versions else "an applied version"
-    how = "add one and `feature-store apply`: `plan` says before what it would do"
+    how = "add one and run `feature-store apply`; `plan` shows the changes first"
     return Item("Data 6", title, 0.5 if evidence.versions else 0.0, found, missing, how)
 
 
 def _tested_code(evidence: Evidence) -> Item:
     title, code = "All input feature code is tested", evidence.tested_code
     if not code:
-        found = "no code of the project's own: no on-demand function, no SQL"
+        found = "the project has no on-demand function and no SQL"
         if evidence.features:
             return Item("Data 7", title, 1.0, found)
         return Item("Data 7", title, 0.0, found, "features", "define views, and apply them")
     tested = [name for name, is_tested in code.items() if is_tested]
-    found = f"tests of the project name {len(tested)} of {len(code)} on-demand functions and SQL views"
+    found = f"tests of the project use {len(tested)} of {len(code)} on-demand functions and SQL views"
     if len(tested) == len(code):
         return Item("Data 7", title, 1.0, found)
     lacking = [name for name, is_tested in code.items() if not is_tested]
-    how = "call the function with a few arrays in tests/test_*.py beside the definitions"
-    return Item("Data 7", title, 0.5 if tested else 0.0, found, f"tests of {_some(lacking)}", how)
+    how = "call the function with a few arrays in tests/test_*.py, next to the definitions"
+    return Item("Data 7", title, 0.5 if tested else 0.0, found, f"tests for {_some(lacking)}", how)
 
 
 def _dependencies(evidence: Evidence) -> Item:
@@ -294,14 +297,14 @@ def _dependencies(evidence: Evidence) -> Item:
     with_models = [one for one in services if one.models]
     unowned = [view.name for view in evidence.views if not view.is_owned]
     unowned += [one.name for one in services if not one.is_owned]
-    found = f"lineage goes on to models from {len(with_models)} of {counted(len(services), 'service')}"
-    found += "; `plan` says what a change means, `history` who made it" if evidence.versions else ""
+    found = f"lineage reaches models from {len(with_models)} of {counted(len(services), 'service')}"
+    found += "; `plan` shows the effect of a change, `history` its author" if evidence.versions else ""
     modelless = [one.name for one in services if not one.models]
-    wants = [f"the models of {_some(modelless)}"] if modelless else []
-    wants += [f"an owner, to be told, of {_some(unowned)}"] if unowned else []
+    wants = [f"the models that read {_some(modelless)}"] if modelless else []
+    wants += [f"an owner to notify for {_some(unowned)}"] if unowned else []
     if services and not wants:
         return Item("Monitoring 1", title, 1.0, f"{found}; every view and service has an owner")
-    how = 'tags={"model": "ranker"} and owner= on services; `feature-store consumers VIEW:FEATURE` says whom to tell'
+    how = 'tags={"model": "ranker"} and owner= on services; `feature-store consumers VIEW:FEATURE` lists whom to notify'
     return Item("Monitoring 1", title, 0.5 if with_models else 0.0, found, "; ".join(wants) or "a service", how)
 
 
@@ -311,29 +314,27 @@ def _invariants(evidence: Evidence) -> Item:
         return Item("Monitoring 2", title, 0.0, "no feature is applied", "features", "`feature-store apply`")
     unexpected = [one.name for one in evidence.features if not one.is_expected]
     files = counted(evidence.quarantined, "quarantine file")
-    found = f"rows that do not fit their types are quarantined, events dead-lettered, with the reason; {files} here"
-    found += (
-        f"; what is expected of {len(evidence.features) - len(unexpected)} features is checked before it is written"
-    )
+    found = f"rows that do not fit their types are quarantined, and events dead-lettered, with the reason; {files}"
+    found += f"; expectations of {len(evidence.features) - len(unexpected)} features are checked before a write"
     if not unexpected:
         return Item("Monitoring 2", title, 1.0, found)
-    how = "say min=, max=, allowed= or max_null_rate= of fields; read the quarantine's reasons"
-    return Item("Monitoring 2", title, 0.5, found, f"invariants of {_some(unexpected)}", how)
+    how = "set min=, max=, allowed= or max_null_rate= on fields; read the reasons in the quarantine"
+    return Item("Monitoring 2", title, 0.5, found, f"invariants for {_some(unexpected)}", how)
 
 
 def _skew(evidence: Evidence) -> Item:
     title, services = "Training and serving are not skewed", evidence.services
     recent = [one for one in services if one.skew_at is not None and evidence.at - one.skew_at <= RECENT]
     equal = [one for one in recent if not one.skew_differing]
-    found = f"{len(recent)} of {counted(len(services), 'service')} compared in the last {RECENT.days} days"
-    found += f", {len(equal)} without a difference" if recent else ""
+    found = f"{len(recent)} of {counted(len(services), 'service')} were compared in the last {RECENT.days} days"
+    found += f", {len(equal)} without differences" if recent else ""
     if services and len(equal) == len(services):
         return Item("Monitoring 3", title, 1.0, found)
     differing = [f"{one.name} ({one.skew_differing:,} values)" for one in recent if one.skew_differing]
     unseen = [one.name for one in services if one not in recent]
     wants = [f"equal values in {_some(differing)}"] if differing else []
     wants += [f"a comparison of {_some(unseen)}"] if unseen else []
-    how = "`feature-store skew --service …`, again and again: its exit code says when something differs"
+    how = "run `feature-store skew --service …` regularly: it exits with 3 if values differ"
     return Item("Monitoring 3", title, 0.5 if recent else 0.0, found, "; ".join(wants) or "a service", how)
 
 
@@ -342,20 +343,20 @@ def _staleness(evidence: Evidence) -> Item:
     declared = [one for one in views if one.freshness_declared]
     stale = [one.name for one in declared if one.is_stale]
     unknown = [one.name for one in declared if one.is_stale is None]
-    found = f"{len(declared)} of {counted(len(views), 'view')} declare how fresh their features must be"
-    found += f"; older than that: {_some(stale)}" if stale else ""
+    found = f"{len(declared)} of {counted(len(views), 'view')} declare a freshness"
+    found += f"; stale: {_some(stale)}" if stale else ""
     undeclared = [one.name for one in views if not one.freshness_declared]
-    wants = [f"freshness declared by {_some(undeclared)}"] if undeclared else []
+    wants = [f"a freshness for {_some(undeclared)}"] if undeclared else []
     wants += [f"fresh values in {_some(stale)}"] if stale else []
-    wants += [f"a measurement of {_some(unknown)}: the online store cannot be asked"] if unknown else []
+    wants += [f"a measurement of {_some(unknown)}: the online store cannot be read"] if unknown else []
     if views and not wants:
-        return Item("Monitoring 4", title, 1.0, f"{found}; a model's own age is its server's to watch")
-    how = "say freshness=timedelta(…) on views, and watch `feature-store freshness --metrics-port`"
+        return Item("Monitoring 4", title, 1.0, f"{found}; the model server must watch the age of the model itself")
+    how = "set freshness=timedelta(…) on views, and monitor `feature-store freshness --metrics-port`"
     points: float = 0.5 if declared and len(stale) < len(declared) else 0.0
     return Item("Monitoring 4", title, points, found, "; ".join(wants) or "views", how)
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -1,8 +1,8 @@
-"""A log of what was served: "train as you serve".
+"""The served log: a sample of requests with their vectors as they were served, to train as you serve.
 
-The serving thread puts a reference to an answered request into a queue, and that is all. A thread of the log makes
-Arrow record batches of many requests at once and hands them to a sink. The queue is bounded: when the sink is slow,
-down or full, requests are dropped and counted; none waits and none fails.
+The serving thread only puts a reference to an answered request into a queue. A thread of the log makes Arrow record
+batches of many requests at once and hands them to a sink. The queue is bounded: if the sink is slow, down or full,
+requests are dropped from the log and counted. No request waits or fails because of the log.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOG = logging.getLogger("feature_store.served_log")
-# How often the log's thread looks at the queue. Nobody wakes it: that would cost the serving thread more than all else.
+# Seconds between looks at the queue. The serving thread does not wake the log's thread: that costs more than all else.
 _PERIOD_S = 0.1
-# Rows of a record batch: enough that a request costs some microseconds of it, and that no step of making it takes long.
+# Rows of a record batch: enough that a request costs microseconds, few enough that no step of making it takes long.
 _BATCH_ROWS = 20_000
 _HASHED = 1 << 64
-# Schemas whose records wait to be written: one for each service, version and set of log fields. More are made up.
+# Schemas with waiting records: one per service, version and set of log fields. Beyond this, the oldest is written.
 _MOST_PENDING = 64
-# Of a core, for the log's thread: what runs in it can make requests wait, as both are Python.
+# The share of a core that the log's thread may take. Both threads hold the GIL, so its work can delay requests.
 _SHARE = 0.5
 
 
-class Sink(Protocol):
-    """Where records go. Called by one thread.
+class RecordSink(Protocol):
+    """Where records go. One thread calls it.
 
     Attributes:
-        most_rows, most_seconds: records are handed over when so many wait, or when the first has waited so long.
+        most_rows, most_seconds: records are written when this many rows wait, or the first has waited this long.
     """
 
     most_rows: int
     most_seconds: float
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Write batches of one schema (arrow/served_log.py) so that they stay; all are lost when it raises."""
+        """Write batches of one schema (arrow/served_log.py) durably. If it raises, all of them are lost."""
         ...
 
     def close(self, wait_s: float) -> None:
-        """Finish, within this time."""
+        """Finish writing, within this many seconds."""
         ...
 
 
 @dataclass(frozen=True)
 class ServedCounts:
-    """What became of requests. When the log is flushed, sampled = written + dropped + failed.
+    """Counts of requests. After a flush, sampled = written + dropped + failed.
 
     Attributes:
-        sampled: chosen to be logged.
-        dropped: not logged, because the queue was full.
-        failed: not logged, because they could not be made records, or the sink failed.
-        written: handed to the sink, which took them.
-        without_id: not chosen, because the choice is by the request's id and there was none.
+        sampled: chosen for the log.
+        dropped: not logged, because the queue was full or the log closed.
+        failed: not logged, because making the record or writing to the sink failed.
+        written: written by the sink.
+        without_id: not chosen, because requests are chosen by id and this one had none.
     """
 
     sampled: int = 0
@@ -82,22 +82,22 @@ class ServedCounts:
 class ServedLog(Observer):
     """Logs a share of the requests: `OnlineClient(…, observers=[ServedLog(ParquetSink("served"))])`.
 
-    What is passed to a request (entity rows, log fields) is looked at later: do not change it afterwards. A process
-    that is killed loses what is not written yet; one that exits writes it first.
+    The log reads the arguments of a request (entity rows, log fields) later: do not change them after the call. A
+    process that exits writes waiting records first. A killed process loses them.
 
     Args:
-        sink: where records go: `ParquetSink`, `feature_store.streaming.KafkaSink`, or what has their methods.
-        rate: which share of the requests, 0 to 1.
-        by: `random`, or `request_id`: those whose id falls into the share by its hash, so that services which are
-            given the same ids log the same requests.
-        queue: requests that may wait to be made records.
-        queue_bytes: bytes of the answers that may wait.
-        share: of a core, what the log's thread may take; if that is too little for the rate, requests are dropped.
-            Measured: a request of 200 rows × 55 features takes 0.15 ms.
+        sink: where records go: `ParquetSink`, `feature_store.streaming.KafkaSink`, or an object with their methods.
+        rate: the share of requests to log, 0 to 1.
+        by: `random`, or `request_id`: choose by the hash of the request's id, so that services with the same ids log
+            the same requests.
+        queue: the most requests that wait to become records.
+        queue_bytes: the most bytes of answers that wait.
+        share: the share of a core that the log's thread may take. If it is too little for the rate, requests are
+            dropped. A request of 200 rows × 55 features takes 0.15 ms (measured).
 
     Raises:
         MissingDependencyError: pyarrow is not installed (`feature-store[local]`).
-        RequestError: the rate or the sizes make no sense.
+        RequestError: `rate`, `by`, `share` or a queue size is out of range.
 
     Example:
         >>> from feature_store.monitoring import ParquetSink, ServedLog
@@ -111,7 +111,7 @@ class ServedLog(Observer):
 
     def __init__(
         self,
-        sink: Sink,
+        sink: RecordSink,
         rate: float = 0.1,
         *,
         by: Literal["random", "request_id"] = "random",
@@ -124,7 +124,9 @@ class ServedLog(Observer):
         if by not in ("random", "request_id"):
             raise RequestError("ServedLog: by", expected="random or request_id", got=repr(by))
         if queue < 1 or queue_bytes < 1:
-            raise RequestError("ServedLog: queue", expected="room for a request", got=f"{queue}, {queue_bytes} bytes")
+            raise RequestError(
+                "ServedLog: queue", expected="at least 1 request and 1 byte", got=f"{queue}, {queue_bytes} bytes"
+            )
         if not 0 < share <= 1:
             raise RequestError("ServedLog: share", expected="more than 0 and at most 1", got=str(share))
         self._sink, self._rate, self._by, self._share = sink, rate, by, share
@@ -138,7 +140,7 @@ class ServedLog(Observer):
 
     @property
     def counts(self) -> ServedCounts:
-        """What became of requests so far."""
+        """Counts of requests so far."""
         with self._lock:
             return self._counts
 
@@ -160,7 +162,7 @@ class ServedLog(Observer):
             self._start()
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Write what was served until now. False when that took too long: it goes on."""
+        """Write all records so far. Returns False, and goes on, if that takes longer than `timeout` seconds."""
         until = time.monotonic() + timeout
         with self._lock:
             if self._thread is None:
@@ -172,9 +174,9 @@ class ServedLog(Observer):
             return self._flushed.wait_for(lambda: self._flush_done >= asked, max(0.0, until - time.monotonic()))
 
     def close(self, timeout: float = 10.0) -> None:
-        """Write what was served until now, and end; requests that come later are counted as dropped.
+        """Write all records of requests so far, and stop. Later requests count as dropped.
 
-        What the sink has not taken by then is lost, as is told in the log.
+        Records that the sink has not written within `timeout` seconds are lost, and Python's log says so.
         """
         until = time.monotonic() + timeout
         with self._lock:
@@ -188,7 +190,7 @@ class ServedLog(Observer):
         if self._thread is not None:
             self._thread.join(max(0.0, until - time.monotonic()))
         if not done:
-            _LOG.error("served log: not all was written within %g s: %s", timeout, self.counts)
+            _LOG.error("served log: not everything was written within %g s: %s", timeout, self.counts)
         self._sink.close(max(0.0, until - time.monotonic()))
 
     def __enter__(self) -> Self:
@@ -217,7 +219,7 @@ class ServedLog(Observer):
         atexit.register(self.close)
 
     def _forget(self) -> None:
-        """Begin with nothing: when it is made, and in a forked child, whose parent logs what was served before."""
+        """Start empty: at construction, and in a forked child, since the parent logs its own requests."""
         self._lock = threading.Lock()
         self._flushed = threading.Condition()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -246,7 +248,7 @@ class ServedLog(Observer):
                 asked = self._flush_asked
             for batch in _chunks(taken):
                 self._record(batch)
-                if self._flush_asked == self._flush_done:  # nobody waits for it
+                if self._flush_asked == self._flush_done:  # no flush waits for it
                     self._wake.wait(pace.rest_s())
             del taken
             self._write_due(every=asked > self._flush_done)
@@ -260,7 +262,7 @@ class ServedLog(Observer):
         try:
             self._add(record_batch(requests), len(requests))
         except Exception as error:
-            if len(requests) > 1:  # one of them is at fault, and the others are not
+            if len(requests) > 1:  # one request is at fault; log the others
                 for request in requests:
                     self._record([request])
                 return
@@ -295,9 +297,9 @@ class ServedLog(Observer):
             self._sink.write(pending.batches)
         except Exception as error:
             self._count_failed(pending.requests)
-            if not self._is_failing:  # told once until it works again
+            if not self._is_failing:  # log it once until a write succeeds
                 self._is_failing = True
-                _LOG.error("served log: the sink failed, and what it was given is lost: %s", error)
+                _LOG.error("served log: the sink failed, and its records are lost: %s", error)
             return
         self._is_failing = False
         with self._lock:
@@ -309,13 +311,13 @@ class ServedLog(Observer):
 
 
 class _Pace:
-    """Says how long a thread must rest, so that it takes no more than a share of a core."""
+    """How long a thread must rest to take no more than a share of a core."""
 
     def __init__(self, share: float) -> None:
         self._share, self._begun, self._used = share, time.monotonic(), time.thread_time()
 
     def rest_s(self) -> float:
-        """Seconds to rest for what was done since the last call; what it waited anyway counts as rest."""
+        """Seconds to rest for the work since the last call. Time that the thread waited counts as rest."""
         now, used = time.monotonic(), time.thread_time()
         rest = (used - self._used) / self._share - (now - self._begun)
         self._begun, self._used = now, used
@@ -324,7 +326,7 @@ class _Pace:
 
 @dataclass(slots=True)
 class _Pending:
-    """Batches of one schema that wait to be written; `since` is the clock's time of the first."""
+    """Batches of one schema that wait to be written, since the monotonic time `since`."""
 
     batches: list[pa.RecordBatch]
     rows: int
@@ -333,12 +335,12 @@ class _Pending:
 
 
 def share_of(request_id: str) -> float:
-    """Where in [0, 1) a request is by its id: the first 8 bytes of its BLAKE2b hash, big-endian, divided by 2**64."""
+    """A number in [0, 1) for a request id: the first 8 bytes of its BLAKE2b hash, big-endian, divided by 2**64."""
     return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest(), "big") / _HASHED
 
 
 def _chunks(requests: Sequence[Observed]) -> Iterator[list[Observed]]:
-    """Requests of one compiled service each, of some `_BATCH_ROWS` rows."""
+    """Groups of requests to one compiled service, of about `_BATCH_ROWS` rows each."""
     by_service: dict[tuple[int, str], list[Observed]] = {}
     for request in requests:
         assert request.response is not None

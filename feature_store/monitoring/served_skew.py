@@ -1,8 +1,8 @@
-"""Skew of what was served: the log's values against what the offline data say of the same rows at the same times, and
-how far the distribution of what is served is from that of what models are trained on.
+"""Skew of a served log: logged values against values recomputed for the same rows at the same times, and the distance
+between the distributions of served values and of training values.
 
-Two values are equal as in `skew.py`. What was not read to keep a deadline, and what a prune plan has dropped, was
-served as its default on purpose: it is counted apart, and compared with nothing.
+Equality is that of `skew.py`. Values that were skipped to keep a deadline or that a prune plan drops were served as
+defaults on purpose. They are counted apart and not compared.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _LEFT_OUT = (Status.SKIPPED, Status.PRUNED)
 
 @dataclass(frozen=True)
 class ServedFeatureSkew:
-    """How one feature compares.
+    """The skew of a feature.
 
     Attributes:
-        compared: rows that are equal and differing, with an example; see FeatureSkew: online is what was served.
-        left_out: rows whose value was not read in time, or is pruned.
-        distance: from the reference; None of arrays, and when there are no rows.
+        compared: the numbers of equal and differing rows, with an example. `online` is the served value.
+        left_out: the number of rows whose value is SKIPPED or PRUNED.
+        distance: the distance from the reference; None for arrays, and without rows.
     """
 
     compared: FeatureSkew
@@ -63,15 +63,15 @@ class ServedFeatureSkew:
 
 @dataclass(frozen=True)
 class ServedSkewReport:
-    """How the log of a service compares.
+    """The skew of a service's log.
 
     Attributes:
-        service: its name.
-        versions: of the serving plan, whose records were compared.
-        records: rows in the log.
-        rows: of them, those that were compared.
-        reference: what distances are from.
-        features: in the order of the service.
+        service: the service's name.
+        versions: the versions of the serving plan in the compared records.
+        records: the number of rows in the log.
+        rows: the number of compared rows.
+        reference: the name of the data that distances are measured from.
+        features: the features in the order of the service.
     """
 
     service: str
@@ -82,7 +82,7 @@ class ServedSkewReport:
     features: tuple[ServedFeatureSkew, ...]
 
     def beyond(self, max_differing: float = 0.0, max_distance: float | None = None) -> list[str]:
-        """The names of the features that differ in a larger share of rows, or are farther from the reference."""
+        """The features that differ in a larger share of rows, or are farther from the reference."""
 
         def is_beyond(feature: ServedFeatureSkew) -> bool:
             far = max_distance is not None and feature.distance is not None and feature.distance.value > max_distance
@@ -91,7 +91,7 @@ class ServedSkewReport:
         return [feature.compared.feature for feature in self.features if is_beyond(feature)]
 
     def summary(self) -> dict[str, int]:
-        """How many values were compared, and how many differ."""
+        """The numbers of compared and of differing values."""
         differing = sum(feature.compared.differing for feature in self.features)
         return {"values": self.rows * len(self.features), "differing": differing}
 
@@ -102,13 +102,13 @@ class ServedSkewReport:
 
 @dataclass(frozen=True)
 class ServedSample:
-    """Rows of a log.
+    """Sampled rows of a log.
 
     Attributes:
-        about: what they are of.
-        versions: of the serving plan.
-        records: rows in the log.
-        rows: those that were chosen.
+        about: the service and its features.
+        versions: the versions of the serving plan.
+        records: the number of rows in the log.
+        rows: the sampled rows.
     """
 
     about: About
@@ -117,17 +117,17 @@ class ServedSample:
     rows: pa.Table
 
     def entity_rows(self) -> pa.Table:
-        """The rows as they were asked for: join keys, request fields and time, in the column SERVED_AT."""
+        """The entity rows of the requests: join keys, request fields, and the time in the column SERVED_AT."""
         return self.rows.select([*self.about.keys, *self.about.request, SERVED_AT])
 
 
 def sample_of(log: Path, service: str | None, version: int | None, count: int) -> ServedSample:
-    """Rows of a log, at random when there are more; the same in every run.
+    """Sample at most `count` rows of a log, the same rows in every run.
 
     Raises:
         NotFoundError: there is no such log, service or version.
-        RequestError: the log is of several services, and none was named.
-        DataError: the log cannot be read, or is of several lists of features.
+        RequestError: the log has several services, and none is named.
+        DataError: the log cannot be read, or has several lists of features.
     """
     files = log_files(log, service, version)
     services = sorted({file.about.service for file in files})
@@ -143,21 +143,21 @@ def sample_of(log: Path, service: str | None, version: int | None, count: int) -
 
 
 def compare_served(sample: ServedSample, recomputed: pa.Table, training_set: pa.Table | None) -> ServedSkewReport:
-    """Compare row by row with what was computed again, and distributions with a training set's.
+    """Compare served rows with recomputed rows one by one, and their distributions with a training set.
 
     Args:
-        sample: what was served.
-        recomputed: the same rows, with the same features.
-        training_set: the reference; what was computed again unless given.
+        sample: the served rows.
+        recomputed: the same rows with recomputed features.
+        training_set: the reference of distances; None: the recomputed rows.
 
     Raises:
-        DataError: a table lacks a feature, or has it of a type that cannot be compared.
+        DataError: a table lacks a feature, or has a type that cannot be compared.
     """
     reference = recomputed if training_set is None else plain(training_set)
     statuses = statuses_of(sample.rows, list(sample.about.features))
     features = []
     for name, dtype in sample.about.feature_types.items():
-        for table, what in ((recomputed, "the offline data"), (reference, "the training set")):
+        for table, what in ((recomputed, "recomputed values"), (reference, "training set")):
             if name not in table.column_names:
                 raise DataError(f"{what}: column {name}", expected=f"a feature ({dtype})", got="none")
         left_out = np.isin(statuses[name], _LEFT_OUT)
@@ -167,7 +167,7 @@ def compare_served(sample: ServedSample, recomputed: pa.Table, training_set: pa.
         features.append(
             ServedFeatureSkew(compared, int(left_out.sum()), distance(kept, one_array(reference[name]), name))
         )
-    about = "what the offline data say" if training_set is None else "the training set"
+    about = "the recomputed values" if training_set is None else "the training set"
     return ServedSkewReport(
         sample.about.service, sample.versions, sample.records, len(sample.rows), about, tuple(features)
     )
@@ -180,10 +180,10 @@ def _compare(
     compared = len(served) - int(left_out.sum())
     shown = sample.rows.select([REQUEST_ID, REQUEST_ROW, *sample.about.keys, SERVED_AT]).take(places)
     rows = [row | {SERVED_AT: row[SERVED_AT].isoformat()} for row in shown.to_pylist()]
-    found = compare(
+    skew = compare(
         sample.about.service, 0, rows, {name: served.take(places).to_pylist()}, {name: offline.take(places).to_pylist()}
     )
-    return replace(found.features[0], equal=compared - len(places))
+    return replace(skew.features[0], equal=compared - len(places))
 
 
 def _document(feature: ServedFeatureSkew) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Skew: online values against offline values of the same entity rows at the same time, feature by feature.
+"""Training–serving skew: online against offline values of the same entity rows at the same time, by feature.
 
-Two values are equal when both are absent, or both are NaN, or they are the same; floats to a relative 1e-9, since sums
-may be added up in another order. Anything else differs.
+Two values are equal if both are absent, both are NaN, or they are the same. Floats may differ by a relative 1e-9, since
+sums may be added in another order.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# What adding floats up in another order may change, and no more.
+# The relative difference that adding floats in another order can make.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class FeatureSkew:
-    """How one feature compares.
+    """The skew of a feature.
 
     Attributes:
         feature: its name in the service.
-        equal: entity rows whose values are equal.
-        differing: the others.
-        worst: the largest absolute difference of two numbers; None when no two numbers differ.
-        example: an entity row that differs (the worst, where values are numbers), or None.
-        online, offline: its two values.
+        equal: the number of entity rows whose values are equal.
+        differing: the number of entity rows whose values differ.
+        worst: the largest absolute difference of two numbers; None if no two numbers differ.
+        example: an entity row whose values differ, the worst one for numbers; None if there is none.
+        online, offline: the two values of the example.
     """
 
     feature: str
@@ -39,7 +39,7 @@ class FeatureSkew:
 
 @dataclass(frozen=True)
 class SkewReport:
-    """How a service compares at one time, microseconds since 1970."""
+    """The skew of a service at one time, `at_us`, microseconds since 1970."""
 
     service: str
     at_us: int
@@ -48,7 +48,7 @@ class SkewReport:
 
     @property
     def differing(self) -> int:
-        """How many values differ."""
+        """The number of differing values."""
         return sum(feature.differing for feature in self.features)
 
     def to_document(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class SkewReport:
         return asdict(self)
 
     def summary(self) -> dict[str, int]:
-        """The time, how many values were compared, and how many differ."""
+        """The time, and the numbers of compared and of differing values."""
         return {"at_us": self.at_us, "values": self.rows * len(self.features), "differing": self.differing}
 
 
@@ -70,17 +70,17 @@ def compare(
     """Compare columns of Python values.
 
     Args:
-        service: whose features.
-        at_us: the time that both are of.
-        entity_rows: n of them.
-        online, offline: per feature n values, None where there is none.
+        service: the service's name.
+        at_us: the time of both, microseconds since 1970.
+        entity_rows: n entity rows.
+        online, offline: n values for each feature; None where there is no value.
     """
     features = [_compare(name, entity_rows, online[name], offline[name]) for name in online]
     return SkewReport(service, at_us, len(entity_rows), tuple(features))
 
 
 def is_equal(one: Any, other: Any) -> bool:
-    """Whether two values count as the same."""
+    """Whether two values are equal, as the module says."""
     if one is None or other is None:
         return one is other
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
@@ -110,7 +110,7 @@ def _compare(
 
 
 def _distance(one: Any, other: Any) -> float:
-    """How far two numbers are from each other; -1 when they are no numbers."""
+    """The distance of two numbers; -1 if one is not a number."""
     if not all(isinstance(value, (int, float)) for value in (one, other)) or math.isnan(one) or math.isnan(other):
         return -1.0
-    return float(abs(one - other))  # integers are subtracted as such
+    return float(abs(one - other))  # exact for integers

@@ -1,4 +1,4 @@
-"""The requests of online clients as OpenTelemetry spans. opentelemetry-api's door in this package."""
+"""OpenTelemetry spans for the requests of online clients. The package's only import of opentelemetry-api."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ _NAME = "feature_store.get_online_features"
 
 
 class Tracing(Observer):
-    """Give it to clients: `OnlineClient(…, observers=[Tracing()])`. Each request is a span, a child of the current one.
+    """Traces requests: `OnlineClient(…, observers=[Tracing()])`. Each request is a child span of the current span.
 
-    Its attributes: `feature_store.service`, `.request_id` when one was given, `.rows`, `.keys`, `.sent_bytes`,
-    `.received_bytes`, `.plan_version`, `.prune_plan` when one is applied, `.skipped` when something was, and
-    `.values.<status>`: how many values have each status. A request that fails has its error recorded, and the status
-    ERROR. A connection that turned out dead is an event of the current span. Feature values and entity keys are in
-    no span.
+    Attributes of a span: `feature_store.service`, `.request_id` (if given), `.rows`, `.keys`, `.sent_bytes`,
+    `.received_bytes`, `.plan_version`, `.prune_plan` (if one is applied), `.skipped` (if row groups were skipped), and
+    `.values.<status>`, the number of values with each status. A failed request records its error and has the status
+    ERROR. A dead idle connection is an event of the current span. No span holds feature values or entity keys.
 
     Args:
-        tracer: makes the spans; the global provider's unless given.
+        tracer: makes the spans; None: a tracer of the global provider.
 
     Raises:
         MissingDependencyError: opentelemetry-api is not installed (`feature-store[tracing]`).

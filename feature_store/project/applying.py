@@ -1,7 +1,7 @@
 """Make definitions a version of the registry and serve it: plan, apply, rollback, prune.
 
-The order is: propose a version, check it, commit it to the registry, fill the generations it needs, publish its plan.
-An apply that fails leaves what was served. One that was killed is finished by the next.
+The steps: propose a version, check it, commit it to the registry, fill the generations it needs, publish its plan. An
+apply that fails leaves the served version unchanged. The next apply finishes one that was killed.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def _checked(project: Project, proposed: ProposedVersion, check_sources: bool) -
     changes = proposed.changes
     if project.config.definitions or all(change.action != "delete" for change in changes.changes):
         return proposed
-    # A deleted definition may be in a file that the default does not read.
+    # A deleted definition may be in a file that is not read by default.
     if names := ", ".join(path.name for path in passed_over(folder)):
-        note = f"Not read, because they make no definitions: {names}. If they do, name them under `definitions:`."
+        note = f"Files without definitions are not read: {names}. Else list them under `definitions:`."
         proposed = replace(proposed, changes=replace(changes, notes=(*changes.notes, note)))
     return proposed
 
@@ -145,7 +145,7 @@ def _apply(
             buckets=project.buckets,
             expire_keys=project.config.online_store.expire_keys,
         )
-    except ConflictError:  # another process rolls out
+    except ConflictError:  # another process is rolling out a version
         raise
     except Exception as error:
         # When Redis or the registry cannot be reached, the version stays unfinished, and the next apply finishes it.

@@ -1,4 +1,4 @@
-"""feature_store.yaml: what it may say, read and checked.
+"""feature_store.yaml: its keys, read and checked.
 
     project: movielens
     registry: .feature_store/registry.db          # or any SQLAlchemy URL
@@ -9,14 +9,14 @@
       timeout_ms: 1000
     engine: local                                 # or spark
     definitions: features.py                      # or a folder, a glob, a module, a package, or a list of these
-    local: {memory_limit: 512MB}                  # DuckDB's; what it cannot hold goes to disk
+    local: {memory_limit: 512MB}                  # DuckDB's; it spills the rest to disk
     spark: {spark.executor.memory: 4g}
     kafka: {bootstrap.servers: "localhost:9092"}
     streaming: {dead_letters: "{topic}.dead-letter"}
 
-`${NAME}` and `${NAME:-default}` in values are taken from the environment, so that no secret need be in the file. What
-stands in a URL before the host (`redis://:${PASSWORD}@host`) is percent-encoded there, so that a password may hold any
-character; give it as it is. What came from the environment is never shown.
+`${NAME}` and `${NAME:-default}` in values come from the environment, so that no secret need be in the file. Variables
+before the host of a URL (`redis://:${PASSWORD}@host`) are percent-encoded, so a password may hold any character: set it
+as it is. Values from the environment are never shown.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MAX_BUCKETS = 16_384  # as many as Redis Cluster has slots
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B)", re.IGNORECASE)
 _UNITS = {f"{unit}B": 1000**power for power, unit in enumerate("KMGT", 1)}
 _UNITS |= {f"{unit}IB": 1024**power for power, unit in enumerate("KMGT", 1)}
-_LEAST_MEMORY = 64_000_000  # with less, DuckDB cannot begin to sort
+_LEAST_MEMORY = 64_000_000  # DuckDB cannot sort with less
 
 Options = dict[str, str | int | float | bool]
 
@@ -66,19 +66,19 @@ class OnlineStoreConfig(_Section):
     """Where and how rows are stored.
 
     Attributes:
-        url: `redis://`, `rediss://` or `unix://`; `redis+cluster://host:port,host:port` of a Redis Cluster;
-            `redis+sentinel://host:port,host:port/service` of Sentinels; None: the embedded server.
-        username: for a server with users (ACL); beside the URL rather than in it.
-        password: as it is, with any characters; beside the URL rather than in it.
-        sentinel_username: of the Sentinels, which may differ from that of the servers.
-        sentinel_password: of the Sentinels.
-        read_from: `primary`, `replica` or `nearest`: where clients read features, of a Cluster or of Sentinels.
-        buckets: how many hash tags the keys are spread over. None: 1 on one server; on a Cluster as many as the
-            published plan has, at first the power of two at or above 8 for each primary.
-        expire_keys: whether Redis drops a row once every view in it has expired.
-        timeout_ms: milliseconds to wait for an answer.
-        cache: what the project's client keeps in its process: bytes, or a text such as `64MB`, by the name of a row
-            group or stream view. See `OnlineClient`.
+        url: `redis://`, `rediss://` or `unix://`; `redis+cluster://host:port,host:port` for a Redis Cluster;
+            `redis+sentinel://host:port,host:port/service` for Sentinels; None: the embedded server.
+        username: a user of the server (ACL). Alternative to a user in the URL.
+        password: the password as it is, with any characters. Alternative to a password in the URL.
+        sentinel_username: a user of the Sentinels, which may differ from that of the servers.
+        sentinel_password: the password of that user.
+        read_from: `primary`, `replica` or `nearest`: the nodes of a Cluster or of Sentinels that clients read from.
+        buckets: the number of hash tags that keys are spread over. None: 1 on one server; on a Cluster the number in
+            the published plan, at first the power of two at or above 8 for each primary.
+        expire_keys: whether Redis deletes a row once every view in it has expired.
+        timeout_ms: the longest time of a request to Redis, in milliseconds.
+        cache: the size of the client's cache in the process, in bytes or as a text such as `64MB`, by the name of a
+            row group or stream view. See `OnlineClient`.
     """
 
     url: str | None = Field(default=None, min_length=1, repr=False)
@@ -95,11 +95,11 @@ class OnlineStoreConfig(_Section):
     @model_validator(mode="after")
     def _one_password(self) -> OnlineStoreConfig:
         if self.username is not None and self.password is None:
-            raise ValueError("a password beside the username")
+            raise ValueError("a password with the username")
         if self.password is not None and (self.url is None or has_user(self.url)):
-            raise ValueError("a url without a user in it, beside the password")
+            raise ValueError("a url without a user in it, since password is set")
         if self.url is None and (self.read_from or self.sentinel_username or self.sentinel_password):
-            raise ValueError("a url, beside read_from and the password of Sentinels")
+            raise ValueError("a url, since read_from or the password of Sentinels is set")
         return self
 
 
@@ -107,8 +107,8 @@ class LocalConfig(_Section):
     """How the local engine computes.
 
     Attributes:
-        memory_limit: what DuckDB may hold in memory while it sorts rows; the rest goes to disk, into `.feature_store`.
-            `512MB`, `2GB` or `1.5GiB`; at least 64 MB. A job takes some 500 MB beside it.
+        memory_limit: the memory that DuckDB may use to sort rows, such as `512MB`, `2GB` or `1.5GiB`; at least 64 MB.
+            It spills the rest to disk, into `.feature_store`. A job takes about 500 MB more.
     """
 
     memory_limit: str = "512MB"
@@ -126,25 +126,25 @@ class StreamingConfig(_Section):
     """How events are streamed.
 
     Attributes:
-        dead_letters: the topic of messages that cannot be merged; `{topic}` stands for the topic that they came from.
+        dead_letters: the topic for messages that cannot be merged. `{topic}` is the topic of the message.
     """
 
     dead_letters: str = Field(default="{topic}.dead-letter", pattern=r"^([A-Za-z0-9._-]|\{topic\})+$")
 
 
 class Config(_Section):
-    """What feature_store.yaml says. Its repr and `shown()` hide secrets.
+    """The contents of feature_store.yaml. `repr` and `shown()` hide secrets.
 
     Attributes:
         project: letters, digits and underscores, at most 64, not starting with a digit.
         registry: an SQLAlchemy URL, or the path of a SQLite file; see `registry_url`.
-        online_store: where rows are served from.
-        engine: what materializes and joins.
+        online_store: where and how rows are stored.
+        engine: the engine that materializes and joins.
         definitions: the Python files with definitions: a file, a folder, a glob such as `defs/*.py`, a module or a
-            package, or a list of these, relative to the file's folder. None given: features.py, and each other Python
-            file directly in the folder that makes definitions in its module-level code.
-        spark: Spark's settings, passed through; those that begin with `kafka.` are options of its source of streams.
-        kafka: the Kafka client's settings, passed through.
+            package, or a list of these, relative to the file's folder. Default: features.py, and every other Python
+            file in the folder itself whose module-level code makes definitions.
+        spark: settings of Spark, passed through. Settings that begin with `kafka.` are options of its Kafka source.
+        kafka: settings of the Kafka client, passed through.
         streaming: how events are streamed.
         local: how the local engine computes.
     """
@@ -174,7 +174,7 @@ class Config(_Section):
 
     @property
     def state_folder(self) -> Path:
-        """Where the project keeps what it makes by itself: registry, embedded server, job files."""
+        """The folder for the library's own files: registry, embedded server, job files."""
         return self._folder / STATE_FOLDER
 
     @property
@@ -193,21 +193,21 @@ class Config(_Section):
 
     @property
     def registry_url(self) -> str:
-        """The registry as an SQLAlchemy URL; a SQLite file is relative to the folder."""
+        """The registry as an SQLAlchemy URL. The path of a SQLite file is relative to the folder."""
         prefix = "sqlite:///"
         if "://" in self.registry and not self.registry.startswith(prefix):
             return with_quoted_password(self.registry)
         path = self.registry.removeprefix(prefix)
         if path in ("", ":memory:") or path.startswith("file:"):
             return self.registry
-        # SQLAlchemy would take it relative to the current folder, which need not be the same on the next call.
+        # SQLAlchemy would resolve it against the current folder, which may be another one in the next call.
         return f"{prefix}{(self._folder / path).resolve()}"
 
     def shown(self) -> dict[str, Any]:
-        """The configuration as JSON types, for people. Nothing in it is secret.
+        """The configuration as JSON types, without secrets.
 
-        A value from the environment is shown as the file has it, `${NAME}`; passwords are hidden, and of `spark` and
-        `kafka` the text of all settings but those that are known to be harmless.
+        Values from the environment are shown as in the file, `${NAME}`. Passwords are hidden, and all texts in `spark`
+        and `kafka` except for settings that are known to be harmless.
         """
         values: dict[str, Any] = shown(self.model_dump(exclude_none=True), self._written, ())
         return values
@@ -217,8 +217,8 @@ def load_config(folder: Path) -> Config:
     """Read `feature_store.yaml` of a folder.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, names a variable that is not set, or holds a key or value
-            that is not allowed; it says which and where.
+        ConfigError: the file is missing or not YAML, names a variable that is not set, or holds a key or value that is
+            not allowed. The error names it.
 
     Example:
         >>> from pathlib import Path
@@ -244,10 +244,10 @@ def _read(file: Path) -> dict[str, Any]:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            str(file), expected="a file", got="none", hint="run `feature-store init`, or name the project's folder"
+            str(file), problem="the file does not exist", hint="run `feature-store init`, or name the project's folder"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(file), expected="a text file in UTF-8 that can be read", got=str(error)) from error
+        raise ConfigError(str(file), expected="a readable text file in UTF-8", got=str(error)) from error
     except yaml.YAMLError as error:
         raise ConfigError(_place(file, error), expected="YAML", got=_problem(error)) from None
     if not isinstance(document, dict):
@@ -261,22 +261,22 @@ def _place(file: Path, error: yaml.YAMLError) -> str:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    # What PyYAML quotes is the file's own text, such as a password that begins with `*`.
-    told = str(getattr(error, "problem", None) or str(error).partition("\n")[0])
-    return re.sub(r"\s*(['\"]).*", "", told)
+    # PyYAML quotes the file's own text, such as a password that begins with `*`.
+    problem = str(getattr(error, "problem", None) or str(error).partition("\n")[0])
+    return re.sub(r"\s*(['\"]).*", "", problem)
 
 
 def _as_config_error(error: ValidationError, written: dict[str, Any]) -> ConfigError:
     detail = error.errors(include_url=False)[0]
     path = [str(part) for part in detail["loc"]]
-    # A setting that may be of several types is reported once for each, with the type's name at the end of the path.
+    # pydantic reports a setting of several allowed types once per type, with the type at the end of the path.
     if path[0] in ("spark", "kafka") and len(path) > 2:
         path = path[:2]
     where = f"{FILE_NAME}: {'.'.join(path)}"
     if detail["type"] in ("extra_forbidden", "invalid_key"):
-        return ConfigError(where, expected="a known key", got="an unknown one", hint=_nearest(path))
+        return ConfigError(where, problem="unknown key", hint=_nearest(path))
     if detail["type"] == "missing":
-        return ConfigError(where, expected="a value", got="none")
+        return ConfigError(where, problem="a value is required")
     if path[0] in ("spark", "kafka"):
         return ConfigError(where, expected="settings: text, numbers or booleans", got=type(detail["input"]).__name__)
     return ConfigError(where, expected=_expectation(detail), got=_got(path, detail["input"], written))

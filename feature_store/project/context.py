@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 Job = Literal["materialize", "backfill", "training", "spark"]
 
-# The folders below the state folder in which jobs keep files while they run. A job that was killed leaves its own.
+# Folders below the state folder for the files of running jobs. A killed job leaves its files.
 JOBS: tuple[Job, ...] = ("materialize", "backfill", "training", "spark")
-# A worker's call may wait behind others' of some milliseconds each, and behind a Redis that starts and loads its data.
+# A worker's call may wait behind calls of other workers, and behind a Redis that is loading its data.
 _STREAM_TIMEOUT_S = 5.0
 
 

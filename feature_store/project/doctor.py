@@ -1,4 +1,4 @@
-"""The doctor: asks every part of a project how it is. `monitoring/checks.py` says what to make of the answers."""
+"""The doctor: asks every part of a project for its state. `monitoring/checks.py` judges the answers."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     from feature_store.streaming.kafka import Partition
 
 
-# How long Kafka may take to answer. A check should not be silent for longer.
+# Seconds that Kafka may take to answer. A check should not be silent for longer.
 _KAFKA_S = 4.0
-# Entities of a view that are asked for.
+# The most entities that are sampled of a view.
 _SAMPLED = 200
 
 
 def diagnose(project: Project) -> Iterator[Finding]:
-    """Check after check, each finding as it is made.
+    """Run all checks, and yield each finding at once.
 
-    A check that fails does not keep the others from being made, unless they need what could not be reached: they would
-    say the same. Kafka is asked beside the others, since a broker that is down takes seconds not to answer.
+    A failed check does not stop the others, except those that need the same unreachable server. Kafka is asked in a
+    thread beside the others, since a broker that is down takes seconds to time out.
     """
     yield Finding("library", "ok", f"feature-store {version('feature-store')}, Python {platform.python_version()}")
     yield from _checked("definitions", _definitions, project)
@@ -61,7 +61,7 @@ def diagnose(project: Project) -> Iterator[Finding]:
 
 
 def _redis(project: Project, kafka: _Beside) -> Generator[Finding, None, bool]:
-    """The checks of what Redis holds; returns whether it could be reached."""
+    """Run the checks of Redis. Returns whether it could be reached."""
     for name, check in _OF_REDIS:
         try:
             yield from check(project)
@@ -84,7 +84,7 @@ class _Beside:
     """A check that runs in a thread beside the others."""
 
     def __init__(self, name: str, check: _Check, project: Project) -> None:
-        self.failed = False  # whether what it asks could not be reached
+        self.failed = False  # whether the server could not be reached
         self._found: list[Finding] = []
         self._shown = 0
         self._thread = threading.Thread(target=self._run, args=(name, check, project), daemon=True)
@@ -98,7 +98,7 @@ class _Beside:
             self._found.append(Finding(name, "failed", error.reason, error.hint))
 
     def findings(self, *, wait: bool) -> Iterator[Finding]:
-        """Those that are there and were not returned yet, once the check is done; `wait`: for that."""
+        """The findings that were not returned yet, once the check is done. `wait`: wait for that."""
         if wait:
             self._thread.join()
         if not self._thread.is_alive():
@@ -107,12 +107,12 @@ class _Beside:
 
 
 def _definitions(project: Project) -> Iterator[Finding]:
-    found = project.definitions
+    definitions = project.definitions
     counts = {
-        "view": len(found.feature_views),
-        "stream view": len(found.stream_feature_views),
-        "on-demand view": len(found.on_demand_feature_views),
-        "service": len(found.feature_services),
+        "view": len(definitions.feature_views),
+        "stream view": len(definitions.stream_feature_views),
+        "on-demand view": len(definitions.on_demand_feature_views),
+        "service": len(definitions.feature_services),
     }
     defined = ", ".join(counted(count, thing) for thing, count in counts.items() if count) or "nothing"
     yield Finding("definitions", "ok", f"{defined} in {project.config.folder}")
@@ -124,11 +124,11 @@ def _registry(project: Project) -> Iterator[Finding]:
         yield Finding("registry", "warning", "nothing is applied yet", "run `feature-store apply`")
         return
     about = f"version {newest.version}, applied {newest.applied_at:%Y-%m-%d %H:%M} UTC by {newest.author}"
-    changes = plan(project, check_sources=False)  # `sources` has them
+    changes = plan(project, check_sources=False)  # the check `sources` reads them
     if changes.is_empty:
         yield Finding("registry", "ok", about)
     else:
-        about = f"{about}; the files differ: {changes.summary()}"
+        about = f"{about}; the files are not applied: {changes.summary()}"
         yield Finding("registry", "warning", about, "see `feature-store plan`")
 
 
@@ -157,7 +157,7 @@ def _kafka(project: Project) -> Iterator[Finding]:
         return
     if "bootstrap.servers" not in project.config.kafka:
         hint = "set kafka.bootstrap.servers in feature_store.yaml"
-        yield Finding("kafka", "failed", f"nothing says where it is, and {_readers(topics)} need it", hint)
+        yield Finding("kafka", "failed", f"kafka.bootstrap.servers is not set, and {_readers(topics)} need it", hint)
         return
     with requires_extra("kafka", "doctor"):
         from feature_store.streaming.kafka_topics import Topics
@@ -222,7 +222,7 @@ def _freshness(project: Project) -> Iterator[Finding]:
 def _of_values(
     project: Project, view: FeatureView | StreamFeatureView, keys: Sequence[tuple[int | str, ...]]
 ) -> Finding:
-    """What a request for entities that are stored gets now."""
+    """Check the statuses of a request for stored entities."""
     rows = {name: list(values) for name, values in zip(view.join_keys, zip(*keys, strict=True), strict=True)}
     (statuses,) = project.client.get_online_features([f"{view.name}:{view.fields[0].name}"], rows).status.values()
     counts = Counter(statuses)
@@ -231,7 +231,7 @@ def _of_values(
 
 
 def _fences(project: Project) -> Iterator[Finding]:
-    """Whether the fences of stream views are those that their tiles were merged under."""
+    """Check whether the fences of stream views belong to their tiles."""
     published = project.online.published()
     tiles = published.plan.tiles if published is not None else ()
     if tiles:
@@ -240,7 +240,7 @@ def _fences(project: Project) -> Iterator[Finding]:
 
 
 def _stream(project: Project) -> Iterator[Finding]:
-    """How far each stream view is behind, by its fences. What is missing for that, other checks tell."""
+    """Check how far each stream view is behind, by its fences. Other checks report what this one lacks."""
     published = project.online.published()
     if published is None or not published.plan.tiles or "bootstrap.servers" not in project.config.kafka:
         return
@@ -269,19 +269,19 @@ def _stream(project: Project) -> Iterator[Finding]:
 def _lag(
     start: Callable[[str], int | None], partitions: Sequence[Partition], ranges: dict[Partition, tuple[int, int]]
 ) -> tuple[int, int]:
-    """Messages that wait, and messages that are gone before they were merged."""
+    """The number of messages that wait, and of messages that Kafka deleted before they were merged."""
     behind = lost = 0
     for topic, number in partitions:
         first, end = ranges[topic, number]
         at = start(f"{topic}:{number}")
         behind += max(0, end - max(first, at if at is not None else first))
-        # What was deleted before a view ever streamed is not lost: it was never to be merged.
+        # Messages that were deleted before the view was first streamed are not lost: it never needed them.
         lost += max(0, first - at) if at is not None else 0
     return behind, lost
 
 
 def _topics(project: Project) -> dict[str, list[str]]:
-    """The topics of the stream views in the folder, with the views."""
+    """The topics of the folder's stream views, each with its views."""
     topics: dict[str, list[str]] = {}
     for view in project.definitions.stream_feature_views.values():
         topics.setdefault(view.source.topic, []).append(view.name)
@@ -293,7 +293,7 @@ def _readers(topics: dict[str, list[str]]) -> str:
 
 
 _Check = Callable[["Project"], "Iterator[Finding]"]
-# Each needs the first of them to succeed.
+# The first must succeed for the others to run.
 _OF_REDIS: tuple[tuple[str, _Check], ...] = (
     ("online store", _server),
     ("memory", _memory),

@@ -1,4 +1,4 @@
-"""What is known of a project, gathered for `monitoring/score.py`."""
+"""Gathers the evidence of a project that `monitoring/score.py` judges."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from feature_store.registry.history import names_in
 from feature_store.registry.lineage import MODELS, Node, lineage_of
 from feature_store.registry.store import KeptReport, PruneRecord, Version
 
-# A tag of one of these names says whether something is personal; and of this, that it should be used no more.
+# Tags that say whether a definition is personal, and the tag that says that it is deprecated.
 PRIVACY_TAGS, DEPRECATED_TAG = ("pii", "privacy"), "deprecated"
 _NO = ("no", "false", "0", "none", "public")
 
 
 def evidence_of(project: Project) -> Evidence:
-    """What is known now.
+    """The evidence of a project now.
 
     Raises:
         NotFoundError: nothing is applied.
@@ -68,8 +68,10 @@ def _features(definitions: DefinitionSet) -> Iterator[FeatureEvidence]:
 
 
 def _is_expected(view: FeatureView | StreamFeatureView | OnDemandFeatureView, field: Field) -> bool:
-    """Whether something is expected of a feature's values, or of the column of events that it is computed of. What is
-    computed of other features follows from these."""
+    """Whether a feature's values have expectations, or the column of events that it is computed from.
+
+    An on-demand feature follows from its inputs.
+    """
     if isinstance(view, OnDemandFeatureView):
         return True
     if not view.aggregations or view.source is None:
@@ -80,24 +82,24 @@ def _is_expected(view: FeatureView | StreamFeatureView | OnDemandFeatureView, fi
 
 def _view(view: FeatureView | StreamFeatureView, stale: Mapping[str, bool] | None) -> ViewEvidence:
     of_view = next((word for one in (view, *view.entities) if (word := _privacy(one.tags))), "")
-    said = {field.name: _privacy(field.tags) or of_view for field in view.fields}
+    privacy = {field.name: _privacy(field.tags) or of_view for field in view.fields}
     return ViewEvidence(
         view.name,
         is_owned=bool(view.owner),
-        says_privacy=all(said.values()),
-        personal=tuple(name for name, word in said.items() if word and word not in _NO),
+        says_privacy=all(privacy.values()),
+        personal=tuple(name for name, word in privacy.items() if word and word not in _NO),
         freshness_declared=view.freshness is not None,
         is_stale=None if stale is None else stale.get(view.name),
     )
 
 
 def _privacy(tags: Mapping[str, str]) -> str:
-    """What tags say of privacy, in small letters; empty: nothing."""
+    """The value of a privacy tag in lower case; empty: there is none."""
     return next((tags[tag].lower() or "yes" for tag in PRIVACY_TAGS if tag in tags), "")
 
 
 def _stale(project: Project) -> dict[str, bool] | None:
-    """Which views are older than they declare; None where the online store cannot be asked."""
+    """Whether each view is older than it declares. None if the online store cannot be read."""
     try:
         return {view.view: view.is_breached for view in freshness_of(project).views}
     except OnlineStoreError:
@@ -141,7 +143,7 @@ def _service(
         models=models,
         importances=importances.method if importances is not None else "",
         importances_cover=is_covered,
-        useless=tuple(sorted(one for one, said in labels.items() if "epsilon" in said and one in columns - gone)),
+        useless=tuple(sorted(one for one, of_one in labels.items() if "epsilon" in of_one and one in columns - gone)),
         plan=plan.id if plan is not None else "",
         is_settled=plan is not None and set(plan.dropped) <= gone,
         skew_at=skew.made_at if skew is not None else None,
@@ -150,7 +152,7 @@ def _service(
 
 
 def _tested_code(definitions: DefinitionSet, folder: Path) -> dict[str, bool]:
-    """Of the code that makes features, whether a test beside the definitions names it."""
+    """For each view with code, whether a test in the project's folder uses its function or name."""
     code = {view.name: view.function.rpartition(":")[2] for view in definitions.on_demand_feature_views.values()}
     code |= {view.name: view.name for view in definitions.feature_views.values() if view.sql is not None}
     if not code:
@@ -161,20 +163,20 @@ def _tested_code(definitions: DefinitionSet, folder: Path) -> dict[str, bool]:
 
 
 def _names_in(file: Path) -> set[str]:
-    """The names, attributes, imports and texts of a Python file; none of one that is not Python."""
+    """The names, attributes, imports and texts of a Python file. Empty if it cannot be parsed."""
     try:
         tree = ast.parse(file.read_text())
     except (SyntaxError, ValueError, OSError):
         return set()
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.Constant(value=str(name)):
-                found.add(name)
-    return found
+                names.add(name)
+    return names
 
 
 def _added_features(versions: list[Version]) -> int:
-    """How many versions, after the first, have a feature that the version before did not have."""
+    """The number of versions, after the first, with a feature that the version before lacks."""
     listed = [{name for name in names_in([version]) if ":" in name} for version in versions]
     return sum(bool(after - before) for before, after in pairwise(listed))

@@ -1,4 +1,4 @@
-"""Fill new generations before readers see them: those of a version, and those that a backfill begins."""
+"""Fill new generations of rows and tiles before readers see them, for an apply and for a backfill."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class GenerationFiller:
         """See Filler."""
         with requires_extra("local", "backfill"), requires_extra("kafka", "backfill"):
             from feature_store.streaming.backfill import Backfill
-        # The topic may have lost the events after a history that ended long ago. The change can be served all the same.
+        # The topic may have lost the events after a history that ended long ago. That must not block the change.
         Backfill(self._project, self._view(tiles), allow_gap=True).fill(tiles)
 
     def _view(self, tiles: TilesPlan) -> StreamFeatureView:

@@ -1,4 +1,4 @@
-"""What a project stores and serves, watched: `FeatureStore.monitoring`."""
+"""Monitoring of a project: `FeatureStore.monitoring`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ProjectMonitoring:
 
         Args:
             service: report on the views that it reads; None: on all stored views.
-            at: the time to which ages count, UTC unless it has a time zone; None: now.
+            at: the time at which ages are measured, UTC unless it has a time zone; None: now.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such service.
@@ -49,16 +49,16 @@ class ProjectMonitoring:
     def skew(
         self, service: str, at: datetime, entity_rows: Mapping[str, Any] | None = None, *, sample: int = 1000
     ) -> SkewReport:
-        """Compare what is served with what the offline data give, at one time.
+        """Compare served values with values computed from offline data, at one time.
 
-        The online store keeps the newest values only. So `at` should not be before the end of the last
+        The online store keeps only the newest values, so `at` should not be before the end of the last
         materialization, nor before the newest streamed event.
 
         Args:
             service: the service to compare.
             at: the time, UTC unless it has a time zone.
-            entity_rows: as in `get_online_features`; None: random combinations of stored entities. Request fields must
-                be given, and can be given alone.
+            entity_rows: see `get_online_features`; None: random combinations of stored entities. Request fields are
+                required, and can be given alone.
             sample: the number of entity rows to draw when they are not given.
 
         Raises:
@@ -91,22 +91,22 @@ class ProjectMonitoring:
         sample: int = 20_000,
         report: Report | None = None,
     ) -> ServedSkewReport:
-        """Compare logged vectors with what the offline data give for the same rows at the same times.
+        """Compare logged vectors with values computed from offline data for the same rows at the same times.
 
-        Rows that reached the sources since, with earlier times, make a difference too: serving did not know them.
+        Late rows make a difference, too: rows that reached the sources after serving, with earlier times.
 
         Args:
             log: the folder of the log, or one of its files.
             service: the service whose records to use; required when the log has several services.
             training_set: a Parquet file to measure distances of distributions from; None: the recomputed values.
             version: use only records of this version of the serving plan.
-            sample: compare at most so many rows, drawn at random, the same rows in each run.
+            sample: compare at most this many rows, drawn at random, the same rows in each run.
             report: gets the progress.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such log, service or version.
             RequestError: the log has several services; or a view keeps no history.
-            DataError: the log has several lists of features, or a feature that the service no longer has; or a file
+            DataError: the log has several lists of features, or a feature that the service no longer has, or a file
                 cannot be read.
         """
         with requires_extra("local", "skew_of_log"):
@@ -132,7 +132,7 @@ class ProjectMonitoring:
         return diagnose(self._project)
 
     def score(self) -> Score:
-        """Score the project's features, views and services by what is known of them.
+        """Score the project's features, views and services with the ML Test Score.
 
         Raises:
             NotFoundError: nothing is applied.
@@ -143,7 +143,7 @@ class ProjectMonitoring:
         return score_of(evidence_of(self._project))
 
     def _sampled_rows(self, service: str, count: int) -> dict[str, Any]:
-        """Entity rows of stored entities. Each join key's values are drawn on their own."""
+        """Random entity rows of stored entities. The values of each join key are drawn independently."""
         definitions = self._project.newest().served_definitions()
         rows: dict[str, list[Any]] = {}
         for view in definitions.stored_views_of(service):

@@ -1,4 +1,4 @@
-"""Methods of FeatureStore that moved to its grouped faces. They warn, and go with release 1.0."""
+"""Deprecated methods of FeatureStore that moved to its grouped faces. Release 1.0 removes them."""
 
 from __future__ import annotations
 

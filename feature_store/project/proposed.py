@@ -38,22 +38,22 @@ class ProposedVersion:
             )
 
     def with_sources_checked(self, folder: Path) -> ProposedVersion:
-        """The same version, where changes are refused whose sources do not hold what their views take."""
+        """The same version, with changes refused if a source does not fit its view."""
         return replace(self, changes=_with_sources_checked(self.changes, self.definitions, folder))
 
 
 def with_definitions(
     newest: Version | None, definitions: DefinitionSet, readers: Mapping[str, Sequence[str]] | None = None
 ) -> ProposedVersion:
-    """The definitions, pruned as those that are applied.
+    """New definitions with the applied prunings.
 
     Args:
-        newest: what is applied.
-        definitions: what is to be applied.
-        readers: of each service, see `plan_changes`.
+        newest: the newest version.
+        definitions: the new definitions.
+        readers: the readers of each service, see `plan_changes`.
 
     Raises:
-        ConflictError: a service has changed that a prune plan is applied to.
+        ConflictError: a pruned service has changed.
     """
     if newest is None:
         return ProposedVersion(definitions, plan_changes(None, definitions))
@@ -70,20 +70,20 @@ def with_version(
     """The definitions and prunings of an earlier version.
 
     Args:
-        newest: what is applied.
-        version: the earlier one.
-        offered: the folder's definitions, whose functions would be served.
-        readers: of each service, see `plan_changes`.
+        newest: the newest version.
+        version: the earlier version.
+        offered: the folder's definitions, which hold the on-demand functions.
+        readers: the readers of each service, see `plan_changes`.
 
     Raises:
-        RefusedError: the code of an on-demand function is another one by now, or gone.
+        RefusedError: the code of an on-demand function has changed since, or is gone.
     """
     applied = newest.definitions()
     target = version.definitions(like=applied)
     for view in target.on_demand_feature_views.values():
-        found = offered.on_demand_feature_views.get(view.name)
-        if found is None or not has_digest(found, view.digest, view.nulls):
-            problem = f"the folder has {'other' if found else 'no'} code for on-demand view {view.name}"
+        current = offered.on_demand_feature_views.get(view.name)
+        if current is None or not has_digest(current, view.digest, view.nulls):
+            problem = f"the folder has {'other' if current else 'no'} code for on-demand view {view.name}"
             raise RefusedError(
                 f"rollback to version {version.version}",
                 problem=f"{problem} ({view.function})",
@@ -93,17 +93,17 @@ def with_version(
 
 
 def with_pruning(newest: Version, service: str, pruning: Pruning | None) -> ProposedVersion:
-    """What is applied, with another pruning of a service, or (None) without any.
+    """The applied definitions with another pruning of a service; None: without one.
 
     Raises:
-        NotFoundError: there is no such service, or nothing is pruned of it.
-        ConflictError: the service is not what the pruning was made for.
+        NotFoundError: there is no such service, or it has no pruning to remove.
+        ConflictError: the service has changed since the pruning was made.
     """
     applied = newest.definitions()
     applied.service(service)
     others = [one for one in applied.prunings.values() if one.service != service]
     if pruning is None and len(others) == len(applied.prunings):
-        raise NotFoundError(f"service {service}", expected="a prune plan that is applied", got="none")
+        raise NotFoundError(f"service {service}", problem="no prune plan is applied to it")
     target = applied.with_prunings(others if pruning is None else [*others, pruning])
     if pruning is not None:
         refuse_unbound(target, pruning)
@@ -124,7 +124,7 @@ def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: 
         view = definitions.stored_view(change.name)
         try:
             if change.effect != "rewrites" and not source_check.has_source(view, folder):
-                notes.append(f"The source of {view.name} has no files yet; materialize fails until it has.")
+                notes.append(f"The source of {view.name} has no files yet. `materialize` fails until it has.")
             else:
                 source_check.check_source(view, folder)
         except DataError as error:
@@ -137,6 +137,6 @@ def _with_sources_checked(plan: ChangePlan, definitions: DefinitionSet, folder: 
 
 
 def _depends_on_source(change: DefinitionChange) -> bool:
-    """Whether a change takes something else from the view's source: a description or a ttl does not."""
+    """Whether a change affects what the view reads from its source. A description or a ttl does not."""
     parts = ("schema", "source", "sql", "aggregations")
     return change.action == "create" or any(detail.path.split(".")[0] in parts for detail in change.details)

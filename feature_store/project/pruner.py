@@ -1,9 +1,9 @@
-"""Pruning a project's services, from importances to a plan, its proof, and what is served by it.
+"""Pruning a project's services, from importances to a plan, its verification and its rollout.
 
-importances   imported, told by a model, or measured on the earlier part of a training set
+importances   imported from a file or a fitted model, or measured on the earlier part of a training set
 plan          the most importance within a budget; kept in the registry under its id
-verify        refits on the earlier part, compared on the later part, which nothing before has seen
-apply         a version of the registry: shadow, mask or drop; `rollback` is another
+verify        refits on the earlier part, compared on the later part, which no earlier step has read
+apply         a version of the registry: shadow, mask or drop; `rollback` makes another version
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class Pruner:
             service: the service.
             training: the training set and the model.
             seeds: each set of features is fitted once with each.
-            most_rows: the most rows to take, evenly spread; None for all. Some models need hours for hundreds of
-                refits on all rows.
+            most_rows: the most rows to use, evenly spread; None: all. Some models need hours for hundreds of refits on
+                all rows.
             report: called after each fit.
 
         Raises:
@@ -170,7 +170,7 @@ class Pruner:
             budget: what a request may cost.
             request: the number of distinct entities in a usual request, by entity name.
             required: features that must be kept.
-            importances: what to plan by, which is kept too; None for the newest that are kept.
+            importances: importances to plan with and to keep; None: the newest that are kept.
 
         Raises:
             NotFoundError: there is no such service, or no importances of it.
@@ -303,7 +303,7 @@ class Pruner:
             plan: the plan.
             stage: `shadow`, `mask` or `drop`.
             answer: what a client gets for a dropped feature: an error, or its default.
-            unverified: apply the plan although it was not verified, or did not pass.
+            unverified: apply the plan even if it is not verified or did not pass.
 
         Raises:
             RefusedError: the plan drops nothing, or was not verified, or did not pass.
@@ -311,19 +311,20 @@ class Pruner:
         """
         where = f"prune plan {plan.id} of service {plan.service}"
         if not plan.dropped:
-            raise RefusedError(where, expected="a feature that it drops", got="none: nothing can go")
+            raise RefusedError(where, problem="the plan drops no feature")
         if not plan.is_verified and not unverified and stage != "shadow":
-            got = "none" if plan.verification is None else str(plan.verification["reason"])
-            hint = "`feature-store prune verify`; or say --unverified"
-            raise RefusedError(where, expected="a verification that it passes", got=got, hint=hint)
+            problem = "the plan is not verified"
+            if plan.verification is not None:
+                problem = f"the plan did not pass verification: {plan.verification['reason']}"
+            raise RefusedError(where, problem=problem, hint="run `feature-store prune verify`, or pass --unverified")
         pruning = self.service(plan.service).pruning_by(plan, stage, answer)
         return prune(self._project, plan.service, pruning)
 
     def rollback(self, service: str) -> Applied:
-        """Serve all features of a service again. What was dropped is filled before any reader sees it.
+        """Serve all features of a service again. Dropped features are filled before readers see them.
 
         Raises:
-            NotFoundError: nothing is pruned of it.
+            NotFoundError: no prune plan is applied to the service.
         """
         return prune(self._project, service, None)
 
@@ -367,7 +368,8 @@ class Pruner:
         return named
 
     def _live(self, service: PrunableService) -> LiveService:
-        from feature_store.pruning.live import LiveService
+        with requires_extra("local", "pruning"):
+            from feature_store.pruning.live import LiveService
 
         project = self._project
         return LiveService(service, project.online, lambda: project.client, project.folders.source)

@@ -64,10 +64,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
 
     @cached_property
     def pruning(self) -> Pruner:
-        """Importances, costs and prune plans of services. It needs pyarrow (`feature-store[local]`)."""
-        with requires_extra("local", "pruning"):
-            from feature_store.project.pruner import Pruner
-
+        """Importances, costs and prune plans of services."""
         return Pruner(self)
 
     # -- data ---------------------------------------------------------------------------------------------------
@@ -85,18 +82,18 @@ class FeatureStore(ProjectVersions, MovedMethods):
         """Write the latest row of every entity, among rows with event times in `[start, end)`, to the online store.
 
         Args:
-            start: None: what is not materialized yet, the times of late rows that files brought since they were read,
-                and `lookback` before the last end once more.
-            end: None, or a time in the future: now, by Redis's clock.
-            views: names; None: every view that has a source.
+            start: start of the interval; None: all times that are not materialized yet, the times of late rows in files
+                that arrived since, and `lookback` before the last end again.
+            end: end of the interval; None, or a time in the future: now, by Redis's clock.
+            views: names of views; None: all views with a source.
             engine: `local` or `spark`; None: the configured one.
-            lookback: how far before the last end to read again, for values that were changed within a file.
+            lookback: how far before the last end to read again, for values that were changed in place.
             report: gets the progress.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such view.
-            DataError: a source does not fit its view, or cannot be read; or a value breaches what its field expects,
-                and the view says that this blocks.
+            DataError: a source does not fit its view, or cannot be read; or a value breaches an expectation that
+                blocks writes.
             OnlineStoreError, RegistryError: Redis or the registry cannot be reached. Run it again; it resumes.
         """
         with requires_extra("local", "materialize"):
@@ -137,7 +134,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
         """Merge Kafka's events into the windows of stream views, each event once, until stopped.
 
         Args:
-            views: names; None: all stream views. Each set of views is a consumer group of its own.
+            views: names of stream views; None: all. Each set of views is a consumer group of its own.
             engine: `local`: worker processes on this machine; `spark`: Spark Structured Streaming. Each resumes where
                 the other stopped. The configured engine does not matter here.
             workers: the number of worker processes; None: 1. More than the topics have partitions do not help.
@@ -229,8 +226,8 @@ class FeatureStore(ProjectVersions, MovedMethods):
 
         Every label row comes back once, in order, with all its columns, then the features of the service. A source row
         counts for a label when neither its event time nor its creation time is after the label's time; a ttl counts
-        from the label's time. Where there is no value stands what `get_online_features(...).to_dict()` gives: the
-        field's default, or null. A label with a null entity key has no values of that entity.
+        from the label's time. An absent value is what `get_online_features(...).to_dict()` gives: the field's default,
+        or null. A label with a null entity key has no values of that entity.
 
         Args:
             entity_df: label rows with a time, the entity keys and the request fields: a DataFrame, an Arrow table, the
@@ -239,12 +236,12 @@ class FeatureStore(ProjectVersions, MovedMethods):
             service: the name of an applied service, or feature references `view:feature`.
             engine: the engine that joins; None: the configured one.
             timestamp_column: the column of the labels' times; UTC unless its type has a time zone.
-            prune_as_of: with the features that prune plans left at that time; "never": with all; None: as served now.
+            prune_as_of: the time whose prune plans apply; "never": join all features; None: the features served now.
             report: gets the progress.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such service.
-            ConflictError: the service has changed since it was pruned as it was at that time.
+            ConflictError: the service has changed since it was pruned at that time.
             RequestError: a view keeps no history.
             DataError: the label rows lack a column, or have a feature's name, or a value that does not fit; or a source
                 cannot be read.
@@ -257,8 +254,8 @@ class FeatureStore(ProjectVersions, MovedMethods):
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
         """Delete all that the online store holds of one entity, composite keys included. Returns the number of keys.
 
-        The entity stays deleted while a changed layout is filled. But its rows come back when their sources are read
-        again (materialize, backfill, an apply that fills a changed view): delete them there first.
+        The entity stays deleted while a changed layout is filled. Its rows come back when their sources are read again
+        (materialize, backfill, an apply that fills a changed view), so delete them there first.
 
         Raises:
             NotFoundError: no view has that entity.

@@ -44,7 +44,7 @@ class ProjectVersions(ProjectParts):
         """Make the folder's definitions a new version of the registry, and serve it.
 
         Views whose row layout changes are filled in a new generation before any reader sees it. An apply that fails
-        leaves what was served. One that was killed is finished by the next.
+        leaves the served version unchanged. The next apply finishes one that was killed.
 
         Args:
             author: who applies; None: FEATURE_STORE_AUTHOR, else user@host.
@@ -76,7 +76,7 @@ class ProjectVersions(ProjectParts):
     ) -> Applied:
         """Make the definitions and prunings of an earlier version a new version, and serve it, as `apply` does.
 
-        The folder's files stay as they are: the next `apply` would serve them again.
+        The folder's files stay as they are, and the next `apply` serves them again.
 
         Args:
             version: the number of the earlier version.
@@ -98,7 +98,8 @@ class ProjectVersions(ProjectParts):
     def prune(self, service: str, pruning: Pruning | None, *, author: str | None = None) -> Applied:
         """Apply a pruning to a service as a new version, and serve it. None removes the current pruning.
 
-        What no reader needs any more is deleted. What is stored again is filled, as by `apply`, before readers see it.
+        Rows that no reader needs any more are deleted. Features that are stored again are filled before readers see
+        them, as by `apply`.
 
         Raises:
             NotFoundError: nothing is applied, or there is no such service, or the service has no pruning to remove.

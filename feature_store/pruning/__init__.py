@@ -1,4 +1,4 @@
-"""Importance, cost, prune plans and their verification: which features a model can do without."""
+"""Feature pruning: importances, costs, prune plans and their verification."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The profit and loss of features: what each is worth, what it costs, who consumes it."""
+"""Accounts of features: importance, cost and consumers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from feature_store.pruning.labels import classify
 
 @dataclass(frozen=True)
 class FeatureAccount:
-    """The profit and loss of one feature.
+    """The account of a feature. A cost is what dropping this feature alone saves.
 
     Attributes:
-        feature, view: its name as served, and where it comes from.
-        importance, std: None when nothing is known.
-        bytes, keys: of a request, that go with it alone.
-        redis_bytes: of the online store, that go with it alone; None when the store was not asked.
-        daily_bytes: that materializing it writes a day; None when that is not known, as of what is pushed or streamed.
-        round_trip: the share of a request's time between client and Redis that goes with it alone, 0 to 1; None when
-            requests were not timed.
-        decode_ns: to make a matrix of it alone, of a request's rows; None when it was not timed.
+        feature: its name as served.
+        view: the view that it comes from.
+        importance, std: its importance and standard deviation; None: not known.
+        bytes, keys: its cost in a request.
+        redis_bytes: its cost in the online store; None: the store was not asked.
+        daily_bytes: the bytes that materializing it writes per day; None: not known, as for pushed views.
+        round_trip: its share of the time between client and Redis, 0 to 1; None: requests were not timed.
+        decode_ns: nanoseconds to make a matrix of it alone from a request's rows; None: not timed.
         consumers: the services that serve it.
-        labels: see `labels.classify`; `required` when a tag pins it.
-        dropped_by: the prune plan that drops it now.
+        labels: see `labels.classify`; also `required` if a tag pins it.
+        dropped_by: the applied prune plan that drops it.
     """
 
     feature: str
@@ -47,7 +47,7 @@ class FeatureAccount:
 
     @property
     def importance_per_byte(self) -> float | None:
-        """Importance per byte of a request; None when it costs nothing, or nothing is known."""
+        """Importance per byte of a request; None if it costs no bytes or its importance is not known."""
         return self.importance / self.bytes if self.importance is not None and self.bytes else None
 
 
@@ -65,14 +65,14 @@ def accounts_of(
     """The accounts of a service's features, the most important first.
 
     Args:
-        definitions: as they are applied.
+        definitions: the applied definitions.
         model: the costs of the service.
-        importances: None: nothing is known.
+        importances: the importances; None: not known.
         pinned: features that tags pin.
-        rows: how many each row group and stream view holds; None: not known.
-        daily: how many rows a view is materialized a day, where that is known.
-        latency: of requests; None: not timed.
-        decode_ns: of each feature that was timed.
+        rows: the number of rows of each row group and stream view; None: not known.
+        daily: the number of rows that are materialized per day, for each view where it is known.
+        latency: the latency of requests; None: not timed.
+        decode_ns: nanoseconds to decode each timed feature.
     """
     known = {item.feature: item for item in importances.features} if importances is not None else {}
     graph = graph_of(definitions)
@@ -82,10 +82,10 @@ def accounts_of(
     labels = classify(importances, served) if importances is not None else {}
     pruning = definitions.prunings.get(model.service)
     dropped = {feature.name for feature in pruning.dropped} if pruning is not None else set()
-    found = []
+    accounts = []
     for name in model.features:
         alone, item = model.alone(name), known.get(name)
-        found.append(
+        accounts.append(
             FeatureAccount(
                 feature=name,
                 view=model.views[name],
@@ -102,11 +102,11 @@ def accounts_of(
                 dropped_by=pruning.plan if pruning is not None and name in dropped else None,
             )
         )
-    return sorted(found, key=lambda account: -(account.importance or 0.0))
+    return sorted(accounts, key=lambda account: -(account.importance or 0.0))
 
 
 def _daily(model: CostModel, name: str, views: set[str], daily: Mapping[str, float]) -> int | None:
-    """Bytes a day, when it is known of all the views that the feature needs."""
+    """Bytes per day; None unless known for all views that the feature needs."""
     if not views or not views <= daily.keys():
         return None
     per_row = model.stored_alone(name, dict.fromkeys({one.stored for one in model.resources}, 1))
@@ -114,7 +114,7 @@ def _daily(model: CostModel, name: str, views: set[str], daily: Mapping[str, flo
 
 
 def _round_trip(latency: Latency, model: CostModel, alone: Cost) -> float | None:
-    """The share of what keys and bytes take, and of what any request takes."""
+    """The share of the time of keys, bytes and the request itself."""
 
     def of(cost: Cost) -> float:
         return latency.per_key * cost.keys + latency.per_byte * cost.bytes

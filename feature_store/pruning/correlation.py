@@ -1,4 +1,4 @@
-"""Which features say nearly the same: of twins, leaving out either one costs nothing, leaving out both may."""
+"""Clusters of nearly identical features. Leaving out one of two twins costs nothing, leaving out both may."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy.typing as npt
 from feature_store._extras import requires_extra
 from feature_store.pruning.dataset import Dataset, Floats
 
-# |rho| from which features are twins. Not less: many counts and recencies, mostly 0 or missing, have 0.95, and one
-# tells what the other does not (0.012 of AUC on retail data). What is redundant but no twin, forward selection tells.
+# The |rho| from which features are twins. Not lower: counts and recencies that are mostly 0 or missing reach 0.95, but
+# each adds information (0.012 of AUC on retail data). Forward selection finds other redundancy.
 TWINS = 0.99
-# The standard error of rho near 0.99 is then 0.0002: far less than matters.
+# With this many rows, the standard error of rho near 0.99 is 0.0002.
 _MOST_ROWS = 20_000
 
 
 def correlated(data: Dataset, at_least: float = TWINS) -> tuple[tuple[str, ...], ...]:
-    """The clusters of features of which every two have a Spearman |rho| of at least that, each in the columns' order.
+    """Clusters of features in which every pair has a Spearman |rho| of at least `at_least`, in the columns' order.
 
     Complete linkage on 1 − |rho|, as in https://scikit-learn.org/stable/auto_examples/inspection/
-    plot_permutation_importance_multicollinear.html: single linkage would chain unlike features together. A missing
-    value ranks below all others, so that twins miss the same rows. Features of several columns, and constant ones,
-    are in no cluster.
+    plot_permutation_importance_multicollinear.html: single linkage would chain unlike features. A missing value
+    ranks below all others, so twins miss the same rows. Constant features and features of several columns are in no
+    cluster.
     """
     names = [name for name in data.features if data.names.count(name) == 1]
     x = data.thinned(_MOST_ROWS).x[:, data.columns(names)]
@@ -36,9 +36,9 @@ def correlated(data: Dataset, at_least: float = TWINS) -> tuple[tuple[str, ...],
 
 
 def standard_ranks(x: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """The ranks of (n, f) values by column, ties shared, NaN lowest; with mean 0 and length 1.
+    """The ranks of (n, f) values by column, standardised to mean 0 and length 1. Ties share a rank; NaN ranks lowest.
 
-    Returns: (n, g) of the g columns that vary, and (f,) which do.
+    Returns: (n, g) float64 for the g columns that vary, and (f,) bool, which columns vary.
     """
     with requires_extra("prune", "correlated features"):
         from scipy.stats import rankdata
@@ -56,6 +56,6 @@ def _linked(ranks: npt.NDArray[np.float64], at_least: float) -> list[int]:
     distance = np.clip(1 - np.abs(ranks.T @ ranks), 0, None)
     np.fill_diagonal(distance, 0)
     tree = linkage(squareform((distance + distance.T) / 2), method="complete")
-    # Rounding must not part exact twins at a threshold of 1.
+    # Rounding must not separate exact twins at a threshold of 1.
     groups: list[int] = fcluster(tree, 1 - at_least + 1e-9, criterion="distance").tolist()
     return groups

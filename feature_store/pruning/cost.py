@@ -1,17 +1,17 @@
-"""What features cost, from the layout that they are stored in.
+"""The costs of features, from the layout in which they are stored.
 
-A feature costs little of itself: a few bytes of a row. What it shares with others costs more: the key that is asked
-for, a segment's times, a ring of tiles. So the cost of a service is that of its *resources*, each of which is paid for
-while any feature that needs it is kept:
+A feature by itself costs little: a few bytes of a row. The things that it shares with others cost more: the key, a
+segment's times, a ring of tiles. So the cost of a service is the cost of its *resources*. A resource is paid for while
+any feature that needs it is kept:
 
-    a row group's read      its keys, what frames them, and what other services keep in the rows anyway
-    a segment               its times, and a byte of the null bitmap for every eight fields
-    a field                 its width
-    a stream view's read    a key, the newest event's time, and what other services keep in the tiles anyway
-    a ring's tiles          their numbers; of each part, its state; slots enough for the longest window that is kept
-    variable values         a key more, and their bytes
+    read of a row group     the keys, their framing, and the fields that other services keep in the rows
+    segment                 the times, and a byte of the null bitmap for every eight fields
+    field                   its width
+    read of a stream view   a key, the time of the newest event, and the tiles that other services keep
+    tiles of a ring         tile numbers; for each part, its state; slots for the longest kept window
+    variable values         another key, and the bytes
 
-`CostModel.cost` adds them up; tests compare that with the layouts that `compile_plan` makes of the pruned definitions.
+`CostModel.cost` adds them up. Tests compare the sum with the layouts that `compile_plan` makes of pruned definitions.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from feature_store.online.tile_layout import TileValueLayout
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.serving_plan import ServingPlan
 
-# Of a String or a ragged Array, unless it was measured.
+# The assumed bytes of a String or a ragged Array.
 VARIABLE_BYTES = 16
 _NEWEST_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one request costs.
+    """The cost of a request.
 
     Attributes:
-        bytes: of the keys and values that Redis sends and is sent.
-        keys: that are read.
-        features: that are decoded.
+        bytes: bytes of keys and values between client and Redis, both ways.
+        keys: the number of keys that are read.
+        features: the number of features that are decoded.
     """
 
     bytes: int
@@ -53,16 +53,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Resource:
-    """What is paid for while features need it.
+    """A cost that is paid while features need it.
 
     Attributes:
-        name: for people: `segment user_stats`.
-        needed_by: it is needed while, of each of these sets, any feature is kept; usually there is one set.
-        stored: what holds it: a row group, or a stream view.
-        entities: of a request, that it is paid for.
-        bytes, keys: of a request, for all those entities.
-        per_eight: each set is of the features that need one field, and every eight fields need it once; `already` so
-            many fields are there for others anyway.
+        name: its name for people, such as `segment user_stats`.
+        needed_by: sets of features. It is needed while a feature of every set is kept. Usually there is one set.
+        stored: the row group or stream view that holds it.
+        entities: the number of entities in a request that it is paid for.
+        bytes, keys: its cost in a request, for all these entities.
+        per_eight: each set has the features that need one field, and every eight fields need the resource once.
+        already: with `per_eight`, the number of fields that others keep.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Resource:
     already: int = 0
 
     def count(self, kept: frozenset[str] | set[str]) -> int:
-        """How often it is needed, once at most unless `per_eight`."""
+        """The number of times it is needed: 0 or 1 unless `per_eight`."""
         if self.per_eight:
             fields = sum(bool(one & kept) for one in self.needed_by)
             return bitmap_bytes(self.already + fields) - bitmap_bytes(self.already)
@@ -87,10 +87,10 @@ class CostModel:
     """The costs of a service's features.
 
     Attributes:
-        service: its name.
-        features: the names it serves, in order.
-        views: of each the view that it comes from.
-        resources: what is paid for.
+        service: the service's name.
+        features: the names of its features, in order.
+        views: the view of each feature.
+        resources: the resources of the service.
     """
 
     service: str
@@ -109,15 +109,15 @@ class CostModel:
         )
 
     def alone(self, feature: str) -> Cost:
-        """What is saved when one feature is dropped and all others kept."""
+        """The saving if one feature is dropped and all others are kept."""
         full, without = self.cost(self.features), self.cost(name for name in self.features if name != feature)
         return Cost(full.bytes - without.bytes, full.keys - without.keys, 1)
 
     def stored_alone(self, feature: str, rows: Mapping[str, int]) -> int:
-        """Bytes that the online store saves when one feature is dropped and all others kept, without what Redis adds.
+        """The bytes saved in the online store if one feature is dropped, without Redis's own overhead.
 
         Args:
-            rows: how many entities each row group and stream view holds.
+            rows: the number of entities in each row group and stream view.
         """
         every = frozenset(self.features)
         fewer = [(one.count(every) - one.count(every - {feature}), one) for one in self.resources]
@@ -125,7 +125,7 @@ class CostModel:
 
 
 def bitmap_bytes(fields: int) -> int:
-    """Bytes of the null bitmap of so many fields."""
+    """The size of the null bitmap of a number of fields, in bytes."""
     return -(-fields // 8)
 
 
@@ -137,19 +137,19 @@ def cost_model(
     project: str = "project",
     variable_bytes: Mapping[str, float] | None = None,
 ) -> CostModel:
-    """The costs of a service, as it is defined and without its own pruning.
+    """The costs of a service without its own pruning.
 
     Args:
-        definitions: with the prunings of other services.
-        service: its name.
-        request: how many distinct entities a usual request has, by entity name: `{"user": 1, "movie": 200}`; of views
-            of several entities, the most of them.
-        project: whose keys are read.
-        variable_bytes: of a view's variable value, as measured.
+        definitions: the definitions, with the prunings of other services.
+        service: the service's name.
+        request: the number of distinct entities in a usual request, by entity name: `{"user": 1, "movie": 200}`. A view
+            of several entities counts the largest of their numbers.
+        project: the project's name, a part of the keys.
+        variable_bytes: the measured bytes of a view's variable values.
 
     Raises:
         NotFoundError: there is no such service.
-        RequestError: the request does not say how many of an entity.
+        RequestError: the request lacks an entity.
     """
     if service in definitions.prunings:
         others = [pruning for name, pruning in definitions.prunings.items() if name != service]
@@ -171,7 +171,7 @@ class _Model:
         self._plan: ServingPlan = compile_plan(definitions, project=project, version=1)
         graph = graph_of(definitions)
         self._columns = graph.columns(service)
-        self._needs: dict[FeatureKey, set[str]] = {}  # per stored feature, the columns of the service that need it
+        self._needs: dict[FeatureKey, set[str]] = {}  # stored feature -> the service's columns that need it
         for column in self._columns:
             for stored in graph.needs(*column.key):
                 self._needs.setdefault(stored, set()).add(column.name)
@@ -211,7 +211,7 @@ class _Model:
     def _of_segment(
         self, stored: str, segment: SegmentLayout, users: Mapping[str, frozenset[str]], count: int
     ) -> tuple[int, list[Resource]]:
-        """Bytes that are there whatever is dropped, and what is paid for."""
+        """The bytes that stay whatever is dropped, and the resources."""
         stay = [name for name in segment.fields if (segment.view, name) in self._stays]
         widths = {name: one.dtype.width or 0 for name, one in segment.fields.items()}
         go = {name: users[name] for name in segment.fields if name not in stay}
@@ -278,7 +278,7 @@ class _Model:
         slots = {window.name: slots_of(window.window_us, ring.hop_us) for window in own}
         for level in sorted(set(slots.values())):
             long = self._any(view, users, [window.name for window in own if slots[window.name] >= level])
-            tiles = level - before + (0 if before else 1)  # the head is one more
+            tiles = level - before + (0 if before else 1)  # and the head
             before = level
             parts: list[tuple[str, int, frozenset[str] | None]] = [("numbers", NUMBER_BYTES, long)]
             for place, part in enumerate(ring.parts):
@@ -295,7 +295,7 @@ class _Model:
         return fixed, found
 
     def _any(self, view: str, users: Mapping[str, frozenset[str]], names: list[str]) -> frozenset[str] | None:
-        """The features that need any of some windows; None: they are there for others anyway."""
+        """The features that need any of some windows; None if other services keep these windows."""
         if any((view, name) in self._stays for name in names):
             return None
         return frozenset(user for name in names for user in users[name])
@@ -308,12 +308,12 @@ class _Model:
             if name not in self._request:
                 raise RequestError(
                     f"request of {self._service}",
-                    expected=f"how many of {name}",
+                    expected=f"the number of {name} entities",
                     got=", ".join(self._request) or "none",
                 )
         return max(self._request[name] for name in entities)
 
 
 def _framing(prefix: bytes, size: int) -> int:
-    """Bytes of a key as an argument, without the entity's, and of what frames its value."""
+    """The bytes of a key without its entity's part, and of the protocol around the key and its value."""
     return len(prefix) + len(b"$%d\r\n\r\n" % len(prefix)) + len(b"$%d\r\n\r\n" % size)

@@ -1,4 +1,4 @@
-"""What a model is fitted and scored on: a training set as arrays, and the factory that makes the model."""
+"""Training sets as arrays, and the factory of the model that is fitted and scored on them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Labels = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
 
-class Model(Protocol):
-    """scikit-learn's interface. One with `predict_proba` is asked for that: the chance of the last class."""
+class Estimator(Protocol):
+    """A model with scikit-learn's interface. `predict_proba`, if there is one, gives the chance of the last class."""
 
     def fit(self, x: Any, y: Any) -> Any:
-        """Learn from (n, f) float32, NaN where there is no value, and (n,) labels."""
+        """Fit on (n, f) float32, with NaN where there is no value, and (n,) labels."""
         ...
 
 
 Factory = Callable[[int], Any]
-"""Makes an unfitted Model from a seed."""
+"""Makes an unfitted Estimator from a seed."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Dataset:
     Attributes:
         x: (n, c) float32, NaN where there is no value.
         y: (n,) labels, integers or floats.
-        names: c names: of which feature each column is. An array feature has several columns, all with its name.
+        names: the feature of each of the c columns. An array feature has several columns, all with its name.
         views: the view of each feature.
-        entity: (n,) int64, which rows are of the same entity: what is resampled together.
-        time: (n,) int64 microseconds, ascending.
+        entity: (n,) int64, the entity of each row. Rows of one entity are resampled together.
+        time: (n,) int64 microseconds since 1970, ascending.
     """
 
     x: Floats
@@ -77,7 +77,7 @@ class Dataset:
         return out
 
     def columns(self, features: Iterable[str]) -> list[int]:
-        """The places of the features' columns, ascending.
+        """The indices of the features' columns, ascending.
 
         Raises:
             NotFoundError: there is no such feature.
@@ -89,12 +89,12 @@ class Dataset:
         return [at for at, name in enumerate(self.names) if name in wanted]
 
     def select(self, features: Iterable[str]) -> Dataset:
-        """With only these features' columns, in the order that they have here."""
+        """The dataset with only these features' columns, in the same order."""
         at = self.columns(features)
         return replace(self, x=np.ascontiguousarray(self.x[:, at]), names=tuple(self.names[i] for i in at))
 
     def rows(self, which: Any) -> Dataset:
-        """Only these rows: a slice, places or a mask."""
+        """The dataset with only these rows: a slice, indices or a mask."""
         out = object.__new__(Dataset)
         object.__setattr__(out, "names", self.names)
         object.__setattr__(out, "views", self.views)
@@ -102,23 +102,23 @@ class Dataset:
         return out
 
     def thinned(self, most: int) -> Dataset:
-        """At most so many rows, evenly spread over what there is."""
+        """The dataset with at most this many rows, evenly spread."""
         if len(self) <= most:
             return self
         return self.rows(np.linspace(0, len(self) - 1, most).astype(int))
 
     def split_by_time(self, fractions: Sequence[float]) -> tuple[Dataset, ...]:
-        """Parts that follow each other in time; rows of one time are never in two.
+        """Split into parts that follow each other in time. Rows of one time are in one part.
 
         Args:
-            fractions: of the rows, one per part; their sum is 1.
+            fractions: the share of rows of each part; their sum is 1.
 
         Raises:
             RequestError: the sum is not 1, or one is not positive.
             DataError: a part would be empty.
         """
         if not np.isclose(sum(fractions), 1.0) or min(fractions, default=0.0) <= 0:
-            raise RequestError("fractions", expected="positive shares with the sum 1", got=str(list(fractions)))
+            raise RequestError("fractions", expected="positive shares that add up to 1", got=str(list(fractions)))
         wanted = np.rint(np.cumsum(fractions)[:-1] * len(self)).astype(int).clip(0, len(self) - 1)
         cuts = [0, *np.searchsorted(self.time, self.time[wanted]).tolist(), len(self)]
         if np.any(np.diff(cuts) <= 0):
@@ -151,19 +151,19 @@ def from_table(
     timestamp: str,
     entity: str,
 ) -> Dataset:
-    """A training set's rows, sorted by time.
+    """The rows of a training set, sorted by time.
 
     Args:
         table: an Arrow table or the path of a Parquet file (or a folder of them).
-        features: the feature columns: numbers, booleans, or lists of numbers that all have one length.
+        features: the feature columns: numbers, booleans, or lists of numbers of one length.
         views: the view of each feature.
         label: the column of the labels: numbers or booleans.
         timestamp: the column of the labels' times.
-        entity: the column whose values say which rows belong together.
+        entity: the column that identifies the entity of each row.
 
     Raises:
-        DataError: it cannot be read, a column is missing or of a type that has no place here, or a label, time or
-            entity is null.
+        DataError: the table cannot be read, a column is missing or of an unsupported type, or a label, time or entity
+            is null.
     """
     with requires_extra("prune", "training sets"):
         from feature_store.arrow.training_columns import Columns
@@ -221,17 +221,17 @@ def fitted_scores(factory: Factory, seed: int, earlier: Dataset, x: Floats) -> n
 
 
 def scores(model: Any, x: Floats) -> npt.NDArray[np.float64]:
-    """(n,) float64: the chance of the last class, or what a model without classes predicts.
+    """(n,) float64: the chance of the last class, or the prediction of a model without `predict_proba`.
 
     Raises:
-        DataError: the model returned something else, or what is not finite.
+        DataError: the model returned another shape, or values that are not finite.
     """
     if hasattr(model, "predict_proba"):
-        given = np.asarray(model.predict_proba(x), np.float64)
-        given = given[:, -1] if given.ndim == 2 else given
+        predicted = np.asarray(model.predict_proba(x), np.float64)
+        predicted = predicted[:, -1] if predicted.ndim == 2 else predicted
     else:
-        given = np.asarray(model.predict(x), np.float64)
-    if given.shape != (len(x),) or not np.all(np.isfinite(given)):
-        got = f"shape {given.shape}" if given.shape != (len(x),) else "NaN or inf"
+        predicted = np.asarray(model.predict(x), np.float64)
+    if predicted.shape != (len(x),) or not np.all(np.isfinite(predicted)):
+        got = f"shape {predicted.shape}" if predicted.shape != (len(x),) else "NaN or inf"
         raise DataError(f"model {type(model).__name__}", expected=f"{len(x)} finite scores", got=got)
-    return given
+    return predicted

@@ -1,4 +1,4 @@
-"""Draws the importance–cost curve, and where on it a plan lies. matplotlib's one door."""
+"""Draws the importance–cost curve with a plan on it. The only module that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _CURVE, _PLAN, _FULL = "#2563eb", "#dc2626", "#6b7280"
 
 
 def draw_curve(curve: Sequence[Choice], plan: PrunePlan, paths: Sequence[Path]) -> None:
-    """Draw what each budget buys, what the plan takes of it, and, when it was verified, the metric of what was tried.
+    """Draw the importance that each budget keeps, the plan, and the metric of each candidate if the plan is verified.
 
     Args:
-        curve: see `frontier`.
-        plan: made with the same costs and importances.
-        paths: where to; the suffix says in what format: .svg, .png, .pdf.
+        curve: the curve, from `frontier`.
+        plan: a plan with the same costs and importances.
+        paths: the files to write: .svg, .png or .pdf.
     """
     figure = Figure(figsize=_INCHES, layout="constrained")
     drawn: list[Axes] = list(figure.subplots(1, 2 if plan.verification else 1, squeeze=False)[0])
@@ -37,7 +37,7 @@ def draw_curve(curve: Sequence[Choice], plan: PrunePlan, paths: Sequence[Path]) 
         _metrics(drawn[1], plan)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Neither a date nor random names: the same curve makes the same file.
+        # No date and no random names, so that the same curve gives the same file.
         with rc_context({"svg.hashsalt": plan.id}):
             figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -65,21 +65,21 @@ def _importances(axes: Axes, curve: Sequence[Choice], plan: PrunePlan) -> None:
 
 def _metrics(axes: Axes, plan: PrunePlan) -> None:
     assert plan.verification is not None
-    found = plan.verification
-    kept = [one["features"] for one in found["candidates"]]
-    differences = [one["difference"] for one in found["candidates"]]
-    below = [one["difference"] - one["lower_bound"] for one in found["candidates"]]
+    verified = plan.verification
+    kept = [one["features"] for one in verified["candidates"]]
+    differences = [one["difference"] for one in verified["candidates"]]
+    below = [one["difference"] - one["lower_bound"] for one in verified["candidates"]]
     axes.errorbar(kept, differences, yerr=[below, [0.0] * len(below)], fmt="o", color=_CURVE, capsize=3)
     axes.axhline(0, color=_FULL, linewidth=1)
-    axes.axhline(-found["margin"], color=_PLAN, linestyle="--", linewidth=1)
+    axes.axhline(-verified["margin"], color=_PLAN, linestyle="--", linewidth=1)
     axes.annotate(
-        f"margin −{found['margin']:g}", (0.99, -found["margin"]), xycoords=("axes fraction", "data"), ha="right",
+        f"margin −{verified['margin']:g}", (0.99, -verified["margin"]), xycoords=("axes fraction", "data"), ha="right",
         va="bottom", color=_PLAN,
     )  # fmt: skip
     axes.set(
         xlabel="features kept",
-        ylabel=f"{found['metric'].upper()}, pruned − full",
-        title=f"On {found['later_rows']:,} later rows, {found['confidence']:.0%} bounds",
+        ylabel=f"{verified['metric'].upper()}, pruned − full",
+        title=f"On {verified['later_rows']:,} later rows, {verified['confidence']:.0%} bounds",
     )
     axes.invert_xaxis()
     axes.grid(alpha=0.3)

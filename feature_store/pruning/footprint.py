@@ -1,4 +1,4 @@
-"""What a service costs where it runs: counted by Redis and timed by the client, not reckoned from a layout."""
+"""The measured cost of a service: counted by Redis and timed by the client, not computed from the layout."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-# What Redis counts of all its clients, in the order of `Counted`.
+# Redis's counters over all clients.
 _COUNTERS = ("total_net_input_bytes", "total_net_output_bytes", "keyspace_hits", "keyspace_misses")
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What requests of a service cost.
+    """The measured cost of requests to a service.
 
     Attributes:
-        features: that a request returns.
-        keys: that Redis looks up for a request; the one that tells a new plan is among them.
-        bytes: that Redis receives and sends for a request.
-        redis_bytes: of memory that the rows and tiles use that the service reads.
-        p50_ms, p99_ms: of a request, from the call to its matrix.
+        features: the number of features in an answer.
+        keys: the number of keys that Redis looks up per request, including the plan's epoch.
+        bytes: the bytes that Redis receives and sends per request.
+        redis_bytes: the memory of the rows and tiles that the service reads, in bytes.
+        p50_ms, p99_ms: quantiles of the time of a request, from the call to its matrix.
 
     Example:
         >>> from feature_store import FeatureStore
@@ -42,14 +42,14 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Counted:
-    """Redis's counters at some moment."""
+    """Redis's counters at one moment."""
 
     bytes: int
     keys: int
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> Counted:
-        """From what Redis says of itself."""
+        """The counters in an answer to INFO."""
         received, sent, hits, misses = (int(info[name]) for name in _COUNTERS)
         return cls(received + sent, hits + misses)
 
@@ -60,10 +60,11 @@ def footprint(
     """The footprint of requests.
 
     Args:
-        features: that a request returns.
-        counted: twice in a row, then after the requests. Asking is counted as well: the first two tell how much.
-        requests: how many there were between the second and the third.
-        seconds: that each of some requests took.
+        features: the number of features in an answer.
+        counted: the counters twice in a row, then after the requests. Reading the counters counts as well; the first
+            two measure that.
+        requests: the number of requests between the second and the third.
+        seconds: the times of some requests.
         redis_bytes: see Footprint.
     """
     first, before, after = counted

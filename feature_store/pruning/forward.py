@@ -1,4 +1,4 @@
-"""Forward selection with refits: what features add to those that are worth more."""
+"""Forward selection with refits: the gain of each feature over the features with more importance."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from feature_store.pruning.trials import Trials
 
 
 def select_forward(trials: Trials, candidates: Sequence[str], noise: float) -> dict[str, float]:
-    """Take features, the one that adds most first, until none adds more than noise; credit each with what it added.
+    """Add features, the one with the largest gain first, until no gain is above the noise. Credit each with its gain.
 
-    Of features that can stand in for each other the first has all the credit. The credits of those taken up to any
-    point add up to what the metric has gained until then, so that a small sum is a small model's. What a feature adds
-    hardly grows while others are taken, so that what it once added is a bound, and only those whose bound is the
-    largest are fitted again: the lazy greedy algorithm of Minoux 1978 (https://doi.org/10.1007/BFb0006528), which for
-    gains that never grow takes what greedy selection takes. Where gains grow, as those of a pair that counts only
-    together, it may miss both; `measure` finds them by leaving them out.
+    Among features that can replace each other, the first gets all the credit. The credits of the features added so far
+    sum to the gain of the metric so far. The gain of a feature hardly grows while others are added, so an earlier gain
+    is a bound, and only features with the largest bound are fitted again: the lazy greedy algorithm of Minoux 1978
+    (https://doi.org/10.1007/BFb0006528), which equals greedy selection if gains never grow. It may miss a pair of
+    features that gain only together; `measure` finds such pairs by leaving them out.
 
     Args:
-        trials: refits.
-        candidates: what may be taken.
-        noise: what a useless feature may add by chance.
+        trials: the refits.
+        candidates: the features to choose from.
+        noise: the gain that a useless feature may have by chance.
 
-    Returns: the credit of each feature that was taken, above the noise, in the order in which they were.
+    Returns: the credits above the noise, in the order in which features were added.
     """
     credits: dict[str, float] = {}
     bounds = dict.fromkeys(candidates, math.inf)
@@ -37,7 +36,7 @@ def select_forward(trials: Trials, candidates: Sequence[str], noise: float) -> d
 
 
 def _largest(trials: Trials, taken: frozenset[str], bounds: dict[str, float]) -> str:
-    """Fit those with the largest bounds again until one that was has the largest; the bounds become what they add."""
+    """The feature with the largest gain. Features with the largest bounds are fitted, and their bounds become gains."""
     fresh: set[str] = set()
     while (name := max(bounds, key=lambda name: bounds[name])) not in fresh:
         bounds[name] = trials.gain(taken | {name}, [name]).mean
@@ -46,7 +45,7 @@ def _largest(trials: Trials, taken: frozenset[str], bounds: dict[str, float]) ->
 
 
 def shared(whole: float, weights: Mapping[str, float]) -> dict[str, float]:
-    """A sum, not below 0, divided in proportion to the weights above 0, or evenly when there are none."""
+    """Divide a sum, at least 0, in proportion to the positive weights, or evenly if there are none."""
     positive = {name: max(weight, 0.0) for name, weight in weights.items()}
     total = sum(positive.values())
     if total == 0:

@@ -21,7 +21,7 @@ def greedy(
     needed = -math.inf
     if budget.keep is not None:
         needed = budget.keep * math.fsum(importances.values()) * (1 - TIE) - TIE
-    walk = _Walk(model, importances, _candidates(model, required))
+    walk = _Dropping(model, importances, _candidates(model, required))
     while budget.keep is not None or not fits(walk.spent, budget):
         if walk.step(budget, needed) is None:
             break
@@ -34,14 +34,14 @@ def dropping_order(model: CostModel, importance: Mapping[str, float], dropped: C
     """Features in the order in which to drop them: first those that save the most for the importance they lose."""
     importances = {name: importance.get(name, 0.0) for name in model.features}
     staying = set(model.features) - set(dropped)
-    walk = _Walk(model, importances, _candidates(model, staying))
+    walk = _Dropping(model, importances, _candidates(model, staying))
     order: list[str] = []
     while (gone := walk.step(Budget(), -math.inf)) is not None:
         order += [name for name in model.features if name in gone]
     return order + [name for name in model.features if name in dropped and name not in order]
 
 
-class _Walk:
+class _Dropping:
     """Drops one candidate after another."""
 
     def __init__(

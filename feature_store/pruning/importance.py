@@ -1,4 +1,4 @@
-"""What each feature is worth to a model: measured (`measure.py`), read from a file, or told by the model itself."""
+"""Importances of features: measured (`measure.py`), read from a file, or reported by a fitted model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FeatureImportance:
-    """What one feature is worth.
+    """The importance of a feature.
 
     Attributes:
-        feature: the name of the served column, or `view:feature`, as it was given.
-        importance: in units of the metric when measured, else of the method; larger is better.
-        std: over the repetitions, in the same unit; None when not known.
-        row: of the file it was read from, where the first after the header is row 1.
+        feature: the name of the served column, or `view:feature`, as given.
+        importance: its importance, in the unit of the metric if measured, else of the method. Larger is better.
+        std: its standard deviation over repetitions, in the same unit; None: not known.
+        row: its row in the file that it was read from, where row 1 follows the header.
 
     Example:
         >>> from feature_store.pruning import FeatureImportance
@@ -40,14 +40,14 @@ class FeatureImportance:
 
 @dataclass(frozen=True)
 class ViewImportance:
-    """What a view is worth as a whole.
+    """The importance of a view as a whole.
 
     Attributes:
-        view: its name.
-        importance: of the view; what its features share.
-        std: of `left_out` over the seeds.
-        left_out: what the metric loses when the model is fitted without the view's features and with all others. Much
-            less than `importance` where other views can stand in for this one.
+        view: the view's name.
+        importance: its importance, which its features share.
+        std: the standard deviation of `left_out` over the seeds.
+        left_out: the loss of the metric if the model is fitted without the view's features and with all others. It is
+            much less than `importance` if other views can replace this one.
         features: the names of its features.
     """
 
@@ -60,18 +60,18 @@ class ViewImportance:
 
 @dataclass(frozen=True)
 class Importances:
-    """What the features of one model are worth, by one method.
+    """The importances of one model's features, by one method.
 
     Attributes:
-        method: how it was found.
-        model: whose.
-        measured_at: when, UTC.
-        features: one each, in the order of the model's columns.
-        views: when measured by view; in the order of their first feature.
-        noise: what a useless feature reaches by chance; what is not above it is ε. None when not known.
-        clusters: features that say nearly the same; the first of each is the one that stands for all.
-        cluster_gains: per cluster, what the metric loses when the model is fitted without all of it.
-        metric: what was measured, when it was.
+        method: the method.
+        model: the model.
+        measured_at: the time of the measurement, UTC.
+        features: one for each feature, in the order of the model's columns.
+        views: one for each view if measured by view, in the order of their first feature.
+        noise: the importance that a useless feature can reach by chance. An importance up to it is ε. None: not known.
+        clusters: clusters of nearly identical features. The first of each represents the others.
+        cluster_gains: for each cluster, the loss of the metric if the model is fitted without all of it.
+        metric: the name of the metric; empty if none was measured.
 
     Example:
         >>> from datetime import UTC, datetime
@@ -96,15 +96,15 @@ class Importances:
         return {item.feature: item.importance for item in self.features}
 
     def to_json(self) -> bytes:
-        """A JSON document, the same bytes for the same importances; what is not finite becomes null."""
+        """A JSON document: the same bytes for the same importances. Values that are not finite become null."""
         return orjson.dumps({"format": FORMAT} | asdict(self), option=orjson.OPT_INDENT_2)
 
     @classmethod
     def from_json(cls, document: bytes | str) -> Importances:
-        """What `to_json` wrote.
+        """Read a document of `to_json`.
 
         Raises:
-            DataError: it is no such document.
+            DataError: it is not such a document.
         """
         try:
             return _from_document(orjson.loads(document))
@@ -135,15 +135,15 @@ def _feature_from(item: dict[str, Any]) -> FeatureImportance:
 
 
 def checked(importances: Importances, features: Sequence[str]) -> Importances:
-    """The importances in the order of `features`, when there is exactly one good one for each.
+    """Check that there is exactly one valid importance for each feature. Returns them in the order of `features`.
 
     Args:
-        importances: to be checked.
-        features: the names that there must be.
+        importances: the importances to check.
+        features: the names of the features.
 
     Raises:
-        DataError: some are unknown, missing, given twice, negative or not finite. Names all of them, with their rows
-            when they come from a file.
+        DataError: importances are unknown, missing, duplicated, negative or not finite. The error names all of them,
+            with their rows if they come from a file.
     """
     by_name = defaultdict(list)
     for item in importances.features:
@@ -159,7 +159,7 @@ def checked(importances: Importances, features: Sequence[str]) -> Importances:
         problems.append(f"missing: {', '.join(missing)}")
     if problems:
         expected = f"one importance ≥ 0 for each of the {len(features)} features"
-        hint = "importances must be of the features that the model is served now; measure them again"
+        hint = "importances must be those of the features that are served now: measure them again"
         raise DataError(f"importances by {importances.method}", expected=expected, got="; ".join(problems), hint=hint)
     ordered = tuple(by_name[name][0] for name in features)
     return Importances(**{**vars(importances), "features": ordered})

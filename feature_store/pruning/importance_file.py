@@ -1,4 +1,4 @@
-"""Importances from a file that something else wrote: CSV, Parquet or JSON."""
+"""Reads importances from a CSV, Parquet or JSON file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NEEDED, _OPTIONAL = ("feature", "importance"), ("std", "method", "model", "time
 
 
 def read_importances(path: str | Path) -> Importances:
-    """Read a file with the columns feature, importance and, if it has them, std, method, model and time.
+    """Read a file with the columns feature and importance, and optionally std, method, model and time.
 
-    JSON is a list of such rows, or what `Importances.to_json` wrote. `checked` then says whether they fit a model.
+    JSON is a list of such rows, or a document of `Importances.to_json`.
 
     Raises:
-        DataError: it cannot be read, a column is missing, a cell is no number, time or text, or the rows are of more
-            than one method or model. Names all the rows concerned; the first after the header is row 1.
+        DataError: the file cannot be read, a column is missing, a cell is not a number, time or text as needed, or the
+            rows have several methods or models. The error names all these rows; row 1 follows the header.
 
     Example:
         >>> from pathlib import Path
@@ -93,14 +93,14 @@ def _importances(where: str, rows: Sequence[Row], modified: datetime) -> Importa
 
 
 class _Cells:
-    """The cells of some rows, read column by column; what is wrong with any is told at the end, all at once."""
+    """The cells of rows, read column by column. `refuse` raises one error for all wrong cells."""
 
     def __init__(self, where: str, rows: Sequence[Row]) -> None:
         self._where, self._rows = where, rows
         self._problems: list[str] = []
 
     def column(self, name: str, read: Callable[[Any], Any]) -> list[Any]:
-        """Its values; None for those that cannot be read."""
+        """The values of a column; None for cells that cannot be read."""
         out: list[Any] = []
         for number, row in enumerate(self._rows, 1):
             try:
@@ -111,17 +111,17 @@ class _Cells:
         return out
 
     def single(self, name: str, default: str) -> str:
-        """The one value of a column that must not have two."""
+        """The only value of a column. Several values are a problem for `refuse`."""
         rows_of: dict[str, list[int]] = {}
         for number, row in enumerate(self._rows, 1):
             rows_of.setdefault(str(row.get(name) or default), []).append(number)
         if len(rows_of) > 1:
-            told = ", ".join(f"{value or 'none'!r} in rows {', '.join(map(str, at))}" for value, at in rows_of.items())
-            self._problems.append(f"more than one {name}: {told}")
+            values = (f"{value or 'none'!r} in rows {', '.join(map(str, at))}" for value, at in rows_of.items())
+            self._problems.append(f"more than one {name}: {', '.join(values)}")
         return next(iter(rows_of))
 
     def refuse(self) -> None:
-        """Raise when something was wrong."""
+        """Raise a DataError if a cell is wrong."""
         if self._problems:
             expected = "names, numbers and ISO 8601 times, of one method and one model"
             raise DataError(self._where, expected=expected, got="; ".join(self._problems))

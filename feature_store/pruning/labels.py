@@ -1,4 +1,4 @@
-"""Words for what importances say: why a feature may go."""
+"""Labels of features, from their importances: reasons why a feature may be dropped."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Label = Literal["unused", "epsilon", "bundled", "correlated"]
 
 
 def classify(importances: Importances, consumers: Mapping[str, Collection[str]]) -> dict[str, list[Label]]:
-    """What can be said of each feature; most have no label.
+    """The labels of each feature. Most features have none.
 
-    - unused: no service consumes it.
-    - epsilon: it is worth no more than a useless feature reaches by chance.
-    - bundled: it is ε, and its view is not: a good view shelters it.
-    - correlated: others say nearly the same.
+    - unused: no service serves it.
+    - epsilon (ε): its importance is within the noise.
+    - bundled: it is ε, and its view as a whole is not.
+    - correlated: another feature is nearly identical.
 
     Args:
-        importances: of the features. Without a known noise, ε is what is worth nothing.
-        consumers: the services that consume each feature; one that is not there has none.
+        importances: the importances. If the noise is not known, ε is an importance of 0.
+        consumers: the services that serve each feature. A feature that is not named has none.
     """
     noise = importances.noise or 0.0
     good = {name for view in importances.views if view.importance > noise for name in view.features}
@@ -28,11 +28,11 @@ def classify(importances: Importances, consumers: Mapping[str, Collection[str]])
     out: dict[str, list[Label]] = {}
     for item in importances.features:
         is_epsilon = item.importance <= noise
-        said: dict[Label, bool] = {
+        holds: dict[Label, bool] = {
             "unused": not consumers.get(item.feature),
             "epsilon": is_epsilon,
             "bundled": is_epsilon and item.feature in good,
             "correlated": item.feature in twins,
         }
-        out[item.feature] = [label for label, holds in said.items() if holds]
+        out[item.feature] = [label for label, is_so in holds.items() if is_so]
     return out

@@ -1,7 +1,7 @@
-"""How long a request takes, as a function of what it costs: fitted to requests that were timed.
+"""The time of a request as a function of its cost, fitted to timed requests.
 
-Keys, bytes and features all take time, and more of one never saves any: so the fit is by least squares, with no
-coefficient below 0 (Lawson and Hanson 1974, through scipy).
+Keys, bytes and features all take time, so the fit is by least squares with coefficients of at least 0 (Lawson and
+Hanson 1974, through SciPy).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from feature_store.pruning.cost import Cost
 
 
 class Timed(NamedTuple):
-    """A kind of request: its cost, and the milliseconds that each of several took."""
+    """A kind of request: its cost, and the times of several requests in milliseconds."""
 
     cost: Cost
     milliseconds: Sequence[float]
 
 
 def fit_latency(timed: Sequence[Timed], *, quantile: float = 0.99) -> Latency:
-    """The latency of requests: fitted to medians, then scaled so that the most expensive kind takes its quantile.
+    """Fit the latency to medians, then scale it so that the most expensive kind of request takes its quantile.
 
-    A quantile of few requests is noise; how far it is from the median hardly depends on the request.
+    A quantile of few requests is noisy, and its ratio to the median hardly depends on the request.
 
     Args:
-        timed: kinds of requests of different costs, three at least; all took more than no time.
-        quantile: of the requests, that the latency stands for.
+        timed: at least three kinds of requests of different costs, with times above 0.
+        quantile: the quantile of the time that the latency estimates.
 
     Raises:
         MissingDependencyError: scipy is not installed (`feature-store[prune]`).

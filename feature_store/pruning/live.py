@@ -1,4 +1,4 @@
-"""What a service costs where it runs: its requests timed, what Redis holds for it, what is materialized for it."""
+"""Measurements of a service in the online store: request times, memory in Redis, rows materialized per day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from feature_store.pruning.latency import Timed, fit_latency
 from feature_store.pruning.service import PrunableService
 from feature_store.pruning.trials import Report
 
-# Shares of a usual request's entities at which its latency is measured.
+# The sizes of requests at which latency is measured, as shares of the usual number of entities.
 _SHARES = (0.1, 0.5, 1.0)
 _DECODES = 31
 _RECENT_DAYS, _DAY_US = 28, 86_400_000_000
@@ -33,7 +33,7 @@ class LiveService:
     Args:
         service: the service.
         online: the project's online store.
-        client: returns a client of the online store. Only what times requests calls it.
+        client: returns a client of the online store. Only methods that time requests call it.
         folder: the project's folder, which paths of sources are relative to.
     """
 
@@ -116,7 +116,7 @@ class LiveService:
             response.to_numpy()
             return len(response.names)
 
-        features = [read(rows) for rows in requests][-1]  # and once before anything is counted
+        features = [read(rows) for rows in requests][-1]  # a warm-up before anything is counted
         counted = [Counted.of(online.info()), Counted.of(online.info())]
         for rows in requests:
             read(rows)
@@ -152,10 +152,10 @@ class LiveService:
         return {name: about["rows"] for name, about in self._online.statistics().items()}
 
     def daily_rows(self, stored: Mapping[str, int]) -> dict[str, float]:
-        """The rows that are materialized a day, of each view for which that is known.
+        """The number of rows that are materialized per day, for each view where it is known.
 
-        That is what the view's source had in the last weeks. A view with aggregations writes the row of each stored
-        entity once a day.
+        It is the mean number of source rows per day over the last four weeks. A view with aggregations is assumed to
+        write the row of each stored entity once a day.
         """
         plan, found = self._online.require_published().plan, dict[str, float]()
         finished = self._online.finished_intervals()

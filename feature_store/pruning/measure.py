@@ -1,23 +1,24 @@
-"""Measures what features are worth: how much worse a model is that is fitted without them.
+"""Measures importances: how much worse the model is if it is fitted without a feature.
 
-Importances must be of use to a planner that keeps the features with the largest sum under a budget. What leaving one
-out of the whole costs is not: of redundant features each costs nothing, and all of them much. Shapley values share the
-worth among the redundant, so that the planner keeps all of them. Hence, in four steps:
+The planner keeps the features with the largest sum of importance within a budget, so importances must be additive. The
+loss of leaving one feature out is not: each of several redundant features costs nothing, and all of them together cost
+much. Shapley values share the importance among redundant features, so that the planner keeps all of them. Hence four
+steps:
 
-1. Correlated twins are clustered (`correlation.py`); one stands for the cluster, and the others leave together, if the
-   refitted model bears it.
-2. Screen (`screen.py`): features whose permutation costs a fitted model no more than that of shuffled probes does leave
-   together, if the refitted model bears it; else only the half with the smallest losses, and so on. All that left so
-   far may together be worth what is lost in the noise: they share that, in proportion to their losses in the screen.
-3. Leave-one-out: the model is refitted without each feature, and without each view, of what is left.
-4. Forward selection (`forward.py`) of what is left: each feature is credited with what it adds to those that are worth
-   more. What is missing to the whole at the end is shared among those not taken, by what leaving them out costs. So
-   redundancy is credited once, and the credits of all add up to what the metric has above that of equal scores. What
-   needs a partner (one of an XOR pair) adds nothing before the partner; it is worth at least what leaving it out costs,
-   when that is above the noise. It is the largest marginal contribution that counts, as in Catav et al. 2021
-   (https://proceedings.mlr.press/v139/catav21a.html), of the contexts that were seen.
+1. Correlated twins are clustered (`correlation.py`). One represents the cluster. The others are dropped together if the
+   refitted model loses no more than the noise.
+2. Screen (`screen.py`): drop the features whose permutation costs a fitted model no more than that of shuffled probes,
+   all together if the refitted model loses no more than the noise, else the half with the smallest losses, and so on.
+   All dropped features together may be worth the noise: they share it in proportion to their losses in the screen.
+3. Leave-one-out: refit the model without each remaining feature, and without each view.
+4. Forward selection (`forward.py`): credit each remaining feature with its gain over the features with more importance.
+   The rest of the metric is shared among the features that were not selected, by their leave-one-out losses. So
+   redundancy is credited once, and all credits sum to the metric above that of equal scores. A feature that needs a
+   partner (such as one of an XOR pair) gains nothing before its partner, so its importance is at least its
+   leave-one-out loss if that is above the noise. The largest marginal contribution counts, as in Catav et al. 2021
+   (https://proceedings.mlr.press/v139/catav21a.html), over the contexts that were fitted.
 
-Everything is fitted on earlier rows, scored on later ones, and averaged over the seeds, which are paired.
+Models are fitted on earlier rows and scored on later rows. Results are means over paired seeds.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from feature_store.pruning.screen import REFITTED_PROBES, Screened, refit_noise,
 from feature_store.pruning.trials import Gain, Report, Trials
 
 METHOD = "retrained forward and leave-one-out"
-# Later rows decide; fewer would make every difference noise, more would leave too little to learn from.
+# The shares of rows to fit on and to score on. Fewer later rows give noisy differences; more leave too few to fit on.
 _EARLIER, _LATER = 0.7, 0.3
-# About how many sets of features forward selection fits for each feature.
+# About the number of fits per feature in forward selection.
 _FORWARD_FITS = 4
 
 
@@ -49,18 +50,18 @@ def measure(
     report: Report | None = None,
     twins: float = TWINS,
 ) -> Importances:
-    """What each feature and view is worth to the model; see the module.
+    """The importance of each feature and view to a model; see the module.
 
     Args:
-        dataset: what may be looked at. Keep the latest rows out of it for `verify`.
+        dataset: the rows to use, without the latest rows, which `verify` needs.
         factory: makes an unfitted model from a seed.
-        seeds: how often each set of features is fitted.
-        metric: `auc`, or a function of labels and scores; larger is better.
-        report: is told after each fit how many are done, and of how many as far as is known.
-        twins: the Spearman |rho| from which features are of one cluster.
+        seeds: each set of features is fitted once with each.
+        metric: `auc`, or a function of labels and scores. Larger is better.
+        report: called after each fit with the number of fits done and expected.
+        twins: the Spearman |rho| from which features are in one cluster.
 
     Raises:
-        DataError: too few rows to split in time, later labels of one class, or a model whose scores are not finite.
+        DataError: there are too few rows to split in time, the later labels have one class, or scores are not finite.
     """
     earlier, later = dataset.split_by_time((_EARLIER, _LATER))
     trials = Trials(earlier, later, factory, seeds, metric, report)
@@ -74,17 +75,17 @@ def measure(
     kept = _without_unused(trials, kept, _unused(dataset, clusters, screened), noise)
     noise = refit_noise(trials, kept)
     unseen = shared(noise, {name: screened.loss[name] for name in dataset.features if name not in kept})
-    found = _Worth(trials, dataset, kept, noise, unseen)
-    features = tuple(found.feature(name) for name in dataset.features)
-    worth = {item.feature: item.importance for item in features}
-    # Where twins could not leave together, another than the one chosen may have got the credit.
-    clusters = tuple(tuple(sorted(cluster, key=lambda name: -worth[name])) for cluster in clusters)
+    credited = _Credits(trials, dataset, kept, noise, unseen)
+    features = tuple(credited.feature(name) for name in dataset.features)
+    importance = {item.feature: item.importance for item in features}
+    # If twins could not be dropped together, another twin than the chosen one may have the credit.
+    clusters = tuple(tuple(sorted(cluster, key=lambda name: -importance[name])) for cluster in clusters)
     return Importances(
         method=METHOD,
         model=type(factory(seeds[0])).__name__,
         measured_at=now(),
         features=features,
-        views=tuple(found.view(name) for name in dataset.members),
+        views=tuple(credited.view(name) for name in dataset.members),
         noise=noise,
         clusters=clusters,
         cluster_gains=tuple(max(0.0, trials.gain(kept, cluster).mean) for cluster in clusters),
@@ -93,21 +94,21 @@ def measure(
 
 
 def _best_first(data: Dataset, cluster: tuple[str, ...], screened: Screened) -> tuple[str, ...]:
-    """With the one that stands for the cluster first: of the view whose other features the model uses most, so that no
-    view stays for a twin alone; then the one that the model uses most."""
+    """The cluster with its representative first: a feature of the view whose other features the model uses most, so
+    that no view is kept for a twin alone; among these the feature that the model uses most."""
 
-    def worth(name: str) -> tuple[float, float]:
+    def use(name: str) -> tuple[float, float]:
         others = set(data.members[data.views[name]]) - set(cluster)
         return max([screened.noise, *(screened.loss[other] for other in others)]), screened.loss[name]
 
-    first = max(cluster, key=worth)
+    first = max(cluster, key=use)
     return (first, *(name for name in cluster if name != first))
 
 
 def _without_twins(
     trials: Trials, kept: frozenset[str], clusters: Sequence[tuple[str, ...]], noise: float
 ) -> frozenset[str]:
-    """What is left when those that another stands for are gone; a cluster stays whole where that costs something."""
+    """The features without represented twins. A cluster stays whole if dropping its twins costs more than the noise."""
     twins = [frozenset(cluster[1:]) for cluster in clusters]
     if twins and trials.gain(kept, frozenset().union(*twins)).mean <= noise:
         return kept.difference(*twins)
@@ -118,7 +119,7 @@ def _without_twins(
 
 
 def _unused(data: Dataset, clusters: Sequence[tuple[str, ...]], screened: Screened) -> list[str]:
-    """The features that the model does not use more than probes, the least used first."""
+    """The features that the model uses no more than probes, the least used first."""
     loss = dict(screened.loss)
     for cluster, joint in zip(clusters, screened.cluster_loss, strict=True):
         loss |= dict.fromkeys(cluster, joint)
@@ -126,7 +127,7 @@ def _unused(data: Dataset, clusters: Sequence[tuple[str, ...]], screened: Screen
 
 
 def _without_unused(trials: Trials, kept: frozenset[str], unused: Sequence[str], noise: float) -> frozenset[str]:
-    """What is left when as many of the unused are gone as the refitted model bears."""
+    """The features without as many unused ones as can be dropped within the noise."""
     away = [name for name in unused if name in kept]
     while away and trials.gain(kept, away).mean > noise:
         away = away[: len(away) // 2]
@@ -134,19 +135,19 @@ def _without_unused(trials: Trials, kept: frozenset[str], unused: Sequence[str],
 
 
 def _expected(data: Dataset) -> int:
-    """About how many sets of features are fitted when nothing can be screened out."""
+    """About the number of sets of features to fit if nothing can be screened out."""
     return (1 + _FORWARD_FITS) * len(data.features) + len(data.members) + 2 * REFITTED_PROBES
 
 
-class _Worth:
+class _Credits:
     """Steps 3 and 4.
 
     Args:
-        trials: refits.
+        trials: the refits.
         data: the features and views.
-        kept: what is left.
-        noise: what a useless feature reaches.
-        unseen: what the others are worth.
+        kept: the remaining features.
+        noise: the gain that a useless feature may have by chance.
+        unseen: the importances of the dropped features.
     """
 
     def __init__(
@@ -164,13 +165,13 @@ class _Worth:
         self._credits |= shared(rest, {name: self._alone[name].mean for name in left if name not in self._credits})
 
     def feature(self, name: str) -> FeatureImportance:
-        """The larger of its credit and what leaving it out alone costs."""
+        """The importance of a feature: the larger of its credit and its leave-one-out loss."""
         if name not in self._credits:
             return FeatureImportance(name, self._unseen[name])
         return FeatureImportance(name, max(self._credits[name], self._clear(self._alone[name])), self._alone[name].std)
 
     def view(self, name: str) -> ViewImportance:
-        """The larger of its features' credits and what leaving it out costs."""
+        """The importance of a view: the larger of its features' credits and its leave-one-out loss."""
         members = self._data.members[name]
         if name not in self._left_out:
             return ViewImportance(name, 0.0, None, 0.0, members)
@@ -179,13 +180,13 @@ class _Worth:
         return ViewImportance(name, max(credit, self._clear(out)), out.std, out.mean, members)
 
     def _clear(self, gain: Gain) -> float:
-        """The gain, when it is above the noise and not by chance; else 0."""
+        """The gain if it is above the noise and significant, else 0."""
         is_clear = gain.mean > self._noise and gain.mean > self._least * gain.std
         return gain.mean if is_clear else 0.0
 
 
 def _least_deviations(seeds: int) -> float:
-    """How many standard deviations over the seeds a mean must be above 0 not to be there by chance: Student's t test,
+    """The number of standard deviations over the seeds from which a mean is significantly above 0: Student's t test,
     one-sided at 5 %. One seed has no deviation."""
     with requires_extra("prune", "measure"):
         from scipy.stats import t

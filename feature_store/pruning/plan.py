@@ -1,4 +1,4 @@
-"""The prune plan: what a service should keep, why, and what was found when that was verified. A document."""
+"""The prune plan: the features that a service should keep, the reasons, and the result of its verification."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from feature_store.pruning.planner import choose
 from feature_store.pruning.verify import Candidate, Verification
 
 FORMAT = 1
-# Of the way from all features to those that the plan keeps, where the model is tried too.
+# Candidates between all features and the plan's, as shares of the dropped features.
 _STOPS = (0.25, 0.5, 0.75, 1.0)
-# A tag with which a field, a view or an entity says that it must not be pruned.
+# The tag of fields, views and entities that must not be pruned.
 POLICY_TAG, POLICY_NEVER = "prune", "never"
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """What a service should keep.
+    """The features that a service should keep.
 
     Attributes:
-        service: its name.
-        bound_to: `service_digest` of the service that it was made for.
-        made_at: when, UTC.
-        columns: what the service serves without it, in order.
-        kept: what it should serve, in order.
-        reasons: of each feature, in a line, why it stays or goes.
-        method, model: of the importances.
-        importance: of all features, and of those that are kept.
-        request: how many of each entity a usual request has.
-        before, after: what a request costs.
-        budget: what the plan had to fit in.
-        proven: whether nothing better fits.
-        candidates: what is tried when the plan is verified, from most to least; the last is the plan itself.
-        verification: what was found then; None: it was not verified.
+        service: the service's name.
+        bound_to: the `service_digest` of the service that the plan was made for.
+        made_at: when it was made, UTC.
+        columns: the features of the service without the plan, in order.
+        kept: the features to keep, in order.
+        reasons: for each feature, a line that says why it is kept or dropped.
+        method, model: the method and the model of the importances.
+        importance: the importance of all features, and of the kept ones.
+        request: the number of distinct entities in a usual request, by entity name.
+        before, after: the cost of a request.
+        budget: the limits.
+        proven: whether the plan is proven to be the best within the budget.
+        candidates: the sets of features that `verify` tries, from most to least features; the last is `kept`.
+        verification: the result of `verify`; None: not verified.
     """
 
     service: str
@@ -69,53 +69,55 @@ class PrunePlan:
 
     @property
     def id(self) -> str:
-        """A hash of what it is bound to and what it keeps."""
+        """A hash of the service, its digest and the kept features."""
         bound = "\n".join((self.service, self.bound_to, *self.kept))
         return hashlib.sha256(bound.encode()).hexdigest()[:12]
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """What it drops, in order."""
+        """The dropped features, in order."""
         return tuple(name for name in self.columns if name not in self.kept)
 
     @property
     def is_verified(self) -> bool:
-        """Whether a model without what it drops was shown to be as good."""
+        """Whether the plan has passed verification."""
         return self.verification is not None and bool(self.verification["passes"])
 
     def to_json(self) -> bytes:
-        """The document."""
+        """The plan as a JSON document."""
         return orjson.dumps({"format": FORMAT, "id": self.id} | asdict(self), option=orjson.OPT_INDENT_2)
 
     @classmethod
     def from_json(cls, document: bytes | str) -> PrunePlan:
-        """What `to_json` wrote.
+        """Read a document of `to_json`.
 
         Raises:
-            RequestError: it is no such document.
+            RequestError: it is not such a document.
         """
         try:
-            found = orjson.loads(document)
-            if found.pop("format") != FORMAT:
+            read = orjson.loads(document)
+            if read.pop("format") != FORMAT:
                 raise ValueError("another format")
-            wanted = found.pop("id")
+            wanted = read.pop("id")
             plan = cls(
-                **found
+                **read
                 | {
-                    "made_at": datetime.fromisoformat(found["made_at"]),
-                    "columns": tuple(found["columns"]),
-                    "kept": tuple(found["kept"]),
-                    "importance": tuple(found["importance"]),
-                    "before": Cost(**found["before"]),
-                    "after": Cost(**found["after"]),
-                    "candidates": tuple(map(tuple, found["candidates"])),
+                    "made_at": datetime.fromisoformat(read["made_at"]),
+                    "columns": tuple(read["columns"]),
+                    "kept": tuple(read["kept"]),
+                    "importance": tuple(read["importance"]),
+                    "before": Cost(**read["before"]),
+                    "after": Cost(**read["after"]),
+                    "candidates": tuple(map(tuple, read["candidates"])),
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
             got = f"{type(error).__name__}: {error}"
             raise RequestError("prune plan", expected=f"a document of format {FORMAT}", got=got) from error
         if plan.id != wanted:
-            raise RequestError(f"prune plan {wanted}", expected="the features that its id stands for", got="others")
+            raise RequestError(
+                f"prune plan {wanted}", problem="its id is not that of its features: the document was changed"
+            )
         return plan
 
 
@@ -131,21 +133,21 @@ def make_plan(
     """The plan that keeps the most importance within a budget, or the cheapest that keeps a share of it.
 
     Args:
-        definitions: as they are applied.
+        definitions: the applied definitions.
         model: the costs of the service.
-        importances: one for each feature that the service serves; see `importance.checked`.
+        importances: one for each feature of the service; see `importance.checked`.
         budget: the limits.
-        request: what the costs were reckoned with.
-        required: what must be kept; policy tags say so too.
+        request: the request that `model` is for.
+        required: features that must be kept, besides those with a policy tag.
 
     Raises:
-        RequestError: nothing fits in the budget, or a required feature is not served.
+        RequestError: nothing fits the budget, or a required feature is not served.
     """
     worth = importances.by_name()
     pinned = {*required, *policy_pins(definitions, model.service)}
     choice = choose(model, worth, budget, required=pinned)
     if not choice.kept:
-        raise RequestError(f"prune plan of {model.service}", expected="a feature that is kept", got="none fits")
+        raise RequestError(f"prune plan of {model.service}", problem="no feature fits the budget")
     dropped = [name for name in model.features if name not in choice.kept]
     return PrunePlan(
         service=model.service,
@@ -167,7 +169,7 @@ def make_plan(
 
 
 def with_verification(plan: PrunePlan, verification: Verification) -> PrunePlan:
-    """The plan with what was found of it."""
+    """The plan with the result of its verification."""
     candidate = next(one for one in verification.candidates if one.kept == plan.kept)
     offered = verification.largest_passing
     passes = offered is not None and len(offered.kept) <= len(plan.kept)
@@ -177,7 +179,7 @@ def with_verification(plan: PrunePlan, verification: Verification) -> PrunePlan:
 def offered_instead(
     plan: PrunePlan, model: CostModel, importances: Importances, verification: Verification
 ) -> PrunePlan | None:
-    """The plan of the candidate that removes most of those that pass; None when it is the plan itself, or none does."""
+    """The plan of the passing candidate that drops most. None if it is the plan itself, or no candidate passes."""
     offered = verification.largest_passing
     if offered is None or offered.kept == plan.kept:
         return None
@@ -189,7 +191,7 @@ def offered_instead(
         reasons={
             name: line
             if name not in kept or name in plan.kept
-            else f"kept: {_worth(importances, name)}; less did not pass"
+            else f"kept: {_worth(importances, name)}; a plan without it did not pass"
             for name, line in plan.reasons.items()
         },
         importance=(plan.importance[0], sum(worth.get(name, 0.0) for name in kept)),
@@ -203,7 +205,7 @@ def offered_instead(
 def read_order(
     definitions: DefinitionSet, model: CostModel, importances: Importances, kept: Collection[str]
 ) -> list[str]:
-    """The stored views that kept features need, the one with the most importance for its bytes first."""
+    """The stored views that kept features need, those with the most importance per byte first."""
     worth, everything = importances.by_name(), model.cost(kept)
     graph, needing = graph_of(definitions), dict[str, set[str]]()
     for column in graph.columns(model.service):
@@ -219,7 +221,7 @@ def read_order(
 
 
 def policy_pins(definitions: DefinitionSet, service: str) -> set[str]:
-    """The features of a service that a tag of the field, its view or an entity of the view says must be kept."""
+    """The features of a service that must be kept by a tag of the field, its view or the view's entities."""
     graph, pinned = graph_of(definitions), set()
     for column in graph.columns(service):
         view = graph.views[column.view]
@@ -241,13 +243,13 @@ def _reasons(
     lines = {}
     for name in model.features:
         alone = model.alone(name)
-        said = [_worth(importances, name), *(label.replace("epsilon", "ε") for label in labels.get(name, []))]
+        why = [_worth(importances, name), *(label.replace("epsilon", "ε") for label in labels.get(name, []))]
         cost = f"{alone.bytes:,} bytes" + (f" and {alone.keys} keys" if alone.keys else "") + " alone"
         if name in kept:
-            lines[name] = f"kept: {'required' if name in pinned else ', '.join(said)}; {cost}"
+            lines[name] = f"kept: {'required' if name in pinned else ', '.join(why)}; {cost}"
         else:
             stays = f"; stays stored for {', '.join(shared[name])}" if shared[name] else ""
-            lines[name] = f"dropped: {', '.join(said)}; {cost}{stays}"
+            lines[name] = f"dropped: {', '.join(why)}; {cost}{stays}"
     return lines
 
 
@@ -259,7 +261,7 @@ def _worth(importances: Importances, name: str) -> str:
 
 
 def _candidates(model: CostModel, order: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Prefixes of what is dropped, so that a plan that goes too far shows how far one may go."""
+    """The plan and steps on the way to it, so that a plan that drops too much shows how much is safe."""
     ends = sorted({round(stop * len(order)) for stop in _STOPS} - {0}) or [0]
     gone = [set(order[:end]) for end in ends]
     return tuple(tuple(name for name in model.features if name not in one) for one in gone)
@@ -271,7 +273,7 @@ def _document(verification: Verification, chosen: Candidate, *, passes: bool) ->
         | {
             "features": len(one.kept),
             "passes": one.passes,
-            "slices": {name: asdict(found) for name, found in one.slices.items()},
+            "slices": {name: asdict(compared) for name, compared in one.slices.items()},
         }
         for one in verification.candidates
     ]

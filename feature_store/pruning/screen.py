@@ -1,4 +1,4 @@
-"""The cheap look before the many refits: which features a fitted model does not use, and what chance alone reaches."""
+"""The screen before the refits: features that a fitted model does not use, and the gain of chance."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from feature_store.pruning.dataset import Dataset, Floats, scores
 from feature_store.pruning.trials import Trials, gain_of
 
-# Probes in the permuted model: the largest of ten useless features' losses is what a useless one hardly exceeds.
+# Probes in the permuted model. A useless feature hardly exceeds the largest loss of ten useless ones.
 _PROBES = 10
-# Probes that are refitted with, one at a time: a sixth more fits where fifty features are left out one by one.
+# Probes that the model is refitted with, one at a time: a sixth more fits for fifty features.
 REFITTED_PROBES = 8
-# In standard deviations; one useless feature in 40 is above.
+# Standard deviations. One useless feature in 40 is above.
 _CLEAR = 2.0
-# Permutation asks for a prediction per feature: with so many rows a loss of AUC is known to about 0.001.
+# Permutation predicts once per feature. With this many rows the error of a loss of AUC is about 0.001.
 _MOST_ROWS = 50_000
 
 
 class Screened(NamedTuple):
-    """What permuting tells.
+    """Permutation losses.
 
     Attributes:
-        loss: per feature, what the metric loses when its values are permuted among the rows.
-        cluster_loss: the same of each cluster, all its features permuted alike.
-        noise: the largest such loss of a probe.
+        loss: for each feature, the loss of the metric if its values are permuted among the rows.
+        cluster_loss: the same for each cluster, with all its features permuted alike.
+        noise: the largest loss of a probe.
     """
 
     loss: Mapping[str, float]
@@ -35,11 +35,11 @@ class Screened(NamedTuple):
 
 
 def screen(trials: Trials, clusters: Sequence[Sequence[str]]) -> Screened:
-    """Permutation importance on later rows, by feature and by cluster, beside that of probes.
+    """Permutation losses on later rows, of features, clusters and probes.
 
-    A probe is a copy of a real column whose values are permuted: useless by making, otherwise alike. The largest loss
-    of a probe is the bar, as in Boruta (Kursa and Rudnicki 2010, https://doi.org/10.18637/jss.v036.i11). Twins hide
-    each other from permutation; hence the clusters.
+    A probe is a permuted copy of a real column: useless, but otherwise alike. The largest loss of a probe is the
+    threshold, as in Boruta (Kursa and Rudnicki 2010, https://doi.org/10.18637/jss.v036.i11). Twins hide
+    each other from permutation, hence the clusters.
     """
     data = trials.earlier
     groups = [(name,) for name in data.features] + [tuple(cluster) for cluster in clusters]
@@ -74,13 +74,15 @@ def _losses(
 
 
 def with_probes(x: Floats, real: Floats, rng: np.random.Generator) -> Floats:
-    """(n, c + p): with permuted copies of (n, p) real columns behind."""
+    """(n, c + p): the columns, then permuted copies of (n, p) real columns."""
     return np.concatenate([x, rng.permuted(real, axis=0)], axis=1)
 
 
 def refit_noise(trials: Trials, kept: frozenset[str]) -> float:
-    """What a useless feature may gain by chance when the model is refitted with it beside `kept`: of some probes'
-    gains, each the mean over the seeds, the mean and two standard deviations; at least 0."""
+    """The gain that a useless feature may have by chance if the model is refitted with it and `kept`.
+
+    It is the mean plus two standard deviations over the gains of probes, each the mean over the seeds; at least 0.
+    """
     earlier, later = trials.earlier.select(kept), trials.later.select(kept)
     gains = []
     for probe in range(REFITTED_PROBES):

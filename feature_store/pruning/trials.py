@@ -1,4 +1,4 @@
-"""Fitting the model on some of the features and scoring it on later rows, once for each set of features and seed."""
+"""Refits of a model on subsets of its features, scored on later rows, once for each subset and seed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from feature_store.pruning.dataset import Dataset, Factory, fitted_scores
 from feature_store.pruning.metric import Metric, metric_of
 
 Report = Callable[[int, int], None]
-"""Is told how many fits are done, and how many there will be as far as is known now."""
+"""Called with the number of fits that are done and that are expected so far."""
 
 
 class Gain(NamedTuple):
-    """What the metric loses without something: the mean over the seeds, and the standard deviation."""
+    """The loss of the metric without some features: mean and standard deviation over the seeds."""
 
     mean: float
     std: float
@@ -26,12 +26,12 @@ class Trials:
     """Refits of one model.
 
     Args:
-        earlier: what is fitted on.
-        later: what is scored.
-        factory: makes the model.
+        earlier: the rows to fit on.
+        later: the rows to score.
+        factory: makes an unfitted model from a seed.
         seeds: each set of features is fitted once with each.
-        metric: larger is better.
-        report: is told after each fit.
+        metric: the metric; larger is better.
+        report: called after each fit.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class Trials:
         self._known: dict[frozenset[str], npt.NDArray[np.float64]] = {}
 
     def metrics(self, features: Iterable[str]) -> npt.NDArray[np.float64]:
-        """(s,) the metric with only these features, one per seed. Without any, that of equal scores."""
+        """(s,) float64: the metric with only these features, for each seed. Without any, that of equal scores."""
         wanted = frozenset(features)
         if wanted not in self._known:
             self._known[wanted] = self._fit(wanted)
         return self._known[wanted]
 
     def gain(self, kept: frozenset[str], without: Iterable[str]) -> Gain:
-        """What `kept` loses when it is fitted without some of it, seed by seed."""
+        """The loss of the metric if the model is fitted on `kept` without some features, over the seeds."""
         return gain_of(self.metrics(kept) - self.metrics(kept.difference(without)))
 
     def expect(self, fits: int) -> None:
-        """So many more sets of features will be fitted."""
+        """Expect this many more sets of features to be fitted."""
         self.expected = self.done + fits * len(self.seeds)
 
     def fitted(self) -> None:
-        """One more fit is done."""
+        """Count and report a fit."""
         self.done += 1
         if self._report is not None:
             self._report(self.done, max(self.done, self.expected))

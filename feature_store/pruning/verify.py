@@ -1,14 +1,14 @@
-"""Whether a model without some features is as good as the full one: refitted, on later rows that no choice has seen.
+"""Verifies that a model without some features is as good as the full one: refitted, on later rows that no choice used.
 
-The question is one of non-inferiority: not whether a difference can be seen, which little data never shows, but whether
-data rule out that the pruned model is worse by more than a margin (Piaggio et al. 2012, CONSORT for non-inferiority,
-https://doi.org/10.1001/jama.2012.87802). It passes when the lower bound of (pruned − full) is above −margin. The bound
-is that of a bootstrap by entity (`bootstrap.py`).
+This is a test of non-inferiority. It does not ask whether a difference is visible, which little data never shows, but
+whether the data rule out that the pruned model is worse by more than a margin (Piaggio et al. 2012, CONSORT for
+non-inferiority, https://doi.org/10.1001/jama.2012.87802). A candidate passes if the lower bound of (pruned − full)
+is above −margin. The bound comes from a bootstrap by entity (`bootstrap.py`).
 
-Candidates are walked from the one that keeps most to the one that keeps least, and the walk ends before the first that
-does not pass: in a sequence that is fixed beforehand each test may be at the full level, and the chance of accepting
-anything too harmful stays below 1 − confidence (Maurer, Hothorn and Lehmacher 1995; Wiens 2003,
-https://doi.org/10.1002/pst.64). What passes behind one that did not is shown, and not offered.
+Candidates are tested from the one that keeps most to the one that keeps least, up to the first that does not pass. In a
+sequence that is fixed in advance, each test may use the full level, and the chance of accepting a harmful candidate
+stays below 1 − confidence (Maurer, Hothorn and Lehmacher 1995; Wiens 2003, https://doi.org/10.1002/pst.64). Later
+candidates that pass are shown, but not offered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from feature_store.pruning.trials import Report
 
 Mask = npt.NDArray[np.bool_]
 
-# With 1000 draws the 5 % quantile is itself known to about a twentieth of the standard error.
+# With 1000 draws, the error of the 5 % quantile is about a twentieth of the standard error.
 _DRAWS = 1000
 
 
@@ -40,8 +40,8 @@ class Comparison:
     Attributes:
         full, pruned: their metrics.
         difference: pruned − full.
-        lower_bound: what the difference is above, with the confidence of the verification.
-        passes: whether that is above −margin.
+        lower_bound: the lower confidence bound of the difference.
+        passes: whether the bound is above −margin.
     """
 
     full: float
@@ -53,12 +53,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What was found of one candidate.
+    """The result of a candidate.
 
     Attributes:
         kept: the names of its features.
-        overall: on all later rows.
-        slices: on the rows of each slice.
+        overall: the comparison on all later rows.
+        slices: the comparison on the rows of each slice.
     """
 
     kept: tuple[str, ...]
@@ -73,17 +73,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found of all candidates.
+    """The results of all candidates.
 
     Attributes:
-        candidates: from the one that keeps most to the one that keeps least.
-        margin: how much worse than the full model is accepted, in the metric's unit.
-        confidence: of each bound, one-sided.
-        metric: its name.
-        seeds: of the fits.
-        draws: of the bootstrap.
-        earlier_rows, later_rows: fitted on, and compared on.
-        entities: distinct ones in the later rows.
+        candidates: the candidates, from the one that keeps most to the one that keeps least.
+        margin: the accepted loss, in the metric's unit.
+        confidence: the one-sided confidence of each bound.
+        metric: the metric's name.
+        seeds: the seeds of the fits.
+        draws: the number of draws of the bootstrap.
+        earlier_rows: the number of rows that models were fitted on.
+        later_rows: the number of rows that models were compared on.
+        entities: the number of distinct entities in the later rows.
     """
 
     candidates: tuple[Candidate, ...]
@@ -98,23 +99,23 @@ class Verification:
 
     @property
     def largest_passing(self) -> Candidate | None:
-        """Of the candidates before the first that does not pass, the one that removes most; None when the first does
-        not: then nothing can safely go."""
+        """The last candidate before the first that does not pass. None if the first does not pass: no feature can
+        safely be dropped."""
         passing = list(takewhile(lambda candidate: candidate.passes, self.candidates))
         return passing[-1] if passing else None
 
     @property
     def reason(self) -> str:
-        """A line for people."""
-        found = self.largest_passing
-        if found is None:
-            return f"nothing can go: no candidate is shown to lose at most {self.margin:g} {self.metric}"
-        bound = f"{found.overall.difference:+.4f}, at least {found.overall.lower_bound:+.4f}"
-        return f"{len(found.kept)} features are enough: {self.metric} {bound} at confidence {self.confidence:g}"
+        """The result in a line."""
+        largest = self.largest_passing
+        if largest is None:
+            return f"no feature can be dropped: no candidate is shown to lose at most {self.margin:g} {self.metric}"
+        bound = f"{largest.overall.difference:+.4f}, at least {largest.overall.lower_bound:+.4f}"
+        return f"{len(largest.kept)} features are enough: {self.metric} {bound} at confidence {self.confidence:g}"
 
 
 class _Slice(NamedTuple):
-    """The full model on some rows: its metric, and that of each draw."""
+    """A model on some rows: its metric, and its metric in each draw."""
 
     mask: Mask | None
     full: float
@@ -138,22 +139,22 @@ def verify(
     """Refit each candidate and the full model on the earlier rows, and compare them on the later ones.
 
     Args:
-        earlier: what is fitted on.
-        later: rows after those, which importances and plans were made without.
+        earlier: the rows to fit on.
+        later: rows after these, which importances and plans did not use.
         factory: makes an unfitted model from a seed.
         prefixes: the features that each candidate keeps, from most to least.
-        margin: how much worse is accepted, ≥ 0, in the metric's unit.
+        margin: the accepted loss, at least 0, in the metric's unit.
         seeds: each model is fitted once with each; metrics are means over them.
-        confidence: of the bound, in (0.5, 1).
-        slices: (n,) masks of the later rows, as they are in `later`; a candidate must pass on each.
-        draws: of the bootstrap.
-        metric: larger is better.
-        report: is told after each fit.
+        confidence: the one-sided confidence of the bound, in (0.5, 1).
+        slices: (n,) bool masks of the later rows, by name; a candidate must also pass on each.
+        draws: the number of draws of the bootstrap.
+        metric: the metric; larger is better.
+        report: called after each fit.
 
     Raises:
-        RequestError: candidates do not shrink, or a number is out of its range.
-        DataError: later rows begin before the earlier ones end, or a slice fits no rows or has labels of one class.
-        NotFoundError: a candidate has a feature that the rows have not.
+        RequestError: a candidate keeps more than the one before, or a number is out of its range.
+        DataError: later rows begin before the earlier ones end, or a slice has no rows or labels of one class.
+        NotFoundError: a candidate has a feature that the rows lack.
     """
     _refuse_unless_sound(earlier, later, prefixes, margin, confidence, draws)
     for kept in prefixes:
@@ -172,8 +173,8 @@ def verify(
     candidates = []
     for kept in prefixes:
         pruned = measured(kept)
-        found = {name: _compared(full[name], pruned[name], margin, confidence) for name in masks}
-        candidates.append(Candidate(tuple(kept), found.pop(""), found))
+        compared = {name: _compared(full[name], pruned[name], margin, confidence) for name in masks}
+        candidates.append(Candidate(tuple(kept), compared.pop(""), compared))
     return Verification(
         tuple(candidates),
         margin,
@@ -203,16 +204,16 @@ class _Fits:
         self._done, self._total, self._report = 0, total, report
 
     def scores(self, kept: Sequence[str]) -> list[Scores]:
-        """(n,) of the later rows, one per seed."""
+        """(n,) scores of the later rows, for each seed."""
         earlier, later = self._earlier.select(kept), self._later.select(kept)
         return [self._one(seed, earlier, later) for seed in self._seeds]
 
     def _one(self, seed: int, earlier: Dataset, later: Dataset) -> Scores:
-        found = fitted_scores(self._factory, seed, earlier, later.x)
+        scores = fitted_scores(self._factory, seed, earlier, later.x)
         self._done += 1
         if self._report is not None:
             self._report(self._done, self._total)
-        return found
+        return scores
 
 
 def _measured(drawn: Draws, later: Dataset, scores: Sequence[Scores], metric: Metric, mask: Mask | None) -> _Slice:
@@ -231,19 +232,21 @@ def _refuse_unless_sound(
 ) -> None:
     if not prefixes or not all(prefixes) or any(len(kept) < len(after) for kept, after in pairwise(prefixes)):
         got = f"{[len(kept) for kept in prefixes]} features"
-        raise RequestError("candidates", expected="some, from the one that keeps most to the least", got=got)
+        raise RequestError(
+            "candidates", expected="candidates from the one that keeps most to the one that keeps least", got=got
+        )
     if not (margin >= 0 and 0.5 < confidence < 1 and draws * (1 - confidence) >= 1):
-        expected = "margin ≥ 0, confidence in (0.5, 1), and draws beyond the bound"
+        expected = "margin ≥ 0, confidence in (0.5, 1), and draws ≥ 1 / (1 − confidence)"
         raise RequestError("verify", expected=expected, got=f"margin {margin}, confidence {confidence}, draws {draws}")
     if earlier.names != later.names or later.time[0] < earlier.time[-1]:
-        expected = "later rows with the same columns, none before the last of the earlier ones"
-        raise DataError("verify", expected=expected, got="others", hint="split one data set by time")
+        problem = "later rows must have the same columns as the earlier ones, and none may be before the last of them"
+        raise DataError("verify", problem=problem, hint="split one data set by time")
 
 
 def _mask(name: str, mask: Mask, later: Dataset, metric: Metric) -> Mask:
     if mask.shape != (len(later),) or mask.dtype != np.bool_ or not mask.any():
         got = f"{mask.dtype} {mask.shape} with {int(np.count_nonzero(mask))} rows"
-        raise DataError(f"slice {name}", expected=f"a mask of {len(later)} rows that is true of some", got=got)
+        raise DataError(f"slice {name}", expected=f"a mask of {len(later)} rows, true for at least one", got=got)
     if metric is auc and len(np.unique(later.y[mask] > 0)) == 1:
-        raise DataError(f"slice {name}", expected="labels of both classes", got="one")
+        raise DataError(f"slice {name}", expected="labels of both classes", got="one class")
     return mask

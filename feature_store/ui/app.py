@@ -32,8 +32,8 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
     """The pages of a project, as an ASGI application.
 
     Args:
-        store: the project; the application does not close it.
-        token: what a visitor must present; None: nothing.
+        store: the project. The application does not close it.
+        token: the token that visitors must present; None: no token is needed.
         loopback: whether the pages are for this machine alone; see `security.Guard`.
     """
     pages = all_pages()
@@ -57,7 +57,7 @@ def create_app(store: FeatureStore, *, token: str | None = None, loopback: bool 
         },
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # it would make an address of the Host that the browser names
+    app.router.redirect_slashes = False  # a redirect would use the Host header of the browser
     return Guard(app, token=token, loopback=loopback)
 
 
@@ -85,7 +85,7 @@ class _Answers:
         return endpoint
 
     def _rendered(self, page: Page, content: Content) -> HTMLResponse:
-        is_waiting = any(outcome.is_pending for outcome in content.waiting)
+        is_waiting = any(computed.is_pending for computed in content.waiting)
         return self.templates.page(
             page.template, status=content.status, snapshot=content.snapshot, is_waiting=is_waiting, **content.data
         )
@@ -105,34 +105,34 @@ class _Errors:
         self._templates = templates
 
     def failed(self, _request: Request, error: Exception) -> Response:
-        """An error of the library: what it says, and what to do."""
+        """An error of the library: its reason and hint."""
         assert isinstance(error, FeatureStoreError)
         status = status_of(error)
         return self._templates.page(
             "error.html",
             status=status,
-            title="Not found" if status == 404 else "This cannot be shown",
+            title="Not found" if status == 404 else "This page cannot be shown",
             reason=shortened(error.reason),
             hint=shortened(error.hint),
             **_NO_PAGE,
         )
 
     def refused(self, _request: Request, error: Exception) -> Response:
-        """An address that leads nowhere."""
+        """An unknown address, or a method that is not allowed."""
         assert isinstance(error, HTTPException)
         title = "Not found" if error.status_code == 404 else error.detail
-        hint = "the catalogue lists all there is"
+        hint = "the catalogue lists all definitions"
         return self._templates.page(
             "error.html", status=error.status_code, title=title, reason="There is no such page.", hint=hint, **_NO_PAGE
         )
 
     def broken(self, _request: Request, _error: Exception) -> Response:
-        """A fault of these pages: the log has it, the browser is told nothing of it."""
-        reason = "Something is wrong with this page."
+        """A bug in these pages. The log has the traceback, the browser gets no details."""
+        reason = "An unexpected error occurred."
         return self._templates.page(
-            "error.html", status=500, title="This cannot be shown", reason=reason, hint="see the log", **_NO_PAGE
+            "error.html", status=500, title="This page cannot be shown", reason=reason, hint="see the log", **_NO_PAGE
         )
 
 
-# What a page without a snapshot gives its layout.
+# The variables of the layout for a page without a snapshot.
 _NO_PAGE: dict[str, Any] = {"snapshot": None, "is_waiting": False}

@@ -1,4 +1,4 @@
-"""What takes longer than a page may: computed beside it, once, and kept for a while."""
+"""Values that take longer than a page may: computed in threads, once, and kept for a while."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any, Generic, TypeVar, cast
 from feature_store.errors import FeatureStoreError
 
 T = TypeVar("T")
-# How long a page waits for what is being computed: what is quick is then on it at once, and it still answers in 100 ms.
+# Seconds that a page waits for a value. Quick values are then shown at once, and the page still answers in 100 ms.
 PATIENCE_S = 0.04
-# When to try again what failed.
+# Seconds after which a failed computation is tried again.
 _RETRY_S = 5.0
-# Answers that are kept. Those asked for longest ago go first.
+# The most values that are kept. The least recently used are dropped first.
 _MOST_KEPT = 512
-# Computations of one kind that wait for a thread. When there are more, the one asked for longest ago is dropped: its
+# The most computations of one kind that wait for a thread. Beyond this, the least recently used one is dropped: its
 # visitor has left, or the page asks again.
 MOST_WAITING = 8
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """What is known by now.
+class Computed(Generic[T]):
+    """The state of a computation.
 
     Attributes:
-        value: None while it is being computed, and when it failed.
-        error: why it failed.
-        is_pending: whether it is being computed for the first time.
+        value: its result; None: it is not done, or it failed.
+        error: the error if it failed.
+        is_pending: whether it runs for the first time.
     """
 
     value: T | None = None
@@ -41,86 +41,87 @@ class Outcome(Generic[T]):
 
 
 @dataclass
-class _Kept:
+class _Entry:
     future: Future[Any]
-    outcome: Outcome[Any]
+    computed: Computed[Any]
     begun: float
 
 
 class Background:
-    """Computes in a few threads; pages ask, and never wait for long."""
+    """Computes values in a few threads. Pages never wait for long."""
 
     def __init__(self, threads: int = 4) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ui")
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
     def ask(
         self, key: Hashable, compute: Callable[[], T], *, max_age_s: float | None = None, patience_s: float = PATIENCE_S
-    ) -> Outcome[T]:
-        """What `compute` gives.
+    ) -> Computed[T]:
+        """The result of `compute`, as far as it is known.
 
         Args:
-            key: what it is the answer to; one key, one computation at a time.
-            compute: is called in another thread.
-            max_age_s: when to compute it anew; the old answer stands meanwhile. None: never, unless it failed.
-            patience_s: how long to wait for it.
+            key: identifies the computation. One computation runs per key at a time.
+            compute: the function to call in another thread.
+            max_age_s: the age in seconds from which to compute again, while the old value is shown. None: never, unless
+                it failed.
+            patience_s: seconds to wait for the result.
 
         Raises:
-            Exception: what `compute` raised, unless it is an error of the library, which is an outcome.
+            Exception: `compute` raised it, and it is not an error of the library. Errors of the library are returned.
         """
         with self._lock:
             kept = self._kept.get(key)
             if kept is None:
                 self._drop_waiting(_kind(key))
-                kept = self._kept[key] = _Kept(self._pool.submit(compute), Outcome(is_pending=True), time.monotonic())
+                kept = self._kept[key] = _Entry(self._pool.submit(compute), Computed(is_pending=True), time.monotonic())
             elif kept.future.done() and time.monotonic() - kept.begun > _lasts(kept.future, max_age_s):
                 if not _is_broken(kept.future):
-                    kept.outcome = _outcome(kept.future)
+                    kept.computed = _computed(kept.future)
                 kept.future, kept.begun = self._pool.submit(compute), time.monotonic()
             self._kept.move_to_end(key)
             while len(self._kept) > _MOST_KEPT:
                 _, oldest = self._kept.popitem(last=False)
                 oldest.future.cancel()
-            future, before = kept.future, kept.outcome
+            future, before = kept.future, kept.computed
         wait([future], patience_s)
         if future.cancelled():
             return before
-        return cast("Outcome[T]", _outcome(future) if future.done() else before)
+        return cast("Computed[T]", _computed(future) if future.done() else before)
 
     def _drop_waiting(self, kind: Hashable) -> None:
-        """Make room for one more computation of a kind."""
+        """Make room for another computation of a kind."""
         waiting = [key for key, kept in self._kept.items() if _kind(key) == kind and not kept.future.done()]
         for key in waiting[: max(0, len(waiting) + 1 - MOST_WAITING)]:
-            if self._kept[key].future.cancel():  # one that runs cannot be
+            if self._kept[key].future.cancel():  # a running computation cannot be cancelled
                 del self._kept[key]
 
     def close(self) -> None:
-        """Start nothing more; what runs is waited for."""
+        """Wait for running computations, and start no more."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def _kind(key: Hashable) -> Hashable:
-    """What sort of computation a key is of: the first part of a tuple."""
+    """The kind of a computation: the first item of its key, if that is a tuple."""
     return key[0] if isinstance(key, tuple) else key
 
 
 def _lasts(future: Future[Any], max_age_s: float | None) -> float:
-    """For how many seconds an answer stands."""
+    """The seconds for which a result is kept."""
     wanted = math.inf if max_age_s is None else max_age_s
     return wanted if future.exception() is None else min(wanted, _RETRY_S)
 
 
 def _is_broken(future: Future[Any]) -> bool:
-    """Whether it failed by a fault of the code."""
+    """Whether a computation failed by a bug, not by an error of the library."""
     error = future.exception()
     return error is not None and not isinstance(error, FeatureStoreError)
 
 
-def _outcome(future: Future[Any]) -> Outcome[Any]:
+def _computed(future: Future[Any]) -> Computed[Any]:
     error = future.exception()
     if error is None:
-        return Outcome(future.result())
+        return Computed(future.result())
     if isinstance(error, FeatureStoreError):
-        return Outcome(error=error)
+        return Computed(error=error)
     raise error

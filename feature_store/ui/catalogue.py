@@ -1,4 +1,4 @@
-"""The catalogue: all there is, searched and filtered, a page at a time."""
+"""The data of the catalogue: all definitions, searched and filtered, a page at a time."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from feature_store.ui.rendering import query_url
 from feature_store.ui.snapshot import Snapshot
 
 PER_PAGE = 50
-# What a search gives at most: nobody turns more pages.
-_MOST_FOUND = 1000
-# Owners and tags to choose from, the commonest; others can be searched for.
+# The most results of a search: nobody turns more pages.
+_MOST_RESULTS = 1000
+# The most owners and tags in the filters, by frequency. Others can be searched for.
 _MOST_CHOICES = 200
-# Characters of what is searched for: a page shows it again.
+# The most characters of a search: the page shows it again.
 _LONGEST = 500
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A thing as the catalogue lists it.
+    """A definition as the catalogue lists it.
 
     Attributes:
-        kind: of the catalog's KINDS.
-        name: a feature's is `view:feature`.
-        about: its type, or how many features it has.
-        entities: what it describes.
+        kind: one of the catalog's KINDS.
+        name: its name; of a feature, `view:feature`.
+        about: its type, or the number of its features.
+        entities: the entities that it describes.
+        owner, tags, description: those of the definition.
     """
 
     kind: str
@@ -43,14 +44,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Query:
-    """What was asked for.
+class CatalogueQuery:
+    """A search of the catalogue.
 
     Attributes:
         q: words to search for.
-        kind: of the catalog's KINDS; empty: all.
-        owner, tag, entity: what things must have; a tag as `name=value`.
-        page: from 1.
+        kind: one of the catalog's KINDS; empty: all.
+        owner, tag, entity: filters; a tag is `name=value`.
+        page: the number of the page, from 1.
     """
 
     q: str = ""
@@ -61,11 +62,11 @@ class Query:
     page: int = 1
 
     @classmethod
-    def of(cls, parameters: Mapping[str, str]) -> Query:
-        """From an address.
+    def of(cls, parameters: Mapping[str, str]) -> CatalogueQuery:
+        """Read the query of an address.
 
         Raises:
-            RequestError: a page that is no number.
+            RequestError: the page is not a number from 1.
         """
         named = {name: parameters.get(name, "")[:_LONGEST] for name in ("q", "kind", "owner", "tag", "entity")}
         page = parameters.get("page", "1")
@@ -74,25 +75,26 @@ class Query:
         return cls(**named, page=int(page))
 
     def url(self, **changed: str | int) -> str:
-        """The address of the same with something changed."""
+        """The address of the same search with changes."""
         values = vars(self) | {"page": 1} | changed
         return query_url("/catalogue", values | {"page": values["page"] if values["page"] != 1 else ""})
 
 
 @dataclass(frozen=True)
 class CataloguePage:
-    """What is shown.
+    """A page of the catalogue.
 
     Attributes:
-        query: what was asked for.
-        entries: of this page; with a search the best first, and where the words were found.
-        total, pages: of all that fits.
-        kinds: how many fit of each kind, were it chosen.
-        owners, tags, entities: what can be chosen.
-        problem: why the search gave nothing.
+        query: the search.
+        entries: the entries of this page, and where their words matched; the best match first.
+        total: the number of matching entries.
+        pages: the number of pages.
+        kinds: the number of matching entries of each kind.
+        owners, tags, entities: the choices of the filters.
+        problem: why the search failed; empty: it did not.
     """
 
-    query: Query
+    query: CatalogueQuery
     entries: tuple[tuple[Entry, tuple[str, ...]], ...]
     total: int
     pages: int
@@ -103,14 +105,14 @@ class CataloguePage:
     problem: str = ""
 
 
-def catalogue(snapshot: Snapshot, query: Query) -> CataloguePage:
-    """The page that a query asks for."""
+def catalogue(snapshot: Snapshot, query: CatalogueQuery) -> CataloguePage:
+    """The page for a search."""
     problem = ""
     try:
-        found = _found(snapshot, query)
+        results = _results(snapshot, query)
     except RequestError as error:
-        found, problem = [], error.reason
-    fitting = [(entry, matched) for entry, matched in found if _fits(entry, query)]
+        results, problem = [], error.reason
+    fitting = [(entry, matched) for entry, matched in results if _fits(entry, query)]
     kinds = Counter(entry.kind for entry, _ in fitting)
     chosen = [item for item in fitting if not query.kind or item[0].kind == query.kind]
     first, filters = (query.page - 1) * PER_PAGE, snapshot.derived(choices)
@@ -129,14 +131,14 @@ def catalogue(snapshot: Snapshot, query: Query) -> CataloguePage:
 
 @dataclass(frozen=True)
 class Choices:
-    """What filters can be set to."""
+    """The choices of the filters."""
 
     owners: tuple[str, ...]
     tags: tuple[str, ...]
 
 
 def entries(snapshot: Snapshot) -> dict[tuple[str, str], Entry]:
-    """All that the catalogue lists, by kind and name, in order."""
+    """The entries of the catalogue, by kind and name, in order."""
     return {(entry.kind, entry.name): entry for entry in _entries(snapshot)}
 
 
@@ -150,15 +152,15 @@ def choices(snapshot: Snapshot) -> Choices:
     return Choices(*(tuple(sorted(one for one, n in of.most_common(_MOST_CHOICES) if n)) for of in (owners, tags)))
 
 
-def _found(snapshot: Snapshot, query: Query) -> list[tuple[Entry, tuple[str, ...]]]:
+def _results(snapshot: Snapshot, query: CatalogueQuery) -> list[tuple[Entry, tuple[str, ...]]]:
     if not query.q.strip():
         return [(entry, ()) for entry in snapshot.derived(entries).values()]
     known = snapshot.derived(entries)
-    found = snapshot.search.search(query.q, limit=_MOST_FOUND)
-    return [(known[one.kind, one.name], one.matched) for one in found]
+    results = snapshot.search.search(query.q, limit=_MOST_RESULTS)
+    return [(known[one.kind, one.name], one.matched) for one in results]
 
 
-def _fits(entry: Entry, query: Query) -> bool:
+def _fits(entry: Entry, query: CatalogueQuery) -> bool:
     if query.owner and entry.owner != query.owner:
         return False
     if query.entity and query.entity not in entry.entities:

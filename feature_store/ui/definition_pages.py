@@ -1,4 +1,4 @@
-"""The pages of views, services, entities and sources: what each is, and what leads to and from it."""
+"""The data of the pages of views, services, entities and sources."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from feature_store.definitions.pruning import Pruning
 from feature_store.registry.catalog import Source, kind_of, own_attributes, unknown
 from feature_store.ui.snapshot import Snapshot
 
-# Rows of a page's table.
+# The most rows of a table.
 MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class ViewPage:
-    """A view.
+    """The page of a view.
 
     Attributes:
-        view, kind: what it is; a kind of the catalog's.
-        features: all of it.
-        facts: what else it says of itself, name and value.
-        source: the name of its source; None: it is pushed, or computed.
-        inputs: of an on-demand view, `(view or request source, name, type)`.
-        services, on_demand: who takes features of it.
+        view: its definition.
+        kind: its kind in the catalog.
+        features: its features.
+        facts: other properties, as names and values.
+        source: the name of its source; None: rows are pushed, or it is an on-demand view.
+        inputs: the inputs of an on-demand view, `(view or request source, name, type)`.
+        services, on_demand: the services and on-demand views that read it.
     """
 
     view: AnyView
@@ -56,7 +57,7 @@ def view_page(snapshot: Snapshot, name: str) -> ViewPage:
     """The page of a view.
 
     Raises:
-        NotFoundError: there is none of that name.
+        NotFoundError: there is none with that name.
     """
     if name not in snapshot.views:
         raise unknown(name, "a view", snapshot.views)
@@ -81,7 +82,7 @@ def _facts(view: AnyView) -> list[tuple[str, str]]:
     if isinstance(view, FeatureView) and view.ttl:
         facts.append(("ttl", shown_duration(view.ttl)))
     if view.freshness is not None:
-        facts.append(("may be at most", f"{shown_duration(view.freshness)} old"))
+        facts.append(("declared freshness", shown_duration(view.freshness)))
     if isinstance(view.source, KafkaSource):
         facts.append(("topic", view.source.topic))
     if sql := getattr(view, "sql", None):
@@ -96,13 +97,13 @@ def _inputs(snapshot: Snapshot, view: OnDemandFeatureView) -> list[tuple[str, st
 
 @dataclass(frozen=True)
 class ServicePage:
-    """A service.
+    """The page of a service.
 
     Attributes:
-        service: what it is.
-        columns: `(name it is served by, feature, whether a prune plan drops it)`, in order.
-        request: what a request must carry, name and type.
-        pruning: what a prune plan takes from it; None: nothing.
+        service: its definition.
+        columns: `(name as served, feature, whether a prune plan drops it)`, in order.
+        request: the names and types that a request must have.
+        pruning: the applied pruning; None: there is none.
     """
 
     service: FeatureService
@@ -115,7 +116,7 @@ def service_page(snapshot: Snapshot, name: str) -> ServicePage:
     """The page of a service.
 
     Raises:
-        NotFoundError: there is none of that name.
+        NotFoundError: there is none with that name.
     """
     definitions = snapshot.definitions
     if name not in definitions.feature_services:
@@ -131,7 +132,7 @@ def service_page(snapshot: Snapshot, name: str) -> ServicePage:
 
 @dataclass(frozen=True)
 class EntityPage:
-    """An entity, and the views about it, with how many features each has."""
+    """The page of an entity, with its views as `(kind, name, number of features)`."""
 
     entity: Entity
     views: tuple[tuple[str, str, int], ...]
@@ -141,7 +142,7 @@ def entity_page(snapshot: Snapshot, name: str) -> EntityPage:
     """The page of an entity.
 
     Raises:
-        NotFoundError: there is none of that name.
+        NotFoundError: there is none with that name.
     """
     entity = find(snapshot.definitions.entities, name[:100], "entity")
     views = tuple(
@@ -154,15 +155,15 @@ def entity_page(snapshot: Snapshot, name: str) -> EntityPage:
 
 @dataclass(frozen=True)
 class SourcePage:
-    """A source.
+    """The page of a source.
 
     Attributes:
-        name: its name, or a table's path.
-        first: as it is first declared.
-        facts: what it says of itself, name and value.
-        columns: that are taken of it by name, where it says which.
-        readers: `(kind, name)` of what reads it.
-        history: the table that holds a topic's events; None: none.
+        name: its name, or its path.
+        first: its first declaration.
+        facts: its properties, as names and values.
+        columns: the columns that it declares.
+        readers: `(kind, name)` of the definitions that read it.
+        history: the source of a topic's history; None: there is none.
     """
 
     name: str
@@ -177,7 +178,7 @@ def source_page(snapshot: Snapshot, name: str) -> SourcePage:
     """The page of a source.
 
     Raises:
-        NotFoundError: there is none of that name.
+        NotFoundError: there is none with that name.
     """
     if name not in snapshot.sources:
         raise unknown(name, "a source", snapshot.sources)

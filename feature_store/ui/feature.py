@@ -1,4 +1,4 @@
-"""The page of a feature: what it is, how its values are spread, what it costs, who reads it, how to read it."""
+"""The data of the page of a feature: its services, importance and cost, and code that reads it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Served:
     """A feature in one service.
 
     Attributes:
-        service: its name.
-        name: what it is served by there.
+        service: the service's name.
+        name: the feature's name in the service.
         dropped_by: the prune plan that drops it; None: it is served.
-        rank, of: its place among the service's features by importance; None: not known.
-        account: what it is worth, and what a request of one of each entity saves without it; None: not counted yet.
-        method: how importances were found.
+        rank, of: its rank by importance among the service's features; None: not known.
+        account: its importance, and its cost in a request of one of each entity; None: not computed yet.
+        method: the method of the importances.
     """
 
     service: str
@@ -58,10 +58,10 @@ class Served:
 
 
 def find_feature(snapshot: Snapshot, view: str, name: str) -> Feature:
-    """The feature of that name.
+    """The feature of a view.
 
     Raises:
-        NotFoundError: there is none; it says what is near.
+        NotFoundError: there is none with that name. The error names similar ones.
     """
     reference = f"{view}:{name}"
     if reference not in snapshot.features:
@@ -70,19 +70,19 @@ def find_feature(snapshot: Snapshot, view: str, name: str) -> Feature:
 
 
 def served(snapshot: Snapshot, feature: Feature, worth: Mapping[str, Worth]) -> list[Served]:
-    """Where a feature is served, and what it is worth there, as far as that is counted."""
-    found = []
+    """The services of a feature, with its importance and cost there if they are computed."""
+    services = []
     for service, name in feature.consumers:
         pruning = snapshot.definitions.prunings.get(service)
         dropped = pruning is not None and name not in pruning.kept and pruning.stage != "shadow"
         dropped_by = pruning.plan if pruning is not None and dropped else None
         known = worth.get(service)
         if known is None:
-            found.append(Served(service, name, dropped_by))
+            services.append(Served(service, name, dropped_by))
             continue
         rank, of = known.rank(name), len(known.accounts) if known.method else 0
-        found.append(Served(service, name, dropped_by, rank, of, known.accounts.get(name), known.method))
-    return found
+        services.append(Served(service, name, dropped_by, rank, of, known.accounts.get(name), known.method))
+    return services
 
 
 def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: str) -> str:
@@ -93,7 +93,7 @@ def reading_code(snapshot: Snapshot, feature: Feature, project: str, shown_url: 
     rows = ", ".join(
         f'"{name}": {_listed(dtype) if name == many else _example(dtype)}' for name, dtype in request.items()
     )
-    # The function of an on-demand view is not in Redis: the client takes it from the file that defines it.
+    # Redis does not hold on-demand functions: the client loads them from the file that defines them.
     is_computed = isinstance(feature.view, OnDemandFeatureView)
     functions = f', definitions="{_file_of(feature.view)}"' if is_computed else ""
     used = {
@@ -126,5 +126,5 @@ def _example(text: str) -> str:
 
 
 def _listed(text: str) -> str:
-    """Entity keys, of several rows."""
+    """Entity keys of several rows."""
     return '["…", "…"]' if DType.parse(text).width is None else "[1, 2, 3]"

@@ -1,4 +1,4 @@
-"""A graph drawn in layers: where its nodes and edges are, in pixels."""
+"""Draws a graph in layers: the positions of its nodes and edges, in pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 N = TypeVar("N")
 WIDTH, HEIGHT = 168, 28  # of a node
 _GAP_X, _GAP_Y, _MARGIN = 42, 10, 16
-# Times that the nodes of each layer are put in the order of their neighbours' places; more changes hardly anything.
+# Number of times that each layer is sorted by the positions of its neighbours. More changes little.
 _SWEEPS = 4
 
 
 @dataclass(frozen=True)
 class Placed(Generic[N]):
-    """A node, and where its upper left corner is."""
+    """A node and the position of its upper left corner."""
 
     node: N
     x: int
@@ -25,13 +25,13 @@ class Placed(Generic[N]):
 
 @dataclass(frozen=True)
 class Drawing(Generic[N]):
-    """A drawing.
+    """A drawn graph.
 
     Attributes:
-        nodes: layer after layer, from the top down.
-        curves: of the edges, as SVG's path data.
-        columns: `(x, layer)` of the layers that have nodes.
-        width, height: of it all.
+        nodes: the nodes, layer by layer, from top to bottom.
+        curves: the edges, as SVG path data.
+        columns: `(x, layer)` of the layers with nodes.
+        width, height: the size of the drawing.
     """
 
     nodes: tuple[Placed[N], ...]
@@ -42,11 +42,11 @@ class Drawing(Generic[N]):
 
 
 def draw(layers: Mapping[N, int], edges: Iterable[tuple[N, N]]) -> Drawing[N]:
-    """Draw nodes in their layers, left to right, such that few edges cross.
+    """Draw nodes in layers from left to right, with few crossings of edges.
 
     Args:
-        layers: of each node.
-        edges: between nodes, from a layer to a later one.
+        layers: the layer of each node.
+        edges: edges from a layer to a later one.
     """
     known = [(source, target) for source, target in edges if source in layers and target in layers]
     columns: dict[int, list[N]] = defaultdict(list)
@@ -70,12 +70,12 @@ def draw(layers: Mapping[N, int], edges: Iterable[tuple[N, N]]) -> Drawing[N]:
 
 
 def _with_few_crossings(columns: list[list[N]], edges: Sequence[tuple[N, N]]) -> list[list[N]]:
-    """The columns with each node near the middle of its neighbours (Sugiyama, Tagawa and Toda 1981)."""
+    """The columns, with each node near the mean position of its neighbours (Sugiyama, Tagawa and Toda 1981)."""
     neighbours: dict[N, list[N]] = defaultdict(list)
     for source, target in edges:
         neighbours[source].append(target)
         neighbours[target].append(source)
-    # Columns differ in length, so places are shares of it.
+    # Columns differ in length, so positions are shares of the length.
     places = {node: (i + 0.5) / len(column) for column in columns for i, node in enumerate(column)}
     for sweep in range(_SWEEPS):
         for column in columns if sweep % 2 == 0 else reversed(columns):

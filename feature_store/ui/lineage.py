@@ -1,4 +1,4 @@
-"""The lineage page: the graph of all views, or what is around one thing; of a view that is opened, its features."""
+"""The data of the lineage page: the graph of all definitions, or around one; around a view, with its features."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from feature_store.registry.lineage import FEATURES, MODELS, Node
 from feature_store.ui.graph import Drawing, draw
 from feature_store.ui.snapshot import Snapshot
 
-# Left to right. The history of a topic comes before the topic; features are shown beside the view that is opened.
+# Left to right. The history of a topic is left of the topic; features are right of their view.
 _LAYERS = {"sources": 1, "views": 2, "streams": 2, FEATURES: 3, "on-demand": 4, "services": 5, MODELS: 6}
 _TITLES = {"streams": "views", "on-demand": "on-demand views"}
 
 
 @dataclass(frozen=True)
 class LineagePage:
-    """A graph.
+    """The page of a lineage graph.
 
     Attributes:
-        drawing: where everything is.
+        drawing: the drawn graph.
         titles: `(x, title)` of its columns.
-        focus: what it is around; None: all there is.
-        upstream, downstream: of the focus, the nearest first.
+        focus: the node that it is around; None: the whole graph.
+        upstream, downstream: the nodes upstream and downstream of the focus, the nearest first.
     """
 
     drawing: Drawing[Node]
@@ -45,19 +45,19 @@ def lineage_nodes(snapshot: Snapshot) -> frozenset[Node]:
 
 
 def lineage_around(snapshot: Snapshot, kind: str, name: str, direction: str = "") -> LineagePage:
-    """The graph around one thing; around a view also its features.
+    """The graph around a definition. Around a view, it shows the view's features, too.
 
     Args:
-        snapshot: what is applied.
-        kind, name: of the thing; a kind of the catalog's, or `models`.
-        direction: `up`: what it comes from alone; `down`: what comes from it alone.
+        snapshot: the applied definitions.
+        kind, name: those of the definition; a kind of the catalog, or `models`.
+        direction: `up`: only upstream; `down`: only downstream; empty: both.
 
     Raises:
-        NotFoundError: there is no such thing.
+        NotFoundError: there is no such definition.
     """
     lineage, focus = snapshot.lineage, Node(kind, name)
     if kind not in {*KINDS, MODELS} or focus not in snapshot.derived(lineage_nodes):
-        raise unknown(f"{kind} {name}", "a thing with a lineage", (f"{one.kind} {one.name}" for one in lineage.nodes))
+        raise unknown(f"{kind} {name}", "a definition or a model", (f"{one.kind} {one.name}" for one in lineage.nodes))
     up, down = tuple(lineage.upstream(focus)), tuple(lineage.downstream(focus))
     kept = {focus, *(up if direction != "down" else ()), *(down if direction != "up" else ())}
     edges = [(a, b) for a, b in lineage.edges if a in kept and b in kept]
@@ -74,7 +74,7 @@ def lineage_around(snapshot: Snapshot, kind: str, name: str, direction: str = ""
 def _opened(
     snapshot: Snapshot, view: Node, edges: Iterable[tuple[Node, Node]]
 ) -> tuple[list[tuple[Node, Node]], set[Node]]:
-    """Edges out of a view replaced by those through its features, and these features."""
+    """The edges, with those out of a view led through its features; and these features."""
     opened: set[Node] = set()
     through: list[tuple[Node, Node]] = []
     for field in snapshot.views[view.name].fields:
@@ -89,7 +89,7 @@ def _opened(
 
 
 def _by_way_of_views(snapshot: Snapshot, edges: Iterable[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
-    """Edges from sources to features, led through the stored views that hold the features."""
+    """The edges, with those from sources to features led through the features' views."""
     through: list[tuple[Node, Node]] = []
     for source, target in edges:
         view = snapshot.features[target.name].view if target.kind == FEATURES else None

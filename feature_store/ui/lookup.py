@@ -1,4 +1,4 @@
-"""The look-up page: what one entity is served now, and why."""
+"""The data of the look-up page: the values that one entity is served now, and why."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from feature_store.online.store import OnlineStore
 from feature_store.registry.catalog import unknown
 from feature_store.ui.snapshot import Snapshot, is_hidden
 
-# What an entity's key or a field of a request may be at most, in characters.
+# The most characters of an entity key or a request field.
 _LONGEST = 10_000
-# What stands for the value of a feature that is not to be seen (`is_hidden`).
+# Shown in place of the value of a hidden feature (`is_hidden`).
 HIDDEN = "hidden by its tags"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be looked up.
+class LookupRequest:
+    """The request of a look-up.
 
     Attributes:
         of: `view:name` or `service:name`; empty: nothing is chosen yet.
-        request: what must be given: name and type.
-        given: what was, as text.
+        request: the names and types of the required values.
+        given: the given values, as text.
     """
 
     of: str
@@ -40,19 +40,19 @@ class Asked:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is given."""
+        """Whether all required values are given."""
         return bool(self.of) and all(self.given.get(name) for name in self.request)
 
 
 @dataclass(frozen=True)
 class Value:
-    """One served value.
+    """A served value.
 
     Attributes:
-        name: it is served by.
-        feature: what it is.
-        value, status, event_time: as served.
-        why: in a sentence.
+        name: the feature's name as served.
+        feature: the feature.
+        value, status, event_time: the value, its status and event time.
+        why: the reason for the status, in a sentence.
     """
 
     name: str
@@ -65,15 +65,15 @@ class Value:
 
 @dataclass(frozen=True)
 class FromView:
-    """What comes from one view.
+    """The values from one view.
 
     Attributes:
-        view: its name.
+        view: the view's name.
         kind: `batch`, `stream` or `on-demand`.
-        source: the name of its source; None: rows are pushed, or it is computed.
-        stored: what Redis holds of the entity; None of an on-demand view.
-        created: when the row was written at its source; None: not kept.
-        values: that are served of it.
+        source: the name of its source; None: rows are pushed, or it is an on-demand view.
+        stored: the entity's bytes in Redis; None for an on-demand view.
+        created: the created timestamp of the row; None: not stored.
+        values: the served values.
     """
 
     view: str
@@ -85,13 +85,13 @@ class FromView:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An answer.
+class LookupResult:
+    """The result of a look-up.
 
     Attributes:
-        now: when it was true.
-        version: the registry version that served it.
-        views: what came from each view.
+        now: the time of the request.
+        version: the version that was served.
+        views: the values from each view.
     """
 
     now: datetime
@@ -99,16 +99,16 @@ class Found:
     views: tuple[FromView, ...]
 
 
-def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
-    """What an address asks for.
+def lookup_request(snapshot: Snapshot, parameters: Mapping[str, str]) -> LookupRequest:
+    """Read the request of an address.
 
     Raises:
         NotFoundError: there is no such view or service.
-        RequestError: what is given is too long.
+        RequestError: a value is too long.
     """
     of = parameters.get("of", "")
     if not of:
-        return Asked("", {}, {})
+        return LookupRequest("", {}, {})
     kind, _, name = of.partition(":")
     if kind == "service" and name in snapshot.definitions.feature_services:
         request = snapshot.graph.request_of_service(name)
@@ -121,15 +121,17 @@ def asked(snapshot: Snapshot, parameters: Mapping[str, str]) -> Asked:
     for field, text in given.items():
         if len(text) > _LONGEST:
             raise RequestError(field, expected=f"at most {_LONGEST:,} characters", got=f"{len(text):,}")
-    return Asked(of, request, given)
+    return LookupRequest(of, request, given)
 
 
-def look_up(online: OnlineStore, client: OnlineClient, snapshot: Snapshot, wanted: Asked, now: datetime) -> Found:
-    """Read what was asked for.
+def look_up(
+    online: OnlineStore, client: OnlineClient, snapshot: Snapshot, wanted: LookupRequest, now: datetime
+) -> LookupResult:
+    """Read the values of a request.
 
     Raises:
         DataError: a key or field is not of its type.
-        OnlineStoreError, NotFoundError, RequestError: as `OnlineClient.get_online_features`.
+        OnlineStoreError, NotFoundError, RequestError: see `OnlineClient.get_online_features`.
     """
     row = {name: DType.parse(dtype).read(wanted.given[name], name) for name, dtype in wanted.request.items()}
     features = _features(snapshot, wanted.of)
@@ -152,21 +154,21 @@ def look_up(online: OnlineStore, client: OnlineClient, snapshot: Snapshot, wante
         )
         for view, names in by_view.items()
     )
-    return Found(now, response.plan_version, views)
+    return LookupResult(now, response.plan_version, views)
 
 
 def _features(snapshot: Snapshot, of: str) -> dict[str, Feature]:
-    """By the names that they are served by; those that are asked for by view only as far as they are served."""
+    """The served features of a view or service, by their names as served."""
     kind, _, name = of.partition(":")
     if kind == "service":
         return {column.name: snapshot.features[column.reference] for column in snapshot.graph.columns(name)}
     if name not in snapshot.served_views:
-        raise RequestError(of, expected="a view that is served", got="one that prune plans left without features")
+        raise RequestError(of, problem="prune plans drop all of its features")
     return {field.name: snapshot.features[f"{name}:{field.name}"] for field in snapshot.served_views[name].fields}
 
 
 def _seen(stored: StoredValue | None, view: str, snapshot: Snapshot) -> StoredValue | None:
-    """What is stored, without the tiles of hidden features."""
+    """The stored value, without the tiles of hidden features."""
     if stored is None:
         return None
     windows = {
@@ -206,7 +208,7 @@ def _why(status: Status, feature: Feature) -> str:
         case Status.NULL:
             return f"the newest row holds null, so {instead} is served"
         case Status.MISSING:
-            return f"nothing is stored of this entity, so {instead} is served"
+            return f"nothing is stored for this entity, so {instead} is served"
         case Status.EXPIRED:
             return f"the newest row is older than the view's ttl, so {instead} is served"
         case _:

@@ -13,23 +13,23 @@ from feature_store.monitoring.freshness import FreshnessReport, ViewFreshness
 from feature_store.project.store import FeatureStore
 from feature_store.registry.serving_plan import ServingPlan
 
-# Views on the overview: the stale ones first, since those are looked for.
+# The most views on the overview, the stale ones first.
 _MOST_VIEWS = 60
 _ORDER = {"stale": 0, "empty": 1, "fresh": 2, "undeclared": 3}
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the online store holds of a row group or stream view.
+    """The rows of a row group, or the tiles of a stream view, in the online store.
 
     Attributes:
         name: its name.
         kind: `row group` or `stream view`.
-        views: that share the rows.
-        rows: how many entities have one.
-        row_bytes: of one.
-        bytes: that Redis uses for all, estimated.
-        generation: of the layout.
+        views: the views that share the rows.
+        rows: the number of entities with a row.
+        row_bytes: the size of a row.
+        bytes: the estimated memory of all rows in Redis.
+        generation: the generation of the layout.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Freshness:
-    """How fresh one view is, and the times as people read them."""
+    """The freshness of a view, with its times as datetimes."""
 
     about: ViewFreshness
     newest: datetime | None
@@ -51,33 +51,33 @@ class Freshness:
 
 
 def coverage(store: FeatureStore, plan: ServingPlan) -> list[Coverage]:
-    """What the online store holds, by row group and stream view.
+    """The contents of the online store, by row group and stream view.
 
     Raises:
         OnlineStoreError: the store cannot be read.
     """
-    found: Mapping[str, dict[str, Any]] = store.online.statistics()
+    statistics: Mapping[str, dict[str, Any]] = store.online.statistics()
     groups = [
         Coverage(
             group.name,
             "row group",
             tuple(segment.view for segment in group.segments),
-            **found[group.name],
+            **statistics[group.name],
             generation=group.generation,
         )
         for group in plan.groups
-        if group.name in found
+        if group.name in statistics
     ]
     streams = [
-        Coverage(tiles.view, "stream view", (tiles.view,), **found[tiles.view], generation=tiles.generation)
+        Coverage(tiles.view, "stream view", (tiles.view,), **statistics[tiles.view], generation=tiles.generation)
         for tiles in plan.tiles
-        if tiles.view in found
+        if tiles.view in statistics
     ]
     return [*groups, *streams]
 
 
 def freshness(report: FreshnessReport) -> list[Freshness]:
-    """The views, those that need attention first, the oldest of them first."""
+    """The views, stale and empty ones first, then by age."""
 
     def order(view: ViewFreshness) -> tuple[int, float, str]:
         return _ORDER[view.state], -(view.age_s or 0.0), view.view
@@ -89,9 +89,9 @@ def freshness(report: FreshnessReport) -> list[Freshness]:
 
 
 def attention(store: FeatureStore) -> list[Finding]:
-    """What `feature-store doctor` finds wrong, what is broken first; changes of the files that are not applied too."""
-    found = [finding for finding in store.monitoring.diagnose() if finding.state != "ok"]
-    return sorted(found, key=lambda finding: finding.state != "failed")
+    """The warnings and failures of `feature-store doctor`, failures first, including changes that are not applied."""
+    findings = [finding for finding in store.monitoring.diagnose() if finding.state != "ok"]
+    return sorted(findings, key=lambda finding: finding.state != "failed")
 
 
 def _time(microseconds: int | None) -> datetime | None:

@@ -1,6 +1,6 @@
-"""The pruning page: what a service could do without, budget by budget, and the plans that are kept of it.
+"""The data of the pruning page: the features that each budget keeps, and the prune plans of a service.
 
-The curve is computed on the server, as `feature-store prune` makes plans; a slider goes from one choice to the next.
+The server computes the importance–cost curve as `feature-store prune` does. A slider selects a point of it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from feature_store.pruning.plan import PrunePlan
 from feature_store.pruning.service import PrunableService
 from feature_store.ui.snapshot import Snapshot
 
-# Rows of the table of features: more nobody reads, and the page must stay quick.
+# The most rows of the table of features, so that the page stays quick.
 _MOST_ROWS = 300
 _MOST_ENTITIES = 1_000_000
 
 
 @dataclass(frozen=True)
 class BudgetPoint:
-    """What a budget buys.
+    """A point of the importance–cost curve.
 
     Attributes:
-        kept: whether each feature stays, in the order of the service: `1` or `0`.
-        cost: of what stays.
-        share: of the importance that stays.
-        proven: whether nothing better fits.
+        kept: for each feature in the order of the service, `1` if it is kept, else `0`.
+        cost: the cost of the kept features.
+        share: the share of importance that is kept.
+        proven: whether the choice is proven to be the best within the budget.
     """
 
     kept: str
@@ -43,14 +43,14 @@ class BudgetPoint:
 
 @dataclass(frozen=True)
 class WhatIf:
-    """All that the slider shows.
+    """The data of the slider.
 
     Attributes:
-        importances: what the choices go by.
+        importances: the importances that the choices are based on.
         full: the cost of all features.
-        choices: the cheapest first; the last keeps everything.
-        accounts: the most important features, those first.
-        places: of each feature, its place in `BudgetPoint.kept`.
+        choices: the points, the cheapest first. The last keeps all features.
+        accounts: the accounts of the most important features, the most important first.
+        places: the index of each feature in `BudgetPoint.kept`.
     """
 
     importances: Importances
@@ -63,28 +63,28 @@ class WhatIf:
 def read_request(
     snapshot: Snapshot, service: str, parameters: Mapping[str, str], usual: Mapping[str, int]
 ) -> dict[str, int]:
-    """How many of each entity a usual request has, from an address (`n_user=1`); as in the newest plan unless given.
+    """The number of distinct entities in a usual request, from an address (`n_user=1`). Default: `usual`, else 1.
 
     Raises:
         NotFoundError: there is no such service.
-        RequestError: a count is no number from 1.
+        RequestError: a count is not a number from 1.
     """
     views = snapshot.definitions.stored_views_of(service)
     entities = dict.fromkeys(entity.name for view in views for entity in view.entities)
-    found = {}
+    counts = {}
     for entity in entities:
         text = parameters.get(f"n_{entity}", "") or str(usual.get(entity, 1))
         if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= _MOST_ENTITIES):
             raise RequestError(f"n_{entity}", expected=f"a number from 1 to {_MOST_ENTITIES:,}", got=repr(text[:20]))
-        found[entity] = int(text)
-    return found
+        counts[entity] = int(text)
+    return counts
 
 
 def what_if(service: PrunableService, request: Mapping[str, int]) -> WhatIf | None:
-    """The choices of a service for budgets from least to most, or None when no importances of it are kept.
+    """The importance–cost curve of a service. None if the registry keeps no importances of it.
 
     Raises:
-        DataError: the importances are not of the features that it has now.
+        DataError: the importances are not those of the features that the service has now.
     """
     if service.known is None:
         return None
@@ -100,7 +100,7 @@ def what_if(service: PrunableService, request: Mapping[str, int]) -> WhatIf | No
 
 
 def _budget_points(service: PrunableService, request: Mapping[str, int]) -> Iterator[BudgetPoint]:
-    """The importance–cost curve, and at its end all features."""
+    """The points of the curve, then that of all features."""
     model, total = service.costs(request), math.fsum(service.importances.by_name().values())
     for choice in service.curve(request):
         share = choice.importance / total if total > 0 else 1.0
@@ -114,13 +114,13 @@ def _bits(model: CostModel, kept: Collection[str]) -> str:
     return "".join("1" if name in stays else "0" for name in model.features)
 
 
-def chosen(found: WhatIf, parameters: Mapping[str, str]) -> int:
-    """The place of the choice that an address asks for: `point=3`, or `bytes=4000`; all features unless asked.
+def chosen(curve: WhatIf, parameters: Mapping[str, str]) -> int:
+    """The index of the point in an address: `point=3`, or `bytes=4000`. Default: the last point.
 
     Raises:
-        RequestError: it is no number.
+        RequestError: it is not a number.
     """
-    last = len(found.choices) - 1
+    last = len(curve.choices) - 1
     for name, text in (("point", parameters.get("point", "")), ("bytes", parameters.get("bytes", ""))):
         if not text:
             continue
@@ -128,20 +128,20 @@ def chosen(found: WhatIf, parameters: Mapping[str, str]) -> int:
             raise RequestError(name, expected="a number", got=repr(text[:20]))
         if name == "point":
             return min(int(text), last)
-        return max((i for i, one in enumerate(found.choices) if one.cost.bytes <= int(text)), default=0)
+        return max((i for i, one in enumerate(curve.choices) if one.cost.bytes <= int(text)), default=0)
     return last
 
 
 @dataclass(frozen=True)
 class PlanRow:
-    """A prune plan that is kept; `stage` is how far it is applied, empty: it is not."""
+    """A prune plan, and the stage in which it is applied; empty: it is not applied."""
 
     plan: PrunePlan
     stage: str
 
 
 def plans_of(store: FeatureStore, snapshot: Snapshot, service: str | None) -> list[PlanRow]:
-    """The plans that are kept, of one service or of all, the newest first."""
+    """The prune plans of one service or of all, the newest first."""
     rows = []
     for plan in Pruner(store).plans(service):
         pruning = snapshot.definitions.prunings.get(plan.service)

@@ -1,4 +1,4 @@
-"""Page data → HTML: the templates, the addresses of things, and how numbers and times are written."""
+"""Renders page data as HTML: templates, addresses of pages, formats of numbers and times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from feature_store.definitions.scalars import json_form
 from feature_store.online.status import Status
 from feature_store.registry.catalog import KINDS
 
-# What a page shows of one text at most: an entity's key or a value may be as long as somebody made it.
+# The most characters that a page shows of a text, such as an entity key or a value.
 MOST_SHOWN = 400
 _PATHS = {
     "views": "/view/",
@@ -35,7 +35,7 @@ _PATHS = {
 
 
 def url_of(kind: str, name: str) -> str:
-    """The page of a thing; kinds are the catalog's, and `models`, which have only their lineage."""
+    """The address of a definition's page. Kinds are those of the catalog, and `models`, whose page is their lineage."""
     if kind == "features":
         view, _, feature = name.partition(":")
         return f"/feature/{quote(view, safe='')}/{quote(feature, safe='')}"
@@ -47,12 +47,12 @@ def url_of(kind: str, name: str) -> str:
 
 
 def lineage_url(kind: str, name: str) -> str:
-    """The lineage around a thing."""
+    """The address of the lineage around a definition."""
     return f"/lineage?{urlencode({'kind': kind, 'name': name})}"
 
 
 def query_url(path: str, values: Mapping[str, Any]) -> str:
-    """A path with the values that are not empty."""
+    """A path with a query of the values that are not empty."""
     query = urlencode({name: value for name, value in values.items() if value not in ("", None)})
     return f"{path}?{query}" if query else path
 
@@ -68,7 +68,7 @@ def ago_or_never(time: datetime | None, now: datetime | None = None) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """A served value, exact but for its length."""
+    """A served value as text, exact up to its length."""
     match value:
         case None:
             return "–"
@@ -86,16 +86,16 @@ def shown_value(value: Any) -> str:
 
 
 def shortened(text: Any, most: int = MOST_SHOWN) -> str:
-    """At most so many characters of a text."""
+    """A text, cut to a number of characters."""
     whole = str(text)
     return whole if len(whole) <= most else f"{whole[: most - 1]}…"
 
 
 class Templates:
-    """The pages' templates.
+    """The templates of the pages.
 
     Args:
-        always: what all of them are given.
+        always: variables of all templates.
     """
 
     def __init__(self, **always: Any) -> None:
@@ -127,5 +127,5 @@ class Templates:
         }
 
     def page(self, template: str, *, status: int = 200, **data: Any) -> HTMLResponse:
-        """A page."""
+        """Render a template."""
         return HTMLResponse(self._environment.get_template(template).render(**data), status)

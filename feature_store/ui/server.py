@@ -67,7 +67,7 @@ def serve(
     port: int,
     token: str | None,
     shows_token: bool = False,
-    told: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve the pages of a project until SIGINT or SIGTERM.
 
@@ -104,7 +104,7 @@ def serve(
         with _ended_by_signals(server):
             address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
             shown = "" if token is None else f"?{urlencode({'token': token})}" if shows_token else "?token=…"
-            told(f"{address}{shown} shows {store.project}; Ctrl+C ends it")
+            say(f"{address}{shown} shows {store.project}; Ctrl+C ends it")
             try:
                 server.run([bound])
             finally:

@@ -20,7 +20,7 @@ from feature_store.project.pruner import Pruner
 from feature_store.project.store import FeatureStore
 from feature_store.pruning.service import PrunableService
 from feature_store.registry.serving_plan import ServingPlan
-from feature_store.ui.background import Background, Outcome
+from feature_store.ui.background import Background, Computed
 from feature_store.ui.catalogue import choices, entries
 from feature_store.ui.lineage import lineage_nodes, whole_lineage
 from feature_store.ui.overview import attention
@@ -118,7 +118,7 @@ class Site:
         except FeatureStoreError:  # an embedded server that does not start: what needs it says so
             return "redis://…"
 
-    def sample(self, snapshot: Snapshot, view: str) -> Outcome[Sample]:
+    def sample(self, snapshot: Snapshot, view: str) -> Computed[Sample]:
         """A sample of a stored view's entities."""
 
         def compute() -> Sample:
@@ -132,7 +132,7 @@ class Site:
         """A service of the version that is shown, with its newest importances."""
         return Pruner(self.store).service(name, snapshot.definitions)
 
-    def worth(self, snapshot: Snapshot, service: str) -> Outcome[Worth]:
+    def worth(self, snapshot: Snapshot, service: str) -> Computed[Worth]:
         """What the features of a service are worth and cost."""
         key = ("worth", snapshot.version.digest, service)
         return self.background.ask(key, lambda: worth_of(self.service(snapshot, service)), max_age_s=WORTH_S)

@@ -18,7 +18,7 @@ _Feature = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Change:
+class FeatureChange:
     """What a version did to a feature.
 
     Attributes:
@@ -44,9 +44,9 @@ class FeatureHistory:
         self._lock = threading.Lock()
         self._read, self._digest = 0, ""
         self._before: dict[_Feature, dict[str, Any]] = {}
-        self._changes: dict[_Feature, list[Change]] = defaultdict(list)
+        self._changes: dict[_Feature, list[FeatureChange]] = defaultdict(list)
 
-    def up_to(self, newest: Version) -> dict[_Feature, list[Change]]:
+    def up_to(self, newest: Version) -> dict[_Feature, list[FeatureChange]]:
         """Per `(view, feature)` its changes up to a version, the oldest first.
 
         Raises:
@@ -72,7 +72,7 @@ class FeatureHistory:
         for feature in {**self._before, **now}:
             what = _difference(self._before.get(feature), now.get(feature))
             if what:
-                self._changes[feature].append(Change(version.version, version.applied_at, version.author, what))
+                self._changes[feature].append(FeatureChange(version.version, version.applied_at, version.author, what))
         self._before = now
 
 

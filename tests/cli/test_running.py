@@ -234,7 +234,7 @@ def test_an_interrupt_ends_in_a_line(project: Path, step: str, arguments: list[s
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last in ("Interrupted.", "Interrupted. Run it again: it goes on.")
+    assert last in ("Interrupted.", "Interrupted. Run the command again: it resumes.")
     if goes_on and ":" in step:
         assert last.endswith("it goes on.")
     assert command("materialize", cwd=project).returncode == 0

@@ -273,7 +273,7 @@ def test_the_command(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsy
     change(log, "score", lambda column: pa.array([9.0, *column.to_pylist()[1:]]))
     code, out, _ = run(*asked, "--service", "ranking", "--max-distance", "0.5")
     assert code == 3
-    assert "Beyond what is allowed: score." in out
+    assert "Beyond the limits: score." in out
     assert "served 9.0, offline" in out
     assert run(*asked, "--max-differing", "0.01")[0] == 0
     change(log, "score", lambda column: pa.array([9.0] * len(column)))

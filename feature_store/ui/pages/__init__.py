@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from starlette.requests import Request
 
-from feature_store.ui.background import Outcome
+from feature_store.ui.background import Computed
 from feature_store.ui.site import Site
 from feature_store.ui.snapshot import Snapshot
 
@@ -37,7 +37,7 @@ class Content(NamedTuple):
 
     snapshot: Snapshot
     data: dict[str, Any]
-    waiting: Sequence[Outcome[Any]] = ()
+    waiting: Sequence[Computed[Any]] = ()
     status: int = 200
     is_fixed: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from feature_store.ui.catalogue import Query, catalogue as searched
+from feature_store.ui.catalogue import CatalogueQuery, catalogue as searched
 from feature_store.ui.pages import Content, page
 from feature_store.ui.site import Site
 
@@ -13,5 +13,5 @@ from feature_store.ui.site import Site
 def catalogue(site: Site, request: Request) -> Content:
     """The data of the page."""
     snapshot = site.snapshot()
-    found = searched(snapshot, Query.of(request.query_params))
-    return Content(snapshot, {"page": found, "query": found.query})
+    results = searched(snapshot, CatalogueQuery.of(request.query_params))
+    return Content(snapshot, {"page": results, "query": results.query})

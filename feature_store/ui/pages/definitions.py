@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from starlette.requests import Request
 
-from feature_store.ui.background import Outcome
+from feature_store.ui.background import Computed
 from feature_store.ui.definition_pages import entity_page, service_page, source_page, view_page
 from feature_store.ui.pages import Content, page
 from feature_store.ui.samples import Sample
@@ -18,7 +18,7 @@ def view(site: Site, request: Request) -> Content:
     """A view of any kind."""
     snapshot = site.snapshot()
     found = view_page(snapshot, request.path_params["name"])
-    sampled = site.sample(snapshot, found.view.name) if found.is_stored else Outcome[Sample]()
+    sampled = site.sample(snapshot, found.view.name) if found.is_stored else Computed[Sample]()
     return Content(snapshot, {"page": found, "sample": sampled, "now": datetime.now(UTC)}, waiting=[sampled])
 
 

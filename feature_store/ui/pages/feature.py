@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from starlette.requests import Request
 
-from feature_store.ui.background import Outcome
+from feature_store.ui.background import Computed
 from feature_store.ui.feature import find_feature, reading_code, served
 from feature_store.ui.pages import Content, page
 from feature_store.ui.samples import Sample
@@ -20,7 +20,7 @@ def feature(site: Site, request: Request) -> Content:
     snapshot = site.snapshot()
     found = find_feature(snapshot, request.path_params["view"], request.path_params["name"])
     is_stored = found.view.name not in snapshot.definitions.on_demand_feature_views
-    sampled = site.sample(snapshot, found.view.name) if is_stored else Outcome[Sample]()
+    sampled = site.sample(snapshot, found.view.name) if is_stored else Computed[Sample]()
     worth = {service: site.worth(snapshot, service) for service, _ in found.consumers}
     known = {service: one.value for service, one in worth.items() if one.value is not None}
     newest = snapshot.version

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 
 from feature_store.errors import FeatureStoreError
-from feature_store.ui.lookup import asked, look_up
+from feature_store.ui.lookup import look_up, lookup_request
 from feature_store.ui.pages import Content, page
 from feature_store.ui.site import Site, status_of
 
@@ -16,12 +16,12 @@ from feature_store.ui.site import Site, status_of
 def lookup(site: Site, request: Request) -> Content:
     """The data of the page."""
     snapshot, now = site.snapshot(), datetime.now(UTC)
-    wanted = asked(snapshot, request.query_params)
-    found = problem = None
+    wanted = lookup_request(snapshot, request.query_params)
+    result = problem = None
     if wanted.is_complete:
         try:
-            found = look_up(site.opened().online, site.client(snapshot), snapshot, wanted, now)
+            result = look_up(site.opened().online, site.client(snapshot), snapshot, wanted, now)
         except FeatureStoreError as error:
             problem = error
     status = 200 if problem is None else status_of(problem)
-    return Content(snapshot, {"asked": wanted, "found": found, "problem": problem}, status=status)
+    return Content(snapshot, {"asked": wanted, "found": result, "problem": problem}, status=status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from feature_store.ui.background import Outcome
+from feature_store.ui.background import Computed
 from feature_store.ui.definition_pages import service_page
 from feature_store.ui.pages import Content, page
 from feature_store.ui.prune import WhatIf, chosen, plans_of, read_request, what_if
@@ -19,7 +19,7 @@ def prune(site: Site, request: Request) -> Content:
     service = given.get("service", "")
     if not service:
         plans = plans_of(site.store, snapshot, None)
-        return Content(snapshot, {"service": "", "what_if": Outcome[WhatIf](), "plans": plans})
+        return Content(snapshot, {"service": "", "what_if": Computed[WhatIf](), "plans": plans})
     name = service_page(snapshot, service).service.name
     plans = plans_of(site.store, snapshot, name)
     counts = read_request(snapshot, name, given, plans[0].plan.request if plans else {})
