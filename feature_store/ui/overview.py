@@ -1,4 +1,4 @@
-"""The overview: what is served, how fresh and how complete it is, and what needs attention."""
+"""The data of the overview: freshness, coverage, and findings that need attention."""
 
 from __future__ import annotations
 

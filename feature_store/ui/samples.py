@@ -1,7 +1,7 @@
-"""What the online store holds of a view, by a sample of its entities: how values are spread, and how many there are.
+"""Distributions of a view's values, from a sample of the entities in the online store.
 
-The sample is of what is served, not of the source: it shows what a model gets, missing and expired values included, of
-batch and stream views alike, and costs the store some milliseconds.
+The sample is taken from served values, not from the source. It shows what a model gets, including missing and expired
+values, for batch and stream views alike, and costs the store a few milliseconds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from feature_store.online.status import Status
 from feature_store.online.store import OnlineStore
 from feature_store.ui.rendering import shortened
 
-# Entities of a sample: a share is then right to 3 in 100, 19 times of 20, and is read in some milliseconds.
+# The most entities of a sample. The error of a share is then at most 3 in 100, in 19 of 20 samples.
 MOST_SAMPLED = 1000
-# Values of features that are read in one request.
+# The most features that are read in one request.
 _MOST_FEATURES = 500
 _BINS = 24
-# Outliers would leave all others in one bar: what is beyond these quantiles is counted in the outermost bars.
+# Bars span these quantiles, so that outliers do not squeeze all other values into one bar. The outermost bars count
+# the outliers.
 _BODY = (0.005, 0.995)
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _MOST_WORDS = 12
@@ -36,7 +37,7 @@ _LONGEST_WORD = 40
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: of numbers in `[low, high)`, or (low and high None) of a value as `label` shows it."""
+    """A bar of a histogram: of numbers in `[low, high)`, or of the value `label` if low and high are None."""
 
     label: str
     count: int
@@ -46,16 +47,16 @@ class Bar:
 
 @dataclass(frozen=True)
 class Distribution:
-    """How the values of a feature are spread.
+    """The distribution of a feature's values.
 
     Attributes:
-        sampled: entities.
-        status: how many are of each Status.
-        bars: of values that are stored, expired or not (of their elements, where they are lists).
-        is_numeric: whether bars are of ranges of numbers.
-        quantiles: of numbers, `(share, value)`.
-        mean: of numbers; None of others.
-        distinct: how many different values; None of numbers.
+        sampled: the number of sampled entities.
+        status: the number of entities with each Status.
+        bars: a histogram of the stored values, expired ones included. Lists count by element.
+        is_numeric: whether bars are ranges of numbers.
+        quantiles: `(share, value)` of numbers.
+        mean: the mean of numbers; None for other types.
+        distinct: the number of distinct values; None for numbers.
     """
 
     sampled: int
@@ -67,25 +68,25 @@ class Distribution:
     distinct: int | None = None
 
     def share(self, *statuses: Status) -> float | None:
-        """Of the entities, the share of those that are of some status; None when there is none."""
+        """The share of entities with one of these statuses; None without entities."""
         return sum(self.status.get(one, 0) for one in statuses) / self.sampled if self.sampled else None
 
     @property
     def missing_share(self) -> float | None:
-        """The share for which there is no row, or one that has expired."""
+        """The share of entities with no row, or an expired one."""
         return self.share(Status.MISSING, Status.EXPIRED)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample of the entities that are stored of a view.
+    """A sample of a view's stored entities.
 
     Attributes:
-        view: its name.
-        taken_at: when.
-        entities: how many.
-        newest, median: event times of those that have a row; None: none has.
-        features: by name; those that a prune plan keeps from being stored are not there.
+        view: the view's name.
+        taken_at: the time of the sample.
+        entities: the number of sampled entities.
+        newest, median: the newest and the median event time of their rows; None: no row.
+        features: the distributions by feature, without features that a prune plan drops.
     """
 
     view: str
@@ -97,7 +98,7 @@ class Sample:
 
 
 def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime, hidden: Collection[str] = ()) -> Sample:
-    """Read some entities of a stored view; of features in `hidden`, no value is kept.
+    """Sample the entities of a stored view. No values of features in `hidden` are kept.
 
     Raises:
         OnlineStoreError: the store cannot be read.
@@ -116,7 +117,7 @@ def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime, 
     if not keys:
         return Sample(view, now, 0, None, None, {name: Distribution(0, {}) for name in names})
     rows = {key: list(values) for (key, _), values in zip(stored.join_keys, zip(*keys, strict=True), strict=True)}
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     times: list[datetime] = []
     for start in range(0, len(names), _MOST_FEATURES):
         chosen = names[start : start + _MOST_FEATURES]
@@ -125,22 +126,24 @@ def sample(online: OnlineStore, client: OnlineClient, view: str, now: datetime, 
         status = {name: response.status[name] for name in chosen}
         times = sorted(time for time in response.event_timestamps[chosen[0]] if time is not None)
         if any(Status.EXPIRED in of_one for of_one in status.values()):
-            # What has expired is not served, but it is there: as of the oldest row's time it shows.
+            # Expired values are stored but not served. Reading as of the oldest row's time returns them.
             response = client.get_online_features(references, rows, now=times[0])
         values, was = response.to_dict(), response.status
-        found |= {name: distribution(values[name], was[name], status[name]) for name in chosen if name not in hidden}
-        found |= {name: Distribution(len(keys), Counter(status[name])) for name in chosen if name in hidden}
+        distributions |= {
+            name: distribution(values[name], was[name], status[name]) for name in chosen if name not in hidden
+        }
+        distributions |= {name: Distribution(len(keys), Counter(status[name])) for name in chosen if name in hidden}
     newest, median = (times[-1], times[len(times) // 2]) if times else (None, None)
-    return Sample(view, now, len(keys), newest, median, found)
+    return Sample(view, now, len(keys), newest, median, distributions)
 
 
 def distribution(values: Sequence[Any], was: Sequence[Status], status: Sequence[Status]) -> Distribution:
-    """How values are spread.
+    """The distribution of values.
 
     Args:
-        values: of each entity.
-        was: their status when they were read: what was present is spread.
-        status: their status now, which is counted.
+        values: the value of each entity.
+        was: their statuses when they were read. PRESENT values make the histogram.
+        status: their statuses now, which are counted.
     """
     counts = Counter(status)
     present = [value for value, one in zip(values, was, strict=True) if one == Status.PRESENT]
@@ -171,9 +174,14 @@ def distribution(values: Sequence[Any], was: Sequence[Status], status: Sequence[
 
 
 def _bars(values: list[Any], numbers: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Bar, ...]:
-    """Of values, and of the same as floats, to which large integers are rounded."""
+    """The bars of numeric values.
+
+    Args:
+        values: the exact values.
+        numbers: the same as float64, which rounds large integers.
+    """
     counted = sorted(Counter(values).items())
-    if len(counted) <= _BINS // 2:  # few values: each has its bar
+    if len(counted) <= _BINS // 2:  # few distinct values: a bar for each
         return tuple(
             Bar(str(value) if isinstance(value, int) else f"{value:.6g}", count, value, value)
             for value, count in counted
@@ -182,7 +190,7 @@ def _bars(values: list[Any], numbers: np.ndarray[Any, np.dtype[np.float64]]) -> 
     low, high = np.quantile(numbers, _BODY).tolist()
     if not low < high:
         low, high = float(different[0]), float(different[-1])
-    if not math.isfinite(high - low):  # further apart than a double can say
+    if not math.isfinite(high - low):  # the difference overflows a double
         low, high = low / 4, high / 4
     edges = np.linspace(low, high, _BINS + 1)
     places = np.clip(np.searchsorted(edges, numbers, "right") - 1, 0, _BINS - 1)

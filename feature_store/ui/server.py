@@ -1,4 +1,4 @@
-"""The pages behind a socket, until they are told to stop. uvicorn's one door."""
+"""Serves the pages until a signal. The only module that imports uvicorn."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from feature_store.project.store import FeatureStore
 from feature_store.ui.app import create_app
 from feature_store.ui.security import is_loopback, refuse_weak
 
-# Connections at once; a browser has six. More are answered 503.
+# The most connections. A browser opens six. Further ones are answered with 503.
 _MOST_CONNECTIONS = 256
-# Seconds for a request to come as a whole, from the first byte or from the end of the last answer.
+# Seconds for a whole request to arrive, from the connection or from the end of the last answer.
 REQUEST_S = 10.0
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's, which waits for ever for the rest of a request: this one closes the connection after REQUEST_S."""
+    """uvicorn's protocol, with a limit: it closes the connection if a request does not arrive within REQUEST_S."""
 
     _late: asyncio.TimerHandle | None = None
 
@@ -42,7 +42,7 @@ class PatientProtocol(H11Protocol):
     def handle_events(self) -> None:
         """Called by uvicorn when bytes have come."""
         super().handle_events()
-        if self.cycle is not None and not self.cycle.response_complete:  # the request is there
+        if self.cycle is not None and not self.cycle.response_complete:  # the whole request has arrived
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
@@ -73,24 +73,24 @@ def serve(
 
     Args:
         store: the project.
-        host, port: where; port 0: any that is free.
-        token: what a visitor must show; None: nothing.
-        shows_token: whether the address that is told has the token: one that was made up for this server, so that a
-            click opens the pages, and not one that is a secret of the environment.
-        told: is told the address once connections are accepted.
+        host, port: the address to listen on; port 0: any free port.
+        token: the token that visitors must present; None: no token is needed.
+        shows_token: whether the printed address contains the token. It should for a token that was made for this
+            server, so that a click opens the pages, and not for a secret of the environment.
+        say: called with a line that has the address, once connections are accepted.
 
     Raises:
-        ConfigError: the address cannot be listened on, or the token is too short.
+        ConfigError: the address is not available, or the token is too short.
         RegistryError: the registry cannot be read.
     """
     if token is not None:
         refuse_weak(token)
     with _bound(host, port) as bound:
         app = create_app(store, token=token, loopback=is_loopback(host))
-        # The definitions stay: looking through them for garbage would hold a page up, for 0.3 s where there are 5,000.
+        # The definitions stay in memory. Scanning 5,000 of them for garbage would delay a page by 0.3 s.
         gc.collect()
         gc.freeze()
-        # Requests are not logged: addresses hold what people look for, and a token once.
+        # Requests are not logged: addresses contain searches, and once the token.
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -104,7 +104,7 @@ def serve(
         with _ended_by_signals(server):
             address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
             shown = "" if token is None else f"?{urlencode({'token': token})}" if shows_token else "?token=…"
-            say(f"{address}{shown} shows {store.project}; Ctrl+C ends it")
+            say(f"{address}{shown} shows {store.project}. Press Ctrl-C to stop.")
             try:
                 server.run([bound])
             finally:
@@ -113,8 +113,8 @@ def serve(
 
 @contextlib.contextmanager
 def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server and nothing else: uvicorn raises them once more when it has ended, and what
-    comes after it, such as the embedded server's end, would not happen."""
+    """Let SIGINT and SIGTERM stop only the server. uvicorn would raise them again after it has stopped, which would
+    skip the cleanup that follows, such as stopping the embedded server."""
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -135,7 +135,7 @@ def _bound(host: str, port: int) -> socket.socket:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
             bound.listen(128)
-            stack.pop_all()  # it stays open
+            stack.pop_all()  # keep the socket open
             return bound
     except OSError as error:
         raise ConfigError(

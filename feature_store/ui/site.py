@@ -1,4 +1,4 @@
-"""What the pages share: the project, the newest definitions, and what is computed beside the pages."""
+"""What the pages share: the project, the newest definitions, and values computed in the background."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from feature_store.ui.snapshot import Snapshot, Snapshots, is_hidden
 from feature_store.ui.versions import FeatureHistory
 from feature_store.ui.worth import Worth, worth_of
 
-# How old what a page says of the online store may be, in seconds.
+# The greatest age of values that pages show of the online store, in seconds.
 PLAN_S, SAMPLE_S, WORTH_S = 5.0, 60.0, 30.0
 _STATUS: dict[type[FeatureStoreError], int] = {
     NotFoundError: 404,
@@ -41,15 +41,15 @@ _STATUS: dict[type[FeatureStoreError], int] = {
 
 
 class Site:
-    """What the pages share. It knows no page.
+    """What the pages share.
 
     Args:
         store: the project.
 
     Attributes:
-        store: the project; its online store may not be open yet, see `opened`.
-        background: computes what takes longer than a page may.
-        history: which versions changed a feature.
+        store: the project. Its online store may not be open yet, see `opened`.
+        background: computes values that take longer than a page may.
+        history: the versions that changed each feature.
     """
 
     def __init__(self, store: FeatureStore) -> None:
@@ -58,14 +58,14 @@ class Site:
         self.history = FeatureHistory(store.registry)
         self._snapshots = Snapshots(store, self.background, (entries, choices, lineage_nodes, whole_lineage))
         self._opening = threading.Lock()
-        self._importing = threading.Lock()  # around what imports the folder's files; two threads would meet
+        self._importing = threading.Lock()  # held while the folder's files are imported, by one thread at a time
         self._reader: tuple[str, OnlineClient] | None = None
-        # So that the first visitor does not wait. If it fails, the pages say why.
+        # Read the definitions now, so that the first visitor does not wait. If this fails, the pages show the error.
         with contextlib.suppress(FeatureStoreError):
             self._snapshots.newest()
 
     def close(self) -> None:
-        """Stop what is being computed."""
+        """Stop the background computations, and close the client."""
         self.background.close()
         if self._reader is not None:
             self._reader[1].close()
@@ -75,14 +75,16 @@ class Site:
         return self._snapshots.newest()
 
     def opened(self) -> FeatureStore:
-        """The project, with its online store opened: of two requests at once, one starts the embedded server."""
+        """The project with its online store open. The lock lets only one of two requests start the embedded server."""
         with self._opening:
             _ = self.store.online
         return self.store
 
     def client(self, snapshot: Snapshot) -> OnlineClient:
-        """A client with the functions that the folder held when the version was first seen; where the folder's files
-        are broken, what is stored can be read all the same."""
+        """A client with the folder's on-demand functions, read once per version.
+
+        If the folder's files cannot be imported, it has none, so that stored features can still be read.
+        """
         store, digest = self.opened(), snapshot.version.digest
         with self._importing:
             if self._reader is None or self._reader[0] != digest:
@@ -98,14 +100,14 @@ class Site:
             return self._reader[1]
 
     def attention(self) -> list[Finding]:
-        """What needs attention in the folder as it is now."""
+        """The findings that need attention, with the folder's current files."""
         store = self.opened()
-        with self._importing, contextlib.suppress(FeatureStoreError):  # the doctor tells why it cannot be read
+        with self._importing, contextlib.suppress(FeatureStoreError):  # the doctor reports why
             store.reload()
             _ = store.definitions
-        found = attention(store)
-        store.reload()  # of a large project, 200,000 objects to look through for garbage
-        return found
+        findings = attention(store)
+        store.reload()  # frees up to 200,000 objects, which garbage collection would have to scan
+        return findings
 
     def plan(self) -> ServingPlan:
         """The published plan."""
@@ -115,7 +117,7 @@ class Site:
         """The address of the online store, without secrets."""
         try:
             return self.opened().online.shown_url
-        except FeatureStoreError:  # an embedded server that does not start: what needs it says so
+        except FeatureStoreError:  # the embedded server does not start; pages that need it show why
             return "redis://…"
 
     def sample(self, snapshot: Snapshot, view: str) -> Computed[Sample]:
@@ -129,11 +131,11 @@ class Site:
         return self.background.ask(("sample", snapshot.version.digest, view), compute, max_age_s=SAMPLE_S)
 
     def service(self, snapshot: Snapshot, name: str) -> PrunableService:
-        """A service of the version that is shown, with its newest importances."""
+        """A service of the shown version, with its newest importances."""
         return Pruner(self.store).service(name, snapshot.definitions)
 
     def worth(self, snapshot: Snapshot, service: str) -> Computed[Worth]:
-        """What the features of a service are worth and cost."""
+        """The importances and costs of a service's features."""
         key = ("worth", snapshot.version.digest, service)
         return self.background.ask(key, lambda: worth_of(self.service(snapshot, service)), max_age_s=WORTH_S)
 

@@ -1,4 +1,4 @@
-"""The applied definitions as pages see them: one version, and what is derived from it once."""
+"""One version of the applied definitions, with all that pages derive from it, computed once."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from feature_store.registry.search import SearchIndex
 
 T = TypeVar("T")
-# How often to look whether something was applied.
+# Seconds between checks for a newer version.
 _CHECK_S = 1.0
 
 
-# Values of the tag `pii` that say that a feature is not personal.
+# Values of the tag `pii` of features that are not personal.
 _NOT_PII = frozenset({"", "no", "false", "none", "0"})
 
 
 def is_hidden(feature: Feature) -> bool:
-    """Whether pages show none of a feature's values: it or its view is tagged `pii`, or `ui: hide`."""
+    """Whether pages hide a feature's values: it or its view has the tag `pii`, or `ui: hide`."""
     tags = {name.casefold(): value.casefold() for name, value in feature.tags.items()}
     return tags.get("pii", "no") not in _NOT_PII or tags.get("ui") == "hide"
 
@@ -40,8 +40,8 @@ class Snapshot:
     """One version of the definitions.
 
     Args:
-        version: as the registry holds it.
-        models: that are known to be served by each service.
+        version: the version in the registry.
+        models: the known models of each service.
     """
 
     def __init__(self, version: Version, models: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -66,35 +66,35 @@ class Snapshot:
 
     @cached_property
     def served_views(self) -> dict[str, AnyView]:
-        """The views as they are served: without what prune plans drop."""
+        """The served views, without features that prune plans drop."""
         return graph_of(self.version.served_definitions()).views
 
     @cached_property
     def sources(self) -> dict[str, tuple[list[Source], list[str]]]:
-        """The sources by name, as they are declared, and what reads them."""
+        """The declarations and the readers of each source, by name."""
         return sources(self.definitions)
 
     @cached_property
     def search(self) -> SearchIndex:
-        """The index of all that is defined."""
+        """The search index of all definitions."""
         with requires_extra("registry", "search"):
             from feature_store.registry.search import SearchIndex
         return SearchIndex(self.definitions)
 
     @cached_property
     def lineage(self) -> Lineage:
-        """What comes from what."""
+        """The lineage of all definitions."""
         return lineage_of(self.definitions, self._models)
 
     def derived(self, make: Callable[[Snapshot], T]) -> T:
-        """`make(self)`, computed on the first call with this function and kept: what a page derives of a version."""
+        """`make(self)`, computed on the first call with this function and kept for later calls."""
         if make not in self._derived:
             self._derived[make] = make(self)
-        found: T = self._derived[make]
-        return found
+        derived: T = self._derived[make]
+        return derived
 
     def prepared(self, pages: Iterable[Callable[[Snapshot], Any]] = ()) -> Snapshot:
-        """Itself, once all that several pages use is computed, and what `pages` derive."""
+        """The same snapshot, after computing the properties that several pages use and what `pages` derive."""
         _ = self.features, self.search, self.lineage, self.sources
         for make in pages:
             self.derived(make)
@@ -106,8 +106,8 @@ class Snapshots:
 
     Args:
         store: the project.
-        background: where a newer version is read while the older one is shown.
-        pages: what pages derive of each version, computed before it is shown.
+        background: reads a newer version while the older one is shown.
+        pages: functions that derive data of pages, called for each version before it is shown.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Snapshots:
         self._head: tuple[int, str] | None = None
 
     def newest(self) -> Snapshot:
-        """The newest version, seen a second after it was applied at the latest, and once it is read.
+        """The newest version, from at most a second after it was applied, once it is read.
 
         Raises:
             NotFoundError: nothing is applied.
@@ -133,7 +133,7 @@ class Snapshots:
             if self._head is None:
                 self._newest = None
                 raise NotFoundError(
-                    f"project {self._store.project}", expected="applied definitions", hint="run `feature-store apply`"
+                    f"project {self._store.project}", problem="nothing is applied yet", hint="run `feature-store apply`"
                 )
             version, digest = self._head
             if self._newest is None:

@@ -1,4 +1,4 @@
-"""In which versions of the registry each feature came, changed and went."""
+"""The versions that added, changed or removed each feature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from feature_store.registry.store import Registry, Version
 
-# Parts of a view's document that are not what its features are: each field is looked at by itself.
+# Parts of a view's document that do not change its features. Fields are compared one by one.
 _OF_THE_VIEW = ("name", "schema", "description", "owner", "tags")
 _VIEW_KINDS = ("feature_views", "stream_feature_views", "on_demand_feature_views")
 _Feature = tuple[str, str]
@@ -19,11 +19,11 @@ _Feature = tuple[str, str]
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """What a version did to a feature.
+    """A change of a feature by a version.
 
     Attributes:
-        version, applied_at, author: of the version.
-        what: `added`, `removed`, or what differs: `dtype, view's ttl`.
+        version, applied_at, author: those of the version.
+        what: `added`, `removed`, or the changed properties, such as `dtype, view's ttl`.
     """
 
     version: int
@@ -33,7 +33,7 @@ class FeatureChange:
 
 
 class FeatureHistory:
-    """The changes of all features; each version is read once.
+    """The changes of all features. Each version is read once.
 
     Args:
         registry: holds the versions.
@@ -47,14 +47,14 @@ class FeatureHistory:
         self._changes: dict[_Feature, list[FeatureChange]] = defaultdict(list)
 
     def up_to(self, newest: Version) -> dict[_Feature, list[FeatureChange]]:
-        """Per `(view, feature)` its changes up to a version, the oldest first.
+        """The changes of each `(view, feature)` up to a version, the oldest first.
 
         Raises:
             RegistryError: the registry cannot be read.
         """
         with self._lock:
             is_known = newest.version == self._read and newest.digest == self._digest
-            if newest.version <= self._read and not is_known:  # the project was torn down and begun anew
+            if newest.version <= self._read and not is_known:  # the project was torn down and applied again
                 self._forget()
             for number in range(self._read + 1, newest.version + 1):
                 version = self._registry.version(number)

@@ -1,4 +1,4 @@
-"""What the features of a service cost in a request of one of each entity, and what they are worth."""
+"""The importances of a service's features, and their costs in a request of one of each entity."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Worth:
     """The accounts of a service.
 
     Attributes:
-        cost: of all its features.
-        method: of its importances; empty when none are kept.
-        accounts: by feature, the most important first.
+        cost: the cost of all its features.
+        method: the method of its importances; empty: none are kept.
+        accounts: the account of each feature, the most important first.
     """
 
     cost: Cost
@@ -24,7 +24,7 @@ class Worth:
     accounts: dict[str, FeatureAccount]
 
     def rank(self, name: str) -> int | None:
-        """The place of a feature by importance, from 1; None when its importance is not known."""
+        """The rank of a feature by importance, from 1. None if its importance is not known."""
         known = [feature for feature, account in self.accounts.items() if account.importance is not None]
         return known.index(name) + 1 if name in known else None
 

@@ -8,7 +8,7 @@ import pytest
 
 from feature_store.errors import NotFoundError
 from feature_store.ui import background as module
-from feature_store.ui.background import Background, Outcome
+from feature_store.ui.background import Background, Computed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,22 +32,22 @@ def test_what_takes_long_is_pending_and_computed_once(background: Background) ->
     assert background.ask("a", compute, patience_s=0.0).is_pending
     assert background.ask("a", compute, patience_s=0.0).is_pending
     may_end.set()
-    assert background.ask("a", compute, patience_s=30) == Outcome(7)
-    assert background.ask("a", compute, patience_s=0.0) == Outcome(7)
+    assert background.ask("a", compute, patience_s=30) == Computed(7)
+    assert background.ask("a", compute, patience_s=0.0) == Computed(7)
     assert calls == [1]
 
 
 def test_the_old_answer_stands_while_a_new_one_is_computed(background: Background) -> None:
     may_end = threading.Event()
-    assert background.ask("a", lambda: 1, patience_s=30) == Outcome(1)
+    assert background.ask("a", lambda: 1, patience_s=30) == Computed(1)
 
     def compute() -> int:
         assert may_end.wait(30)
         return 2
 
-    assert background.ask("a", compute, max_age_s=0.0, patience_s=0.0) == Outcome(1)
+    assert background.ask("a", compute, max_age_s=0.0, patience_s=0.0) == Computed(1)
     may_end.set()
-    assert background.ask("a", compute, patience_s=30) == Outcome(2)
+    assert background.ask("a", compute, patience_s=30) == Computed(2)
 
 
 def test_an_error_is_an_outcome_and_is_tried_again(background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_an_error_is_an_outcome_and_is_tried_again(background: Background, monke
     assert background.ask("a", lambda: 1, patience_s=30).error is not None, "not at once"
     monkeypatch.setattr(module, "_RETRY_S", 0.0)
     time.sleep(0.001)
-    assert background.ask("a", lambda: 1, patience_s=30) == Outcome(1)
+    assert background.ask("a", lambda: 1, patience_s=30) == Computed(1)
 
 
 def test_a_fault_is_raised_and_tried_again(background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +72,13 @@ def test_a_fault_is_raised_and_tried_again(background: Background, monkeypatch: 
             background.ask("a", fails, patience_s=30)
     monkeypatch.setattr(module, "_RETRY_S", 0.0)
     time.sleep(0.001)
-    assert background.ask("a", lambda: 1, patience_s=30) == Outcome(1)
+    assert background.ask("a", lambda: 1, patience_s=30) == Computed(1)
 
 
 def test_only_so_many_answers_are_kept(background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_KEPT", 3)
     for i in range(10):
-        assert background.ask(i, lambda i=i: i, patience_s=30) == Outcome(i)  # type: ignore[misc]
+        assert background.ask(i, lambda i=i: i, patience_s=30) == Computed(i)  # type: ignore[misc]
     assert len(background._kept) == 3
 
 
@@ -96,10 +96,10 @@ def test_what_nobody_waits_for_is_dropped(background: Background) -> None:
         assert background.ask(key, lambda key=key: compute(key), patience_s=0.0).is_pending  # type: ignore[misc]
     assert background.ask(("sample", 1), lambda: compute("sample"), patience_s=0.0).is_pending
     may_end.set()
-    assert background.ask(("sample", 1), lambda: compute("sample"), patience_s=30) == Outcome("sample")
+    assert background.ask(("sample", 1), lambda: compute("sample"), patience_s=30) == Computed("sample")
     newest = ("what-if", 299)
-    assert background.ask(newest, lambda: compute(newest), patience_s=30) == Outcome(newest)
+    assert background.ask(newest, lambda: compute(newest), patience_s=30) == Computed(newest)
     assert len(done) <= module.MOST_WAITING + 4 + 1, "four ran already, and the sample"
     # What was dropped is computed when it is asked for again.
     again = ("what-if", 50)
-    assert background.ask(again, lambda: compute(again), patience_s=30) == Outcome(again)
+    assert background.ask(again, lambda: compute(again), patience_s=30) == Computed(again)

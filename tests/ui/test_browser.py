@@ -82,7 +82,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 
 def _whole(page: Page) -> None:
-    """Wait until nothing is being counted any more."""
+    """Wait until no value is pending."""
     page.locator("meta[http-equiv=refresh]").wait_for(state="detached")
 
 
@@ -94,7 +94,7 @@ def test_from_the_catalogue_to_a_service(page: Page) -> None:
     _whole(page)
     assert page.get_by_role("heading", level=1).inner_text() == "mean_basket"
     assert page.locator("svg.histogram rect").count() == 24
-    page.get_by_role("link", name="where it comes from and goes").click()
+    page.get_by_role("link", name="upstream and downstream").click()
     assert page.get_by_role("heading", level=1).inner_text() == "Lineage of stats:mean_basket"
     page.locator("a.node.services", has_text="ranking").click()
     assert page.locator("a.node.services.focus").count() == 1
@@ -125,9 +125,9 @@ def test_the_slider_changes_what_is_kept(page: Page) -> None:
     assert page.locator("#bytes").inner_text() != before
     assert page.locator("#accounts .badge.warn").count() == every - int(kept.inner_text())
     assert page.locator(".curve circle.chosen").get_attribute("data-point") == "0"
-    told = kept.inner_text(), page.locator("#share").inner_text()
-    page.get_by_role("button", name="Show").click()  # what the script showed is what the server says
-    assert (kept.inner_text(), page.locator("#share").inner_text()) == told
+    shown = kept.inner_text(), page.locator("#share").inner_text()
+    page.get_by_role("button", name="Show").click()  # the server shows the same as the script
+    assert (kept.inner_text(), page.locator("#share").inner_text()) == shown
 
 
 def test_the_slider_works_without_scripts(browser: Browser, address: str) -> None:

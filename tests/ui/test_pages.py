@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from feature_store.ui.catalogue import PER_PAGE, Query, catalogue, entries
+from feature_store.ui.catalogue import PER_PAGE, CatalogueQuery, catalogue, entries
 from feature_store.ui.snapshot import Snapshot
 from tests.ui.ui_worlds import HOSTILE, Tags, Visitor, make_project
 
@@ -170,8 +170,8 @@ def test_the_lookup_tells_why(visitor: Visitor) -> None:
     assert "computed from the events in its window" in text
     assert re.search(r"price_mean_1h: \d tiles? with events in the last 1h", text)
     missing = visitor.page("/lookup?of=view:stats&user_id=12345")
-    assert "nothing is stored of this entity, so the default, 0, is served" in missing
-    assert "Nothing is stored under" in missing
+    assert "nothing is stored for this entity, so the default, 0, is served" in missing
+    assert "No row under" in missing
 
 
 def test_the_lineage_of_a_view_shows_its_features(visitor: Visitor) -> None:
@@ -200,8 +200,8 @@ def test_a_new_version_is_seen(visit: Callable[..., Visitor], tmp_path: Path, re
                 break
             time.sleep(0.05)
         text = visitor.page("/feature/stats/orders")
-        assert "description" in text.split("Versions in which it changed")[1]
-        assert "added" in text.split("Versions in which it changed")[1]
+        assert "description" in text.split("Versions that changed it")[1]
+        assert "added" in text.split("Versions that changed it")[1]
         assert "Version 2, applied" in text
 
 
@@ -220,8 +220,8 @@ def test_a_project_that_is_begun_anew_is_seen(visit: Callable[..., Visitor], tmp
             time.sleep(0.05)
         text = visitor.page("/feature/stats/orders")
         assert "Another project." in text
-        assert text.split("Versions in which it changed")[1].count("added") == 1
-        assert "Nothing is stored of stats yet." in text
+        assert text.split("Versions that changed it")[1].count("added") == 1
+        assert "No rows of stats are stored yet." in text
 
 
 def test_broken_files_hide_nothing_that_is_stored(
@@ -235,7 +235,7 @@ def test_broken_files_hide_nothing_that_is_stored(
         visitor = visit(store)
         assert "60 stored entities sampled" in visitor.page("/feature/stats/orders")
         assert "PRESENT" in visitor.page("/lookup?of=view:stats&user_id=1")
-        assert "features.py" in visitor.page("/").split("What needs attention")[1].split("Freshness")[0]
+        assert "features.py" in visitor.page("/").split("Needs attention")[1].split("Freshness")[0]
         found = visitor.get("/lookup?of=view:affordability&user_id=1&item_id=1&budget=1")
         assert found.status_code == 503, "its function is not there"
 
@@ -330,7 +330,7 @@ def test_what_a_plan_drops_is_told(visit: Callable[..., Visitor], tmp_path: Path
                 assert visitor.page(path)
         dropped = visitor.page("/view/activity")
         assert "activity" in dropped
-        assert "It is not stored: a prune plan drops it." in visitor.page("/feature/activity/price_mean_1d")
+        assert "A prune plan drops this feature, so it is not stored." in visitor.page("/feature/activity/price_mean_1d")
         for name in plan.dropped:
             view = next(view for view, field in _FIELDS if field == name)
             text = visitor.page(f"/feature/{view}/{name}")
@@ -341,7 +341,7 @@ def test_what_a_plan_drops_is_told(visit: Callable[..., Visitor], tmp_path: Path
         for view in ("stats", "about", "activity", "affordability"):
             found = visitor.get(f"/lookup?of=view:{view}&user_id=1&item_id=1&budget=1.0")
             assert found.status_code in (200, 400), found.text
-            assert (found.status_code == 400) == ("prune plans left without features" in found.text)
+            assert (found.status_code == 400) == ("prune plans drop all of its features" in found.text)
 
 
 _FIELDS = [
@@ -418,7 +418,7 @@ def test_filters_give_what_fits_and_all_of_it(
         and (not tag or tag in [f"{name}={value}" for name, value in entry.tags.items()])
         and (not entity or entity in entry.entities)
     ]
-    found = catalogue(snapshot, Query(kind=kind, owner=owner, tag=tag, entity=entity, page=page))
+    found = catalogue(snapshot, CatalogueQuery(kind=kind, owner=owner, tag=tag, entity=entity, page=page))
     assert [entry for entry, _ in found.entries] == wanted[(page - 1) * PER_PAGE : page * PER_PAGE]
     assert found.total == len(wanted)
 

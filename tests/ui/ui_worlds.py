@@ -170,11 +170,11 @@ class Visitor:
         asyncio.run(self.app({"type": "lifespan"}, receive, send))  # type: ignore[arg-type]
 
     def page(self, path: str) -> str:
-        """A page that is found, once nothing on it is being counted any more."""
+        """A page with status 200, once no value on it is pending."""
         for _ in range(200):
             found = self.get(path)
             assert found.status_code == 200, found.text
             if 'http-equiv="refresh"' not in found.text:
                 return found.text
             time.sleep(0.05)
-        raise AssertionError(f"{path} is being counted for ever")
+        raise AssertionError(f"{path} stays pending")

@@ -1,4 +1,4 @@
-"""A view, a service, an entity, a source: a page each."""
+"""The pages of a view, a service, an entity and a source."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from feature_store.ui.site import Site
 def view(site: Site, request: Request) -> Content:
     """A view of any kind."""
     snapshot = site.snapshot()
-    found = view_page(snapshot, request.path_params["name"])
-    sampled = site.sample(snapshot, found.view.name) if found.is_stored else Computed[Sample]()
-    return Content(snapshot, {"page": found, "sample": sampled, "now": datetime.now(UTC)}, waiting=[sampled])
+    shown = view_page(snapshot, request.path_params["name"])
+    sampled = site.sample(snapshot, shown.view.name) if shown.is_stored else Computed[Sample]()
+    return Content(snapshot, {"page": shown, "sample": sampled, "now": datetime.now(UTC)}, waiting=[sampled])
 
 
 @page("/service/{name}", "service.html")
 def service(site: Site, request: Request) -> Content:
     """A service."""
     snapshot = site.snapshot()
-    found = service_page(snapshot, request.path_params["name"])
-    worth = site.worth(snapshot, found.service.name)
-    return Content(snapshot, {"page": found, "worth": worth}, waiting=[worth])
+    shown = service_page(snapshot, request.path_params["name"])
+    worth = site.worth(snapshot, shown.service.name)
+    return Content(snapshot, {"page": shown, "worth": worth}, waiting=[worth])
 
 
 @page("/entity/{name}", "entity.html")

@@ -1,4 +1,4 @@
-"""A feature: what it is, how its values are spread, what it costs, who reads it, how to read it."""
+"""The page of a feature: definition, distribution of values, importance and cost, consumers, code to read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lineage: what definitions are made from, as a whole or around one."""
+"""The lineage of all definitions, or around one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look up: what one entity is served now, and why."""
+"""The look-up page: the values that one entity is served now, and why."""
 
 from __future__ import annotations
 

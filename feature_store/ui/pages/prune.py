@@ -1,4 +1,4 @@
-"""Pruning: what a service could do without, and the prune plans that are kept."""
+"""The pruning page: the importance–cost curve of a service, and its prune plans."""
 
 from __future__ import annotations
 
