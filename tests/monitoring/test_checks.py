@@ -67,7 +67,7 @@ def test_the_server(told: dict[str, Any], ping_us: float, found: list[str], says
         ({"maxmemory": 0}, False, ["ok"], "the machine's 1,000 MB"),
         ({"maxmemory_policy": "allkeys-lru"}, False, ["failed"], "noeviction"),
         ({"maxmemory_policy": "volatile-lru"}, False, ["ok"], "volatile"),
-        ({"maxmemory_policy": "volatile-lru"}, True, ["failed"], "drop any row"),
+        ({"maxmemory_policy": "volatile-lru"}, True, ["failed"], "evict any row"),
         ({"used_memory": 95_000_000}, False, ["warning"], "raise maxmemory"),
         ({"used_memory": 800_000_000, "maxmemory": 0}, False, ["warning"], "set maxmemory"),
         ({"evicted_keys": 7}, False, ["ok", "failed"], "7 keys were evicted"),
@@ -120,15 +120,15 @@ def test_a_plan_as_the_registry_has_it() -> None:
     ("published", "state", "says"),
     [
         (replace(PLAN, version=2), "failed", "the registry's newest is 3"),
-        (replace(PLAN, groups=()), "failed", "layouts of rows"),
+        (replace(PLAN, groups=()), "failed", "row layouts"),
         (replace(PLAN, tiles=()), "failed", "windows"),
         (replace(PLAN, transforms=(replace(PLAN.transforms[0], digest="x"),)), "failed", "code of double"),
         (replace(PLAN, services=()), "failed", "services"),
         (replace(PLAN, buckets=4), "failed", "buckets (4, configured 1)"),
         (replace(PLAN, expire_keys=True), "failed", "ttls or settings"),
         (replace(PLAN, filling=PLAN.groups), "warning", "being filled"),
-        (replace(PLAN, filling_tiles=PLAN.tiles), "ok", "as the registry has it"),
-        (replace(PLAN, retired=PLAN.groups), "ok", "as the registry has it"),
+        (replace(PLAN, filling_tiles=PLAN.tiles), "ok", "as in the registry"),
+        (replace(PLAN, retired=PLAN.groups), "ok", "as in the registry"),
     ],
 )
 def test_a_plan_that_is_not_settled_or_differs(published: Any, state: str, says: str) -> None:
@@ -151,7 +151,7 @@ def test_freshness() -> None:
     (found,) = checks.of_freshness(old)
     assert (found.state, found.about) == ("failed", "profile: 2h 1m old, declared 1h")
     new = freshness_report([profile, counts], {"profile": Newest(now, 1, True)}, {}, at_us=now)
-    assert [found.about for found in checks.of_freshness(new)] == ["1 of 2 views declare one, and keep it"]
+    assert [found.about for found in checks.of_freshness(new)] == ["1 of 2 views declare a freshness, and all are fresh"]
     assert states(checks.of_freshness(freshness_report([counts], {}, {}, at_us=now))) == ["ok"]
 
 

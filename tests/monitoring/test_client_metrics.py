@@ -117,7 +117,7 @@ def test_what_is_skipped_to_keep_a_deadline_is_counted(kind: Any, redis_url: str
 
 def test_one_set_of_metrics_a_registry(registry: CollectorRegistry) -> None:
     ClientMetrics(registry)
-    with pytest.raises(ConfigError, match="give it to every client"):
+    with pytest.raises(ConfigError, match="pass it to every client"):
         ClientMetrics(registry)
 
 

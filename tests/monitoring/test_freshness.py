@@ -79,9 +79,9 @@ def test_states(view: Any, event_us: int | None, state: str, age_s: float | None
         (one(stream(), None), "topic clicked get events"),
         (one(batch(source=None), None), "pushed"),
         (one(batch(), None), "run `feature-store materialize --view batch`"),
-        (one(batch(), None, NOW), "has nothing newer"),
-        (one(batch(), NOW - 5 * HOUR_US, NOW), "a.parquet has nothing newer"),
-        (one(batch(), NOW - 5 * HOUR_US, NOW - 4 * HOUR_US), "and more often"),
+        (one(batch(), None, NOW), "has no newer rows"),
+        (one(batch(), NOW - 5 * HOUR_US, NOW), "a.parquet has no newer rows"),
+        (one(batch(), NOW - 5 * HOUR_US, NOW - 4 * HOUR_US), "more often"),
     ],
 )
 def test_what_to_do(found: ViewFreshness, says: str) -> None:

@@ -52,7 +52,7 @@ def test_the_best_and_the_least() -> None:
     assert score_of(BEST).sections == {"Data": (7.0, 7, 7), "Monitoring": (4.0, 4, 7)}
 
 
-def test_whatever_is_short_of_a_point_says_what_is_missing_and_how_to_get_it() -> None:
+def test_an_item_below_a_point_says_what_is_missing_and_how_to_add_it() -> None:
     for evidence in (BEST, NOTHING, replace(BEST, services=()), replace(BEST, views=()), replace(BEST, features=())):
         for item in score_of(evidence).items:
             assert item.found
@@ -64,23 +64,23 @@ def test_whatever_is_short_of_a_point_says_what_is_missing_and_how_to_get_it() -
     [
         (changed("Data 2", "services", importances="", importances_cover=False), 0.0, "importances for s"),
         (changed("Data 2", "services", importances_cover=False), 0.5, "importances for s"),
-        (changed("Data 2", "services", useless=("a",)), 0.5, "s:a is worth no more than chance"),
-        (changed("Data 3", "services", plan="", is_settled=False), 0.0, "a plan that is served for s"),
-        (changed("Data 3", "services", is_settled=False), 0.5, "a plan that is served for s"),
-        (changed("Data 4", "features", is_owned=False), 0.0, "owner and a description of v:a"),
+        (changed("Data 2", "services", useless=("a",)), 0.5, "pruning: s:a is within the noise"),
+        (changed("Data 3", "services", plan="", is_settled=False), 0.0, "an applied plan for s"),
+        (changed("Data 3", "services", is_settled=False), 0.5, "an applied plan for s"),
+        (changed("Data 4", "features", is_owned=False), 0.0, "owner and a description for v:a"),
         (changed("Data 4", "features", is_deprecated=True), 0.5, "without the deprecated v:a"),
-        (changed("Data 5", "views", says_privacy=False), 0.0, "a word on v"),
+        (changed("Data 5", "views", says_privacy=False), 0.0, "privacy tags for v"),
         (("Data 6", replace(BEST, added_features=0)), 0.5, "a version that added a feature"),
-        (("Data 7", replace(BEST, tested_code={"a": True, "b": False})), 0.5, "tests of b"),
-        (("Data 7", replace(BEST, tested_code={"b": False})), 0.0, "tests of b"),
-        (changed("Monitoring 1", "services", models=()), 0.0, "the models of s"),
-        (changed("Monitoring 1", "views", is_owned=False), 0.5, "an owner, to be told, of v"),
+        (("Data 7", replace(BEST, tested_code={"a": True, "b": False})), 0.5, "tests for b"),
+        (("Data 7", replace(BEST, tested_code={"b": False})), 0.0, "tests for b"),
+        (changed("Monitoring 1", "services", models=()), 0.0, "the models that read s"),
+        (changed("Monitoring 1", "views", is_owned=False), 0.5, "an owner to notify for v"),
         (changed("Monitoring 3", "services", skew_at=None), 0.0, "a comparison of s"),
         (changed("Monitoring 3", "services", skew_at=NOW - timedelta(days=31)), 0.0, "a comparison of s"),
         (changed("Monitoring 3", "services", skew_differing=4), 0.5, "equal values in s (4 values)"),
-        (changed("Monitoring 4", "views", freshness_declared=False, is_stale=None), 0.0, "declared by v"),
+        (changed("Monitoring 4", "views", freshness_declared=False, is_stale=None), 0.0, "a freshness for v"),
         (changed("Monitoring 4", "views", is_stale=True), 0.0, "fresh values in v"),
-        (changed("Monitoring 4", "views", is_stale=None), 0.5, "cannot be asked"),
+        (changed("Monitoring 4", "views", is_stale=None), 0.5, "cannot be read"),
     ],
 )
 def test_what_is_missing_costs_points_in_its_place_alone(

@@ -156,5 +156,5 @@ def test_what_a_feature_costs_alone_is_what_goes_with_it() -> None:
 
 
 def test_a_request_says_how_many_of_each_entity() -> None:
-    with pytest.raises(RequestError, match="expected how many of movie, got user"):
+    with pytest.raises(RequestError, match="expected the number of movie entities, got user"):
         cost_model(BASE, "ranking", {"user": 1})

@@ -29,10 +29,10 @@ def test_the_harmless_passes_and_the_harmful_does_not():
     assert (found.earlier_rows, found.later_rows, found.entities) == (3600, 2400, len(np.unique(LATER.entity)))
 
 
-def test_nothing_can_go():
+def test_no_feature_can_be_dropped():
     found = verify(EARLIER, LATER, model, [["p", "q"], ["best"]], draws=100, seeds=(0,))
     assert found.largest_passing is None
-    assert found.reason == "nothing can go: no candidate is shown to lose at most 0.002 auc"
+    assert found.reason == "no feature can be dropped: no candidate is shown to lose at most 0.002 auc"
 
 
 def test_what_passes_behind_one_that_does_not_is_not_offered():

@@ -47,7 +47,7 @@ def test_how_far_views_are_behind(tmp_path: Path, redis_url: str, kafka: str) ->
 def test_a_topic_that_is_not_there(tmp_path: Path, redis_url: str, kafka: str) -> None:
     with project(tmp_path, redis_url, kafka) as store:
         missing = findings(store, "kafka")[-1]
-        assert (missing.state, missing.about) == ("failed", "topic clicks, which by_shop, by_user needs, is not there")
+        assert (missing.state, missing.about) == ("failed", "topic clicks does not exist; by_shop, by_user needs it")
         assert findings(store, "stream") == []
 
 
