@@ -53,7 +53,7 @@ class KafkaSink:
         self._refusal: Reason | None = None
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """See monitoring.served_log.Sink. Returns when the broker has all of it.
+        """See monitoring.served_log.RecordSink. Returns when the broker has all of it.
 
         Raises:
             StreamError: the broker does not take a message, or not in time.
@@ -76,7 +76,7 @@ class KafkaSink:
             raise StreamError(f"topic {self._topic}", expected=expected, got=got, hint=hint)
 
     def close(self, wait_s: float) -> None:
-        """See monitoring.served_log.Sink."""
+        """See monitoring.served_log.RecordSink."""
         if self._sender is not None and (waiting := self._sender.flush(wait_s)):
             _LOG.error("served log: %d messages have not arrived at topic %s", waiting, self._topic)
 

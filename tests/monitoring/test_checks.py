@@ -151,7 +151,9 @@ def test_freshness() -> None:
     (found,) = checks.of_freshness(old)
     assert (found.state, found.about) == ("failed", "profile: 2h 1m old, declared 1h")
     new = freshness_report([profile, counts], {"profile": Newest(now, 1, True)}, {}, at_us=now)
-    assert [found.about for found in checks.of_freshness(new)] == ["1 of 2 views declare a freshness, and all are fresh"]
+    assert [found.about for found in checks.of_freshness(new)] == [
+        "1 of 2 views declare a freshness, and all are fresh"
+    ]
     assert states(checks.of_freshness(freshness_report([counts], {}, {}, at_us=now))) == ["ok"]
 
 

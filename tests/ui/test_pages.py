@@ -330,7 +330,9 @@ def test_what_a_plan_drops_is_told(visit: Callable[..., Visitor], tmp_path: Path
                 assert visitor.page(path)
         dropped = visitor.page("/view/activity")
         assert "activity" in dropped
-        assert "A prune plan drops this feature, so it is not stored." in visitor.page("/feature/activity/price_mean_1d")
+        assert "A prune plan drops this feature, so it is not stored." in visitor.page(
+            "/feature/activity/price_mean_1d"
+        )
         for name in plan.dropped:
             view = next(view for view, field in _FIELDS if field == name)
             text = visitor.page(f"/feature/{view}/{name}")
