@@ -187,19 +187,19 @@ def _key_of(layout: ValueLayout, name: str, key: Callable[[Any], bytes], buckets
 def _in_turns(work: str, sides: Mapping[str, Callable[[int], Any]], server: Server, most: float | None) -> Result:
     """Sides in turn; after each turn Redis says how much CPU it used."""
     found = {name: Samples() for name in sides}
-    cpu_s = dict.fromkeys(sides, 0.0)
+    used_s = dict.fromkeys(sides, 0.0)
     with redis.Redis.from_url(server.url) as info:
         for _ in range(_ROUNDS):
             for name, side in sides.items():
                 before = cpu_s(info)
                 found[name].seconds += timed(side, _CALLS)
-                cpu_s[name] += cpu_s(info) - before
+                used_s[name] += cpu_s(info) - before
     calls = _ROUNDS * (_CALLS + WARM_UP)
     reaches = [Reach.tail("python floor", 1.5)]
     if most is not None:
         reaches.insert(0, Reach.at_most("python floor", most))
     result = Result.of_samples(work, found, reaches)
-    cpu = {f"CPU of Redis, {name}": seconds / calls for name, seconds in cpu_s.items()}
+    cpu = {f"CPU of Redis, {name}": seconds / calls for name, seconds in used_s.items()}
     return Result(work, result.unit, {**result.figures, **cpu}, result.p99s, result.reaches)
 
 
