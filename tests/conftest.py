@@ -75,6 +75,6 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngi
     from feature_store.engines.spark.engine import SparkEngine
 
     engine = SparkEngine(with_kafka(), tmp_path_factory.mktemp("spark"))
-    assert engine._session.spark is not None  # started: a project's own engine finds it
+    assert engine.session.spark is not None  # started: a project's own engine finds it
     yield engine
     engine.close()

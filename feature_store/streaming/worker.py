@@ -43,7 +43,7 @@ _CATCH_UP_S, _COMMIT_S, _TELL_S = 1.0, 5.0, 0.25
 # Between attempts to reach Redis, the registry or Kafka again.
 _RETRY_S, _LONGEST_RETRY_S = 0.05, 1.0
 # A view that is so many messages behind another in a partition is read for by itself: seconds of work.
-_FAR_BEHIND = 50_000
+FAR_BEHIND = 50_000
 _LOG = logging.getLogger("feature_store.streaming")
 
 
@@ -191,7 +191,7 @@ class Worker:
         opened.partitions = set(consumer.assigned)
         pipeline.load(wanted_of(opened.views, opened.partitions))
         starts = pipeline.starts()
-        far = far_behind(starts, _FAR_BEHIND)
+        far = far_behind(starts, FAR_BEHIND)
         consumer.place(earliest(starts, without=far))
         if far:
             names = ", ".join(sorted(far))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_store.online.destination import Destination
+from tests.steps import Send, at_send
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,18 @@ class Killing:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Any]:
-        with self.destination.open() as writer:
-            writer._writer._calls = _Dying(writer._writer._calls, self)
+        with self.destination.open() as writer, at_send(self.sends, self._kill):
             yield writer
 
-    def is_due(self) -> bool:
-        """Whether one more process is to be killed; each time it says so is one of them."""
+    def _kill(self, send: Send, command: bytes) -> None:
+        if self._is_due():
+            send(command[: len(command) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_due(self) -> bool:
+        """Whether to kill this process. Each of the first `times` calls, of all processes, returns True."""
         for i in range(self.times):
             with contextlib.suppress(FileExistsError):
                 (self.folder / f"killed-{i}").touch(exist_ok=False)
                 return True
         return False
-
-
-class _Dying:
-    def __init__(self, calls: Any, killing: Killing) -> None:
-        self._calls, self._killing, self._sent = calls, killing, 0
-
-    def send(self, key: bytes, command: bytes) -> None:
-        self._sent += 1
-        if self._sent == self._killing.sends and self._killing.is_due():
-            self._calls.send(key, command[: len(command) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._calls.send(key, command)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._calls, name)

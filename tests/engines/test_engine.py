@@ -67,8 +67,8 @@ VIEWS = {"int": view_of(user), "text": view_of(shop), "composite": view_of(shop,
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_latest, "CHUNK_ROWS", 2048)
     monkeypatch.setattr(local_windows, "CHUNK_ROWS", 2048)
-    monkeypatch.setattr(spark, "_TASK_BYTES", 512 << 10)  # 8,000 rows of VIEWS["int"]
-    monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)
+    monkeypatch.setattr(spark, "TASK_BYTES", 512 << 10)  # 8,000 rows of VIEWS["int"]
+    monkeypatch.setattr(spark, "FILES_PER_CHUNK", 1)
 
 
 class Staged:
@@ -187,7 +187,7 @@ def test_spark_stages_the_latest_row_of_each_key(
     zone: str | None,
     files: int,
 ) -> None:
-    monkeypatch.setattr(spark, "_TASK_BYTES", 256)  # a few rows
+    monkeypatch.setattr(spark, "TASK_BYTES", 256)  # a few rows
     world = data.draw(_worlds(kind).filter(lambda world: len(world[0]) > 9))
     check_latest(spark_engine, kind, world, zone, files, 5)
 

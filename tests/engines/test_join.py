@@ -63,11 +63,11 @@ class Label(NamedTuple):
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spark's: some parts and blocks even of little data, spread keys, and chunks of what a part gets."""
-    monkeypatch.setattr(spark_join, "_TASK_BYTES", 512)
-    monkeypatch.setattr(spark_join, "_FEWEST_LABELS", 7)
-    monkeypatch.setattr(spark_join, "_MOST_LABELS", 7)
-    monkeypatch.setattr(spark_join, "_GROUP_ROWS", 10)
-    monkeypatch.setattr(spark_join, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(spark_join, "TASK_BYTES", 512)
+    monkeypatch.setattr(spark_join, "FEWEST_LABELS", 7)
+    monkeypatch.setattr(spark_join, "MOST_LABELS", 7)
+    monkeypatch.setattr(spark_join, "GROUP_ROWS", 10)
+    monkeypatch.setattr(spark_join, "CHUNK_ROWS", 4)
 
 
 @pytest.fixture
@@ -202,10 +202,10 @@ def _many_labels(count: int, keys: int) -> list[Label]:
 @pytest.mark.parametrize("kind", ["rows", "events"])
 def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: str, monkeypatch: Any) -> None:
     """Of an entity with most labels and most rows, no part gets many more labels than of others; all see its rows."""
-    monkeypatch.setattr(spark_join, "_FEWEST_LABELS", 50)
-    monkeypatch.setattr(spark_join, "_MOST_LABELS", 50)
-    monkeypatch.setattr(spark_join, "_GROUP_ROWS", 50)
-    monkeypatch.setattr(spark_join, "_CHUNK_ROWS", 100)
+    monkeypatch.setattr(spark_join, "FEWEST_LABELS", 50)
+    monkeypatch.setattr(spark_join, "MOST_LABELS", 50)
+    monkeypatch.setattr(spark_join, "GROUP_ROWS", 50)
+    monkeypatch.setattr(spark_join, "CHUNK_ROWS", 100)
     kinds: list[EntityKind] = []
     monkeypatch.setattr(spark_join, "Shuffle", lambda *sent: kinds.extend(sent[2]) or Shuffle(*sent))
     rows = [row._replace(key=(7,)) if i % 10 else row for i, row in enumerate(_many_rows(2_000, 40))]
@@ -243,10 +243,10 @@ def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: st
 def test_more_rows_than_are_sorted_at_once(world: World, most: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In several passes, with several batches of labels, chunks and files, all is as in one."""
     if most is not None:
-        monkeypatch.setattr(local_join, "_MOST_SORTED", most)
-        monkeypatch.setattr(local_join, "_CHUNK_ROWS", 500)
-        monkeypatch.setattr(local_join, "_BATCH_ROWS", 100)
-        monkeypatch.setattr(local_join, "_MOST_BYTES", 10_000)
+        monkeypatch.setattr(local_join, "MOST_SORTED", most)
+        monkeypatch.setattr(local_join, "CHUNK_ROWS", 500)
+        monkeypatch.setattr(local_join, "BATCH_ROWS", 100)
+        monkeypatch.setattr(local_join, "MOST_BYTES", 10_000)
     keys = 40 if most != 1 else 5
     rows, labels, view = _many_rows(5_000, keys), _many_labels(1_000, keys + 2), VIEWS["int"]
     write_files(world.folder / "rows", table_of(view, rows, pa.timestamp("us")), files=3, row_group_size=400)

@@ -58,8 +58,8 @@ stats = FeatureView("stats", entities=[user], schema=[Field("score", Float64), F
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spark, "_TASK_BYTES", 512 << 10)  # 8,000 rows: 5 parts
-    monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 2)
+    monkeypatch.setattr(spark, "TASK_BYTES", 512 << 10)  # 8,000 rows: 5 parts
+    monkeypatch.setattr(spark, "FILES_PER_CHUNK", 2)
 
 
 def some_rows(count: int = ROWS, entities: int = ENTITIES) -> list[Row]:
@@ -278,7 +278,7 @@ class Told(Silent):
 def test_a_report_is_told_of_rows_while_they_are_read_and_written(
     spark_engine: SparkEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(sessions, "POLL_SECONDS", 0.01)
     write_files(tmp_path / "rows", table_of(VIEW, some_rows(), pa.timestamp("us")), files=2, row_group_size=1000)
     told = Told()
     summary = run(VIEW, tmp_path, tmp_path, spark_engine, FolderSink(tmp_path / "sink"), report=told)
@@ -292,7 +292,7 @@ def test_a_report_is_told_of_rows_while_they_are_read_and_written(
 def test_bad_rows_of_many_tasks_are_in_one_folder(
     spark_engine: SparkEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spark, "_TASK_BYTES", 1)
+    monkeypatch.setattr(spark, "TASK_BYTES", 1)
     rows = [row._replace(key=(None,)) if i % 7 == 0 else row for i, row in enumerate(some_rows(5000, 100))]
     write_files(tmp_path / "rows", table_of(VIEW, rows, pa.timestamp("us")), row_group_size=1000)
     summary = run(VIEW, tmp_path, tmp_path, spark_engine, FolderSink(tmp_path / "sink"))
@@ -311,7 +311,7 @@ def test_the_configured_engine_materializes(spark_engine: SparkEngine, folder: P
         assert (summary.source_rows, summary.written) == (ROWS, len(expected) // 2)
         assert store.materialize()[0].source_rows == 0
     assert stored(redis_url) == expected
-    assert spark_engine._session.spark.range(3).count() == 3, "a session that others started stays"
+    assert spark_engine.session.spark.range(3).count() == 3, "a session that others started stays"
 
 
 def test_a_changed_layout_is_filled_by_the_configured_engine(
@@ -388,7 +388,7 @@ def _unknown(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def test_any_other_failure_of_a_task_says_in_one_line_why(
     spark_engine: SparkEngine, task: Any, got: str, hint: str
 ) -> None:
-    session = spark_engine._session
+    session = spark_engine.session
     with pytest.raises(EngineError) as raised:
         session.collect(session.tasks(1, task, "n long"))
     assert raised.value.got == got

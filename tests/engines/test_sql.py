@@ -128,7 +128,7 @@ def locally(view: FeatureView, folder: Path, work: Path) -> pa.Table:
 def on_spark(engine: SparkEngine, view: FeatureView, folder: Path, work: Path) -> pa.Table:
     from feature_store.engines.spark.sql import selected
 
-    return table(selected(engine._session, view, rows(view, folder), work / "spark", *ALL_TIMES))
+    return table(selected(engine.session, view, rows(view, folder), work / "spark", *ALL_TIMES))
 
 
 def table(found: OfflineSource) -> pa.Table:
@@ -331,9 +331,7 @@ def test_duckdb_itself_is_locked(source: Path, tmp_path: Path, statement: str) -
     secret = tmp_path / "secret.parquet"
     pq.write_table(pa.table({"x": [1]}), secret)
     files = [str(file) for file in sorted((source / "rows").iterdir())]
-    with duckdb.connect(config=local_sql._settings(tmp_path / "spill")) as connection:
-        local_sql._read(connection, [("k", "BIGINT")], files)
-        local_sql._lock(connection, files, tmp_path / "spill")
+    with local_sql.locked_source("SQL", [("k", "BIGINT")], files, tmp_path / "spill") as connection:
         assert connection.sql("SELECT count(*) FROM source").fetchall() == [(150,)]
         with pytest.raises(duckdb.Error):
             connection.execute(statement.format(secret)).fetchall()

@@ -179,9 +179,9 @@ def test_events_are_done_in_parts_when_they_are_many(
     engine: JoinEngine, tmp_path: Path, most: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if most is not None:
-        monkeypatch.setattr(local_join, "_MOST_SORTED", most)
-        monkeypatch.setattr(local_join, "_CHUNK_ROWS", 200)
-        monkeypatch.setattr(local_join, "_BATCH_ROWS", 13)
+        monkeypatch.setattr(local_join, "MOST_SORTED", most)
+        monkeypatch.setattr(local_join, "CHUNK_ROWS", 200)
+        monkeypatch.setattr(local_join, "BATCH_ROWS", 13)
     users = 12 if most != 1 else 3
     events = _many(1000, users)
     write_events(tmp_path, events)
@@ -254,9 +254,9 @@ def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tm
 
 def test_many_entities_make_many_chunks(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_windows, "CHUNK_ROWS", 100)
-    monkeypatch.setattr(local_windows, "_EVENTS", 500)
-    monkeypatch.setattr(spark, "_TASK_BYTES", 1000 * 60)
-    monkeypatch.setattr(spark, "_FILES_PER_CHUNK", 1)
+    monkeypatch.setattr(local_windows, "EVENTS", 500)
+    monkeypatch.setattr(spark, "TASK_BYTES", 1000 * 60)
+    monkeypatch.setattr(spark, "FILES_PER_CHUNK", 1)
     events = _many(5000, 700)
     write_events(tmp_path, events)
     found = staged(engine, BATCH, tmp_path, (BEGINNING, NOW_US + 1))

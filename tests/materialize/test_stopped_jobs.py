@@ -137,7 +137,7 @@ class Sliced(LocalEngine):
 
     def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
         with destination.open() as sink:
-            for whole in local._chunks(target, view, 0):
+            for whole in local.staged_batches(target, view, 0):
                 for chunk in range(first, self.chunk_count(target)):
                     batch = whole.slice(chunk * 3, chunk * 3 + 3)
                     yield Written(len(batch), sink.write(batch))

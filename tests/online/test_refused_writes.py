@@ -15,6 +15,7 @@ from feature_store.online.writer import CALLS_UNDER_WAY, ROWS_PER_CALL
 from tests.online import stream_worlds
 from tests.online.worlds import NOW_US, batch, numbers, plan_of
 from tests.servers import redis_server
+from tests.steps import at_send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,27 +42,11 @@ def admin(redis_url: str) -> Iterator[Any]:
         client.replicaof("NO", "ONE")
 
 
-def flush_at(writer: Any, admin: Any, sends: int) -> None:
-    """Make Redis forget its scripts before the writer's n-th call is sent."""
-    calls, left = writer._calls, sends
-    send = calls.send
-
-    def counted(key: bytes, command: bytes) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            admin.script_flush()
-        send(key, command)
-
-    calls.send = counted
-
-
 @pytest.mark.parametrize("sends", [1, 2, CALLS_UNDER_WAY, CALLS_UNDER_WAY + 3, 2 * CALLS_UNDER_WAY])
 def test_rows_are_written_when_redis_forgets_the_script(
     redis_url: str, store: OnlineStore, admin: Any, sends: int
 ) -> None:
-    with store.writer("numbers") as writer:
-        flush_at(writer, admin, sends)
+    with store.writer("numbers") as writer, at_send(sends, lambda *_: admin.script_flush()):
         assert writer.write(batch(numbers, ROWS)) == (len(ROWS), 0)
     with OnlineClient(redis_url, "test") as client:
         answer = client.get_online_features(["numbers:c"], {"movie_id": list(range(len(ROWS)))}, now=NOW_US)
@@ -80,10 +65,10 @@ def test_merges_count_once_when_redis_forgets_the_script(redis_url: str, admin: 
             event = {"user_id": 1, "ts": stream_worlds.NOW_US, "price": 1.0, "action": "buy"}
             stream_worlds.merge_events(writer, [event], {"e:0": (i or None, i + 1)})
         writer.merge = merge  # type: ignore[method-assign]
-        flush_at(writer, admin, sends)
-        for made in merges:
-            writer.send(made)
-        assert [writer.answer() for _ in merges] == [[]] * 4
+        with at_send(sends, lambda *_: admin.script_flush()):
+            for made in merges:
+                writer.send(made)
+            assert [writer.answer() for _ in merges] == [[]] * 4
         assert writer.fences() == [{"e:0": 4}]
     with OnlineClient(redis_url, "test") as client:
         answer = client.get_online_features(["activity:price_count_1h"], {"user_id": 1}, now=stream_worlds.NOW_US)

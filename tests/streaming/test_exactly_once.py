@@ -37,6 +37,8 @@ END_US = NOW_US + 3600 * SECOND_US
 SESSION_S = 1.5
 # Messages sent before others are merged.
 AHEAD = 4_000
+# Commands of idle workers: each reads its fences several times.
+IDLE_COMMANDS = 20
 # Merges between two kills.
 MOST_BETWEEN = 5_000
 
@@ -136,6 +138,27 @@ def test_redis_killed_and_what_it_had_not_on_disk_lost(tmp_path: Path, kafka: st
         assert running.stop()["restarts"] == 0
 
 
+def wait_until_nothing_is_written(server: RedisServer, running: Streaming) -> None:
+    """Until idle workers have read their fences again, while the log of Redis did not grow."""
+    with redis.Redis.from_url(server.url) as client:
+
+        def state() -> tuple[int, int]:
+            stats = client.info("commandstats")
+            others = sum(each["calls"] for name, each in stats.items() if name not in ("cmdstat_info", "cmdstat_ping"))
+            return client.info("persistence")["aof_current_size"], others
+
+        size, commands = state()
+
+        def is_quiet() -> bool:
+            nonlocal size, commands
+            now, others = state()
+            if now != size:
+                size, commands = now, others
+            return others - commands >= IDLE_COMMANDS
+
+        until(is_quiet, 60, running.log)
+
+
 def test_redis_goes_back_in_time_while_no_event_comes(tmp_path: Path, kafka: str) -> None:
     clicks = some_clicks(8_000, users=500, seed=8, start_us=NOW_US)
     make_topic(kafka, "clicks", PARTITIONS)
@@ -145,7 +168,7 @@ def test_redis_goes_back_in_time_while_no_event_comes(tmp_path: Path, kafka: str
         running = stack.enter_context(streaming(tmp_path, "--workers", "2"))
         send(kafka, "clicks", map(value_of, clicks), PARTITIONS)
         wait_until_merged(store, running, len(clicks))
-        time.sleep(3)  # no worker has anything left to tell Redis
+        wait_until_nothing_is_written(server, running)
         server.stop()
         lose_the_end_of(server, random.Random(8))
         server.start()

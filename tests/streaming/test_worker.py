@@ -134,7 +134,7 @@ def test_letters_are_not_sent_again_by_whoever_reads_again(store: FeatureStore, 
 def test_a_view_that_is_far_behind_does_not_keep_the_others_waiting(
     store: FeatureStore, kafka: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_FAR_BEHIND", 1_000)
+    monkeypatch.setattr(worker, "FAR_BEHIND", 1_000)
     clicks = some_clicks(4_000, users=100, seed=1, start_us=NOW_US - 7200 * SECOND_US)
     send(kafka, "clicks", map(value_of, clicks[:3_000]), 2)
     work(store, has_read(3_000), "by_user")

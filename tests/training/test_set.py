@@ -16,6 +16,7 @@ import pytest
 
 from feature_store import FeatureStore
 from feature_store.engines.local import join as local_join
+from feature_store.engines.report import Silent
 from feature_store.errors import DataError, FeatureStoreError, NotFoundError, RequestError, TransformError
 
 AT = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -301,7 +302,7 @@ def test_no_labels_make_an_empty_training_set(store: FeatureStore) -> None:
 def test_label_rows_that_do_not_fit_are_refused(
     store: FeatureStore, change: Any, message: str, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(local_join, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(local_join, "BATCH_ROWS", 100)
     with pytest.raises(DataError, match=f"(?s){message}"):
         store.get_historical_features(change(label_table(300)), "ranking")
 
@@ -371,17 +372,21 @@ def test_the_manifest_says_what_it_was_made_of(store: FeatureStore, tmp_path: Pa
     assert not list((store.config.state_folder / "training").iterdir())
 
 
-def test_sources_that_change_meanwhile_are_refused(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    join = local_join._finished
+class ChangesSource(Silent):
+    """A report that writes a source anew after its rows were joined, before the training set is assembled."""
 
-    def slow(*arguments: Any) -> Any:
-        write = store.config.folder / "of_both.parquet"
-        pq.write_table(pq.read_table(write).slice(1), write)
-        return join(*arguments)
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
-    monkeypatch.setattr(local_join, "_finished", slow)
+    def started(self, view: str, total_rows: int | None) -> None:
+        if view == "training set":
+            pq.write_table(pq.read_table(self._path).slice(1), self._path)
+
+
+def test_a_source_that_changes_during_the_join_is_an_error(store: FeatureStore) -> None:
+    report = ChangesSource(store.config.folder / "of_both.parquet")
     with pytest.raises(DataError, match=r"of_both\.parquet was changed while it was read"):
-        store.get_historical_features(label_table(5), "ranking")
+        store.get_historical_features(label_table(5), "ranking", report=report)
 
 
 def test_skew_between_serving_and_training_is_none(store: FeatureStore) -> None:

@@ -73,14 +73,14 @@ class LocalEngine:
     def inspect(self, target: Path, view: FeatureView) -> Inspection:
         """See Engine."""
         found = Inspection()
-        for batch in _chunks(target, view, 0):
+        for batch in staged_batches(target, view, 0):
             found = found.plus(inspect(batch, view))
         return found
 
     def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
         """See Engine."""
         with destination.open() as sink:
-            for batch in _chunks(target, view, first):
+            for batch in staged_batches(target, view, first):
                 yield Written(len(batch), sink.write(batch))
 
     def labels(self, given: pa.Table | Path | LabelQuery) -> Labels:
@@ -92,7 +92,8 @@ class LocalEngine:
         return join(request, self._memory_limit)
 
 
-def _chunks(target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
+def staged_batches(target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
+    """The chunks of a staged target from number `first` on."""
     with reading(f"staged rows {target}"), pq.ParquetFile(target) as file:
         for chunk in range(first, file.num_row_groups):
             rows = file.read_row_group(chunk)

@@ -55,14 +55,14 @@ from feature_store.errors import DataError
 Numbers = NDArray[np.int64]
 
 # Of label rows: what a batch of them takes is small beside what all of them see.
-_BATCH_ROWS = 128 * 1024
+BATCH_ROWS = 128 * 1024
 _CODE = "entity code"  # a column's name that no field has
 # Rows of a source whose keys are looked up together, if there are not more keys: hashing begins anew each time.
-_CHUNK_ROWS = 1 << 20
+CHUNK_ROWS = 1 << 20
 # Rows to be sorted at once, 50 bytes each: 2.4 GB. Of more, the entities are done one part after the other.
-_MOST_SORTED = 48 << 20
+MOST_SORTED = 48 << 20
 # A training set of this size is kept in memory; of a larger one a file is mapped. So large a column is left in pieces.
-_MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30
 
 
 def read_labels(given: pa.Table | Path | LabelQuery) -> Labels:
@@ -117,7 +117,7 @@ class LocalJoined:
         with reading(f"training set {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             dictionary = dictionary_columns(self.schema)
-            pq.write_table(self._table, unfinished, row_group_size=_BATCH_ROWS, use_dictionary=dictionary)
+            pq.write_table(self._table, unfinished, row_group_size=BATCH_ROWS, use_dictionary=dictionary)
             unfinished.rename(path)
 
 
@@ -204,7 +204,7 @@ class _Source:
             kept = (codes >= first) & (codes < until) & (chunk[EVENT_TS].to_numpy() < self._end_us)
             rows = chunk.select(list(dict.fromkeys(names))).append_column(_CODE, pa.array(codes))
             parts.append(rows if kept.all() else rows.filter(pa.array(kept)))
-            while sum(map(len, parts)) > _MOST_SORTED and until > first + 1:
+            while sum(map(len, parts)) > MOST_SORTED and until > first + 1:
                 middle = np.median(np.concatenate([part[_CODE].to_numpy() for part in parts]))
                 until = max(first + 1, int(middle))
                 parts = [part.filter(pc.less(part[_CODE], until)) for part in parts]
@@ -222,7 +222,7 @@ class _Source:
             waiting.append(good)
             first, rows = first + len(batch), rows + len(good)
             self._report.advanced(len(batch))
-            if rows >= max(_CHUNK_ROWS, self.labels.entities.count):
+            if rows >= max(CHUNK_ROWS, self.labels.entities.count):
                 yield pa.Table.from_batches(waiting)
                 waiting, rows = [], 0
         yield pa.Table.from_batches(waiting, checked_schema(self._columns))
@@ -323,7 +323,7 @@ def _whole(chunks: list[list[pa.Array]], types: Sequence[DType]) -> list[pa.Arra
     for into, dtype in zip(chunks, types, strict=True):
         column = pa.chunked_array(into, storage_type(dtype))
         into.clear()
-        columns.append(one_array(column) if column.nbytes < _MOST_BYTES else column)
+        columns.append(one_array(column) if column.nbytes < MOST_BYTES else column)
     return columns
 
 
@@ -335,8 +335,8 @@ def _finished(request: JoinRequest, seen: list[_Seen]) -> LocalJoined:
     kept = _KeptBatches(finish.schema)
     missing = np.zeros(len(finish.features), np.int64)
     request.report.started("training set", len(table))
-    for start in range(0, len(table), _BATCH_ROWS):
-        labels = table.slice(start, _BATCH_ROWS).combine_chunks().to_batches()[0]
+    for start in range(0, len(table), BATCH_ROWS):
+        labels = table.slice(start, BATCH_ROWS).combine_chunks().to_batches()[0]
         joined = [column for view in seen for column in view.of(start, start + len(labels))]
         done = finish(labels, joined, start)
         kept.add(done.batch)
@@ -358,7 +358,7 @@ class _KeptBatches:
     def add(self, batch: pa.RecordBatch) -> None:
         """Keep one more."""
         self._bytes += batch.nbytes
-        if self._writer is None and self._bytes > _MOST_BYTES:
+        if self._writer is None and self._bytes > MOST_BYTES:
             with reading("training set in a temporary file"):
                 self._file = tempfile.NamedTemporaryFile(suffix=".arrow")  # noqa: SIM115 - closed by table()
                 self._writer = pa.ipc.new_file(self._file, self._schema)

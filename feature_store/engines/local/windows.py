@@ -28,7 +28,7 @@ from feature_store.engines.windows import reached_us, windows_of_entities, windo
 from feature_store.errors import DataError
 
 # Events whose windows are computed together, with all others of their entities: some 100 MB.
-_EVENTS = 1 << 20
+EVENTS = 1 << 20
 
 
 def stage_windows(request: StageRequest, target: Path, spill: Path, memory_limit: str) -> int:
@@ -108,7 +108,7 @@ def _by_entity(reader: _EventReader, spill: Path, memory_limit: str) -> Iterator
     with connected(failure, settings) as connection:
         connection.register("events", events)
         waiting = schema.empty_table()
-        for batch in connection.sql(f"SELECT * FROM events ORDER BY {order}").to_arrow_reader(_EVENTS):
+        for batch in connection.sql(f"SELECT * FROM events ORDER BY {order}").to_arrow_reader(EVENTS):
             sorted_events = pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema)
             waiting = pa.concat_tables([waiting, sorted_events])
             _, firsts = _numbered(waiting, reader.join_keys)

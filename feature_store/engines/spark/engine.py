@@ -30,9 +30,9 @@ from feature_store.engines.windows import reached_us
 from feature_store.errors import EngineError
 from feature_store.online.writer import WriteCounts
 
-_TASK_BYTES = 32 << 20  # of rows in memory; a task costs some 50 ms on top of them
+TASK_BYTES = 32 << 20  # of rows in memory; a task costs some 50 ms on top of them
 _MOST_PARTS = 4096  # so that a batch of 16 MB is not packed into crumbs
-_FILES_PER_CHUNK = 8
+FILES_PER_CHUNK = 8
 # One Redis takes no more rows from many writers than from a few, and its readers wait behind all that are under way.
 _WRITERS = 4
 
@@ -43,12 +43,15 @@ class SparkEngine:
     Args:
         settings: Spark's own, by name.
         work: a folder that executors have under the same name, for training sets until they are written or read.
+
+    Attributes:
+        session: the Spark session.
     """
 
     name = "spark"
 
     def __init__(self, settings: Mapping[str, Any], work: Path) -> None:
-        self._session, self._work = Session(settings), work
+        self.session, self._work = Session(settings), work
 
     def stage(self, request: StageRequest) -> int:
         """See Engine."""
@@ -62,10 +65,10 @@ class SparkEngine:
         private_folder(unfinished)
         start_us = reached_us(view, request.start_us, request.end_us) if view.aggregations else request.start_us
         if view.sql is not None:
-            rows = selected(self._session, view, rows, selection, start_us, request.end_us)
+            rows = selected(self.session, view, rows, selection, start_us, request.end_us)
         columns = source_columns(view, rows.schema, rows.where)
         times = TimeRange(columns.event_timestamp, start_us, request.end_us)
-        pieces = rows.pieces(columns.names, times, most_bytes=_TASK_BYTES)
+        pieces = rows.pieces(columns.names, times, most_bytes=TASK_BYTES)
         counts = ReadCounts()
         request.report.started(view.name, rows.total)
         if pieces:
@@ -88,7 +91,7 @@ class SparkEngine:
 
     def chunk_count(self, target: Path) -> int:
         """See Engine."""
-        return -(-len(staged_files(target)) // _FILES_PER_CHUNK)
+        return -(-len(staged_files(target)) // FILES_PER_CHUNK)
 
     def inspect(self, target: Path, view: FeatureView) -> Inspection:
         """See Engine."""
@@ -97,35 +100,35 @@ class SparkEngine:
         if files:
             tasks = min(_WRITERS, len(files))
             look = Inspect(view, tuple(tuple(files[i::tasks]) for i in range(tasks)))
-            for row in self._session.collect(self._session.tasks(tasks, look.run, Inspect.RESULT)):
+            for row in self.session.collect(self.session.tasks(tasks, look.run, Inspect.RESULT)):
                 found = found.plus(Inspect.read(row.found))
         return found
 
     def write(self, target: Path, view: FeatureView, first: int, destination: RowDestination) -> Iterator[Written]:
         """See Engine."""
         files = staged_files(target)
-        for start in range(first * _FILES_PER_CHUNK, len(files), _FILES_PER_CHUNK):
-            chunk = files[start : start + _FILES_PER_CHUNK]
+        for start in range(first * FILES_PER_CHUNK, len(files), FILES_PER_CHUNK):
+            chunk = files[start : start + FILES_PER_CHUNK]
             tasks = min(_WRITERS, len(chunk))
             write = Write(view, tuple(tuple(chunk[i::tasks]) for i in range(tasks)), destination)
-            done = self._session.collect(self._session.tasks(tasks, write.run, Write.RESULT))
+            done = self.session.collect(self.session.tasks(tasks, write.run, Write.RESULT))
             counts = WriteCounts(sum(row.written for row in done), sum(row.older for row in done))
             yield Written(sum(row.rows for row in done), counts)
 
     def labels(self, given: pa.Table | Path | LabelQuery) -> Labels:
         """See JoinEngine."""
-        return labels_of(self._session, given, self._work)
+        return labels_of(self.session, given, self._work)
 
     def join(self, request: JoinRequest) -> Joined:
         """See JoinEngine."""
-        return join(self._session, request, self._work)
+        return join(self.session, request, self._work)
 
     def close(self) -> None:
         """Stop Spark if it was started here."""
-        self._session.close()
+        self.session.close()
 
     def _staged(self, read: Read, keep: Keep, report: Report) -> ReadCounts:
-        session = self._session
+        session = self.session
         sent = session.tasks(len(read.pieces), read.run, packed.SCHEMA)
         kept = session.then(session.exchanged(sent, read.parts), keep.run, Keep.RESULT)
         with session.watched(len(read.pieces), sum(piece.rows for piece in read.pieces), report) as tell:

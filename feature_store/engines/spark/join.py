@@ -44,11 +44,11 @@ from feature_store.errors import DataError
 if TYPE_CHECKING:
     from feature_store.engines.spark.session import Session
 
-_TASK_BYTES = 32 << 20  # of rows in memory
+TASK_BYTES = 32 << 20  # of rows in memory
 _MOST_PARTS = 4096
-_FEWEST_LABELS, _MOST_LABELS = 16 * 1024, 128 * 1024  # of a block; the second also of a key in one part
-_CHUNK_ROWS = 1 << 20  # see JoinPartition
-_GROUP_ROWS = 64 * 1024  # of labels that are written here, so that blocks can be small
+FEWEST_LABELS, MOST_LABELS = 16 * 1024, 128 * 1024  # of a block; the second also of a key in one part
+CHUNK_ROWS = 1 << 20  # see JoinPartition
+GROUP_ROWS = 64 * 1024  # of labels that are written here, so that blocks can be small
 _TEXT_BYTES = 32  # a guess, of what has no fixed width
 _PARTS = "part-*.parquet"  # not the hidden files that killed tasks have left
 
@@ -121,11 +121,11 @@ def _label_files(request: JoinRequest, tasks: int) -> LabelFiles:
     if isinstance(rows, pa.Table):
         path = request.work / f"labels-{secrets.token_hex(8)}.parquet"
         with reading(where):
-            pq.write_table(rows, private_file(path), row_group_size=_GROUP_ROWS)
+            pq.write_table(rows, private_file(path), row_group_size=GROUP_ROWS)
         rows = path_rows(where, path)
     types = [view.view.field(name).dtype for view in request.views for name in view.fields]
     width = schema_row_bytes(schema) + sum(dtype.width or _TEXT_BYTES for dtype in types)
-    most = max(_FEWEST_LABELS, min(_MOST_LABELS, _TASK_BYTES // width, -(-(rows.total or _MOST_LABELS) // tasks)))
+    most = max(FEWEST_LABELS, min(MOST_LABELS, TASK_BYTES // width, -(-(rows.total or MOST_LABELS) // tasks)))
     pieces = rows.pieces(schema.names, None, most_bytes=most * schema_row_bytes(schema))
     blocks = tuple(
         LabelBlock(piece, skipped, min(most, piece.rows - skipped), piece.first + skipped)
@@ -164,7 +164,7 @@ def _source(session: Session, request: JoinRequest, number: int, wanted: ViewJoi
     times = TimeRange(columns.event_timestamp, *reach)
     columns = rows.sequence(times).to_check(view, columns, wanted.fields)
     bad = BadRows.of(wanted.quarantine.parts, rows, columns)
-    pieces = rows.pieces(columns.names, times, most_bytes=_TASK_BYTES)
+    pieces = rows.pieces(columns.names, times, most_bytes=TASK_BYTES)
     return Source(number, view, columns, wanted.fields, tuple(pieces), reach, bad)
 
 
@@ -176,8 +176,8 @@ def _kinds(
     for i, of_kind in enumerate(keys):
         views = tuple(source.number for source in sources if _keys(source.view) == of_kind)
         sent = sum(piece.rows * piece.row_bytes for view in views for piece in sources[view].pieces)
-        parts = min(_MOST_PARTS, max(blocks, -(-sent // _TASK_BYTES)))
-        spread = {key: -(-count // _MOST_LABELS) for (kind, key), count in many.items() if kind == i}
+        parts = min(_MOST_PARTS, max(blocks, -(-sent // TASK_BYTES)))
+        spread = {key: -(-count // MOST_LABELS) for (kind, key), count in many.items() if kind == i}
         spread = {key: min(over, parts) for key, over in spread.items() if over > 1}
         yield EntityKind(of_kind, first, parts, views, spread)
         first += parts
@@ -191,7 +191,7 @@ def _done(session: Session, request: JoinRequest, send: Shuffle, finish: Assembl
     request.report.started("training set", rows)
     if send.kinds:
         parts = send.kinds[-1].first + send.kinds[-1].parts
-        see = JoinPartition(send.sources, send.kinds, tuple(block.first for block in blocks), _CHUNK_ROWS)
+        see = JoinPartition(send.sources, send.kinds, tuple(block.first for block in blocks), CHUNK_ROWS)
         sent = session.exchanged(session.tasks(tasks, send.run, packed.SCHEMA), parts, by_tag=True)
         seen = session.exchanged(session.then(sent, see.run, packed.SCHEMA), len(blocks))
         frame = session.then(seen, finish.run, AssembleBlock.RESULT)

@@ -40,7 +40,7 @@ _DEFAULTS = {"spark.app.name": "feature-store", "spark.ui.showConsoleProgress": 
 _OWN = {
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # of what is packed, some thousand are too many
 }
-_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2
 _PYTHON = "PYSPARK_PYTHON"
 
 
@@ -114,7 +114,7 @@ class Session:
                 told = now
 
         def watch() -> None:
-            while not done.wait(_POLL_SECONDS):
+            while not done.wait(POLL_SECONDS):
                 with contextlib.suppress(Py4JError):
                     tell(_tasks_done(self.spark.sparkContext, group) * rows // tasks)
 

@@ -7,7 +7,8 @@ before a user's SQL runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,15 +107,39 @@ def write_selected(
     Raises:
         DataError: the SQL fails, or its result has not the columns that the view takes.
     """
-    with connected(_failure(request.where), _settings(spill) | (settings or {})) as connection:
-        _read(connection, request.columns, files)
-        _lock(connection, files, spill)
+    with locked_source(request.where, request.columns, files, spill, settings) as connection:
         found = connection.sql(request.text)
         schema = _schema(found)
         columns = source_columns(request.view, schema, request.where)
         inside = _within(schema.field(columns.event_timestamp), request.start_us, request.end_us)
         _write(found.filter(inside) if inside else found, schema, target)
     return schema
+
+
+@contextlib.contextmanager
+def locked_source(
+    where: str,
+    columns: Sequence[tuple[str, str]],
+    files: Sequence[str],
+    spill: Path,
+    settings: dict[str, Any] | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the table `source`, which can read no file but those of the source, and change no setting.
+
+    Args:
+        where: names the SQL in errors.
+        columns: the columns of the source: (name, DuckDB's type).
+        files: the Parquet files of the source, at least one.
+        spill: a folder for rows that do not fit in memory.
+        settings: further settings of DuckDB.
+
+    Raises:
+        DataError: DuckDB cannot read the files, or raises an error within the block.
+    """
+    with connected(_failure(where), _settings(spill) | (settings or {})) as connection:
+        _read(connection, columns, files)
+        _lock(connection, files, spill)
+        yield connection
 
 
 def selected_schema(request: Selection) -> pa.Schema:
