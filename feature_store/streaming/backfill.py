@@ -44,6 +44,7 @@ from feature_store.engines.report import Report, Silent
 from feature_store.errors import DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.registry.serving_plan import TilesPlan
 from feature_store.streaming.decoder import EventBatch, JsonDecoder
+from feature_store.streaming.fences import fences_moved
 from feature_store.streaming.kafka import Partition, PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.kafka_topics import Topics
@@ -60,13 +61,13 @@ if TYPE_CHECKING:
 
 # Rows of a batch: many entities of a history are distinct, and a call for a sixteenth of them takes 4 ms.
 _BATCH = 5_000
-# Kafka finds messages by their own times, which are not the events'. A message is taken to be sent no more than this
-# before the time that its event states; every message sent later than that is looked at.
+# Kafka finds messages by the times at which they were sent, which are not the events' times. A message is assumed to be
+# sent at most this long before the time of its event; every message sent later than that is read.
 _MARGIN_US = 3_600_000_000
-# Of a partition whose start Kafka has deleted, so many messages are looked at to see how old what is left is, for so
-# long at most.
+# If Kafka has deleted the start of a partition, the first messages that it keeps tell how old its events are: so many
+# messages are read, for at most so many seconds.
 _FIRST_MESSAGES, _FIRST_S = 100, 10.0
-# When no more than this is left of the stream, the workers take over; nobody waits longer for it than a moment.
+# When at most this many messages are left, the workers take over. A poll waits for at most this long.
 _LEFT = 5_000
 _WAIT_S = 0.2
 # What the fences of a history start with; no topic has such a name.
@@ -230,7 +231,7 @@ class Backfill:
             yield events, part.column(SEQUENCE).to_numpy()
 
     def _drop_unless_begun(self, tiles: TilesPlan, name: str) -> None:
-        """Begin anew unless the generation holds rows of this very history, and of no other."""
+        """Empty the generation, unless it holds rows of this history and of no other."""
         with self._online.tile_filler(tiles) as writer:
             known = {known.rpartition("/")[0] for fences in writer.fences() for known in fences}
         begun = {source for source in known if source.startswith(f"{HISTORY}:")}
@@ -366,4 +367,4 @@ def _settle(merger: ViewMerger, leave: int = 0) -> None:
     while merger.under_way > leave:
         _, refused = merger.settle()
         if refused:
-            raise FenceError("backfill", problem="another consumer moved this view's fences")
+            raise fences_moved("backfill")

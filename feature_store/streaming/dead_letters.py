@@ -1,12 +1,11 @@
-"""What cannot be merged is lost to nobody: it goes to a topic of its own, as it was, with the reason.
+"""Dead letters: messages that cannot be merged go unchanged to a topic of their own, with the reason.
 
-A letter is sent before the fences move past its message, and the worker waits until it has arrived: after a kill it may
-come twice, but never not at all. Only what turns out to be late is known by the merge that moves the fences, and sent
-right after; the store has counted it in that merge.
+A dead letter is sent before the fences move past its message, and the worker waits until it has arrived. So after a
+kill it may arrive twice, but it is never missing. Late events are an exception: the merge that moves the fences finds
+them. Their letters are sent right after this merge, which has counted them.
 
-Letters that Kafka refuses for good (no permission, no topic) stop the worker where it is, with the reason, before
-their batch is merged; it tries again and again. Letters of late events, whose batch is merged, are kept and sent with
-the next.
+If Kafka refuses letters for good (no permission, no topic), the worker does not merge their batch. It reports the
+reason and tries again. The batch of late events is merged already, so their letters are kept and sent with the next.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _WAIT_S = 0.5
 # Between attempts, when a broker or a topic is away.
 _RETRY_S = 0.2
 _TOO_LARGE = "MSG_SIZE_TOO_LARGE"
-# How a message is sent: as it is; when the topic does not take so much, without its value, then without all its own.
+# The forms of a letter: the whole message; if that is too large for the topic, without its value; then headers alone.
 _WHOLE, _WITHOUT_VALUE, _BARE = range(3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Letter:
+class DeadLetter:
     """A message that was not merged, and why."""
 
     message: Message
@@ -40,33 +39,34 @@ class Letter:
 
 
 class DeadLetters:
-    """Sends letters.
+    """Sends dead letters.
 
     Args:
-        options: the Kafka client's.
-        topic: the name of the topic of letters; `{topic}` in it stands for the topic that the message came from.
-        stopped: whether to give up waiting.
+        options: options of the Kafka client.
+        topic: the name of the dead-letter topic. `{topic}` in it stands for the topic of the message.
+        stopped: returns whether to give up waiting.
     """
 
     def __init__(self, options: Mapping[str, Any], topic: str, stopped: Callable[[], bool]) -> None:
         self._options, self._topic, self._stopped = options, topic, stopped
-        self._kept: list[Letter] = []
+        self._kept: list[DeadLetter] = []
         self._refusal: Reason | None = None
 
     @cached_property
     def _sender(self) -> Sender:
-        """Made with the first letter: most workers never send one."""
+        """The producer. It is made for the first letter, since most workers never send one."""
         return Sender(self._options)
 
-    def send(self, letters: Iterable[Letter], *, keep: bool = False) -> None:
-        """Send letters; returns when all have arrived, however often that has to be tried.
+    def send(self, letters: Iterable[DeadLetter], *, keep: bool = False) -> None:
+        """Send letters, again until all have arrived.
 
         Args:
-            letters: what to send.
-            keep: send those that do not arrive with the next ones: nobody reads their messages again.
+            letters: the letters.
+            keep: keep letters that do not arrive, and send them with the next, because their messages are merged and
+                are not read again.
 
         Raises:
-            StreamError: it is to stop before they have, or Kafka refuses them for good.
+            StreamError: the stop came before all arrived, or Kafka refuses a letter for good.
         """
         kept, self._kept = self._kept, []
         lasting = [*kept, *letters] if keep else kept
@@ -77,7 +77,7 @@ class DeadLetters:
             self._kept = [letter for letter in lasting if letter in waiting]
             raise
 
-    def _send_all(self, waiting: dict[Letter, int]) -> None:
+    def _send_all(self, waiting: dict[DeadLetter, int]) -> None:
         while waiting:
             self._refusal = None
             for letter, form in list(waiting.items()):
@@ -90,8 +90,8 @@ class DeadLetters:
                 self._refuse_for_good()
                 time.sleep(_RETRY_S)
 
-    def _send(self, letter: Letter, form: int, waiting: dict[Letter, int]) -> None:
-        def told(refusal: Reason | None) -> None:
+    def _send(self, letter: DeadLetter, form: int, waiting: dict[DeadLetter, int]) -> None:
+        def delivered(refusal: Reason | None) -> None:
             if refusal is None:
                 waiting.pop(letter, None)
             elif refusal.name == _TOO_LARGE:
@@ -103,11 +103,11 @@ class DeadLetters:
         topic = dead_letter_topic(self._topic, message.topic() or "")
         value = message.value() if form == _WHOLE else None
         key = message.key() if form <= _WITHOUT_VALUE else None
-        self._sender.send(topic, value, key, _headers(letter, form), told)
+        self._sender.send(topic, value, key, _headers(letter, form), delivered)
 
     def _refuse_when_stopped(self) -> None:
         if self._stopped():
-            raise StreamError(f"topic {self._topic}", expected="dead letters to arrive", got="a stop before they did")
+            raise StreamError(f"topic {self._topic}", problem="stopped before all dead letters arrived")
 
     def _refuse_for_good(self) -> None:
         failure = self._sender.failure
@@ -119,11 +119,11 @@ class DeadLetters:
 
 
 def dead_letter_topic(template: str, topic: str) -> str:
-    """Where the letters of a topic go."""
+    """The dead-letter topic of a topic."""
     return template.replace("{topic}", topic)
 
 
-def _headers(letter: Letter, form: int) -> list[tuple[str, str | bytes | None]]:
+def _headers(letter: DeadLetter, form: int) -> list[tuple[str, str | bytes | None]]:
     message, rejection = letter.message, letter.rejection
     about: dict[str, Any] = {
         "kind": rejection.kind,

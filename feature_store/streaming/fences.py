@@ -1,12 +1,13 @@
 """Which events a view's tiles hold: per bucket, lane and partition, the offset of the next event to merge.
 
-A bucket's entities are divided into *lanes* by a hash of their keys, each with fences of its own. So a large batch,
-which needs fewer merges an event, can be merged in several short calls, between which Redis serves readers: measured on
-Zipf(1.1) over 100,000 users, batches of 5,000 events have 0.36 entities an event and of 250 have 0.60; one call for
-5,000 takes 20 ms, one for a sixteenth of them 1.2 ms. A small batch is one call for all its lanes.
+The entities of a bucket are divided into *lanes* by a hash of their keys. Each lane has its own fences. So a large
+batch, which needs fewer merges per event, is merged in several short calls, and Redis serves readers between them.
+Measured on Zipf(1.1) over 100,000 users: batches of 5,000 events have 0.36 entities per event, batches of 250 have
+0.60; one call for 5,000 events takes 20 ms, one for a sixteenth of them 1.2 ms. A small batch is one call for all its
+lanes.
 
-Lanes that a batch has nothing for are not moved at once: nothing between their fence and the batch's end is theirs, so
-a process that goes on at the fence only reads it again. They are moved together now and then.
+If a batch has no event for a lane, the fence of the lane does not move at once. A process that starts at this fence
+reads the events of other lanes again, which is harmless. All fences are moved together about once a second.
 """
 
 from __future__ import annotations
@@ -16,14 +17,25 @@ from typing import Any
 
 import numpy as np
 
+from feature_store.errors import FenceError
 from feature_store.online.tile_writer import Advances
 
 Array = np.ndarray[Any, Any]
 
-# Part of what is stored: with another number the fences would be of other events.
+# Part of the stored format: with another number, the stored fences would belong to other events.
 LANES = 16
 # As an offset: there is no fence yet.
 NONE = -1
+
+
+def fences_moved(where: str) -> FenceError:
+    """The error of a reader whose view's fences are not where it left them.
+
+    Args:
+        where: what the reader does: `replay`, `backfill`.
+    """
+    problem = "another consumer moved this view's fences, or Redis went back in time"
+    return FenceError(where, problem=problem, hint="the next attempt resumes from the stored fences")
 
 
 class Fences:
@@ -51,7 +63,7 @@ class Fences:
         return list(self._columns)
 
     def start(self, source: str) -> int | None:
-        """Where to go on: everything before is merged. None: at the source's start."""
+        """The offset to go on at: all events before it are merged. None: the start of the source."""
         at = int(self._taken[self._columns[source]])
         return None if at == NONE else at
 

@@ -1,10 +1,10 @@
-"""What is read of Kafka → tiles: decode, dead letters, deltas, merges; the next batch while Redis merges this one.
+"""Kafka messages → tiles: decode, dead letters, deltas, merges. The next batch is decoded while Redis merges this one.
 
     spans ─▶ decode, once a source ─▶ dead letters arrive ─▶ per view: deltas ─▶ merges are sent
                                                                   late ones ◀─ answers of the batch before
 
-Dead letters arrive before any merge of their batch is sent. So where some fence of a view is beyond a message, the
-message has had its letter, and reading it again sends no other.
+Dead letters arrive before any merge of their batch is sent. So if a fence of a view is beyond a message, the message
+has its dead letter already, and no second one is sent when the message is read again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from feature_store.streaming.dead_letters import DeadLetters, Letter
+from feature_store.streaming.dead_letters import DeadLetter, DeadLetters
 from feature_store.streaming.decoder import FUTURE, Decoder, EventBatch, Rejection, without_future
 from feature_store.streaming.kafka import Message, MessageSpan, Partition
 from feature_store.streaming.merging import MergeOutcome, Origin, Prepared, ViewMerger
@@ -31,9 +31,9 @@ class Route(NamedTuple):
     """The views of one source: their events are decoded once.
 
     Attributes:
-        topic: the source's.
-        decoder: of its messages.
-        mergers: of its views.
+        topic: the topic of the source.
+        decoder: decodes its messages.
+        mergers: merge events, one merger for each view.
     """
 
     topic: str
@@ -42,7 +42,7 @@ class Route(NamedTuple):
 
 
 class _Sent(NamedTuple):
-    """A batch that a view is merging; the message that each of its events came in."""
+    """A batch that a view is merging, with the messages and the place of each event among them."""
 
     merger: ViewMerger
     messages: Sequence[Message]
@@ -50,13 +50,13 @@ class _Sent(NamedTuple):
 
 
 class Pipeline:
-    """Merges what is read, in the order of offsets within each partition.
+    """Merges messages, in the order of offsets within each partition.
 
     Args:
         routes: the sources and their views.
-        letters: takes what cannot be merged; None: somebody else has seen to that.
-        status: counts.
-        lettered: per partition, before which offset others have sent the letters of messages that are no events.
+        letters: sends messages that cannot be merged to the dead-letter topic. None: another pipeline sends them.
+        status: gets the counts.
+        lettered: by partition, the offset up to which another pipeline has sent the dead letters.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Pipeline:
             merger.load(source_name(partition) for partition in wanted.get(merger.view, ()))
 
     def starts(self) -> dict[str, dict[Partition, int | None]]:
-        """Per view, where it goes on in each partition."""
+        """By view and partition, the offset of the next message to merge. None: the start of the partition."""
         return {
             merger.view: {partition_of(source): merger.fences.start(source) for source in merger.fences.sources}
             for merger in self._mergers
         }
 
     def fronts(self) -> dict[Partition, int]:
-        """Per partition, up to where some view has taken events."""
+        """By partition, the offset up to which at least one view has taken events."""
         found: dict[Partition, int] = {}
         for merger in self._mergers:
             sources = merger.fences.sources
@@ -103,13 +103,13 @@ class Pipeline:
                 merger.fences.skip(source, offset)
 
     def process(self, spans: Mapping[Partition, MessageSpan]) -> None:
-        """Send what was read on its way, and take the answers to what was sent before.
+        """Send the merges of a batch, and take the answers to the batches before.
 
         Raises:
-            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: as TileWriter.answer.
-            StreamError: dead letters did not arrive before the stop.
+            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: see TileWriter.answer.
+            StreamError: the stop came before the dead letters arrived.
         """
-        letters: list[Letter] = []
+        letters: list[DeadLetter] = []
         prepared: list[tuple[_Sent, Prepared]] = []
         for route in self._routes:
             mine = {partition: span for partition, span in spans.items() if partition[0] == route.topic}
@@ -128,11 +128,11 @@ class Pipeline:
         where it was expected: then what is under way fails too, and the fences must be read again.
 
         Raises:
-            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: as TileWriter.answer.
-            StreamError: dead letters did not arrive before the stop.
+            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: see TileWriter.answer.
+            StreamError: the stop came before the dead letters arrived.
         """
         started = time.perf_counter()
-        letters: list[Letter] = []
+        letters: list[DeadLetter] = []
         while self._sent and self._sent[0].merger.under_way > leave:
             sent = self._sent.popleft()
             outcome, refused = sent.merger.settle()
@@ -162,7 +162,7 @@ class Pipeline:
         self.settle()
 
     def verify(self) -> None:
-        """See whether the fences are where they were left; if not, that is `refused`. Nothing may be under way.
+        """Check that the fences are where this pipeline left them; if not, set `refused`. Nothing may be under way.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
@@ -170,14 +170,14 @@ class Pipeline:
         self.refused = self.refused or not all(merger.are_fences_stored() for merger in self._mergers)
 
     def close(self) -> None:
-        """Close the connections, whatever is under way."""
+        """Close the connections. The answers to batches under way are dropped."""
         for merger in self._mergers:
             merger.close()
 
     # -- small parts --------------------------------------------------------------------------------------------
 
     def _prepare(
-        self, route: Route, spans: Mapping[Partition, MessageSpan], letters: list[Letter]
+        self, route: Route, spans: Mapping[Partition, MessageSpan], letters: list[DeadLetter]
     ) -> list[tuple[_Sent, Prepared]]:
         messages = [message for span in spans.values() for message in span.messages]
         origin = Origin(
@@ -197,7 +197,9 @@ class Pipeline:
             found.append((_Sent(merger, messages, events.places), batch))
         return found
 
-    def _rejected(self, route: Route, events: EventBatch, origin: Origin, messages: Sequence[Message]) -> list[Letter]:
+    def _rejected(
+        self, route: Route, events: EventBatch, origin: Origin, messages: Sequence[Message]
+    ) -> list[DeadLetter]:
         found = [merger.fences.fronts(merger.fences.columns_of(origin.sources)) for merger in route.mergers]
         others = [self._lettered.get(partition_of(source), 0) for source in origin.sources]
         fronts = np.max([*found, np.array(others)], axis=0)
@@ -207,24 +209,24 @@ class Pipeline:
                 counts = self.status.topic(route.topic)
                 counts.future += rejection.kind == FUTURE
                 counts.malformed += rejection.kind != FUTURE
-                letters.append(Letter(messages[place], rejection))
+                letters.append(DeadLetter(messages[place], rejection))
         return letters
 
     def _without_key(
         self, merger: ViewMerger, events: EventBatch, batch: Prepared, messages: Sequence[Message]
-    ) -> list[Letter]:
+    ) -> list[DeadLetter]:
         self.status.view(merger.view).null_keys += len(batch.outcome.null_keys)
         rejection = Rejection(NULL_KEY, merger.view, f"expected {merger.join_keys}, got null")
-        return [Letter(messages[events.places[i]], rejection) for i in batch.outcome.null_keys]
+        return [DeadLetter(messages[events.places[i]], rejection) for i in batch.outcome.null_keys]
 
-    def _count(self, sent: _Sent, outcome: MergeOutcome) -> list[Letter]:
+    def _count(self, sent: _Sent, outcome: MergeOutcome) -> list[DeadLetter]:
         counts = self.status.view(sent.merger.view)
         counts.merged += outcome.merged
         counts.late += len(outcome.late)
         counts.before_start += outcome.before_start
         counts.newest_us = max(counts.newest_us, outcome.newest_us)
         rejection = Rejection(LATE, sent.merger.view, "older than all that the view keeps of its entity")
-        return [Letter(sent.messages[sent.places[i]], rejection) for i in outcome.late]
+        return [DeadLetter(sent.messages[sent.places[i]], rejection) for i in outcome.late]
 
 
 def source_name(partition: Partition) -> str:

@@ -1,4 +1,4 @@
-"""Whether all is merged that a topic had at some moment: the fences say so, whoever does the merging."""
+"""Whether all messages are merged that topics had at one moment. The fences say so, whichever consumer merges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads partitions for some views by itself, beside the group: for a view that is far behind, for a backfill."""
+"""Reads partitions for some views outside of the consumer group: for a view that is far behind, or for a backfill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from feature_store.errors import FenceError, StreamError
+from feature_store.errors import StreamError
+from feature_store.streaming.fences import fences_moved
 from feature_store.streaming.kafka import Options, Partition, PartitionConsumer, Reader
 from feature_store.streaming.pipeline import Pipeline
 
@@ -17,13 +18,13 @@ _LOG = logging.getLogger("feature_store.streaming")
 
 
 class Replay:
-    """Merges what partitions hold, from the fences of the views on.
+    """Merges the messages of partitions, from the fences of the views on.
 
     Args:
-        options: the Kafka client's.
-        pipeline: of the views; closed with this.
-        wanted: per view, its partitions.
-        firsts: per partition, where to begin where there is no fence; its own start unless given.
+        options: options of the Kafka client.
+        pipeline: the pipeline of the views. It is closed with this object.
+        wanted: the partitions of each view.
+        firsts: by partition, the offset to begin at if there is no fence. Default: the start of the partition.
 
     Raises:
         StreamError: Kafka cannot be reached or refuses.
@@ -47,11 +48,11 @@ class Replay:
         self._consumer.place(earliest(pipeline.starts()))
 
     def turn(self, wait_s: float) -> int:
-        """Merge what there is, after `wait_s` seconds at most; returns how many messages were read.
+        """Merge the messages that are there within `wait_s` seconds; returns how many were read.
 
         Raises:
-            FenceError: somebody else merges into the views, or Redis went back in time.
-            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: as TileWriter.answer.
+            FenceError: another consumer merges into the views, or Redis went back in time.
+            StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: see TileWriter.answer.
         """
         polled = self._consumer.poll(_BATCH, wait_s)
         for partition in polled.outside:
@@ -62,11 +63,11 @@ class Replay:
         else:
             self._pipeline.settle()
         if self._pipeline.refused:
-            raise FenceError("replay", problem="another consumer moved this view's fences")
+            raise fences_moved("replay")
         return sum(len(span.messages) for span in polled.spans.values())
 
     def has_reached(self, goals: Mapping[Partition, int]) -> bool:
-        """Whether every partition was read up to its goal; one that is not read here was."""
+        """Whether every partition is read up to its goal. A partition that this replay does not read counts as read."""
         return all(at >= goals.get(partition, 0) for partition, at in self._consumer.positions.items())
 
     def catch_up(self) -> None:
@@ -80,24 +81,31 @@ class Replay:
 
 
 def enter(consumer: Reader, pipeline: Pipeline, partition: Partition) -> int:
-    """Where to go on in a partition whose log has nothing where it was to be read.
+    """The offset to read on at, for a partition that has no message at the current position.
 
     Raises:
-        StreamError: the log ends before, or Kafka does not answer.
+        StreamError: the log ends before the position, or Kafka does not answer.
     """
     return go_on(pipeline, partition, consumer.positions[partition], consumer.range(partition))
 
 
 def go_on(pipeline: Pipeline, partition: Partition, at: int, kept: tuple[int, int]) -> int:
-    """Where to go on in a partition whose log, of the offsets `kept`, has nothing at `at`.
+    """The offset to read on at, for a partition that has no message at `at`.
+
+    Args:
+        pipeline: skips the messages that Kafka has deleted.
+        partition: the partition.
+        at: the current position.
+        kept: the offsets that Kafka keeps: the first, and the one after the last.
 
     Raises:
-        StreamError: the log ends before.
+        StreamError: the log ends before `at`.
     """
     first, end = kept
     if at >= first:
-        hint = "was the topic made anew? Then backfill the views of it"
-        raise StreamError(f"{partition[0]}[{partition[1]}]", expected=f"offset {at}", got=f"an end at {end}", hint=hint)
+        problem = f"the log ends at offset {end}, before offset {at}, up to which events are merged"
+        hint = "if the topic was deleted and created again, backfill its views"
+        raise StreamError(f"{partition[0]}[{partition[1]}]", problem=problem, hint=hint)
     lost = first - at
     _LOG.error(
         "%d messages of %s[%d] are gone from Kafka and were never merged; a backfill repairs it", lost, *partition
@@ -110,7 +118,7 @@ def go_on(pipeline: Pipeline, partition: Partition, at: int, kept: tuple[int, in
 def earliest(
     starts: Mapping[str, Mapping[Partition, int | None]], *, without: Mapping[str, set[Partition]] = _NOTHING
 ) -> dict[Partition, int | None]:
-    """Per partition, where the view that is least far in it goes on; None: at the partition's start."""
+    """By partition, the lowest of the views' starts; None: the start of the partition."""
     found: dict[Partition, int | None] = {}
     for view, of_view in starts.items():
         for partition, start in of_view.items():

@@ -31,7 +31,7 @@ def intact(
     Args:
         online: the online store.
         views: the views.
-        ids: of topics; those that Kafka does not tell are left out.
+        ids: topic ids by topic; a topic is left out if Kafka does not report its id.
 
     Raises:
         NotPublishedError: no serving plan is published.
@@ -47,22 +47,22 @@ def intact(
 
 
 def refusal_of(online: OnlineStore, tiles: TilesPlan, topic_id: str) -> FeatureStoreError | None:
-    """Why nothing may be merged into a generation; None: it may.
+    """The reason why no event may be merged into a generation; None: events may be merged.
 
     Args:
         online: the online store.
         tiles: the generation.
-        topic_id: of its topic; empty: Kafka does not tell.
+        topic_id: the id of its topic; empty: Kafka does not report it.
     """
     lost = online.lost_fences(tiles)
     if lost is not None or not topic_id or online.topic_id_of(tiles) in ("", topic_id):
         return lost
     return TopicReplacedError(
         f"topic {tiles.topic}",
-        problem=f"it was deleted and made anew, and {tiles.view} holds events of the first; nothing of the new topic "
-        "is merged into it, since the same events may have been sent again",
+        problem=f"the topic was deleted and created again, and {tiles.view} holds events of the first one; no event of the "
+        "new topic is merged into it, since the same events may have been sent again",
         hint=f"run `feature-store backfill {tiles.view}` (with --until, if its source has a history), which fills the "
-        "view anew from the new topic",
+        "view again from the new topic",
     )
 
 

@@ -1,4 +1,4 @@
-"""What workers tell of themselves: counters that only grow, and where each partition is. Plain data, to be sent."""
+"""The status of a stream: counters that only grow, and the position in each partition. Plain data, which pickles."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class StreamStatus:
         return views + sum(counts.malformed + counts.future for counts in self.topics.values())
 
     def add(self, other: StreamStatus) -> None:
-        """Take another worker's in."""
+        """Add the status of another worker."""
         for name, counts in other.views.items():
             self.view(name).add(counts)
         for name, found in other.topics.items():
@@ -134,7 +134,7 @@ class StreamStatus:
         self.evicted = max(self.evicted, other.evicted)
 
     def to_document(self) -> dict[str, Any]:
-        """As JSON types."""
+        """The status as JSON types."""
         return {
             "views": {name: _shown(counts) for name, counts in sorted(self.views.items())},
             "topics": {name: _shown(counts) for name, counts in sorted(self.topics.items())},
@@ -154,7 +154,7 @@ class StreamStatus:
 
 
 def total(statuses: Iterable[StreamStatus]) -> StreamStatus:
-    """Those of several workers as one."""
+    """The status of several workers as one."""
     found = StreamStatus()
     for status in statuses:
         found.add(status)

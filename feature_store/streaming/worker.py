@@ -1,9 +1,9 @@
-"""One consumer: reads the partitions that its group gives it, and merges them; it can be killed anywhere.
+"""One consumer: reads the partitions that its group assigns to it, and merges them. It can be killed at any step.
 
-The fences in Redis say which events are merged. Whenever something is not as expected - partitions come or go, a
-fence refuses, Redis was away, another plan is published - the worker lets go of all that it has under way, reads the
-fences and goes on there. A view whose fences are lost is stopped, and the others go on. A view that is far behind the
-others of its topic is read for by itself until it has caught up, so that the others stay fresh.
+The fences in Redis say which events are merged. When partitions come or go, a fence refuses a merge, Redis was away, or
+another plan is published, the worker drops all merges under way, reads the fences and goes on there. A view whose fences
+are lost is stopped, and the others go on. A view that is far behind the others of its topic has its own reader until it
+has caught up, so that the others stay fresh.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from feature_store.streaming.routes import StreamedView, intact, routes_of, want
 from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.subscription import Subscription
 
-# Messages of a batch at most: more need hardly fewer merges an event, and each batch is held twice.
+# The most messages of a batch. Larger batches need hardly fewer merges per event, and two batches are in memory.
 BATCH = 5_000
-# How long a batch that has begun waits for more: few small batches, at little freshness.
+# How long a batch waits for more messages: fewer small batches, for 5 ms of freshness.
 LINGER_S = 0.005
 _IDLE_WAIT_S = 0.1
-# How often all fences are moved, Kafka is told the offsets, and the status is told.
+# Seconds between moves of all fences, between commits of offsets to Kafka, and between reports of the status.
 _CATCH_UP_S, _COMMIT_S, _TELL_S = 1.0, 5.0, 0.25
-# Between attempts to reach Redis, the registry or Kafka again.
+# Seconds between attempts to reach Redis, the registry or Kafka again.
 _RETRY_S, _LONGEST_RETRY_S = 0.05, 1.0
-# A view that is so many messages behind another in a partition is read for by itself: seconds of work.
+# A view that is this many messages behind another in a partition gets its own reader: seconds of work.
 FAR_BEHIND = 50_000
 _LOG = logging.getLogger("feature_store.streaming")
 
 
 @dataclass
 class _Open:
-    """What a worker works with under one plan.
+    """The state of a worker under one plan.
 
     Attributes:
         served: the stream views of the plan.
-        views: those of them that are streamed.
-        consumer: reads.
-        pipeline: merges.
-        partitions: those that the pipeline has the fences of.
-        behind: reads for views that are far behind.
+        views: the views among them that are streamed.
+        consumer: reads the partitions.
+        pipeline: merges the messages.
+        partitions: the partitions whose fences the pipeline has loaded.
+        behind: the reader for views that are far behind; None: no view is.
     """
 
     served: list[StreamedView]
@@ -68,7 +68,7 @@ class _Open:
     behind: Replay | None = None
 
     def let_go_of_behind(self) -> None:
-        """Read for views that are far behind no more."""
+        """Close the reader for views that are far behind."""
         behind, self.behind = self.behind, None
         if behind is not None:
             behind.close()
@@ -79,8 +79,8 @@ class Worker:
 
     Args:
         subscription: which views to stream, of which project.
-        stopped: whether to finish.
-        tell: is told the status, a few times a second and at the end.
+        stopped: returns whether to finish.
+        tell: is called with the status several times a second, and at the end.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Worker:
         self._read_at = self._moved_at = self._committed_at = self._told_at = time.monotonic()
 
     def run(self) -> None:
-        """Stream until it is to stop. Whatever goes away - Redis, Kafka, the registry, the plan - is waited for.
+        """Stream until `stopped` returns True. If Redis, Kafka, the registry or the plan goes away, wait for it.
 
         Raises:
             NotFoundError: a view is not served any more.
@@ -138,10 +138,10 @@ class Worker:
                 consumer.unplace()
         self._now_and_then(opened)
 
-    # -- where to go on -----------------------------------------------------------------------------------------
+    # -- where to read ------------------------------------------------------------------------------------------
 
     def _begin(self) -> _Open:
-        """Find out what is to be streamed, and connect."""
+        """Choose the views to stream, and connect."""
         served = self._catalog.views()
         views = self._intact(served)
         topics = sorted({view.source.topic for view in views})
@@ -177,12 +177,12 @@ class Worker:
         return self._topics.ids(sorted({view.source.topic for view in served}))
 
     def _hand_over(self) -> None:
-        """Move the fences to where events were taken, so that whoever goes on there reads nothing again."""
+        """Move the fences to where events were taken, so that the next consumer of the partitions reads no event again."""
         if self._open is not None:
             self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
 
     def _place(self, opened: _Open) -> None:
-        """Go on at the fences, in all partitions that are this worker's now."""
+        """Go on at the fences, in all partitions that are assigned to this worker now."""
         pipeline, consumer = opened.pipeline, opened.consumer
         if opened.behind is not None:
             opened.behind.catch_up()
@@ -195,15 +195,15 @@ class Worker:
         consumer.place(earliest(starts, without=far))
         if far:
             names = ", ".join(sorted(far))
-            _LOG.warning("far behind in the stream, and read for beside the others until caught up: %s", names)
+            _LOG.warning("far behind in the stream, and read separately until caught up: %s", names)
             routes = routes_of(self._catalog.online, (view for view in opened.views if view.tiles.view in far))
             replayed = Pipeline(routes, self._letters, self._status, lettered=pipeline.fronts())
             opened.behind = Replay(self._subscription.kafka, replayed, far)
 
-    # -- when something is not as expected ----------------------------------------------------------------------
+    # -- failures -----------------------------------------------------------------------------------------------
 
     def _fall_back(self, error: FeatureStoreError, delay_s: float) -> float:
-        """Let go of everything, and wait before the next attempt; returns for how long that was."""
+        """Drop all merges under way, and wait before the next attempt; returns the delay in seconds."""
         if isinstance(error, StaleWriteError):
             self._status.reloads += 1
             delay_s = 0.0
@@ -218,7 +218,7 @@ class Worker:
             if self._consumer is None:
                 time.sleep(left)
             else:
-                # Nothing is read, but the group still hears of this member.
+                # No message is read, but the poll keeps this member in the group.
                 self._consumer.poll(1, left)
         self._tell_status()
         return delay_s
@@ -236,7 +236,7 @@ class Worker:
             self._consumer.unplace()
 
     def _finish(self) -> None:
-        """Merge what is under way, and say how far that is."""
+        """Finish the merges under way, commit, and report the status."""
         if self._open is None:
             return
         try:
@@ -245,7 +245,7 @@ class Worker:
             self._open.consumer.commit()
             self._tell_status()
         except (OnlineStoreError, StreamError) as error:
-            _LOG.warning("stopped with work under way, which whoever goes on does again: %s", error)
+            _LOG.warning("stopped with merges under way, which the next consumer repeats: %s", error)
 
     def _close(self) -> None:
         with contextlib.suppress(StreamError):
@@ -255,7 +255,7 @@ class Worker:
         self._catalog.close()
         self._tell_status()
 
-    # -- now and then -------------------------------------------------------------------------------------------
+    # -- at intervals -------------------------------------------------------------------------------------------
 
     def _now_and_then(self, opened: _Open) -> None:
         now = time.monotonic()
@@ -265,26 +265,26 @@ class Worker:
             if self._status.stopped and self._catalog.views() != opened.served:
                 raise StaleWriteError("stream", problem="another plan was published meanwhile")
             if now - self._read_at > _CATCH_UP_S:
-                # No merge would tell that Redis went back in time.
+                # Without merges, only a check shows that Redis went back in time.
                 opened.pipeline.verify()
         if now - self._committed_at > _COMMIT_S:
             self._committed_at = now
             opened.consumer.commit()
             now_there = self._ids_of(opened.served)
             if any(now_there.get(topic, known) != known for topic, known in self._ids.items()):
-                raise StreamError("stream", problem="a topic was made anew")
+                raise StreamError("stream", problem="a topic was deleted and created again")
             self._watch_evictions()
         if now - self._told_at > _TELL_S:
             self._tell_status()
 
     def _watch_evictions(self) -> None:
-        """Tell of keys that Redis drops while this worker runs: values are missing, and windows count too little."""
+        """Report keys that Redis evicts while this worker runs: values are missing, and windows count too little."""
         seen, self._evicted = self._evicted, self._catalog.online.evicted_keys()
         if seen is not None and self._evicted > seen:
             self._status.evicted += self._evicted - seen
             _LOG.error(
-                "Redis evicted %d keys for lack of memory: what they held is missing. Set maxmemory-policy noeviction, "
-                "give it memory, then materialize and backfill again",
+                "Redis evicted %d keys for lack of memory: rows and tiles are missing. Set maxmemory-policy noeviction, "
+                "raise maxmemory, then materialize and backfill again",
                 self._evicted - seen,
             )
 
@@ -300,7 +300,7 @@ class Worker:
 
 
 def far_behind(starts: Mapping[str, Mapping[Partition, int | None]], messages: int) -> dict[str, set[Partition]]:
-    """Per view, the partitions in which it is more than so many messages behind another."""
+    """By view, the partitions in which it is more than `messages` behind another view."""
     fronts: dict[Partition, int] = {}
     for found in starts.values():
         for partition, start in found.items():

@@ -1,6 +1,6 @@
-"""Worker processes under one roof: started, watched, started again when they die, stopped gracefully.
+"""Worker processes: started, watched, started again when they die, stopped gracefully.
 
-Workers tell their status through a pipe; they end when it is closed, so that none outlives its parent.
+Workers send their status through a pipe. They end when their parent ends, so that none outlives it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from feature_store.streaming.worker import Worker
 # Spawned, not forked: the Kafka client has threads, which a fork would leave behind.
 _PROCESSES = multiprocessing.get_context("spawn")
 _WATCH_S = 0.1
-# A worker that merges a batch, and one that waits for Redis, look at the stop within this time.
+# A worker that merges a batch or waits for Redis checks within this time whether to stop.
 _STOP_S = 20.0
 # Give up after 5 crashes in a row, each within 5 s of the start. A worker that is killed by a signal does not count.
 _SOON_S, _MOST_SOON = 5.0, 5
@@ -50,11 +50,11 @@ class _Running:
 
 
 class Workers:
-    """Streams with some worker processes.
+    """Streams with worker processes.
 
     Args:
         subscription: which views to stream, of which project.
-        count: how many.
+        count: the number of processes.
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
@@ -67,7 +67,7 @@ class Workers:
         self._running: list[_Running] = []
         self._ended: list[StreamStatus] = []
         self._restarts = self._died_soon = 0
-        # Whoever takes a dead worker's place has its name, and so its partitions before the dead one's session ends.
+        # A worker that replaces a dead one takes its name, and so gets its partitions before the dead one's session ends.
         base = subscription.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
         try:
             for i in range(count):
@@ -83,17 +83,17 @@ class Workers:
 
     @property
     def status(self) -> StreamStatus:
-        """Of all workers together."""
+        """The status of all workers together."""
         found = total([*self._ended, *(running.status for running in self._running)])
         found.restarts = self._restarts
         return found
 
     def watch(self) -> None:
-        """Take what workers tell, and start those again that have died; returns after a moment.
+        """Receive what workers send, and replace those that died; returns after at most 0.1 s.
 
         Raises:
-            FeatureStoreError: a worker gave up, and why.
-            StreamError: workers die again and again.
+            FeatureStoreError: a worker gave up with this error.
+            StreamError: workers crashed several times in a row soon after their start.
         """
         waiting: list[Any] = [running.pipe for running in self._running]
         multiprocessing.connection.wait(waiting, _WATCH_S)
@@ -104,7 +104,7 @@ class Workers:
                 self._replace(running)
 
     def stop(self) -> None:
-        """Let all finish what they are at and leave their group; whoever takes too long is killed."""
+        """Let all workers finish their batches and leave the group. A worker that takes longer than 20 s is killed."""
         for running in self._running:
             running.process.terminate()
         until = time.monotonic() + _STOP_S
@@ -116,7 +116,7 @@ class Workers:
         self.kill()
 
     def kill(self) -> None:
-        """End all at once."""
+        """Kill all workers."""
         for running in self._running:
             running.process.kill()
             running.process.join()
@@ -135,11 +135,11 @@ class Workers:
     def _take(self, running: _Running) -> None:
         with contextlib.suppress(EOFError, ConnectionError):
             while running.pipe.poll():
-                told = running.pipe.recv()
-                if isinstance(told, StreamStatus):
-                    running.status = told
+                received = running.pipe.recv()
+                if isinstance(received, StreamStatus):
+                    running.status = received
                 else:
-                    raise error_of(told)
+                    raise error_of(received)
 
     def _replace(self, dead: _Running) -> None:
         self._running.remove(dead)
@@ -168,18 +168,18 @@ def stream(
     until_caught_up: bool = False,
     report: Callable[[StreamStatus], None] = lambda _: None,
 ) -> StreamStatus:
-    """Stream until told to stop, or until all is merged that there was at the start.
+    """Stream until `stopped` returns True, or until all messages are merged that Kafka had at the start.
 
     Args:
         subscription: which views to stream, of which project.
-        count: how many worker processes.
-        stopped: whether to stop.
-        until_caught_up: end when all is merged that Kafka had at the start.
-        report: is told the status of all workers, several times a second.
+        count: the number of worker processes.
+        stopped: returns whether to stop.
+        until_caught_up: end when all messages are merged that Kafka had at the start.
+        report: is called with the status of all workers several times a second.
 
     Raises:
         FencesLostError, TopicReplacedError: a view that is to be caught up cannot be streamed; the others are.
-        FeatureStoreError: as Workers.
+        FeatureStoreError: see Workers.
     """
     goals = Goals(subscription) if until_caught_up else None
     workers = Workers(subscription, count)
@@ -199,7 +199,7 @@ def stream(
 
 
 def prepare_topics(subscription: Subscription) -> None:
-    """See to it that the topics are there, and those for what cannot be merged.
+    """Check that the topics exist, and create the dead-letter topics.
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
@@ -212,27 +212,27 @@ def prepare_topics(subscription: Subscription) -> None:
         catalog.close()
     topics = Topics(subscription.kafka)
     found = topics.partitions(wanted)
-    told = topics.described(wanted)
+    descriptions = topics.described(wanted)
     for topic in wanted:
         if topic not in found:
             raise missing_topic(topic, subscription.kafka)
         topics.create(subscription.dead_letters_of(topic), like=topic)
-        _refuse_without(told.get(topic), "READ", f"topic {topic}", "its messages cannot be read")
+        _refuse_without(descriptions.get(topic), "READ", f"topic {topic}", "its messages cannot be read")
     letters = {subscription.dead_letters_of(topic) for topic in wanted}
     for topic, described in topics.described(sorted(letters)).items():
-        _refuse_without(described, "WRITE", f"topic {topic}", "messages that cannot be merged have no other place")
+        _refuse_without(described, "WRITE", f"topic {topic}", "messages that cannot be merged are sent there")
     topics.refuse_group(str(subscription.kafka.get("group.id", subscription.group)))
 
 
 def _refuse_without(described: Described | None, operation: str, where: str, without: str) -> None:
-    """Raise a StreamError when Kafka tells that this client may not do something with a topic."""
+    """Raise a StreamError when Kafka says that this user has no permission for an operation on a topic."""
     if described is not None and described.operations is not None and operation not in described.operations:
         problem = f"the user has no permission to {operation} it, and {without}"
         raise StreamError(where, problem=problem, hint=f"grant {operation} on the topic")
 
 
 def _work(subscription: Subscription, pipe: Connection) -> None:
-    """What a worker's process runs."""
+    """Run a worker, in its own process."""
     stop = False
 
     def finish(*_: object) -> None:

@@ -1,13 +1,13 @@
-"""The driver: keeps a query going that begins where the fences are, and begins anew whenever they are elsewhere.
+"""The driver of a stream on Spark: runs a query from the fences on, and starts it again when the fences move.
 
     fences ─▶ query ─▶ micro-batch ─▶ tasks, one a partition: merge ─▶ counts ─▶ the next batch
        ▲                                  │ behind, refused, stale; Redis or Kafka away
        └──────────────────────────────────┘
 
-Spark's own checkpoint is no truth here: what is merged, and up to where, is in Redis, and is lost and restored there
-together. It is made with a query and goes with it.
+Spark's own checkpoint does not count: Redis holds the tiles and the fences, which are lost and restored together. A
+checkpoint is made for each query and deleted with it.
 
-Views that are far behind the others have a query of their own until they have caught up, so that the others stay fresh.
+Views that are far behind the others have their own query until they have caught up, so that the others stay fresh.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from feature_store.errors import (
     StreamError,
 )
 from feature_store.streaming.catalog import Catalog
+from feature_store.streaming.fences import fences_moved
 from feature_store.streaming.kafka import Partition, PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
 from feature_store.streaming.kafka_topics import Topics
@@ -50,17 +51,17 @@ Offsets = dict[Partition, int]
 
 # Messages of a batch at most: seconds of work, which a stop waits for.
 MAX_MESSAGES = 100_000
-# A view that is so many batches behind another in a partition is read for by itself until it is at most one behind. The
-# batch that is then under way for the other makes it two: they do not part again.
+# A view that is this many batches behind another in a partition gets its own query, until it is at most one behind. The
+# batch that is under way for the other view makes it two, which is still below the limit.
 _FAR = 3
 _WATCH_S = 0.2
-# How often fences and plan are looked at, since a batch sees only those of the partitions that it has messages of.
+# Seconds between checks of all fences and the plan. A batch checks only the fences of the partitions that it reads.
 _CHECK_S = 1.0
 # How long a stop waits for the batch that is under way.
 _STOP_S = 20.0
-# Between attempts to go on.
+# Seconds between attempts after a failure.
 _RETRY_S, _LONGEST_RETRY_S = 0.05, 1.0
-# A query that fails so many times without having merged a batch will do so again.
+# Give up when queries have failed this many times in a row without merging a batch.
 _MOST_FAILED = 5
 _LOG = logging.getLogger("feature_store.streaming")
 
@@ -70,10 +71,10 @@ class SparkStream:
 
     Args:
         subscription: which views to stream, of which project.
-        session: has the Kafka connector.
-        options: of Spark's source.
-        stopped: whether to finish.
-        tell: is told the status, a few times a second and at the end.
+        session: a session with the Kafka connector.
+        options: options of Spark's source `kafka`.
+        stopped: returns whether to finish.
+        tell: is called with the status several times a second, and at the end.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class SparkStream:
         self._failed = 0
 
     def run(self) -> None:
-        """Stream until it is to stop. What goes away - Redis, Kafka, the registry, the plan - is waited for.
+        """Stream until `stopped` returns True. If Redis, Kafka, the registry or the plan goes away, wait for it.
 
         Raises:
             NotFoundError: a view is not served any more.
@@ -131,10 +132,10 @@ class SparkStream:
             self._check()
         self._tell_status()
 
-    # -- where to go on -----------------------------------------------------------------------------------------
+    # -- starting queries ---------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Find out what is to be streamed and from where on, and start to read."""
+        """Choose the views to stream, read their fences, and start the queries."""
         self._views = self._catalog.views()
         views = self._intact(self._views)
         kept = self._kept(sorted({view.source.topic for view in views}))
@@ -175,10 +176,10 @@ class SparkStream:
         try:
             pipeline.load(wanted_of(views, mine))
             at = start_offsets(pipeline, mine)
-            # What was deleted up to the very end makes no batch that would move the fences.
+            # If Kafka has deleted all messages of a partition, no batch would move its fences.
             pipeline.catch_up([partition for partition, (first, _) in mine.items() if 0 < first == at[partition]])
             if pipeline.refused:
-                raise _moved()
+                raise fences_moved("stream")
         except BaseException:
             pipeline.close()
             raise
@@ -194,7 +195,7 @@ class SparkStream:
         return reading
 
     def _kept(self, topics: list[str]) -> dict[Partition, tuple[int, int]]:
-        """What Kafka keeps of each partition: its first offset, and the one after its last."""
+        """The offsets that Kafka keeps of each partition: the first, and the one after the last."""
         found = Topics(self._subscription.kafka).partitions(topics)
         for topic in topics:
             if topic not in found:
@@ -207,11 +208,11 @@ class SparkStream:
             consumer.close()
 
     def _check(self) -> None:
-        """See whether the plan and the fences are where they were, and who has caught up.
+        """Check the plan, the fences, and whether views that were far behind have caught up.
 
         Raises:
             StaleWriteError: another plan is published.
-            FenceError: Redis has gone back in time, or views that were far behind go on with the others.
+            FenceError: Redis has gone back in time, or views that were far behind have caught up.
         """
         if self._catalog.views() != self._views:
             raise _replaced()
@@ -221,15 +222,15 @@ class SparkStream:
             for partition, first in reading.firsts.items():
                 reading.pipeline.skip(partition, first)
             if behind(reading.pipeline.starts(), at):
-                raise _moved()
+                raise fences_moved("stream")
             if reading.others is not None and not far_behind({"these": at, "others": reading.others.at}, MAX_MESSAGES):
-                raise _moved()
+                raise fences_moved("stream")
 
     # -- a batch ------------------------------------------------------------------------------------------------
 
     def _merge(self, reading: Reading, frame: Any, ends: Offsets) -> None:
-        """Merge a batch; runs in a thread of Spark's. A batch that comes after the end, or a failure, is passed over:
-        whoever goes on, goes on at the fences."""
+        """Merge a batch, in a thread of Spark. After the end or a failure, a batch is skipped: the next query starts at
+        the fences, and reads it again."""
         with reading.busy:
             if reading.closing or reading.failure is not None:
                 return
@@ -244,24 +245,24 @@ class SparkStream:
         lettered = {} if reading.others is None else reading.others.at
         task = MergeTask(self._subscription, tuple(reading.views), spans, reading.firsts, lettered)
         rows = self._session.collect(self._session.then(frame, task.run, TOLD))
-        told = [outcome_of(row.told) for row in rows]
-        silent = spans.keys() - {partition for one in told for partition in one.partitions}
+        outcomes = [outcome_of(row.told) for row in rows]
+        silent = spans.keys() - {partition for outcome in outcomes for partition in outcome.partitions}
         if silent:
-            told.append(task.finish(silent))
+            outcomes.append(task.finish(silent))
         with self._counting:
-            for one in told:
-                self._status.add(one.status)
-        faults = {one.fault for one in told} - {""}
+            for outcome in outcomes:
+                self._status.add(outcome.status)
+        faults = {outcome.fault for outcome in outcomes} - {""}
         if STALE in faults:
             raise _replaced()
         if LOST in faults:
             self._intact(self._views)
         if faults:
-            raise _moved()
+            raise fences_moved("stream")
         reading.at = reading.at | ends
         self._failed = 0
 
-    # -- when something is not as expected ----------------------------------------------------------------------
+    # -- failures -----------------------------------------------------------------------------------------------
 
     def _refuse_for_good(self, error: FeatureStoreError) -> None:
         self._failed = self._failed + 1 if isinstance(error, EngineError) else self._failed
@@ -269,7 +270,7 @@ class SparkStream:
             raise error
 
     def _fall_back(self, error: FeatureStoreError, delay_s: float) -> float:
-        """Let go of everything, and wait before the next attempt; returns for how long that was."""
+        """End the queries, and wait before the next attempt; returns the delay in seconds."""
         if isinstance(error, (StaleWriteError, FenceError)):
             self._status.reloads += isinstance(error, StaleWriteError)
             delay_s = 0.0
@@ -286,13 +287,13 @@ class SparkStream:
         return delay_s
 
     def _let_go(self) -> None:
-        """Let the batches that are under way be finished, and end the queries."""
+        """Let the batches under way finish, and end the queries."""
         readings, self._readings = self._readings, []
         for reading in readings:
             reading.closing = True
         until = time.monotonic() + _STOP_S
         for reading in readings:
-            # Whoever takes too long is broken off: the fences say what it has merged.
+            # A batch that takes too long is broken off. The fences say how much of it is merged.
             if reading.busy.acquire(timeout=max(0.0, until - time.monotonic())):
                 reading.busy.release()
             if reading.query is not None:
@@ -301,7 +302,7 @@ class SparkStream:
             self._see(reading)
             reading.pipeline.close()
 
-    # -- what it tells ------------------------------------------------------------------------------------------
+    # -- status -------------------------------------------------------------------------------------------------
 
     def _tell_status(self) -> None:
         for reading in self._readings:
@@ -314,7 +315,7 @@ class SparkStream:
         self._tell(told)
 
     def _see(self, reading: Reading) -> None:
-        """Note how far the topics are read; of views that are far behind, those that are read for them alone."""
+        """Note how far the topics are read. Of a query for views far behind, only the topics that no other query reads count."""
         found = {partition: (at, reading.ends.get(partition)) for partition, at in reading.at.items()}
         ahead = {} if reading.others is None else reading.others.at
         self._status.positions |= {name: position for name, position in found.items() if name not in ahead}
@@ -329,15 +330,15 @@ def stream(
     until_caught_up: bool = False,
     report: Callable[[StreamStatus], None] = lambda _: None,
 ) -> StreamStatus:
-    """Stream on Spark until told to stop, or until all is merged that there was at the start.
+    """Stream on Spark until `stopped` returns True, or until all messages are merged that Kafka had at the start.
 
     Args:
         subscription: which views to stream, of which project.
-        session: has the Kafka connector.
-        options: of Spark's source `kafka`.
-        stopped: whether to stop.
-        until_caught_up: end when all is merged that Kafka had at the start.
-        report: is told the status, several times a second.
+        session: a session with the Kafka connector.
+        options: options of Spark's source `kafka`.
+        stopped: returns whether to stop.
+        until_caught_up: end when all messages are merged that Kafka had at the start.
+        report: is called with the status several times a second.
 
     Raises:
         NotFoundError, NotPublishedError: a view is not served.
@@ -369,9 +370,5 @@ def stream(
     return found
 
 
-def _moved() -> FenceError:
-    return FenceError("stream", problem="another consumer moved this view's fences", hint="continue at the fences")
-
-
 def _replaced() -> StaleWriteError:
-    return StaleWriteError("stream", expected="the plan that it began with", got="another, published meanwhile")
+    return StaleWriteError("stream", problem="another plan was published meanwhile")
