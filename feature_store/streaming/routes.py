@@ -59,8 +59,8 @@ def refusal_of(online: OnlineStore, tiles: TilesPlan, topic_id: str) -> FeatureS
         return lost
     return TopicReplacedError(
         f"topic {tiles.topic}",
-        problem=f"the topic was deleted and created again, and {tiles.view} holds events of the first one; no event of the "
-        "new topic is merged into it, since the same events may have been sent again",
+        problem=f"the topic was deleted and created again, and {tiles.view} holds events of the first one; no event of "
+        "the new topic is merged into it, since the same events may have been sent again",
         hint=f"run `feature-store backfill {tiles.view}` (with --until, if its source has a history), which fills the "
         "view again from the new topic",
     )

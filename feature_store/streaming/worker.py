@@ -1,9 +1,9 @@
 """One consumer: reads the partitions that its group assigns to it, and merges them. It can be killed at any step.
 
-The fences in Redis say which events are merged. When partitions come or go, a fence refuses a merge, Redis was away, or
-another plan is published, the worker drops all merges under way, reads the fences and goes on there. A view whose fences
-are lost is stopped, and the others go on. A view that is far behind the others of its topic has its own reader until it
-has caught up, so that the others stay fresh.
+The fences in Redis say which events are merged. When partitions come or go, a fence refuses a merge, Redis was away,
+or another plan is published, the worker drops all merges under way, reads the fences and goes on there. A view whose
+fences are lost is stopped, and the others go on. A view that is far behind the others of its topic has its own reader
+until it has caught up, so that the others stay fresh.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Worker:
         return self._topics.ids(sorted({view.source.topic for view in served}))
 
     def _hand_over(self) -> None:
-        """Move the fences to where events were taken, so that the next consumer of the partitions reads no event again."""
+        """Move the fences to where events were taken, so that the next consumer reads no event again."""
         if self._open is not None:
             self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
 
@@ -283,8 +283,8 @@ class Worker:
         if seen is not None and self._evicted > seen:
             self._status.evicted += self._evicted - seen
             _LOG.error(
-                "Redis evicted %d keys for lack of memory: rows and tiles are missing. Set maxmemory-policy noeviction, "
-                "raise maxmemory, then materialize and backfill again",
+                "Redis evicted %d keys for lack of memory: rows and tiles are missing. Set maxmemory-policy "
+                "noeviction, raise maxmemory, then materialize and backfill again",
                 self._evicted - seen,
             )
 

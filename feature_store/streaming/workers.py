@@ -67,7 +67,7 @@ class Workers:
         self._running: list[_Running] = []
         self._ended: list[StreamStatus] = []
         self._restarts = self._died_soon = 0
-        # A worker that replaces a dead one takes its name, and so gets its partitions before the dead one's session ends.
+        # A worker that replaces a dead one takes its name, and so its partitions before the dead one's session ends.
         base = subscription.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
         try:
             for i in range(count):
