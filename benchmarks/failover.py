@@ -43,7 +43,7 @@ class Measured:
         answers: when each answer came, seconds.
         errors: by class, of readers and of the writer.
         wrong: values that were never written.
-        lost: users whose acknowledged write was gone.
+        lost: users of whom a value was read that is older than the one acknowledged before.
     """
 
     rounds: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(USERS, np.int64))
@@ -124,7 +124,8 @@ def measure(url: str, kill: Callable[[], None], buckets: int) -> None:
     print(f"failed, by error                      {dict(measured.errors) or 'none'}")
     print(f"longest time without any answer       {gaps.max():.2f} s")
     print(f"wrong values                          {measured.wrong}")
-    print(f"users whose acknowledged row was lost {len(measured.lost)}; at the end {still}")
+    # Of a primary: an acknowledged write was lost. Of a replica: that, or the replica was behind.
+    print(f"users read older than acknowledged    {len(measured.lost)}; at the end {still}")
     print(f"failed writes                         {dict(measured.write_errors) or 'none'}")
     client.close()
     store.close()
