@@ -54,6 +54,10 @@ class Probe:
         """See `OnlineStore.info`."""
         return self._infos()[0]
 
+    def infos(self) -> list[dict[str, Any]]:
+        """See `OnlineStore.infos`."""
+        return self._infos()
+
     def evicted_keys(self) -> int:
         """See `OnlineStore.evicted_keys`."""
         try:

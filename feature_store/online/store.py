@@ -362,6 +362,10 @@ class OnlineStore:
         """What Redis's INFO says; of several nodes, the first one's."""
         return self._probe.info()
 
+    def infos(self) -> list[dict[str, Any]]:
+        """What INFO of Redis says, of each node that holds keys."""
+        return self._probe.infos()
+
     def evicted_keys(self) -> int:
         """How many keys Redis has dropped for want of memory since it started; 0 where it does not say.
 

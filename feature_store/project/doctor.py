@@ -177,7 +177,8 @@ def _server(project: Project) -> Iterator[Finding]:
 
 
 def _memory(project: Project) -> Iterator[Finding]:
-    yield from checks.of_memory(project.online.info(), expire_keys=project.config.online_store.expire_keys)
+    for info in project.online.infos():
+        yield from checks.of_memory(info, expire_keys=project.config.online_store.expire_keys)
 
 
 def _persistence(project: Project) -> Iterator[Finding]:

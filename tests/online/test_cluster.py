@@ -252,6 +252,16 @@ def test_no_answer_mixes_plans_while_nodes_change(store: OnlineStore, client: An
     assert len(seen) > 1
 
 
+def test_each_node_is_looked_at(store: OnlineStore, cluster: RedisCluster) -> None:
+    """Of one of three nodes the policy drops keys: `doctor` sees it. Their clocks and ids are those of all."""
+    careless = cluster.primaries[-1]
+    careless("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    policies = sorted(info["maxmemory_policy"] for info in store.infos())
+    careless("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert policies == ["allkeys-lru", "noeviction", "noeviction"]
+    assert len(store.server_id().split()) == 3
+
+
 # -- replicas ---------------------------------------------------------------------------------------------------
 
 
