@@ -136,7 +136,11 @@ class Aggregation(Model):
         except UnfitOptionError as error:
             taken = ", ".join(self.computes.parameters) or "none"
             hint = f"parameters of {self.function}: {taken}; see docs/aggregations.md"
-            raise DefinitionError(error.name, expected=error.expected, got=repr(error.value), hint=hint) from None
+            if error.expected:
+                about = {"expected": error.expected, "got": repr(error.value)}
+            else:
+                about = {"problem": "there is no such argument"}
+            raise DefinitionError(error.name, **about, hint=hint) from None
         # The document holds canonical values, and no defaults, so that a new default changes no stored definition.
         for name in self.parameters:
             self.parameters[name] = options[name]

@@ -68,8 +68,8 @@ class Model(BaseModel, metaclass=_Shown):
             if "__init__() " not in str(error):
                 raise
             # For a mapping in place of a nested definition, pydantic calls the class with the mapping's members.
-            got = f"a mapping of arguments: {error}"
-            raise DefinitionError(_where(cls, values), expected="definitions", got=got) from None
+            problem = f"a mapping is given in place of a definition: {error}"
+            raise DefinitionError(_where(cls, values), problem=problem) from None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

@@ -211,8 +211,7 @@ class DefinitionSet:
             if projection.view not in views:
                 raise DefinitionError(
                     f"{where}[{i}]",
-                    expected="a view that is defined",
-                    got=repr(projection.view),
+                    problem=f"no view {projection.view!r} is defined",
                     hint="is the module that defines it among the project's definitions?",
                 )
             for feature, _ in projection.columns:

@@ -213,7 +213,7 @@ class FeatureView(StoredView):
         if self.ttl is not None and self.ttl < timedelta(0):
             raise DefinitionError("ttl", expected="a timedelta of zero or more", got=str(self.ttl))
         if self.sql is not None and self.source is None:
-            raise DefinitionError("sql", expected="a source to select from", got="none")
+            raise DefinitionError("sql", problem="there is no source to select from")
         if self.aggregations and self.source is not None:
             check_keys(self.entities, self.source.name, self.source.fields)
             check_names(self.aggregations)
@@ -223,11 +223,8 @@ class FeatureView(StoredView):
             reserved[self.source.created_timestamp or ""] = "the created timestamp"
         for i, field in enumerate(self.fields):
             if field.name in reserved:
-                raise DefinitionError(
-                    f"schema[{i}].name",
-                    expected="a column of its own",
-                    got=f"{field.name!r}, which is {reserved[field.name]}",
-                )
+                problem = f"{field.name!r} is {reserved[field.name]}, so it cannot be a feature"
+                raise DefinitionError(f"schema[{i}].name", problem=problem)
         return self
 
     @property

@@ -144,7 +144,7 @@ def refuse_expectations(fields: Iterable[Field], where: str) -> None:
     for i, field in enumerate(fields):
         if field.expectation:
             hint = "declare it in the schema of a FeatureView, whose values are checked before they are written"
-            raise DefinitionError(f"{where}[{i}]", expected="no expectations here", got=field.expectation, hint=hint)
+            raise DefinitionError(f"{where}[{i}]", problem=f"nothing checks {field.expectation!r} here", hint=hint)
 
 
 def _from_document(dtype: DType, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,8 +51,7 @@ class FeatureService(Definition):
                 if served in seen:
                     raise DefinitionError(
                         "features",
-                        expected="names that differ",
-                        got=f"{served!r} from {seen[served]} and from {projection.view}:{feature}",
+                        problem=f"{seen[served]} and {projection.view}:{feature} are both served as {served!r}",
                         hint=f'rename one: {projection.view}[["{feature}"]].rename({{"{feature}": "…"}})',
                     )
                 seen[served] = f"{projection.view}:{feature}"

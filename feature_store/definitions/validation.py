@@ -103,7 +103,7 @@ def as_definition_error(where: str, arguments: Sequence[str], error: ValidationE
     value = detail["input"]
     if detail["type"] == "extra_forbidden":
         hint = _argument_hint(str(location[-1]), arguments)
-        return DefinitionError(where + _path(location), expected="no such argument", got=shown(value), hint=hint)
+        return DefinitionError(where + _path(location), problem="there is no such argument", hint=hint)
     expected = _expectation(detail)
     got = "none" if detail["type"] in ("missing", "too_short") and not value else shown(value)
     return DefinitionError(where + _path(location), expected=expected, got=got, hint=_hint(expected, value))

@@ -35,12 +35,12 @@ class UnfitOptionError(ValueError):
 
     Attributes:
         name: of the argument.
-        expected: the values that the parameter takes.
+        expected: the values that the parameter takes; empty: there is no such parameter.
         value: the argument.
     """
 
     def __init__(self, name: str, expected: str, value: Any) -> None:
-        super().__init__(f"{name}: expected {expected}, got {value!r}")
+        super().__init__(f"{name}: expected {expected}, got {value!r}" if expected else f"{name}: no such argument")
         self.name, self.expected, self.value = name, expected, value
 
 
@@ -63,7 +63,7 @@ def checked(parameters: Mapping[str, Parameter], options: Options) -> dict[str, 
     """
     for name in options:
         if name not in parameters:
-            raise UnfitOptionError(name, "no such argument", options[name])
+            raise UnfitOptionError(name, "", options[name])
     values = {}
     for name, parameter in parameters.items():
         value = options.get(name)

@@ -159,7 +159,7 @@ def unknown(name: str, what: str, known: Iterable[str]) -> NotFoundError:
 
     similar = near(name, known)
     hint = f"did you mean {' or '.join(similar)}?" if similar else "`feature-store list` shows what there is"
-    return NotFoundError(repr(_short(name)), expected=what, got="nothing of that name", hint=hint)
+    return NotFoundError(repr(_short(name)), problem=f"there is no such name; expected {what}", hint=hint)
 
 
 # -- rows of lists ----------------------------------------------------------------------------------------------

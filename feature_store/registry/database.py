@@ -213,8 +213,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     except ImportError as error:
         raise MissingDependencyError(
             f"registry at {url.render_as_string(hide_password=True)}",
-            expected="the database's driver",
-            got=str(error),
+            problem=f"the database's driver is not installed: {error}",
             hint=f"pip install {_DRIVERS.get(str(error.name), error.name or 'the driver that the URL names')}",
         ) from error
     if is_file:

@@ -30,7 +30,7 @@ def refuse_other_registry(plan: ServingPlan | None, registry: Registry) -> None:
         return
     raise ConflictError(
         f"serving plan of {plan.project}",
-        problem=f"a registry other than {registry.shown_url} has published version {plan.version} to this Redis",
+        problem=f"another registry, not {registry.shown_url}, has published version {plan.version} to this Redis",
         hint="set `registry` in feature_store.yaml to the database that both should share, or give this project "
         "another name or another Redis; if the other registry is lost, run `feature-store teardown`, then apply and "
         "materialize",

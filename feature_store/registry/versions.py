@@ -241,10 +241,10 @@ class Versions:
         return self._versions.c.version.not_in(withdrawn)
 
     def _conflict(self, base: int | None, newest: Version | None) -> ConflictError:
+        latest = newest.version if newest else "none"
         by = f", by {newest.author} at {newest.applied_at:%Y-%m-%d %H:%M:%S} UTC" if newest else ""
         return ConflictError(
             f"registry of {self._project}",
-            expected=f"version {base or 'none'} to be the newest, as when this was planned",
-            got=f"version {newest.version if newest else 'none'}{by}",
+            problem=f"the newest version is {latest}{by}, but this was planned on version {base or 'none'}",
             hint="plan and apply again",
         )

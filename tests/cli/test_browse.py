@@ -128,11 +128,11 @@ def test_versions_differ(changed: Any) -> None:
         (["diff", "1", "9"], "an applied version"),
         (["search", "price", "--kind", "tables"], "entities, sources"),
         (["search", "q" * 10_000], "256 characters"),
-        (["describe", "q" * 10_000], "nothing of that name"),
-        (["describe", HOSTILE], "nothing of that name"),
-        (["lineage", HOSTILE], "nothing of that name"),
-        (["consumers", HOSTILE], "nothing of that name"),
-        (["history", HOSTILE], "nothing of that name"),
+        (["describe", "q" * 10_000], "there is no such name"),
+        (["describe", HOSTILE], "there is no such name"),
+        (["lineage", HOSTILE], "there is no such name"),
+        (["consumers", HOSTILE], "there is no such name"),
+        (["history", HOSTILE], "there is no such name"),
     ],
 )
 def test_mistakes_are_answered_with_what_is_near(run: Any, arguments: list[str], says: str) -> None:

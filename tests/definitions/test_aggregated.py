@@ -81,7 +81,7 @@ def test_a_document_holds_aggregations_and_sql() -> None:
         (lambda: aggregated(Aggregation("price", "sum", windows=HOURS, filter="action > 1")), "a value of String"),
         (lambda: aggregated(*[Aggregation("price", "sum", windows=HOURS)] * 2), "price_sum_1h' occurs twice"),
         (lambda: aggregated(entities=[Entity("shop")]), r"entities\[0\]: expected 'shop' \(Int64\) in the schema"),
-        (lambda: FeatureView("v", entities=[user], schema=[Field("a", Int64)], sql="SELECT"), "a source to select from"),
+        (lambda: FeatureView("v", entities=[user], schema=[Field("a", Int64)], sql="SELECT"), "no source to select from"),
         (
             lambda: ParquetSource("a", event_timestamp="at", schema=[Field("at", Int64)]),
             "is a timestamp of the source, not a column of its schema",

@@ -85,7 +85,7 @@ def test_names(options: dict[str, Any], name: str) -> None:
         ("quantile", {}, r"q: expected a number between 0 and 1, exclusive, got None"),
         ("quantile", {"q": 1}, r"q: expected a number between 0 and 1, exclusive, got 1"),
         ("quantile", {"q": 0.5, "buckets": 7}, r"buckets: expected an integer from 8 to 512, got 7"),
-        ("quantile", {"q": 0.5, "k": 7}, r"k: expected no such argument, got 7.*parameters of quantile: q, buckets"),
+        ("quantile", {"q": 0.5, "k": 7}, r"k: there is no such argument.*parameters of quantile: q, buckets"),
         ("top_k", {"n": 3, "categories": "buy"}, r"categories: expected 1 to 64 different texts"),
         ("top_k", {"n": 3, "categories": ["buy", "buy"]}, r"categories: expected 1 to 64 different texts"),
         ("count_per_category", {"categories": ["buy", 1]}, r"categories: expected 1 to 64 different texts"),
