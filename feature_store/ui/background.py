@@ -96,6 +96,10 @@ class Background:
             if self._kept[key].future.cancel():  # a running computation cannot be cancelled
                 del self._kept[key]
 
+    def __len__(self) -> int:
+        """The number of values that are kept or being computed."""
+        return len(self._kept)
+
     def close(self) -> None:
         """Wait for running computations, and start no more."""
         self._pool.shutdown(cancel_futures=True)

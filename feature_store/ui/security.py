@@ -109,6 +109,10 @@ class Failures:
     def __init__(self) -> None:
         self._counts: OrderedDict[str, int] = OrderedDict()
 
+    def __len__(self) -> int:
+        """The number of addresses that are counted."""
+        return len(self._counts)
+
     def delay_s(self, address: str) -> float:
         """Seconds by which the next answer to an address is delayed."""
         return DELAY_S if self._counts.get(address, 0) >= FREE_FAILURES else 0.0

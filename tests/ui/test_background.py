@@ -79,7 +79,7 @@ def test_only_so_many_answers_are_kept(background: Background, monkeypatch: pyte
     monkeypatch.setattr(module, "_MOST_KEPT", 3)
     for i in range(10):
         assert background.ask(i, lambda i=i: i, patience_s=30) == Computed(i)  # type: ignore[misc]
-    assert len(background._kept) == 3
+    assert len(background) == 3
 
 
 def test_what_nobody_waits_for_is_dropped(background: Background) -> None:

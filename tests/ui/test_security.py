@@ -249,7 +249,7 @@ def test_sessions_and_addresses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     for i in range(50):
         failures.add(f"10.0.0.{i}")
     assert [sessions.has(one) for one in ids] == [False] * 45 + [True] * 5
-    assert len(failures._counts) == 5
+    assert len(failures) == 5
 
 
 def test_tokens_that_can_be_guessed_are_refused() -> None:
