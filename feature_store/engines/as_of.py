@@ -120,7 +120,7 @@ def _order_ties(order: Places, tied: Places, created_ts: Times | None) -> None:
     Args:
         order: the places of the sorted rows.
         tied: where in `order` a row is followed by one of its entity and time.
-        created_ts: as of `sort_rows`.
+        created_ts: see `sort_rows`.
     """
     members = np.union1d(tied, tied + 1)
     begins = np.ones(len(members), bool)

@@ -82,7 +82,8 @@ class _Numbers:
             return hashed
         outside = len(self._table) - 1
         filled = column.fill_null(0) if column.null_count else column
-        # As unsigned, what is below the first is above the last; the difference of far integers may wrap, to there too.
+        # As unsigned numbers, keys below the first are above the last. The difference of far integers may wrap to
+        # there too.
         places = np.subtract(filled.to_numpy(), self._first, dtype=np.int64).view(np.uint64)
         codes: Codes = self._table[np.minimum(places, np.uint64(outside)).view(np.int64)]
         if column.null_count:

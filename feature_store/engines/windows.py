@@ -1,4 +1,4 @@
-"""Windows of events for all engines: at the times of labels, and of all entities as of the end of an interval."""
+"""Windows of events for all engines: at the times of labels, and for all entities at the end of an interval."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def windows_schema(view: FeatureView) -> pa.Schema:
 def windows_of_entities(
     view: FeatureView, rows: pa.Table, entities: NDArray[np.int32], firsts: NDArray[np.int64], end_us: int
 ) -> pa.Table:
-    """A row of each entity as of a time.
+    """The row of each entity at a time.
 
     Args:
         view: whose windows.

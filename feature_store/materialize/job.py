@@ -40,7 +40,7 @@ _ATTEMPTS = 3
 
 
 class Target(NamedTuple):
-    """Where a job writes: one generation of a view's rows, and the record of what was materialized into it."""
+    """Where a job writes: one generation of a view's rows, and the progress of jobs on it."""
 
     destination: RowDestination
     progress: Progress
@@ -62,7 +62,7 @@ def materialize(
         view: a view with a source.
         span: the event times to read.
         target: where rows are written and recorded.
-        folders: the project's.
+        folders: the folders of the project.
         engine: finds the latest rows, and writes them.
         digest: the digest of the definitions. Rows that were staged under other definitions are staged again.
         report: gets the progress.
@@ -93,7 +93,7 @@ def materialize(
         ]
         if not jobs or read_note(jobs[0].note) is None:
             _drop(work, progress)
-        # A job over given times does not read what earlier jobs have left unread.
+        # A job over given times does not read the files that earlier jobs left unread.
         files_read = unread.document if start_us is None or not recorded else b""
         for job in jobs:
             done = _run(job, engine, target, report or Silent(), files_read if job is jobs[-1] else b"")
@@ -140,10 +140,10 @@ def push(
 
 
 def _late(view: FeatureView, unread: LateRows, finished: list[Interval], intervals: list[Interval]) -> list[Interval]:
-    """The finished times that files brought rows of since they were read, except those that are read again anyway.
+    """Finished intervals with late rows: times of rows in new files, except times that are read again anyway.
 
-    All files are read over these times: of equal rows, the last in the source counts. Windows need no such interval:
-    they are computed from all events that they hold, whenever those came.
+    All files are read over these times, because of equal rows the last in the source wins. Windows need no such
+    interval: they are computed from all their events, late or not.
     """
     if view.aggregations or view.source is None or not finished:
         return []
@@ -152,7 +152,7 @@ def _late(view: FeatureView, unread: LateRows, finished: list[Interval], interva
     if view.sql is None:
         times = unread.times_before(view.source.event_timestamp, end_us)
         return [times] if times is not None else []
-    # Only running the SQL would tell which times its rows have.
+    # The times of the rows are known only after the SQL has run.
     return [(BEGINNING, end_us)] if unread.pieces else []
 
 
@@ -252,7 +252,7 @@ def _breaches(job: _Job, engine: Engine) -> tuple[Breach, ...]:
 
 
 def _drop(work: Path, progress: Progress) -> None:
-    """Give up what a killed job has staged: no run will ask for it again."""
+    """Remove the rows that a killed job has staged, since no run will use them."""
     for note in notes_in(work):
         progress.forget_job(note.id)
     clear(work)

@@ -1,4 +1,4 @@
-"""What jobs know of how far they are, and record."""
+"""The progress of jobs: the seam between jobs and the records in the online store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Progress(Protocol):
     """How far one view is materialized. The online store keeps it beside the rows: `online/progress.py`."""
 
     def now_us(self) -> int:
-        """The clock that counts, microseconds since 1970: nothing later is recorded."""
+        """The time now, in microseconds since 1970, by the clock of the store. No later time is recorded."""
         ...
 
     def finished_intervals(self) -> list[Interval]:
@@ -19,7 +19,7 @@ class Progress(Protocol):
         ...
 
     def files_read(self) -> bytes:
-        """What `record_interval` was last given as the states of the source's files; empty: nothing."""
+        """The `files_read` of the last `record_interval`; empty: there is none."""
         ...
 
     def chunks_done(self, job: str) -> int:
@@ -33,15 +33,15 @@ class Progress(Protocol):
         """Note how many chunks of a job are written, after the ones that were noted before.
 
         Raises:
-            LostWriteError: some of them may be lost; ask `chunks_done`, and write the others again.
+            LostWriteError: some of them may be lost. Call `chunks_done`, and write the chunks after these again.
         """
         ...
 
     def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
-        """Note that an interval is materialized by a job of so many chunks, and forget the job.
+        """Note that a job of `chunks` chunks materialized an interval, and forget the job.
 
         Raises:
-            LostWriteError: as `record_chunk`.
+            LostWriteError: see `record_chunk`.
         """
         ...
 

@@ -123,7 +123,7 @@ def begin_tiles(online: OnlineStore, view: str, start_us: int | None) -> TilesPl
     """Begin a new generation of a stream view, or go on with the one that an earlier call began at the same start.
 
     Args:
-        online, view, start_us: as of `refill`.
+        online, view, start_us: see `refill`.
 
     Raises:
         NotPublishedError, NotFoundError: there is no plan, or no such stream view in it.
@@ -141,11 +141,11 @@ def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") 
     Args:
         online: the online store.
         tiles: the generation.
-        written_to: `OnlineStore.server_id` of before it was filled.
+        written_to: `OnlineStore.server_id` from before the fill.
 
     Raises:
-        LostWriteError: another server answers, which may lack tiles that the other acknowledged.
-        NotFoundError: it is not being filled any more: another backfill began.
+        LostWriteError: another Redis server answers, which may lack tiles that the first one acknowledged.
+        NotFoundError: the generation is not being filled: another backfill of the view began.
         ConflictError: another process publishes at the same time.
     """
     published = online.require_published()
@@ -198,7 +198,7 @@ def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: 
 def give_up(version: int, online: OnlineStore) -> bool:
     """Abandon a rollout of this version that failed. Returns False when the version is served already.
 
-    Its rows are deleted. What was filled of stream views stays: the next apply of the same views goes on from there.
+    Its rows are deleted. The tiles that were filled stay: the next apply of the same stream views goes on from there.
     """
     published = online.published()
     if published is None:
@@ -251,7 +251,7 @@ def _fill_group(
         else:
             intervals = _intervals(segment.view, stored, finished)
         if was is None or segment.view in back or _adds_fields(was, segment) or segment.created > was.created:
-            # Rows of an earlier release have no record beside them. A fill reads the source, whatever the records say.
+            # Rows of an earlier release have no record beside them, so the registry's record counts for the fill.
             intervals = intervals or until(registry.materialized(segment.view), now_us)
             filler.fill_rows(segment.view, new, intervals)
             files_read.pop(segment.view, None)  # the fill notes what it reads
@@ -262,7 +262,7 @@ def _fill_group(
 
 
 def _intervals(view: str, stored: Mapping[str, SegmentPlan], finished: Mapping[str, list[Interval]]) -> list[Interval]:
-    """What a view of a new generation is to hold: what it held, or, when it is added to rows, what the others hold."""
+    """The intervals to fill: those of the view, or, for a view that is new in a row group, those of the others."""
     views = [view] if view in stored else list(stored)
     return merged([interval for one in views for interval in finished[one]])
 
@@ -285,5 +285,5 @@ def _refuse_to_go_back(old: ServingPlan, target: ServingPlan) -> None:
             f"serving plan of {target.project}",
             expected=f"version {target.version} or older in Redis",
             got=f"version {old.version}",
-            hint="is this the registry that the published plan came from?",
+            hint="check that this is the registry that published the plan",
         )

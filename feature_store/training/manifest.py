@@ -25,7 +25,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class SourceSnapshot:
-    """What was read for one view.
+    """The rows that were read for one view.
 
     Attributes:
         view: its name.

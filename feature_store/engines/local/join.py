@@ -57,7 +57,7 @@ Numbers = NDArray[np.int64]
 # Of label rows: what a batch of them takes is small beside what all of them see.
 BATCH_ROWS = 128 * 1024
 _CODE = "entity code"  # a column's name that no field has
-# Rows of a source whose keys are looked up together, if there are not more keys: hashing begins anew each time.
+# Rows of a source whose keys are looked up together: each look-up hashes the keys of the labels again.
 CHUNK_ROWS = 1 << 20
 # Rows to be sorted at once, 50 bytes each: 2.4 GB. Of more, the entities are done one part after the other.
 MOST_SORTED = 48 << 20

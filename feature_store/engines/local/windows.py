@@ -1,4 +1,4 @@
-"""Windows of all entities as of the end of an interval, on the local engine: DuckDB sorts the events by entity."""
+"""Windows of all entities at the end of an interval, on the local engine: DuckDB sorts the events by entity."""
 
 from __future__ import annotations
 

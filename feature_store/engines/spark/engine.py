@@ -1,7 +1,4 @@
-"""Materialization on Spark. Executors do all the work on rows (`tasks.py`); the driver plans, and sees counts.
-
-Joins are in `join.py`.
-"""
+"""The Spark engine. Executors do all the work on rows (`tasks.py`, `join.py`); the driver plans and sees counts."""
 
 from __future__ import annotations
 
@@ -30,10 +27,10 @@ from feature_store.engines.windows import reached_us
 from feature_store.errors import EngineError
 from feature_store.online.writer import WriteCounts
 
-TASK_BYTES = 32 << 20  # of rows in memory; a task costs some 50 ms on top of them
-_MOST_PARTS = 4096  # so that a batch of 16 MB is not packed into crumbs
+TASK_BYTES = 32 << 20  # of rows in memory for each task; starting a task takes some 50 ms
+_MOST_PARTS = 4096  # with more, a batch of 16 MB would be packed into very small pieces
 FILES_PER_CHUNK = 8
-# One Redis takes no more rows from many writers than from a few, and its readers wait behind all that are under way.
+# More writers write no faster to one Redis, and its readers wait for all calls that are under way.
 _WRITERS = 4
 
 
@@ -41,8 +38,8 @@ class SparkEngine:
     """See Engine and JoinEngine.
 
     Args:
-        settings: Spark's own, by name.
-        work: a folder that executors have under the same name, for training sets until they are written or read.
+        settings: settings of Spark, by name.
+        work: a folder that executors reach under the same path; it holds training sets until they are read or written.
 
     Attributes:
         session: the Spark session.
@@ -124,7 +121,7 @@ class SparkEngine:
         return join(self.session, request, self._work)
 
     def close(self) -> None:
-        """Stop Spark if it was started here."""
+        """Stop Spark, if this engine started it."""
         self.session.close()
 
     def _staged(self, read: Read, keep: Keep, report: Report) -> ReadCounts:

@@ -29,13 +29,13 @@ LABEL_TIME, LABEL_NUMBER = "label time", "label number"
 
 
 class LabelBlock(NamedTuple):
-    """Neighbouring labels.
+    """Consecutive labels.
 
     Attributes:
         piece: the row groups that hold them.
-        skipped: rows of the piece before the first.
-        rows: how many.
-        first: the number of the first.
+        skipped: the number of rows of the piece before the first label.
+        rows: the number of labels.
+        first: the number of the first label.
     """
 
     piece: Piece
@@ -45,13 +45,13 @@ class LabelBlock(NamedTuple):
 
 
 class LabelFiles(NamedTuple):
-    """The labels.
+    """The labels of a join, in files.
 
     Attributes:
-        where: what they are, for errors.
-        schema: of all their columns.
+        where: names them in errors.
+        schema: the schema of all their columns.
         timestamp: the column of their times.
-        blocks: all of them, in order.
+        blocks: the blocks, in order.
     """
 
     where: str
@@ -91,13 +91,14 @@ class LabelFiles(NamedTuple):
 
 
 class EntityKind(NamedTuple):
-    """Entities of one kind, which some of the views are of.
+    """The entities with the same join keys, and the views that describe them.
 
     Attributes:
-        keys: their join keys.
-        first, parts: their parts are `[first, first + parts)`.
+        keys: their join keys, with types.
+        first, parts: the numbers of their parts are `[first, first + parts)`.
         views: the numbers of the views.
-        spread: over how many parts the labels of a key are spread, by the key's hash; of others over one.
+        spread: by the hash of a key with very many labels, the number of parts that its labels are spread over. The
+            labels of another key are in one part.
     """
 
     keys: Keys
@@ -139,15 +140,15 @@ class EntityKind(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A view's source, and what is wanted of it.
+    """A view's source, and the features that a join takes from it.
 
     Attributes:
-        number: the view's.
-        view: whose.
-        columns: what is read and checked.
+        number: the number of the view.
+        view: the view.
+        columns: the columns that are read and checked.
         fields: the wanted features.
-        pieces: what is read of it.
-        reach: event times that labels may see, in microseconds.
+        pieces: the pieces of the source that are read.
+        reach: the interval of event times that labels can see, in microseconds since 1970.
         bad: takes the rows that do not fit.
     """
 
@@ -161,7 +162,7 @@ class Source(NamedTuple):
 
     @property
     def types(self) -> list[DType]:
-        """Of the wanted features."""
+        """The types of the wanted features."""
         return [self.view.field(name).dtype for name in self.fields]
 
     @property

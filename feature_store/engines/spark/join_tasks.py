@@ -1,4 +1,4 @@
-"""What executors do in a point-in-time join. Tasks are plain data, which is pickled and sent to them.
+"""The tasks of a point-in-time join, which run on executors. They are plain data, which Spark pickles and sends.
 
     ScanLabels      takes a block of labels: checks their times and entity keys, and reports keys with very many labels
     Shuffle         takes a block of labels, or a piece of a view's source: packs the rows for the parts of their keys
@@ -6,9 +6,10 @@
                     block
     AssembleBlock   takes a block: its labels again, and what they see. It writes the rows of the training set to a file
 
-A part holds all rows of some entities of one kind. Its labels come first, so rows that no label sees are dropped as
-they come, some at a time: a task holds no more rows than the labels see. Of events, it holds all those of the labels'
-entities. A key with too many labels for one part is spread over several, and the rows of that key are sent to each.
+A part holds all rows of some entities of one kind. Its labels come first, so the rows that no label sees are dropped
+while the others are read: a task holds no more rows than the labels see. If the view has aggregations, a task holds all
+events of the labels' entities. A key with too many labels for one part is spread over several, and the rows of that key
+are sent to each.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ Numbers = NDArray[np.int64]
 
 # Tags: that a block is there, counts of bad rows, labels, and from here on the rows of view 0, 1, …
 _BLOCK, _BAD, _LABELS, _VIEWS = -2, -1, 0, 1
-# Keys with a smaller share of a block's labels are not reported: the driver hears of 500 keys of a block at most, and
-# of 4096 parts one gets eight times its share for such a key.
+# Keys with a smaller share of a block's labels are not reported. So a block reports at most 500 keys, and of 4096
+# parts, one gets at most eight times its share because of such a key.
 _MANY = 0.002
 
 
 @dataclass(frozen=True)
 class ScanLabels:
-    """Looks at blocks of labels; see the module."""
+    """Checks blocks of labels, and reports keys with very many labels. See the module."""
 
     labels: LabelFiles
     kinds: tuple[Keys, ...]

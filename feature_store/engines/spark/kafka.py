@@ -49,7 +49,7 @@ def with_connector(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_connector(session: Session) -> None:
-    """See to it that the session can read Kafka.
+    """Check that the session can read Kafka.
 
     Raises:
         EngineError: it has no connector, or cannot be started.
@@ -58,7 +58,7 @@ def require_connector(session: Session) -> None:
         with spark_errors():
             session.spark.readStream.format("kafka").load()
     except EngineError as error:
-        # Else it complains that it was not told of any topic.
+        # With a connector, Spark refuses because no topic is named.
         if _MISSING in error.got:
             hint = f"name it, as `{_PACKAGES}: {connector()}` in `spark:` of feature_store.yaml or with spark-submit"
             got = "none among its jars"
@@ -68,14 +68,15 @@ def require_connector(session: Session) -> None:
 class KafkaQuery:
     """A query that hands on what topics hold, from some offsets on, batch after batch, as long as it is open.
 
-    Spark's checkpoint is this query's alone, and goes with it: where to begin is the caller's to say.
+    Spark's checkpoint belongs to this query and is deleted with it: the caller says where to begin.
 
     Args:
-        session: has the connector.
-        options: of the source `kafka`.
-        starts: where to begin in each partition of the topics. Other partitions, of later, begin at their first offset.
-        take: is called with each batch, of `COLUMNS`, in a partition for each of Kafka's that has any messages, and
-            with the offsets up to which the batch has all messages; by a thread of its own, one call at a time.
+        session: a session with the connector.
+        options: options of the source `kafka`.
+        starts: the offset to begin at in each partition of the topics. Partitions that are added later begin at their
+            first offset.
+        take: is called with each batch: a frame of `COLUMNS`, with one partition for each Kafka partition that has
+            messages, and the offsets up to which the batch has all messages. A thread of Spark makes one call at a time.
 
     Raises:
         EngineError: Spark refuses.
@@ -95,7 +96,7 @@ class KafkaQuery:
             "subscribe": ",".join(topics),
             "startingOffsets": _written(starts),
             "includeHeaders": "true",
-            "failOnDataLoss": "true",  # else it would go on somewhere, and tell nobody
+            "failOnDataLoss": "true",  # else Spark would skip deleted messages without an error
         }
         try:
             with spark_errors():
@@ -108,24 +109,24 @@ class KafkaQuery:
             raise
 
     def wait(self, seconds: float) -> None:
-        """Wait; no longer than that, or until the query has ended.
+        """Wait for some seconds, or until the query ends.
 
         Raises:
-            EngineError: it has ended, which it does not by itself unless something is wrong.
+            EngineError: the query ended.
         """
         with spark_errors():
             ended = self._query.awaitTermination(seconds)  # type: ignore[arg-type]  # it takes fractions, too
         if ended:
-            raise EngineError("Spark", expected="the query to go on", got="its end")
+            raise EngineError("Spark", problem="the streaming query stopped unexpectedly")
 
     def ends(self) -> Offsets:
-        """Where partitions end, as far as the last batch knew; empty before the first."""
+        """The end of each partition when the last batch began; empty before the first batch."""
         with spark_errors():
             progress = self._query.lastProgress
         return _read(progress.sources[0].latestOffset) if progress is not None and progress.sources else {}
 
     def close(self) -> None:
-        """End the query, and with it what of a batch is under way."""
+        """End the query, and the batch that is under way."""
         try:
             with spark_errors():
                 self._query.stop()
@@ -133,7 +134,7 @@ class KafkaQuery:
             self._folder.cleanup()
 
     def _hand_on(self, frame: DataFrame, number: int) -> None:
-        # Spark has written there what the batch is of before it has anybody take it; the last line is the source's.
+        # Spark writes the offsets of a batch to its checkpoint before it runs the batch. The last line is the source's.
         text = (Path(self._folder.name) / "offsets" / str(number)).read_text()
         self._take(frame, _read(text.splitlines()[-1]))
 
@@ -163,12 +164,12 @@ class ArrowMessage:
         return self._value
 
     def key(self) -> bytes | None:
-        """What chose the partition."""
+        """The key, by which the producer chose the partition."""
         key: bytes | None = self._batch["key"][self._row].as_py()
         return key
 
     def headers(self) -> list[tuple[str, bytes | None]]:
-        """What is said beside."""
+        """The headers."""
         found = self._batch["headers"][self._row].as_py() or []
         return [(header["key"], header["value"]) for header in found]
 

@@ -1,4 +1,4 @@
-"""Spark's one door: the session, what it raises, how far its jobs are."""
+"""Spark's one door: the session, its errors, and the progress of its jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from feature_store.errors import EngineError
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without pyspark's warning of pandas 3, of which nothing is used here."""
+    """Hide pyspark's warning about pandas 3, which is not used here."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         yield
@@ -74,12 +74,12 @@ class Session:
 
     @property
     def parallelism(self) -> int:
-        """How many tasks run at once, as far as Spark knows."""
+        """The number of tasks that run at once, according to Spark."""
         with spark_errors():
             return self.spark.sparkContext.defaultParallelism
 
     def tasks(self, count: int, task: Task, schema: str) -> DataFrame:
-        """Run a task so many times, each with its number in the column `id`."""
+        """Run a task `count` times, each with its number in the column `id`."""
         with spark_errors():
             return self.then(self.spark.range(0, count, 1, count), task, schema)
 
@@ -101,17 +101,23 @@ class Session:
 
     @contextlib.contextmanager
     def watched(self, tasks: int, rows: int, report: Report) -> Iterator[Callable[[int], None]]:
-        """Tell how far what runs inside is: how many of its first `tasks` tasks are done, of `rows` rows in all.
+        """Report the progress of the Spark job in the block, from the tasks that are done.
 
-        What is yielded is to be called with how many rows there were in truth.
+        Args:
+            tasks: the number of tasks of the job's first stage.
+            rows: about how many rows they read together.
+            report: gets the progress.
+
+        Yields:
+            A function to call with the true number of rows at the end.
         """
-        told = 0
+        reported = 0
 
         def tell(now: int) -> None:
-            nonlocal told
-            if now > told:
-                report.advanced(now - told)
-                told = now
+            nonlocal reported
+            if now > reported:
+                report.advanced(now - reported)
+                reported = now
 
         def watch() -> None:
             while not done.wait(POLL_SECONDS):
@@ -170,7 +176,7 @@ def kept_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def spark_errors() -> Iterator[None]:
-    """Map what Spark raises; an error of this library that a task raised is raised again as it was."""
+    """Map Spark's errors to EngineError. An error of this library that a task raised is raised again as it was."""
     try:
         yield
     except (PySparkException, Py4JError) as error:
@@ -180,7 +186,7 @@ def spark_errors() -> Iterator[None]:
 
 
 def _reason(text: str) -> str:
-    """The line that says what went wrong: the last of a Python traceback, else the first."""
+    """The line that names the error: the last of a Python traceback, else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return (raised or lines or ["no reason"])[-1 if raised else 0]
@@ -203,7 +209,7 @@ def _tasks_done(context: Any, group: str) -> int:
 
 @contextlib.contextmanager
 def _python(settings: Mapping[str, str]) -> Iterator[None]:
-    """Tasks on this machine run in this interpreter, unless somebody chose one; pyspark would take `python3`."""
+    """Run tasks on this machine in this interpreter, unless another is configured. pyspark would take `python3`."""
     chosen = settings.get("spark.pyspark.python") or os.environ.get(_PYTHON)
     before = os.environ.get(_PYTHON)
     is_local = settings.get("spark.master", "local").startswith("local")

@@ -126,7 +126,7 @@ class Keep:
     Attributes:
         view: whose rows.
         columns: what they have.
-        end_us: the end of the interval, as of which windows are computed.
+        end_us: the end of the interval: the time of the windows, in microseconds since 1970.
         folder: where the files go.
     """
 

@@ -315,7 +315,7 @@ class SparkStream:
         self._tell(told)
 
     def _see(self, reading: Reading) -> None:
-        """Note how far the topics are read. A query for views far behind counts only for topics that no other reads."""
+        """Note how far the topics are read. A query for views far behind counts only for partitions of its own."""
         found = {partition: (at, reading.ends.get(partition)) for partition, at in reading.at.items()}
         ahead = {} if reading.others is None else reading.others.at
         self._status.positions |= {name: position for name, position in found.items() if name not in ahead}
