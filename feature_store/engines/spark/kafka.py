@@ -76,7 +76,7 @@ class KafkaQuery:
         starts: the offset to begin at in each partition of the topics. Partitions that are added later begin at their
             first offset.
         take: is called with each batch: a frame of `COLUMNS`, with one partition for each Kafka partition that has
-            messages, and the offsets up to which the batch has all messages. A thread of Spark makes one call at a time.
+            messages, and the offsets up to which the batch has all messages. One thread of Spark makes the calls.
 
     Raises:
         EngineError: Spark refuses.
