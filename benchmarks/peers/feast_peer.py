@@ -201,7 +201,10 @@ def read_precomputed(options: argparse.Namespace) -> dict[str, Any]:
         service = store.get_feature_service(PRECOMPUTED)
 
         def request(entity_rows: list[dict[str, int]]) -> dict[str, list[Any]]:
-            return store.get_online_features(features=service, entity_rows=entity_rows).to_dict()
+            # Vectors hold full names. Read by short ones, Feast 0.67 says that there are no vectors.
+            return store.get_online_features(
+                features=service, entity_rows=entity_rows, full_feature_names=True
+            ).to_dict()
 
         for count in options.entities:
             requests = [
@@ -218,7 +221,7 @@ def read_precomputed(options: argparse.Namespace) -> dict[str, Any]:
             "one missing": [1, POPULATED + 1, 5, 7],
         }.items():
             rows = [{"user_id": key} for key in ids]
-            usual = store.get_online_features(features=features, entity_rows=rows).to_dict()
+            usual = store.get_online_features(features=features, entity_rows=rows, full_feature_names=True).to_dict()
             try:
                 found = request(rows)
             except Exception as error:
