@@ -122,7 +122,7 @@ class _Floor:
 def _peer(folder: Path) -> dict[str, Any]:
     command = [str(peer_python("murr")), str(PEERS / "murr_peer.py"), "--workdir", str(folder / "murr")]
     command += ["--rows", str(ROWS), "--keys", str(KEYS), "--requests", str(_REQUESTS)]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=folder)  # it makes a folder of its own there
     if ran.returncode:
         raise RuntimeError(f"the peer failed:\n{ran.stderr[-2000:]}")
     document: dict[str, Any] = json.loads(ran.stdout)

@@ -163,9 +163,9 @@ def page(sections: Mapping[str, list[Result]], server: str) -> str:
         "entity, read by full feature names. For keys that are unsorted or repeated it answers as the usual reads do.",
         "If one key of a request has no vector, such as a new user, the whole request fails with a RuntimeError.",
         "",
-        "Forms of an answer (`to_dict()`, `to_arrow()`, …) are timed as whole requests, beside `to_numpy()` of the same",
-        "requests; their floors make the same form from the bytes of one MGET. `murr` runs inside of the process that",
-        "reads, so that its reads cross no socket.",
+        "Forms of an answer (`to_dict()`, `to_arrow()`, …) are timed as whole requests, beside `to_numpy()` of the",
+        "same requests; their floors make the same form from the bytes of one MGET. `murr` runs inside of the process",
+        "that reads, so that its reads cross no socket.",
         "",
         *(f"- {line}" for line in machine(server)),
     ]

@@ -23,7 +23,7 @@ from feature_store.online.stored_tiles import StoredTiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from feature_store.functions import Column
+    from feature_store.functions import Column, Mask
     from feature_store.online.group_reads import GroupRead
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.online.near.values import Hits
@@ -248,6 +248,12 @@ class RequestAnswer(Answer):
             CorruptRowError: as `variable`.
         """
         return self.once(("variables", group, segment.view), lambda: self._checked_variables(group, segment))
+
+    def absent_rows(self, group: int, segment: SegmentLayout) -> Mask | None:
+        """(m,) bool, the rows that are missing in a segment or have expired. None: fields of other rows are null, so
+        that statuses must be looked at, which takes 40 µs for 25 fields of 200 rows instead of 5."""
+        rows = self.rows[group]
+        return rows.is_older(segment, oldest(segment, self.now_us)) if rows.has_no_nulls(segment) else None
 
     def columns_per_row(self, group: int | None, block: Column) -> Column:
         """Values of a group's m keys → values of the n rows, as `per_row`, of many columns: (f, m, …) → (f, n, …)."""

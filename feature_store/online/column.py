@@ -97,6 +97,11 @@ class ServedColumn(ABC):
         """Columns of one source have the same `uniform` in every answer, so that it is asked once for all of them."""
         return self
 
+    def absent_together(self, answer: RequestAnswer, columns: Sequence[Any]) -> Mask:
+        """(len(columns), m) bool, where there is no value, of columns that are read `together` with this one."""
+        absent: Mask = self.statuses(answer, columns).T != Status.PRESENT
+        return absent
+
     @property
     def together(self) -> Hashable:
         """Columns of one service for which this is equal have one type and one source, and are read at once."""

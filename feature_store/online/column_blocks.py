@@ -64,8 +64,7 @@ class ColumnBlock:
 
     def absent(self, answer: RequestAnswer) -> Mask:
         """(f, m) bool, where there is no value."""
-        absent: Mask = self._columns[0].statuses(answer, self._columns).T != Status.PRESENT
-        return absent
+        return self._columns[0].absent_together(answer, self._columns)
 
     def served(self, answer: RequestAnswer) -> tuple[Column, Mask | None]:
         """The values of a fixed width as they are served: (f, n) or (f, n, length), and (f, n) bool where there is

@@ -72,6 +72,15 @@ class StoredColumn(ServedColumn):
         # An array is as wide as a block, and is read alone.
         return self if self.dtype.length is not None else (self._group, self.segment.view, self.dtype)
 
+    def absent_together(self, answer: RequestAnswer, columns: Sequence[StoredColumn]) -> Mask:
+        """See ServedColumn."""
+        rows = answer.absent_rows(self._group, self.segment)
+        return (
+            super().absent_together(answer, columns)
+            if rows is None
+            else np.broadcast_to(rows, (len(columns), rows.size))
+        )
+
     def reader(self, columns: Sequence[StoredColumn]) -> Callable[[RequestAnswer], Column | list[list[Any]]]:
         """See ServedColumn."""
         group, segment, fields = self._group, self.segment, [column.field for column in columns]
