@@ -13,6 +13,7 @@ from feature_store.definitions.scalars import DecimalType
 from feature_store.definitions.type_table import TypeTable
 from feature_store.online.decode import block_lists
 from feature_store.online.matrix import as_index
+from feature_store.online.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from feature_store.functions import Column, Mask
     from feature_store.online.answer import RequestAnswer
     from feature_store.online.column_blocks import AnswerPlan, ColumnBlock
+
+
+_MOST_BYTES = np.iinfo(np.int32).max  # that a column of texts can hold
 
 
 class Served(NamedTuple):
@@ -175,7 +179,8 @@ class ArrowForms:
         dtype = self._types[block.names[0]]
         buffers = SERVED[block.dtype].buffers
         if not block.is_fixed or buffers is None:
-            return [self._arrow.array(values, dtype) for values in block_lists(block, answer)]
+            columns = self._texts(block, dtype, answer)
+            return columns or [self._arrow.array(values, dtype) for values in block_lists(block, answer)]
         values, null = block.served(answer)
         # One buffer for the block, and a slice of it for each column: a copy of the block, and 1 µs for a column.
         data = self._slices(buffers(values.reshape(len(values), -1)))
@@ -188,6 +193,32 @@ class ArrowForms:
             elements = [make(dtype.value_type, count * block.dtype.length, [None, buffer], 0) for buffer in data]
             return [make(dtype, count, [bits], k, 0, [of]) for bits, k, of in zip(valid, nulls, elements, strict=True)]
         return [make(dtype, count, [bits, of], k) for bits, k, of in zip(valid, nulls, data, strict=True)]
+
+    def _texts(self, block: ColumnBlock, dtype: pa.DataType, answer: RequestAnswer) -> list[Any] | None:
+        """Columns of texts or bytes, put together by Arrow from the bytes of Redis: 50 × 200 texts take a fifth of the
+        time that they take as Python values. None: they must be read as such."""
+        uniform = block.uniform(answer)
+        if block.pieces is None or uniform not in (None, Status.PRESENT):
+            return None
+        data, offsets, places = block.pieces(answer)
+        # The defaults are pieces after the others.
+        defaults = [b"" if default is None else block.dtype.scalar.to_bytes(default) for default in block.defaults]
+        ends = offsets[-1] + np.cumsum([len(default) for default in defaults])
+        count, offsets = offsets.size - 1, np.append(offsets, ends)
+        places, null = answer.columns_per_row(block.group, places), None
+        if uniform is None:
+            absent = answer.columns_per_row(block.group, block.absent(answer))
+            places = np.where(absent, count + np.arange(len(defaults))[:, None], places)
+            null = (absent & block.null[:, None]).ravel()
+        if offsets[-1] > _MOST_BYTES:
+            return None
+        buffers = [None, *map(self._arrow.py_buffer, (offsets.astype(np.int32), data + b"".join(defaults)))]
+        pieces = self._arrow.Array.from_buffers(self._arrow.binary(), offsets.size - 1, buffers, 0)
+        try:
+            joined = pieces.take(self._arrow.array(places.ravel(), mask=null)).cast(dtype)
+        except self._arrow.ArrowInvalid:  # a text that is not UTF-8; read as Python values, it raises our error
+            return None
+        return [joined.slice(i * answer.count, answer.count) for i in range(len(places))]
 
     def _slices(self, rows: Column) -> list[Any]:
         """The bytes of each row of an array, without a copy."""

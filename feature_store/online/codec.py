@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -114,6 +114,36 @@ def variable_bounds(values: Sequence[bytes], layout: SegmentLayout) -> tuple[Col
         first = wrong[0]
         raise _corrupt(layout, f"{sizes[first]} bytes and fields that end at {bounds[1:, first].tolist()[:9]}")
     return bounds[:-1], bounds[1:]
+
+
+class Pieces(NamedTuple):
+    """Texts or bytes of fields, without a Python value for each.
+
+    Attributes:
+        data: the bytes of pieces, one after the other.
+        offsets: (pieces + 1,) int64, where each piece starts; the last: where the last one ends.
+        places: (f, m) int64, which piece each value is.
+    """
+
+    data: bytes
+    offsets: Column
+    places: Column
+
+
+def variable_pieces(values: Sequence[bytes], layout: SegmentLayout, fields: Sequence[FieldLayout]) -> Pieces:
+    """Fields of many variable values as pieces of the joined values. The head of a value is a piece, too.
+
+    Raises:
+        CorruptRowError: the fields do not make up a value.
+    """
+    starts, ends = variable_bounds(values, layout)
+    slots, count = starts.shape
+    sizes = ends[-1]
+    offsets = np.empty((count, slots + 1), np.int64)
+    offsets[:, 0] = np.cumsum(sizes) - sizes
+    offsets[:, 1:] = starts.T + offsets[:, :1]
+    places = np.arange(count) * (slots + 1) + np.array([1 + field.slot for field in fields])[:, None]
+    return Pieces(b"".join(values), np.append(offsets.ravel(), sizes.sum()), places)
 
 
 def _corrupt(layout: SegmentLayout, problem: str) -> CorruptRowError:

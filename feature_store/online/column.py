@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
+    from feature_store.online.codec import Pieces
     from feature_store.online.layout import FieldLayout, SegmentLayout
 
 NO_TIME = np.iinfo(np.int64).min  # the event time of a missing value; no datetime is so early
@@ -116,6 +117,10 @@ class ServedColumn(ABC):
             return [list(values)] if isinstance(values, list) else values[None].copy()
 
         return read
+
+    def pieces_reader(self, columns: Sequence[Any]) -> Callable[[RequestAnswer], Pieces] | None:
+        """As `reader`, of texts or bytes that need not become Python values; None: they are not stored so."""
+        return None
 
     def statuses(self, answer: Answer, columns: Sequence[Any]) -> Statuses:
         """(m, len(columns)) Status codes of columns of this column's source."""

@@ -35,16 +35,20 @@ class ColumnBlock:
         dtype: the type of all of them.
         group: the group of all of them, or None.
         defaults: per column, the value that is served where there is none, or None.
+        null: (f,) bool, the columns without a default.
+        stored_defaults: (f,) or (f, length), the defaults as they would be stored, zero where there is none; None of a
+            type without fixed width.
+        pieces: reads texts or bytes as pieces; None: they are read as Python values alone.
     """
 
-    __slots__ = ("_columns", "_read", "defaults", "dtype", "group", "names", "null", "stored_defaults")
+    __slots__ = ("_columns", "_read", "defaults", "dtype", "group", "names", "null", "pieces", "stored_defaults")
 
     def __init__(self, names: Sequence[str], columns: Sequence[ServedColumn]) -> None:
         first = columns[0]
         self.names, self._columns = names, columns
         self.dtype, self.group = first.dtype, first.group
         self.defaults = [column.default for column in columns]
-        self._read = first.reader(columns)
+        self._read, self.pieces = first.reader(columns), first.pieces_reader(columns)
         self.null = np.array([default is None for default in self.defaults])
         self.stored_defaults = self._stored_defaults() if self.is_fixed else None
 

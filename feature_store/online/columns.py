@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.online.codec import decode_variables, python_values, unbiased
+from feature_store.online.codec import decode_variables, python_values, unbiased, variable_pieces
 from feature_store.online.column import NO_TIME, ServedColumn
 from feature_store.online.request_fields import request_column, request_nulls
 from feature_store.online.status import Status
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.functions import Column, Mask
     from feature_store.online.answer import Answer, RequestAnswer, Statuses
+    from feature_store.online.codec import Pieces
     from feature_store.online.column import A_co, JoinedRows, MatrixColumns
     from feature_store.online.layout import FieldLayout, SegmentLayout
     from feature_store.online.transforms import CompiledTransform, TransformInput
@@ -93,6 +94,13 @@ class StoredColumn(ServedColumn):
         whole = slice(0, len(fields))
         index = whole if chosen == list(range(len(fields))) else chosen
         return lambda answer: answer.fixed_block(group, segment, first, dtype, index)
+
+    def pieces_reader(self, columns: Sequence[StoredColumn]) -> Callable[[RequestAnswer], Pieces] | None:
+        """See ServedColumn."""
+        if self.dtype.width is not None or self.dtype.element is not None:
+            return None
+        group, segment, fields = self._group, self.segment, [column.field for column in columns]
+        return lambda answer: variable_pieces(answer.variables(group, segment), segment, fields)
 
     @property
     def needs(self) -> list[tuple[str, str]]:
