@@ -11,6 +11,7 @@ import redis
 from rich.console import Console
 
 from benchmarks.answers import answers
+from benchmarks.concurrency import concurrency
 from benchmarks.imports import imports
 from benchmarks.materialize import materialize
 from benchmarks.measure import on_core
@@ -48,17 +49,20 @@ READS = {
     "live": live_reads,
     "served-log": served_log,
 }
+CONCURRENT = "Many requests at once, client and server on the same two cores"
+CONCURRENCY = {"concurrency": concurrency}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "spark": spark, "import": imports}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
 STREAMS = {"stream": streaming, "workers": workers}
 TRAINING = "Training sets, Parquet to Parquet"
 TRAININGS = {"join": join, "join-large": join_large, "join-wide": join_wide, "windows": windows}
+ALL = [*READS, *CONCURRENCY, *OTHERS, *STREAMS, *TRAININGS]
 
 
 def main() -> None:
     """Measure, print, write."""
     arguments = _arguments()
-    wanted = arguments.only.split(",") if arguments.only else [*READS, *OTHERS, *STREAMS, *TRAININGS]
+    wanted = arguments.only.split(",") if arguments.only else ALL
     if arguments.peer:
         peer_python()  # made before anything is timed
     console = Console(width=180, highlight=False)
@@ -66,6 +70,9 @@ def main() -> None:
     for title, core in ((TOGETHER, 0), (APART, 1)):
         with on_core(core):
             _measure(sections, title, {name: READS[name] for name in wanted if name in READS}, 0, arguments.peer)
+    _measure(
+        sections, CONCURRENT, {name: CONCURRENCY[name] for name in wanted if name in CONCURRENCY}, None, arguments.peer
+    )
     _measure(sections, REST, {name: OTHERS[name] for name in wanted if name in OTHERS}, None, arguments.peer)
     _measure(sections, STREAMING, {name: STREAMS[name] for name in wanted if name in STREAMS}, None, arguments.peer)
     _measure(sections, TRAINING, {name: TRAININGS[name] for name in wanted if name in TRAININGS}, None, arguments.peer)
@@ -103,7 +110,7 @@ def _server_version() -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure ours, the floors and the peer.")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Feast, whose setup takes minutes")
-    parser.add_argument("--only", default="", help=f"some of {','.join([*READS, *OTHERS, *STREAMS, *TRAININGS])}")
+    parser.add_argument("--only", default="", help=f"some of {','.join(ALL)}")
     parser.add_argument("--no-page", dest="page", action="store_false", help="leave docs/benchmarks.md as it is")
     return parser.parse_args()
 

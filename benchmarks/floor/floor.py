@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "floor.c"
 PROGRAM = HERE / "build" / "floor"
+PIPELINED = HERE / "build" / "pipelined"
 RECEIVE_BYTES = 1 << 16
 """Of one receive. Measured: larger ones, and receiving into a buffer that is kept, are not faster."""
 
@@ -64,6 +65,34 @@ def c_floor(
         arguments = [address, keys.name, len(requests[0]), iterations, row_dtype.itemsize, blocks]
         ran = subprocess.run([str(program), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
     return [sample / 1e6 for sample in cast("list[float]", json.loads(ran.stdout)["samples_us"])]
+
+
+def pipelined_c_floor(
+    address: str,
+    requests: list[list[bytes]],
+    row_dtype: np.dtype[np.void],
+    field_blocks: list[str],
+    iterations: int,
+    in_flight: int,
+) -> tuple[float, list[float]] | None:
+    """Seconds of the whole run for each read, and seconds of each read, with so many in flight in C; None without a C
+    compiler."""
+    source = HERE / "pipelined.c"
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        return None
+    if not (PIPELINED.is_file() and PIPELINED.stat().st_mtime > source.stat().st_mtime):
+        PIPELINED.parent.mkdir(exist_ok=True)
+        subprocess.run([compiler, "-O2", "-Wall", "-o", str(PIPELINED), str(source)], check=True)
+    blocks = ",".join(f"{offset}:{dtype.itemsize}" for dtype, offset in _blocks(row_dtype, field_blocks))
+    with tempfile.NamedTemporaryFile(suffix=".keys") as keys:
+        for request in requests:
+            keys.writelines(struct.pack("<I", len(key)) + key for key in request)
+        keys.flush()
+        arguments = [address, keys.name, len(requests[0]), iterations, row_dtype.itemsize, blocks, in_flight]
+        ran = subprocess.run([str(PIPELINED), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(ran.stdout)
+    return float(found["elapsed_s"]) / iterations, [float(sample) / 1e6 for sample in found["samples_us"]]
 
 
 class PythonFloor:

@@ -1,4 +1,4 @@
-"""The asyncio client of a model server: the same conversation over asyncio transports."""
+"""The asyncio client of a model server: the steps of `conversation.py` over asyncio transports."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 class AsyncOnlineClient:
     """`OnlineClient` for asyncio and uvloop. Make one per event loop; any number of requests can run at once.
+
+    Requests share two connections, on which many are under way at once.
 
     Args:
         url, project, timeout_s, transforms, definitions, observers, max_connections, cache, cache_bound_ms: as of

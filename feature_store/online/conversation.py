@@ -131,6 +131,8 @@ class Conversation:
         self._is_on_one_node = is_on_one_node
         self._near = near
         self._published: PublishedPlan | None = None
+        # The document that was read last, and its plan: requests that read it at the same time share one plan.
+        self._last_read: tuple[bytes, bytes, PublishedPlan] | None = None
         # The epoch of a plan that cannot be read, the reason, and when it was read.
         self._unreadable: tuple[bytes, NotPublishedError, float] | None = None
         self.shadows = Shadows(observers)
@@ -293,6 +295,9 @@ class Conversation:
         document, epoch = parser.replies[0]
         if document is None or epoch is None:
             raise _not_published(self._project, document, epoch)
+        if self._last_read is not None and self._last_read[:2] == (epoch, document):
+            self._unreadable, self._published = None, self._last_read[2]
+            return self._published
         try:
             plan = plan_from_json(document)
             plan.refuse_other_epoch(self._project, epoch)
@@ -303,6 +308,7 @@ class Conversation:
         if self._near is not None:
             self._near.follow(plan)
         self._published = PublishedPlan(plan, epoch, self._offered, is_on_one_node=self._is_on_one_node)
+        self._last_read = epoch, document, self._published
         self._observers.plan_read(self._published.plan.version)
         return self._published
 

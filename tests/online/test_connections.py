@@ -16,7 +16,8 @@ import uvloop
 from feature_store.errors import OnlineStoreError, StoreTimeoutError
 from feature_store.online import AsyncOnlineClient, OnlineClient
 from feature_store.online.observer import Observers
-from feature_store.online.redis import async_connection, pool
+from feature_store.online.redis import async_pool, pool
+from feature_store.online.redis.async_pool import AsyncPool
 from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.location import MOST_CONNECTIONS
@@ -128,21 +129,25 @@ def test_threads_are_served_in_the_order_in_which_they_came(server: RedisServer)
 def test_waiting_for_a_connection_counts_and_the_error_says_so(proxy: Proxy, runner: asyncio.Runner) -> None:
     stalled = threading.Event()
 
-    async def requests() -> list[Any]:
-        async with AsyncOnlineClient(proxy.url(), "test", timeout_s=60.0, max_connections=1) as patient:
-            await ask(patient)
-        async with AsyncOnlineClient(proxy.url(), "test", timeout_s=0.3, max_connections=1) as client:
-            while isinstance((await asyncio.gather(ask(client), return_exceptions=True))[0], StoreTimeoutError):
-                pass
-            proxy.before = lambda command: stalled.wait(60)
-            return await asyncio.gather(*[ask(client) for _ in range(3)], return_exceptions=True)
+    def ping(connections: AsyncPool, seconds: float) -> Any:
+        return connections.exchange([Command(b"", PING, ReplyParser(1))], Limit.of(seconds))
 
-    first, *others = runner.run(requests())
-    stalled.set()
-    assert isinstance(first, StoreTimeoutError) and "an answer within 300 ms" in str(first)
-    for error in others:
+    async def requests() -> list[Any]:
+        connections = AsyncPool(Endpoint(proxy.url(), 60.0), Observers(()), 1)
+        await ping(connections, 60.0)
+        proxy.before = lambda command: stalled.wait(60)
+        first = [asyncio.create_task(ping(connections, 60.0)) for _ in range(async_pool.MOST_COMMANDS)]
+        await asyncio.sleep(0)
+        assert connections.waiting == 0
+        late = await asyncio.gather(*[ping(connections, 0.3) for _ in range(3)], return_exceptions=True)
+        stalled.set()
+        await asyncio.gather(*first)
+        connections.close()
+        return late
+
+    for error in runner.run(requests()):
         assert isinstance(error, StoreTimeoutError)
-    assert "no connection was free within 300 ms: other requests use all 1" in str(others[-1])
+        assert "no connection was free within 300 ms: other requests use all 1" in str(error)
 
 
 def test_a_request_that_is_cancelled_leaves_its_place(server: RedisServer, runner: asyncio.Runner) -> None:
@@ -168,7 +173,7 @@ def test_a_request_that_is_cancelled_leaves_its_place(server: RedisServer, runne
 def test_connections_that_are_not_needed_are_closed(
     server: RedisServer, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_connection, "IDLE_S", 0.0)
+    monkeypatch.setattr(async_pool, "IDLE_S", 0.0)
 
     async def requests() -> int:
         async with AsyncOnlineClient(server.url, "test", timeout_s=60.0, max_connections=8) as client:

@@ -156,7 +156,7 @@ def test_a_server_that_stops_in_a_reply(client: Any, held: Held, missing: bool) 
     ends = [sum(parts[: i + 1]) for i in range(3)]
     for at in (0, ends[0] - 1, ends[0], ends[0] + 7, ends[1], ends[2] - 20):
         held.stop_after(at)
-        found = client.get_online_features("ranking", rows, now=NOW, deadline_ms=500)
+        found = client.get_online_features("ranking", rows, now=NOW, deadline_ms=800)
         came = [end <= at for end in ends]
         late = {name for name, there in zip(("user", "shop", "town"), came, strict=True) if not there}
         assert set(found.skipped) == late, at

@@ -1,4 +1,7 @@
-"""Connections of asyncio and uvloop: each receives straight into a request's parser; and a bounded pool of them.
+"""Connections of asyncio and uvloop, each with many requests under way: Redis answers in the order of the commands.
+
+Commands that are sent within one step of the event loop leave in one write. A request that ends without its replies,
+because its time is over or its task was cancelled, leaves their places to parsers that take and drop them.
 
 Timers are set to a time rather than after a delay: uvloop counts delays from the time when its loop last woke, so that
 they end too early in a process that was busy since. The clock of both loops is that of `time.monotonic`.
@@ -8,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,33 +22,74 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
-from feature_store.online.redis.pool import IDLE_S
 from feature_store.online.redis.replies import Replies
 from feature_store.online.redis.resp import Command, ReplyParser
-from feature_store.online.redis.retry import may_send_again
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from feature_store.errors import StoreReplyError
-    from feature_store.online.observer import Observers
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.limit import Limit
 
+# Bytes that wait for the server to take them, beyond which a connection gets no more commands: of some 100 requests.
+_MOST_WAITING_BYTES = 1 << 20
+
+
+# A connection that owes replies and has sent nothing for so long gets no commands while there are others.
+_SILENT_S = 0.25
+
+
+class Asked:
+    """Commands that were sent and whose replies are awaited.
+
+    Attributes:
+        commands, limit: as given.
+        done: gets a result when all replies have come, or an error.
+        owed: how many replies are missing.
+        size: how many bytes the replies have, as far as it is known.
+        is_new: whether the connection was opened for them.
+    """
+
+    __slots__ = ("commands", "done", "is_new", "limit", "owed", "size")
+
+    def __init__(self, commands: Sequence[Command], limit: Limit, done: asyncio.Future[None], *, is_new: bool) -> None:
+        self.commands, self.limit, self.done, self.is_new = commands, limit, done, is_new
+        self.owed = len(commands)
+        self.size = sum([command.parser.bytes_expected for command in commands])
+
 
 class AsyncConnection(asyncio.BufferedProtocol):
-    """One connection with the commands of at most one request under way."""
+    """One connection.
+
+    Attributes:
+        lost: why the connection is closed; empty: it is open.
+        is_paused: whether the server does not take commands as fast as they are sent.
+        is_silent: whether the server owes replies and has sent nothing for a while.
+        owed: how many replies are missing, and how many requests have this connection and have not used it yet.
+        bytes_owed: how many bytes these replies have, as far as it is known.
+        idle_since: when it last had nothing to do, on the clock of `time.monotonic`.
+        when_free: called when replies have come, when the server takes commands again, and when the connection is lost.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._replies = Replies()
-        self._done: asyncio.Future[None] | None = None
-        self._lost = ""
+        self._asked: deque[Asked] = deque()
+        self._outbox: list[bytes] = []
+        self._is_retired = False
+        # When the last byte came or, if later, when the first of the commands was sent whose replies are missing.
+        self._heard_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._stray = memoryview(bytearray(1))
+        self.lost = ""
+        self.is_paused = self.is_silent = False
+        self.owed = self.bytes_owed = 0
         self.idle_since = 0.0
+        self.when_free: Callable[[AsyncConnection], None] = _nothing
 
     @classmethod
     async def open(cls, endpoint: Endpoint, limit: Limit) -> AsyncConnection:
@@ -129,36 +175,91 @@ class AsyncConnection(asyncio.BufferedProtocol):
         return parser.replies
 
     async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
-        """Send commands at once and take their replies. After a timeout, some parsers may be complete.
+        """Send commands and take their replies. After a timeout, some parsers may be complete.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
-        if self._lost:
-            raise self._endpoint.lost(self._lost)
-        self._done = self._loop.create_future()
-        self._replies.expect([command.parser for command in commands])
-        timer = self._loop.call_at(limit.at, self._expire, limit)
-        self._transport.write(
-            commands[0].data if len(commands) == 1 else b"".join([command.data for command in commands])
-        )
+        asked = self.ask(commands, limit)
         try:
-            await self._done
-        finally:
-            timer.cancel()
-            self._done = None
+            await asked.done
+        except asyncio.CancelledError:
+            self.leave(asked)
+            raise
+
+    def promise(self, size: int) -> None:
+        """Count a reply of so many bytes, for which the command will be sent; `take_back` undoes it."""
+        self.owed += 1
+        self.bytes_owed += size
+
+    def take_back(self, size: int) -> None:
+        """See `promise`."""
+        self.owed -= 1
+        self.bytes_owed -= size
+
+    def ask(self, commands: Sequence[Command], limit: Limit, *, is_new: bool = True) -> Asked:
+        """Send commands; `done` of the result tells of their replies. A caller that gives up calls `leave`.
+
+        Args:
+            commands: the commands.
+            limit: of the answer.
+            is_new: whether the connection was opened for them.
+
+        Raises:
+            StoreConnectionError: the connection is closed.
+        """
+        if self.lost:
+            raise self._endpoint.lost(self.lost)
+        asked = Asked(commands, limit, self._loop.create_future(), is_new=is_new)
+        data = commands[0].data if len(commands) == 1 else b"".join([command.data for command in commands])
+        is_idle = not self._asked
+        self._asked.append(asked)
+        self.owed += asked.owed
+        self.bytes_owed += asked.size
+        self._replies.expect([command.parser for command in commands])
+        if is_idle:
+            self._heard_at = time.monotonic()
+        at = min(limit.at, self._heard_at + _SILENT_S)
+        if at < self._timer_at:
+            self._set_timer(at)
+        if is_idle:
+            self._transport.write(data)
+        else:
+            # Others wait for replies: this command may leave with the next ones, in one write.
+            if not self._outbox:
+                self._loop.call_soon(self._flush)
+            self._outbox.append(data)
+        return asked
+
+    def leave(self, asked: Asked) -> None:
+        """Do without the replies: they are dropped when they come."""
+        if asked.owed and not self.lost:
+            self._replies.drop([command.parser for command in asked.commands])
+        if not asked.done.done():
+            asked.done.cancel()
+        if self._is_retired:
+            self._close_if_done()
+
+    def retire(self) -> None:
+        """Close the connection when nobody waits for its replies any more."""
+        self._is_retired = True
+        self._close_if_done()
 
     def close(self) -> None:
-        """Close the transport."""
-        self._lost = self._lost or "the connection was closed"
+        """Close the transport. Requests that wait for replies fail."""
+        self._fail(self.lost or "the connection was closed")
         if self._transport is not None:
             self._transport.abort()
 
+    # -- called by the loop -------------------------------------------------------------------------------------
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop when the connection is there, encrypted where it is to be."""
+        """The connection is there, encrypted where it is to be."""
         self._transport = transport
-        if self._lost:  # it was given up while it was made
+        if self.lost:  # it was given up while it was made
             self._transport.abort()
+        else:
+            self._transport.set_write_buffer_limits(_MOST_WAITING_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the loop puts what it receives.
@@ -168,209 +269,132 @@ class AsyncConnection(asyncio.BufferedProtocol):
         return self._replies.buffer() if self._replies else self._stray
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called by the loop when bytes have come."""
-        if not self._replies or self._done is None:
-            self._fail(self._endpoint.lost("bytes without a request"))
-            self._transport.abort()
+        """Bytes have come."""
+        self._heard_at = time.monotonic()
+        self.is_silent = False
+        if not self._replies:
+            self._break("bytes without a request")
             return
         try:
-            self._replies.received(nbytes)
+            completed = self._replies.received(nbytes)
         except hiredis.HiredisError as error:
-            self._fail(self._endpoint.lost(f"bytes that are not the Redis protocol ({error})"))
-            return
+            self._break(f"bytes that are not the Redis protocol ({error})")
         except OnlineStoreError as error:  # the parser does not take the reply, whose rest is on its way
-            self._fail(error)
-            self._transport.abort()
-            return
-        if not self._replies and not self._done.done():
-            self._done.set_result(None)
+            self._refuse(error)
+        else:
+            if completed:
+                self._complete(completed)
 
     def eof_received(self) -> None:
-        """Called by the loop when the server has closed its side."""
-        self._fail(self._endpoint.lost("the server closed the connection"))
+        """The server has closed its side."""
+        self._fail("the server closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop when the connection is gone."""
-        self._fail(self._endpoint.lost(str(exc or "the connection was closed")))
+        """The connection is gone."""
+        self._fail(str(exc or "the connection was closed"))
 
-    def _expire(self, limit: Limit, *, is_last_look: bool = False) -> None:
-        if self._done is None or self._done.done():
+    def pause_writing(self) -> None:
+        """The server does not take what is sent."""
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        """The server takes commands again."""
+        self.is_paused = False
+        self.when_free(self)
+
+    def _flush(self) -> None:
+        if self._outbox and not self.lost:
+            self._transport.write(b"".join(self._outbox))
+        self._outbox.clear()
+
+    # -- replies ------------------------------------------------------------------------------------------------
+
+    def _complete(self, count: int) -> None:
+        """Tell the first requests that so many replies have come."""
+        self.owed -= count
+        asked = self._asked
+        while count:
+            first = asked[0]
+            if first.owed > count:
+                first.owed -= count
+                break
+            count -= first.owed
+            first.owed = 0
+            asked.popleft()
+            self.bytes_owed -= first.size
+            if not first.done.done():
+                first.done.set_result(None)
+        if not asked:
+            self.idle_since = self._heard_at
+            if self._is_retired:
+                self.close()
+        self.when_free(self)
+
+    def _break(self, reason: str) -> None:
+        self._fail(reason)
+        self._transport.abort()
+
+    def _refuse(self, error: OnlineStoreError) -> None:
+        """The first request does not take its reply. The others, who had no part in it, may be sent again."""
+        first, *others = self._asked
+        for asked in others:
+            asked.is_new = False
+        if not first.done.done():
+            first.done.set_exception(error)
+        self._break("another request did not take its reply")
+
+    def _fail(self, reason: str) -> None:
+        """The connection is of no use any more. Its requests learn why."""
+        self.lost = self.lost or reason
+        if self._timer is not None:
+            self._timer.cancel()
+        for asked in self._asked:
+            if not asked.done.done():
+                asked.done.set_exception(self._endpoint.lost(self.lost))
+        self._asked.clear()
+        self._replies = Replies()
+        self.when_free(self)
+
+    # -- limits in time -----------------------------------------------------------------------------------------
+
+    def _set_timer(self, at: float) -> None:
+        """One timer for all requests: of many with the same limit, only the first sets it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        # A process that got no time itself may find the timer due and replies there at once: it takes those first.
+        self._timer = self._loop.call_at(at, partial(self._loop.call_later, 0, self._expire))
+
+    def _expire(self) -> None:
+        """End the requests whose time is over; close a connection on which nothing comes any more."""
+        self._timer_at = math.inf
+        if self.lost:
             return
-        if is_last_look:
-            self._fail(self._endpoint.timeout(limit))
-            return
-        # A process that got no time itself may find the timer due and the reply there at once: it looks for that first.
-        self._loop.call_later(0, partial(self._expire, limit, is_last_look=True))
+        now = self._loop.time()
+        for asked in self._asked:
+            if asked.limit.at <= now and not asked.done.done():
+                self._replies.drop([command.parser for command in asked.commands])
+                asked.done.set_exception(self._endpoint.timeout(asked.limit))
+        if self._is_retired:
+            self._close_if_done()
+        elif self._asked and now - self._heard_at >= self._endpoint.timeout_s:
+            # Redis answers in order, so nobody behind gets a reply before these. A new connection may get one.
+            for asked in self._asked:
+                asked.is_new = False
+            self._break(f"no byte came for {self._endpoint.timeout_s:g} s")
+        if self._asked and not self.lost:
+            self.is_silent = now - self._heard_at >= _SILENT_S
+            silent_at = self._heard_at + (self._endpoint.timeout_s if self.is_silent else _SILENT_S)
+            limits = [asked.limit.at for asked in self._asked if not asked.done.done()]
+            self._set_timer(min([silent_at, *limits]))
 
-    def _fail(self, error: OnlineStoreError) -> None:
-        self._lost = self._lost or error.got
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
+    def _close_if_done(self) -> None:
+        if all(asked.done.done() for asked in self._asked):
+            self.close()
 
 
-class AsyncPool:
-    """Connections of one event loop, the last used first. One that failed is never used again.
-
-    When all are in use, requests wait in the order in which they came, as long as their limits in time let them.
-
-    Args:
-        endpoint: where they lead.
-        observers: get a call when a connection was dead and the request goes on with another.
-        most: how many connections there are at most.
-    """
-
-    def __init__(self, endpoint: Endpoint, observers: Observers, most: int) -> None:
-        self._endpoint, self._observers, self._most = endpoint, observers, most
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: deque[AsyncConnection] = deque()
-        self._waiting: deque[asyncio.Future[AsyncConnection | None]] = deque()
-        self._open = 0
-
-    async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
-        """Send commands that only read, and take their replies; once more when an idle connection turns out dead.
-
-        Raises:
-            StoreConnectionError: the server cannot be reached, or closed the connection.
-            StoreTimeoutError: the server does not answer in time, or no connection was free. Some parsers may be
-                complete.
-            StoreReplyError: the server answers with an error.
-            OnlineStoreError: the pool belongs to another event loop.
-        """
-        await self.ask(commands, limit)
-        for command in commands:
-            parser = command.parser
-            if not parser.fixed and parser.error is not None:
-                raise self.refused(parser.error)
-
-    async def ask(self, commands: Sequence[Command], limit: Limit) -> None:
-        """As `exchange`, but error replies stay in their parsers.
-
-        Raises:
-            StoreConnectionError, StoreTimeoutError, OnlineStoreError: as `exchange`.
-        """
-        while True:
-            connection, is_new = await self._take(limit)
-            try:
-                await connection.exchange(commands, limit)
-            except BaseException as error:  # cancellation too: an answer may still come to this connection
-                self._discard(connection)
-                if not may_send_again(error, commands, is_new=is_new):
-                    raise
-                self._close_idle()  # a server that restarted has closed them all
-                self._observers.reconnected()
-            else:
-                self._give_back(connection, limit.at - limit.seconds)
-                return
-
-    @property
-    def size(self) -> int:
-        """How many connections there are, idle or in use."""
-        return self._open
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a connection."""
-        return len(self._waiting)
-
-    def close(self) -> None:
-        """Close the idle connections. The pool can be used again, by another event loop too."""
-        if self._loop is not None and self._loop.is_closed():
-            self._idle.clear()
-            self._open = 0
-        self._close_idle()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._discard(self._idle.pop())
-
-    def refused(self, reply: Exception) -> StoreReplyError:
-        """The error for an error reply. Connections that lead to a server that cannot serve are closed."""
-        error = self._endpoint.refused(reply)
-        if error.is_wrong_server:
-            self._close_idle()
-        return error
-
-    async def _take(self, limit: Limit) -> tuple[AsyncConnection, bool]:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._join(loop)
-        if self._idle and not self._waiting:
-            return self._idle.pop(), False
-        if self._open >= self._most or self._waiting:
-            connection = await self._wait(loop, limit)
-            if connection is not None:
-                return connection, False
-        else:
-            self._open += 1
-        try:
-            return await AsyncConnection.open(self._endpoint, limit), True
-        except BaseException:
-            self._free()
-            raise
-
-    async def _wait(self, loop: asyncio.AbstractEventLoop, limit: Limit) -> AsyncConnection | None:
-        """A connection that another request gives back; None: leave to make one."""
-        waiter: asyncio.Future[AsyncConnection | None] = loop.create_future()
-        self._waiting.append(waiter)
-        timer = loop.call_at(limit.at, self._too_late, waiter, limit)
-        try:
-            return await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                # It was served, and then cancelled before it could go on.
-                connection = waiter.result()
-                if connection is None:
-                    self._free()
-                else:
-                    self._give_back(connection, None)
-            raise
-        finally:
-            timer.cancel()
-
-    def _too_late(self, waiter: asyncio.Future[AsyncConnection | None], limit: Limit) -> None:
-        if not waiter.done():
-            waiter.set_exception(self._endpoint.busy(limit, self._most))
-
-    def _give_back(self, connection: AsyncConnection, began: float | None) -> None:
-        if began is not None:
-            connection.idle_since = began
-        waiter = self._next()
-        if waiter is not None:
-            waiter.set_result(connection)
-            return
-        self._idle.append(connection)
-        if began is not None and len(self._idle) > 1 and self._idle[0].idle_since < began - IDLE_S:
-            self._discard(self._idle.popleft())
-
-    def _discard(self, connection: AsyncConnection) -> None:
-        connection.close()
-        self._free()
-
-    def _free(self) -> None:
-        """Allow another connection in place of a closed one."""
-        waiter = self._next()
-        if waiter is not None:
-            waiter.set_result(None)
-        else:
-            self._open -= 1
-
-    def _next(self) -> asyncio.Future[AsyncConnection | None] | None:
-        """The first request that still waits."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                return waiter
-        return None
-
-    def _join(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._open:
-            raise OnlineStoreError(
-                "AsyncOnlineClient",
-                problem="its connections belong to another event loop"
-                + (", which is closed" if self._loop is not None and self._loop.is_closed() else ""),
-                hint="make one client for each event loop, and close it (`async with`) before its loop ends",
-            )
-        self._loop = loop
+def _nothing(connection: AsyncConnection) -> None:
+    pass
 
 
 async def _find(endpoint: Endpoint, limit: Limit) -> Address:

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import OnlineStoreError, StoreConnectionError
-from feature_store.online.redis.async_connection import AsyncConnection, AsyncPool
+from feature_store.online.redis.async_connection import AsyncConnection
+from feature_store.online.redis.async_pool import AsyncPool
 from feature_store.online.redis.readers import Readers
 from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
 

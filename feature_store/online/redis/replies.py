@@ -61,6 +61,11 @@ class Replies:
         rest = owed.popleft().rest
         return 1 + (self._feed(memoryview(rest)) if rest else 0)
 
+    def drop(self, parsers: Iterable[ReplyParser]) -> None:
+        """Take the replies of incomplete parsers, of a request that is over, into others that nobody reads."""
+        over = set(map(id, parsers))
+        self._owed = deque([parser.moved() if id(parser) in over else parser for parser in self._owed])
+
     def _feed(self, data: memoryview) -> int:
         completed = 0
         while data:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FIRST_LENGTH = re.compile(rb"\*\d{1,19}\r\n\$(\d{1,19})\r\n")
 # A reply whose size is not known is read in pieces of this many bytes: what one recv of a socket buffer can return.
 _PIECE_BYTES = 1 << 16
+_GUESSED_BYTES = 1 << 13
 
 
 class ReplyParser:
@@ -95,6 +96,11 @@ class ReplyParser:
                     return self.fixed
             self._reader = hiredis.Reader()
         return self._parse()
+
+    @property
+    def bytes_expected(self) -> int:
+        """How long the reply is when nothing is missing; a guess when that is not known."""
+        return _GUESSED_BYTES if self.shape is None else self.shape.size
 
     def again(self) -> ReplyParser:
         """A new parser for a reply to the same commands."""

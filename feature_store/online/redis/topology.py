@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from feature_store.errors import OnlineStoreError
     from feature_store.online.observer import Observers
-    from feature_store.online.redis.async_connection import AsyncPool
+    from feature_store.online.redis.async_pool import AsyncPool
     from feature_store.online.redis.following import Recovery, Route
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command
@@ -232,7 +232,7 @@ class Single:
 
     def async_pool(self, observers: Observers, most: int | None) -> AsyncPool:
         """See Topology."""
-        from feature_store.online.redis.async_connection import AsyncPool  # asyncio: 20 ms that threads do not need
+        from feature_store.online.redis.async_pool import AsyncPool  # asyncio: 20 ms that threads do not need
 
         return AsyncPool(self._endpoint, observers, self._endpoint.location.most(most))
 

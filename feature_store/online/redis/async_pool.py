@@ -1,0 +1,289 @@
+"""A pool of the connections of one event loop: few connections, each with many requests under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+from feature_store.errors import OnlineStoreError
+from feature_store.online.redis.async_connection import AsyncConnection
+from feature_store.online.redis.pool import IDLE_S
+from feature_store.online.redis.retry import may_send_again
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from feature_store.errors import StoreReplyError
+    from feature_store.online.observer import Observers
+    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.resp import Command
+
+# Connections that share the requests of a client as long as all of them answer; docs/decisions has the measurements.
+USUAL_CONNECTIONS = 2
+# A connection takes no more commands when it owes so many replies, or so many bytes of them. Other requests wait in the
+# queue of the pool, where they can still get another connection. Redis keeps what a client does not read in memory, and
+# sends it in pieces of 64 kB.
+MOST_COMMANDS = 64
+MOST_BYTES = 1 << 19
+# What a connection owes from which on another one is opened, as long as there are fewer than USUAL_CONNECTIONS.
+_BUSY_COMMANDS, _BUSY_BYTES = MOST_COMMANDS // 4, MOST_BYTES // 4
+_Waiter: TypeAlias = "asyncio.Future[AsyncConnection | None]"
+
+
+class AsyncPool:
+    """Connections of one event loop. One that failed is never used again.
+
+    When all have as many commands as they may have, requests wait in the order in which they came, as long as their
+    limits in time let them.
+
+    Args:
+        endpoint: where they lead.
+        observers: get a call when a connection was dead and the request goes on with another.
+        most: how many connections there are at most.
+    """
+
+    def __init__(self, endpoint: Endpoint, observers: Observers, most: int) -> None:
+        self._endpoint, self._observers, self._most = endpoint, observers, most
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections: list[AsyncConnection] = []
+        self._opening = 0
+        # The requests that wait, and how many bytes their replies have.
+        self._waiting: deque[tuple[_Waiter, int]] = deque()
+
+    async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
+        """Send commands that only read, and take their replies; once more when an idle connection turns out dead.
+
+        Raises:
+            StoreConnectionError: the server cannot be reached, or closed the connection.
+            StoreTimeoutError: the server does not answer in time, or no connection was free. Some parsers may be
+                complete.
+            StoreReplyError: the server answers with an error.
+            OnlineStoreError: the pool belongs to another event loop.
+        """
+        await self.ask(commands, limit)
+        for command in commands:
+            parser = command.parser
+            if not parser.fixed and parser.error is not None:
+                raise self.refused(parser.error)
+
+    async def ask(self, commands: Sequence[Command], limit: Limit) -> None:
+        """As `exchange`, but error replies stay in their parsers.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError, OnlineStoreError: as `exchange`.
+        """
+        while True:
+            connection, is_new = self._at_once(limit), False
+            if connection is None:
+                size = sum([command.parser.bytes_expected for command in commands])
+                connection, is_new = await self._connection(size, limit)
+                connection.take_back(size)
+            if connection.lost:  # it was closed while the request waited for it
+                self._forget(connection)
+                continue
+            asked = connection.ask(commands, limit, is_new=is_new)
+            try:
+                await asked.done
+            except BaseException as error:
+                connection.leave(asked)
+                self._forget(connection)
+                if not may_send_again(error, commands, is_new=asked.is_new):
+                    raise
+                self._reconnect()
+            else:
+                return
+
+    @property
+    def size(self) -> int:
+        """How many connections there are."""
+        return len(self._connections) + self._opening
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Close the connections, each when its last request has ended. The pool can be used again, by another event
+        loop too."""
+        if self._loop is not None and self._loop.is_closed():
+            self._connections.clear()
+            self._opening = 0
+        for connection in self._connections:
+            connection.retire()
+        self._connections.clear()
+        self._serve()
+
+    def refused(self, reply: Exception) -> StoreReplyError:
+        """The error for an error reply. Connections that lead to a server that cannot serve are closed."""
+        error = self._endpoint.refused(reply)
+        if error.is_wrong_server:
+            self.close()
+        return error
+
+    # -- which connection ---------------------------------------------------------------------------------------
+
+    def _at_once(self, limit: Limit) -> AsyncConnection | None:
+        """The connection of the usual request; None when another one must be chosen, opened or waited for."""
+        if self._waiting or not self._connections or self._loop is not asyncio.get_running_loop():
+            return None
+        if len(self._connections) > 1:
+            self._trim(limit.at - limit.seconds)
+        first = self._connections[0]
+        if first.owed < _BUSY_COMMANDS and first.bytes_owed < _BUSY_BYTES and _is_well(first):
+            return first
+        return self._chosen()
+
+    async def _connection(self, size: int, limit: Limit) -> tuple[AsyncConnection, bool]:
+        """A connection that was promised replies of so many bytes, and whether it was opened for this request."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._join(loop)
+        if any(connection.lost for connection in self._connections):
+            self._reconnect()
+        if self._waiting:
+            self._serve()  # a connection may have fallen silent since, so that another one may be opened
+        if not self._waiting:
+            chosen = self._chosen()
+            if chosen is not None:
+                chosen.promise(size)
+                return chosen, False
+        if self._waiting or not self._may_open():
+            connection = await self._wait(loop, size, limit)
+            if connection is not None:
+                return connection, False
+        else:
+            self._opening += 1
+        return await self._open(size, limit), True
+
+    async def _open(self, size: int, limit: Limit) -> AsyncConnection:
+        """Open a connection. `_opening` counts it already."""
+        try:
+            connection = await AsyncConnection.open(self._endpoint, limit)
+        except BaseException:
+            self._opening -= 1
+            self._serve()
+            raise
+        self._opening -= 1
+        connection.when_free = self._when_free
+        connection.promise(size)
+        self._connections.append(connection)
+        self._serve()
+        return connection
+
+    def _chosen(self) -> AsyncConnection | None:
+        """The connection that owes the least; None when another one is opened, or all owe too much."""
+        best: AsyncConnection | None = None
+        for one in self._connections:
+            if one.lost or one.is_paused or one.owed >= MOST_COMMANDS or one.bytes_owed >= MOST_BYTES:
+                continue
+            if best is None or (_is_well(one), -one.owed) > (_is_well(best), -best.owed):
+                best = one
+        if best is not None and best.owed < _BUSY_COMMANDS and best.bytes_owed < _BUSY_BYTES and _is_well(best):
+            return best
+        return None if self._may_open() else best
+
+    def _may_open(self) -> bool:
+        """Whether another connection is opened: there are too few on which replies come."""
+        if self.size >= self._most:
+            return False
+        if len(self._connections) + self._opening < USUAL_CONNECTIONS:
+            return True
+        return sum([_is_well(one) for one in self._connections]) + self._opening < USUAL_CONNECTIONS
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, size: int, limit: Limit) -> AsyncConnection | None:
+        """A connection that was promised replies of so many bytes; None: leave to open one."""
+        waiter: _Waiter = loop.create_future()
+        self._waiting.append((waiter, size))
+        timer = loop.call_at(limit.at, self._too_late, waiter, limit)
+        try:
+            return await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                # It was served, and then cancelled before it could go on.
+                connection = waiter.result()
+                if connection is None:
+                    self._opening -= 1
+                else:
+                    connection.take_back(size)
+                self._serve()
+            raise
+        finally:
+            timer.cancel()
+
+    def _too_late(self, waiter: _Waiter, limit: Limit) -> None:
+        if not waiter.done():
+            waiter.set_exception(self._endpoint.busy(limit, self._most))
+
+    def _when_free(self, connection: AsyncConnection) -> None:
+        """Give a connection that owes less now to the requests that wait."""
+        if not self._waiting:
+            return
+        if connection.lost or connection.is_paused or connection not in self._connections:
+            self._serve()
+            return
+        while connection.owed < MOST_COMMANDS and connection.bytes_owed < MOST_BYTES and self._drop_done():
+            waiter, size = self._waiting.popleft()
+            connection.promise(size)
+            waiter.set_result(connection)
+
+    def _serve(self) -> None:
+        """Give requests that wait a connection, or leave to open one (None)."""
+        self._connections = [one for one in self._connections if not one.lost]
+        while self._drop_done():
+            waiter, size = self._waiting[0]
+            chosen = self._chosen()
+            if chosen is not None:
+                chosen.promise(size)
+            elif self._may_open():
+                self._opening += 1
+            else:
+                return
+            self._waiting.popleft()
+            waiter.set_result(chosen)
+
+    def _drop_done(self) -> bool:
+        """Forget requests that wait no longer; whether one still waits."""
+        while self._waiting and self._waiting[0][0].done():
+            self._waiting.popleft()
+        return bool(self._waiting)
+
+    # -- connections that are not used any more -----------------------------------------------------------------
+
+    def _forget(self, connection: AsyncConnection) -> None:
+        """A connection that is closed leaves its place to another."""
+        if connection.lost and connection in self._connections:
+            self._connections.remove(connection)
+            self._serve()
+
+    def _reconnect(self) -> None:
+        """A server that restarted has closed all connections: those that have nothing to do are not tried."""
+        self._connections = [one for one in self._connections if not one.lost]
+        for connection in [one for one in self._connections if not one.owed]:
+            self._connections.remove(connection)
+            connection.close()
+        self._observers.reconnected()
+
+    def _trim(self, now: float) -> None:
+        """Close a connection that has not been used for a while."""
+        last = self._connections[-1]
+        if not last.owed and last.idle_since < now - IDLE_S:
+            self._connections.pop()
+            last.close()
+
+    def _join(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.size:
+            raise OnlineStoreError(
+                "AsyncOnlineClient",
+                problem="its connections belong to another event loop"
+                + (", which is closed" if self._loop is not None and self._loop.is_closed() else ""),
+                hint="make one client for each event loop, and close it (`async with`) before its loop ends",
+            )
+        self._loop = loop
+
+
+def _is_well(connection: AsyncConnection) -> bool:
+    """Whether replies come on a connection, so that it gets requests before others."""
+    return not (connection.lost or connection.is_paused or connection.is_silent)
