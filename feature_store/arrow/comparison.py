@@ -80,7 +80,7 @@ def _nulls(values: pa.Array) -> Mask:
 
 
 def _numbers(values: pa.Array) -> Numbers:
-    """As float64, times in microseconds; what stands where there is none does not matter."""
+    """The values as float64, times in microseconds. A null becomes an arbitrary number."""
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.timestamp("us")).view(pa.int64())
     if pa.types.is_date32(values.type):

@@ -1,8 +1,8 @@
 """Checks that files do not change while they are read.
 
 A file that is replaced, truncated, removed or appended to while it is read gives rows of two versions of it, or not all
-rows of one. Whoever reads a source does it inside `unchanged`, which compares the files with what they were when the
-source was opened: what is read of a changed file becomes an error, and so nothing is recorded as done.
+rows of one. Readers of a source read inside `unchanged`, which compares the files with their versions at the opening of
+the source. If a file changed, the read is an error, and so nothing is recorded as done.
 """
 
 from __future__ import annotations

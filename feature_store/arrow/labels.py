@@ -85,7 +85,7 @@ def label_times(values: pa.ChunkedArray, where: str, *, first: int = 0) -> NDArr
 
 
 def label_values(values: pa.ChunkedArray, dtype: DType, where: str, *, first: int = 0) -> pa.ChunkedArray:
-    """A column of labels as `rows.storage_type`; nulls stay.
+    """A column of labels as `types.storage_type`; nulls stay null.
 
     Raises:
         DataError: a value is not of the type.
@@ -102,7 +102,7 @@ def label_values(values: pa.ChunkedArray, dtype: DType, where: str, *, first: in
 
 
 def labels_at(columns: Mapping[str, list[Any]], at: datetime) -> pa.Table:
-    """Label rows that are all of one time, in the column `event_timestamp`.
+    """Label rows with one common time, in the column `event_timestamp`.
 
     Args:
         columns: the other columns, n values each.

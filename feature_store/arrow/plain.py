@@ -1,4 +1,4 @@
-"""Arrow's many encodings as the few that all of its kernels take, so that what follows need not know of them.
+"""Plain columns: Arrow's many encodings as the few that all of its kernels take.
 
 A column of a source, of pushed rows or of labels may be dictionary-encoded, run-end-encoded, a view, an extension type.
 Kernels such as `filter`, `take` and `cast` take some of these and not others, which differs between releases of Arrow.
@@ -63,8 +63,8 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def plain_table(table: pa.Table) -> pa.Table:
-    """A table of plain columns, but for its dictionaries, which stay, of plain values: they are what pandas and polars
-    have of categories, and go on to who gave them."""
+    """A table of plain columns. Dictionaries stay, with plain values: they are the categories of pandas and polars, and
+    the caller gets them back."""
     columns = [pa.chunked_array([_kept(chunk) for chunk in column.chunks], _kept_type(column.type)) for column in table]
     return pa.Table.from_arrays(columns, schema=kept_schema(table.schema))
 

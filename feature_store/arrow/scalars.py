@@ -38,7 +38,7 @@ from feature_store.online.arrow import arrow_type
 
 
 class ArrowScalar(ABC):
-    """What Arrow does with values of one scalar type.
+    """The values of one scalar type in Arrow: whether they fit, and how they are parsed, stored and served.
 
     Args:
         storage: the type of checked values.
@@ -54,11 +54,11 @@ class ArrowScalar(ABC):
 
     @abstractmethod
     def accepts(self, found: pa.DataType) -> bool:
-        """Whether values of a plain type can be of this one."""
+        """Whether values of a plain type can fit this type."""
 
     @abstractmethod
     def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-        """Plain values that `accepts` takes as `storage`, and which do not fit: (n,) bool."""
+        """Plain values of an accepted type as `storage`, and a mask of those that do not fit: (n,) bool."""
 
     def parse(self, text: str) -> Any:
         """One CSV value as a Python value of `parsed`; None if the text is not a value of the type.
@@ -69,15 +69,15 @@ class ArrowScalar(ABC):
         raise TypeError(f"{type(self).__name__} reads CSV text without a parsed type")
 
     def always_fits(self, found: pa.DataType) -> bool:
-        """Whether every value of a column's type fits, so that nobody needs to look."""
+        """Whether every value of a column's type fits, so that the values need no check."""
         return bool(found == self.storage)
 
     def limits(self, found: pa.DataType) -> tuple[float, float] | None:
-        """The numbers between which every value of a column's type fits; None if there are no such limits."""
+        """The least and the greatest number that fit, for a column's type; None: the type has no such limits."""
         return None
 
     def fit_csv(self, text: pa.StringArray, dtype: DType) -> tuple[pa.Array, Mask]:
-        """`fit`, of CSV text."""
+        """`fit` for CSV text."""
         if self.parsed is None:
             return each_parsed(text, dtype, self.storage)
         parsed, not_parsed = csv_text.parse(text, self.parsed, self.parse)

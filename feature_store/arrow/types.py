@@ -36,7 +36,7 @@ def storage_type(dtype: DType) -> pa.DataType:
 
 
 def can_fit(found: pa.DataType, dtype: DType) -> bool:
-    """Whether values of a plain type can be of a declared one."""
+    """Whether values of a plain type can fit a declared type."""
     if pa.types.is_null(found):
         return True
     if dtype.element is not None:
@@ -51,14 +51,14 @@ def fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
 
 
 def fit_plain(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """`fit`, of a column that is plain."""
+    """`fit` for a column that is plain already."""
     if pa.types.is_null(values.type):
         return values.cast(storage_type(dtype)), no_mask(values)
     return _fit_lists(values, dtype) if dtype.element is not None else ARROW[dtype].fit(values, dtype)
 
 
 def fit_csv(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """`fit`, of a column of CSV text that is to be parsed as a scalar type."""
+    """`fit` for a column of CSV text, parsed as a scalar type."""
     text, not_text = fit_text(plain(values))
     fitted, bad = ARROW[dtype].fit_csv(text, dtype)
     return fitted, bad | not_text

@@ -231,7 +231,7 @@ class GroupConsumer(Reader):
             return
         self._placed.update((partition, -1 if at is None else at) for partition, at in mine)
         with errors("Kafka consumer"):
-            # Not seek(): this drops what was fetched for the old place, and works in every state of the partition.
+            # Not seek(): this drops messages fetched at the old offset, and works in every state of the partition.
             self._consumer.assign([TopicPartition(*p, _offset(at)) for p, at in self._placed.items()])
 
     def unplace(self) -> None:
@@ -313,7 +313,7 @@ class Sender:
         headers: list[tuple[str, str | bytes | None]],
         told: Callable[[Reason | None], None],
     ) -> None:
-        """Send one message. A later call calls `told` once: with None, or with the reason why it did not arrive."""
+        """Send one message. A later call calls `told` once: with None if it arrived, else with the reason."""
 
         def note(error: KafkaError | None, _message: ClientMessage) -> None:
             told(None if error is None else Reason(error.name(), error.str()))

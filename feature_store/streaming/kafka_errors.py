@@ -49,7 +49,7 @@ FINAL = frozenset({"_FATAL", *_MEANINGS} - {"_RESOLVE"})
 
 
 def is_telling(reason: Reason) -> bool:
-    """Whether an error says more than that nobody answers."""
+    """Whether an error says more than that no broker answers."""
     return _meaning(reason) is not None
 
 

@@ -1,4 +1,4 @@
-"""Training sets from the log of what was served: labels with the vectors that the model was given, as they were.
+"""Training sets from the served log: labels with the vectors that the model got when it was served.
 
 A label names the request that it is of, by `request_id`, and the row of it: by `request_row`, its number in the
 request, when the labels have that column, else by the service's join keys. Labels whose request was not logged are left

@@ -1,4 +1,4 @@
-"""What was read of Parquet files, so that rows that come late are known by the row groups that bring them.
+"""The row groups of Parquet files that were read, so that late rows are found by the row groups that hold them.
 
 The document has an entry per file: 8 bytes of a hash of its path, size and time, the number of its row groups (uint32,
 big-endian), and 8 bytes of a hash of each row group. The hash of a row group covers the bytes of its pages and the
