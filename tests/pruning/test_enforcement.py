@@ -199,7 +199,7 @@ def test_applying_again_keeps_what_is_pruned(folder: Path) -> None:
 
 def test_nothing_is_pruned_twice_or_undone_without_a_plan(folder: Path) -> None:
     with FeatureStore(folder) as store:
-        with pytest.raises(NotFoundError, match="expected a prune plan that is applied, got none"):
+        with pytest.raises(NotFoundError, match="no prune plan is applied to it"):
             store.prune("ranking", None)
         first = store.prune("ranking", plan(store, ["f1"], "mask")).version
         assert store.prune("ranking", plan(store, ["f1"], "mask")).version == first
