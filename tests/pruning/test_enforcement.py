@@ -76,7 +76,7 @@ def test_masked_features_are_not_served_and_come_back_at_once(folder: Path) -> N
     with FeatureStore(folder) as store:
         before, stored = served(store).to_dict(), store.online.statistics()
         applied = store.prune("ranking", plan(store, ["f1", "rank"], "mask"))
-        assert applied.version.version == 2 and "2 of 7 features are not served" in str(applied.changes)
+        assert applied.version.version == 2 and "2 of 7 features are no longer served" in str(applied.changes)
         found = served(store)
         assert found.names == ["visits", "spent", "f2", "f3", "f4"]
         assert found.prune_plan == "p7"
