@@ -207,7 +207,7 @@ class PlanStore:
                 together.getrange(name, 0, last)
             found = together.execute(raise_on_error=False)
             for one in found:
-                if isinstance(one, Exception) and not _is_other_type(one):
+                if isinstance(one, Exception) and not str(one).startswith("WRONGTYPE"):
                     raise one
         return [one if isinstance(one, bytes) and one else None for one in found]
 
@@ -392,10 +392,6 @@ def _generations(plan: ServingPlan | None) -> dict[tuple[str, int], TilesPlan]:
         return {}
     found = (*plan.retired_tiles, *plan.tiles, *plan.filling_tiles)
     return {(tiles.view, tiles.generation): tiles for tiles in found}
-
-
-def _is_other_type(error: Exception) -> bool:
-    return str(error).startswith("WRONGTYPE")
 
 
 def _incomplete(project: str, problem: str) -> DamagedPlanError:
