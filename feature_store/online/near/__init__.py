@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feature_store.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,9 +19,20 @@ if TYPE_CHECKING:
 
 
 def near_cache(budgets: Mapping[str, int | str] | None, topology: Topology, bound_ms: float) -> NearCache | None:
-    """The near-cache of a client, or None without budgets. It is imported only when it is wanted."""
+    """The near-cache of a client, or None without budgets. It is imported only when it is wanted.
+
+    Raises:
+        ConfigError: a budget or the bound cannot be read, or the store is a Cluster or has Sentinels.
+    """
     if not budgets:
         return None
     from feature_store.online.near.near_cache import NearCache
 
-    return NearCache(budgets, topology, bound_ms)
+    server = topology.only_server
+    if server is None:
+        raise ConfigError(
+            "cache",
+            problem=f"{topology.shown} may answer from another server later, which a near-cache does not follow",
+            hint="a near-cache needs one server: redis://, rediss:// or unix://",
+        )
+    return NearCache(budgets, server, bound_ms)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
     from feature_store.online.near.values import CacheStats, Hits, Space
-    from feature_store.online.redis.topology import Topology
+    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import ServingPlan
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", re.IGNORECASE)
@@ -53,21 +53,14 @@ class NearCache:
 
     Args:
         budgets: bytes, or texts such as `64MB`, by the name of a row group or stream view.
-        topology: the servers that the client reads from.
+        server: the only server that the client reads from.
         bound_ms: milliseconds after the acknowledgement of a write within which its old value may still be given.
 
     Raises:
-        ConfigError: a budget or the bound cannot be read, or the store is a Cluster or has Sentinels.
+        ConfigError: a budget or the bound cannot be read.
     """
 
-    def __init__(self, budgets: Mapping[str, int | str], topology: Topology, bound_ms: float) -> None:
-        server = topology.only_server
-        if server is None:
-            raise ConfigError(
-                "cache",
-                problem=f"{topology.shown} may answer from another server later, which a near-cache does not follow",
-                hint="a near-cache needs one server: redis://, rediss:// or unix://",
-            )
+    def __init__(self, budgets: Mapping[str, int | str], server: Endpoint, bound_ms: float) -> None:
         bound_s = _seconds(bound_ms)
         self._values = CachedValues({name: size_in_bytes(size, name) for name, size in budgets.items()}, bound_s)
         self._listener = Listener(self._values, server)
