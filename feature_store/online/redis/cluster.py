@@ -17,7 +17,8 @@ from feature_store.errors import ClusterDownError, OnlineStoreError, WrongNodeEr
 from feature_store.online.redis.endpoint import Endpoint, Question
 from feature_store.online.redis.location import Location
 from feature_store.online.redis.scanning import scan_node
-from feature_store.online.redis.shards import CHANGING, Shard, Shards
+from feature_store.online.redis.sharded import Sharded
+from feature_store.online.redis.shards import CHANGING, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -30,7 +31,7 @@ _ASK_SLOTS = hiredis.pack_command(("CLUSTER", "SLOTS"))  # type: ignore[arg-type
 _MOST_ASKED = 8
 
 
-class Cluster(Shards):
+class Cluster(Sharded):
     """The nodes of a Redis Cluster.
 
     Args:

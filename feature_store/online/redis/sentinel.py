@@ -11,7 +11,8 @@ from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.endpoint import Question, master_of, replicas_of
 from feature_store.online.redis.location import PRIMARY, Location
 from feature_store.online.redis.scanning import scan_node
-from feature_store.online.redis.shards import CHANGING, Shard, Shards
+from feature_store.online.redis.sharded import Sharded
+from feature_store.online.redis.shards import CHANGING, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.endpoint import Endpoint
 
 
-class Sentinels(Shards):
+class Sentinels(Sharded):
     """The servers that Sentinels name.
 
     Args:

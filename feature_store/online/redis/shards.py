@@ -34,11 +34,8 @@ from feature_store.online.redis.resp import Command, ReplyParser
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from feature_store.online.observer import Observers
     from feature_store.online.redis.address import Address
-    from feature_store.online.redis.async_shard_pool import AsyncShardPool
     from feature_store.online.redis.limit import Limit
-    from feature_store.online.redis.shard_pool import ShardPool
 
 # What a server answers, or does not, while the topology changes; the next primary takes the call.
 CHANGING = (
@@ -261,18 +258,6 @@ class Shards(ABC):
         """See Topology."""
         with self.whole.errors():
             yield FollowingCommands(lambda: self.node(key), lambda: self.recovery(key))
-
-    def pool(self, observers: Observers, most: int | None) -> ShardPool:
-        """See Topology. There are at most `most` connections to each server."""
-        from feature_store.online.redis.shard_pool import ShardPool
-
-        return ShardPool(self, observers, self.location.most(most))
-
-    def async_pool(self, observers: Observers, most: int | None) -> AsyncShardPool:
-        """See Topology. There are at most `most` connections to each server."""
-        from feature_store.online.redis.async_shard_pool import AsyncShardPool
-
-        return AsyncShardPool(self, observers, self.location.most(most))
 
     def close(self) -> None:
         """See Topology."""
