@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from feature_store.functions import Column, Mask
     from feature_store.online.group_reads import GroupRead
     from feature_store.online.layout import FieldLayout, SegmentLayout
-    from feature_store.online.near.values import Hits
+    from feature_store.online.near.found import Hits
     from feature_store.online.redis.reply_shape import ReplyShape
     from feature_store.online.redis.resp import ReplyParser
     from feature_store.online.request import Places, Request
@@ -135,6 +135,9 @@ class RequestAnswer(Answer):
             self.skipped = _NOTHING.union(
                 *(places for places, reply in zip(request.places, replies, strict=True) if reply is None)
             )
+            if request.hits is not None and not any(replies):
+                # No epoch was read: what the near-cache has may be of another plan.
+                self.skipped = self.skipped.union(request.hits.found)
             self.rows = self._rows_of(replies, request.places)
         if request.hits is not None:
             self._join(request.hits)

@@ -295,9 +295,10 @@ class Conversation:
         document, epoch = parser.replies[0]
         if document is None or epoch is None:
             raise _not_published(self._project, document, epoch)
-        if self._last_read is not None and self._last_read[:2] == (epoch, document):
-            self._unreadable, self._published = None, self._last_read[2]
-            return self._published
+        last_read = self._last_read
+        if last_read is not None and last_read[:2] == (epoch, document):
+            self._unreadable, self._published = None, last_read[2]
+            return last_read[2]
         try:
             plan = plan_from_json(document)
             plan.refuse_other_epoch(self._project, epoch)
@@ -307,10 +308,11 @@ class Conversation:
         self._unreadable = None
         if self._near is not None:
             self._near.follow(plan)
-        self._published = PublishedPlan(plan, epoch, self._offered, is_on_one_node=self._is_on_one_node)
-        self._last_read = epoch, document, self._published
-        self._observers.plan_read(self._published.plan.version)
-        return self._published
+        # Another thread may set another plan meanwhile.
+        published = PublishedPlan(plan, epoch, self._offered, is_on_one_node=self._is_on_one_node)
+        self._published, self._last_read = published, (epoch, document, published)
+        self._observers.plan_read(plan.version)
+        return published
 
 
 def _of_plan(published: PublishedPlan, service: str | Sequence[str], options: ReadOptions) -> CompiledService:

@@ -68,6 +68,11 @@ def variable_prefix(project: str, bucket: int, group: RowGroupPlan, view: str) -
     return b"%b%b:" % (group_prefix(project, bucket, b"v", group), view.encode())
 
 
+def project_prefix(project: str) -> bytes:
+    """What all keys of a project start with."""
+    return b"{%s:" % project.encode()
+
+
 def value_prefixes(project: str, buckets: int, name: str) -> list[bytes]:
     """What the keys of the values of a row group or stream view start with, in all buckets and generations."""
     kinds = (b"r", b"v", b"t")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
-    from feature_store.online.near.values import Hits
+    from feature_store.online.near.found import Hits
     from feature_store.online.redis.resp import Command
 
 # Per group that a command reads, in the order of the service's groups: the indexes of the keys that the command asks

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from feature_store.online.column import ServedColumn
     from feature_store.online.group_reads import GroupRead
-    from feature_store.online.near.values import Hits, Space
+    from feature_store.online.near.found import Hits
+    from feature_store.online.near.space import Space
     from feature_store.online.offered import Offered
     from feature_store.online.redis.resp import Command
     from feature_store.online.request import Places
@@ -35,10 +36,12 @@ NO_KEYS = EntityKeys(0, b"", None, None)
 class KnownValues(Protocol):
     """What a service asks of a client's near-cache (`near/near_cache.py`)."""
 
-    def spaces(self, groups: Sequence[GroupRead]) -> list[tuple[int, Space]]:
+    def spaces(self, plan: ServingPlan, groups: Sequence[GroupRead]) -> list[tuple[int, Space]]:
         """The groups whose values are kept, and where."""
 
-    def look_up(self, spaces: Sequence[tuple[int, Space]], asked: list[EntityKeys]) -> Hits:
+    def look_up(
+        self, spaces: Sequence[tuple[int, Space]], groups: Sequence[GroupRead], asked: list[EntityKeys]
+    ) -> Hits:
         """The values that are kept of the keys that a request asks for."""
 
 
@@ -128,9 +131,9 @@ class CompiledService:
         return Request(count, values, self.groups, asked, commands, places, hits)
 
     def _hits(self, near: KnownValues, asked: list[EntityKeys]) -> Hits | None:
-        if self._spaces is None:
-            self._spaces = near.spaces(self.groups)
-        return near.look_up(self._spaces, asked) if self._spaces else None
+        if self._spaces is None or not all(space.is_open for _, space in self._spaces):
+            self._spaces = near.spaces(self.plan, self.groups)
+        return near.look_up(self._spaces, self.groups, asked) if self._spaces else None
 
     @cached_property
     def _read_order(self) -> list[int]:

@@ -329,6 +329,59 @@ def test_threads_share_it_and_no_value_goes_back(store, redis_url) -> None:
     assert wrong == []
 
 
+def test_an_answer_for_which_no_epoch_was_read_is_skipped(make_client, store, redis_url) -> None:
+    fill(store)
+    relay = Relay(redis_url)
+    client = make_client(relay.url(), cache={"movie": "1MB", "user": "1MB"})
+    client.plan()
+    for _ in range(2):
+        hears(client)
+        a_of(client, [1, 2])
+    hears(client)
+    relay.replies.clear()
+    rows = {"user_id": 1, "movie_id": [1, 2]}
+    answer = client.get_online_features("small", rows, now=NOW_US, deadline_ms=30)
+    relay.replies.set()
+    assert {status.name for column in answer.status.values() for status in column} == {"SKIPPED"}
+    assert a_of(client, [1, 2], deadline_ms=20_000) == [1, 2]
+    relay.close()
+
+
+class Provider(redis.CredentialProvider):
+    """Gives credentials once, then fails a few times, as a token service does that is down for a moment."""
+
+    calls, fails = 0, False
+
+    def get_credentials(self) -> tuple[str, str]:
+        self.calls += 1
+        if self.fails and threading.current_thread().name == "feature-store near-cache":
+            raise RuntimeError("no token")
+        return ("default", "")
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        return self.get_credentials()
+
+
+def test_a_credential_provider_that_fails_for_a_moment_does_not_end_it(store, redis_process) -> None:
+    fill(store)
+    provider = Provider()
+    pool = redis.ConnectionPool(
+        connection_class=redis.UnixDomainSocketConnection, path=str(redis_process.socket), credential_provider=provider
+    )
+    with redis.Redis.from_url(redis_process.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "nopass")
+        with OnlineClient(pool, "test", cache={"movie": "1MB"}, cache_bound_ms=BOUND_MS) as client:
+            client.plan()
+            hears(client)
+            provider.fails = True
+            for one in admin.client_list():
+                if "t" in one["flags"]:
+                    admin.client_kill_filter(_id=one["id"])
+            until(lambda: "RuntimeError" in str(client.cache.error))
+            provider.fails = False
+            until(lambda: client.cache.is_active and client.cache.error is None)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

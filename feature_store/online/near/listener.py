@@ -41,18 +41,23 @@ class Listener:
 
     Attributes:
         error: why the server is not heard at present; None when it is, or before the first attempt.
+        connection: the one of the thread; None when there is none.
     """
 
     def __init__(self, values: CachedValues, endpoint: Endpoint) -> None:
         self._values, self._endpoint = values, endpoint
         self._prefixes: tuple[bytes, ...] = ()
         self.error: FeatureStoreError | None = None
+        self.connection: Connection | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Forget the thread, which a forked child does not have."""
+        """Forget the thread, which a forked child does not have, and close the child's copy of its connection."""
         self._lock = threading.Lock()
         self._is_over: threading.Event | None = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
 
     @property
     def is_listening(self) -> bool:
@@ -65,9 +70,14 @@ class Listener:
             if self._is_over is not None and self._prefixes == tuple(prefixes):
                 return
             self._stop()
-            self._prefixes, self._is_over = tuple(prefixes), threading.Event()
-            run = _Run(self, self._values, self._endpoint, self._prefixes, self._is_over)
-            threading.Thread(target=run, name="feature-store near-cache", daemon=True).start()
+            self._prefixes, is_over = tuple(prefixes), threading.Event()
+            run = _Run(self, self._values, self._endpoint, self._prefixes, is_over)
+            try:
+                threading.Thread(target=run, name="feature-store near-cache", daemon=True).start()
+            except RuntimeError as error:  # no more threads, or the interpreter ends; the next request tries again
+                self.error = self._endpoint.lost(f"no thread to listen in ({error})")
+                return
+            self._is_over = is_over
 
     def close(self) -> None:
         """End the thread and its connection. The values are gone then, and none are used."""
@@ -94,7 +104,7 @@ class _Run:
     ) -> None:
         self._listener, self._values = weakref.ref(listener), weakref.ref(values)
         self._endpoint, self._is_over = endpoint, is_over
-        self._ping_s = values.bound_s / _PINGS
+        self._ping_s, self._clock = values.bound_s / _PINGS, values.clock
         named = [part for prefix in prefixes for part in (b"PREFIX", prefix)]
         self._subscription = _command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *named)
 
@@ -113,21 +123,30 @@ class _Run:
     def _listen_until_lost(self) -> FeatureStoreError | None:
         """Listen on one connection. Returns the error that ends it; None when nobody needs it any more."""
         self._was_heard = False
+        connection = None
         try:
             connection = Connection(self._endpoint)
-        except FeatureStoreError as error:
-            return error
-        try:
+            self._show(connection)
             self._subscribe(connection)
             self._listen(connection)
         except FeatureStoreError as error:
             return error
+        except Exception as error:  # a credential provider's own, say: without this, nobody would listen any more
+            _LOG.debug("listening ended", exc_info=True)
+            return self._endpoint.lost(f"{type(error).__name__} while listening")
         finally:
-            connection.close()
+            self._show(None)
+            if connection is not None:
+                connection.close()
             values = self._values()
             if values is not None and not self._is_over.is_set():
                 values.suspend()
         return None
+
+    def _show(self, connection: Connection | None) -> None:
+        listener = self._listener()
+        if listener is not None and not self._is_over.is_set():
+            listener.connection = connection
 
     def _subscribe(self, connection: Connection) -> None:
         for command in (_command(b"HELLO", b"3"), self._subscription):
@@ -140,13 +159,13 @@ class _Run:
         sent: deque[float] = deque()
         ping_at = 0.0
         while not self._is_over.is_set():
-            now = time.monotonic()
-            if now >= ping_at:
+            if time.monotonic() >= ping_at:
+                now = self._clock()
                 if sent and now - sent[0] > self._endpoint.timeout_s:
                     raise self._endpoint.timeout(self._endpoint.limit())
                 connection.send(_PING)
                 sent.append(now)
-                ping_at = now + self._ping_s
+                ping_at = time.monotonic() + self._ping_s
             try:
                 reply = connection.reply(Limit(ping_at, self._ping_s))
             except StoreTimeoutError:
@@ -175,7 +194,7 @@ class _Run:
             values.invalidate(changed)
             changed = []
             self._was_heard = True
-            values.renew(sent.popleft())
+            values.renew(sent.popleft(), self._is_over.is_set)
             self._note(None)
         values.invalidate(changed)
         return True

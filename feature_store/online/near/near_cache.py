@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
     from feature_store.errors import FeatureStoreError
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
-    from feature_store.online.near.values import CacheStats, Hits, Space
+    from feature_store.online.near.found import Hits
+    from feature_store.online.near.space import CacheStats, Space
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import ServingPlan
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", re.IGNORECASE)
 _UNITS = {"KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_MOST_PREFIXES = 64
 _SHOWN = "bytes, or a text such as 64MB"
 
 
@@ -62,9 +66,10 @@ class NearCache:
 
     def __init__(self, budgets: Mapping[str, int | str], server: Endpoint, bound_ms: float) -> None:
         bound_s = _seconds(bound_ms)
-        self._values = CachedValues({name: size_in_bytes(size, name) for name, size in budgets.items()}, bound_s)
+        self._values = CachedValues({name: size_in_bytes(size, name) for name, size in budgets.items()}, bound_s, _now)
         self._listener = Listener(self._values, server)
         self._plan: ServingPlan | None = None
+        self._lock = threading.Lock()
         _caches.add(self)
 
     def follow(self, plan: ServingPlan) -> None:
@@ -73,21 +78,30 @@ class NearCache:
         Raises:
             ConfigError: it is the first plan, and has no row group or stream view of a budget's name.
         """
-        if self._plan is None:
-            self._refuse_unknown(plan)
-        self._plan = plan
-        self._values.follow(plan)
-        self._listen()
+        with self._lock:
+            if self._plan is None:
+                self._refuse_unknown(plan)
+            self._plan = plan
+            self._values.follow(plan)
+            self._listen()
 
-    def spaces(self, groups: Sequence[GroupRead]) -> list[tuple[int, Space]]:
-        """The groups of a service that are cached, by their indexes."""
-        return self._values.spaces(groups)
+    def spaces(self, plan: ServingPlan, groups: Sequence[GroupRead]) -> list[tuple[int, Space]]:
+        """The groups of a service of a plan that are cached, by their indexes.
 
-    def look_up(self, spaces: Sequence[tuple[int, Space]], asked: list[EntityKeys]) -> Hits:
+        Raises:
+            ConfigError: a budget is more than this machine has.
+        """
+        if plan is not self._plan:  # two threads have read two plans
+            self.follow(plan)
+        return self._values.spaces(plan, groups)
+
+    def look_up(
+        self, spaces: Sequence[tuple[int, Space]], groups: Sequence[GroupRead], asked: list[EntityKeys]
+    ) -> Hits:
         """What is known of the keys of a request."""
         if not self._listener.is_listening and self._plan is not None:
             self._listen()
-        return self._values.look_up(spaces, asked)
+        return self._values.look_up(spaces, groups, asked)
 
     def keep(self, hits: Hits) -> None:
         """Keep what a request has read, unless it may have changed since."""
@@ -112,15 +126,16 @@ class NearCache:
 
     def forget(self) -> None:
         """In a forked child: begin without values. The next request starts a thread."""
+        self._lock = threading.Lock()
         self._listener.forget()
         self._values.begin_in_child()
 
     def _listen(self) -> None:
         assert self._plan is not None
         project, buckets = self._plan.project, self._plan.buckets
-        self._listener.listen(
-            [prefix for name in self._values.budgets for prefix in keys.value_prefixes(project, buckets, name)]
-        )
+        named = [prefix for name in self._values.budgets for prefix in keys.value_prefixes(project, buckets, name)]
+        # Redis compares each written key with every prefix. Above so many, it says all keys of the project.
+        self._listener.listen(named if len(named) <= _MOST_PREFIXES else [keys.project_prefix(project)])
 
     def _refuse_unknown(self, plan: ServingPlan) -> None:
         known = {*(group.name for group in plan.groups), *(tiles.view for tiles in plan.tiles)}
@@ -146,6 +161,14 @@ def size_in_bytes(size: int | str, name: str) -> int:
     if bytes_ <= 0:
         raise ConfigError(f"cache[{name!r}]", expected=_SHOWN, got=repr(size))
     return bytes_
+
+
+def _now() -> float:
+    """Seconds, on a clock that goes on while the machine sleeps, where there is one: a lease must not outlast that."""
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def _seconds(bound_ms: float) -> float:

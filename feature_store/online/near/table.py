@@ -9,6 +9,8 @@ Within a set, the entry that was not used for longest goes: a use gives seven li
 takes one life from the others. A key enters a full set only when it was refused lately, as in TinyLFU's doorkeeper:
 keys that are read once, by a scan, never push out those that are used.
 
+The module is long because it is one layout of arrays: each method knows where all of them are.
+
 Sources: the sets are those of processors' caches (J. Hennessy, D. Patterson, "Computer Architecture", appendix B); the
 doorkeeper is of G. Einziger, R. Friedman, B. Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM ToS 2017.
 """
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from feature_store.functions import Column, Mask
     from feature_store.online.rows import Bytes
 
-# The variable values that belong to a stored value, one for each view; None: it has none.
+# The variable values that belong to a stored value, one for each view of the group that has some; None: it has none.
 Variables = tuple["bytes | None", ...]
+# Stands for a variable value that was not read. It is compared by identity.
+UNREAD = bytes(bytearray(b"unread"))
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 Tags = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -175,9 +179,27 @@ class Table:
         is_hit: Mask = same[:, 0] if self._key_words == 1 else same.all(axis=1)
         return Lookup(cells, is_hit, slots)
 
-    def variables(self, slots: Column) -> list[Variables]:
-        """The variable values at slots."""
-        return [self._variables[slot] or () for slot in slots.tolist()]
+    def variables(self, slots: Column, is_hit: Mask, places: Sequence[int]) -> tuple[list[list[bytes | None]], Mask]:
+        """The variable values of entries: for each place a list of n, None where there is no entry.
+
+        Args:
+            slots: (n,) where the entries are.
+            is_hit: (n,) bool, whether there is one.
+            places: which of the variable values.
+
+        Returns:
+            the values, and `is_hit` without the entries of which one of them was never read.
+        """
+        values: list[list[bytes | None]] = [[None] * len(slots) for _ in places]
+        is_whole = is_hit.copy()
+        for i in np.flatnonzero(is_hit).tolist():
+            of_entry = self._variables[slots[i]] or ()
+            for of_place, place in zip(values, places, strict=True):
+                if of_entry[place] is UNREAD:
+                    is_whole[i] = False
+                else:
+                    of_place[i] = of_entry[place]
+        return values, is_whole
 
     def differs(self, keys: Keys, values: Bytes, variables: Sequence[Variables] | None) -> Mask:
         """Which keys have an entry with another value or other variable values than these: (n,) bool."""
@@ -185,7 +207,7 @@ class Table:
         differs: Mask = is_hit & (cells[:, self.at : self._end] != values).any(axis=1)
         if variables is not None:
             for i in np.flatnonzero(is_hit).tolist():
-                differs[i] |= self._variables[slots[i]] != variables[i]
+                differs[i] |= not _agree(self._variables[slots[i]] or (), variables[i])
         return differs
 
     def keep(self, keys: Keys, values: Bytes, variables: Sequence[Variables] | None, since: Column, moment: int) -> int:
@@ -230,8 +252,12 @@ class Table:
         if variables is not None:
             variables = [variables[i] for i in latest.tolist()]
         keys, values, since, may_enter = keys.some(latest), values[latest], since[latest], may_enter[latest]
-        found = self._entries(keys).is_hit
+        _, found, slots = self._entries(keys)
         differs = self.differs(keys, values, variables)
+        if variables is not None:
+            is_new = found & ~differs & is_one & (self._changed[keys.sets] <= since)
+            for i in np.flatnonzero(is_new).tolist():
+                self._complete(int(slots[i]), variables[i])
         self.forget(keys.some(differs), moment)
         enters = may_enter & is_one & ~found & (self._changed[keys.sets] <= since)
         if self._key_width is None:
@@ -246,9 +272,9 @@ class Table:
             first = np.unique(keys.sets[waiting], return_index=True)[1]
             chosen = waiting[first]
             full = keys.sets[chosen[is_full[first]]]
-            self._changed[full] = moment
+            self._changed[keys.sets[chosen]] = moment  # an entry may have been pushed out
             self._age(full)
-            self._put(keys.sets[chosen] * _WAYS + ways[first], chosen, keys, values, variables)
+            self._put(keys.sets[chosen] * _WAYS + ways[first], chosen, keys, values, variables, moment)
             stays[chosen] = True
             count += len(chosen)
             waiting = np.delete(waiting, first)
@@ -307,9 +333,8 @@ class Table:
         of_each = latest[inverse]  # in the order of `order`
         same = (values[order] == values[of_each]).all(axis=1) & (keys.words[order] == keys.words[of_each]).all(axis=1)
         if variables is not None:
-            same &= np.array(
-                [variables[i] == variables[j] for i, j in zip(order.tolist(), of_each.tolist(), strict=True)]
-            )
+            pairs = zip(order.tolist(), of_each.tolist(), strict=True)
+            same &= np.array([_agree(variables[i], variables[j]) for i, j in pairs])
         is_one = np.ones(len(latest), np.bool_)
         is_one[inverse[~same]] = False
         of_given = np.empty_like(inverse)
@@ -347,6 +372,7 @@ class Table:
         keys: Keys,
         values: Bytes,
         variables: Sequence[Variables] | None,
+        moment: int,
     ) -> None:
         self._empty(slots[self._tags.reshape(-1)[slots] != 0])
         self._tags.reshape(-1)[slots] = keys.tags[chosen]
@@ -360,13 +386,21 @@ class Table:
             self._variables[slot] = variables[i]
             self._variable_bytes += _bytes_of(variables[i])
         while self.size_bytes > self._budget and self._count:
-            self._make_room()
+            self._make_room(moment)
 
-    def _make_room(self) -> None:
+    def _complete(self, slot: int, variables: Variables) -> None:
+        """Add variable values that an entry lacks."""
+        before = self._variables[slot] or ()
+        merged = tuple([new if old is UNREAD else old for old, new in zip(before, variables, strict=True)])
+        self._variables[slot] = merged
+        self._variable_bytes += _bytes_of(merged) - _bytes_of(before)
+
+    def _make_room(self, moment: int) -> None:
         """Give up the entry of the next set that has the fewest lives."""
         at, self._hand = self._hand, (self._hand + 1) % self._sets
         taken = at * _WAYS + np.flatnonzero(self._tags[at])
         if len(taken):
+            self._changed[at] = moment
             self._empty(taken[[self._lives[taken].argmin()]])
 
     def _empty(self, slots: Column) -> None:
@@ -392,6 +426,11 @@ def _any_of_eight(matches: Mask) -> Mask:
 
 def _whole_words(size: int) -> int:
     return -(-size // _WORD) * _WORD
+
+
+def _agree(one: Variables, other: Variables) -> bool:
+    """Whether what was read of both is the same."""
+    return all(a == b for a, b in zip(one, other, strict=True) if a is not UNREAD and b is not UNREAD)
 
 
 def _bytes_of(variables: Variables) -> int:

@@ -46,11 +46,11 @@ def test_it_says_what_was_kept_last_or_nothing(steps: Any, width: int | None, va
         keys = keys_of(table, chosen, width)
         if step == "find":
             cells, is_hit, slots = table.find(keys)
-            extras = table.variables(slots[is_hit]) if variables else []
+            extras = table.variables(slots, is_hit, [0])[0][0] if variables else []
             hits = [name for name, hit in zip(chosen, is_hit.tolist(), strict=True) if hit]
             found = [cell[table.at : table.at + SIZE].tobytes() for cell in cells[is_hit]]
             assert found == [value_of(name, versions.get(name, 0)) for name in hits]
-            assert extras == [(value_of(name, versions.get(name, 0)), None) for name in hits][: len(extras)]
+            assert [extra for extra in extras if extra is not None] == (found if variables else [])
             assert len(hits) <= len(table)
             continue
         if step == "forget":
@@ -128,3 +128,18 @@ def keep(table: Table, names: list[int]) -> None:
 
 def assert_found(table: Table, names: list[int], at_least: float) -> None:
     assert table.find(keys_of(table, names, 8)).is_hit.mean() >= at_least
+
+
+def test_what_makes_room_counts_as_a_change_of_its_set() -> None:
+    table = Table(SIZE, 8, 1, 20_000)
+    keep_text(table, 0, b"v" * 5_000, since=0, moment=1)
+    keep_text(table, 1, b"v" * 15_000, since=1, moment=2)
+    assert table.size_bytes <= 20_000
+    late = keep_text(table, 0, b"old", since=0, moment=3)
+    assert not table.find(keys_of(table, [0], 8)).is_hit.any()
+    assert late == 0
+
+
+def keep_text(table: Table, name: int, text: bytes, since: int, moment: int) -> int:
+    keys = keys_of(table, [name], 8)
+    return table.keep(keys, block([value_of(name, 0)]), [(text,)], np.full(1, since), moment)
