@@ -1,1 +1,1 @@
-"""The SQL of views: DuckDB parses, checks and runs it, for both engines."""
+"""The SQL of views. DuckDB parses, checks and runs it for both engines."""

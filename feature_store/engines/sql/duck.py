@@ -1,4 +1,4 @@
-"""DuckDB's one door: each query runs in a connection from here, which maps DuckDB's errors and hears Ctrl-C."""
+"""Connections to DuckDB. Every query runs in one of them, so DuckDB's errors and Ctrl-C are mapped in one place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with requires_extra("local", "engine local"):
     import duckdb
 
 
-# Messages of DuckDB, and of Arrow on DuckDB's stream, for a query that a signal ended.
+# Error messages of DuckDB, and of Arrow reading from DuckDB, after a signal interrupted the query.
 _INTERRUPTED = ("Query interrupted", "INTERRUPT Error")
 
 
@@ -22,20 +22,21 @@ _INTERRUPTED = ("Query interrupted", "INTERRUPT Error")
 def connected(
     failure: Callable[[str], BaseException], settings: Mapping[str, Any] | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of its own to an empty database, in UTC.
+    """A new connection to an empty in-memory database. Its time zone is UTC.
 
     Args:
-        failure: makes the error to raise from DuckDB's message. A caller whose query reads rows from Python returns
-            the error that the reader raised, which DuckDB has only as text.
-        settings: DuckDB's own, by name.
+        failure: returns the error to raise for a message of DuckDB. If the query reads rows from Python, DuckDB has
+            the reader's error only as text, so `failure` should return the original error.
+        settings: settings of DuckDB, by name.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C came while a query ran. DuckDB makes a RuntimeError or an error of its own of it.
+        KeyboardInterrupt: Ctrl-C was pressed while a query ran. DuckDB itself raises RuntimeError or one of its own
+            errors in this case.
     """
     try:
         with duckdb.connect(config=dict(settings or {})) as connection:
-            connection.execute("SET enable_progress_bar = false")  # in a notebook it would print one
-            connection.execute("SET TimeZone = 'UTC'")  # else times without a zone would be the machine's
+            connection.execute("SET enable_progress_bar = false")  # else DuckDB prints a progress bar in notebooks
+            connection.execute("SET TimeZone = 'UTC'")  # else times without a zone are in the machine's zone
             yield connection
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
@@ -52,11 +53,11 @@ def _was_interrupted(error: BaseException) -> bool:
 
 
 def first_line(message: str) -> str:
-    """The first line of DuckDB's message; the query follows it."""
+    """The first line of an error message of DuckDB. The lines after it repeat the query."""
     return message.partition("\n")[0]
 
 
 def memory_hint(message: str) -> str:
-    """A hint when DuckDB's memory is full; empty for other messages."""
+    """A hint if the message says that DuckDB ran out of memory, else an empty string."""
     is_full = "Out of Memory" in message
     return "give it more: `local: {memory_limit: 2GB}` in feature_store.yaml" if is_full else ""

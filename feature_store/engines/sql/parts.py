@@ -1,11 +1,12 @@
-"""Whether a view's SQL can run on parts of its source, one by one, with the result that it has on the whole.
+"""Decides whether a view's SQL can run on partitions of its source with the same result as on the whole source.
 
-It can when all rows that meet in it, in a group, a window, a join, have one value in some column: the source is then
-cut by this column. SQL that takes each row alone needs no such column. Other SQL runs as a whole, in one place.
+It can if the rows that the query combines (in a group, a window or a join) always share their value of some source
+column. The source is then partitioned by this column. SQL that handles each row alone needs no such column. All other
+SQL runs on the whole source, in one task.
 
-`_carriers` goes through a query from the inside to the outside. Of each part of it, it knows the columns that still
-hold, unchanged, the column of the source by which this is cut. What it does not know for sure counts as not possible:
-then SQL runs as a whole, and is slower, not wrong.
+`_carriers` analyses a query from the innermost SELECT outwards. For each subquery it returns the carriers: the result
+columns that hold the partitioning column unchanged. If the analysis is unsure, it assumes that partitioning is not
+possible. The SQL then runs on the whole source, which is slower but correct.
 """
 
 from __future__ import annotations
@@ -15,28 +16,28 @@ from typing import Any
 
 from feature_store.engines.sql.transformation import SOURCE, Tree, called, functions, parts_of
 
-# Names of columns that hold the column by which the source is cut, in lower case.
+# Names, in lower case, of columns that hold the partitioning column of the source unchanged.
 Carriers = frozenset[str]
 _NONE: Carriers = frozenset()
 _LEFT, _RIGHT = {"INNER", "LEFT", "SEMI", "ANTI"}, {"INNER", "RIGHT"}
 
 
 class _NeedsAllRowsError(Exception):
-    """The query cannot run on parts."""
+    """The query cannot run on partitions of its source."""
 
 
 def row_by_row(tree: Tree) -> bool:
-    """Whether each row of the result comes from one row of the source."""
+    """Whether each result row depends on one source row only."""
     return _runs_on_parts(tree, None)
 
 
 def cut_by(tree: Tree, columns: Sequence[str], preferred: Sequence[str]) -> str | None:
-    """The column of the source by which it may be cut; None: the query needs all rows in one place.
+    """The column by which the source can be partitioned, or None if the query needs all rows in one task.
 
     Args:
-        tree: the query, as DuckDB's parser reads it.
-        columns: those of the source.
-        preferred: those that have many values, such as join keys.
+        tree: the query, as parsed by DuckDB.
+        columns: the columns of the source.
+        preferred: columns to try first: those with many distinct values, such as join keys.
     """
     known = {name.lower(): name for name in columns}
     named = [name.lower() for name in preferred]
@@ -53,10 +54,14 @@ def _runs_on_parts(tree: Tree, column: str | None) -> bool:
 
 
 def _carriers(node: Tree, tables: Mapping[str, Carriers]) -> Carriers:
-    """The columns of a query's result that are carriers; `tables` are those of the tables that it sees.
+    """The carriers among the result columns of a query.
+
+    Args:
+        node: the query.
+        tables: the carriers of each table that the query can read, by table name.
 
     Raises:
-        _NeedsAllRowsError: the query cannot run on parts.
+        _NeedsAllRowsError: the query cannot run on partitions of its source.
     """
     tables = _with_queries(node, tables)
     kind = node.get("type")
@@ -85,7 +90,7 @@ def _of_set(node: Tree, tables: Mapping[str, Carriers]) -> Carriers:
     sides = [node.get(side) for side in ("left", "right")]
     children = node.get("children") or [side for side in sides if side]
     found = [_carriers(child, tables) for child in children]
-    # By position, a column of one side can meet another column of the other side.
+    # Set operations match columns by position, so a column can be matched with a different column of the other side.
     shared = frozenset.intersection(*found) if "BY_NAME" in str(node.get("setop_type")) or _aligned(children) else _NONE
     is_union_all = str(node.get("setop_type")).startswith("UNION") and node.get("setop_all")
     if not is_union_all and not shared:
@@ -94,7 +99,7 @@ def _of_set(node: Tree, tables: Mapping[str, Carriers]) -> Carriers:
 
 
 def _aligned(children: Iterable[Tree]) -> bool:
-    """Whether sides list the same names of columns, in one order."""
+    """Whether all sides of a set operation list the same column names in the same order."""
     lists = {tuple(_output(item) for item in child.get("select_list") or [{}]) for child in children}
     return len(lists) == 1 and "" not in next(iter(lists))
 
@@ -102,7 +107,7 @@ def _aligned(children: Iterable[Tree]) -> bool:
 def _check_modifier(modifier: Tree, found: Carriers) -> None:
     kind = modifier.get("type")
     if kind == "ORDER_MODIFIER":
-        return  # the result is a set of rows
+        return  # the order of the result does not matter
     on = modifier.get("distinct_on_targets")
     names = {_column(target)[-1] for target in on or () if _column(target)}
     if kind != "DISTINCT_MODIFIER" or not (found & names if on else found):
@@ -110,11 +115,11 @@ def _check_modifier(modifier: Tree, found: Carriers) -> None:
 
 
 class _Select:
-    """One SELECT.
+    """The analysis of one SELECT.
 
     Args:
-        node: as the parser reads it.
-        tables: the carriers of the tables that it sees.
+        node: the SELECT, as parsed by DuckDB.
+        tables: the carriers of each table that the SELECT can read, by table name.
     """
 
     def __init__(self, node: Tree, tables: Mapping[str, Carriers]) -> None:
@@ -122,7 +127,7 @@ class _Select:
         self._relations = _relations(node.get("from_table") or {}, tables)
 
     def carriers(self) -> Carriers:
-        """See the function of that name."""
+        """The carriers among the result columns; see `_carriers`."""
         without_from = {name: part for name, part in self._node.items() if name not in ("from_table", "cte_map")}
         aggregates = functions().aggregates
         is_grouped = bool(self._node.get("group_expressions")) or bool(self._node.get("having"))
@@ -138,7 +143,7 @@ class _Select:
         return self._result()
 
     def _check_groups(self) -> None:
-        if len(self._node.get("group_sets") or ()) > 1:  # ROLLUP and CUBE have a group of all rows
+        if len(self._node.get("group_sets") or ()) > 1:  # ROLLUP and CUBE also form one group of all rows
             raise _NeedsAllRowsError
         if self._node.get("aggregate_handling") == "FORCE_AGGREGATES":
             self._need(self._items)
@@ -147,7 +152,7 @@ class _Select:
         self._need(groups)
 
     def _item(self, group: Tree) -> Tree:
-        """What GROUP BY 1 means."""
+        """The expression of a group: `GROUP BY 1` stands for the first item of the SELECT."""
         literal = group.get("literal") or group.get("value")
         text = str(literal.get("text", literal.get("value"))) if isinstance(literal, dict) else ""
         if group.get("class") == "CONSTANT" and text.isdigit() and 1 <= int(text) <= len(self._items):
@@ -167,7 +172,7 @@ class _Select:
         return any(names[-1] in found for found in candidates)
 
     def _result(self) -> Carriers:
-        """Columns that go out as they came in, under their last names."""
+        """Carriers that the SELECT returns unchanged, under their names in the result."""
         kept: set[str] = set()
         others: set[str] = set()
         for item in self._items:
@@ -196,22 +201,22 @@ def _last(name: Any) -> Any:
 
 
 def _column(expression: Tree) -> list[str]:
-    """The names of a column reference, in lower case; none of other expressions."""
+    """The parts of a column reference's name, in lower case. Empty for any other expression."""
     if expression.get("type") != "COLUMN_REF":
         return []
     return [str(name).lower() for name in expression["column_names"]]
 
 
 def _output(item: Tree) -> str:
-    """The name of a column of the result; empty when it is not known here."""
+    """The name of a result column, or an empty string if the SQL does not state it."""
     return str(item.get("alias") or "").lower() or (_column(item) or [""])[-1]
 
 
 def _relations(table: Tree, tables: Mapping[str, Carriers]) -> list[tuple[str, Carriers]]:
-    """What stands in FROM: (name, carriers) of each table.
+    """(name, carriers) of each table in a FROM clause.
 
     Raises:
-        _NeedsAllRowsError: rows of different parts meet in it.
+        _NeedsAllRowsError: the clause combines rows of different partitions, or its kind is not supported here.
     """
     kind = table.get("type")
     if table.get("column_name_alias"):
@@ -224,7 +229,7 @@ def _relations(table: Tree, tables: Mapping[str, Carriers]) -> list[tuple[str, C
         return [(str(table.get("alias") or "").lower(), _carriers(inner, tables))]
     if kind == "JOIN":
         return _joined(table, tables)
-    raise _NeedsAllRowsError  # a table without rows of the source would stand in every part
+    raise _NeedsAllRowsError  # a table that is not made from source rows would repeat in every partition
 
 
 def _joined(join: Tree, tables: Mapping[str, Carriers]) -> list[tuple[str, Carriers]]:
@@ -237,7 +242,7 @@ def _joined(join: Tree, tables: Mapping[str, Carriers]) -> list[tuple[str, Carri
     if not (_shares(using, left, other) or _equal(join.get("condition") or {}, left, other)):
         raise _NeedsAllRowsError
     kind = join.get("join_type")
-    # The side that may be missing is NULL there, in whichever part that is.
+    # An outer join fills the unmatched side with NULL in every partition, so that side's columns carry nothing.
     kept = [(name, found if kind in _LEFT else _NONE) for name, found in left]
     if kind in ("SEMI", "ANTI"):
         return kept
@@ -255,7 +260,7 @@ def _shares(names: Sequence[str], left: list[tuple[str, Carriers]], right: list[
 
 
 def _equal(condition: Tree, left: list[tuple[str, Carriers]], right: list[tuple[str, Carriers]]) -> bool:
-    """Whether a condition of a join demands that a carrier of one side equals one of the other."""
+    """Whether a join condition requires a carrier of the left side to equal a carrier of the right side."""
     if any(part.get("class") == "SUBQUERY" for part in parts_of(condition)):
         raise _NeedsAllRowsError
     if condition.get("type") == "CONJUNCTION_AND":
@@ -267,5 +272,5 @@ def _equal(condition: Tree, left: list[tuple[str, Carriers]], right: list[tuple[
 
 
 def _of(names: Sequence[str], relations: list[tuple[str, Carriers]]) -> bool:
-    """Whether a qualified column is a carrier of these tables."""
+    """Whether a qualified column name (`table.column`) is a carrier of one of these tables."""
     return len(names) > 1 and any(alias == names[-2] and names[-1] in found for alias, found in relations)

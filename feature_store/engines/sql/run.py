@@ -1,8 +1,8 @@
-"""Running the SQL of views, and of label rows: DuckDB selects from Parquet files, and the result is Parquet again.
+"""Runs the SQL of views and of label queries: DuckDB reads Parquet files and writes a Parquet file.
 
-Both engines run it here: the local one on all files at once, Spark's tasks (`spark/sql.py`) on some of them each.
-DuckDB may read these files and write what does not fit in memory; every other file, extension and setting is locked
-before a user's SQL runs.
+Both engines use this module. The local engine runs the SQL on all files at once; each Spark task (`spark/sql.py`) runs
+it on some of the files. Before a view's SQL runs, DuckDB is locked: it can read the source's files and write to its
+spill folder, but it can open no other file, load no extension and change no setting.
 """
 
 from __future__ import annotations
@@ -29,18 +29,20 @@ from feature_store.engines.sql.transformation import SOURCE, sql_of
 from feature_store.errors import DataError
 
 MEMORY_LIMIT = "1GB"
-_BATCH_ROWS, _GROUP_ROWS = 4096, 128 * 1024  # the first small, since rows may be wide
+_BATCH_ROWS, _GROUP_ROWS = 4096, 128 * 1024  # small batches, since rows may be wide
 
 
 class Selection(NamedTuple):
-    """A view's SQL with its source and the interval, as plain data.
+    """A view's SQL, the columns of its source and the interval of interest, as plain data.
 
     Attributes:
-        view: one with SQL.
+        view: a view with SQL.
         text: the SQL, checked.
-        where: what it is, for errors.
-        columns: of the source, over all its files: (name, DuckDB's type); a file may lack some, or have narrower ones.
-        start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
+        where: names the SQL in errors.
+        columns: (name, DuckDB's type) of each column of the source, over all its files. A single file may lack a
+            column or have a narrower type.
+        start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
+            outside of it may be left out.
     """
 
     view: FeatureView
@@ -52,12 +54,13 @@ class Selection(NamedTuple):
 
 
 def selection(view: FeatureView, files: Sequence[str], start_us: int, end_us: int) -> Selection:
-    """The selection of a view's SQL.
+    """The `Selection` of a view's SQL.
 
     Args:
-        view: one with SQL.
-        files: Parquet files with the schemas of its source.
-        start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
+        view: a view with SQL.
+        files: Parquet files with the schemas of the view's source.
+        start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
+            outside of it may be left out.
 
     Raises:
         DataError: the SQL is not allowed (see `transformation`), or a file cannot be read.
@@ -72,17 +75,18 @@ def selection(view: FeatureView, files: Sequence[str], start_us: int, end_us: in
 def selected(
     view: FeatureView, rows: OfflineSource, folder: Path, start_us: int, end_us: int, memory_limit: str
 ) -> ParquetRows:
-    """The result of a view's SQL on its source.
+    """The result of a view's SQL on its source, in a Parquet file.
 
     Args:
-        view: one with SQL.
-        rows: its source.
-        folder: where the result is written, and what does not fit in memory meanwhile.
-        start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
-        memory_limit: of DuckDB, in its words.
+        view: a view with SQL.
+        rows: the view's source.
+        folder: takes the result, and the rows that DuckDB spills while it runs.
+        start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
+            outside of it may be left out.
+        memory_limit: DuckDB's memory limit, such as "512MB".
 
     Raises:
-        DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
+        DataError: the SQL is not allowed, it fails, or its result lacks a column of the view.
     """
     target = folder / f"{view.name}.selected.parquet"
     with rows.unchanged():
@@ -95,17 +99,20 @@ def selected(
 def write_selected(
     request: Selection, files: Sequence[str], target: Path, spill: Path, settings: dict[str, Any] | None = None
 ) -> pa.Schema:
-    """Run a selection on some files of its source; the result is a Parquet file.
+    """Run a selection on some files of its source and write the result to a Parquet file.
 
     Args:
-        request: what to run.
-        files: at least one.
-        target: the result's path.
-        spill: a folder for what does not fit in memory.
-        settings: DuckDB's own, beside those of this module.
+        request: the SQL to run.
+        files: Parquet files of the source, at least one.
+        target: the path of the result.
+        spill: a folder for rows that do not fit in memory.
+        settings: further settings of DuckDB. They override the settings of this module.
+
+    Returns:
+        The schema of the result.
 
     Raises:
-        DataError: the SQL fails, or its result has not the columns that the view takes.
+        DataError: the SQL fails, or its result lacks a column of the view.
     """
     with locked_source(request.where, request.columns, files, spill, settings) as connection:
         found = connection.sql(request.text)
@@ -124,7 +131,7 @@ def locked_source(
     spill: Path,
     settings: dict[str, Any] | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the table `source`, which can read no file but those of the source, and change no setting.
+    """A locked connection with the table `source`: it can read no other file and change no setting.
 
     Args:
         where: names the SQL in errors.
@@ -143,10 +150,10 @@ def locked_source(
 
 
 def selected_schema(request: Selection) -> pa.Schema:
-    """The columns of a selection's result; no row is read.
+    """The schema of a selection's result. No row is read.
 
     Raises:
-        DataError: the SQL cannot run on the source, or its result has not the columns that the view takes.
+        DataError: the SQL cannot run on the source, or its result lacks a column of the view.
     """
     with connected(_failure(request.where)) as connection:
         listed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in request.columns)
@@ -157,7 +164,7 @@ def selected_schema(request: Selection) -> pa.Schema:
 
 
 def write_cut(request: Selection, files: Sequence[str], column: str, parts: int, folder: Path, spill: Path) -> None:
-    """Write the rows of some files into the folders `part=0` to `part=<parts - 1>`, by the hash of a column.
+    """Partition the rows of some files by the hash of a column, into the folders `part=0` to `part=<parts - 1>`.
 
     Raises:
         DataError: a file cannot be read or written.
@@ -171,7 +178,7 @@ def write_cut(request: Selection, files: Sequence[str], column: str, parts: int,
 
 
 def write_queried(query: LabelQuery, target: Path, spill: Path) -> None:
-    """Write the rows of labels that a query gives, in its order.
+    """Write the label rows that a query returns to a Parquet file, in the order of the result.
 
     Raises:
         DataError: the query fails.
@@ -183,12 +190,12 @@ def write_queried(query: LabelQuery, target: Path, spill: Path) -> None:
 
 
 def quoted(name: str) -> str:
-    """A name in SQL."""
+    """A name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A text in SQL."""
+    """A text as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -205,7 +212,7 @@ def _parquet(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duc
 
 
 def _read(connection: duckdb.DuckDBPyConnection, columns: Sequence[tuple[str, str]], files: Sequence[str]) -> None:
-    """Make the table `source`: these columns of files, which may lack some, or have them of a narrower type."""
+    """Create the view `source` over files. A column that a file lacks is NULL; a narrower type is cast."""
     found = _parquet(connection, files)
     there = set(found.columns)
     listed = [
@@ -216,7 +223,7 @@ def _read(connection: duckdb.DuckDBPyConnection, columns: Sequence[tuple[str, st
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str], spill: Path) -> None:
-    """From now on only these files are read, and nothing is set."""
+    """Restrict the connection to these files and the spill folder, and forbid further settings."""
     connection.execute(f"SET allowed_paths = [{', '.join(literal(file) for file in files)}]")
     connection.execute(f"SET allowed_directories = [{literal(str(spill))}]")
     connection.execute("SET enable_external_access = false")
@@ -234,8 +241,10 @@ def _write(found: duckdb.DuckDBPyRelation, schema: pa.Schema, target: Path) -> N
 
 
 def _within(field: pa.Field, start_us: int, end_us: int) -> str:
-    """A condition for rows in the interval, and those without a time, which are to be set aside rather than passed
-    over; empty when there is none to set."""
+    """An SQL condition for rows in the interval; empty if no condition is needed.
+
+    Rows without a time also pass, so that a later check can put them into quarantine.
+    """
     if not pa.types.is_timestamp(field.type):
         return ""
     name = quoted(field.name)

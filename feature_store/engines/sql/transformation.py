@@ -1,14 +1,15 @@
-"""The SQL of views: one SELECT from the table `source`, in DuckDB's words. What it may say, and why.
+"""Checks the SQL of views: one SELECT from the table `source`, in DuckDB's dialect.
 
-DuckDB runs it on both engines: on Spark, in the executors (`spark/sql.py`). So a construct has one meaning, and there
-is no translation whose values could differ. What is left to refuse is SQL whose result is not a function of the rows:
+DuckDB runs the SQL on both engines; on Spark it runs in the executors (`spark/sql.py`). Each construct therefore has
+one meaning, and no translation can change a value. The check refuses SQL whose result is not a function of the rows:
 
-- another table than `source`, or a file;
-- functions that give other values each time (`random`, `now`): DuckDB's own catalog says which are VOLATILE, or are
-  CONSISTENT_WITHIN_QUERY only;
-- what depends on the order of rows, which no table has: `first` without ORDER BY, LIMIT without ORDER BY, samples.
+- tables other than `source`, and files;
+- functions that return a different value on each call (`random`, `now`): those that DuckDB's catalog marks as VOLATILE
+  or CONSISTENT_WITHIN_QUERY;
+- constructs that depend on the order of rows, since a table has no order: `first` without ORDER BY, LIMIT without
+  ORDER BY, samples.
 
-DuckDB's own parser reads the SQL here, too: what is checked is what runs.
+DuckDB's parser reads the SQL here as well, so the check sees exactly the query that runs.
 """
 
 from __future__ import annotations
@@ -24,37 +25,37 @@ from feature_store.definitions.feature_view import FeatureView
 from feature_store.errors import DataError, EngineError
 
 SOURCE = "source"
-# Aggregates that take rows in the order in which these come, unless ORDER BY says one.
+# Aggregates whose result depends on the order of rows unless they have ORDER BY.
 ORDERED_AGGREGATES = frozenset(
     {"any_value", "arbitrary", "array_agg", "first", "group_concat", "last", "list", "listagg", "mode", "string_agg"}
 )
-# Aggregates whose result depends on the order of rows, whatever is said.
+# Aggregates whose result depends on the order of rows even with ORDER BY.
 APPROXIMATE_AGGREGATES = frozenset({"approx_quantile", "approx_top_k", "reservoir_quantile"})
-# Window functions that mean nothing without ORDER BY.
+# Window functions whose result is arbitrary without ORDER BY.
 ORDERED_WINDOWS = frozenset(
     {"cume_dist", "dense_rank", "fill", "first", "first_value", "lag", "last", "last_value", "lead", "nth_value"}
     | {"ntile", "percent_rank", "rank", "rank_dense", "row_number"}
 )
-# Words that look like columns and are functions of the time or of the session.
+# Words that look like columns but are functions of the current time or of the session.
 SESSION_WORDS = frozenset(
     {"current_catalog", "current_database", "current_date", "current_role", "current_schema", "current_time"}
     | {"current_timestamp", "current_user", "localtime", "localtimestamp", "rowid", "session_user", "user"}
 )
-# Functions of the time that DuckDB's catalog does not mark. `age` is one of them when it has one argument.
+# Functions of the current time that DuckDB's catalog does not mark. `age` with one argument is a further one.
 TIME_FUNCTIONS = frozenset({"current_localtime", "current_localtimestamp"})
-# Functions that may stand where tables do: they make rows of values.
+# Table functions that are allowed: they turn values into rows and read nothing.
 TABLE_FUNCTIONS = frozenset({"generate_series", "range", "unnest"})
 
 Tree = dict[str, Any]
 
 
 class ViewSql(NamedTuple):
-    """SQL that may run.
+    """SQL that passed the check.
 
     Attributes:
-        where: what it is, for errors.
-        text: as the user wrote it, without a semicolon at the end.
-        tree: as DuckDB's parser reads it: the node of the query.
+        where: names the SQL in errors.
+        text: the SQL as the user wrote it, without a final semicolon.
+        tree: the query node, as parsed by DuckDB.
     """
 
     where: str
@@ -63,12 +64,12 @@ class ViewSql(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What DuckDB's catalog says of functions, by their names in lower case.
+    """The functions in DuckDB's catalog. All names are in lower case.
 
     Attributes:
-        aggregates: those that make one value of many rows.
-        unstable: those that may give another value for the same arguments.
-        macros: the definition of each that is short for other SQL.
+        aggregates: names of aggregate functions.
+        unstable: names of functions that may return different values for the same arguments.
+        macros: the SQL definition of each macro, by name.
     """
 
     aggregates: frozenset[str]
@@ -80,8 +81,8 @@ def sql_of(view: FeatureView) -> ViewSql:
     """A view's SQL, checked.
 
     Raises:
-        DataError: it is not one SELECT from `source`, or its result would not depend on the rows alone; it names the
-            construct, and says what to write instead.
+        DataError: the SQL is not one SELECT from `source`, or its result does not depend on the rows alone. The error
+            names the construct and says what to write instead.
         MissingDependencyError: DuckDB is not installed (`feature-store[sql]`).
     """
     assert view.sql is not None
@@ -89,7 +90,7 @@ def sql_of(view: FeatureView) -> ViewSql:
 
 
 def parts_of(tree: Any) -> Iterator[Tree]:
-    """Every node of a parsed query, outer ones first."""
+    """Every node of a parsed query, outer nodes first."""
     if isinstance(tree, dict):
         yield tree
         for value in tree.values():
@@ -100,13 +101,13 @@ def parts_of(tree: Any) -> Iterator[Tree]:
 
 
 def called(node: Tree) -> str:
-    """The name of the function that a node calls, in lower case; empty when it calls none."""
+    """The name of the function that a node calls, in lower case. Empty if the node is not a call."""
     return str(node.get("function_name", "")).lower() if node.get("class") in ("FUNCTION", "WINDOW") else ""
 
 
 @lru_cache(maxsize=1)
 def functions() -> Functions:
-    """The functions of the DuckDB that is installed."""
+    """The functions of the installed DuckDB version."""
     from feature_store.engines.sql.duck import connected
 
     with connected(EngineError) as connection:
@@ -146,7 +147,7 @@ def _parsed(where: str, text: str) -> Tree:
 
 
 def _refuse_tables(where: str, tree: Any, known: frozenset[str]) -> None:
-    """Refuse every table but `source` and the WITH queries that are in scope where it stands."""
+    """Refuse every table except `source` and the WITH queries that are in scope at its place."""
     if isinstance(tree, list):
         for part in tree:
             _refuse_tables(where, part, known)
@@ -164,7 +165,7 @@ def _refuse_tables(where: str, tree: Any, known: frozenset[str]) -> None:
             known = known | {name}
         del inner["cte_map"]
     if tree.get("type") in ("CTE_NODE", "RECURSIVE_CTE_NODE"):
-        # The name is known to what follows it and, in a recursion, to its own second half.
+        # The name is in scope in the query that follows it and, if recursive, in the second half of its own query.
         name = str(tree.get("cte_name", "")).lower()
         first = inner.pop("query" if tree["type"] == "CTE_NODE" else "left", None)
         _refuse_tables(where, first, known)
@@ -195,7 +196,7 @@ def _refuse_node(where: str, node: Tree) -> None:
 
 
 def _call(node: Tree) -> tuple[str, str]:
-    """A call of a function that is not one of the rows."""
+    """(construct, hint) if a node calls a function whose result does not depend on the rows alone, else empty texts."""
     name = called(node)
     if not name:
         return "", ""
@@ -236,7 +237,7 @@ def _is_unstable(name: str) -> bool:
 
 
 def _order(node: Tree) -> tuple[str, str]:
-    """Rows that are taken as they come."""
+    """(construct, hint) if a node takes rows in an undefined order, else empty texts."""
     if node.get("sample"):
         return "a sample", "choose rows by their values: WHERE hash(key) % 10 = 0"
     modifiers = node.get("modifiers")
@@ -253,7 +254,7 @@ def _order(node: Tree) -> tuple[str, str]:
 
 
 def _table(node: Tree) -> tuple[str, str]:
-    """What stands where a table does, and is none."""
+    """(construct, hint) if a node is a table-like construct that is not allowed, else empty texts."""
     kind = node.get("type")
     if kind == "TABLE_FUNCTION":
         name = called(node.get("function") or {})
@@ -267,7 +268,7 @@ def _table(node: Tree) -> tuple[str, str]:
 
 
 def _word(node: Tree) -> tuple[str, str]:
-    """A word that stands for a function of the session."""
+    """(construct, hint) if a node is a word that DuckDB reads as a function of the session, else empty texts."""
     if node.get("type") == "COLUMN_REF":
         names = node.get("column_names") or [""]
         if len(names) == 1 and str(names[0]).lower() in SESSION_WORDS:
