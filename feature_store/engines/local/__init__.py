@@ -1,1 +1,1 @@
-"""The engine of one machine: DuckDB sorts, numpy computes."""
+"""The local engine, for one machine: DuckDB sorts, numpy computes."""

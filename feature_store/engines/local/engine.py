@@ -1,4 +1,4 @@
-"""The local engine: pyarrow reads, DuckDB finds the latest rows, spilling to disk when they do not fit in memory."""
+"""The local engine: pyarrow reads rows, DuckDB finds the latest ones, spilling to disk if they do not fit in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from feature_store.engines.local.windows import stage_windows
 from feature_store.engines.sql.run import selected
 from feature_store.online.batch import RowBatch
 
-# Beside DuckDB's own memory a job holds a few batches: together they stay under 1 GB.
+# A job also holds a few batches beside DuckDB's memory. Together they stay under 1 GB.
 MEMORY_LIMIT = "512MB"
 
 
@@ -37,7 +37,7 @@ class LocalEngine:
     """See Engine and JoinEngine.
 
     Args:
-        memory_limit: what DuckDB may hold in memory while it sorts, in its words; the rest goes to disk.
+        memory_limit: DuckDB's memory limit while it sorts, such as "512MB". DuckDB spills further rows to disk.
     """
 
     name = "local"
@@ -51,7 +51,7 @@ class LocalEngine:
         unfinished = private_file(request.target.with_suffix(".unfinished"))
         with tempfile.TemporaryDirectory(dir=request.target.parent, prefix="spill-") as spill:
             if request.view.sql is not None and isinstance(request.rows, OfflineSource):
-                # Windows at the end, and those that may be stored at the start, hold events from before the interval.
+                # Windows contain events from before the interval, both those at its end and those stored at its start.
                 start_us = request.start_us if not request.view.aggregations else MIN_TIMESTAMP_US
                 rows = selected(request.view, request.rows, Path(spill), start_us, request.end_us, self._memory_limit)
                 request = request._replace(rows=rows)
@@ -93,7 +93,7 @@ class LocalEngine:
 
 
 def staged_batches(target: Path, view: FeatureView, first: int) -> Iterator[RowBatch]:
-    """The chunks of a staged target from number `first` on."""
+    """The chunks of a staged file, beginning with chunk number `first`."""
     with reading(f"staged rows {target}"), pq.ParquetFile(target) as file:
         for chunk in range(first, file.num_row_groups):
             rows = file.read_row_group(chunk)

@@ -1,11 +1,11 @@
-"""The local engine's join: keys and times are read and sorted, then the wanted fields are streamed and gathered.
+"""The local engine's point-in-time join: it sorts keys and times first, then gathers the wanted fields.
 
     labels ─ entity keys ─▶ codes ┐
     source ─ keys, times ─▶ codes ┴▶ sort_rows ─▶ as_of ─▶ a place in the source per label
     source ─ fields, of row groups with such places ─▶ the rows that are seen ─▶ batches of labels take theirs
 
-At once in memory are the labels, some 50 bytes per row whose entity is among them, and the wanted fields of the rows
-that are seen.
+A label *sees* a row if the row is the newest one known at the label's time. Memory holds the labels, about 50 bytes for
+each source row of the labels' entities, and the wanted fields of the rows that labels see.
 """
 
 from __future__ import annotations
@@ -54,14 +54,16 @@ from feature_store.errors import DataError
 
 Numbers = NDArray[np.int64]
 
-# Of label rows: what a batch of them takes is small beside what all of them see.
+# Label rows per batch. The memory of one batch is small beside that of all rows that labels see.
 BATCH_ROWS = 128 * 1024
-_CODE = "entity code"  # a column's name that no field has
-# Rows of a source whose keys are looked up together: each look-up hashes the keys of the labels again.
+_CODE = "entity code"  # no field can have this column name
+# Source rows whose keys are looked up together. The number is large, since each look-up hashes the labels' keys again.
 CHUNK_ROWS = 1 << 20
-# Rows to be sorted at once, 50 bytes each: 2.4 GB. Of more, the entities are done one part after the other.
+# Rows to sort at once, about 50 bytes each: 2.4 GB. If a source has more, the join takes one part of the entities after
+# the other.
 MOST_SORTED = 48 << 20
-# A training set of this size is kept in memory; of a larger one a file is mapped. So large a column is left in pieces.
+# A training set of up to this size stays in memory; a larger one lies in a memory-mapped file. A column of this size or
+# more stays chunked.
 MOST_BYTES = 1 << 30
 
 
@@ -79,7 +81,7 @@ def read_labels(given: pa.Table | Path | LabelQuery) -> Labels:
 
 
 def join(request: JoinRequest, memory_limit: str) -> LocalJoined:
-    """See join.JoinEngine. `memory_limit` is DuckDB's, for the SQL of views."""
+    """See join.JoinEngine. `memory_limit` is DuckDB's memory limit for the SQL of views."""
     table, where = request.labels.rows, request.labels.where
     times = label_times(table[request.timestamp], f"{where}: column {request.timestamp}")
     first = 0
@@ -138,20 +140,21 @@ def _queried(query: LabelQuery) -> Labels:
 
 
 class _Labels(NamedTuple):
-    """Labels of one kind of entity, and their times in microseconds."""
+    """The labels' entities for one set of join keys, and the labels' times in microseconds since 1970."""
 
     entities: EntityCodes
     times: Numbers
 
 
 class _Part(NamedTuple):
-    """Rows of some entities, and the labels of these entities.
+    """The rows of some entities, and the labels of these entities.
 
     Attributes:
-        rows: checked.
-        codes: their entities.
-        labels: which labels.
-        label_codes, label_times: of them.
+        rows: the checked rows.
+        codes: (n,) int32, the entity code of each row.
+        labels: (m,) int64, the numbers of the labels.
+        label_codes: (m,) int32, the entity code of each label.
+        label_times: (m,) int64, the time of each label, microseconds since 1970.
     """
 
     rows: pa.Table
@@ -162,7 +165,7 @@ class _Part(NamedTuple):
 
 
 class _Source:
-    """One view's source, for labels of certain entities and times."""
+    """The source of one view, read for the entities and times of the labels."""
 
     def __init__(self, wanted: ViewJoin, labels: _Labels, request: JoinRequest, memory_limit: str) -> None:
         self.wanted, self.labels, self._report = wanted, labels, request.report
@@ -178,7 +181,7 @@ class _Source:
         self._check = check_events if view.aggregations else check
 
     def parts(self, names: Sequence[str]) -> Iterator[_Part]:
-        """The rows that labels may see, entities after entities, as many as can be sorted at once."""
+        """The rows that labels may see, in parts small enough to sort. A part holds all rows of some entities."""
         entities = self.labels.entities
         first, count = 0, entities.count
         while first < count:
@@ -189,15 +192,15 @@ class _Source:
             first = until
 
     def none(self) -> pa.Table:
-        """No rows, with all columns."""
+        """An empty table with all columns."""
         return checked_schema(self._columns).empty_table()
 
     def has_created(self) -> bool:
-        """Whether rows say when they were created."""
+        """Whether the source has a created timestamp."""
         return self._columns.created_timestamp is not None
 
     def _read(self, names: Sequence[str], first: int, until: int) -> tuple[pa.Table, int]:
-        """Rows of entities from `first` on, and the entity before which they end."""
+        """The rows of the entities `[first, end)`, and `end`. `end` is below `until` if there are too many rows."""
         parts: list[pa.Table] = []
         for chunk in self._chunks(is_again=first > 0):
             codes = self.labels.entities.of([chunk[key] for key in self.wanted.view.join_keys])
@@ -211,7 +214,7 @@ class _Source:
         return pa.concat_tables(parts), until
 
     def _chunks(self, *, is_again: bool) -> Iterator[pa.Table]:
-        """The rows that fit, many at once; the others are set aside the first time."""
+        """The valid rows, in large tables. The first pass puts invalid rows into quarantine."""
         waiting: list[pa.RecordBatch] = []
         first = rows = 0
         self._report.started(self.wanted.view.name, self.sequence.total)
@@ -233,13 +236,18 @@ class _Source:
 
 
 class _Seen(NamedTuple):
-    """The wanted fields of the rows of a view that labels see, and per label which of these rows, or NONE."""
+    """The rows of one view that labels see.
+
+    Attributes:
+        columns: the wanted fields of these rows.
+        row_of_label: (labels,) int64, the place in `columns` of the row that each label sees, or NONE.
+    """
 
     columns: list[pa.Array | pa.ChunkedArray]
     row_of_label: Numbers
 
     def of(self, start: int, stop: int) -> list[pa.Array]:
-        """What labels `[start, stop)` see."""
+        """For each wanted field, the values that the labels `[start, stop)` see."""
         rows = self.row_of_label[start:stop]
         there = rows != NONE
         taken, places, bits = pa.array(rows, mask=~there), np.where(there, rows, 0), pa.array(there).buffers()[1]
@@ -250,14 +258,14 @@ class _Seen(NamedTuple):
 
 
 def _is_plain(column: pa.Array | pa.ChunkedArray) -> bool:
-    """Whether a column is numbers in one piece, all of them there."""
+    """Whether a column is one array of numbers without nulls."""
     kind = column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     return isinstance(column, pa.Array) and is_number and len(column) > 0 and column.null_count == 0
 
 
 def _numbers_at(column: pa.Array, places: Numbers, there: pa.Buffer) -> pa.Array:
-    """As `take`, of a plain column, with a bitmap of which are there: 0.2 ms for 128k, of which `take` needs 0.8."""
+    """`take` for a plain column and a validity bitmap: 0.2 ms for 128k values, against 0.8 ms for pyarrow's `take`."""
     values = np.take(column.to_numpy(), places)
     return pa.Array.from_buffers(column.type, len(values), [there, pa.py_buffer(values)])
 
@@ -271,7 +279,7 @@ def _seen(wanted: ViewJoin, labels: _Labels, request: JoinRequest, memory_limit:
 
 
 def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
-    """Of rows of features: those that labels see."""
+    """The rows that labels see of a view without aggregations."""
     wanted = source.wanted
     places = np.full(len(source.labels.times), NONE, np.int64)
     for part in source.parts([SEQUENCE]):
@@ -299,7 +307,7 @@ def _rows(source: _Source, types: Sequence[DType], report: Report) -> _Seen:
 
 
 def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
-    """Of events: the windows at the labels' times. A label without an entity has none of the events."""
+    """The windows at the labels' times, of a view with aggregations. Without an entity: the windows of no events."""
     wanted, labels = source.wanted, source.labels
     chunks: list[list[pa.Array]] = [[] for _ in types]
     found = np.full(len(labels.times), NONE, np.int64)
@@ -318,7 +326,7 @@ def _windows(source: _Source, types: Sequence[DType]) -> _Seen:
 
 
 def _whole(chunks: list[list[pa.Array]], types: Sequence[DType]) -> list[pa.Array | pa.ChunkedArray]:
-    """Columns in one piece each, but for those that are too large for that. The chunks are used up."""
+    """One array for each column; a column of MOST_BYTES or more stays chunked. Empties `chunks` to free memory."""
     columns: list[pa.Array | pa.ChunkedArray] = []
     for into, dtype in zip(chunks, types, strict=True):
         column = pa.chunked_array(into, storage_type(dtype))
@@ -347,7 +355,7 @@ def _finished(request: JoinRequest, seen: list[_Seen]) -> LocalJoined:
 
 
 class _KeptBatches:
-    """Batches in memory; once they are many, in a mapped file without a name, which goes with them."""
+    """Collects batches: in memory up to MOST_BYTES, then in a memory-mapped temporary file."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -356,7 +364,11 @@ class _KeptBatches:
         self._writer: Any = None
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Keep one more."""
+        """Keep one more batch.
+
+        Raises:
+            DataError: the temporary file cannot be written.
+        """
         self._bytes += batch.nbytes
         if self._writer is None and self._bytes > MOST_BYTES:
             with reading("training set in a temporary file"):
@@ -371,7 +383,11 @@ class _KeptBatches:
             self._writer.write_batch(batch)
 
     def table(self) -> pa.Table:
-        """All of them."""
+        """All batches as one table.
+
+        Raises:
+            DataError: the temporary file cannot be read.
+        """
         if self._writer is None:
             return pa.Table.from_batches(self._batches, self._schema)
         with reading("training set in a temporary file"):

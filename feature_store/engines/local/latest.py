@@ -1,11 +1,11 @@
-"""The latest row of each entity, on the local engine: DuckDB sorts, and spills to disk what its memory does not hold.
+"""The latest row of each entity, on the local engine. DuckDB sorts, and spills to disk the rows that exceed its memory.
 
     narrow rows   ─▶ DuckDB, which sorts them whole ─▶ staged file
     wide rows     ┬▶ spilled file ───────────────────────────┬▶ staged file
                   └▶ keys, times, places ─▶ DuckDB ─▶ places ┘
 
-Texts and long arrays are never sorted: DuckDB's window operator holds the rows of a partition in memory whole, and a
-gigabyte of texts of 20 kB does not pass through 512 MB. Memory is bounded by bytes at each step: a batch, a row group.
+Wide rows (texts, long arrays) are never sorted. DuckDB's window operator holds all rows of a partition in memory, and
+1 GB of 20 kB texts does not pass through 512 MB. Each step holds a bounded number of bytes: a batch or a row group.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from feature_store.engines.engine import StageRequest
 from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.errors import DataError
 
-CHUNK_ROWS = 50_000  # 10 MB of rows of 25 features: a tenth of a second to write, so little is done again after a kill
-_NARROW_BYTES = 1024  # of a row; wider ones cost less to spill and take than to sort
-_PLACES = 1 << 20  # of a batch of them
-# The latest row of each key. Columns are c0, c1, …, keys first, because DuckDB takes `likes` and `Likes` for one name.
+CHUNK_ROWS = 50_000  # 10 MB of rows of 25 features, 0.1 s to write: little is written again after a kill
+_NARROW_BYTES = 1024  # bytes per row; for wider rows, spilling and gathering costs less than sorting
+_PLACES = 1 << 20  # places per batch
+# The latest row of each key. Columns are named c0, c1, …, keys first, because DuckDB ignores the case of names.
 # Measured on 1M rows × 10 floats → 100k entities, 2 cores, from batches to the staged file:
 # row_number() 0.29 s; arg_max(row, …) GROUP BY 0.55 s; arg_max per column 0.86 s; DISTINCT ON 0.98 s.
 _LATEST = """
@@ -47,16 +47,19 @@ _COPY = "COPY ({query}) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE {rows}, CO
 
 
 def stage_latest(request: StageRequest, target: Path, spill: Path, memory_limit: str) -> int:
-    """Write the latest row of each entity to a Parquet file, whose row groups are the chunks.
+    """Write the latest row of each entity to a Parquet file. Its row groups are the chunks.
 
     Args:
         request: see StageRequest.
-        target: the file to write; it exists.
-        spill: a folder for what does not fit in memory meanwhile.
-        memory_limit: of DuckDB, in its words.
+        target: the file to overwrite; it must exist.
+        spill: a folder for rows that do not fit in memory.
+        memory_limit: DuckDB's memory limit, such as "512MB".
 
     Returns:
-        how many rows of the source were in the interval.
+        The number of source rows in the interval.
+
+    Raises:
+        DataError: DuckDB fails, for example because its memory is full, or a file cannot be read or written.
     """
     columns = taken_columns(request.view, request.rows)
     fitting = _FittingRows(request, columns)
@@ -74,7 +77,7 @@ def _is_narrow(view: FeatureView) -> bool:
 
 
 class _FittingRows:
-    """The rows of a source that are in the interval and fit; counts them on the way."""
+    """The valid rows of a source in the interval. Counts all rows in the interval while they are read."""
 
     def __init__(self, request: StageRequest, columns: SourceColumns) -> None:
         self._request, self._columns = request, columns
@@ -85,7 +88,7 @@ class _FittingRows:
         self.schema = pa.schema([field.with_name(name) for field, name in fields])
 
     def reader(self, wanted: list[str], also: Callable[[pa.RecordBatch], None] | None = None) -> pa.RecordBatchReader:
-        """Columns of theirs as a stream that DuckDB reads once; `also` gets all columns of each batch."""
+        """Some columns as a stream that DuckDB reads once. `also` is called with all columns of each batch."""
         return pa.RecordBatchReader.from_batches(self.fields(wanted), self._guarded(wanted, also))
 
     def fields(self, names: list[str]) -> pa.Schema:
@@ -99,7 +102,7 @@ class _FittingRows:
                 if also is not None:
                     also(renamed)
                 yield renamed.select(wanted)
-        except (Exception, KeyboardInterrupt) as error:  # also what a pushed reader raises
+        except (Exception, KeyboardInterrupt) as error:  # a reader of pushed rows may raise anything
             self.error = error
             raise
 
@@ -120,14 +123,14 @@ class _FittingRows:
 
 
 class _Latest:
-    """The latest rows of each entity among the rows that fit."""
+    """Writes the latest valid row of each entity."""
 
     def __init__(self, view: FeatureView, rows: _FittingRows, spill: Path, memory_limit: str) -> None:
         self._view, self._rows, self._spill, self._memory_limit = view, rows, spill, memory_limit
         self._keys = [f"c{i}" for i, _ in enumerate(view.join_keys)]
 
     def write(self, target: Path) -> None:
-        """Sort whole rows."""
+        """Sort whole rows, and write the latest ones."""
         query = self._query(f'* EXCLUDE ("rank", "{SEQUENCE}")')
         copy = _COPY.format(query=query, target=str(target).replace("'", "''"), rows=CHUNK_ROWS)
         with connected(self._failure, self._settings() | {"preserve_insertion_order": False}) as connection:
@@ -135,7 +138,7 @@ class _Latest:
             connection.execute(copy)
 
     def write_spilled(self, target: Path) -> None:
-        """Sort keys and times, and take the rows out of a file."""
+        """Spill all rows to a file, sort keys and times only, and gather the latest rows from the file."""
         spilled = private_file(self._spill / "rows.arrow")
         schema, sorted_by = self._rows.schema, [*self._keys, EVENT_TS, CREATED_TS, SEQUENCE]
         options = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -158,7 +161,7 @@ class _Latest:
         return {"memory_limit": self._memory_limit, "temp_directory": str(self._spill)}
 
     def _failure(self, message: str) -> BaseException:
-        # Of an error in the rows that it reads, DuckDB has a traceback as text; the reader keeps the error itself.
+        # If reading a row fails, DuckDB has only the text of the traceback. The reader keeps the original error.
         return self._rows.error or DataError(
             f"latest rows of {self._view.name}",
             problem=f"DuckDB cannot compute them: {message}",
@@ -167,7 +170,7 @@ class _Latest:
 
 
 def _taken(batches: Iterator[pa.RecordBatch], places: Iterator[NDArray[np.int64]]) -> Iterator[pa.RecordBatch]:
-    """The rows at ascending places, of batches with ascending places."""
+    """The rows at the given places. Both the places and the SEQUENCE column of the batches ascend."""
     waiting = np.array([], np.int64)
     for batch in batches:
         if not len(batch):

@@ -1,4 +1,4 @@
-"""Windows of all entities at the end of an interval, on the local engine: DuckDB sorts the events by entity."""
+"""Windows of all entities at the end of an interval, on the local engine. DuckDB sorts the events by entity."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ from feature_store.engines.sql.duck import connected, memory_hint
 from feature_store.engines.windows import reached_us, windows_of_entities, windows_schema
 from feature_store.errors import DataError
 
-# Events whose windows are computed together, with all others of their entities: some 100 MB.
+# Events per batch, about 100 MB. A batch is extended so that it holds all events of its entities.
 EVENTS = 1 << 20
 
 
 def stage_windows(request: StageRequest, target: Path, spill: Path, memory_limit: str) -> int:
-    """Write the windows of every entity that has events, or had some when the interval began, as of its end.
+    """Write the windows at the interval's end of every entity that has events in its windows at the end or the start.
 
     Args:
         request: see StageRequest.
-        target: the file to make.
+        target: the file to write.
         spill: a folder for events that do not fit in memory while they are sorted.
-        memory_limit: of DuckDB, in its words.
+        memory_limit: DuckDB's memory limit, such as "512MB".
 
     Returns:
-        how many events were in the interval.
+        The number of events in the interval.
+
+    Raises:
+        DataError: DuckDB fails, for example because its memory is full, or a source file cannot be read.
     """
     view = request.view
     reader = _EventReader(request)
@@ -53,7 +56,7 @@ def stage_windows(request: StageRequest, target: Path, spill: Path, memory_limit
 
 
 class _EventReader:
-    """The events that windows at an interval's end can hold, or could at its start; counts those of the interval."""
+    """Events that windows at the interval's start or end can contain. Counts the events in the interval."""
 
     def __init__(self, request: StageRequest) -> None:
         self._request, self.name, self.join_keys = request, request.view.name, request.view.join_keys
@@ -63,10 +66,10 @@ class _EventReader:
         self._first_us = reached_us(request.view, request.start_us, request.end_us)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The events that fit; the others are set aside if they are of the interval."""
+        """The valid events. Invalid events in the interval go to quarantine."""
         try:
             yield from self._batches()
-        except (Exception, KeyboardInterrupt) as error:  # DuckDB has it as text only; also Ctrl-C
+        except (Exception, KeyboardInterrupt) as error:  # DuckDB would keep only its text
             self.error = error
             raise
 
@@ -87,7 +90,7 @@ class _EventReader:
 
 
 def _by_entity(reader: _EventReader, spill: Path, memory_limit: str) -> Iterator[pa.Table]:
-    """Events sorted by entity, many at once and never some of an entity without the others."""
+    """Events sorted by entity, in large tables. All events of an entity are in the same table."""
     schema = checked_schema(reader.columns)
     names = [f"c{i}" for i, _ in enumerate(schema)]  # DuckDB takes `likes` and `Likes` for one name
     events = pa.RecordBatchReader.from_batches(
@@ -120,7 +123,7 @@ def _by_entity(reader: _EventReader, spill: Path, memory_limit: str) -> Iterator
 
 
 def _numbered(rows: pa.Table, keys: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Rows sorted by keys: each one's entity, from 0, and where each entity begins."""
+    """For rows sorted by keys: (n,) int32 entity number of each row, from 0; (e,) int64 first row of each entity."""
     begins = np.zeros(len(rows), bool)
     begins[:1] = True
     for key in keys:
