@@ -1,1 +1,1 @@
-"""The Spark engine: executors read, check, find the latest rows and write them to Redis; the driver sees counts."""
+"""The Spark engine: executors read and check rows, find the latest ones and write them; the driver gets counts only."""

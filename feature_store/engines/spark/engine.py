@@ -1,4 +1,4 @@
-"""The Spark engine. Executors do all the work on rows (`tasks.py`, `join.py`); the driver plans and sees counts."""
+"""The Spark engine. Executors process all rows (`tasks.py`, `join_tasks.py`); the driver plans and gets counts only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from feature_store.online.writer import WriteCounts
 TASK_BYTES = 32 << 20  # of rows in memory for each task; starting a task takes some 50 ms
 _MOST_PARTS = 4096  # with more, a batch of 16 MB would be packed into very small pieces
 FILES_PER_CHUNK = 8
-# More writers write no faster to one Redis, and its readers wait for all calls that are under way.
+# More writers are no faster with one Redis, and readers of that Redis wait behind every writer's call.
 _WRITERS = 4
 
 
@@ -39,7 +39,7 @@ class SparkEngine:
 
     Args:
         settings: settings of Spark, by name.
-        work: a folder that executors reach under the same path; it holds training sets until they are read or written.
+        work: a folder that executors see under the same path. It holds training sets until they are read or written.
 
     Attributes:
         session: the Spark session.

@@ -1,4 +1,4 @@
-"""The latest row of each entity among checked rows, and the part that an entity belongs to: numpy, no I/O."""
+"""Finds the latest row of each entity, and the part that each entity belongs to. Only numpy, no I/O."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from feature_store.arrow.rows import CREATED_TS, EVENT_TS, SEQUENCE
 from feature_store.engines.as_of import sort_rows
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 ÷ the golden ratio: spreads neighbours over all bits
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 ÷ the golden ratio: spreads similar numbers over all bits
 
 
 def latest_rows(rows: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
-    """Of each entity the row with the greatest (event time, creation time, place in the source)."""
+    """For each entity, the row with the greatest (event time, creation time, place in the source)."""
     entities, count = entities_of(rows, keys)
     if count == len(rows):
         return rows
-    # `sort_rows` takes the rows in the order of the source, in which the batches of one task are, those of several not.
+    # `sort_rows` needs rows in source order. The rows of one task are in this order, those of several tasks are not.
     by_place = np.argsort(rows.column(SEQUENCE).to_numpy(), kind="stable")
     events, created = (rows.column(name).to_numpy()[by_place] for name in (EVENT_TS, CREATED_TS))
     order, sorted_rows = sort_rows(entities[by_place], events, created, count)
@@ -32,12 +32,12 @@ def latest_rows(rows: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
 
 
 def parts_of(rows: pa.RecordBatch, keys: Sequence[str], parts: int) -> NDArray[np.int64]:
-    """The part that each row's entity belongs to, in [0, parts): the same in every process."""
+    """(n,) int64, the part of each row's entity, in [0, parts). Every process computes the same part."""
     return (hashes_of(rows, keys) % np.uint64(parts)).astype(np.int64)
 
 
 def hashes_of(rows: pa.RecordBatch, keys: Sequence[str]) -> NDArray[np.uint64]:
-    """A number for each row's entity, the same in every process; others hardly have the same."""
+    """(n,) uint64, a hash of each row's entity key. Every process computes the same hash; collisions are rare."""
     mixed = np.zeros(len(rows), np.uint64)
     for key in keys:
         column = rows.column(key)
@@ -51,7 +51,7 @@ def hashes_of(rows: pa.RecordBatch, keys: Sequence[str]) -> NDArray[np.uint64]:
 
 
 def entities_of(rows: pa.RecordBatch, keys: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """A number for each row, the same for the same key, from 0 to how many there are."""
+    """(n,) int64, a number for each row's entity, counted from 0, and the number of entities."""
     first, *others = keys
     numbers, count = _numbered(rows.column(first))
     for key in others:

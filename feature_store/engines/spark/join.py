@@ -1,10 +1,10 @@
-"""Point-in-time joins on Spark. Executors do all the work on rows (`join_tasks.py`); the driver plans, and sees counts.
+"""Point-in-time joins on Spark. Executors process all rows (`join_tasks.py`); the driver plans and gets counts only.
 
     labels ─ blocks ─▶ ScanLabels: times, keys with very many labels
     labels ─ blocks ┐
     sources ─ pieces ┴▶ Shuffle ─ by entity ─▶ JoinPartition ─ by block ─▶ AssembleBlock ─▶ a Parquet file per block
 
-Labels that are given as a table, or as a query, are written to files first: tasks read them twice.
+Labels that come as a table or a query are written to files first, because tasks read them twice.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
 
 TASK_BYTES = 32 << 20  # of rows in memory
 _MOST_PARTS = 4096
-FEWEST_LABELS, MOST_LABELS = 16 * 1024, 128 * 1024  # of a block; the second also of a key in one part
+FEWEST_LABELS, MOST_LABELS = 16 * 1024, 128 * 1024  # per block; MOST_LABELS also limits a key's labels per part
 CHUNK_ROWS = 1 << 20  # see JoinPartition
-GROUP_ROWS = 64 * 1024  # of labels that are written here, so that blocks can be small
-_TEXT_BYTES = 32  # a guess, of what has no fixed width
-_PARTS = "part-*.parquet"  # not the hidden files that killed tasks have left
+GROUP_ROWS = 64 * 1024  # of labels that this module writes: it allows small blocks
+_TEXT_BYTES = 32  # the assumed size of a value without a fixed width
+_PARTS = "part-*.parquet"  # excludes hidden files that killed tasks left behind
 
 
 class WorkFolder:
-    """A folder that is removed with the last reference to this object.
+    """A folder that is deleted when the last reference to this object goes away.
 
     Raises:
-        DataError: it cannot be made.
+        DataError: the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class WorkFolder:
 
 
 class SparkLabels(NamedTuple):
-    """Label rows: a table, or files; and the folder that these are in when they were made of a query."""
+    """Label rows: a table or files, and, if a query produced the files, the folder that holds them."""
 
     rows: pa.Table | OfflineSource
     folder: WorkFolder | None = None
@@ -79,7 +79,7 @@ def labels_of(session: Session, given: pa.Table | Path | LabelQuery, work: Path)
     if isinstance(given, pa.Table):
         return Labels("labels", given.schema, SparkLabels(given))
     if isinstance(given, Path):
-        rows = path_rows(f"labels {given}", given.absolute())  # executors are in other folders
+        rows = path_rows(f"labels {given}", given.absolute())  # executors have other working directories
         return Labels(rows.where, kept_schema(rows.schema), SparkLabels(rows))
     folder = WorkFolder(work / f"labels-{secrets.token_hex(8)}")
     rows = queried(session, given, folder.path / "rows")
@@ -108,7 +108,7 @@ def join(session: Session, request: JoinRequest, work: Path) -> SparkJoined:
 
 
 class _Scanned(NamedTuple):
-    """The earliest and the latest time of all labels, and the keys with very many: `(kind, hash)` → how many."""
+    """The earliest and latest label time, microseconds since 1970, and frequent keys: `(kind, hash)` → label count."""
 
     first_us: int
     last_us: int
@@ -116,7 +116,7 @@ class _Scanned(NamedTuple):
 
 
 def _label_files(request: JoinRequest, tasks: int) -> LabelFiles:
-    """The labels in blocks for at least so many tasks, unless these would have next to nothing to do."""
+    """The labels in blocks, at least `tasks` of them unless blocks would fall below FEWEST_LABELS."""
     where, schema, rows = request.labels.where, request.labels.schema, request.labels.rows.rows
     if isinstance(rows, pa.Table):
         path = request.work / f"labels-{secrets.token_hex(8)}.parquet"
@@ -171,7 +171,7 @@ def _source(session: Session, request: JoinRequest, number: int, wanted: ViewJoi
 def _kinds(
     keys: Sequence[Keys], sources: Sequence[Source], blocks: int, many: Mapping[tuple[int, int], int]
 ) -> Iterator[EntityKind]:
-    """Parts for each kind of entities: as many as blocks of labels, or as its sources have tasks' worth of rows."""
+    """The parts of each kind of entity: one for each label block, or one for each TASK_BYTES of source rows if more."""
     first = 0
     for i, of_kind in enumerate(keys):
         views = tuple(source.number for source in sources if _keys(source.view) == of_kind)
@@ -205,11 +205,11 @@ def _done(session: Session, request: JoinRequest, send: Shuffle, finish: Assembl
 
 
 class SparkJoined:
-    """See join.Joined. Its files go with it.
+    """See join.Joined. Its files are deleted with it.
 
     Args:
-        folder: of a Parquet file per block.
-        schema, rows, missing: as of Joined.
+        folder: the folder with one Parquet file for each block.
+        schema, rows, missing: see Joined.
     """
 
     def __init__(self, folder: WorkFolder, schema: pa.Schema, rows: int, missing: Mapping[str, int]) -> None:
@@ -223,9 +223,12 @@ class SparkJoined:
                     yield from as_kept(pa.Table.from_batches([plain_batch(batch)]), self.schema).to_batches()
 
     def write(self, path: Path) -> None:
-        """See join.Joined: a folder of Parquet files, whose names are in the order of the labels.
+        """Write a folder of Parquet files. Sorted by name, the files are in the order of the labels; see join.Joined.
 
-        It takes the place of another training set, and of nothing else.
+        The folder replaces an earlier training set at the path.
+
+        Raises:
+            DataError: the path is a folder with other files, or a file cannot be written.
         """
         where, unfinished = f"training set {path}", path.with_name(f"{path.name}.unfinished")
         with reading(where):
@@ -242,7 +245,7 @@ class SparkJoined:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name of a file, which costs nothing; a copy where the file system has no such names."""
+    """Hard-link a file. Copy it if the file system does not support the link."""
     try:
         os.link(source, target)
     except OSError:

@@ -60,10 +60,10 @@ class LabelFiles(NamedTuple):
     blocks: tuple[LabelBlock, ...]
 
     def read(self, block: LabelBlock, columns: Sequence[str]) -> pa.Table:
-        """Columns of a block, and the times.
+        """Some columns of a block, and the column of the times.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or its values are corrupt.
         """
         names = list(dict.fromkeys([*columns, self.timestamp]))
         schema = pa.schema([self.schema.field(name) for name in names])
@@ -82,10 +82,10 @@ class LabelFiles(NamedTuple):
             return as_kept(rows, schema)
 
     def times(self, block: LabelBlock, rows: pa.Table) -> Numbers:
-        """The times of a block, (rows,) microseconds.
+        """The times of a block: (rows,) int64, microseconds since 1970.
 
         Raises:
-            DataError: a label has none.
+            DataError: a label has no time.
         """
         return label_times(rows[self.timestamp], f"{self.where}: column {self.timestamp}", first=block.first)
 
@@ -113,13 +113,13 @@ class EntityKind(NamedTuple):
         return [name for name, _ in self.keys]
 
     def of_labels(self, rows: pa.RecordBatch) -> Numbers:
-        """(n,) the part of each label."""
+        """(n,) int64, the part of each label."""
         parts, copies = self._parts_and_copies(rows)
         numbers: Numbers = rows[LABEL_NUMBER].to_numpy()
         return self.first + (parts + numbers % copies) % self.parts
 
     def of_rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Numbers]:
-        """(m,) rows, those of spread keys once for each part that may have labels of the key; and (m,) their parts."""
+        """(m,) rows and (m,) int64 parts. A row of a spread key occurs once for each part with labels of the key."""
         parts, copies = self._parts_and_copies(rows)
         if (copies == 1).all():
             return rows, self.first + parts
@@ -128,7 +128,7 @@ class EntityKind(NamedTuple):
         return rows.take(pa.array(places)), self.first + (parts[places] + copy) % self.parts
 
     def _parts_and_copies(self, rows: pa.RecordBatch) -> tuple[Numbers, Numbers]:
-        """(n,) the first part of each row's key, counted from 0, and (n,) over how many parts the key is spread."""
+        """(n,) int64 first part of each row's key, from 0; (n,) int64 number of parts that the key is spread over."""
         hashes = hashes_of(rows, self.names)
         parts = (hashes % np.uint64(self.parts)).astype(np.int64)
         if not self.spread:
@@ -149,7 +149,7 @@ class Source(NamedTuple):
         fields: the wanted features.
         pieces: the pieces of the source that are read.
         reach: the interval of event times that labels can see, in microseconds since 1970.
-        bad: takes the rows that do not fit.
+        bad: takes the invalid rows.
     """
 
     number: int
@@ -167,7 +167,7 @@ class Source(NamedTuple):
 
     @property
     def sent(self) -> pa.Schema:
-        """The schema of the rows that are sent."""
+        """The schema of the rows that tasks exchange."""
         schema = checked_schema(self.columns)
         values = self.view.event_columns if self.view.aggregations else self.fields
         names = dict.fromkeys([*self.view.join_keys, *values, EVENT_TS, CREATED_TS, SEQUENCE])
@@ -175,7 +175,11 @@ class Source(NamedTuple):
 
 
 def keyed_labels(labels: LabelFiles, block: LabelBlock, rows: pa.Table, keys: Keys) -> pa.RecordBatch:
-    """The labels of a block that have an entity: keys, times and numbers."""
+    """The labels of a block that have an entity key: keys, times and numbers.
+
+    Raises:
+        DataError: a key or a time is invalid.
+    """
     columns = [
         one_array(label_values(rows[name], dtype, f"{labels.where}: column {name}", first=block.first))
         for name, dtype in keys
@@ -188,12 +192,12 @@ def keyed_labels(labels: LabelFiles, block: LabelBlock, rows: pa.Table, keys: Ke
 
 
 def label_schema(keys: Keys) -> pa.Schema:
-    """The schema of labels that are sent: keys, times and numbers."""
+    """The schema of the labels that tasks exchange: keys, times and numbers."""
     fields = [pa.field(name, storage_type(dtype)) for name, dtype in keys]
     return pa.schema([*fields, pa.field(LABEL_TIME, pa.int64()), pa.field(LABEL_NUMBER, pa.int64())])
 
 
 def seen_schema(source: Source) -> pa.Schema:
-    """The schema of what labels see of a source: the labels' numbers, and the wanted features."""
+    """The schema of the rows that labels see of a source: the labels' numbers and the wanted features."""
     fields = [pa.field(name, storage_type(dtype)) for name, dtype in zip(source.fields, source.types, strict=True)]
     return pa.schema([pa.field(LABEL_NUMBER, pa.int64()), *fields])

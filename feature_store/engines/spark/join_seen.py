@@ -1,4 +1,4 @@
-"""The rows that the labels of a part see: the newest known row of features, or the windows of events."""
+"""Finds what the labels of a part see: the newest known row of a view, or the windows of its events."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class PartLabels:
         self.numbers: Numbers = rows[LABEL_NUMBER].to_numpy()
 
     def concerned(self, rows: pa.Table) -> tuple[pa.Table, NDArray[np.int32]]:
-        """The rows of the labels' entities, and (n,) their entities' numbers."""
+        """The rows of the labels' entities up to the last label time, and (n,) int32 their entities' numbers."""
         codes = self.entities.of([rows[name] for name in self.kind.names])
         kept = (codes >= 0) & (rows[EVENT_TS].to_numpy() <= self.times.max())
         return rows.filter(pa.array(kept)), codes[kept]
 
 
 class SeenRows:
-    """Of rows of features, which come some at a time: those that labels see."""
+    """Finds the rows that labels see of a view without aggregations. The rows arrive in chunks."""
 
     def __init__(self, source: Source, labels: PartLabels) -> None:
         self._source, self._labels = source, labels
         count = len(labels.times)
         self._kept = seen_schema(source).remove(0).empty_table()
-        self._row = np.full(count, NONE, np.int64)  # of each label, in what is kept
-        self._order = [np.full(count, MIN_TIMESTAMP_US, np.int64) for _ in range(3)]  # event, creation, place
+        self._row = np.full(count, NONE, np.int64)  # for each label, its row in `_kept`
+        self._order = [np.full(count, MIN_TIMESTAMP_US, np.int64) for _ in range(3)]  # event time, creation time, place
 
     def add(self, rows: pa.Table) -> None:
-        """Take more rows into account. A row that was seen is seen no more by labels that see a later one of these."""
+        """Take more rows into account. A label that sees a later row among them no longer sees its earlier row."""
         labels = self._labels
         rows, codes = _by_place(*labels.concerned(rows))
         event_ts, created_ts, places = (rows[name].to_numpy() for name in (EVENT_TS, CREATED_TS, SEQUENCE))
@@ -71,17 +71,17 @@ class SeenRows:
         self._keep(pa.concat_tables([self._kept, rows.select(self._kept.schema.names)]))
 
     def seen(self) -> pa.Table:
-        """The rows that labels see, of each label that sees one."""
+        """The row that each label sees. A label that sees no row is left out."""
         ttl_us = self._source.view.ttl_us
         there = self._row != NONE
         if ttl_us is not None:
-            # As `as_of` does: the latest visible row decides, and no older one takes its place when it has expired.
+            # As in `as_of`: if the latest visible row has expired, no older row takes its place.
             there &= self._order[0] >= self._labels.times - min(ttl_us, 1 << 62)
         columns = self._kept.take(pa.array(self._row[there])).columns
         return pa.table([pa.array(self._labels.numbers[there]), *columns], schema=seen_schema(self._source))
 
     def _keep(self, rows: pa.Table) -> None:
-        """Of these rows those that are seen."""
+        """Keep only the rows that a label sees."""
         there = self._row != NONE
         used, again = np.unique(self._row[there], return_inverse=True)
         self._kept = rows.take(pa.array(used)).combine_chunks()
@@ -89,7 +89,7 @@ class SeenRows:
 
 
 class SeenWindows:
-    """Of events: the windows at the labels' times."""
+    """Computes the windows at the labels' times, of a view with aggregations."""
 
     def __init__(self, source: Source, labels: PartLabels) -> None:
         self._source, self._labels = source, labels
@@ -112,13 +112,19 @@ class SeenWindows:
 
 
 def seen_by_block(source: Source, batches: list[pa.RecordBatch], block: LabelBlock) -> list[pa.Array]:
-    """Per field of a view, (rows,) what the labels of a block see, from what some of them do in any order."""
+    """For each wanted field of a view, (rows,) the values that the labels of a block see.
+
+    Args:
+        source: the view's source.
+        batches: rows with a label's number and the values that the label sees (`seen_schema`), in any order.
+        block: the block.
+    """
     seen = pa.Table.from_batches(batches, seen_schema(source))
     columns = [one_array(seen[name]) for name in source.fields]
-    row = np.full(block.rows, NONE, np.int64)  # of each label, in what is seen
+    row = np.full(block.rows, NONE, np.int64)  # for each label, its row in `seen`
     row[seen[LABEL_NUMBER].to_numpy() - block.first] = np.arange(len(seen))
     if source.view.aggregations and len(seen) < block.rows:
-        # A label without an entity has none of the events: the windows of that are one more row.
+        # A label without an entity gets the windows of no events. They are one more row.
         nobody = np.array([-1], np.int32), np.array([0], np.int64)
         none = windows_of_labels(source.view, source.sent.empty_table(), np.array([], np.int32), *nobody, source.fields)
         columns = [pa.concat_arrays(pair) for pair in zip(columns, none, strict=True)]
@@ -128,13 +134,13 @@ def seen_by_block(source: Source, batches: list[pa.RecordBatch], block: LabelBlo
 
 
 def _by_place(rows: pa.Table, codes: NDArray[np.int32]) -> tuple[pa.Table, NDArray[np.int32]]:
-    """Rows and their codes in the order of the source: they come in another whenever a task is run again."""
+    """Rows and their codes in the order of the source. They arrive in a different order when a task is run again."""
     order = np.argsort(rows[SEQUENCE].to_numpy(), kind="stable")
     return rows.take(pa.array(order)), codes[order]
 
 
 def _follows(rows: Sequence[Numbers], others: Sequence[Numbers]) -> NDArray[np.bool_]:
-    """Whether rows come after others, by event time, creation time, place."""
+    """(n,) whether each row comes after its counterpart, by event time, then creation time, then place."""
     follows = np.zeros(len(rows[0]), bool)
     for row, other in zip(reversed(rows), reversed(others), strict=True):
         follows = (row > other) | (row == other) & follows

@@ -1,15 +1,16 @@
-"""The tasks of a point-in-time join, which run on executors. They are plain data, which Spark pickles and sends.
+"""The tasks of a point-in-time join, which run on executors. They are plain data that Spark pickles and sends.
 
-    ScanLabels      takes a block of labels: checks their times and entity keys, and reports keys with very many labels
-    Shuffle         takes a block of labels, or a piece of a view's source: packs the rows for the parts of their keys
-    JoinPartition   takes a part: its labels, then the rows of each view. It packs what each label sees for the label's
-                    block
-    AssembleBlock   takes a block: its labels again, and what they see. It writes the rows of the training set to a file
+    ScanLabels      takes a block of labels, checks their times and entity keys, and reports keys with very many labels
+    Shuffle         takes a block of labels or a piece of a view's source, and packs the rows by the parts of their keys
+    JoinPartition   takes a part: its labels, then the rows of each view. It packs the values that each label sees for
+                    the label's block
+    AssembleBlock   takes a block: its labels again, and the values that they see. It writes the block's training rows
+                    to a file
 
-A part holds all rows of some entities of one kind. Its labels come first, so the rows that no label sees are dropped
-while the others are read: a task holds no more rows than the labels see. If the view has aggregations, a task holds all
-events of the labels' entities. A key with too many labels for one part is spread over several, and the rows of that key
-are sent to each.
+A part holds all rows of some entities with the same join keys. Its labels arrive first, so the task drops rows that no
+label sees while it reads: it holds no more rows than the labels see. If the view has aggregations, the task holds all
+events of the labels' entities. A key with too many labels for one part is spread over several parts, and each of them
+gets all rows of the key.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ from feature_store.engines.spark.tasks import hidden, numbers_of
 
 Numbers = NDArray[np.int64]
 
-# Tags: that a block is there, counts of bad rows, labels, and from here on the rows of view 0, 1, …
+# Tags of packed values: a block exists, counts of bad rows, labels. From _VIEWS on: the rows of view 0, 1, …
 _BLOCK, _BAD, _LABELS, _VIEWS = -2, -1, 0, 1
-# Keys with a smaller share of a block's labels are not reported. So a block reports at most 500 keys, and of 4096
-# parts, one gets at most eight times its share because of such a key.
+# Keys with a smaller share of a block's labels are not reported. A block therefore reports at most 500 keys, and an
+# unreported key makes one of 4096 parts at most about eight times as large as the average.
 _MANY = 0.002
 
 
@@ -65,7 +66,7 @@ class ScanLabels:
     RESULT = "first_us long, last_us long, many string"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Of each block its earliest and latest time, and keys with many labels: `[[kind, hash, labels], …]`."""
+        """One row per block: its earliest and latest time, and frequent keys as JSON `[[kind, hash, labels], …]`."""
         for number in numbers_of(batches):
             block = self.labels.blocks[number]
             rows = self.labels.read(block, [name for keys in self.kinds for name, _ in keys])
@@ -81,12 +82,12 @@ class ScanLabels:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Packs blocks of labels, and pieces of sources, for parts; see the module.
+    """Packs blocks of labels and pieces of sources for parts; see the module.
 
     Attributes:
-        labels: the first tasks take a block each.
-        sources: the others a piece each, of one after the other.
-        kinds: of the views' entities.
+        labels: the label rows. The first tasks take one block each.
+        sources: the sources of all views. The further tasks take one piece each, source by source.
+        kinds: the kinds of entities of all views.
     """
 
     labels: LabelFiles
@@ -94,7 +95,7 @@ class Shuffle:
     kinds: tuple[EntityKind, ...]
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Packed rows, and counts of bad ones."""
+        """Packed rows, and counts of invalid rows."""
         blocks = self.labels.blocks
         pieces = [(source, i) for source in self.sources for i, _ in enumerate(source.pieces)]
         for number in numbers_of(batches):
@@ -129,13 +130,14 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class JoinPartition:
-    """Finds what the labels of parts see; see the module.
+    """Finds the values that the labels of a part see; see the module.
 
     Attributes:
-        sources: of all views.
-        kinds: of their entities.
-        starts: the numbers of the first labels of all blocks.
-        chunk_rows: rows of a view whose keys are looked up together: hashing the labels' keys begins anew each time.
+        sources: the sources of all views.
+        kinds: the kinds of their entities.
+        starts: the number of the first label of each block.
+        chunk_rows: the number of rows of a view whose keys are looked up together. It is large, because each look-up
+            hashes the labels' keys again.
     """
 
     sources: tuple[Source, ...]
@@ -158,7 +160,7 @@ class JoinPartition:
                 source = self.sources[tag - _VIEWS]
                 seen.add(source.number)
                 yield from self._sent(source, labels, (unpack(value, source.sent) for _, _, value in values))
-        if labels is not None:  # they see that there is nothing of the other views
+        if labels is not None:  # views without rows: their labels see nothing, or windows of no events
             for number in labels.kind.views:
                 if number not in seen:
                     yield from self._sent(self.sources[number], labels, iter(()))
@@ -179,13 +181,13 @@ class JoinPartition:
 
 @dataclass(frozen=True)
 class AssembleBlock:
-    """Makes the rows of the training set of blocks; see the module.
+    """Writes the training rows of blocks; see the module.
 
     Attributes:
-        labels: all of them.
-        sources: of all views.
+        labels: the label rows.
+        sources: the sources of all views.
         finish: see engines.join.Finish.
-        folder: where the files go.
+        folder: the folder that takes the files.
     """
 
     labels: LabelFiles
@@ -196,7 +198,7 @@ class AssembleBlock:
     RESULT = "rows long, missing array<long>, bad array<long>"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Of each block its number of rows, per feature the rows without a value, and per view the bad rows."""
+        """One row for each block: its rows, the rows without a value per feature, and the invalid rows per view."""
         blocks: dict[int, list[list[pa.RecordBatch]]] = {}
         bad = np.zeros(len(self.sources), np.int64)
         for number, tag, value in received(batches):
@@ -212,7 +214,7 @@ class AssembleBlock:
             bad[:] = 0
 
     def run_alone(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The same without any views."""
+        """As `run`, for a service whose features need no view."""
         for number in numbers_of(batches):
             yield self._made(number, [], np.zeros(0, np.int64))
 
@@ -237,10 +239,10 @@ class AssembleBlock:
 
 
 def write_part(folder: Path, number: int, rows: pa.Table) -> None:
-    """Write rows of a training set to a file, which is there whole or not at all. Files sort by their numbers.
+    """Write rows of a training set to a file. A rename makes it appear whole. File names sort by number.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     path = folder / f"part-{number:08d}.parquet"
     unfinished = hidden(path)
@@ -250,14 +252,14 @@ def write_part(folder: Path, number: int, rows: pa.Table) -> None:
 
 
 def _frequent(labels: pa.RecordBatch, keys: Keys) -> list[tuple[int, int]]:
-    """Hashes of keys that a large share of labels have, and how many have each."""
+    """(hash, label count) of each key with more than the share _MANY of the labels."""
     hashes, counts = np.unique(hashes_of(labels, [name for name, _ in keys]), return_counts=True)
     chosen = counts > _MANY * len(labels)
     return list(zip(hashes[chosen].tolist(), counts[chosen].tolist(), strict=True))
 
 
 def _chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Batches put together to at least so many rows."""
+    """Batches combined into tables of at least `rows` rows; the last table may be smaller."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)

@@ -1,4 +1,4 @@
-"""Kafka's messages in micro-batches, by Spark Structured Streaming; the connector is a jar beside Spark's own."""
+"""Reads Kafka in micro-batches with Spark Structured Streaming. Spark's Kafka connector is a separate jar."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Partition = tuple[str, int]
 Offsets = dict[Partition, int]
 
 COLUMNS = ("topic", "partition", "offset", "key", "value", "headers")
-# Of the row of text that a task answers with.
+# The schema of a task's result: one row of text.
 TOLD = "told string"
-# For newer Sparks, too: their own was not to be had when this was written, and this one serves them.
+# Also used for newer versions of Spark. Their own connector was not published when this was written; this one works.
 _NEWEST_CONNECTOR = "4.2.0"
 _PACKAGES, _JARS, _EXCLUDES = "spark.jars.packages", "spark.jars", "spark.jars.excludes"
-# What the connector names and every Spark has: 60 MB that need not be fetched.
+# Dependencies of the connector that every Spark already has: 60 MB that need no download.
 _OF_SPARK = (
     "org.apache.hadoop:hadoop-client-api",
     "org.apache.hadoop:hadoop-client-runtime",
@@ -35,13 +35,13 @@ _MISSING = "Failed to find data source: kafka"
 
 
 def connector(version: str = VERSION) -> str:
-    """The Maven coordinates of the Kafka connector of a Spark."""
+    """The Maven coordinates of the Kafka connector for a Spark version."""
     own = min(version, _NEWEST_CONNECTOR, key=lambda text: [int(part) for part in text.split(".")[:2]])
     return f"org.apache.spark:spark-sql-kafka-0-10_2.13:{own}"
 
 
 def with_connector(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a session that reads Kafka: unless they name any jars, the connector is fetched."""
+    """Settings of a session that reads Kafka. Unless they name jars or packages, the connector is downloaded."""
     named = {name: value for name, value in settings.items() if name not in (_PACKAGES, _JARS) or value != ""}
     if _PACKAGES in settings or _JARS in settings:
         return named
@@ -52,13 +52,13 @@ def require_connector(session: Session) -> None:
     """Check that the session can read Kafka.
 
     Raises:
-        EngineError: it has no connector, or cannot be started.
+        EngineError: the session has no Kafka connector, or cannot be started.
     """
     try:
         with spark_errors():
             session.spark.readStream.format("kafka").load()
     except EngineError as error:
-        # With a connector, Spark refuses because no topic is named.
+        # With a connector, Spark raises another error, because no topic is named.
         if _MISSING in error.got:
             hint = f"name it, as `{_PACKAGES}: {connector()}` in `spark:` of feature_store.yaml or with spark-submit"
             got = "none among its jars"
@@ -66,20 +66,20 @@ def require_connector(session: Session) -> None:
 
 
 class KafkaQuery:
-    """A query that hands on what topics hold, from some offsets on, batch after batch, as long as it is open.
+    """A streaming query that reads topics from given offsets, and passes on batch after batch until it is closed.
 
-    Spark's checkpoint belongs to this query and is deleted with it: the caller says where to begin.
+    Spark's checkpoint belongs to this query and is deleted with it. The caller alone decides where to begin.
 
     Args:
         session: a session with the connector.
         options: options of the source `kafka`.
         starts: the offset to begin at in each partition of the topics. Partitions that are added later begin at their
             first offset.
-        take: is called with each batch: a frame of `COLUMNS`, with one partition for each Kafka partition that has
-            messages, and the offsets up to which the batch has all messages. One thread of Spark makes the calls.
+        take: is called with each batch: a frame of `COLUMNS` with one partition for each Kafka partition that has
+            messages, and the offsets up to which the batch has all messages. One thread of Spark makes all calls.
 
     Raises:
-        EngineError: Spark refuses.
+        EngineError: Spark cannot start the query.
     """
 
     def __init__(
@@ -120,13 +120,13 @@ class KafkaQuery:
             raise EngineError("Spark", problem="the streaming query stopped unexpectedly")
 
     def ends(self) -> Offsets:
-        """The end of each partition when the last batch began; empty before the first batch."""
+        """The end offset of each partition when the last batch began. Empty before the first batch."""
         with spark_errors():
             progress = self._query.lastProgress
         return _read(progress.sources[0].latestOffset) if progress is not None and progress.sources else {}
 
     def close(self) -> None:
-        """End the query, and the batch that is under way."""
+        """Stop the query and cancel the batch that is under way."""
         try:
             with spark_errors():
                 self._query.stop()
@@ -134,13 +134,13 @@ class KafkaQuery:
             self._folder.cleanup()
 
     def _hand_on(self, frame: DataFrame, number: int) -> None:
-        # Spark writes the offsets of a batch to its checkpoint before it runs the batch. The last line is the source's.
+        # Spark writes a batch's offsets to its checkpoint before it runs the batch. The last line is Kafka's.
         text = (Path(self._folder.name) / "offsets" / str(number)).read_text()
         self._take(frame, _read(text.splitlines()[-1]))
 
 
 class ArrowMessage:
-    """One row of a batch, with confluent-kafka's names."""
+    """One row of a batch, with the methods of confluent-kafka's Message."""
 
     __slots__ = ("_batch", "_offset", "_partition", "_row", "_value")
 
@@ -148,7 +148,7 @@ class ArrowMessage:
         self._batch, self._row, self._partition, self._offset, self._value = batch, row, partition, offset, value
 
     def topic(self) -> str:
-        """Where it is from."""
+        """The topic's name."""
         return self._partition[0]
 
     def partition(self) -> int:
@@ -156,20 +156,20 @@ class ArrowMessage:
         return self._partition[1]
 
     def offset(self) -> int:
-        """Its place there."""
+        """The message's offset in its partition."""
         return self._offset
 
     def value(self) -> bytes | None:
-        """What it says."""
+        """The message's value; None for a tombstone."""
         return self._value
 
     def key(self) -> bytes | None:
-        """The key, by which the producer chose the partition."""
+        """The message's key, or None."""
         key: bytes | None = self._batch["key"][self._row].as_py()
         return key
 
     def headers(self) -> list[tuple[str, bytes | None]]:
-        """The headers."""
+        """The message's headers: (name, value)."""
         found = self._batch["headers"][self._row].as_py() or []
         return [(header["key"], header["value"]) for header in found]
 
@@ -178,7 +178,7 @@ class ArrowMessage:
 
 
 def messages(batch: pa.RecordBatch) -> Iterator[tuple[Partition, list[ArrowMessage]]]:
-    """The messages of each partition that rows of `COLUMNS` are of, in their order."""
+    """The messages of a batch of `COLUMNS`, grouped by partition. Each group keeps the order of the batch."""
     found: dict[Partition, list[ArrowMessage]] = {}
     columns = (batch[name].to_pylist() for name in ("topic", "partition", "offset", "value"))
     for row, (topic, number, offset, value) in enumerate(zip(*columns, strict=True)):
@@ -188,7 +188,7 @@ def messages(batch: pa.RecordBatch) -> Iterator[tuple[Partition, list[ArrowMessa
 
 
 def row_of(text: str) -> pa.RecordBatch:
-    """The row of `TOLD`."""
+    """A result row with the schema `TOLD`."""
     return pa.record_batch({"told": pa.array([text])})
 
 

@@ -1,6 +1,6 @@
-"""Packed batches: what tasks exchange. A whole Arrow batch is one value, beside it the number of the part it goes to.
+"""Packed batches, which tasks exchange. One Spark row holds a whole Arrow batch and the number of its target part.
 
-Spark moves thousands of large rows instead of millions of small ones, and takes none of them apart.
+Spark then moves thousands of large rows instead of millions of small ones, and never decodes them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _TYPES = pa.schema([("part", pa.int32()), ("tag", pa.int32()), ("packed", pa.bin
 
 
 class Packed(NamedTuple):
-    """A value on its way.
+    """A value that one task sends to another.
 
     Attributes:
-        part: where it goes.
-        tag: what it is; sender and receiver agree.
-        value: bytes.
+        part: the number of the part that the value goes to.
+        tag: the kind of the value. Sender and receiver agree on the tags.
+        value: the bytes.
     """
 
     part: int
@@ -31,20 +31,20 @@ class Packed(NamedTuple):
 
 
 def to_arrow(values: Sequence[Packed]) -> pa.RecordBatch:
-    """Values as a task sends them."""
+    """Values as an Arrow batch for Spark."""
     columns = zip(*values, strict=True) if values else [()] * len(_TYPES)
     return pa.record_batch([pa.array(column, kind) for column, kind in zip(columns, _TYPES.types, strict=True)], _TYPES)
 
 
 def received(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, int, pa.Buffer]]:
-    """Part, tag and bytes of each value that a task gets."""
+    """(part, tag, bytes) of each value that a task receives."""
     for batch in batches:
         for part, tag, value in zip(batch["part"].to_pylist(), batch["tag"].to_pylist(), batch["packed"], strict=True):
             yield part, tag, value.as_buffer()
 
 
 def split(rows: pa.RecordBatch, parts: NDArray[np.int64], tag: int) -> Iterator[Packed]:
-    """Rows packed for the part that each belongs to; within a part they keep their order."""
+    """Rows packed by part. Within a part, rows keep their order."""
     if not len(rows):
         return
     order = np.argsort(parts, kind="stable")
@@ -55,5 +55,5 @@ def split(rows: pa.RecordBatch, parts: NDArray[np.int64], tag: int) -> Iterator[
 
 
 def unpack(value: pa.Buffer, schema: pa.Schema) -> pa.RecordBatch:
-    """Rows that were packed."""
+    """The rows of a packed value."""
     return pa.ipc.read_record_batch(value, schema)

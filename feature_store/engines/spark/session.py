@@ -1,4 +1,4 @@
-"""Spark's one door: the session, its errors, and the progress of its jobs."""
+"""The Spark session, its errors, and the progress of its jobs. All calls of Spark go through this module."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from feature_store.errors import EngineError
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide pyspark's warning about pandas 3, which is not used here."""
+    """Hide pyspark's warning about pandas 3, since this engine does not use pandas."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         yield
@@ -34,21 +34,21 @@ with requires_extra("spark", "engine spark"), _quiet():
     from pyspark.sql import DataFrame, SparkSession
 
 VERSION: str = pyspark.__version__
-# What a session that this engine starts is given unless the settings or spark-submit say otherwise.
+# Defaults of a session that this engine starts. Settings override them; spark-submit replaces them.
 _DEFAULTS = {"spark.app.name": "feature-store", "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
-# Of this engine's queries alone: others of the same Spark keep theirs.
+# Settings of this engine's queries only. Other sessions of the same Spark keep their own.
 _OWN = {
-    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # of what is packed, some thousand are too many
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),  # thousands of packed rows are too many for one batch
 }
 POLL_SECONDS = 0.2
 _PYTHON = "PYSPARK_PYTHON"
 
 
 class Session:
-    """A Spark session of its own in the Spark that is running; else in one that is started at first use.
+    """A new session in the running Spark, or in a Spark that is started at first use.
 
     Args:
-        settings: Spark's own, by name.
+        settings: settings of Spark, by name. A Spark that is already running ignores them.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -58,10 +58,10 @@ class Session:
 
     @property
     def spark(self) -> SparkSession:
-        """The session.
+        """The session, started at first use.
 
         Raises:
-            EngineError: it cannot be started.
+            EngineError: the session cannot be started.
         """
         if self._session is None:
             with spark_errors():
@@ -74,7 +74,7 @@ class Session:
 
     @property
     def parallelism(self) -> int:
-        """The number of tasks that run at once, according to Spark."""
+        """The number of tasks that Spark runs at once."""
         with spark_errors():
             return self.spark.sparkContext.defaultParallelism
 
@@ -89,13 +89,13 @@ class Session:
             return frame.mapInArrow(ErrorCarrier(task).run, schema)
 
     def exchanged(self, frame: DataFrame, parts: int, *, by_tag: bool = False) -> DataFrame:
-        """Packed batches (see `packed`), each in the partition of its part's number; there sorted by tag, if asked."""
+        """Packed batches (see `packed`), each in the partition of its part. `by_tag` sorts each partition by tag."""
         with spark_errors():
             found = frame.repartitionById(parts, "part")
             return found.sortWithinPartitions("tag") if by_tag else found
 
     def collect(self, frame: DataFrame) -> list[Any]:
-        """The rows of a frame, which are few."""
+        """All rows of a frame, on the driver. Meant for frames of few rows."""
         with spark_errors():
             return frame.collect()
 
@@ -136,7 +136,7 @@ class Session:
 
     @contextlib.contextmanager
     def _group(self) -> Iterator[str]:
-        """A name by which the jobs that run inside are found."""
+        """The name of a job group for the jobs that this thread starts in the block."""
         context = self.spark.sparkContext
         name, group = "spark.jobGroup.id", f"feature-store-{secrets.token_hex(8)}"
         with spark_errors():
@@ -149,7 +149,7 @@ class Session:
                 context.setLocalProperty(name, before)  # type: ignore[arg-type]  # None: it was not set
 
     def close(self) -> None:
-        """Stop Spark if it was started here."""
+        """Stop Spark if this object started it."""
         if self._started and self._session is not None:
             self._session.stop()
         self._session, self._started = None, False
@@ -165,7 +165,11 @@ class Session:
 
 @contextlib.contextmanager
 def kept_interrupts() -> Iterator[None]:
-    """Around the start of a session whose user stops in order: pyspark takes Ctrl-C for itself, and breaks off."""
+    """Restore the Ctrl-C handler after the block.
+
+    pyspark replaces the handler when a session starts, and its own handler cancels all jobs. Callers that stop
+    gracefully on Ctrl-C start the session in this block.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -176,7 +180,7 @@ def kept_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def spark_errors() -> Iterator[None]:
-    """Map Spark's errors to EngineError. An error of this library that a task raised is raised again as it was."""
+    """Map Spark's errors to EngineError. If a task raised an error of this library, raise that error instead."""
     try:
         yield
     except (PySparkException, Py4JError) as error:
@@ -186,7 +190,7 @@ def spark_errors() -> Iterator[None]:
 
 
 def _reason(text: str) -> str:
-    """The line that names the error: the last of a Python traceback, else the first line."""
+    """The line that names the error: the last error line of a Python traceback, else the first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     return (raised or lines or ["no reason"])[-1 if raised else 0]
@@ -199,7 +203,7 @@ def _hint(text: str) -> str:
 
 
 def _tasks_done(context: Any, group: str) -> int:
-    """Completed tasks of the first stage of a group of jobs."""
+    """The number of completed tasks in the first stage of a job group."""
     tracker = context.statusTracker()
     jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
     stages = [stage for job in jobs if job is not None for stage in job.stageIds]
@@ -209,7 +213,7 @@ def _tasks_done(context: Any, group: str) -> int:
 
 @contextlib.contextmanager
 def _python(settings: Mapping[str, str]) -> Iterator[None]:
-    """Run tasks on this machine in this interpreter, unless another is configured. pyspark would take `python3`."""
+    """Make local tasks use this interpreter, unless another is configured. pyspark's default is `python3`."""
     chosen = settings.get("spark.pyspark.python") or os.environ.get(_PYTHON)
     before = os.environ.get(_PYTHON)
     is_local = settings.get("spark.master", "local").startswith("local")

@@ -1,11 +1,11 @@
-"""The settings under `spark:` in feature_store.yaml: Spark's own, and those of its Kafka source."""
+"""The settings under `spark:` in feature_store.yaml: those of the Spark session, and those of its Kafka source."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Settings of `spark:` with this prefix belong to the Kafka source. They win over what `kafka:` says.
+# Settings of `spark:` with this prefix belong to the Kafka source. They override the settings of `kafka:`.
 KAFKA_PREFIX = "kafka."
 
 

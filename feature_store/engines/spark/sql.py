@@ -1,12 +1,12 @@
-"""SQL on Spark: of views, and of label rows. DuckDB runs it, in the executors; its result is Parquet again.
+"""Runs the SQL of views and of label queries on Spark: DuckDB runs in the executors and writes Parquet files.
 
-Spark's own SQL gives other values for the same words: integer division, casts, null order, time zones, texts, regular
-expressions. So Spark shares the work out, and each task runs what the local engine runs.
+Spark's own SQL returns different values for the same query: integer division, casts, null order, time zones, texts,
+regular expressions. Spark therefore only distributes the work, and each task runs the code of the local engine.
 
-    each row alone       a task takes some files
-    rows that meet by    tasks cut files by the hash of that column (Cut), and a task takes all rows of one part
-    a column's value
-    all rows together    one task takes all files; what does not fit in memory goes to its disk
+    SQL handles each row alone      each task takes some files
+    SQL combines rows that share    tasks partition the files by the hash of that column (Cut), then each task takes
+    a column's value                all rows of one part
+    SQL needs all rows together     one task takes all files, and spills to disk the rows that do not fit in memory
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from feature_store.engines.sql.transformation import sql_of
 if TYPE_CHECKING:
     from feature_store.engines.spark.session import Session
 
-# Of files, for a task: it takes some seconds, and its rows fit in a gigabyte.
+# Bytes of files per task: the task takes some seconds, and its rows fit in 1 GB.
 _TASK_BYTES = 64 << 20
 _MOST_TASKS = 4096
-# DuckDB's in a task, of which an executor runs one a core.
+# DuckDB's settings in a task. An executor runs one task on each core.
 _SETTINGS = {"threads": 1}
 _RESULT = "done long"
 
 
 @dataclass(frozen=True)
 class Export:
-    """Writes a source to Parquet files, which it does not consist of.
+    """Exports a source that does not consist of Parquet files to Parquet files.
 
     Attributes:
-        pieces: a task writes the one of its number.
+        pieces: the pieces of the source. Task i writes piece i.
         columns: all columns of the source.
-        folder: takes a file of each task whose piece has rows.
+        folder: takes one file from each task whose piece has rows.
     """
 
     pieces: tuple[Piece, ...]
@@ -80,14 +80,14 @@ class Export:
 
 @dataclass(frozen=True)
 class Cut:
-    """Cuts files of a source into parts.
+    """Partitions the files of a source by the hash of a column.
 
     Attributes:
-        request: what the parts are for.
-        shares: a task cuts the files of its number.
-        column: by which.
-        parts: how many.
-        folder: takes a folder for each task.
+        request: the selection that will run on the parts.
+        shares: the files of each task.
+        column: the partitioning column.
+        parts: the number of parts.
+        folder: takes one folder from each task.
     """
 
     request: Selection
@@ -110,13 +110,13 @@ class Cut:
 
 @dataclass(frozen=True)
 class Select:
-    """Runs SQL on files of a source.
+    """Runs a view's SQL on files of its source.
 
     Attributes:
-        request: what to run.
-        shares: a task takes the files of its number,
-        cut: or all rows that Cut put into the part of its number, in this folder.
-        folder: takes a file of each task.
+        request: the selection to run.
+        shares: the files of each task. Unused if `cut` is given.
+        cut: the folder that Cut wrote. Task i takes all rows of part i. None: tasks take `shares`.
+        folder: takes one file from each task.
     """
 
     request: Selection
@@ -136,11 +136,11 @@ class Select:
 
 @dataclass(frozen=True)
 class Ask:
-    """Runs a query for label rows, whose order is that of its result.
+    """Runs a query for label rows in one task, which keeps the order of the result.
 
     Attributes:
-        query: what to run.
-        folder: takes the file.
+        query: the query to run.
+        folder: takes the result's file.
     """
 
     query: LabelQuery
@@ -157,20 +157,22 @@ class Ask:
 def selected(
     session: Session, view: FeatureView, rows: OfflineSource, folder: Path, start_us: int, end_us: int
 ) -> ParquetRows:
-    """The result of a view's SQL on its source.
+    """The result of a view's SQL on its source, in Parquet files.
 
     Args:
-        session: where it runs.
-        view: one with SQL.
-        rows: its source.
-        folder: where the result is written; not there yet.
-        start_us, end_us: rows with event times outside of `[start_us, end_us)` may be left out.
+        session: the Spark session that runs the tasks.
+        view: a view with SQL.
+        rows: the view's source.
+        folder: the folder for the result. It must not exist.
+        start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
+            outside of it may be left out.
 
     Raises:
-        DataError: the SQL is not allowed or fails, or its result has not the columns that the view takes.
+        DataError: the SQL is not allowed, it fails, or its result lacks a column of the view.
+        EngineError: the Spark job fails.
     """
     exported = folder.with_name(f"{folder.name}.source")
-    shutil.rmtree(exported, ignore_errors=True)  # of a job that was killed
+    shutil.rmtree(exported, ignore_errors=True)  # left by a killed job
     try:
         with rows.unchanged():
             files = _exported(session, rows, exported)
@@ -181,7 +183,7 @@ def selected(
 
 
 def _exported(session: Session, rows: OfflineSource, folder: Path) -> Sequence[str]:
-    """Parquet files that hold the rows of a source: its own, or else files that tasks write, one for each piece."""
+    """Parquet files with the rows of a source: its own files, else files that tasks write, one for each piece."""
     files = list(schema_files(rows, folder))
     if rows.parquet_files is None:
         pieces = tuple(rows.pieces(rows.schema.names, None, most_bytes=EXPORT_BYTES))
@@ -204,14 +206,14 @@ def _select(session: Session, request: Selection, files: Sequence[str], folder: 
     else:
         _run_on_parts(session, request, shares, column, folder)
     with reading(request.where):
-        pq.write_table(schema.empty_table(), folder / "part-none.parquet")  # a source without rows has no parts
+        pq.write_table(schema.empty_table(), folder / "part-none.parquet")  # keeps the schema if no task wrote rows
 
 
 def _run_on_parts(
     session: Session, request: Selection, shares: tuple[tuple[str, ...], ...], column: str, folder: Path
 ) -> None:
     cut = folder.with_name(f"{folder.name}.cut")
-    shutil.rmtree(cut, ignore_errors=True)  # of a job that was killed
+    shutil.rmtree(cut, ignore_errors=True)  # left by a killed job
     try:
         _run(session, Cut(request, shares, column, len(shares), cut), len(shares))
         _run(session, Select(request, (), cut, folder), len(shares))
@@ -220,15 +222,16 @@ def _run_on_parts(
 
 
 def queried(session: Session, query: LabelQuery, folder: Path) -> ParquetRows:
-    """The result of a query over Parquet files, in its order.
+    """The result of a query over Parquet files, in the order of the query.
 
     Args:
-        session: where it runs.
-        query: in DuckDB's words: files are named in quotes where tables are.
-        folder: where the result is written; not there yet.
+        session: the Spark session that runs the task.
+        query: the query, in DuckDB's dialect. It names files in quotes, in place of tables.
+        folder: the folder for the result. It must not exist.
 
     Raises:
         DataError: the query fails.
+        EngineError: the Spark job fails.
     """
     _run(session, Ask(query, folder), 1)
     return path_rows("labels of a query", folder)
@@ -240,7 +243,11 @@ def _run(session: Session, task: Export | Cut | Select | Ask, count: int) -> Non
 
 
 def _shares(files: Sequence[str], parallelism: int) -> tuple[tuple[str, ...], ...]:
-    """Files for each task."""
+    """The files of each task.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     with reading("source"):
         size = sum(Path(file).stat().st_size for file in files)
     count = min(len(files), _MOST_TASKS, max(parallelism, -(-size // _TASK_BYTES)))
@@ -253,7 +260,7 @@ def _files_of_part(cut: Path, number: int) -> list[str]:
 
 @contextlib.contextmanager
 def _whole(target: Path) -> Iterator[Path]:
-    """A path to write to; what is written is put in place when it is whole."""
+    """A temporary path to write to. If the block succeeds, the file is renamed to `target`; else it is deleted."""
     unfinished = hidden(target)
     try:
         yield unfinished
@@ -264,7 +271,7 @@ def _whole(target: Path) -> Iterator[Path]:
 
 
 def _put_folder(unfinished: Path, target: Path) -> None:
-    """Put a folder in place, unless another try of the task did: it is the same."""
+    """Rename a folder to its final name. If another attempt of the task was first, delete it: both are equal."""
     try:
         unfinished.rename(target)
     except OSError:
@@ -275,7 +282,7 @@ def _put_folder(unfinished: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _spill() -> Iterator[Path]:
-    """A folder on the executor's own disk, for what does not fit in memory."""
+    """A temporary folder on the executor's disk, for rows that do not fit in memory."""
     with tempfile.TemporaryDirectory(prefix="feature-store-sql-") as folder:
         yield Path(folder)
 

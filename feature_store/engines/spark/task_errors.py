@@ -1,4 +1,4 @@
-"""This library's errors from a task to the driver. Spark hands on the text of an exception and nothing else."""
+"""Carries errors of this library from a task to the driver, since Spark passes on only an exception's text."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ _MARK = "feature-store error: "
 
 
 class ErrorCarrier:
-    """A task that raises this library's errors in a form that `raised_by_a_task` reads."""
+    """Wraps a task, and raises errors of this library in a form that `raised_by_a_task` can read."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Run the task."""
+        """Run the task.
+
+        Raises:
+            RuntimeError: the task raised an error of this library. The text contains the error.
+        """
         try:
             yield from self._task(batches)
         except FeatureStoreError as error:
@@ -30,6 +34,6 @@ class ErrorCarrier:
 
 
 def raised_by_a_task(text: str) -> FeatureStoreError | None:
-    """The error in the text of a Spark exception; None: no task raised an error of this library."""
+    """The library's error in the text of a Spark exception, or None if no task raised one."""
     found = re.search(re.escape(_MARK) + r"(\{.*\})", text)
     return None if found is None else error_of(found[1])

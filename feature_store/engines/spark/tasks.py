@@ -1,14 +1,15 @@
-"""What executors do when a view is materialized. Tasks are plain data, which is pickled and sent to them.
+"""The tasks that materialize a view on executors. They are plain data that Spark pickles and sends.
 
-    Read         takes a piece of the source, checks its rows as the local engine does, keeps the latest of each batch
-                 (so that a hot key crosses the network once a batch), and packs them for the parts of their keys
-    Keep         takes a part, and keeps the latest row of each entity; or of events, which are not reduced before,
-                 computes the windows of each entity. Puts them into a file by a rename
-    Inspect      takes some of these files, and counts values that their fields do not expect
-    Write        takes some of them, and writes them to the online store on a connection of its own
+    Read         takes a piece of the source and checks its rows as the local engine does. It keeps the latest row of
+                 each entity per batch, so that a hot key crosses the network once a batch, and packs the rows for the
+                 parts of their keys
+    Keep         takes a part and keeps the latest row of each entity. For a view with aggregations, Read sends all
+                 events, and Keep computes the windows of each entity. A rename puts the file in place
+    Inspect      takes some of these files, and counts the values that break their fields' expectations
+    Write        takes some of these files, and writes them to the online store on its own connection
 
-A task that is killed, retried, or run twice at once does no harm: files are renamed over their equals, and the online
-store takes a row again without a change.
+A task can be killed, retried or run twice at once without harm: a rename replaces a file with an equal one, and the
+online store ignores a row that it already has.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from feature_store.engines.spark.packed import Packed, received, split, to_arrow
 from feature_store.engines.windows import windows_of_entities, windows_schema
 from feature_store.online.writer import WriteCounts
 
-_HELD_BYTES = 64 << 20  # of rows that are not yet reduced to the latest ones
+_HELD_BYTES = 64 << 20  # of rows that are not yet reduced to the latest row of each entity
 _BATCH_ROWS = 50_000
-_EVENTS = 1 << 20  # whose windows are computed together, with all others of their entities: some 100 MB
+_EVENTS = 1 << 20  # per step of the window computation, about 100 MB; an entity is never split
 _ROWS, _COUNTS = 0, 1  # tags
 
 
 class ReadCounts(NamedTuple):
-    """Of a source: rows read, those of them in the interval, those of them that do not fit."""
+    """Counts of source rows: those read, those in the interval, and invalid ones in the interval."""
 
     read: int = 0
     inside: int = 0
@@ -54,21 +55,21 @@ class ReadCounts(NamedTuple):
 
 
 class BadRows(NamedTuple):
-    """Where rows that do not fit go: a folder for a file of each task, and the schema that all these files have."""
+    """Where invalid rows go: a folder with one file for each task, and the schema that all the files share."""
 
     folder: Path
     schema: pa.Schema
 
     @classmethod
     def of(cls, folder: Path, rows: OfflineSource, columns: SourceColumns) -> BadRows:
-        """Those of a source, whose parts may differ in their types; what many tasks put aside can be read as one."""
+        """The destination for a source's invalid rows. The shared schema fits all files, even if their types differ."""
         names = list(dict.fromkeys(columns.names))
         schemas = (pa.schema([schema.field(name) for name in names]) for _, schema in rows.schemas())
         parts = (pa.RecordBatch.from_pylist([], schema=plain_schema(schema)) for schema in schemas)
         return cls(folder, joint_schema(check(part, columns, [], 0).bad for part in parts))
 
     def file(self, number: int) -> QuarantineFile:
-        """The file of a task."""
+        """The quarantine file of a task."""
         path = self.folder / f"part-{number:05d}.parquet"
         return QuarantineFile(path, hidden(path), self.schema)
 
@@ -78,13 +79,14 @@ class Read:
     """Reads pieces of a source; see the module.
 
     Attributes:
-        view: whose rows.
-        columns: what to take.
-        pieces: a task reads the one of its number.
-        interval: event times that count, in microseconds.
-        reach: event times that are read: of events, also those before the interval that windows can hold.
-        parts: how many parts there are.
-        bad: takes the rows that do not fit.
+        view: the view.
+        columns: the source columns to read.
+        pieces: the pieces of the source. Task i reads piece i.
+        interval: the event times `[start, end)` whose rows are counted, microseconds since 1970.
+        reach: the event times `[start, end)` to read, microseconds since 1970. For a view with aggregations it begins
+            before the interval, since windows contain earlier events.
+        parts: the number of parts.
+        bad: takes the invalid rows.
     """
 
     view: FeatureView
@@ -96,7 +98,7 @@ class Read:
     bad: BadRows
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Packed rows, and the counts, which go with them so that no retry counts twice."""
+        """Packed rows and counts. The counts travel with the rows, so that a retry does not count twice."""
         for number in numbers_of(batches):
             yield from self._piece(number)
 
@@ -121,13 +123,13 @@ class Read:
 
 @dataclass(frozen=True)
 class Keep:
-    """Keeps of each entity of a part what is to be stored; see the module.
+    """Stages the row to store for each entity of a part; see the module.
 
     Attributes:
-        view: whose rows.
-        columns: what they have.
-        end_us: the end of the interval: the time of the windows, in microseconds since 1970.
-        folder: where the files go.
+        view: the view.
+        columns: the columns of the received rows.
+        end_us: the end of the interval, microseconds since 1970. Windows are computed for this time.
+        folder: takes one file for each part.
     """
 
     view: FeatureView
@@ -165,7 +167,7 @@ class Keep:
         return latest_rows(pa.concat_batches(batches), self.view.join_keys)
 
     def _windows(self, events: pa.RecordBatch) -> Iterator[pa.Table]:
-        """Of some entities at a time."""
+        """The windows of all entities, in tables of some entities each."""
         entities, count = entities_of(events, self.view.join_keys)
         order = np.argsort(entities, kind="stable")
         events = pa.Table.from_batches([events])
@@ -197,9 +199,9 @@ class Write:
     """Writes staged files; see the module.
 
     Attributes:
-        view: whose rows.
-        shares: a task writes the files of its number.
-        destination: where to.
+        view: the view.
+        shares: the files of each task.
+        destination: the place to write to.
     """
 
     view: FeatureView
@@ -209,7 +211,7 @@ class Write:
     RESULT = "rows long, written long, older long"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The counts of the rows."""
+        """One row for each task: the counts of its rows."""
         for number in numbers_of(batches):
             rows, counts = 0, WriteCounts()
             with self.destination.open() as sink:
@@ -222,11 +224,11 @@ class Write:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Looks at staged files; see `arrow/inspection.py`.
+    """Inspects staged files; see `arrow/inspection.py`.
 
     Attributes:
-        view: whose rows.
-        shares: a task looks at the files of its number.
+        view: the view.
+        shares: the files of each task.
     """
 
     view: FeatureView
@@ -235,7 +237,7 @@ class Inspect:
     RESULT = "found string"
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The inspection, as `read` reads it."""
+        """One row for each task: its inspection, as JSON for `read`."""
         for number in numbers_of(batches):
             found = Inspection()
             for path in self.shares[number]:
@@ -245,13 +247,13 @@ class Inspect:
 
     @staticmethod
     def read(told: str) -> Inspection:
-        """The inspection of a task."""
+        """The inspection in a task's result."""
         found = json.loads(told)
         return Inspection(found["rows"], {name: FieldCounts(**counts) for name, counts in found["fields"].items()})
 
 
 def staged_files(folder: Path) -> list[Path]:
-    """The files that Keep has made, in order."""
+    """The files that Keep wrote, sorted by part."""
     with reading(f"staged rows {folder}"):
         return sorted(folder.glob("part-*.arrow"))
 
@@ -264,7 +266,7 @@ def _staged(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def numbers_of(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
-    """The numbers of tasks, as `Session.tasks` gives them."""
+    """The task numbers in the input that `Session.tasks` creates."""
     for batch in batches:
         yield from batch["id"].to_pylist()
 
@@ -274,5 +276,5 @@ def _one_row(values: dict[str, int]) -> pa.RecordBatch:
 
 
 def hidden(path: Path) -> Path:
-    """Where a file is until it is whole: one for each try, of which several may be under way."""
+    """A temporary name for an unfinished file. Each attempt of a task gets its own, since several may run at once."""
     return path.with_name(f".{path.name}-{secrets.token_hex(8)}")
