@@ -1,4 +1,4 @@
-"""Kafka → tiles → online store: workers that can be killed anywhere, exactly once."""
+"""Kafka → tiles → online store. Each event counts exactly once, even if a worker is killed at any point."""
 
 from typing import TYPE_CHECKING
 

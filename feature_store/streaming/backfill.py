@@ -1,18 +1,18 @@
-"""Fills a new generation of a stream view: from the history up to a time T, and from the stream since then.
+"""Fills a new generation of a stream view: from the history up to a time T, and from the stream after T.
 
-    begin     the plan names the new generation; readers and workers go on with the old one
-    history   rows with event times before T, as far back as the longest window needs, through the same merges
-    stream    events with times from T on, up to the topic's end
-    serve     readers change over at once; workers go on at the fences of the new generation
+    begin     the plan names the new generation; readers and workers keep using the old one
+    history   merges rows with event times before T, as far back as the longest window needs
+    stream    merges events with times from T on, up to the topic's end
+    serve     readers switch at once; workers continue at the fences of the new generation
 
-The history's fences count its rows as a partition's count its messages. So a backfill that was killed goes on exactly
-where it was. Another history (its fences carry a digest of the files) begins anew.
+A history has fences as a partition has: they count its merged rows. A killed backfill therefore resumes exactly where
+it stopped. The fences' names contain a digest of the history's files, so a changed history starts over.
 
-A view whose source has no history is filled from all that the topic holds.
+If the source has no history, the view is filled from all messages in the topic.
 
-Kafka finds messages by their timestamps. Those that brokers set (`message.timestamp.type=LogAppendTime`) say where T is
-in a topic; those that producers set may be wrong, so such a topic is read from its start, and events before T are left
-out by their own times.
+Kafka can look up an offset by message timestamp. If brokers set the timestamps
+(`message.timestamp.type=LogAppendTime`), the look-up finds T in the topic. If producers set them, they may be wrong.
+Such a topic is read from its start, and events before T are left out by their event times.
 """
 
 from __future__ import annotations
@@ -59,34 +59,34 @@ if TYPE_CHECKING:
 
     from feature_store.project.context import Project
 
-# Rows of a batch: many entities of a history are distinct, and a call for a sixteenth of them takes 4 ms.
+# Rows per batch. A history has many distinct entities; one call, for a sixteenth of the batch, takes 4 ms.
 _BATCH = 5_000
-# Kafka finds messages by the times at which they were sent, which are not the events' times. A message is assumed to be
-# sent at most this long before the time of its event; every message sent later than that is read.
+# Kafka looks up messages by the time they were sent, not by the event time. A message is assumed to be sent at most
+# this long before its event time, so reading begins this much earlier.
 _MARGIN_US = 3_600_000_000
-# If Kafka has deleted the start of a partition, the first messages that it keeps tell how old its events are: so many
-# messages are read, for at most so many seconds.
+# If Kafka has deleted the start of a partition, the oldest remaining messages show how far back its events reach. At
+# most this many messages are read, for at most this many seconds.
 _FIRST_MESSAGES, _FIRST_S = 100, 10.0
-# When at most this many messages are left, the workers take over. A poll waits for at most this long.
+# The workers take over when at most this many messages are left. A poll waits at most _WAIT_S seconds.
 _LEFT = 5_000
 _WAIT_S = 0.2
-# What the fences of a history start with; no topic has such a name.
+# The prefix of the fences of a history. No topic can have such a name.
 HISTORY = "@history"
 _LOG = logging.getLogger("feature_store.streaming")
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What a backfill did.
+    """The result of a backfill.
 
     Attributes:
-        view: which view.
-        generation: the number of its new generation.
-        history_rows: rows of the history that were merged, by this run and earlier, killed ones.
-        quarantined: rows that do not fit the source's schema.
-        quarantine_file: where they are.
-        stream_events: events of the stream that this run merged.
-        seconds: how long it took.
+        view: the view's name.
+        generation: the number of the new generation.
+        history_rows: history rows that were merged by this run and by earlier runs that were killed.
+        quarantined: history rows that do not fit the source's schema.
+        quarantine_file: the file with these rows; None: there are none.
+        stream_events: stream events that this run merged.
+        seconds: the duration of this run.
     """
 
     view: str
@@ -98,17 +98,17 @@ class Filled:
     seconds: float = 0.0
 
     def to_document(self) -> dict[str, Any]:
-        """As JSON types."""
+        """The result as JSON types."""
         return asdict(self)
 
 
 class Backfill:
-    """Fills a generation.
+    """Fills a generation of a stream view.
 
     Args:
-        project: the project. Without Kafka settings, there is no stream to catch up with.
+        project: the project. Without Kafka settings, only the history is merged.
         view: the stream view.
-        allow_gap: go on when Kafka may have lost messages from after the history's end.
+        allow_gap: continue if Kafka may have deleted messages from after the history's end.
         report: gets the progress.
     """
 
@@ -119,13 +119,17 @@ class Backfill:
         self._kafka, self._allow_gap, self._report = project.config.kafka, allow_gap, report or Silent()
 
     def refuse_end(self, until_us: int | None) -> None:
-        """Raise an error unless the view's history can end at a time, microseconds since 1970; None: it has none.
+        """Check that the view's history can end at a time.
+
+        Args:
+            until_us: the end of the history, microseconds since 1970. None: no end is given.
 
         Raises:
-            DefinitionError: there is a time, though the view's source has no history.
-            RequestError: the time is not past, or there is none though the source has a history.
+            DefinitionError: an end is given, but the view's source has no history.
+            RequestError: the end is in the future by Redis's clock, or it is missing although the source has a history.
             DataError: the history cannot be read.
-            StoreConnectionError, StoreTimeoutError: Redis, whose clock counts, cannot be reached.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
         """
         where, now_us = f"backfill of {self._view.name}", self._online.now_us()
         if until_us is None:
@@ -139,12 +143,12 @@ class Backfill:
         self._rows()
 
     def fill(self, tiles: TilesPlan) -> Filled:
-        """Fill a generation that the plan names as being filled; called again after a kill, it goes on.
+        """Fill a generation that the plan names as being filled. After a kill, another call resumes the work.
 
         Raises:
             DataError: the history cannot be read.
-            StreamError: Kafka cannot be reached, or may have lost messages of after the history's end.
-            OnlineStoreError: Redis cannot be reached; run it again.
+            StreamError: Kafka cannot be reached, or may have deleted messages from after the history's end.
+            OnlineStoreError: Redis cannot be reached. Run the backfill again.
         """
         started = time.perf_counter()
         rows = events = 0
@@ -168,7 +172,7 @@ class Backfill:
     # -- history ------------------------------------------------------------------------------------------------
 
     def _fill_from_history(self, tiles: TilesPlan, until_us: int, quarantine: Quarantine) -> int:
-        """Merge the rows of the history; returns how many there are."""
+        """Merge the rows of the history. Returns the number of its valid rows."""
         rows = self._rows()
         start_us = max(until_us - tiles.windows.longest_us, EARLIEST_EVENT_US)
         about = repr([rows.version, start_us, until_us])
@@ -187,18 +191,18 @@ class Backfill:
     def _merge_history(
         self, merger: ViewMerger, name: str, rows: OfflineSource, interval: Interval, quarantine: Quarantine
     ) -> int:
-        """Merge the rows that are not merged yet; returns how many there are in all."""
+        """Merge the rows that are not merged yet. Returns the number of all valid rows."""
         columns = source_columns(self._view, rows.schema, rows.where)
         self._report.started(f"{self._view.name}: history", rows.total)
         merged, first, at = 0, 0, -1
         for batch in rows.batches(columns.names, TimeRange(columns.event_timestamp, *interval)):
-            # A row's place counts those of the interval alone, the bad ones too: the same in every run.
+            # A row's place counts all rows in the interval, invalid ones included. It is the same in every run.
             inside = within(batch, columns, *interval)
             good, bad = check_events(inside, columns, self._view.join_keys, first)
             first += len(inside)
             quarantine.add(bad)
             for events, places in self._events(good, columns.types):
-                # All rows up to here are of this batch, or bad.
+                # All rows up to `at` are in this batch or an earlier one, or are invalid.
                 at, begun = int(places[-1]) + 1, at
                 if at > (merger.fences.start(name) or 0):
                     origin = Origin([name], [(begun, at)], np.zeros(len(events), np.intp), places)
@@ -220,7 +224,7 @@ class Backfill:
         return open_view(self._view.history, self._view, self._folders.source)
 
     def _events(self, rows: pa.RecordBatch, types: Mapping[str, DType]) -> Iterator[tuple[EventBatch, Any]]:
-        """Checked rows as events, a batch at a time, and their places in the history."""
+        """Checked rows as batches of events, each with (n,) int64 places in the history."""
         for start in range(0, len(rows), _BATCH):
             part = rows.slice(start, _BATCH)
             columns = {}
@@ -231,7 +235,7 @@ class Backfill:
             yield events, part.column(SEQUENCE).to_numpy()
 
     def _drop_unless_begun(self, tiles: TilesPlan, name: str) -> None:
-        """Empty the generation, unless it holds rows of this history and of no other."""
+        """Empty the generation unless it holds rows of this history only."""
         with self._online.tile_filler(tiles) as writer:
             known = {known.rpartition("/")[0] for fences in writer.fences() for known in fences}
         begun = {source for source in known if source.startswith(f"{HISTORY}:")}
@@ -241,7 +245,7 @@ class Backfill:
     # -- stream -------------------------------------------------------------------------------------------------
 
     def _fill_from_stream(self, tiles: TilesPlan) -> int:
-        """Merge what the topic has since the history's end; returns how many events this run merged."""
+        """Merge the topic's events from after the history's end. Returns how many events this run merged."""
         topic, status = self._view.source.topic, StreamStatus()
         numbers = Topics(self._kafka).partitions([topic]).get(topic)
         if numbers is None:
@@ -268,12 +272,12 @@ class Backfill:
         self, tiles: TilesPlan, partitions: list[Partition], firsts: Mapping[Partition, int], status: StreamStatus
     ) -> Replay:
         merger = ViewMerger(self._online.tile_filler(tiles), start_us=tiles.start_us)
-        # The workers have sent the dead letters of this stream already.
+        # No dead letters: the workers send those of this stream.
         pipeline = Pipeline([Route(tiles.topic, JsonDecoder(self._view.source), [merger])], None, status)
         return Replay(self._kafka, pipeline, {self._view.name: partitions}, firsts)
 
     def _follow(self, replay: Replay, reader: PartitionConsumer, partitions: list[Partition]) -> None:
-        """Merge until little is left, and then what there is at that moment."""
+        """Merge until at most _LEFT messages arrive in one round, then move all fences."""
         left = _LEFT + 1
         while left > _LEFT:
             goals = {partition: reader.range(partition)[1] for partition in partitions}
@@ -287,10 +291,10 @@ class Backfill:
     def _firsts(
         self, reader: PartitionConsumer, partitions: list[Partition], start_us: int | None
     ) -> dict[Partition, int]:
-        """Where to begin to read for messages of after the history's end.
+        """By partition, the offset to begin at so that no message from after the history's end is missed.
 
         Raises:
-            StreamError: Kafka may have deleted such messages.
+            StreamError: Kafka may have deleted such messages, and `allow_gap` is False.
         """
         starts = {partition: reader.range(partition)[0] for partition in partitions}
         if start_us is None:
@@ -309,7 +313,7 @@ class Backfill:
         return firsts
 
     def _begins_before(self, reader: PartitionConsumer, partition: Partition, since_us: int) -> bool:
-        """Whether one of the first messages that a partition holds is of an event before a time."""
+        """Whether one of the oldest messages in a partition is an event from before a time."""
         first, end = reader.range(partition)
         wanted = min(end, first + _FIRST_MESSAGES)
         if first == 0 or first == end:
@@ -338,7 +342,7 @@ class Backfill:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """For one process at a time: the second finds the work done."""
+        """Lock the view's backfill for one process at a time. A second process waits, and finds the work done."""
         folder = private_folder(self._folders.work("backfill"))
         with private_file(folder / f"{self._view.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -346,10 +350,10 @@ class Backfill:
 
 
 def history_end_us(view: StreamFeatureView, folder: Path) -> int | None:
-    """Right after the newest event of a view's history; None: it has none.
+    """The time right after the newest event of a view's history, microseconds since 1970. None: it has no event.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the history cannot be read.
     """
     if view.history is None:
         return None

@@ -1,4 +1,4 @@
-"""The stream views that the published plan serves, with their sources as the registry has them."""
+"""The stream views that the published plan serves, with their sources from the registry."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from feature_store.streaming.subscription import Subscription
 
 
 class Catalog:
-    """The stream views to stream.
+    """Looks up the stream views of a subscription.
 
     Args:
-        subscription: which views, of which project.
+        subscription: the views to stream, and their project.
 
     Attributes:
         online: the project's online store.
@@ -27,13 +27,14 @@ class Catalog:
         self._known: tuple[int, dict[str, StreamFeatureView]] | None = None
 
     def views(self) -> list[StreamedView]:
-        """The views as the published plan serves them now.
+        """The views that the published plan serves now.
 
         Raises:
-            NotFoundError: a view of the subscription is not served, or no stream view is.
+            NotFoundError: a view of the subscription is not served, or no stream view is served.
             ConflictError: another registry published the plan.
             NotPublishedError: no plan is published.
-            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
             RegistryError: the registry cannot be read.
         """
         plan = self.online.require_published().plan
@@ -53,8 +54,9 @@ class Catalog:
         """A writer of a view's tiles, under the plan that `views` read.
 
         Raises:
-            StaleWriteError: another plan was published meanwhile.
-            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+            StaleWriteError: another plan was published after `views` was called.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
         """
         return writer_of(self.online, view)
 

@@ -1,11 +1,11 @@
-"""Dead letters: messages that cannot be merged go unchanged to a topic of their own, with the reason.
+"""Dead letters: messages that cannot be merged go unchanged to a separate topic, with the reason in the headers.
 
-A dead letter is sent before the fences move past its message, and the worker waits until it has arrived. So after a
-kill it may arrive twice, but it is never missing. Late events are an exception: the merge that moves the fences finds
-them. Their letters are sent right after this merge, which has counted them.
+A dead letter is sent before the fences move past its message, and the worker waits until it has arrived. After a kill
+it may arrive twice, but it is never missing. Late events are an exception: the merge that moves the fences also detects
+them. Their letters are sent right after this merge.
 
-If Kafka refuses letters for good (no permission, no topic), the worker does not merge their batch. It reports the
-reason and tries again. The batch of late events is merged already, so their letters are kept and sent with the next.
+If Kafka refuses letters permanently (no permission, no topic), the worker does not merge their batch. It reports the
+reason and tries again. The batch of a late event is already merged, so its letter is kept and sent with the next ones.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from feature_store.streaming.decoder import Rejection
 from feature_store.streaming.kafka import Message, Sender
 from feature_store.streaming.kafka_errors import FINAL, Reason, stream_error
 
-# How long to wait for Kafka before looking whether to stop.
+# Seconds to wait for Kafka between checks whether to stop.
 _WAIT_S = 0.5
-# Between attempts, when a broker or a topic is away.
+# Seconds between attempts while a broker or a topic is unavailable.
 _RETRY_S = 0.2
 _TOO_LARGE = "MSG_SIZE_TOO_LARGE"
-# The forms of a letter: the whole message; if that is too large for the topic, without its value; then headers alone.
+# The forms of a letter: the whole message. If it is too large for the topic: without the value, then only the reason.
 _WHOLE, _WITHOUT_VALUE, _BARE = range(3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeadLetter:
-    """A message that was not merged, and why."""
+    """A message that was not merged, and the reason."""
 
     message: Message
     rejection: Rejection
@@ -54,19 +54,19 @@ class DeadLetters:
 
     @cached_property
     def _sender(self) -> Sender:
-        """The producer. It is made for the first letter, since most workers never send one."""
+        """The producer. It is created for the first letter, since most workers never send one."""
         return Sender(self._options)
 
     def send(self, letters: Iterable[DeadLetter], *, keep: bool = False) -> None:
-        """Send letters, again until all have arrived.
+        """Send letters, and repeat until all have arrived.
 
         Args:
             letters: the letters.
-            keep: keep letters that do not arrive, and send them with the next, because their messages are merged and
-                are not read again.
+            keep: keep letters that do not arrive, and send them with the next ones. Use it if the messages are already
+                merged, since they are not read again.
 
         Raises:
-            StreamError: the stop came before all arrived, or Kafka refuses a letter for good.
+            StreamError: `stopped` returned True before all letters arrived, or Kafka refuses a letter permanently.
         """
         kept, self._kept = self._kept, []
         lasting = [*kept, *letters] if keep else kept

@@ -1,7 +1,8 @@
-"""The seam between a topic's bytes and events: a decoder turns a batch of messages into columns.
+"""Decoders turn a batch of messages into columns of events.
 
-A message that does not fit is one that is set aside, with the reason; it takes no other with it. Another format is
-another `Decoder`: JSON is one here; a format that yields Python values can share `typed_members`.
+A message that does not fit is rejected with a reason, and does not affect the others. Each format has its own
+`Decoder`; this module has the one for JSON. A decoder for another format that yields Python values can use
+`typed_member`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ MALFORMED, FUTURE = "malformed", "future"
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a message is not an event: `kind` is malformed or future, `where` a member's name or what is wrong as a
-    whole."""
+    """Why a message is not an event.
+
+    Attributes:
+        kind: MALFORMED or FUTURE.
+        where: the name of the JSON member that does not fit, or `message`, or `event time`.
+        reason: the expected and the actual value.
+    """
 
     kind: str
     where: str
@@ -41,10 +47,10 @@ class EventBatch:
     """The events of a batch of messages.
 
     Attributes:
-        places: (n,) which messages they are, ascending.
-        event_us: (n,) int64, microseconds since 1970.
-        columns: per field of the source.
-        rejected: per message that is no event, why.
+        places: (n,) the place of each event's message in the batch, ascending.
+        event_us: (n,) int64 event times, microseconds since 1970.
+        columns: (n,) values and (n,) bool nulls of each field of the source, by name.
+        rejected: the reason for each rejected message, by its place in the batch.
     """
 
     places: Array
@@ -57,18 +63,18 @@ class EventBatch:
 
 
 class Decoder(Protocol):
-    """Reads one format."""
+    """Decodes messages of one format."""
 
     def decode(self, messages: Sequence[bytes | None]) -> EventBatch:
-        """The events of messages; never raises for what a message holds."""
+        """The events of messages. No content of a message makes it raise an error."""
         ...
 
 
 class JsonDecoder:
-    """One JSON object a message. Members that the source does not declare are passed over; one that is missing is null.
+    """Decodes messages that are one JSON object each. It ignores undeclared members; a missing member is null.
 
     Args:
-        source: whose messages.
+        source: the source of the messages. It declares the members.
     """
 
     def __init__(self, source: KafkaSource) -> None:
@@ -92,7 +98,7 @@ class JsonDecoder:
 
 
 def without_future(events: EventBatch, now_us: int) -> EventBatch:
-    """The events that are not further ahead of the clock than clocks differ; the others are rejected."""
+    """The events at most CLOCK_SKEW_US ahead of the clock. Later events are rejected as FUTURE."""
     ahead = np.flatnonzero(events.event_us > now_us + CLOCK_SKEW_US)
     if not len(ahead):
         return events
@@ -106,7 +112,7 @@ def without_future(events: EventBatch, now_us: int) -> EventBatch:
 
 def _documents(messages: Sequence[bytes | None], rejected: dict[int, Rejection]) -> list[dict[str, Any]]:
     try:
-        # Each message by itself: joined into one array, a message such as `{},{}` would be two.
+        # Each message is parsed alone. In one joined array, a message such as `{},{}` would count as two.
         documents = [orjson.loads(message) for message in messages]  # type: ignore[arg-type]
         if set(map(type, documents)) <= {dict}:
             return documents
@@ -131,7 +137,7 @@ def _document(message: bytes | None, place: int, rejected: dict[int, Rejection])
 
 
 def _not_expected(values: Array, nulls: Array, bad: Mapping[int, str], field: Field) -> dict[int, str]:
-    """Why values of the right type are none of those that a field expects."""
+    """The reasons for values that have the right type but are not among the field's expected values, by place."""
     if not field.of_values:
         return {}
     places = [i for i in np.flatnonzero(unexpected(values, nulls, field)).tolist() if i not in bad]

@@ -1,8 +1,9 @@
-"""Consumers and a producer: the door to confluent-kafka, with kafka_topics.py. It maps the library's errors.
+"""Consumers and a producer. Only this module and kafka_topics.py use confluent-kafka; they map its errors.
 
-The fences in Redis, not Kafka, say where reading goes on. So a partition that a group assigns to a consumer waits,
-unread, until the worker *places* it at an offset. To go back is to place it again. The client's callbacks run during a
-poll and note which partitions are assigned and revoked. Before partitions are revoked, the worker can hand them over.
+The fences in Redis, not Kafka's committed offsets, determine where reading resumes. A partition that the group assigns
+to a consumer is therefore not read until the worker *places* it at an offset. To go back, the worker places it again.
+The client's callbacks run during a poll and record which partitions are assigned and revoked. Before partitions are
+revoked, the worker can hand them over.
 """
 
 from __future__ import annotations
@@ -44,55 +45,59 @@ _OWN: dict[str, Any] = {
     "enable.partition.eof": True,
 }
 _DEFAULTS: dict[str, Any] = {
-    # An idle fetch under way delays a consumer that goes to another offset: measured 0.5 s with the client's 500 ms.
+    # A pending fetch delays a consumer that goes to another offset: 0.5 s with the client's default of 500 ms.
     "fetch.wait.max.ms": 50,
-    # Partitions that are added are read within seconds; the client's default is 5 minutes.
+    # New partitions are read within seconds; with the client's default, only after 5 minutes.
     "topic.metadata.refresh.interval.ms": 2_000,
-    # The client's pause in fetching when its queue is full. The default, a second, starves a worker that empties the
-    # queue in a tenth of that.
+    # The client's pause in fetching when its queue is full. The default of 1 s starves a worker that empties the queue
+    # in 0.1 s.
     "fetch.queue.backoff.ms": 5,
-    # The queue between the client's thread and ours: a second or so of events, bounded in memory.
+    # The queue between the client's thread and ours: about 1 s of events, bounded in memory.
     "queued.min.messages": 50_000,
     "queued.max.messages.kbytes": 32 << 10,
 }
-# The group gives up a lost worker after the session: the shortest that brokers allow by default. When a worker joins or
-# leaves, the others learn it at their next heartbeat.
+# The group removes a lost worker after the session timeout; this is the shortest that brokers allow by default. When a
+# worker joins or leaves, the others learn of it at their next heartbeat.
 _GROUP_DEFAULTS: dict[str, Any] = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200}
-# Partitions change hands in one round, in which all of them pause: workers hold no state outside Redis.
+# A rebalance is one round in which all partitions pause. Workers hold no state outside Redis, so that is cheap.
 # docs/decisions/0006-workers-that-come-and-go.md has the measurements.
 _GROUP_OWN: dict[str, Any] = {"group.protocol": "classic", "partition.assignment.strategy": "roundrobin"}
 _PRODUCER: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,
-    # The topic decides which messages are too large.
+    # The topic's limit decides which messages are too large, not the client's.
     "message.max.bytes": 1_000_000_000,
     "log_level": 3,
 }
 _LOG = logging.getLogger("feature_store.kafka")
-# The client's own log has each attempt to connect. The important ones come as errors, too.
+# The client's own log has a line for each attempt to connect. Important problems also arrive as errors.
 CLIENT_LOG = logging.getLogger("feature_store.kafka.client")
 CLIENT_LOG.setLevel(logging.CRITICAL)
 ANSWER_S, _LEAVE_S, _CLOSE_S = 10.0, 1.0, 5.0
 
 
 class Reader:
-    """A consumer of partitions that are placed at an offset: the base of both kinds.
+    """The base of both consumers. It reads partitions from the offsets at which they are placed.
 
     Attributes:
-        trouble: the client's last error; empty once messages come.
-        is_dead: whether the client has failed for good; another consumer must replace it.
+        trouble: the client's last error; empty once messages arrive.
+        is_dead: whether the client has failed permanently and must be replaced by a new consumer.
     """
 
     def __init__(self, options: Options, own: Mapping[str, Any]) -> None:
         self.trouble, self.is_dead = "", False
-        # Where each partition goes on; -1: at its start.
+        # The next offset of each partition; -1: its start.
         self._placed: dict[Partition, int] = {}
         settings = {**_DEFAULTS, **options, **_OWN, **own, "error_cb": self._note}
         with errors("Kafka consumer"):
             self._consumer = Consumer(settings, logger=CLIENT_LOG)
 
     def poll(self, limit: int, wait_s: float, linger_s: float = 0.0) -> Polled:
-        """At most `limit` messages: waits `wait_s` seconds at most for the first, and `linger_s` for more."""
+        """At most `limit` messages. Waits at most `wait_s` seconds for the first, and `linger_s` for more.
+
+        Raises:
+            StreamError: the client has failed permanently, or `hand_over` failed during a rebalance.
+        """
         with errors("Kafka consumer"):
             first = self._consumer.poll(wait_s)
             if first is None:
@@ -109,7 +114,7 @@ class Reader:
                 self._take_error(message, partition, ends, outside)
         if grouped:
             self.trouble = ""
-        # Messages that the call fetched before a callback revoked or reassigned their partition are dropped.
+        # Drop messages that were fetched before a callback revoked or reassigned their partition.
         spans = {}
         for partition in self._placed.keys() & (grouped.keys() | ends.keys()):
             start, messages = self._placed[partition], grouped.get(partition, [])
@@ -121,11 +126,11 @@ class Reader:
 
     @property
     def positions(self) -> dict[Partition, int]:
-        """The offset up to which each placed partition was read; -1: nothing yet, from the partition's first offset."""
+        """The offset up to which each placed partition was read; -1: placed at its start, and not read yet."""
         return dict(self._placed)
 
     def range(self, partition: Partition) -> tuple[int, int]:
-        """The first offset of a partition, and the offset after its last.
+        """The offset of a partition's first message, and the offset after its last message.
 
         Raises:
             StreamError: Kafka does not answer.
@@ -135,13 +140,13 @@ class Reader:
         return low, high
 
     def end(self, partition: Partition) -> int | None:
-        """The offset after a partition's last, as of the last fetch; None: there was no fetch yet."""
+        """The offset after a partition's last message, as of the last fetch. None: there was no fetch yet."""
         with errors(_shown(partition)):
             _, high = self._consumer.get_watermark_offsets(TopicPartition(*partition), cached=True)
         return high if high >= 0 else None
 
     def offsets_at(self, topic: str, partitions: Iterable[int], time_us: int) -> dict[Partition, int]:
-        """Per partition, the first offset whose message is not older than a time; its end when there is none.
+        """By partition, the first offset whose message has a timestamp at or after a time, else the partition's end.
 
         Raises:
             StreamError: Kafka does not answer.
@@ -166,7 +171,7 @@ class Reader:
         error = message.error()
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
-            # Beyond the last message when marks of transactions follow it.
+            # Control records of transactions can follow the last message, so this offset may be beyond it.
             ends[partition] = message.offset() or 0
         elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             outside.add(partition)
@@ -179,7 +184,7 @@ class Reader:
             raise StreamError("Kafka consumer", got=error.str())
         reason = Reason(error.name(), error.str())
         told = str(stream_error("Kafka", reason)) if is_telling(reason) else reason.text
-        # A client that is refused also reports that it has no broker, which says less.
+        # A client that a broker refuses also reports that no broker answers. Keep the error that says more.
         if not self.trouble or is_telling(reason):
             if self.trouble != told:
                 _LOG.warning("Kafka: %s", told)
@@ -190,17 +195,17 @@ class GroupConsumer(Reader):
     """A member of a consumer group.
 
     Args:
-        options: those of feature_store.yaml.
-        group: the name of the group; `group.id` in the options wins.
+        options: the client's options from feature_store.yaml.
+        group: the name of the group. `group.id` in the options overrides it.
         topics: the topics to read.
-        hand_over: called during a poll, before partitions go to other members. The poll raises its errors.
+        hand_over: is called during a poll, before partitions go to other members. The poll raises its errors.
 
     Attributes:
-        topics: the topics that it reads.
+        topics: the topics to read.
         assigned: the partitions that the group assigned to this member.
 
     Raises:
-        StreamError: the options are wrong.
+        StreamError: an option is invalid.
     """
 
     def __init__(self, options: Options, group: str, topics: Sequence[str], hand_over: Callable[[], None]) -> None:
@@ -215,40 +220,40 @@ class GroupConsumer(Reader):
         return self.assigned - self._placed.keys()
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Read these topics instead."""
+        """Read these topics instead of the earlier ones."""
         self.topics = list(topics)
         with errors("Kafka consumer"):
             self._consumer.subscribe(list(topics), on_assign=self._give, on_revoke=self._take, on_lost=self._lose)
 
     def place(self, offsets: Mapping[Partition, int | None]) -> None:
-        """Go on at these offsets; None: at the partition's start. Partitions that are not this member's are left out.
+        """Read partitions from these offsets on; None: from the partition's start. Ignores unassigned partitions.
 
         Raises:
-            StreamError: Kafka refuses.
+            StreamError: the client refuses the assignment.
         """
         mine = [(partition, at) for partition, at in offsets.items() if partition in self.assigned]
         if not mine:
             return
         self._placed.update((partition, -1 if at is None else at) for partition, at in mine)
         with errors("Kafka consumer"):
-            # Not seek(): this drops messages fetched at the old offset, and works in every state of the partition.
+            # Unlike seek(), assign() drops messages fetched at the old offset, and works in any state of the partition.
             self._consumer.assign([TopicPartition(*p, _offset(at)) for p, at in self._placed.items()])
 
     def unplace(self) -> None:
-        """Read nothing until partitions are placed again."""
+        """Read no partition until it is placed again."""
         with errors("Kafka consumer"):
             self._consumer.assign([])
         self._placed.clear()
 
     def commit(self) -> None:
-        """Commit this member's offsets, for tools that watch the group's lag. The library never reads them."""
+        """Commit this member's offsets for tools that monitor the group's lag. This library never reads them."""
         mine = [TopicPartition(*partition, at) for partition, at in self._placed.items() if at >= 0]
         if mine:
             with contextlib.suppress(KafkaException):
                 self._consumer.commit(offsets=mine, asynchronous=True)
 
     def close(self) -> None:
-        """Leave the group, so that the others need not wait for the end of the session, and close the connections."""
+        """Leave the group, so that other members need not wait for the session timeout, and close the connections."""
         with contextlib.suppress(KafkaException):
             # A static member (group.instance.id) leaves by unsubscribing only, not by closing.
             self._consumer.unsubscribe()
@@ -259,7 +264,7 @@ class GroupConsumer(Reader):
 
     def _give(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.assigned = {(item.topic, item.partition) for item in partitions}
-        consumer.assign([])  # they are read as soon as they are placed
+        consumer.assign([])  # the worker places them before they are read
 
     def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -274,17 +279,17 @@ class GroupConsumer(Reader):
 
 
 class PartitionConsumer(Reader):
-    """Reads partitions that the caller chooses, outside of any group."""
+    """Reads partitions that the caller chooses, outside any group."""
 
     def __init__(self, options: Options) -> None:
-        # The client requires a group id even from consumers that join none.
+        # The client requires a group id even if a consumer joins no group.
         super().__init__(options, {"group.id": "feature-store-reader"})
 
     def place(self, offsets: Mapping[Partition, int | None]) -> None:
-        """Read these partitions from these offsets on, and no others; None: from the partition's start.
+        """Read only these partitions, from these offsets on; None: from the partition's start.
 
         Raises:
-            StreamError: Kafka refuses.
+            StreamError: the client refuses the assignment.
         """
         with errors("Kafka consumer"):
             self._consumer.assign([TopicPartition(*partition, _offset(at)) for partition, at in offsets.items()])
@@ -295,12 +300,12 @@ class Sender:
     """Sends messages and reports whether they arrived.
 
     Attributes:
-        failure: why the client has failed for good; another sender must replace it. None: it works.
+        failure: why the client has failed permanently and must be replaced by a new sender. None: it works.
     """
 
     def __init__(self, options: Options) -> None:
         self.failure: Reason | None = None
-        # Without a callback, the client raises a fatal error within other callbacks.
+        # Without an error callback, the client raises fatal errors inside other callbacks.
         settings = {**options, **_PRODUCER, "error_cb": self._note}
         with errors("Kafka producer"):
             self._producer = Producer(settings, logger=CLIENT_LOG)
@@ -313,7 +318,11 @@ class Sender:
         headers: list[tuple[str, str | bytes | None]],
         told: Callable[[Reason | None], None],
     ) -> None:
-        """Send one message. A later call calls `told` once: with None if it arrived, else with the reason."""
+        """Send one message. `told` is called once, during a later call: with None if it arrived, else with the reason.
+
+        Raises:
+            StreamError: the client refuses the message.
+        """
 
         def note(error: KafkaError | None, _message: ClientMessage) -> None:
             told(None if error is None else Reason(error.name(), error.str()))
@@ -327,14 +336,14 @@ class Sender:
                     self._producer.poll(0.1)
 
     def flush(self, wait_s: float) -> int:
-        """Wait for sent messages. Returns the number that have not arrived yet; 0 after a failure for good."""
+        """Wait for sent messages. Returns how many have not arrived yet; 0 after a permanent failure."""
         with errors("Kafka producer"), self._failures():
             left = self._producer.flush(wait_s)
         return 0 if self.failure is not None else left
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
-        """Note the error by which the client fails for good. In a callback it is the cause of a SystemError."""
+        """Record a permanent failure of the client. Inside a callback, it is the cause of a SystemError."""
         try:
             yield
         except SystemError as error:

@@ -1,4 +1,4 @@
-"""What errors of the Kafka client mean, and what to do about them, by the client's own names of them."""
+"""The meaning of the Kafka client's errors and what to do about them, by the client's error names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from feature_store.errors import StreamError
 
 
 class Reason(NamedTuple):
-    """An error of the client: its name (`TOPIC_AUTHORIZATION_FAILED`), and its text."""
+    """An error of the client: its name, such as `TOPIC_AUTHORIZATION_FAILED`, and its text."""
 
     name: str
     text: str
@@ -44,7 +44,7 @@ _MEANINGS = {
     "_INVALID_ARG": ("a setting is wrong", "correct it under `kafka:` in feature_store.yaml"),
 }
 _NOT_REACHED = "is the broker running, and are bootstrap.servers and security.protocol under `kafka:` right?"
-# What does not get better by trying again.
+# Errors that another attempt cannot resolve.
 FINAL = frozenset({"_FATAL", *_MEANINGS} - {"_RESOLVE"})
 
 
@@ -54,7 +54,7 @@ def is_telling(reason: Reason) -> bool:
 
 
 def stream_error(where: str, reason: Reason) -> StreamError:
-    """The library's error for one of the client."""
+    """This library's error for an error of the client."""
     meaning = _meaning(reason)
     if meaning is None:
         return StreamError(where, got=f"{reason.name}: {reason.text}", hint=_NOT_REACHED)
@@ -63,7 +63,7 @@ def stream_error(where: str, reason: Reason) -> StreamError:
 
 
 def missing_topic(topic: str, settings: Mapping[str, Any]) -> StreamError:
-    """The error for a topic that there is not, with the command that creates it."""
+    """The error for a topic that does not exist, with the command that creates it."""
     server = str(settings.get("bootstrap.servers", "localhost:9092")).partition(",")[0]
     is_plain = str(settings.get("security.protocol", "plaintext")).lower() == "plaintext"
     command = ["kafka-topics", "--bootstrap-server", server, "--create", "--topic", topic, "--partitions", "4"]

@@ -1,4 +1,4 @@
-"""Topics, partitions, offsets and permissions of a Kafka cluster. With kafka.py the door to confluent-kafka."""
+"""Topics, partitions, offsets and permissions of a Kafka cluster. Only this module and kafka.py use confluent-kafka."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Described(NamedTuple):
     """A topic, as Kafka describes it.
 
     Attributes:
-        id: of the topic; it changes when the topic is deleted and created again. Empty: Kafka does not say.
-        operations: the operations that this client may do (`READ`, `WRITE`, …); None: Kafka does not say.
+        id: the topic's id. It changes if the topic is deleted and created again. Empty: Kafka does not report it.
+        operations: the operations that this client may perform (`READ`, `WRITE`, …). None: Kafka does not report them.
     """
 
     id: str
@@ -38,8 +38,11 @@ class Topics:
     """The topics, partitions and offsets of a Kafka cluster.
 
     Args:
-        options: of librdkafka.
+        options: the options of librdkafka.
         answer_s: seconds to wait for an answer.
+
+    Raises:
+        StreamError: an option is invalid.
     """
 
     def __init__(self, options: Options, answer_s: float = ANSWER_S) -> None:
@@ -85,15 +88,19 @@ class Topics:
         return found
 
     def ids(self, topics: Iterable[str]) -> dict[str, str]:
-        """The ids of topics. Topics whose id Kafka does not say are left out.
+        """The ids of topics. A topic whose id Kafka does not report is left out.
 
         Raises:
-            StreamError: as `described`.
+            StreamError: this client has no permission for one of the topics.
         """
         return {topic: told.id for topic, told in self.described(topics).items() if told.id}
 
     def refuse_group(self, group: str) -> None:
-        """Raise a StreamError when this client may not join a consumer group."""
+        """Check that this client may join a consumer group.
+
+        Raises:
+            StreamError: it has no permission.
+        """
         with errors("Kafka"):
             asked = self._admin.describe_consumer_groups([group], request_timeout=self._answer_s)
         try:
@@ -103,7 +110,7 @@ class Topics:
                 raise stream_error(f"consumer group {group}", reason_of(error)) from error
 
     def ranges(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
-        """Per partition the offset of its first message, and the offset of the next message to come.
+        """By partition, the offset of its first message and the offset after its last message.
 
         Raises:
             StreamError: Kafka cannot be reached.
@@ -120,22 +127,22 @@ class Topics:
         return {partition: (first[partition], end[partition]) for partition in first}
 
     def are_times_of_brokers(self, topic: str) -> bool:
-        """Whether brokers, not producers, set the timestamps of a topic's messages. False when Kafka does not say."""
+        """Whether brokers, not producers, set the timestamps of a topic's messages. False if that is unknown."""
         asked = ConfigResource(ResourceType.TOPIC, topic)
         try:
             found = self._admin.describe_configs([asked])[asked].result(self._answer_s)
         except KafkaException as error:
             _LOG.info("the settings of topic %s cannot be read: %s", topic, reason_of(error).text)
             return False
-        # A server that speaks Kafka's protocol may lack some of Kafka's settings: Tansu has none of this name.
+        # Other servers that implement Kafka's protocol may lack this setting; Tansu does.
         setting = found.get("message.timestamp.type")
         return setting is not None and str(setting.value) == "LogAppendTime"
 
     def create(self, topic: str, like: str) -> None:
-        """Create a topic with as many partitions as another, unless it exists.
+        """Create a topic with as many partitions as the topic `like`, unless it exists.
 
         Raises:
-            StreamError: Kafka cannot be reached, or refuses.
+            StreamError: Kafka cannot be reached, or refuses to create the topic.
         """
         found = self.partitions([topic, like])
         if topic in found:
@@ -156,7 +163,7 @@ class Topics:
             try:
                 return self._admin.list_topics(timeout=min(_LIST_S, self._answer_s)).topics
             except KafkaException as error:
-                # The callback has the reason for the missing answer, such as a wrong password.
+                # The error callback gets the reason for the missing answer, such as a wrong password.
                 self._admin.poll(0.0)
                 reason = self._noted or reason_of(error)
                 if self._noted is not None or time.monotonic() > until:

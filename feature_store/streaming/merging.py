@@ -1,4 +1,4 @@
-"""Events → deltas → calls that merge them into one view's tiles, several calls under way."""
+"""Turns events into deltas, and merges them into one view's tiles. Several calls can be under way at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from feature_store.streaming.fences import LANES, Fences
 
 Array = np.ndarray[Any, Any]
 
-# A call keeps Redis from all else for about 12 µs an entity of two columns in three rings: 3 ms.
+# A call blocks Redis for about 12 µs per entity (two columns, three rings): 3 ms.
 ENTITIES_PER_CALL = 256
 
 
@@ -28,10 +28,11 @@ class Origin(NamedTuple):
     """Where a batch of events comes from.
 
     Attributes:
-        sources: the sources of events (`<topic>:<partition>`) that the batch is of.
-        spans: per source, the offsets `[start, end)` that the batch has all of; a start of -1: from the beginning.
-        source_of: (n,) per event, or per message, the index of its source.
-        offsets: (n,) its offset there.
+        sources: the names of the sources (`<topic>:<partition>`).
+        spans: for each source, the offsets `[start, end)` whose messages are all in the batch. A start of -1 stands
+            for the beginning of the source.
+        source_of: (n,) intp, for each event or message the index of its source.
+        offsets: (n,) int64, for each event or message its offset in the source.
     """
 
     sources: Sequence[str]
@@ -40,20 +41,20 @@ class Origin(NamedTuple):
     offsets: Array
 
     def at(self, places: Array) -> Origin:
-        """The same for some of the events."""
+        """The origin of some of the events."""
         return self._replace(source_of=self.source_of[places], offsets=self.offsets[places])
 
 
 @dataclass(slots=True)
 class MergeOutcome:
-    """What became of the events of a batch in one view.
+    """The outcome of a batch of events in one view.
 
     Attributes:
-        merged: how many were merged.
-        late: the places, among the events, of those that were older than all that the view keeps.
-        null_keys: the places of those without an entity.
-        before_start: how many were left out because the history has them.
-        newest_us: the greatest event time of those merged; 0: there is none.
+        merged: the number of merged events.
+        late: the indexes, among the batch's events, of late events.
+        null_keys: the indexes, among the batch's events, of events with a null join key.
+        before_start: the number of events that were left out because the history contains them.
+        newest_us: the greatest event time of the merged events, microseconds since 1970; 0: none was merged.
     """
 
     merged: int = 0
@@ -64,7 +65,7 @@ class MergeOutcome:
 
 
 class Call(NamedTuple):
-    """One merge of a batch: how many events it merges, and the number of its first record in the batch."""
+    """One merge of a batch: the call, its number of events, and the number of its first record in the batch."""
 
     merge: Merge
     events: int
@@ -72,7 +73,13 @@ class Call(NamedTuple):
 
 
 class Entities(NamedTuple):
-    """The distinct entities of a batch, by unit: their keys, the unit of each, and (n,) which one each event is of."""
+    """The distinct entities of a batch, sorted by unit.
+
+    Attributes:
+        keys: (e,) the key of each entity.
+        units: (e,) the unit of each entity; see `Fences`.
+        codes: (n,) the entity of each event, as an index into `keys`.
+    """
 
     keys: list[bytes]
     units: Array
@@ -81,13 +88,13 @@ class Entities(NamedTuple):
 
 @dataclass(slots=True)
 class Prepared:
-    """A batch on its way into one view.
+    """A batch that is ready to be merged into one view.
 
     Attributes:
-        calls: what is to be sent.
-        places: (n,) of the events, in the batch.
-        record_of: (n,) the record that each is in.
-        outcome: what is known before the answers come.
+        calls: the calls to send.
+        places: (n,) the index of each chosen event among the batch's events.
+        record_of: (n,) the number of the record that contains each event.
+        outcome: the outcome as far as it is known before the answers arrive.
     """
 
     calls: list[Call]
@@ -97,14 +104,14 @@ class Prepared:
 
 
 class ViewMerger:
-    """Merges events into one generation of a view. Batches of a source must come in the order of its offsets.
+    """Merges events into one generation of a view. Batches of a source must arrive in the order of its offsets.
 
     Args:
-        writer: of the generation.
-        start_us: events with times before are left out, because the history has them; None: there are none.
+        writer: the writer of the generation.
+        start_us: events before this time are left out, because the history contains them. None: there is no history.
 
     Attributes:
-        fences: of the sources that `load` was called with.
+        fences: the fences of the sources that `load` was called with.
     """
 
     def __init__(self, writer: TileWriter, *, start_us: int | None) -> None:
@@ -122,25 +129,26 @@ class ViewMerger:
         return self._writer.plan.view
 
     def load(self, sources: Iterable[str]) -> None:
-        """Read the fences anew. Nothing may be under way."""
+        """Read the fences again. No call may be under way."""
         self.fences = Fences(self._writer.fences(), sources)
 
     def are_fences_stored(self) -> bool:
-        """Whether the fences are still where this merger has moved them. Nothing may be under way.
+        """Whether the stored fences are where this merger moved them. No call may be under way.
 
         Raises:
-            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
         """
         return self.fences.are(self._writer.fences())
 
     def prepare(self, events: EventBatch, origin: Origin) -> Prepared:
-        """The calls that merge those of the events that are new to the view.
+        """The calls that merge the events which are new to the view.
 
-        A source whose span begins beyond where the view is in it, is left out: the view is behind there.
+        A source is left out if its span begins after the view's position in it, since the view would miss events.
 
         Args:
-            events: of any sources.
-            origin: of these events.
+            events: events of any sources.
+            origin: the origin of these events.
         """
         columns = self.fences.columns_of(origin.sources)
         taking = self.fences.reaches(columns, [start for start, _ in origin.spans])
@@ -160,7 +168,7 @@ class ViewMerger:
         return self._prepared(events, chosen, entities, advances, outcome)
 
     def catch_up(self, sources: Iterable[str]) -> Prepared:
-        """The calls that move all fences of sources to where events were taken."""
+        """The calls that move all fences of sources to the offset up to which events were taken."""
         moved = self.fences.catch_up(sources)
         nothing = np.zeros(0, np.intp)
         records = np.zeros(0, self._writer.layout.tiles.record)
@@ -173,26 +181,31 @@ class ViewMerger:
 
     @property
     def under_way(self) -> int:
-        """How many batches wait for their answers."""
+        """The number of batches that wait for answers."""
         return len(self._under_way)
 
     def send(self, prepared: Prepared) -> None:
-        """Send the calls of a batch; `settle` takes their answers.
+        """Send the calls of a batch. `settle` takes their answers.
 
         Raises:
-            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
         """
         for call in prepared.calls:
             self._writer.send(call.merge)
         self._under_way.append(prepared)
 
     def settle(self) -> tuple[MergeOutcome, int]:
-        """Take the answers to the first batch that is under way. Returns how many of its calls the fences refused, too.
+        """Take the answers to the first batch that is under way.
+
+        Returns:
+            The outcome of the batch, and how many of its calls the fences refused.
 
         Raises:
-            StaleWriteError, CorruptRowError, FencesLostError: as TileWriter.answer; all answers of the batch are taken
-                before.
-            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+            StaleWriteError, CorruptRowError, FencesLostError: see TileWriter.answer. All answers of the batch are taken
+                before the error is raised.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
         """
         prepared = self._under_way.popleft()
         outcome, late, refused = prepared.outcome, list[int](), 0
@@ -221,8 +234,7 @@ class ViewMerger:
     def _choose(
         self, events: EventBatch, origin: Origin, taking: Array, columns: Array, outcome: MergeOutcome
     ) -> Array:
-        """(n,) the indexes of the events of sources that the view takes part in, which have an entity and are not the
-        history's."""
+        """(n,) indexes of the events to merge: of sources in `taking`, with all join keys, and not in the history."""
         chosen = taking[origin.source_of]
         without_key = np.zeros(len(events), bool)
         for name in self.join_keys:
@@ -272,7 +284,7 @@ class ViewMerger:
         return Prepared(calls, chosen, made.record_of_event, outcome)
 
     def _groups(self, units: Array, advances: list[Advances]) -> Iterator[tuple[int, int, int, Advances]]:
-        """The lanes of each bucket in as many groups as make short calls: bucket, entities `[first, last)`, fences."""
+        """Groups of lanes that make short calls: (bucket, first entity, end of entities, moves of fences) of each."""
         bounds = np.searchsorted(units, np.arange(len(advances) + 1)).tolist()
         for bucket in range(self._writer.buckets):
             lanes = range(bucket * LANES, (bucket + 1) * LANES)

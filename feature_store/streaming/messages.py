@@ -1,4 +1,4 @@
-"""Kafka's messages and what a poll brings of them, as types without a client."""
+"""Types for Kafka messages and the result of a poll. They do not import the Kafka client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Partition = tuple[str, int]
 
 
 class Message(Protocol):
-    """A message of a consumer or of Spark, with the method names of confluent-kafka."""
+    """A message from a consumer or from Spark, with the method names of confluent-kafka."""
 
     def topic(self) -> str | None:
         """The topic."""
@@ -24,11 +24,11 @@ class Message(Protocol):
         ...
 
     def key(self) -> bytes | None:
-        """The key, by which the producer chose the partition."""
+        """The key, or None."""
         ...
 
     def value(self) -> bytes | None:
-        """The value."""
+        """The value; None for a tombstone."""
         ...
 
     def headers(self) -> Any:
@@ -36,13 +36,15 @@ class Message(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Bytes of the value."""
+        """The size of the value in bytes."""
         ...
 
 
 class MessageSpan(NamedTuple):
-    """The messages of a partition from offset `start` (-1: its first) up to `end`, all of them. Offsets between may be
-    missing: Kafka compacts messages away, and marks of transactions take offsets."""
+    """All messages of a partition in the offsets `[start, end)`; a start of -1 stands for its first offset.
+
+    Offsets may be missing: compaction removes messages, and control records of transactions use offsets.
+    """
 
     start: int
     end: int
@@ -53,8 +55,8 @@ class Polled(NamedTuple):
     """The result of a poll.
 
     Attributes:
-        spans: by partition, the messages of partitions that are placed and have new ones.
-        outside: the partitions that were placed outside their log: before its start or beyond its end.
+        spans: the new messages, by partition. Only placed partitions with new messages are in it.
+        outside: partitions that are placed outside their log: before its start or beyond its end.
     """
 
     spans: dict[Partition, MessageSpan]

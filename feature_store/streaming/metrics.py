@@ -1,4 +1,4 @@
-"""The workers' status as Prometheus metrics, on a port of the parent process."""
+"""Serves the workers' status as Prometheus metrics, from the parent process."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ with requires_extra("kafka", "metrics"):
 
 
 class Metrics(Collector):
-    """Serves `/metrics`.
+    """Serves `/metrics` over HTTP.
 
     Args:
-        port: where; 0: on any that is free.
+        port: the port to listen on. 0: any free port.
 
     Attributes:
-        port: where it serves.
+        port: the port that it listens on.
 
     Raises:
-        StreamError: the port is taken.
+        StreamError: the port cannot be opened, for example because it is in use.
     """
 
     def __init__(self, port: int) -> None:
@@ -42,12 +42,12 @@ class Metrics(Collector):
         self.port: int = self._server.server_port
 
     def update(self, status: StreamStatus) -> None:
-        """Show another status."""
+        """Replace the status that `/metrics` shows."""
         with self._lock:
             self._status = status
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

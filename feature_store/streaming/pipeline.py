@@ -1,10 +1,10 @@
-"""Kafka messages → tiles: decode, dead letters, deltas, merges. The next batch is decoded while Redis merges this one.
+"""Kafka messages → tiles: decode, dead letters, deltas, merges. It decodes the next batch while Redis merges this one.
 
     spans ─▶ decode, once a source ─▶ dead letters arrive ─▶ per view: deltas ─▶ merges are sent
                                                                   late ones ◀─ answers of the batch before
 
-Dead letters arrive before any merge of their batch is sent. So if a fence of a view is beyond a message, the message
-has its dead letter already, and no second one is sent when the message is read again.
+Dead letters arrive before any merge of their batch is sent. If a view's fence is beyond a message, the message's dead
+letter has therefore been sent, and is not sent again when the message is read again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from feature_store.streaming.merging import MergeOutcome, Origin, Prepared, View
 from feature_store.streaming.status import StreamStatus
 
 NULL_KEY, LATE = "null key", "late"
-# Batches that Redis may still be merging when the next one is sent.
+# The number of batches that Redis may still be merging when the next one is sent.
 _UNDER_WAY = 1
 
 
@@ -42,7 +42,7 @@ class Route(NamedTuple):
 
 
 class _Sent(NamedTuple):
-    """A batch that a view is merging, with the messages and the place of each event among them."""
+    """A batch that a view is merging: its messages, and the place of each event's message among them."""
 
     merger: ViewMerger
     messages: Sequence[Message]
@@ -73,7 +73,7 @@ class Pipeline:
         self.refused = False
 
     def load(self, wanted: Mapping[str, Iterable[Partition]]) -> None:
-        """Read the fences of views, for these partitions of each. Nothing may be under way."""
+        """Read the fences of each view for the given partitions. No batch may be under way."""
         self.refused = False
         for merger in self._mergers:
             merger.load(source_name(partition) for partition in wanted.get(merger.view, ()))
@@ -96,18 +96,18 @@ class Pipeline:
         return found
 
     def skip(self, partition: Partition, offset: int) -> None:
-        """Note that a partition has nothing to merge before an offset."""
+        """Record that a partition has nothing to merge before an offset."""
         source = source_name(partition)
         for merger in self._mergers:
             if source in merger.fences.sources:
                 merger.fences.skip(source, offset)
 
     def process(self, spans: Mapping[Partition, MessageSpan]) -> None:
-        """Send the merges of a batch, and take the answers to the batches before.
+        """Send the merges of a batch, and take the answers to earlier batches.
 
         Raises:
             StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: see TileWriter.answer.
-            StreamError: the stop came before the dead letters arrived.
+            StreamError: streaming stopped before the dead letters arrived, or Kafka refuses them permanently.
         """
         letters: list[DeadLetter] = []
         prepared: list[tuple[_Sent, Prepared]] = []
@@ -124,12 +124,14 @@ class Pipeline:
         self.settle(_UNDER_WAY)
 
     def settle(self, leave: int = 0) -> None:
-        """Take answers until only so many batches of each view are under way. `refused` says whether a fence was not
-        where it was expected: then what is under way fails too, and the fences must be read again.
+        """Take answers until at most `leave` batches of each view are under way.
+
+        If a fence was at another offset than expected, `refused` becomes True. The batches under way then fail too, and
+        the fences must be read again.
 
         Raises:
             StaleWriteError, CorruptRowError, StoreConnectionError, StoreTimeoutError: see TileWriter.answer.
-            StreamError: the stop came before the dead letters arrived.
+            StreamError: streaming stopped before the dead letters arrived, or Kafka refuses them permanently.
         """
         started = time.perf_counter()
         letters: list[DeadLetter] = []
@@ -145,11 +147,11 @@ class Pipeline:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is under way."""
+        """Whether a batch is under way."""
         return bool(self._sent)
 
     def catch_up(self, partitions: Iterable[Partition]) -> None:
-        """Move the fences of partitions to where events were taken. See `settle` for what it raises."""
+        """Move the fences of partitions to the offset up to which events were taken. Raises the errors of `settle`."""
         self.settle()
         if self.refused:
             return
@@ -162,10 +164,13 @@ class Pipeline:
         self.settle()
 
     def verify(self) -> None:
-        """Check that the fences are where this pipeline left them; if not, set `refused`. Nothing may be under way.
+        """Check that the stored fences are where this pipeline left them; if not, set `refused`.
+
+        No batch may be under way.
 
         Raises:
-            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
+            StoreConnectionError: Redis cannot be reached.
+            StoreTimeoutError: Redis does not answer in time.
         """
         self.refused = self.refused or not all(merger.are_fences_stored() for merger in self._mergers)
 
@@ -230,7 +235,7 @@ class Pipeline:
 
 
 def source_name(partition: Partition) -> str:
-    """What fences call a partition."""
+    """The name of a partition in fences: `<topic>:<partition>`."""
     return f"{partition[0]}:{partition[1]}"
 
 

@@ -1,4 +1,4 @@
-"""Whether all messages are merged that topics had at one moment. The fences say so, whichever consumer merges."""
+"""Tells whether all messages that topics held at one moment are merged. It reads the fences, so any consumer counts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from feature_store.streaming.subscription import Subscription
 
 
 class Goals:
-    """The ends of all partitions, as they are when this is made.
+    """The end offsets of all partitions at the time this object is created.
 
     Args:
-        subscription: which views to stream, of which project.
+        subscription: the views to stream, and their project.
 
     Raises:
-        NotFoundError, NotPublishedError: a view is not served.
+        NotFoundError: a view is not served.
+        NotPublishedError: no plan is published.
         StreamError: Kafka cannot be reached.
     """
 
@@ -41,8 +42,10 @@ class Goals:
         self._ends = {partition: end for partition, (first, end) in ranges.items() if end > first}
 
     def are_reached(self) -> bool:
-        """Whether every view has merged everything up to the ends, except those that cannot be streamed; False while
-        that cannot be told."""
+        """Whether every view has merged all messages up to the ends. Views that cannot be streamed count as done.
+
+        Returns False while Redis or the registry cannot be read.
+        """
         with contextlib.suppress(OnlineStoreError, RegistryError):
             return all(self._is_reached(view) for view in self._catalog.views())
         return False
@@ -52,7 +55,12 @@ class Goals:
         self._catalog.close()
 
     def refuse_lost(self) -> None:
-        """Raise the FencesLostError or TopicReplacedError of a view that could not be streamed up to the ends."""
+        """Check that every view could be streamed up to the ends.
+
+        Raises:
+            FencesLostError: the fences of a view are lost.
+            TopicReplacedError: the topic of a view was deleted and created again.
+        """
         for error in self._lost.values():
             raise error
 

@@ -1,4 +1,4 @@
-"""Reads partitions for some views outside of the consumer group: for a view that is far behind, or for a backfill."""
+"""Reads partitions for some views outside the consumer group: for a view that is far behind, or for a backfill."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from feature_store.streaming.fences import fences_moved
 from feature_store.streaming.kafka import Options, Partition, PartitionConsumer, Reader
 from feature_store.streaming.pipeline import Pipeline
 
-# Messages of a batch: about 50 ms of work, which others may wait for.
+# Messages per batch: about 50 ms of work, which other views may wait for.
 _BATCH = 5_000
 _NOTHING: Mapping[str, set[Partition]] = MappingProxyType({})
 _LOG = logging.getLogger("feature_store.streaming")
 
 
 class Replay:
-    """Merges the messages of partitions, from the fences of the views on.
+    """Merges the messages of partitions, beginning at the fences of the views.
 
     Args:
         options: options of the Kafka client.
@@ -27,7 +27,7 @@ class Replay:
         firsts: by partition, the offset to begin at if there is no fence. Default: the start of the partition.
 
     Raises:
-        StreamError: Kafka cannot be reached or refuses.
+        StreamError: Kafka cannot be reached, or refuses this client.
         StoreConnectionError: Redis cannot be reached.
         StoreTimeoutError: Redis does not answer in time.
     """
@@ -48,7 +48,7 @@ class Replay:
         self._consumer.place(earliest(pipeline.starts()))
 
     def turn(self, wait_s: float) -> int:
-        """Merge the messages that are there within `wait_s` seconds; returns how many were read.
+        """Merge the messages that arrive within `wait_s` seconds. Returns how many were read.
 
         Raises:
             FenceError: another consumer merges into the views, or Redis went back in time.
@@ -71,7 +71,7 @@ class Replay:
         return all(at >= goals.get(partition, 0) for partition, at in self._consumer.positions.items())
 
     def catch_up(self) -> None:
-        """Move all fences to where events were taken."""
+        """Move all fences to the offset up to which events were taken. Raises the errors of `Pipeline.settle`."""
         self._pipeline.catch_up(self._consumer.positions)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class Replay:
 
 
 def enter(consumer: Reader, pipeline: Pipeline, partition: Partition) -> int:
-    """The offset to read on at, for a partition that has no message at the current position.
+    """The offset to continue at, for a partition whose current position is outside its log.
 
     Raises:
         StreamError: the log ends before the position, or Kafka does not answer.
@@ -90,7 +90,7 @@ def enter(consumer: Reader, pipeline: Pipeline, partition: Partition) -> int:
 
 
 def go_on(pipeline: Pipeline, partition: Partition, at: int, kept: tuple[int, int]) -> int:
-    """The offset to read on at, for a partition that has no message at `at`.
+    """The offset to continue at, for a partition whose position `at` is outside its log.
 
     Args:
         pipeline: skips the messages that Kafka has deleted.

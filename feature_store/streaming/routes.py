@@ -1,4 +1,4 @@
-"""Stream views with their sources, and the way from each source to its views."""
+"""Stream views with their sources, and the routes from each source to its views."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StreamedView(NamedTuple):
 def intact(
     online: OnlineStore, views: Iterable[StreamedView], ids: Mapping[str, str]
 ) -> tuple[list[StreamedView], dict[str, FeatureStoreError]]:
-    """The views that can be streamed, and by name those that cannot, with the reason.
+    """The views that can be streamed, and by name the reason for each view that cannot.
 
     Args:
         online: the online store.
@@ -47,7 +47,7 @@ def intact(
 
 
 def refusal_of(online: OnlineStore, tiles: TilesPlan, topic_id: str) -> FeatureStoreError | None:
-    """The reason why no event may be merged into a generation; None: events may be merged.
+    """The reason why no event may be merged into a generation. None: events may be merged.
 
     Args:
         online: the online store.
@@ -67,10 +67,10 @@ def refusal_of(online: OnlineStore, tiles: TilesPlan, topic_id: str) -> FeatureS
 
 
 def routes_of(online: OnlineStore, views: Iterable[StreamedView]) -> list[Route]:
-    """The way to some views, whose events are decoded once where they have the same source.
+    """The routes to some views. Views with the same source share a route, so their events are decoded once.
 
     Raises:
-        StaleWriteError, StoreConnectionError, StoreTimeoutError: as `writer_of`.
+        StaleWriteError, StoreConnectionError, StoreTimeoutError: see `writer_of`.
     """
     by_source: list[tuple[KafkaSource, list[StreamedView]]] = []
     for view in views:
@@ -93,7 +93,7 @@ def writer_of(online: OnlineStore, view: StreamedView) -> TileWriter:
     """A writer of a view's tiles.
 
     Raises:
-        StaleWriteError: another plan than the view's is published.
+        StaleWriteError: the published plan is not the plan that the view was read from.
         StoreConnectionError: Redis cannot be reached.
         StoreTimeoutError: Redis does not answer in time.
     """
@@ -105,6 +105,6 @@ def writer_of(online: OnlineStore, view: StreamedView) -> TileWriter:
 
 
 def wanted_of(views: Iterable[StreamedView], partitions: Iterable[Partition]) -> dict[str, set[Partition]]:
-    """Which of some partitions are each view's."""
+    """By view, the partitions of its topic among the given partitions."""
     found = set(partitions)
     return {view.tiles.view: {partition for partition in found if partition[0] == view.source.topic} for view in views}

@@ -1,4 +1,4 @@
-"""Stream the stream views of a project."""
+"""Streams the stream views of a project."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def stream(
 
 
 def _check_engine(engine: str, workers: int | None) -> None:
-    """Check that there is such an engine for streams, and that it has workers if the caller wants some.
+    """Check the engine's name and the number of workers.
 
     Raises:
-        NotFoundError: there is no such engine.
-        RequestError: the engine has no workers.
+        NotFoundError: no engine of that name can stream.
+        RequestError: a number of workers is given, but the Spark engine has no workers.
     """
     if engine not in ("local", "spark"):
         raise NotFoundError("engine", expected="local or spark", got=repr(engine))

@@ -1,4 +1,4 @@
-"""Served records as messages of a Kafka topic, for `monitoring.ServedLog`."""
+"""Sends the served log to a Kafka topic, for `monitoring.ServedLog`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LOG = logging.getLogger("feature_store.served_log")
-# What waits for a broker that is down: no more memory than that, and no longer; unless the settings say otherwise.
+# Limits of memory and time for messages that wait for an unavailable broker. Settings override them.
 _BOUNDS: dict[str, Any] = {
     "queue.buffering.max.kbytes": 65_536,
     "message.timeout.ms": 30_000,
@@ -25,20 +25,21 @@ _ARRIVE_S = 35.0
 
 
 class KafkaSink:
-    """Sends a message for each request that has rows; its key is the request's id, empty when it has none.
+    """Sends one message for each request that has rows. Its key is the request's id, or empty if it has none.
 
-    `json`: an array of the log's rows (arrow/served_log.py) as objects, in UTF-8; times in ISO 8601, floats that are
-    not finite as null, `served_status` as an object of the statuses that are not PRESENT. `arrow`: the rows as an Arrow
-    IPC stream of one record batch; its schema carries what the rows are of.
+    Format `json`: a UTF-8 array with one object for each row of the log (arrow/served_log.py). Times are ISO 8601, NaN
+    and infinities are null, `served_status` is an object with the statuses other than PRESENT.
+
+    Format `arrow`: an Arrow IPC stream of one record batch. Its schema's metadata describe the rows.
 
     Args:
-        topic: where to.
-        settings: of confluent-kafka, as `kafka:` in feature_store.yaml.
+        topic: the topic to send to.
+        settings: settings of confluent-kafka, as under `kafka:` in feature_store.yaml.
         format: `arrow` or `json`.
         seconds: how long records wait at most before they are sent.
 
     Raises:
-        RequestError: there is no such format.
+        RequestError: `format` is neither `arrow` nor `json`.
     """
 
     def __init__(
@@ -48,15 +49,15 @@ class KafkaSink:
             raise RequestError("KafkaSink: format", expected="arrow or json", got=repr(format))
         self._topic, self._settings, self._write = topic, settings, as_arrow if format == "arrow" else as_json
         self.most_rows, self.most_seconds = 20_000, seconds
-        self._sender: Sender | None = None  # made in the log's thread, and so in a forked child anew
+        self._sender: Sender | None = None  # created in the log's thread, so a forked child creates its own
         self._lost = 0
         self._refusal: Reason | None = None
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """See monitoring.served_log.RecordSink. Returns when the broker has all of it.
+        """Send records; see monitoring.served_log.RecordSink. Returns when the broker has all messages.
 
         Raises:
-            StreamError: the broker does not take a message, or not in time.
+            StreamError: the broker refuses a message, or does not accept it in time.
         """
         if self._sender is None:
             self._sender = Sender({**_BOUNDS, **self._settings})

@@ -1,4 +1,4 @@
-"""The status of a stream: counters that only grow, and the position in each partition. Plain data, which pickles."""
+"""The status of a stream: counters that only grow, and the position in each partition. It is plain, picklable data."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ViewCounts:
-    """Events of one view.
+    """Counts of the events of one view.
 
     Attributes:
-        merged: counted in its tiles.
-        late: older than all that the view keeps; dead-lettered.
-        null_keys: without an entity; dead-lettered.
-        before_start: left out, because the view was filled with them from the history.
-        newest_us: the greatest event time that was merged; 0: there is none.
+        merged: events merged into its tiles.
+        late: late events; they become dead letters.
+        null_keys: events with a null join key; they become dead letters.
+        before_start: events left out because the history contains them.
+        newest_us: the greatest merged event time, microseconds since 1970; 0: none was merged.
     """
 
     merged: int = 0
@@ -39,13 +39,13 @@ class ViewCounts:
 
 @dataclass(slots=True)
 class TopicCounts:
-    """Messages of one topic.
+    """Counts of the messages of one topic.
 
     Attributes:
-        messages: read, those that are read again after a fault included.
-        malformed: not of the source's schema, or with a value that it does not expect; dead-lettered.
-        future: further ahead of the clock than clocks differ; dead-lettered.
-        lost: gone from Kafka before they were read.
+        messages: messages read. A message that is read again after a fault counts again.
+        malformed: messages that do not fit the source's schema or its expected values; they become dead letters.
+        future: messages with event times too far ahead of the clock; they become dead letters.
+        lost: messages that Kafka deleted before they were read.
     """
 
     messages: int = 0
@@ -63,19 +63,19 @@ class TopicCounts:
 
 @dataclass(slots=True)
 class StreamStatus:
-    """How one worker, or all of them, do.
+    """The status of one worker, or of all workers together.
 
     Attributes:
-        views, topics: counters by name.
-        refused: merges that the fences refused, each of which sent a worker back to them.
+        views, topics: counts by name of view or topic.
+        refused: merges that the fences refused. After each, the worker resumes at the fences.
         reloads: how often the plan was read again.
-        batches: merged.
-        merge_seconds: spent waiting for Redis.
-        positions: per partition, up to where it is read, and where it ends (None: not known).
-        trouble: what keeps a worker from going on; empty: nothing.
-        restarts: workers that died and were started again.
-        stopped: views that are not streamed, and why.
-        evicted: keys that Redis evicted for lack of memory meanwhile, of whomever.
+        batches: merged batches.
+        merge_seconds: seconds spent waiting for Redis.
+        positions: by partition, the offset up to which it is read, and its end offset (None: unknown).
+        trouble: the problem that a worker waits for; empty: none.
+        restarts: workers that died and were restarted.
+        stopped: the reason for each view that is not streamed, by name.
+        evicted: keys that Redis evicted for lack of memory since the start, including keys of other projects.
     """
 
     views: dict[str, ViewCounts] = field(default_factory=dict)
@@ -100,17 +100,17 @@ class StreamStatus:
 
     @property
     def lag(self) -> int:
-        """How many messages wait to be read, as far as is known."""
+        """The number of messages that wait to be read, in partitions whose end is known."""
         return sum(max(0, end - at) for at, end in self.positions.values() if end is not None)
 
     @property
     def merged(self) -> int:
-        """Events merged, over all views."""
+        """The number of merged events, over all views."""
         return sum(counts.merged for counts in self.views.values())
 
     @property
     def dead(self) -> int:
-        """Messages that went to dead letters."""
+        """The number of dead letters."""
         views = sum(counts.late + counts.null_keys for counts in self.views.values())
         return views + sum(counts.malformed + counts.future for counts in self.topics.values())
 

@@ -1,4 +1,4 @@
-"""Which stream views of a project are streamed: plain data that worker processes and Spark's tasks are given."""
+"""The stream views of a project that are streamed. It is plain data, for worker processes and Spark's tasks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Subscription:
     """The stream views that one consumer group streams.
 
     Attributes:
-        project: where the project's parts are.
-        views: names of stream views; None: all that are served, now and later.
+        project: locates the project's registry, online store and settings.
+        views: names of stream views. None: all that are served, now and later.
     """
 
     project: ProjectRef
@@ -35,9 +35,9 @@ class Subscription:
         return "-".join(["feature-store", self.project.name, *sorted(self.views or ())])
 
     def dead_letters_of(self, topic: str) -> str:
-        """The topic for messages of a topic that cannot be merged."""
+        """The dead-letter topic of a topic."""
         return dead_letter_topic(self.project.dead_letters, topic)
 
     def as_member(self, instance: str) -> Subscription:
-        """The subscription of one member of the group, under a name of its own (`group.instance.id`)."""
+        """The subscription of one member of the group, with its own name (`group.instance.id`)."""
         return replace(self, project=replace(self.project, kafka={**self.kafka, "group.instance.id": instance}))

@@ -1,9 +1,9 @@
-"""One consumer: reads the partitions that its group assigns to it, and merges them. It can be killed at any step.
+"""One consumer: it reads the partitions that its group assigns to it, and merges them. It can be killed at any point.
 
-The fences in Redis say which events are merged. When partitions come or go, a fence refuses a merge, Redis was away,
-or another plan is published, the worker drops all merges under way, reads the fences and goes on there. A view whose
-fences are lost is stopped, and the others go on. A view that is far behind the others of its topic has its own reader
-until it has caught up, so that the others stay fresh.
+The fences in Redis record which events are merged. If partitions are assigned or revoked, a fence refuses a merge,
+Redis was unavailable, or another plan is published, the worker drops all merges under way, reads the fences and resumes
+there. A view whose fences are lost is stopped, and the others continue. A view that is far behind the others of its
+topic gets its own reader until it has caught up, so that the others stay fresh.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from feature_store.streaming.routes import StreamedView, intact, routes_of, want
 from feature_store.streaming.status import StreamStatus
 from feature_store.streaming.subscription import Subscription
 
-# The most messages of a batch. Larger batches need hardly fewer merges per event, and two batches are in memory.
+# The most messages per batch. Larger batches hardly need fewer merges per event, and two batches are in memory.
 BATCH = 5_000
 # How long a batch waits for more messages: fewer small batches, for 5 ms of freshness.
 LINGER_S = 0.005
@@ -78,8 +78,8 @@ class Worker:
     """One member of a consumer group.
 
     Args:
-        subscription: which views to stream, of which project.
-        stopped: returns whether to finish.
+        subscription: the views to stream, and their project.
+        stopped: returns True if the worker should finish.
         tell: is called with the status several times a second, and at the end.
     """
 
@@ -98,11 +98,11 @@ class Worker:
         self._read_at = self._moved_at = self._committed_at = self._told_at = time.monotonic()
 
     def run(self) -> None:
-        """Stream until `stopped` returns True. If Redis, Kafka, the registry or the plan goes away, wait for it.
+        """Stream until `stopped` returns True. If Redis, Kafka, the registry or the plan is unavailable, wait for it.
 
         Raises:
-            NotFoundError: a view is not served any more.
-            CorruptRowError: a stored value is not of its view's layout.
+            NotFoundError: a view is no longer served.
+            CorruptRowError: a stored value does not have its view's layout.
         """
         delay_s = 0.0
         try:
@@ -158,7 +158,7 @@ class Worker:
         """The views that can be streamed.
 
         Raises:
-            FencesLostError, TopicReplacedError: none can.
+            FencesLostError, TopicReplacedError: no view can be streamed; the error of one of them.
         """
         ids = self._ids_of(served)
         views, lost = intact(self._catalog.online, served, ids)
@@ -177,12 +177,12 @@ class Worker:
         return self._topics.ids(sorted({view.source.topic for view in served}))
 
     def _hand_over(self) -> None:
-        """Move the fences to where events were taken, so that the next consumer reads no event again."""
+        """Move the fences to the offset up to which events were taken, so that the next consumer reads none again."""
         if self._open is not None:
             self._open.pipeline.catch_up(self._open.partitions & self._open.consumer.assigned)
 
     def _place(self, opened: _Open) -> None:
-        """Go on at the fences, in all partitions that are assigned to this worker now."""
+        """Resume at the fences, in all partitions that are now assigned to this worker."""
         pipeline, consumer = opened.pipeline, opened.consumer
         if opened.behind is not None:
             opened.behind.catch_up()
@@ -203,7 +203,7 @@ class Worker:
     # -- failures -----------------------------------------------------------------------------------------------
 
     def _fall_back(self, error: FeatureStoreError, delay_s: float) -> float:
-        """Drop all merges under way, and wait before the next attempt; returns the delay in seconds."""
+        """Drop all merges under way, and wait before the next attempt. Returns the delay in seconds."""
         if isinstance(error, StaleWriteError):
             self._status.reloads += 1
             delay_s = 0.0
@@ -278,7 +278,7 @@ class Worker:
             self._tell_status()
 
     def _watch_evictions(self) -> None:
-        """Report keys that Redis evicts while this worker runs: values are missing, and windows count too little."""
+        """Report keys that Redis evicts while this worker runs. Values are then missing, and windows are incomplete."""
         seen, self._evicted = self._evicted, self._catalog.online.evicted_keys()
         if seen is not None and self._evicted > seen:
             self._status.evicted += self._evicted - seen

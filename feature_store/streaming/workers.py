@@ -1,6 +1,6 @@
-"""Worker processes: started, watched, started again when they die, stopped gracefully.
+"""Starts worker processes, watches them, restarts those that die, and stops them gracefully.
 
-Workers send their status through a pipe. They end when their parent ends, so that none outlives it.
+Workers send their status through a pipe. They end when their parent process ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from feature_store.streaming.status import StreamStatus, total
 from feature_store.streaming.subscription import Subscription
 from feature_store.streaming.worker import Worker
 
-# Spawned, not forked: the Kafka client has threads, which a fork would leave behind.
+# Spawned, not forked: the Kafka client has threads, which a forked process would lack.
 _PROCESSES = multiprocessing.get_context("spawn")
 _WATCH_S = 0.1
 # A worker that merges a batch or waits for Redis checks within this time whether to stop.
@@ -53,12 +53,13 @@ class Workers:
     """Streams with worker processes.
 
     Args:
-        subscription: which views to stream, of which project.
+        subscription: the views to stream, and their project.
         count: the number of processes.
 
     Raises:
-        NotFoundError, NotPublishedError: a view is not served.
-        StreamError: Kafka cannot be reached, or lacks a topic.
+        NotFoundError: a view is not served.
+        NotPublishedError: no plan is published.
+        StreamError: Kafka cannot be reached, lacks a topic, or refuses this client.
     """
 
     def __init__(self, subscription: Subscription, count: int) -> None:
@@ -67,7 +68,7 @@ class Workers:
         self._running: list[_Running] = []
         self._ended: list[StreamStatus] = []
         self._restarts = self._died_soon = 0
-        # A worker that replaces a dead one takes its name, and so its partitions before the dead one's session ends.
+        # A worker that replaces a dead one takes its name. It gets the partitions at once, not after the session ends.
         base = subscription.kafka.get("group.instance.id", f"feature-store-{uuid.uuid4().hex}")
         try:
             for i in range(count):
@@ -78,7 +79,7 @@ class Workers:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers that run."""
+        """The process ids of the running workers."""
         return [running.process.pid or 0 for running in self._running]
 
     @property
@@ -89,11 +90,11 @@ class Workers:
         return found
 
     def watch(self) -> None:
-        """Receive what workers send, and replace those that died; returns after at most 0.1 s.
+        """Receive the status of workers, and replace workers that died. Waits at most 0.1 s for a status.
 
         Raises:
             FeatureStoreError: a worker gave up with this error.
-            StreamError: workers crashed several times in a row soon after their start.
+            StreamError: workers crashed 5 times in a row, each within 5 s of its start.
         """
         waiting: list[Any] = [running.pipe for running in self._running]
         multiprocessing.connection.wait(waiting, _WATCH_S)
@@ -168,18 +169,19 @@ def stream(
     until_caught_up: bool = False,
     report: Callable[[StreamStatus], None] = lambda _: None,
 ) -> StreamStatus:
-    """Stream until `stopped` returns True, or until all messages are merged that Kafka had at the start.
+    """Stream until `stopped` returns True, or until the views have caught up.
 
     Args:
-        subscription: which views to stream, of which project.
+        subscription: the views to stream, and their project.
         count: the number of worker processes.
-        stopped: returns whether to stop.
-        until_caught_up: end when all messages are merged that Kafka had at the start.
+        stopped: returns True if streaming should end.
+        until_caught_up: end when all messages are merged that Kafka held at the start.
         report: is called with the status of all workers several times a second.
 
     Raises:
-        FencesLostError, TopicReplacedError: a view that is to be caught up cannot be streamed; the others are.
-        FeatureStoreError: see Workers.
+        FencesLostError, TopicReplacedError: `until_caught_up` is set and a view cannot be streamed. The other views
+            have caught up.
+        FeatureStoreError: see Workers and Workers.watch.
     """
     goals = Goals(subscription) if until_caught_up else None
     workers = Workers(subscription, count)
@@ -202,8 +204,9 @@ def prepare_topics(subscription: Subscription) -> None:
     """Check that the topics exist, and create the dead-letter topics.
 
     Raises:
-        NotFoundError, NotPublishedError: a view is not served.
-        StreamError: Kafka cannot be reached, lacks a topic, or does not permit what streaming needs.
+        NotFoundError: a view is not served.
+        NotPublishedError: no plan is published.
+        StreamError: Kafka cannot be reached, lacks a topic, or this client lacks a permission that streaming needs.
     """
     catalog = Catalog(subscription)
     try:
@@ -225,7 +228,7 @@ def prepare_topics(subscription: Subscription) -> None:
 
 
 def _refuse_without(described: Described | None, operation: str, where: str, without: str) -> None:
-    """Raise a StreamError when Kafka says that this user has no permission for an operation on a topic."""
+    """Raise a StreamError if Kafka reports that this user has no permission for an operation on a topic."""
     if described is not None and described.operations is not None and operation not in described.operations:
         problem = f"the user has no permission to {operation} it, and {without}"
         raise StreamError(where, problem=problem, hint=f"grant {operation} on the topic")
@@ -240,7 +243,7 @@ def _work(subscription: Subscription, pipe: Connection) -> None:
         stop = True
 
     signal.signal(signal.SIGTERM, finish)
-    # Ctrl-C reaches the whole group of processes; the parent stops its workers in order.
+    # Ctrl-C reaches the whole process group. The parent stops its workers gracefully.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -254,4 +257,4 @@ def _work(subscription: Subscription, pipe: Connection) -> None:
     try:
         Worker(subscription, stopped, tell).run()
     except FeatureStoreError as error:
-        pipe.send(error_text(error))  # pickle would lose the attributes
+        pipe.send(error_text(error))  # pickling the error would lose its attributes

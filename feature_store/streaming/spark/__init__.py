@@ -1,1 +1,1 @@
-"""Stream views on Spark Structured Streaming: another reader of the topics, the same merges behind the same fences."""
+"""Streams views with Spark Structured Streaming. Spark reads the topics; merges and fences are those of the workers."""

@@ -1,4 +1,4 @@
-"""The settings of Kafka, which are librdkafka's, as options of Spark's source, whose client is in Java."""
+"""Translates Kafka settings from librdkafka's names to options of Spark's Kafka source, which uses the Java client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from feature_store.engines.spark.settings import KAFKA_PREFIX
 from feature_store.errors import ConfigError
 
-# What both clients call by the same name. All else of `kafka:` is about librdkafka's queues and groups, or security.
+# Settings with the same name in both clients. Other settings of `kafka:` concern librdkafka's queues and groups, or
+# security.
 _ALIKE = (
     "bootstrap.servers",
     "client.id",
@@ -28,7 +29,7 @@ _RENAMED = {
     "ssl.key.pem": "ssl.keystore.key",
     "ssl.key.password": "ssl.key.password",
 }
-# Files whose text the Java client takes.
+# Settings that name a file for librdkafka. The Java client takes the file's text.
 _FILES = {
     "ssl.ca.location": "ssl.truststore.certificates",
     "ssl.certificate.location": "ssl.keystore.certificate.chain",
@@ -43,17 +44,17 @@ _MODULES = {
 
 
 def source_options(kafka: Mapping[str, Any], spark: Mapping[str, Any]) -> dict[str, str]:
-    """The options of the source `kafka`.
+    """The options of Spark's source `kafka`.
 
     Args:
-        kafka: `kafka:` of feature_store.yaml.
-        spark: `spark:` of it.
+        kafka: the settings under `kafka:` in feature_store.yaml.
+        spark: the settings under `spark:` in feature_store.yaml.
 
     Raises:
-        ConfigError: a setting of security has no counterpart that is known here, or a file cannot be read.
+        ConfigError: a security setting has no known counterpart in the Java client, or a file cannot be read.
     """
     own = {name: str(value) for name, value in spark.items() if name.startswith(KAFKA_PREFIX)}
-    # Workers do not read what a transaction has not committed.
+    # As librdkafka's default: messages of uncommitted transactions are not read.
     found = {"isolation.level": "read_committed"}
     for name, value in kafka.items():
         found |= _translated(name, value, own)

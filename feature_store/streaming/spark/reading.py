@@ -1,4 +1,4 @@
-"""A query that reads for some views, and the offsets at which it begins."""
+"""The state of a query that reads for some views, and the offsets at which it begins."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Offsets = dict[Partition, int]
 
 @dataclass
 class Reading:
-    """A query for some views of one plan, which begins at their fences.
+    """A query for some views of one plan. It begins at their fences.
 
     Attributes:
         views: the views.
-        pipeline: reads their fences.
+        pipeline: reads the fences of the views.
         firsts: by partition, the offset of its first message.
-        at: by partition, the offset up to which it is merged.
+        at: by partition, the offset up to which messages are merged.
         ends: by partition, its last known end.
-        others: the reading of the views that are far ahead of these; None: there are none.
+        others: the reading of the views that are far ahead of these views. None: there are none.
         query: the query; None before it starts.
-        busy: held while a batch is merged.
-        closing: whether no other batch may begin.
-        failure: the error by which the last batch was not merged.
+        busy: a lock that is held while a batch is merged.
+        closing: whether the query is ending, so that no further batch may begin.
+        failure: the error that stopped the last batch; None: it was merged.
     """
 
     views: list[StreamedView]
@@ -49,13 +49,13 @@ class Reading:
 
 
 def start_offsets(pipeline: Pipeline, kept: Mapping[Partition, tuple[int, int]]) -> Offsets:
-    """By partition, the offset to begin at: the least at which the fences of a view expect the next event.
+    """By partition, the offset to begin at: the lowest offset at which a view expects its next event.
 
-    Messages that Kafka deleted before they were merged are reported and skipped, as workers do.
+    As in workers, messages that Kafka deleted before they were merged are reported and skipped.
 
     Args:
-        pipeline: with the fences of all partitions.
-        kept: by partition its first offset in Kafka, and the offset after its last.
+        pipeline: a pipeline that has loaded the fences of all partitions.
+        kept: by partition, the first offset in Kafka and the offset after the last message.
 
     Raises:
         StreamError: a topic ends before a fence.

@@ -1,11 +1,11 @@
-"""The driver of a stream on Spark: runs a query from the fences on, and starts it again when the fences move.
+"""The driver of a stream on Spark: it runs a query that begins at the fences, and restarts it if the fences change.
 
     fences ─▶ query ─▶ micro-batch ─▶ tasks, one a partition: merge ─▶ counts ─▶ the next batch
        ▲                                  │ behind, refused, stale; Redis or Kafka away
        └──────────────────────────────────┘
 
-Spark's own checkpoint does not count: Redis holds the tiles and the fences, which are lost and restored together. A
-checkpoint is made for each query and deleted with it.
+Spark's own checkpoint does not matter. Redis holds both the tiles and the fences, so they are lost and restored
+together. Each query gets a new checkpoint, which is deleted with it.
 
 Views that are far behind the others have their own query until they have caught up, so that the others stay fresh.
 """
@@ -49,10 +49,10 @@ from feature_store.streaming.workers import prepare_topics
 
 Offsets = dict[Partition, int]
 
-# Messages of a batch at most: seconds of work, which a stop waits for.
+# The most messages per batch: seconds of work, which a stop waits for.
 MAX_MESSAGES = 100_000
-# A view that is this many batches behind another in a partition gets its own query, until it is at most one behind. The
-# batch that is under way for the other view makes it two, which is still below the limit.
+# A view that is more than this many batches behind another view in a partition gets its own query, until it is at most
+# one batch behind. The other view's batch under way can make it two, which is still below the limit.
 _FAR = 3
 _WATCH_S = 0.2
 # Seconds between checks of all fences and the plan. A batch checks only the fences of the partitions that it reads.
@@ -70,10 +70,10 @@ class SparkStream:
     """Streams on Spark.
 
     Args:
-        subscription: which views to stream, of which project.
+        subscription: the views to stream, and their project.
         session: a session with the Kafka connector.
         options: options of Spark's source `kafka`.
-        stopped: returns whether to finish.
+        stopped: returns True if streaming should end.
         tell: is called with the status several times a second, and at the end.
     """
 
@@ -95,12 +95,12 @@ class SparkStream:
         self._failed = 0
 
     def run(self) -> None:
-        """Stream until `stopped` returns True. If Redis, Kafka, the registry or the plan goes away, wait for it.
+        """Stream until `stopped` returns True. If Redis, Kafka, the registry or the plan is unavailable, wait for it.
 
         Raises:
-            NotFoundError: a view is not served any more.
-            CorruptRowError: a stored value is not of its view's layout.
-            EngineError: Spark fails again and again.
+            NotFoundError: a view is no longer served.
+            CorruptRowError: a stored value does not have its view's layout.
+            EngineError: queries failed 5 times in a row without merging a batch.
         """
         delay_s = 0.0
         try:
@@ -156,7 +156,7 @@ class SparkStream:
         """The views that can be streamed.
 
         Raises:
-            FencesLostError, TopicReplacedError: none can.
+            FencesLostError, TopicReplacedError: no view can be streamed; the error of one of them.
         """
         ids = Topics(self._subscription.kafka).ids(sorted({view.source.topic for view in served}))
         views, lost = intact(self._catalog.online, served, ids)
@@ -176,7 +176,7 @@ class SparkStream:
         try:
             pipeline.load(wanted_of(views, mine))
             at = start_offsets(pipeline, mine)
-            # If Kafka has deleted all messages of a partition, no batch would move its fences.
+            # If Kafka has deleted all messages of a partition, no batch will move its fences.
             pipeline.catch_up([partition for partition, (first, _) in mine.items() if 0 < first == at[partition]])
             if pipeline.refused:
                 raise fences_moved("stream")
@@ -212,12 +212,12 @@ class SparkStream:
 
         Raises:
             StaleWriteError: another plan is published.
-            FenceError: Redis has gone back in time, or views that were far behind have caught up.
+            FenceError: Redis went back in time, or views that were far behind have caught up.
         """
         if self._catalog.views() != self._views:
             raise _replaced()
         for reading in self._readings:
-            at = dict(reading.at)  # before the fences, which may be moved on
+            at = dict(reading.at)  # read before the fences, which a batch may move meanwhile
             reading.pipeline.load(wanted_of(reading.views, at))
             for partition, first in reading.firsts.items():
                 reading.pipeline.skip(partition, first)
@@ -229,8 +229,11 @@ class SparkStream:
     # -- a batch ------------------------------------------------------------------------------------------------
 
     def _merge(self, reading: Reading, frame: Any, ends: Offsets) -> None:
-        """Merge a batch, in a thread of Spark. After the end or a failure, a batch is skipped: the next query starts at
-        the fences, and reads it again."""
+        """Merge a batch, in a thread of Spark.
+
+        While the query is closing, and after a failure, batches are skipped. The next query begins at the fences and
+        reads their messages again.
+        """
         with reading.busy:
             if reading.closing or reading.failure is not None:
                 return
@@ -270,7 +273,7 @@ class SparkStream:
             raise error
 
     def _fall_back(self, error: FeatureStoreError, delay_s: float) -> float:
-        """End the queries, and wait before the next attempt; returns the delay in seconds."""
+        """End the queries, and wait before the next attempt. Returns the delay in seconds."""
         if isinstance(error, (StaleWriteError, FenceError)):
             self._status.reloads += isinstance(error, StaleWriteError)
             delay_s = 0.0
@@ -293,7 +296,7 @@ class SparkStream:
             reading.closing = True
         until = time.monotonic() + _STOP_S
         for reading in readings:
-            # A batch that takes too long is broken off. The fences say how much of it is merged.
+            # A batch that takes too long is cancelled. The fences record how much of it is merged.
             if reading.busy.acquire(timeout=max(0.0, until - time.monotonic())):
                 reading.busy.release()
             if reading.query is not None:
@@ -315,7 +318,7 @@ class SparkStream:
         self._tell(told)
 
     def _see(self, reading: Reading) -> None:
-        """Note how far the topics are read. A query for views far behind counts only for partitions of its own."""
+        """Record how far the topics are read. If two queries read a partition, only the one that is ahead counts."""
         found = {partition: (at, reading.ends.get(partition)) for partition, at in reading.at.items()}
         ahead = {} if reading.others is None else reading.others.at
         self._status.positions |= {name: position for name, position in found.items() if name not in ahead}
@@ -330,21 +333,23 @@ def stream(
     until_caught_up: bool = False,
     report: Callable[[StreamStatus], None] = lambda _: None,
 ) -> StreamStatus:
-    """Stream on Spark until `stopped` returns True, or until all messages are merged that Kafka had at the start.
+    """Stream on Spark until `stopped` returns True, or until the views have caught up.
 
     Args:
-        subscription: which views to stream, of which project.
+        subscription: the views to stream, and their project.
         session: a session with the Kafka connector.
         options: options of Spark's source `kafka`.
-        stopped: returns whether to stop.
-        until_caught_up: end when all messages are merged that Kafka had at the start.
+        stopped: returns True if streaming should end.
+        until_caught_up: end when all messages are merged that Kafka held at the start.
         report: is called with the status several times a second.
 
     Raises:
-        NotFoundError, NotPublishedError: a view is not served.
-        FencesLostError, TopicReplacedError: a view that is to be caught up cannot be streamed; the others are.
-        StreamError: Kafka cannot be reached, or lacks a topic.
-        EngineError: Spark cannot be started, has no connector, or fails again and again.
+        NotFoundError: a view is not served.
+        NotPublishedError: no plan is published.
+        FencesLostError, TopicReplacedError: `until_caught_up` is set and a view cannot be streamed. The other views
+            have caught up.
+        StreamError: Kafka cannot be reached, lacks a topic, or refuses this client.
+        EngineError: Spark cannot be started, has no Kafka connector, or fails 5 times in a row.
     """
     prepare_topics(subscription)
     with kept_interrupts():

@@ -1,8 +1,8 @@
-"""What Spark's tasks do with a micro-batch: a task merges what the batch has of one partition, as a worker would.
+"""The tasks that merge a micro-batch. A task merges the batch's messages of one partition, as a worker does.
 
-A task begins where the fences are, whatever ran before it: what it is given and is merged already, it passes over. So
-it can be run again, or twice at once, or beside a worker. What it must not do is merge beyond a gap: when Redis has
-gone back to before the batch, that is a *fault* for the driver, who begins again at the fences.
+A task begins at the fences and skips messages that are already merged. It can therefore be run again, run twice at
+once, or run beside a worker. It must not merge beyond a gap: if Redis went back to a state before the batch, the task
+reports a *fault*, and the driver begins again at the fences.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ from feature_store.streaming.subscription import Subscription
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Faults: fences are before the batch; somebody else moved them meanwhile; another plan was published meanwhile; fences
-# are lost.
+# Faults: the fences are before the batch; another consumer moved them; another plan was published; the fences are lost.
 BEHIND, REFUSED, STALE, LOST = "behind", "refused", "stale", "lost"
-# Messages that are merged at a time, as by a worker.
+# Messages per merge, as in a worker.
 _BATCH = 5_000
-# How long letters may take to arrive before the task fails, and with it the batch.
+# If dead letters take longer than this to arrive, the task and its batch fail.
 _LETTERS_S = 60.0
 
 
 class TaskOutcome(NamedTuple):
-    """What a task tells.
+    """The result of a task.
 
     Attributes:
-        status: its counts.
-        partitions: those that it had messages of.
-        fault: why it did not merge them all; empty: it did.
+        status: the task's counts.
+        partitions: the partitions of its messages.
+        fault: the reason why it did not merge all messages; empty: it merged all.
     """
 
     status: StreamStatus
@@ -53,11 +52,11 @@ class MergeTask:
     """Merges a micro-batch.
 
     Attributes:
-        subscription: which views to stream, of which project.
-        views: what to merge into.
-        spans: by partition, the offsets `[start, end)` that the batch has all messages of.
-        firsts: by partition, the offset of its first message; 0 where it is left out.
-        lettered: by partition, before which offset others have sent the letters of messages that are no events.
+        subscription: the views to stream, and their project.
+        views: the views to merge into.
+        spans: by partition, the offsets `[start, end)` whose messages are all in the batch.
+        firsts: by partition, the offset of its first message; 0 for a partition that is left out.
+        lettered: by partition, the offset up to which another query has sent the dead letters.
     """
 
     subscription: Subscription = field(repr=False)
@@ -67,7 +66,7 @@ class MergeTask:
     lettered: Mapping[Partition, int]
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """What became of the messages: one row, of `outcome_of`."""
+        """One row with the outcome, for `outcome_of`; no row if the task had no messages."""
         share = _Share(self)
         try:
             for batch in batches:
@@ -80,7 +79,7 @@ class MergeTask:
             yield row_of(outcome_text(told))
 
     def finish(self, partitions: Iterable[Partition]) -> TaskOutcome:
-        """Move the fences of partitions that the batch has no message of, only offsets without any."""
+        """Move the fences of partitions whose offsets in the batch have no messages."""
         share = _Share(self)
         try:
             for partition in partitions:
@@ -91,7 +90,7 @@ class MergeTask:
 
 
 class _Share:
-    """A task's part of the batch: of one partition, as Spark cuts it; but nothing here counts on that."""
+    """A task's share of the batch. Spark gives a task one partition, but this class handles several as well."""
 
     def __init__(self, task: MergeTask) -> None:
         self._task = task
@@ -106,13 +105,13 @@ class _Share:
         self._pipelines: dict[Partition, Pipeline] = {}
 
     def take(self, batch: pa.RecordBatch) -> None:
-        """Merge messages, those of a partition in the order of offsets."""
+        """Merge messages. Those of one partition must be in the order of offsets."""
         for partition, found in messages(batch):
             self.enter(partition)
             self._process(partition, found[-1].offset() + 1, list(found))
 
     def enter(self, partition: Partition) -> None:
-        """Read the fences of a partition, if it is not known yet."""
+        """Read the fences of a partition, unless they have been read."""
         if partition in self._at:
             return
         self._at[partition], _ = self._task.spans[partition]
@@ -135,7 +134,7 @@ class _Share:
             self._fault = BEHIND
 
     def finish(self) -> TaskOutcome:
-        """Take all answers, and move all fences to the ends."""
+        """Take all answers, and move all fences to the ends of the spans."""
         for partition in self._at:
             self._process(partition, self._task.spans[partition][1], [])
         return TaskOutcome(self._status, list(self._at), self._fault)
@@ -147,7 +146,7 @@ class _Share:
         self._online.close()
 
     def _process(self, partition: Partition, end: int, messages: list[Message]) -> None:
-        """Merge what a partition has up to an offset; without messages, all fences follow. Nothing after a fault."""
+        """Merge messages of a partition up to an offset; without messages, move all fences. A no-op after a fault."""
         start, self._at[partition] = self._at[partition], end
         if self._fault:
             return
@@ -168,7 +167,7 @@ class _Share:
 def behind(
     starts: Mapping[str, Mapping[Partition, int | None]], at: Mapping[Partition, int]
 ) -> dict[str, set[Partition]]:
-    """Per view, the partitions that it cannot go on in at some offsets, because it has not merged what is before."""
+    """By view, the partitions in which it has not merged all messages before the given offsets."""
     found = {
         view: {partition for partition, start in of_view.items() if (start or 0) < at.get(partition, 0)}
         for view, of_view in starts.items()
@@ -177,7 +176,7 @@ def behind(
 
 
 def outcome_of(text: str) -> TaskOutcome:
-    """What a task has told."""
+    """The outcome in a task's result row."""
     found: dict[str, Any] = json.loads(text)
     status = StreamStatus(
         views={name: ViewCounts(**counts) for name, counts in found["views"].items()},
