@@ -1,1 +1,1 @@
-"""Point-in-time joins → training sets."""
+"""Training sets, from point-in-time joins or from the served log."""

@@ -1,4 +1,4 @@
-"""The definitions that a training set is made by."""
+"""The definitions that a training set is made from."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PruneAsOf = datetime | Literal["never"] | None
 
 
 class Basis(NamedTuple):
-    """The definitions that a training set is made by.
+    """The definitions that a training set is made from.
 
     Attributes:
         project: the project's name.
-        version: the newest version of the definitions.
-        definitions: its definitions, with the prunings to make the training set by.
-        transforms: the folder's on-demand functions by view name.
+        version: the newest applied version.
+        definitions: the definitions of this version, with the prunings that apply to the training set.
+        transforms: the on-demand functions of the project folder, by view name.
     """
 
     project: str
@@ -38,30 +38,34 @@ class Basis(NamedTuple):
     transforms: Mapping[str, Transform]
 
     def service(self, service: str | Sequence[str]) -> CompiledService:
-        """A service as clients compile it.
+        """A service, compiled as clients compile it.
+
+        Args:
+            service: the name of a service, or feature references.
 
         Raises:
-            NotFoundError, RequestError: there is no such service, or feature.
-            TransformError: an on-demand function is missing or differs from the applied one.
+            NotFoundError: there is no such service or view.
+            RequestError: a feature reference is malformed, or names a feature that its view does not have.
+            TransformError: an on-demand function is missing in the project folder, or differs from the applied one.
         """
         plan = compile_plan(self.definitions, project=self.project, version=self.version.version)
         return PublishedPlan(plan, b"", Offered(self.transforms)).service(service)
 
 
 def basis_of(project: Project, prune_as_of: PruneAsOf = None) -> Basis:
-    """The newest definitions of a project, pruned as they were at a time.
+    """The newest definitions of a project, with the prunings of a given time.
 
     Args:
         project: the project.
-        prune_as_of: the time; "never": not pruned; None: pruned as now.
+        prune_as_of: the time. "never": no pruning. None: the current prunings.
 
     Raises:
-        NotFoundError: nothing is applied.
-        ConflictError: a service has changed since it was pruned as it was at that time.
-        RequestError: it is no time.
+        NotFoundError: no version is applied.
+        ConflictError: a service that was pruned at that time has changed since, or no longer exists.
+        RequestError: `prune_as_of` is not a time.
     """
     newest = project.newest()
-    # The folder's files are imported only when there is a function to take from them.
+    # Import the folder's files only if the definitions have on-demand functions.
     has_functions = bool(newest.document["on_demand_feature_views"])
     transforms = project.definitions.on_demand_feature_views if has_functions else {}
     return Basis(project.name, newest, _pruned_as_of(project, newest, prune_as_of), transforms)

@@ -1,7 +1,7 @@
-"""Joined rows → rows of a training set: what a client would be served, from the columns that an engine has gathered.
+"""Joined columns → rows of a training set, with the values that a client would be served.
 
-Defaults, placeholders and on-demand functions are those of serving (`online/service.py`, `online/transforms.py`); only
-whole columns are filled where a client fills single values.
+Defaults, placeholders and on-demand functions are those of serving (`online/service.py`, `online/transforms.py`). The
+only difference: this module fills whole columns, while a client fills single values.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ Outputs = tuple[dict[str, np.ndarray[Any, Any]], Mask]
 
 
 class ServedColumns:
-    """See engines.join.Finish.
+    """Computes the features of a service from joined columns; see engines.join.Finish.
 
     Args:
         service: the service whose features the training set has.
         labels: the schema of the label rows.
-        where: the label rows, for errors.
+        where: names the label rows in errors.
 
     Attributes:
-        service: as given.
-        places: per joined field `(view, feature)` its index in `joined`.
-        wanted: per view the fields that must be joined, in the order of `joined`.
-        requests: the fields that are taken from the label rows.
+        service: the service.
+        places: the index in `joined` of each joined field `(view, feature)`.
+        wanted: by view, the fields that must be joined, in the order of `joined`.
+        requests: the request fields that are taken from the label rows, by name.
 
     Raises:
         DataError: a label column has the name of a feature.
@@ -88,10 +88,10 @@ class ServedColumns:
             self.request_column(item, labels, first)
 
     def request_column(self, item: TransformInput, labels: pa.RecordBatch, first: int) -> pa.Array:
-        """A field of the request, taken from the label rows; null where they lack it.
+        """A request field as a column of the label rows; all null if they lack the column.
 
         Raises:
-            DataError: a value is not of the field's type, or null where the field has no default.
+            DataError: a value does not fit the field's type, or is null although the field has no default.
         """
         if item.name not in labels.schema.names:
             return pa.nulls(len(labels), storage_type(item.dtype))
@@ -105,7 +105,7 @@ class ServedColumns:
 
 
 class _Rows:
-    """One batch of label rows with the fields that were joined to them, as columns ask for them (`JoinedRows`)."""
+    """One batch of label rows with the fields that were joined to them; see `JoinedRows`."""
 
     def __init__(self, columns: ServedColumns, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> None:
         self._columns, self._labels, self._joined, self._first = columns, labels, joined, first
@@ -137,7 +137,7 @@ class _Rows:
             nulls = values.is_null().to_numpy(zero_copy_only=False)
             if decides_absence(transform.plan, item):
                 absent |= nulls
-            shown[item.name] = nulls.copy()  # Arrow's memory, which a function must not change
+            shown[item.name] = nulls.copy()  # a copy: a function must not change Arrow's memory
             inputs[item.name] = shown_input(item, _as_functions_see(values, item.dtype), nulls)
         return run_transform(transform, inputs, shown, len(self._labels)), absent
 
@@ -150,7 +150,7 @@ def _wanted(service: CompiledService) -> dict[str, list[str]]:
 
 
 def _as_functions_see(values: pa.Array, dtype: DType) -> np.ndarray[Any, Any] | list[Any]:
-    """As `shown_input` takes them."""
+    """Values of an input in the form that `shown_input` takes."""
     if dtype.width is not None:
         return numpy_values(values, dtype).values
     return dtype.from_stored(values.to_pylist())

@@ -1,4 +1,4 @@
-"""What a training set was made of, as a document that goes with it."""
+"""The manifest of a training set: a document that records its origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file as it was when it was read: two reads saw the same when size and time are the same."""
+    """The state of a file when it was read. If size and time are equal, two reads saw the same file.
+
+    Attributes:
+        path: the path.
+        bytes: the size in bytes.
+        modified_ns: the time of the last change, nanoseconds since 1970.
+    """
 
     path: str
     bytes: int
@@ -28,12 +34,12 @@ class SourceSnapshot:
     """The rows that were read for one view.
 
     Attributes:
-        view: its name.
-        files: of its source; none, where it does not consist of files.
-        rows: how many the source holds; None: the source did not say.
-        quarantined: rows that could have counted but do not fit the view.
-        quarantine_file: where they are.
-        version: of the source: two reads with one version saw the same rows.
+        view: the view's name.
+        files: the files of its source; empty if the source does not consist of files.
+        rows: the number of rows in the source; None: the source does not report it.
+        quarantined: rows in the read interval that do not fit the view.
+        quarantine_file: the file with these rows; None: there are none.
+        version: the version of the source. If it is equal, two reads saw the same rows.
     """
 
     view: str
@@ -46,23 +52,23 @@ class SourceSnapshot:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a training set was made of.
+    """The origin of a training set.
 
     Attributes:
-        project: its name.
-        definitions_version, definitions_digest: the applied version of the definitions.
+        project: the project's name.
+        definitions_version, definitions_digest: the applied version of the definitions, and its digest.
         service: the service's name, or the feature references.
         features: the names of the feature columns, in order.
-        engine: what joined.
-        labels: what the label rows were.
-        timestamp_column: the column of their times.
-        sources: per view what was read.
-        made_at: when, UTC.
-        seconds: how long it took.
-        rows: how many.
-        missing: per feature, how many rows have no value, whether a default stands there or not.
-        functions: per on-demand view, the digests of the functions that computed it. Rows of the log of what was served
-            may have been computed by several.
+        engine: the name of the engine that joined; `served log` for a training set from the log.
+        labels: a description of the label rows.
+        timestamp_column: the column of the labels' times.
+        sources: the rows that were read, for each view.
+        made_at: when the training set was made, UTC.
+        seconds: how long that took.
+        rows: the number of rows.
+        missing: for each feature, the number of rows without a value. Rows filled with a default count, too.
+        functions: for each on-demand view, the digests of the functions that computed it. Rows of the served log may
+            have been computed by several functions.
     """
 
     project: str
@@ -82,7 +88,7 @@ class Manifest:
 
     @property
     def missing_rates(self) -> dict[str, float]:
-        """Per feature the share of rows without a value."""
+        """For each feature, the share of rows without a value, 0 to 1."""
         return {name: count / self.rows if self.rows else 0.0 for name, count in self.missing.items()}
 
     def to_document(self) -> dict[str, Any]:
@@ -90,10 +96,10 @@ class Manifest:
         return {"format": FORMAT} | asdict(self) | {"missing_rates": self.missing_rates}
 
     def write(self, path: Path) -> None:
-        """Write it to a JSON file.
+        """Write the manifest to a JSON file.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         with reading(f"manifest {path}"):
             path.write_bytes(orjson.dumps(self.to_document(), option=orjson.OPT_INDENT_2))

@@ -1,8 +1,8 @@
-"""Training sets from the served log: labels with the vectors that the model got when it was served.
+"""Training sets from the served log: labels with the feature vectors that the model was served.
 
-A label names the request that it is of, by `request_id`, and the row of it: by `request_row`, its number in the
-request, when the labels have that column, else by the service's join keys. Labels whose request was not logged are left
-out; the manifest says how many there were.
+A label names its request by `request_id`. It names the row of the request by `request_row` (the number of the row) if
+the labels have that column, else by the service's join keys. Labels whose request was not logged are left out; the
+manifest has their number.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ def training_set_from_log(
 
 
 def _matched(labels: Labels, records: pa.Table, about: About) -> tuple[Places, Places]:
-    """The places of labels that were logged, in order, and of their records.
+    """(k,) int64 places of the labels that were logged, in order, and (k,) int64 places of their records.
 
     Raises:
-        DataError: the labels lack a column, or name more than one record.
+        DataError: the labels lack a column, or a label names more than one record.
     """
     by_row = REQUEST_ROW in labels.schema.names
     keys = {REQUEST_ROW: Int32} if by_row else {name: DType.parse(text) for name, text in about.keys.items()}
@@ -118,7 +118,11 @@ def _matched(labels: Labels, records: pa.Table, about: About) -> tuple[Places, P
 def _columns(
     labels: Labels, of_labels: Places, chosen: pa.Table, about: About, take: Sequence[str]
 ) -> dict[str, pa.ChunkedArray]:
-    """The labels' columns, what else is taken of the log, and the features."""
+    """The labels' columns, then the columns `take` of the log, then the features.
+
+    Raises:
+        DataError: the log lacks a column, or a column of the labels has the same name as one from the log.
+    """
     rows = labels.rows.take(of_labels)
     columns = {name: rows[name] for name in rows.column_names}
     for name in (*take, *about.features):

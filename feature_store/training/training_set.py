@@ -1,9 +1,11 @@
-"""Training sets: label rows with the features that serving would have given at each label's time.
+"""Training sets: label rows with the features that serving would have returned at each label's time.
 
-A batch view's features are those of the row that a label sees (`engines/as_of.py`), with the view's ttl counted from
-the label's time; those of a view with aggregations, streamed or not, are its windows at that time, from all the events
-that there were. On-demand features come from the functions that serving runs. Where there is no value stands what
-serving gives: the field's default, or null.
+- The features of a batch view come from the row that a label sees (`engines/as_of.py`). The view's ttl counts from the
+  label's time.
+- The features of a view with aggregations, streamed or not, are its windows at the label's time, over all known events.
+- On-demand features come from the functions that serving runs.
+
+A feature without a value gets what serving returns: the field's default, or null.
 """
 
 from __future__ import annotations
@@ -47,21 +49,21 @@ if TYPE_CHECKING:
 
     from feature_store.project.context import Project, ProjectFolders
 
-# Comments, then a word that only a query begins with; paths hardly have a space after it.
+# Optional comments and parentheses, then a word that begins a query and a space. Paths hardly ever look like this.
 _SQL = re.compile(r"(?is)\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*|\(\s*)*(?:select|with)\s")
 
 
 class TrainingSet:
-    """Label rows with features: every label row once, in order, all its columns first, then the features.
+    """Label rows with features. It has each label row once, in order: all its columns, then the features.
 
     Args:
         joined: the rows.
-        manifest: what they were made of.
-        types: of the features, in order.
+        manifest: their origin.
+        types: the types of the features, by name, in order.
 
     Attributes:
-        manifest: what it was made of.
-        columns: the columns of `to_numpy()`, as OnlineResponse.columns.
+        manifest: the origin of the rows.
+        columns: the names of the columns of `to_numpy()`; see OnlineResponse.columns.
     """
 
     def __init__(self, joined: Joined, manifest: Manifest, types: Mapping[str, DType]) -> None:
@@ -79,14 +81,14 @@ class TrainingSet:
         )
 
     def to_arrow(self) -> pa.Table:
-        """A table; the features typed as declared, with the field's default or null where there is no value."""
+        """The rows as an Arrow table. Features have their declared types; a missing value is the default, or null."""
         return table_of(self._joined.batches(), self._joined.schema)
 
     def to_pandas(self) -> pd.DataFrame:
         """`to_arrow()` as a DataFrame, with the types of OnlineResponse.to_pandas().
 
-        Integers and booleans, those of the label rows too, are pandas' nullable types (`Int64`, `boolean`, …), whether
-        a value is null or not.
+        Integers and booleans always have pandas' nullable types (`Int64`, `boolean`, …), also in the columns of the
+        label rows and also without nulls.
 
         Raises:
             MissingDependencyError: pandas is not installed (`feature-store[pandas]`).
@@ -94,29 +96,28 @@ class TrainingSet:
         return data_frame(self.to_arrow())
 
     def to_numpy(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The features as a model is served them: (n, f) float32, C-contiguous, the columns and numbers of
-        OnlineResponse.to_numpy().
+        """The features as the matrix that serving returns: (n, f) float32, C-contiguous; see OnlineResponse.to_numpy().
 
         Raises:
-            RequestError: a column has no place in a float matrix (String, Timestamp, ragged Array), or an integer is
-                beyond 2**53.
+            RequestError: a feature's type does not fit a float matrix (String, Timestamp, ragged Array), or an integer
+                is beyond 2**53.
         """
         return to_matrix(self.to_arrow(), self._types)
 
     def write_parquet(self, path: str | Path) -> None:
-        """Write it to a Parquet file, and the manifest beside it: `train.parquet`, `train.manifest.json`.
+        """Write the rows to a Parquet file, and the manifest beside it: `train.parquet`, `train.manifest.json`.
 
-        Of the Spark engine it is a folder of Parquet files, whose names are in the order of the labels.
+        The Spark engine writes a folder of Parquet files. Sorted by name, they are in the order of the labels.
 
         Raises:
-            DataError: they cannot be written.
+            DataError: a file cannot be written.
         """
         self._joined.write(Path(path))
         self.manifest.write(manifest_path(Path(path)))
 
 
 def manifest_path(path: Path) -> Path:
-    """Where the manifest of a training set's file is."""
+    """The path of the manifest that belongs to a training set's file."""
     return path.with_suffix(".manifest.json")
 
 
@@ -170,15 +171,19 @@ def historical_features(
 
 
 def served_types(service: CompiledService) -> dict[str, DType]:
-    """The features of a service and their types."""
+    """The types of a service's features, by name."""
     return {name: column.dtype for name, column in service.columns.items()}
 
 
 def label_rows(given: Any, folder: Path) -> pa.Table | Path | LabelQuery:
-    """Label rows as engines take them, from what users give.
+    """Label rows in the form that engines take.
+
+    Args:
+        given: a table or DataFrame, the path of a Parquet file or folder, or an SQL query.
+        folder: the folder that relative paths in a query refer to.
 
     Raises:
-        DataError: it is no such thing.
+        DataError: `given` is none of these, the path does not exist, or a column cannot be stored in Parquet.
     """
     if isinstance(given, str) and _SQL.match(given):
         return LabelQuery(given, folder)
@@ -196,7 +201,7 @@ def label_rows(given: Any, folder: Path) -> pa.Table | Path | LabelQuery:
 
 
 def _needed(columns: ServedColumns, definitions: DefinitionSet) -> dict[str, DType]:
-    """What the label rows must have: the entity keys of the views, and the fields that a request would carry."""
+    """The columns that the label rows must have, with types: the views' join keys and the request fields."""
     keys = {
         entity.join_key: entity.dtype for name in columns.wanted for entity in definitions.stored_view(name).entities
     }
