@@ -1,1 +1,1 @@
-"""Batch → online: read a source, check it, keep the latest row of each entity, write it; fill new row layouts."""
+"""Batch → online store: read a source, check its rows, write the latest row of each entity; fill new row layouts."""

@@ -1,11 +1,11 @@
-"""A job: rows of a view in an interval, staged, inspected, written in chunks, recorded. A killed job resumes.
+"""A job materializes the rows of a view in an interval of event time. A killed job resumes.
 
 stage    the engine writes the latest rows to disk; a rename makes them appear whole
-inspect  the staged rows are compared with what their fields expect; a breach blocks the rest if the view says so
+inspect  the staged rows are checked against their fields' expectations; with `on_breach="block"` a breach ends the job
 write    the engine writes chunk after chunk; the online store records, beside the rows, how many are written
 record   the online store records the interval, then the staged rows are removed
 
-What the online store loses, it loses together with the records of it. So the next run writes it again.
+If the online store loses rows, it also loses the records of them, so the next run writes them again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from feature_store.materialize.summary import Summary
 if TYPE_CHECKING:
     from feature_store.project.context import ProjectFolders
 
-# How often a job writes again what Redis may have lost while the job ran. A Redis that loses more needs a person.
+# How often a job tries to write if Redis loses acknowledged rows meanwhile. If it fails more often, a person must look.
 _ATTEMPTS = 3
 
 
@@ -68,8 +68,10 @@ def materialize(
         report: gets the progress.
 
     Raises:
-        DataError: the source does not fit the view, or cannot be read; or the span is empty; or values do not meet
-            what fields expect, and the view says that this blocks: then no row of the interval is written.
+        DataError: the view has no source; the source does not fit the view, or cannot be read; the span is empty; or
+            values break expectations of a view with `on_breach="block"`, in which case no row of the interval is
+            written.
+        LostWriteError: Redis lost acknowledged rows in each of 3 attempts.
     """
     begun = time.perf_counter()
     if view.source is None:
@@ -82,7 +84,7 @@ def materialize(
         rows_digest = json.dumps([engine.name, view.name, digest, rows.version])
         recorded = progress.finished_intervals()
         unread = late_rows(rows, view, progress.files_read())
-        # Rows from another source or other SQL are not the rows that this view has now: all are computed again.
+        # If the source or the SQL changed, the recorded intervals hold other rows: all are computed again.
         finished = recorded if unread.is_known else []
         intervals = span.intervals(finished, end_us)
         late = _late(view, unread, finished, intervals) if start_us is None else []
@@ -116,15 +118,15 @@ def push(
 
     Args:
         view: the view.
-        table: an Arrow table, record batch or reader, a DataFrame, or the path of a .csv or .parquet file, with the
-            columns of the view's source; for a view without a source: join keys, fields, `event_timestamp` and, if
-            rows have one, `created_timestamp`.
+        table: an Arrow table, record batch or reader, a DataFrame, or the path of a .csv or .parquet file. It has the
+            columns of the view's source. For a view without a source: join keys, fields, `event_timestamp` and
+            optionally `created_timestamp`.
         destination: where rows are written.
         folders, engine, report: see `materialize`.
 
     Raises:
-        DataError: the table does not fit the view, or cannot be read; or the view is computed from events; or values
-            do not meet what fields expect, as in `materialize`.
+        DataError: the table does not fit the view, or cannot be read; the view aggregates events; or values break
+            expectations of a view with `on_breach="block"`.
     """
     begun = time.perf_counter()
     if view.aggregations:
@@ -140,10 +142,11 @@ def push(
 
 
 def _late(view: FeatureView, unread: LateRows, finished: list[Interval], intervals: list[Interval]) -> list[Interval]:
-    """Finished intervals with late rows: times of rows in new files, except times that are read again anyway.
+    """The interval of finished event times that has late rows, except times that are read again anyway.
 
-    All files are read over these times, because of equal rows the last in the source wins. Windows need no such
-    interval: they are computed from all their events, late or not.
+    A late row is a row in a file that was not read before. The job reads all files over these times, because the last
+    of equal rows in the source wins. A view with aggregations needs no such interval: its windows are always computed
+    from all their events.
     """
     if view.aggregations or view.source is None or not finished:
         return []
@@ -166,12 +169,12 @@ class _Job(NamedTuple):
 
     @property
     def staged(self) -> Path:
-        """The latest rows."""
+        """The staged rows."""
         return self.work / f"{self.name}.parquet"
 
     @property
     def note(self) -> Path:
-        """The file of the note. It is made after the staged rows, so it says that they are whole."""
+        """The file of the note. It is written after the staged rows, so its presence means that they are complete."""
         return self.work / f"{self.name}.json"
 
 
@@ -206,7 +209,7 @@ def _run(job: _Job, engine: Engine, target: Target, report: Report, files_read: 
 
 
 def _write(job: _Job, id: str, engine: Engine, target: Target, report: Report, written: dict[int, Written]) -> None:
-    """Write the chunks that are not recorded.
+    """Write the chunks that are not recorded as written.
 
     Raises:
         LostWriteError: Redis may have lost chunks that it acknowledged.
@@ -231,10 +234,10 @@ def _stage(job: _Job, engine: Engine, report: Report) -> Note:
 
 
 def _breaches(job: _Job, engine: Engine) -> tuple[Breach, ...]:
-    """The expectations that the staged rows do not meet.
+    """The expectations that the staged rows break.
 
     Raises:
-        DataError: there are some, and the view says that this blocks.
+        DataError: the rows break an expectation, and the view has `on_breach="block"`.
     """
     if not expects(job.view):
         return ()
@@ -252,14 +255,14 @@ def _breaches(job: _Job, engine: Engine) -> tuple[Breach, ...]:
 
 
 def _drop(work: Path, progress: Progress) -> None:
-    """Remove the rows that a killed job has staged, since no run will use them."""
+    """Remove rows that a killed job staged and that no run will use."""
     for note in notes_in(work):
         progress.forget_job(note.id)
     clear(work)
 
 
 class _Unrecorded:
-    """The progress of pushed rows, which cannot be resumed: only the caller holds them."""
+    """The progress of a push. It records nothing: a push cannot be resumed, since only the caller holds the rows."""
 
     def now_us(self) -> int:
         """See Progress."""

@@ -1,4 +1,4 @@
-"""The progress of jobs: the seam between jobs and the records in the online store."""
+"""The progress of jobs: the interface between jobs and the records in the online store."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ class Progress(Protocol):
     """How far one view is materialized. The online store keeps it beside the rows: `online/progress.py`."""
 
     def now_us(self) -> int:
-        """The time now, in microseconds since 1970, by the clock of the store. No later time is recorded."""
+        """The present time by the store's clock, microseconds since 1970. No later time is recorded as finished."""
         ...
 
     def finished_intervals(self) -> list[Interval]:
-        """The intervals `[start, end)` that are materialized, in microseconds, sorted, none touching another."""
+        """The materialized intervals `[start, end)`, microseconds since 1970, sorted, with gaps between them."""
         ...
 
     def files_read(self) -> bytes:
-        """The `files_read` of the last `record_interval`; empty: there is none."""
+        """The last `files_read` that `record_interval` recorded. Empty: none."""
         ...
 
     def chunks_done(self, job: str) -> int:
-        """How many chunks of a job are written; 0 for a job that is not known.
+        """The number of recorded chunks of a job; 0 for an unknown job.
 
-        A job asks this before it writes: a record made after this call is of rows that are written after it.
+        A job calls this before it writes. A later `record_chunk` or `record_interval` counts as a record of rows
+        written after this call.
         """
         ...
 
     def record_chunk(self, job: str, done: int) -> None:
-        """Note how many chunks of a job are written, after the ones that were noted before.
+        """Record that the first `done` chunks of a job are written.
 
         Raises:
-            LostWriteError: some of them may be lost. Call `chunks_done`, and write the chunks after these again.
+            LostWriteError: Redis may have lost some of them. Call `chunks_done`, and write the chunks after that again.
         """
         ...
 
     def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
-        """Note that a job of `chunks` chunks materialized an interval, and forget the job.
+        """Record that a job of `chunks` chunks materialized an interval, and delete the job's record.
 
         Raises:
             LostWriteError: see `record_chunk`.
@@ -46,5 +47,5 @@ class Progress(Protocol):
         ...
 
     def forget_job(self, job: str) -> None:
-        """Drop the record of a job."""
+        """Delete the record of a job."""
         ...

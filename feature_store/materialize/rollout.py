@@ -1,14 +1,16 @@
-"""Moves generations of rows and tiles through their life (`registry/generations.py`): an applied version, a backfill.
+"""Rolls out an applied version or a backfill: fills new generations of rows and tiles, then serves them.
 
-    begin      publish the old plan, which names the new generations as being filled: writers of rows write both
-    fill       copy the fields that both layouts have; fill changed views, and those that were pruned and come back,
-               from their sources; stream views from history and stream
-    serve      publish the new plan, which names the old generations as retired: readers change over, each request whole
+`registry/generations.py` has the states of a generation. The steps:
+
+    begin      publish the old plan with the new generations marked as being filled: writers of rows write to both
+    fill       copy the fields that both layouts have; fill changed views, and views whose pruning ends, from their
+               sources; fill stream views from history and stream
+    serve      publish the new plan with the old generations marked as retired: readers switch between two requests
     drop       delete the retired keys; publish the plan without them
 
-Each step can be repeated. An apply that was killed is finished by the next apply of the same version, or given up by
-the next one of another. One that fails is given up at once (`give_up`), and readers keep the plan before. A backfill
-that is under way goes on, unless its view changes.
+Each step can be repeated. If an apply is killed, the next apply of the same version finishes it, and an apply of
+another version abandons it. If an apply fails, it is abandoned at once (`give_up`), and readers keep the old plan. A
+backfill under way continues unless its view changes.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from feature_store.registry.store import Registry
 
 T = TypeVar("T")
-# The job that copied intervals are recorded under: copying records no chunks.
+# The job name under which copied intervals are recorded. Copying records no chunks.
 _NO_JOB = "copy"
 # How often a backfill publishes again because another process published at the same time.
 _ATTEMPTS = 20
@@ -47,11 +49,11 @@ class Filler(Protocol):
         ...
 
     def tiles_start_us(self, tiles: TilesPlan) -> int | None:
-        """Where the history of a stream view ends and its stream goes on, microseconds since 1970. None: no history."""
+        """The end of a view's history, where its stream takes over, microseconds since 1970. None: no history."""
         ...
 
     def fill_tiles(self, tiles: TilesPlan) -> None:
-        """Fill a new generation of a stream view up to what the stream holds now; after a kill, the rest of it."""
+        """Fill a new generation of a stream view with all events that the stream holds now. Resumes after a kill."""
         ...
 
 
@@ -66,13 +68,13 @@ def roll_out(
     buckets: int,
     expire_keys: bool,
 ) -> ServingPlan:
-    """Publish a version of the registry; returns the plan that is then served.
+    """Publish a version of the registry. Returns the plan that is then served.
 
     Raises:
-        ConfigError: the number of buckets differs from the one that rows are stored under.
+        ConfigError: the number of buckets differs from the number under which rows are stored.
         ConflictError: another registry's plan or a newer version is published, or another process publishes at the
             same time.
-        LostWriteError: Redis was restarted or replaced meanwhile; apply again.
+        LostWriteError: Redis was restarted or replaced during the fill. Apply again.
     """
     compiled = partial(
         compile_plan,
@@ -98,19 +100,19 @@ def roll_out(
 
 
 def refill(online: OnlineStore, view: str, start_us: int | None, fill: Callable[[TilesPlan], T]) -> T:
-    """Fill a new generation of a stream view, and serve it in place of the one before; returns what `fill` returns.
+    """Fill a new generation of a stream view, and serve it in place of the old one. Returns the result of `fill`.
 
     Args:
         online: the online store.
-        view: a stream view.
-        start_us: where the stream goes on after the history, microseconds since 1970; None: there is no history.
-        fill: fills the generation. Called again after a kill, it goes on.
+        view: the name of a stream view.
+        start_us: the end of the history, where the stream takes over, microseconds since 1970. None: no history.
+        fill: fills the generation. It resumes if it is called again after a kill.
 
     Raises:
-        NotPublishedError, NotFoundError: there is no plan, or no such stream view in it; or another backfill of the
-            view began meanwhile.
-        LostWriteError: Redis was restarted or replaced meanwhile; run it again.
-        ConflictError: other processes published at each attempt.
+        NotPublishedError: no plan is published.
+        NotFoundError: the plan has no such stream view, or another backfill of the view began meanwhile.
+        LostWriteError: Redis was restarted or replaced during the fill. Run the backfill again.
+        ConflictError: other processes published at the same time in each of 21 attempts.
     """
     tiles = _again(lambda: begin_tiles(online, view, start_us))
     server = online.server_id()
@@ -120,13 +122,14 @@ def refill(online: OnlineStore, view: str, start_us: int | None, fill: Callable[
 
 
 def begin_tiles(online: OnlineStore, view: str, start_us: int | None) -> TilesPlan:
-    """Begin a new generation of a stream view, or go on with the one that an earlier call began at the same start.
+    """Begin a new generation of a stream view, or resume the generation that an earlier call began at the same start.
 
     Args:
         online, view, start_us: see `refill`.
 
     Raises:
-        NotPublishedError, NotFoundError: there is no plan, or no such stream view in it.
+        NotPublishedError: no plan is published.
+        NotFoundError: the plan has no such stream view.
         ConflictError: another process publishes at the same time.
     """
     published = online.require_published()
@@ -136,7 +139,7 @@ def begin_tiles(online: OnlineStore, view: str, start_us: int | None) -> TilesPl
 
 
 def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") -> None:
-    """Serve a generation of a stream view that is filled, and delete the one before.
+    """Serve a filled generation of a stream view, and delete the old one.
 
     Args:
         online: the online store.
@@ -144,8 +147,8 @@ def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") 
         written_to: `OnlineStore.server_id` from before the fill.
 
     Raises:
-        LostWriteError: another Redis server answers, which may lack tiles that the first one acknowledged.
-        NotFoundError: the generation is not being filled: another backfill of the view began.
+        LostWriteError: another Redis server answers than before the fill. It may lack tiles that were acknowledged.
+        NotFoundError: the plan no longer has the generation, since another backfill of the view began.
         ConflictError: another process publishes at the same time.
     """
     published = online.require_published()
@@ -154,7 +157,7 @@ def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") 
 
 
 def _again(publish: Callable[[], T]) -> T:
-    """Publish, again when another process published at the same time."""
+    """Publish, and repeat if another process publishes at the same time."""
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(ConflictError):
             return publish()
@@ -162,7 +165,7 @@ def _again(publish: Callable[[], T]) -> T:
 
 
 def _publish(online: OnlineStore, plan: ServingPlan, *, over: PublishedPlan, written_to: bytes = b"") -> PublishedPlan:
-    """Publish a plan whose generations are where they were, or one step further in their life."""
+    """Publish a plan, unless it is published already. Its generations may be at most one step further."""
     if plan == over.plan:
         return over
     generations.refuse_forbidden(over.plan, plan)
@@ -170,7 +173,7 @@ def _publish(online: OnlineStore, plan: ServingPlan, *, over: PublishedPlan, wri
 
 
 def _drop_retired(online: OnlineStore, published: PublishedPlan) -> PublishedPlan:
-    """Delete the generations that a plan names as retired, and publish it without them."""
+    """Delete the retired generations of a plan, and publish the plan without them."""
     for group in published.plan.retired:
         online.drop_rows(group)
     for tiles in published.plan.retired_tiles:
@@ -179,8 +182,9 @@ def _drop_retired(online: OnlineStore, published: PublishedPlan) -> PublishedPla
 
 
 def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: Registry) -> PublishedPlan:
-    """The plan that is published: complete, and with marks. An incomplete publication is published again first; a plan
-    that is lost is made again of the keys that are stored.
+    """The published plan, complete and with marks.
+
+    An incomplete publication is first published again. A lost plan is first reconstructed from the stored keys.
 
     Raises:
         ConflictError: another registry's plan is published, or another process publishes at the same time.
@@ -196,9 +200,9 @@ def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: 
 
 
 def give_up(version: int, online: OnlineStore) -> bool:
-    """Abandon a rollout of this version that failed. Returns False when the version is served already.
+    """Abandon a failed rollout of a version. Returns False if the version is already served.
 
-    Its rows are deleted. The tiles that were filled stay: the next apply of the same stream views goes on from there.
+    The new rows are deleted. Filled tiles stay, so that the next apply of the same stream views resumes there.
     """
     published = online.published()
     if published is None:
@@ -211,7 +215,7 @@ def give_up(version: int, online: OnlineStore) -> bool:
 
 
 def _with_starts(target: ServingPlan, old: ServingPlan, filler: Filler) -> ServingPlan:
-    """The plan with the starts of new generations of stream views. One that a killed apply began keeps its start."""
+    """The plan with start times for new generations of stream views. A generation of a killed apply keeps its start."""
     _, new = generations.unfilled(old, target)
     tiles = []
     for item in target.tiles:
@@ -237,7 +241,7 @@ def _fill_group(
     registry: Registry,
     filler: Filler,
 ) -> None:
-    # Opened before anything is written: what it records from here on is of rows that are written from here on.
+    # Opened before any row is written, so that it notices if Redis loses rows that are written from here on.
     progress = {segment.view: online.progress(segment.view, new) for segment in new.segments}
     finished, now_us = online.finished_intervals(), online.now_us()
     stored = {segment.view: segment for segment in old.segments} if old is not None else {}
@@ -251,18 +255,18 @@ def _fill_group(
         else:
             intervals = _intervals(segment.view, stored, finished)
         if was is None or segment.view in back or _adds_fields(was, segment) or segment.created > was.created:
-            # Rows of an earlier release have no record beside them, so the registry's record counts for the fill.
+            # Rows written by an earlier release have no record in Redis. The registry's record then decides the fill.
             intervals = intervals or until(registry.materialized(segment.view), now_us)
             filler.fill_rows(segment.view, new, intervals)
-            files_read.pop(segment.view, None)  # the fill notes what it reads
+            files_read.pop(segment.view, None)  # the fill records the files that it reads
         if was is None and segment.view not in back:
-            continue  # the fill has recorded what it wrote; of a view without a source that is nothing
+            continue  # the fill has recorded its intervals; a view without a source has none
         for interval in intervals:
             progress[segment.view].record_interval(_NO_JOB, 0, interval, files_read.get(segment.view, b""))
 
 
 def _intervals(view: str, stored: Mapping[str, SegmentPlan], finished: Mapping[str, list[Interval]]) -> list[Interval]:
-    """The intervals to fill: those of the view, or, for a view that is new in a row group, those of the others."""
+    """The intervals to fill: those of the view. For a view that is new in its row group: those of the other views."""
     views = [view] if view in stored else list(stored)
     return merged([interval for one in views for interval in finished[one]])
 

@@ -1,4 +1,4 @@
-"""Which event times a job reads."""
+"""The event times that a job reads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from feature_store.errors import DataError
 
 
 class Span(NamedTuple):
-    """Which event times a job reads, in microseconds since 1970.
+    """The event times `[start_us, end_us)` that a job reads, microseconds since 1970.
 
     Attributes:
-        start_us: the first; None: all that is not recorded as materialized, the times of rows that files brought since
-            they were read, and `lookback_us` before the end of what is recorded once more.
-        end_us: the end, which is not read itself; None, or a time in the future: now, by Redis's clock.
+        start_us: the first time. None: the job reads all times that are not recorded as materialized, the times of late
+            rows, and again the last `lookback_us` of the recorded times.
+        end_us: the end, exclusive. None or a time in the future stands for now, by Redis's clock.
         lookback_us: see `start_us`.
     """
 
@@ -25,7 +25,7 @@ class Span(NamedTuple):
     lookback_us: int = 0
 
     def end_at(self, now_us: int, where: str) -> int:
-        """The end, cut at now: no time in the future counts as done.
+        """The end, at most now, so that no time in the future is recorded as materialized.
 
         Args:
             now_us: now, microseconds since 1970.
@@ -45,7 +45,7 @@ class Span(NamedTuple):
         """The intervals to read.
 
         Args:
-            finished: the intervals that are materialized, sorted, with gaps between them.
+            finished: the materialized intervals, sorted, with gaps between them.
             end_us: the end; see `end_at`.
         """
         if self.start_us is not None:

@@ -1,6 +1,6 @@
-"""Staged rows: the files in a view's working folder, and the note that says they are whole.
+"""Staged rows: the files in a view's working folder, and the note that marks them as complete.
 
-A job's name is the digest of what it reads, so that a run after a kill finds what the killed run has staged.
+A job's name is a digest of its input, so that the run after a kill finds the rows that the killed run staged.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from feature_store._intervals import BEGINNING, Interval
 from feature_store._private_files import private_file, private_folder
 from feature_store.errors import DataError
 
-# A note is a few numbers and a file's path. A larger file is not a note.
+# A note has a few numbers and a path. A larger file is not a note.
 _MOST_NOTE_BYTES = 1 << 16
 _MOST_ROWS = 1 << 62
 _NOTED_ID = re.compile("[0-9a-f]{16}")
 
 
 class Note(NamedTuple):
-    """What staged rows are.
+    """A description of staged rows.
 
     Attributes:
-        id: a random id. The record of written chunks carries it, so that it never counts for other staged rows.
+        id: a random id. Written chunks are recorded under it, so that the record never counts for other staged rows.
         interval: the event times that were read, `[start, end)` in microseconds since 1970.
-        source_rows: rows of the source in the interval.
-        quarantined: rows that do not fit the view.
+        source_rows: the number of source rows in the interval.
+        quarantined: the number of rows that do not fit the view.
         quarantine_file: the file with these rows; None: there are none.
     """
 
@@ -49,14 +49,14 @@ class Note(NamedTuple):
         return cls(secrets.token_hex(8), interval, source_rows, quarantined, quarantine_file)
 
     def write(self, path: Path) -> None:
-        """Write the note; the rename makes it appear whole, after the rows that it describes."""
+        """Write the note. A rename makes it appear whole. The caller writes it after the rows that it describes."""
         unfinished = path.with_suffix(".unfinished")
         private_file(unfinished).write_text(json.dumps(self))
         unfinished.rename(path)
 
 
 def read_note(path: Path) -> Note | None:
-    """The note in a file; None: there is no note of this release's form, so its rows are staged again."""
+    """The note in a file. None: there is no note in this release's format, so the rows must be staged again."""
     try:
         with path.open("rb") as file:
             document = json.loads(file.read(_MOST_NOTE_BYTES))
@@ -76,14 +76,14 @@ def _is_possible(note: Note) -> bool:
 
 
 def job_name(rows_digest: str, interval: Interval) -> str:
-    """The name of a job: the same for the same rows and interval, in each run."""
+    """The name of a job. Runs over the same rows and interval have the same name."""
     return hashlib.sha256(json.dumps([rows_digest, interval]).encode()).hexdigest()[:24]
 
 
 def leftover_first(intervals: list[Interval], work: Path, rows_digest: str) -> list[Interval]:
-    """The intervals, with the one that a killed job has staged split off and put first.
+    """The intervals, with the interval that a killed job staged split off and put first.
 
-    "Until now" ends later at each run: unsplit, no run would ever find what an earlier one has staged.
+    An interval until now ends later in each run. Without the split, no run would find the rows of an earlier run.
     """
     for path in work.glob("*.json"):
         note = read_note(path)
@@ -100,10 +100,10 @@ def leftover_first(intervals: list[Interval], work: Path, rows_digest: str) -> l
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """A view's working folder, for one process at a time. A second process waits, and then has nothing left to do.
+    """Lock a view's working folder for one process at a time. A second process waits, and finds the work done.
 
     Raises:
-        DataError: the folder cannot be made or written to.
+        DataError: the folder cannot be created or written to.
     """
     try:
         private_folder(folder)
@@ -117,12 +117,12 @@ def locked(folder: Path) -> Iterator[Path]:
 
 
 def notes_in(folder: Path) -> list[Note]:
-    """The notes of what jobs have left in a working folder."""
+    """The notes that jobs left in a working folder."""
     return [note for path in folder.glob("*.json") if (note := read_note(path)) is not None]
 
 
 def clear(folder: Path) -> None:
-    """Remove what jobs have left in a working folder."""
+    """Remove all files that jobs left in a working folder, except the lock."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

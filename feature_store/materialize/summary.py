@@ -1,4 +1,4 @@
-"""What a job did, in counts."""
+"""The counts of a job's result."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a job did.
+    """The result of a job.
 
     Attributes:
-        view: the view.
+        view: the view's name.
         intervals: the event times that were read, `[start, end)` in microseconds since 1970.
-        source_rows: rows of the source in the intervals.
-        latest_rows: the latest rows of each entity among them.
-        written: the latest rows that the online store took.
-        older: the latest rows that the online store refused, because it had newer ones.
+        source_rows: source rows in the intervals.
+        latest_rows: the latest row of each entity among them.
+        written: latest rows that the online store accepted.
+        older: latest rows that the online store refused because it had newer rows.
         quarantined: rows that do not fit the view.
-        quarantine_file: the file with these rows and the reasons; None: there are none.
-        breaches: expectations that the written rows do not meet; empty for a view with `on_breach="block"`.
+        quarantine_file: the file with these rows and the reasons. None: there are none.
+        breaches: expectations that the written rows break. Empty for a view with `on_breach="block"`.
         resumed_chunks: chunks that an earlier, killed run had written.
-        late_rows: source rows of finished intervals that were read again, because files brought some of them late.
-        seconds: how long the job took.
+        late_rows: source rows of finished intervals that were read again because some of the rows arrived late.
+        seconds: the duration of the job.
     """
 
     view: str
@@ -45,7 +45,7 @@ class Summary:
     seconds: float = 0.0
 
     def __repr__(self) -> str:
-        """The counts that are not 0, and the intervals as times."""
+        """The counts other than 0, and the intervals as times."""
         counts = {name: value for name, value in vars(self).items() if value and name not in ("view", "intervals")}
         counts["seconds"] = round(self.seconds, 3)
         times = [f"{_iso(start) or 'the beginning'} to {_iso(end)}" for start, end in self.intervals]
@@ -53,12 +53,12 @@ class Summary:
         return f"Summary({', '.join([self.view, *(f'{name}={value!r}' for name, value in shown.items())])})"
 
     def to_document(self) -> dict[str, Any]:
-        """The summary as JSON types: times as ISO 8601, an unbounded start as None."""
+        """The summary as JSON types. Times are ISO 8601 texts; an unbounded start is None."""
         intervals = [[_iso(start), _iso(end)] for start, end in self.intervals]
         return asdict(self) | {"intervals": intervals}
 
     def plus(self, other: Summary) -> Summary:
-        """This summary with the counts of another job on the same view added."""
+        """The sum of this summary and that of another job on the same view."""
         return replace(
             self,
             source_rows=self.source_rows + other.source_rows,

@@ -1,4 +1,4 @@
-"""Materialize and push the views of a project."""
+"""Materializes and pushes the views of a project."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def materialize(
 
     Args:
         project: the project.
-        views: names; None: all views with a source.
+        views: names of views. None: all views with a source.
         span: the event times to read.
-        engine: the engine's name; None: the configured one.
+        engine: the name of the engine. None: the configured one.
         report: gets the progress.
     """
     version, _ = project.served()
@@ -53,7 +53,7 @@ def push(project: Project, view: str, table: Any, *, report: Report | None = Non
     """Write the rows of a table to the online store; see `FeatureStore.push`."""
     version, _ = project.served()
     definition = version.served_definitions().view(given_name(view, "view"))
-    # The rows are on this machine, so the local engine takes them.
+    # The rows are in this process, so the local engine reads them.
     local, destination = project.engine("local"), project.online.destination(view)
     return job.push(definition, table, destination, folders=project.folders, engine=local, report=report)
 
@@ -69,7 +69,7 @@ def _materialized(project: Project, view: FeatureView, span: Span, **how: Any) -
 
 @contextlib.contextmanager
 def _evictions_logged(online: OnlineStore, view: str) -> Iterator[None]:
-    """Log an error when Redis evicts keys while rows are written, whether the job fails or not."""
+    """Log an error if Redis evicts keys during the block, whether the job fails or not."""
     before = online.evicted_keys()
     try:
         yield
