@@ -1,1 +1,1 @@
-"""Suites for people who extend the feature store. Each runs under pytest: subclass it and give it its fixture."""
+"""Test suites for extensions of the feature store. They run under pytest: subclass a suite and define its fixture."""

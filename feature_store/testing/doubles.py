@@ -1,4 +1,4 @@
-"""Test doubles for the seams around an engine: a sink, progress of jobs, and the last step of a join."""
+"""Test doubles for the interfaces of an engine: a sink, the progress of jobs, and the last step of a join."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from feature_store.online.writer import WriteCounts
 
 
 class FolderSink:
-    """A destination and sink in a folder, which all processes of this machine share. The newest row of a user wins."""
+    """A destination and sink in a folder, for all processes of this machine. The newest row of a user wins."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class FolderSink:
 
     @property
     def rows(self) -> dict[int, tuple[Any, ...]]:
-        """The newest row of each user: event and created time, score, title."""
+        """The newest row of each user: (event time, created time, score, title), times in microseconds since 1970."""
         found: dict[int, tuple[Any, ...]] = {}
         for path in self._folder.iterdir():
             for user_id, *row in pickle.loads(path.read_bytes()):
@@ -78,7 +78,7 @@ class MemoryProgress:
 
 
 class UnchangedLabels:
-    """The labels as they are, then the joined columns. See engines.join.Finish."""
+    """Returns the label columns unchanged, then the joined columns. See engines.join.Finish."""
 
     features: Sequence[str] = ("stats score", "stats title")
 
@@ -87,7 +87,7 @@ class UnchangedLabels:
         self.schema = pa.schema([*labels, *joined])
 
     def check(self, labels: pa.RecordBatch, first: int) -> None:
-        """Accept every label: these carry no fields of requests."""
+        """Accept every label: these labels have no request fields."""
 
     def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
         batch = pa.RecordBatch.from_arrays([*labels.columns, *joined], schema=self.schema)

@@ -1,4 +1,4 @@
-"""A case of the suite of aggregation functions: a function with parameters, its events and its oracle."""
+"""A case of the aggregation function suite: a function with parameters, its events and its oracle."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ class FunctionCase:
     """A function with parameters, over one type of column.
 
     Attributes:
-        function: its name.
-        dtype: of the column, which is named `x`.
-        values: a hypothesis strategy of values of the column; None is null.
-        oracle: the feature of a window, computed the obvious way. It gets a list of rows in the order of time, ties by
-            the values' bytes: the value of `x`, never null or NaN, then those of `others`. None: the feature is null.
+        function: the name of the function.
+        dtype: the type of the aggregated column, which is named `x`.
+        values: a hypothesis strategy for values of the column. None is null.
+        oracle: computes the feature of a window in the obvious way. It gets the rows of the window in order of time;
+            ties are in order of the bytes of `x`. A row is the value of `x`, never null or NaN, then the values of
+            `others`. It returns None if the feature is null.
         options: the function's parameters.
-        others: further columns, by name: their type, and a strategy of their values.
-        rel, abs: how far features may be from the oracle's.
+        others: further columns, by name: the type, and a strategy for values.
+        rel, abs: the relative and absolute tolerance between a feature and the oracle's.
     """
 
     function: str
@@ -62,7 +63,7 @@ class FunctionCase:
 
     @property
     def aggregation(self) -> Aggregation:
-        """The function over a minute and an hour."""
+        """The function over windows of a minute and an hour."""
         return Aggregation("x", self.function, windows=WINDOWS, **self.options)
 
     @property
@@ -71,11 +72,11 @@ class FunctionCase:
         return [state_for(part) for part in parts_of(self.aggregation, self.dtype)]
 
     def rows(self) -> st.SearchStrategy[Row]:
-        """Rows of an event's columns."""
+        """A strategy for rows: the values of an event's columns."""
         return st.tuples(self.values, *(values for _, values in self.others.values()))
 
     def events(self, delay: st.SearchStrategy[int]) -> st.SearchStrategy[list[Given]]:
-        """Events of few entities, in no order."""
+        """A strategy for events of few entities, in any order."""
         second = st.integers(0, 2 * 3600)
         return st.lists(st.tuples(st.integers(0, ENTITIES - 1), second, delay, self.rows()), max_size=40)
 
@@ -84,7 +85,7 @@ class FunctionCase:
         return {name: _array(dtype, [row[i] for row in rows]) for i, (name, dtype) in enumerate(self.columns.items())}
 
     def expected(self, events: list[Given], entity: int, window: timedelta, now_us: int) -> Any:
-        """The oracle's feature at a time."""
+        """The oracle's feature of an entity and window at a time, microseconds since 1970."""
         hop_us = self.aggregation.hop_us(window)
         start_us = (now_us - window // MICROSECOND) // hop_us * hop_us
         held = [
@@ -108,7 +109,7 @@ def _array(dtype: DType, values: list[Any]) -> Values:
 
 
 def _bits(dtype: DType, value: Any) -> int:
-    """The bytes of a value as an unsigned number; 0 of a text, whose order no function depends on."""
+    """The bytes of a value as an unsigned number. 0 for texts, since no function depends on their order."""
     if dtype.width is None:
         return 0
     values, _ = values_of(np.array([value], dtype.numpy), np.zeros(1, bool))

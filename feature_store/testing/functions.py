@@ -1,4 +1,4 @@
-"""The suite of aggregation functions: the laws that a function and its states keep, on random events.
+"""The aggregation function suite: it checks on random events that a function and its states obey their laws.
 
     from feature_store.testing.functions import FunctionCase, FunctionSuite
 
@@ -6,15 +6,15 @@
         cases = [FunctionCase("median", Float64, st.floats(-10, 10), lambda events: median(x for x, _ in events))]
 
         @pytest.fixture
-        def redis_url(self): ...  # of a server that the tests may empty
+        def redis_url(self): ...  # a server that the tests may empty
 
 It needs pytest, hypothesis and a Redis server. The laws:
 
-- merging is commutative and associative, byte for byte if `State.is_exact`, else up to rounding; the merge of the
-  states of two groups is the state of both; the state of nothing changes nothing;
-- the fold of a window's tiles is the merge of their states, whatever the tiles outside the window hold;
-- `State.struct` describes the bytes of `State.fields`, and the Lua merge makes the bytes that the numpy merge makes;
-- the feature read from tiles, the feature of the point-in-time join and the oracle agree, also for late events.
+- Merging is commutative and associative: byte for byte if `State.is_exact`, else up to rounding. The merge of the
+  states of two groups is the state of both groups together. Merging the empty state changes nothing.
+- The fold of a window's tiles is the merge of their states. It does not depend on tiles outside the window.
+- `State.struct` describes the bytes of `State.fields`. The Lua merge and the numpy merge produce the same bytes.
+- The feature read from tiles, the feature of the point-in-time join and the oracle agree, also for late events.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SETTINGS = settings(
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
-        HealthCheck.differing_executors,  # pytest makes an object of the suite for each case
+        HealthCheck.differing_executors,  # pytest creates a suite object for each case
     ],
 )
 
@@ -70,7 +70,7 @@ class FunctionSuite:
     @_SETTINGS
     @given(data=st.data())
     def test_merging_is_commutative_and_associative(self, case: FunctionCase, data: st.DataObject) -> None:
-        """And the merge of the states of groups is the state of all."""
+        """The merge of the states of several groups is the state of all their rows."""
         timed = st.lists(st.tuples(st.integers(1, 5), case.rows()), max_size=8)
         groups = [data.draw(timed) for _ in range(3)]
         for state in case.states:
@@ -84,7 +84,7 @@ class FunctionSuite:
     @_SETTINGS
     @given(data=st.data())
     def test_a_fold_is_the_merge_of_the_window_s_tiles(self, case: FunctionCase, data: st.DataObject) -> None:
-        """Whatever the other tiles hold. Tiles have no time in common, and lie in any order."""
+        """The content of other tiles does not matter. Tiles do not overlap in time, and are in any order."""
         timed = st.lists(st.tuples(st.integers(1, 5), case.rows()), max_size=6)
         tiles = data.draw(st.lists(st.tuples(timed, st.booleans()), min_size=1, max_size=6))
         apart = [([(time + 10 * i, row) for time, row in group], held) for i, (group, held) in enumerate(tiles)]
@@ -104,7 +104,7 @@ class FunctionSuite:
         self._assert_same_feature(case, all_states)
 
     def test_the_struct_format_describes_the_bytes(self, case: FunctionCase, redis_url: str) -> None:
-        """And Lua unpacks and packs them without loss."""
+        """The format has the size of the bytes, and Lua unpacks and packs them without loss."""
         import redis
 
         script = (
@@ -121,7 +121,7 @@ class FunctionSuite:
     @_SETTINGS
     @given(data=st.data())
     def test_the_join_is_the_oracle(self, case: FunctionCase, data: st.DataObject) -> None:
-        """At any times, for events of which some are known late; by ranges as by trees."""
+        """At any label times, also if events arrive late, and with both algorithms: ranges and trees."""
         delay = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 4000))
         events = data.draw(case.events(delay))
         labels = data.draw(st.lists(st.tuples(st.integers(-1, ENTITIES), st.integers(0, 3 * 3600)), max_size=6))
@@ -142,7 +142,7 @@ class FunctionSuite:
     def test_redis_merges_as_numpy_and_serves_as_the_oracle(
         self, case: FunctionCase, data: st.DataObject, redis_url: str
     ) -> None:
-        """The bytes of tiles, and the features read from them, after any batches in any order."""
+        """Compares the bytes of tiles, and the features read from them, after random batches of events in any order."""
         events = data.draw(case.events(st.just(0)))
         cuts = data.draw(st.lists(st.integers(0, 40), max_size=4))
         ahead_s = data.draw(st.integers(0, 8000))
@@ -175,7 +175,7 @@ class FunctionSuite:
                 self._assert_features(case, found, entity, events, entity, now_us)
 
     def test_an_entity_without_events_has_the_default(self, case: FunctionCase) -> None:
-        """The default of the field, which an entity that Redis does not know has, is the feature of no events."""
+        """An entity that Redis does not have gets the field's default. It must equal the feature of no events."""
         aggregation = case.aggregation
         values, nulls = aggregation.computes.finalize(
             [state.zero(1) for state in case.states], aggregation.computes.at_read(aggregation.options)
@@ -214,7 +214,7 @@ class FunctionSuite:
                 _assert_close(case, values[i], wanted, name)
 
     def _assert_same_feature(self, case: FunctionCase, pairs: list[tuple[StateArrays, StateArrays]]) -> None:
-        """Two ways of states make the same feature: what a state of nothing holds beside its count is unspecified."""
+        """Compare features, not states: the fields of an empty state other than its count are unspecified."""
         function = case.aggregation.computes
         options = function.at_read(case.aggregation.options)
         (values, nulls), (others, other_nulls) = (
@@ -236,7 +236,7 @@ def _state(case: FunctionCase, state: State, rows: list[tuple[int, Row]]) -> Sta
 
 
 def _stored(state: State, arrays: StateArrays) -> StateArrays:
-    """States as their bytes in tiles hold them."""
+    """States as they are after a round trip through their stored types."""
     kept = state.zero(len(next(iter(arrays.values()))))
     for name, values in arrays.items():
         kept[name][...] = values

@@ -1,4 +1,4 @@
-"""The suites of offline sources: the contract of `OfflineSource`, and what engines make of a source.
+"""The offline source suites: the contract of `OfflineSource`, and the results of engines on a source.
 
     from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 
@@ -13,7 +13,7 @@
 
     class TestLakeOnLocalEngine(SourceOnEngineSuite): ...
 
-They need pytest and the extra `local`. Another engine is another subclass of SourceOnEngineSuite, with the fixture
+They need pytest and the extra `local`. To test another engine, subclass SourceOnEngineSuite and override the fixture
 `engine`.
 """
 
@@ -68,10 +68,10 @@ user = Entity("user", join_key="user_id")
 
 
 class FillableSource(Protocol):
-    """A place of a kind of source, which the suite fills. Each test gets a new one, without rows.
+    """A source that the suite fills with rows. Each test gets a new, empty one.
 
     Attributes:
-        folder: what relative paths of definitions are relative to.
+        folder: the folder that relative paths in definitions refer to.
         source: the definition, with the event timestamp `at` and the created timestamp `made`.
     """
 
@@ -79,12 +79,12 @@ class FillableSource(Protocol):
     source: BatchSource
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows behind those that are there, as a writer does that adds a file, a snapshot or a transaction."""
+        """Append rows after the existing ones, as a writer does by adding a file, a snapshot or a transaction."""
         ...
 
 
 class OfflineSourceSuite:
-    """The contract of OfflineSource, by the fixture `stored`: an empty FillableSource.
+    """The contract of OfflineSource. A subclass has the fixture `stored`: an empty FillableSource.
 
     Rows have the columns `user_id`, `at`, `made`, `score` and `title`.
     """
@@ -223,14 +223,14 @@ class OfflineSourceSuite:
 
 
 class SourceOnEngineSuite:
-    """What an engine makes of a source: the latest rows, also through SQL; late rows; training rows.
+    """The results of an engine on a source: the latest rows, with and without SQL; late rows; training rows.
 
-    It uses the fixture `stored` too.
+    A subclass has the fixture `stored`: an empty FillableSource.
     """
 
     @pytest.fixture
     def engine(self) -> Any:
-        """The engine that reads the source; a subclass may override it."""
+        """The engine that reads the source. A subclass may override it."""
         return LocalEngine()
 
     @pytest.mark.parametrize("sql", [None, 'SELECT user_id, "at", made, score * 2 AS score, title FROM source'])
@@ -305,7 +305,7 @@ def _view(stored: FillableSource, sql: str | None = None) -> FeatureView:
 
 
 def _rows(seed: int, count: int, without_times: int = 0) -> pa.Table:
-    """Random rows of 20 users. No two rows of a user have the same times, so that their order decides nothing."""
+    """Random rows of 20 users. No two rows have the same event time, so their order does not matter."""
     random = np.random.default_rng(seed)
     at = _START_US + random.choice(100_000_000, count, replace=False) * 1000
     made = at + random.integers(0, 3600, count) * _SECOND_US
@@ -347,7 +347,7 @@ def _covers(interval: Interval | None, times: pa.ChunkedArray) -> bool:
 
 
 def _latest(rows: pa.Table, times: TimeRange, factor: int = 1) -> tuple[dict[int, tuple[Any, ...]], int]:
-    """Of each user, the times and values of the latest row in a range; and how many rows are in it."""
+    """For each user, the times and values of the latest row in a range; and the number of rows in the range."""
     found: dict[int, tuple[Any, ...]] = {}
     count = 0
     micros = rows.set_column(1, "at", rows["at"].cast(pa.int64())).set_column(2, "made", rows["made"].cast(pa.int64()))

@@ -1,4 +1,4 @@
-"""Merges of deltas into a stored value, one tile after the other: the slow twin of lua/merge.lua."""
+"""Merges deltas into a stored value, one tile after the other: a slow reference for lua/merge.lua."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def merge(layout: TilesLayout, value: Any, records: Any) -> list[int]:
     """Merge an entity's records into its value, in place.
 
     Returns:
-        The indexes of the records that came too late for every window.
+        The indexes of late records: those too old for the longest ring.
     """
     return [j for j, record in enumerate(records) if _comes_late(layout, value, record)]
 

@@ -1,4 +1,4 @@
-"""What every topology of Redis does: `TopologySuite`.
+"""The suite for Redis topologies: `TopologySuite`.
 
     class TestCluster(TopologySuite):
         @pytest.fixture
@@ -7,7 +7,7 @@
             yield topology
             topology.close()
 
-The servers hold no keys of the projects `suite` and `suited`, and the suite leaves none.
+The suite uses the projects `suite` and `suited`. The servers must hold no keys of them, and the suite leaves none.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts", schema=_EV
 
 
 def _plan(version: int, *more: Field, windows: int = 0, previous: ServingPlan | None = None) -> ServingPlan:
-    """A plan of a batch view, which has more fields, and of so many stream views."""
+    """A plan of a batch view with the fields `more`, and of `windows` stream views."""
     profile = FeatureView("profile", entities=[_user], schema=[Field("age", Int32), *more])
     counts = [Aggregation("price", "count", windows=[timedelta(hours=1)])]
     streams = [
@@ -69,7 +69,7 @@ def _plan(version: int, *more: Field, windows: int = 0, previous: ServingPlan | 
 
 
 class _Interrupted:
-    """A topology on which something happens when commands are sent for the `at`-th time."""
+    """A topology that calls `act` when commands are sent for the `at`-th time."""
 
     def __init__(self, topology: Topology, at: int, act: Callable[[], None]) -> None:
         self._topology, self._left, self._act = topology, at, act
@@ -85,7 +85,7 @@ class _Interrupted:
 
 
 class _KilledError(Exception):
-    """The publisher ends here."""
+    """Simulates that the publisher is killed."""
 
 
 def _kill() -> None:
@@ -97,7 +97,7 @@ class TopologySuite:
 
     @pytest.fixture
     def keyspace(self, topology: Topology) -> Iterator[Keyspace]:
-        """The keys of the project `suite`, which are gone afterwards."""
+        """The keys of the project `suite`. They are deleted after the test."""
         keyspace = Keyspace(topology, "suite")
         keyspace.unlink_all()
         yield keyspace
@@ -114,7 +114,7 @@ class TopologySuite:
         return values
 
     def test_each_key_is_on_one_node_and_scans_see_it(self, topology: Topology, keyspace: Keyspace) -> None:
-        """A scan over all nodes sees each key once; the node of a key holds it."""
+        """A scan over all nodes returns each key once, and the node of a key holds it."""
         values = self._set(keyspace)
         assert sorted(name for names in keyspace.scan_all() for name in names) == sorted(values)
         for key, value in values.items():
@@ -123,13 +123,13 @@ class TopologySuite:
         assert {topology.node(key) for key in values} <= set(topology.nodes())
 
     def test_keys_of_one_tag_are_on_one_node(self, topology: Topology) -> None:
-        """Whatever follows the hash tag."""
+        """The part of the key after the hash tag does not matter."""
         for bucket in range(_BUCKETS):
             tag = keys.tag("suite", bucket)
             assert len({topology.node(tag + rest) for rest in (b"plan", b"epoch", b"r:g:1:\x00\xff", b"")}) == 1
 
     def test_one_script_may_name_the_keys_of_a_group(self, topology: Topology, keyspace: Keyspace) -> None:
-        """`together` shares the keys out; the first is in the first group; Redis takes each group in one script."""
+        """`together` partitions the keys; the first key is in the first group; one script may name a whole group."""
         names = [keys.epoch_key("suite", bucket) for bucket in range(_BUCKETS)]
         groups = topology.together(names)
         assert sorted(name for group in groups for name in group) == sorted(names)
@@ -139,7 +139,7 @@ class TopologySuite:
                 assert redis.eval("return #KEYS", len(group), *group) == len(group)
 
     def test_deleting_a_project_leaves_others(self, topology: Topology, keyspace: Keyspace) -> None:
-        """Of a project whose name starts with this one's, too."""
+        """Also a project whose name begins with the deleted project's name."""
         other = Keyspace(topology, "suited")
         try:
             kept, gone = self._set(other), self._set(keyspace)
@@ -150,7 +150,7 @@ class TopologySuite:
             other.unlink_all()
 
     def test_calls_of_a_script_reach_their_keys_and_are_answered_in_order(self, topology: Topology) -> None:
-        """Several under way, over all buckets; nodes that forgot the script get it again."""
+        """Several calls are under way, over all buckets. Nodes that lost the script get it again."""
         calls = ScriptCalls(topology, b"return KEYS[1] .. ARGV[1]", "test")
         try:
             for forgotten in (False, True):
@@ -172,7 +172,7 @@ class TopologySuite:
             calls.close()
 
     def test_rows_of_all_buckets_are_written_read_copied_and_dropped(self, keyspace: Keyspace) -> None:
-        """By the writers and clients that everybody uses."""
+        """With the same writers and clients that the library uses."""
         plans = PlanStore(keyspace)
         published = plans.publish(_plan(1), over=None)
         rows = RowStore(keyspace, plans)
@@ -186,7 +186,7 @@ class TopologySuite:
         assert _read(keyspace, range(100)) == list(range(100))
 
     def test_a_plan_is_published_over_the_one_that_was_read(self, keyspace: Keyspace) -> None:
-        """And over no other; a second publisher is told so."""
+        """If another plan was published since, the publisher gets a ConflictError."""
         plans = PlanStore(keyspace)
         assert plans.find().is_empty
         first = plans.publish(_plan(1), over=None)
@@ -199,7 +199,7 @@ class TopologySuite:
         assert plans.required().epoch == second.epoch
 
     def test_a_publisher_that_is_killed_leaves_what_can_be_published_again(self, keyspace: Keyspace) -> None:
-        """At every step. Readers meanwhile get the answer of one plan, or an error."""
+        """The publisher is killed at each step. Meanwhile readers get the answer of one plan, or an error."""
         for at in range(1, 100):
             keyspace.unlink_all()
             plans = PlanStore(keyspace)
@@ -226,7 +226,7 @@ class TopologySuite:
         pytest.fail("a publication has fewer steps")
 
     def test_of_two_publishers_one_wins(self, keyspace: Keyspace) -> None:
-        """Whichever step of the first one the second comes at."""
+        """The second publisher publishes at each step of the first."""
         for at in range(1, 100):
             keyspace.unlink_all()
             plans = PlanStore(keyspace)
@@ -251,7 +251,7 @@ class TopologySuite:
 
 
 def _assert_whole(keyspace: Keyspace, published: PublishedPlan) -> None:
-    """A publication is complete, with the marks of all its generations; and its streams take events."""
+    """Assert that a publication is complete and has the marks of all its generations, and that streams take events."""
     plans = PlanStore(keyspace)
     assert plans.required().epoch == published.epoch
     for tiles in published.plan.tiles:
