@@ -1,4 +1,4 @@
-"""Rows of Arrow: where they come from, how they are made plain and checked, and what is set aside."""
+"""Rows in Arrow: reading sources, converting to plain types, checking, and quarantine of invalid rows."""
 
 from feature_store._extras import requires_extra
 

@@ -1,4 +1,4 @@
-"""The number of rows in a batch: batches take about 16 MB of memory, however wide their rows are."""
+"""The number of rows in a batch. Batches take about 16 MB of memory for any width of row."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from numpy.typing import NDArray
 
 from feature_store.arrow.plain import plain_batch, plain_schema
 
-# Enough to keep a reader busy, little enough that a few batches can be held.
+# Large enough to keep a reader busy, small enough to hold a few batches in memory.
 BATCH_BYTES, MOST_BATCH_ROWS = 16 << 20, 128 * 1024
-# Guesses for types without a fixed width: a short text, an embedding.
+# Assumed sizes of types without a fixed width: a short text, an embedding.
 _TEXT_BYTES, _NESTED_BYTES = 32, 512
 
 
 def batch_rows(row_bytes: int) -> int:
-    """The number of rows in a batch of rows of this size."""
+    """The number of rows in a batch, if a row takes `row_bytes` bytes of memory."""
     return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES // row_bytes))
 
 
 def schema_row_bytes(schema: pa.Schema) -> int:
-    """About how many bytes of memory a row of a schema takes."""
+    """The approximate size in memory of a row of a schema, in bytes."""
     return max(1, sum(_width(field.type) for field in schema))
 
 
 def group_row_bytes(metadata: Any, groups: Sequence[int], schema: pa.Schema) -> int:
-    """How many bytes of memory a row of a Parquet file takes, as far as the file says of these row groups.
+    """The approximate size in memory of a row of a Parquet file in bytes, from the metadata of some row groups.
 
-    It is too little for values that repeat and are stored once: see `columns_of_repeats`.
+    The result is too small if repeated values are stored once: see `columns_of_repeats`.
 
     Args:
-        metadata: the file's.
-        groups: the numbers of row groups.
-        schema: of the columns that are read.
+        metadata: the metadata of the file.
+        groups: the numbers of the row groups.
+        schema: the schema of the columns that are read.
     """
     names = set(schema.names)
     rows = stored = 0
@@ -50,7 +50,7 @@ def group_row_bytes(metadata: Any, groups: Sequence[int], schema: pa.Schema) -> 
 
 
 def columns_of_repeats(metadata: Any, group: int, schema: pa.Schema) -> list[str]:
-    """The columns without a fixed width whose values a row group stores once, however often they occur."""
+    """The columns without a fixed width that a row group stores as a dictionary, so that repeated values occur once."""
     wide = {field.name for field in schema if not pa.types.is_primitive(field.type)}
     columns = (metadata.row_group(group).column(i) for i in range(metadata.num_columns))
     repeated = {_top(one.path_in_schema, wide) for one in columns if one.has_dictionary_page}
@@ -60,7 +60,8 @@ def columns_of_repeats(metadata: Any, group: int, schema: pa.Schema) -> list[str
 def plain_pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch as plain batches of about 16 MB each.
 
-    It is cut before it is made plain: 100 MB of indices into a dictionary of long texts can be many gigabytes of texts.
+    It is split before it is made plain, since 100 MB of indices into a dictionary of long texts can become many
+    gigabytes of texts.
     """
     if plain_schema(batch.schema) == batch.schema:
         yield from split(batch)
@@ -73,7 +74,7 @@ def plain_pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """A batch in pieces of about 16 MB; of one row, if that is more."""
+    """A batch in pieces of about 16 MB. A row that is larger is a piece of its own."""
     parts = min(len(batch), -(-batch.nbytes // BATCH_BYTES))
     if parts <= 1:
         yield batch
@@ -84,7 +85,7 @@ def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _plain_sizes(values: pa.Array) -> NDArray[np.int64]:
-    """About how many bytes each value takes when it is plain."""
+    """(n,) int64, the approximate size of each value in its plain type, in bytes."""
     if pa.types.is_dictionary(values.type):
         if not len(values.dictionary):
             return np.zeros(len(values), np.int64)
@@ -100,7 +101,7 @@ def _plain_sizes(values: pa.Array) -> NDArray[np.int64]:
 
 
 def _top(path: str, names: set[str]) -> str:
-    """The column that a leaf such as `words.list.element` is of; names may have dots in them."""
+    """The column of a leaf path such as `words.list.element`. Column names may contain dots."""
     while path not in names and "." in path:
         path = path.rpartition(".")[0]
     return path

@@ -1,4 +1,4 @@
-"""Parquet files whose row groups are bounded in rows and in bytes, however wide the rows are."""
+"""Writes Parquet files whose row groups are bounded in rows and in bytes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MOST_BYTES = 32 << 20
 
 
 class ChunkWriter:
-    """Writes batches to a Parquet file; a row group has at most `rows` rows and about 32 MB.
+    """Writes batches to a Parquet file. A row group has at most `rows` rows and about 32 MB.
 
     Args:
         path: the file.
-        schema: of the batches.
-        rows: the most rows of a row group.
+        schema: the schema of the batches.
+        rows: the most rows per row group.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, rows: int) -> None:
@@ -50,8 +50,9 @@ class ChunkWriter:
 
 
 def dictionary_columns(schema: pa.Schema) -> list[str]:
-    """The columns of a training set that dictionaries make smaller in a Parquet file.
+    """The columns of a training set to store with dictionaries in a Parquet file.
 
-    Dictionaries of numbers that hardly repeat cost four times the rest of the writing.
+    Numbers are excluded: they hardly repeat, and dictionaries for them would take four times as long as all other
+    writing.
     """
     return [field.name for field in schema if not pa.types.is_primitive(field.type)]

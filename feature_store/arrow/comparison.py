@@ -1,6 +1,6 @@
-"""Compare two columns: value by value, and as distributions.
+"""Compares two columns: value by value, and as distributions.
 
-Two values are equal as in `monitoring/skew.py`: both absent, both NaN, or the same; floats to a relative tolerance.
+Values are equal as in `monitoring/skew.py`: both absent, both NaN, or the same. Floats have a relative tolerance.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from feature_store.errors import DataError
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
-# Integers with more distinct values than this are quantities; with fewer, they may be categories.
+# Integers with at most this many distinct values are categories; with more, they are quantities.
 _MOST_CATEGORIES = 50
-# Quantiles of both samples together: enough to see a shift of a tenth, and some hundred rows in each of few thousand.
+# Bins by quantiles of each sample: enough to show a shift of a tenth; a few thousand rows still give 100 or so per bin.
 _BINS = 20
 L_INFINITY, JENSEN_SHANNON = "L∞", "Jensen–Shannon"
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two distributions are from each other, 0 (the same) to 1 (nothing in common).
+    """The distance between two distributions: 0 (the same) to 1 (nothing in common).
 
     Attributes:
-        measure: L_INFINITY: the largest difference of the shares of a category, of text, booleans and integers of few
-            values; JENSEN_SHANNON: the divergence, to the base 2, on bins of quantiles that both share, of other
-            numbers. Null is a category, and a bin, of its own.
+        measure: L_INFINITY for text, bytes, booleans and integers of few values: the largest difference in the share of
+            a category. JENSEN_SHANNON for other numbers: the divergence, to base 2, over common quantile bins. Null is
+            a separate category or bin.
         value: the distance.
     """
 
@@ -44,16 +44,16 @@ class Distance:
 def differing(
     one: pa.Array, other: pa.Array, dtype: DType, is_equal: Callable[[Any, Any], bool], tolerance: float
 ) -> Mask:
-    """Which values are not equal.
+    """A mask of the values that are not equal.
 
     Args:
         one, other: n values each.
-        dtype: of both.
+        dtype: the type of both.
         is_equal: compares two values of an array type.
-        tolerance: the relative difference of two floats that counts as none.
+        tolerance: the relative difference up to which two floats are equal.
 
     Returns:
-        (n,) booleans.
+        (n,) bool.
     """
     if dtype.element is not None:
         pairs = zip(one.to_pylist(), other.to_pylist(), strict=True)
@@ -90,10 +90,14 @@ def _numbers(values: pa.Array) -> Numbers:
 
 
 def distance(one: pa.Array, other: pa.Array, name: str = "feature") -> Distance | None:
-    """How far two samples of a feature are from each other; None of arrays, and of no values.
+    """The distance between two samples of a feature. None for arrays, and if a sample is empty.
+
+    Args:
+        one, other: the samples.
+        name: names the feature in an error.
 
     Raises:
-        DataError: they are of types that cannot be compared.
+        DataError: the types of the samples cannot be compared.
     """
     if not len(one) or not len(other) or pa.types.is_nested(one.type):
         return None
@@ -126,7 +130,7 @@ def _l_infinity(one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
 
 
 def _edges(one: pa.Array, other: pa.Array) -> Numbers:
-    """The inner edges of bins. Each sample counts the same, however many rows it has."""
+    """The inner edges of the bins. Both samples have equal weight, whatever their numbers of rows."""
     each = [values[np.isfinite(values)] for values in _there(one, other)]
     steps = np.linspace(0, 1, _BINS + 1)[1:-1]
     found = [np.quantile(values, steps) for values in each if len(values)]
@@ -139,7 +143,7 @@ def _there(*samples: pa.Array) -> Iterator[Numbers]:
 
 
 def _histogram(values: pa.Array, edges: Numbers) -> Numbers:
-    """The shares of the bins, then of NaN, then of null."""
+    """The share of rows in each bin, then the shares of NaN and of null."""
     (numbers,) = _there(values)
     is_nan = np.isnan(numbers)
     bins = np.bincount(np.searchsorted(edges, numbers[~is_nan], "right"), minlength=len(edges) + 1)
@@ -148,7 +152,7 @@ def _histogram(values: pa.Array, edges: Numbers) -> Numbers:
 
 
 def jensen_shannon(one: Numbers, other: Numbers) -> float:
-    """The divergence of two lists of shares, to the base 2: 0 to 1."""
+    """The Jensen–Shannon divergence of two lists of shares, to base 2: 0 to 1."""
     middle = (one + other) / 2
     found = sum(
         float(np.sum(shares[shares > 0] * np.log2(shares[shares > 0] / middle[shares > 0]))) for shares in (one, other)

@@ -1,7 +1,7 @@
-"""Kernels that convert columns of Arrow to checked values, one for each pair of kinds.
+"""Kernels that convert Arrow columns to checked values, one for each pair of kinds.
 
-Each takes a plain column and returns the column as stored, and a mask of the values that do not fit: (n,) bool.
-Any value may stand where the mask is True. A null fits and stays null.
+Each kernel takes a plain column, and returns the column as stored and a mask of the values that do not fit: (n,) bool.
+Where the mask is True, the stored value is arbitrary. A null fits and stays null.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DAY_US = 86_400_000_000
 
 
 def null_mask(values: pa.Array) -> Mask:
-    """Which values are null: (n,) bool."""
+    """A mask of the null values: (n,) bool."""
     if not values.null_count:
         return no_mask(values)
     mask: Mask = values.is_null().to_numpy(zero_copy_only=False)
@@ -30,7 +30,7 @@ def null_mask(values: pa.Array) -> Mask:
 
 
 def no_mask(values: pa.Array) -> Mask:
-    """A mask of no value: (n,) bool, all False."""
+    """An empty mask: (n,) bool, all False."""
     return np.zeros(len(values), bool)
 
 
@@ -43,7 +43,7 @@ def converted(values: pa.Array, storage: pa.DataType, convert: Any, wanted: np.d
 
 
 def as_integers(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
-    """Numbers as integers of a narrower or other type; floats fit if they are whole."""
+    """Numbers as integers of another type. Integers fit if they are in range; floats must also be whole."""
     limits = np.iinfo(wanted)
     if raw.dtype.kind == "f":
         wide, largest = raw.astype(np.float64), largest_whole(raw.dtype)
@@ -56,19 +56,20 @@ def as_integers(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.nd
 
 
 def as_floats(raw: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], Mask]:
-    """Numbers as floats; integers fit if the float is exact."""
+    """Numbers as floats. Floats fit if they are in range; integers fit if the float is exact."""
     with np.errstate(over="ignore", invalid="ignore"):
         fitted = raw.astype(wanted)
     if raw.dtype.kind == "f":
         return fitted, np.isfinite(raw) & (np.abs(raw.astype(np.float64)) > float(np.finfo(wanted).max))
-    # One more than the greatest integer is a power of two and so a float. What rounding lifted to it changed.
+    # One more than the greatest integer is a power of two, and exact as a float. A value that was rounded up to it does
+    # not fit.
     inside = np.isfinite(fitted) & (fitted < np.float64(np.iinfo(raw.dtype).max + 1))
     back = np.where(inside, fitted, 0).astype(raw.dtype)
     return fitted, ~inside | (back != raw)
 
 
 def as_units(raw: np.ndarray[Any, Any], scalar: DecimalType) -> tuple[np.ndarray[Any, Any], Mask]:
-    """Integers and floats as units of a decimal type. See DecimalType."""
+    """Integers and floats as units of a decimal type, `10**-scale`. See DecimalType."""
     unit, most = 10**scalar.scale, 10**scalar.precision
     if raw.dtype.kind != "f":
         beyond = (raw >= most // unit) if raw.dtype.kind == "u" else (raw >= most // unit) | (raw <= -(most // unit))
@@ -87,7 +88,7 @@ def fit_decimals(values: pa.Array, scalar: DecimalType) -> tuple[pa.Array, Mask]
     nulls = null_mask(values)
     bad = no_mask(values)
     if values.type != wanted:
-        wide = values.cast(pa.decimal256(76, values.type.scale))  # comparing needs digits for both sides
+        wide = values.cast(pa.decimal256(76, values.type.scale))  # a comparison needs digits for both sides
         whole, most = pc.trunc(wide).cast(pa.decimal256(76, 0)), 10 ** (scalar.precision - scalar.scale)
         inside = pc.and_(pc.greater(whole, -most), pc.less(whole, most))
         cut = pc.if_else(inside, wide, None).cast(pa.decimal256(76, scalar.scale), safe=False)
@@ -113,9 +114,9 @@ def each_parsed(text: pa.StringArray, dtype: DType, storage: pa.DataType) -> tup
 
 
 def decimals_as_integers(values: pa.Array, storage: pa.DataType) -> tuple[pa.Array, Mask]:
-    """Decimals as integers; they fit if they are whole and in range."""
+    """Decimals as integers. They fit if they are whole and in range."""
     limits = np.iinfo(storage.to_pandas_dtype())
-    values = values.cast(pa.decimal256(76, values.type.scale))  # comparing needs digits for both sides
+    values = values.cast(pa.decimal256(76, values.type.scale))  # a comparison needs digits for both sides
     whole = pc.trunc(values)
     integers = whole.cast(pa.decimal256(76, 0))
     inside = pc.and_(pc.greater_equal(integers, int(limits.min)), pc.less_equal(integers, int(limits.max)))
@@ -125,10 +126,10 @@ def decimals_as_integers(values: pa.Array, storage: pa.DataType) -> tuple[pa.Arr
 
 
 def fit_times(values: pa.Array) -> tuple[pa.Array, Mask]:
-    """Timestamps and dates of every unit as int64 microseconds since 1970."""
+    """Timestamps and dates of any unit as int64 microseconds since 1970."""
     if pa.types.is_timestamp(values.type) and values.type.unit == "us":
         integers = values.cast(pa.int64())
-        if not _any_beyond(pc.min_max(integers).as_py()):  # 1 ms for 1M times; the rest of this function takes 14
+        if not _any_beyond(pc.min_max(integers).as_py()):  # 1 ms for 1M times; the rest of this function takes 14 ms
             return integers, no_mask(values)
     nulls = null_mask(values)
     if pa.types.is_date32(values.type):
@@ -136,7 +137,7 @@ def fit_times(values: pa.Array) -> tuple[pa.Array, Mask]:
     else:
         raw = values.cast(pa.int64()).fill_null(0).to_numpy()
         times, parts = TO_MICROSECONDS["ms" if pa.types.is_date64(values.type) else values.type.unit]
-    # Compared before multiplying, which could overflow.
+    # Check the range before the multiplication, which could overflow.
     fits = (raw // parts >= MIN_TIMESTAMP_US // times) & (raw // parts <= MAX_TIMESTAMP_US // times)
     microseconds = np.where(fits, raw, 0) * times // parts
     return pa.array(microseconds, pa.int64(), mask=nulls), ~fits & ~nulls
@@ -148,11 +149,11 @@ def _any_beyond(ends: dict[str, int | None]) -> bool:
 
 
 def fit_text(values: pa.Array) -> tuple[pa.Array, Mask]:
-    """Text as `pa.string()`; text that is not UTF-8 does not fit."""
+    """Text as `pa.string()`. Text that is not UTF-8 does not fit."""
     try:
         values.validate(full=True)
         return values.cast(pa.string()), no_mask(values)
-    except pa.ArrowInvalid:  # Parquet files can hold any bytes as text
+    except pa.ArrowInvalid:  # text in Parquet files can be any bytes
         raw = values.cast(pa.binary()).to_pylist()
         bad = np.array([value is not None and not _is_utf8(value) for value in raw])
         listed = [None if value is None or wrong else value.decode() for value, wrong in zip(raw, bad, strict=True)]

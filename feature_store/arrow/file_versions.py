@@ -1,8 +1,8 @@
 """Checks that files do not change while they are read.
 
-A file that is replaced, truncated, removed or appended to while it is read gives rows of two versions of it, or not all
-rows of one. Readers of a source read inside `unchanged`, which compares the files with their versions at the opening of
-the source. If a file changed, the read is an error, and so nothing is recorded as done.
+If a file is replaced, truncated, removed or appended to during a read, the rows can come from two versions, or be
+incomplete. Readers of a source read inside `unchanged`, which compares the files with their versions when the source
+was opened. If a file changed, the read fails, and nothing is recorded as done.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from feature_store.errors import DataError
 
-# Two writes within one tick of a file system's clock leave one time. The slowest tick of Linux is 10 ms.
+# Two writes in one tick of the file system's clock leave the same time. The longest tick on Linux is 10 ms.
 _TICK_S = 0.02
 
 
 class FileVersion(NamedTuple):
-    """A file as it was: another version has another size or another time of its last change."""
+    """The version of a file. Two versions differ in size (bytes) or in the time of the last change."""
 
     path: str
     size: int
@@ -30,13 +30,13 @@ class FileVersion(NamedTuple):
 
 
 def file_versions(paths: Sequence[str | Path]) -> tuple[FileVersion, ...]:
-    """The present versions of files.
+    """The current versions of files.
 
-    A file that was written within the last tick of the clock is waited for, at most 20 ms: another write in that tick
-    would have the same time.
+    If a file was written within the last tick of the clock, wait at most 20 ms: another write in the same tick would
+    leave the same time.
 
     Raises:
-        OSError: a file does not exist.
+        OSError: a file does not exist, or cannot be accessed.
     """
     found = tuple(_version(str(path)) for path in paths)
     youngest_s = time.time() - max((version.modified_ns for version in found), default=0) / 1e9
@@ -48,10 +48,14 @@ def file_versions(paths: Sequence[str | Path]) -> tuple[FileVersion, ...]:
 
 @contextlib.contextmanager
 def unchanged(where: str, files: Sequence[FileVersion]) -> Iterator[None]:
-    """Around reading files.
+    """A block that reads files, and fails if they change.
+
+    Args:
+        where: names the files in an error.
+        files: the files, in the versions that the block expects.
 
     Raises:
-        DataError: a file was changed meanwhile; also in place of the errors that the change caused.
+        DataError: a file changed. This error replaces errors that the change caused in the block.
     """
     try:
         yield
@@ -62,7 +66,7 @@ def unchanged(where: str, files: Sequence[FileVersion]) -> Iterator[None]:
 
 
 def refuse_changes(where: str, files: Sequence[FileVersion], cause: Exception | None = None) -> None:
-    """Raise a DataError when a file is not what it was."""
+    """Raise a DataError if a file is no longer in its version."""
     for version in files:
         try:
             what = "changed" if _version(version.path) != version else ""

@@ -1,4 +1,4 @@
-"""Tables and frames of any library that speaks Arrow → a stream of Arrow batches."""
+"""Converts tables and DataFrames of any library with an Arrow interface to Arrow batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ TABLES = "a table of Arrow, pandas, polars or DuckDB"
 
 
 def arrow_stream(table: Any, where: str, wanted: str) -> pa.RecordBatchReader:
-    """The rows of an Arrow table, batch or reader, a DataFrame of pandas without its index, or any object with
-    `__arrow_c_stream__` or `__arrow_c_array__`, such as a DataFrame of polars or a relation of DuckDB.
+    """The rows of a table as a stream of Arrow batches.
+
+    Args:
+        table: an Arrow table, batch or reader; a DataFrame of pandas, whose index is ignored; or an object with
+            `__arrow_c_stream__` or `__arrow_c_array__`, such as a DataFrame of polars or a relation of DuckDB.
+        where: names the table in an error.
+        wanted: the expected kinds of tables, for an error.
 
     Raises:
-        DataError: it is none of them, or Arrow has no type for a column; `wanted` says what would be right.
+        DataError: `table` is none of these, or Arrow has no type for a column.
     """
     if isinstance(table, pa.RecordBatchReader):
         return table
@@ -32,12 +37,12 @@ def arrow_stream(table: Any, where: str, wanted: str) -> pa.RecordBatchReader:
 
 
 def table_of(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    """Record batches as one table; without batches, an empty table."""
+    """Record batches as one table. Without batches, the table is empty."""
     return pa.Table.from_batches(batches, schema)
 
 
 def table_of_columns(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Table:
-    """Columns of one length as a table."""
+    """Columns of equal length as a table."""
     return pa.table(dict(columns))
 
 
@@ -45,7 +50,7 @@ def _made(make: Callable[[], pa.RecordBatchReader], table: Any, where: str, want
     try:
         return make()
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:  # repeated names, sparse columns, …
-        # Some of pyarrow's errors have two sentences, of which str() makes a tuple.
+        # Some errors of pyarrow have two messages, which str() would show as a tuple.
         reason = "; ".join(map(str, error.args)) if all(isinstance(part, str) for part in error.args) else str(error)
         got = f"a {type(table).__name__} that Arrow does not take: {reason}"
         raise DataError(where, expected=wanted, got=got) from error

@@ -1,4 +1,4 @@
-"""Counts how rows to be written differ from what their fields expect. The rows are not changed."""
+"""Counts the values of staged rows that break the expectations of their fields. The rows are not changed."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _SHOWN = 200  # characters of an example
 
 @dataclass(frozen=True)
 class FieldCounts:
-    """Counts of one field: rows without a value, unexpected values, and the first of these as an example."""
+    """Counts of one field: rows without a value, unexpected values, and the first unexpected value as an example."""
 
     nulls: int = 0
     unexpected: int = 0
     example: str = ""
 
     def plus(self, other: FieldCounts) -> FieldCounts:
-        """The counts of both."""
+        """The sum of both counts."""
         return FieldCounts(self.nulls + other.nulls, self.unexpected + other.unexpected, self.example or other.example)
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A difference between the rows and what a field expects.
+    """An expectation that the rows break.
 
     Attributes:
-        field: its name.
-        expected: in words.
-        got: in words, with an example.
-        rows: how many.
-        of: of how many.
+        field: the name of the field.
+        expected: the expectation, in words.
+        got: the difference, in words, with an example.
+        rows: the number of rows that differ.
+        of: the number of all rows.
     """
 
     field: str
@@ -52,20 +52,20 @@ class Breach:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Counts over rows: their number, and the counts of each field with an expectation. Plain data, which pickles."""
+    """Counts over rows: their number, and the counts of each field with an expectation. Plain, picklable data."""
 
     rows: int = 0
     fields: Mapping[str, FieldCounts] = field(default_factory=dict)
 
     def plus(self, other: Inspection) -> Inspection:
-        """The counts of both; the first example wins."""
+        """The sum of both inspections. The first example of a field is kept."""
         names = dict.fromkeys([*self.fields, *other.fields])
         none = FieldCounts()
         counts = {name: self.fields.get(name, none).plus(other.fields.get(name, none)) for name in names}
         return Inspection(self.rows + other.rows, counts)
 
     def breaches(self, view: FeatureView) -> list[Breach]:
-        """The differences from what the view's fields expect."""
+        """The expectations of the view's fields that the rows break."""
         found = []
         for declared in view.fields:
             counts = self.fields.get(declared.name, FieldCounts())
@@ -86,7 +86,7 @@ def expects(view: FeatureView) -> bool:
 
 
 def inspect(batch: RowBatch, view: FeatureView) -> Inspection:
-    """Count over the rows of a batch."""
+    """The inspection of a batch."""
     found = {}
     for declared in view.fields:
         if declared.expectation:

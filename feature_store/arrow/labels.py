@@ -1,4 +1,4 @@
-"""Checks of label rows, for all engines: every row has a time, and the columns of entity keys are there."""
+"""Checks of label rows, for all engines: the required columns exist, and every row has a time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,23 @@ _LABEL, _RECORD = "place of label", "place of record"
 
 
 def refuse_labels(schema: pa.Schema, where: str, wanted: Mapping[str, DType], timestamp: str) -> None:
-    """Raise a DataError unless there are columns of times, of entity keys and of the other wanted fields."""
+    """Check that label rows have the columns that a join needs.
+
+    Args:
+        schema: the schema of the label rows.
+        where: names them in an error.
+        wanted: the join keys and request fields, with types.
+        timestamp: the column of the times.
+
+    Raises:
+        DataError: a column is missing, occurs twice, or has a type that cannot fit.
+    """
     for name, dtype in {**wanted, timestamp: Timestamp}.items():
         refuse_column(f"{where}: column {name}", name, dtype, schema)
 
 
 def refuse_unstorable(schema: pa.Schema, where: str) -> None:
-    """Raise a DataError when labels have a column that no file of a training set can hold."""
+    """Raise a DataError if labels have a column whose type Parquet cannot store."""
     for field in schema:
         if pa.types.is_union(field.type) or pa.types.is_interval(field.type):
             raise DataError(
@@ -37,12 +47,12 @@ def refuse_unstorable(schema: pa.Schema, where: str) -> None:
 
 
 def refuse_corrupt(rows: pa.Table, where: str, *, first: int = 0) -> None:
-    """Raise a DataError when a column of labels holds text that is not UTF-8, which no training set can give back.
+    """Raise a DataError if a column of labels has text that is not UTF-8, since a training set could not return it.
 
     Args:
-        rows: label rows.
-        where: what they are.
-        first: the number of the first, for errors.
+        rows: the label rows.
+        where: names them in an error.
+        first: the number of the first row, for an error.
     """
     for name, column in zip(rows.column_names, rows.columns, strict=True):
         row = first
@@ -67,14 +77,15 @@ def _is_corrupt(values: pa.Array) -> bool:
 
 
 def label_times(values: pa.ChunkedArray, where: str, *, first: int = 0) -> NDArray[np.int64]:
-    """The times of labels in microseconds.
+    """The times of labels: (n,) int64, microseconds since 1970.
 
     Args:
-        values: the column; `where` names it.
-        first: the number of its first row, for errors.
+        values: the column.
+        where: names it in an error.
+        first: the number of its first row, for an error.
 
     Raises:
-        DataError: a label has no time, or one outside of the years 1 to 9999.
+        DataError: a label has no time, or a time outside the years 1 to 9999.
     """
     times = label_values(values, Timestamp, where, first=first)
     if times.null_count:
@@ -85,10 +96,10 @@ def label_times(values: pa.ChunkedArray, where: str, *, first: int = 0) -> NDArr
 
 
 def label_values(values: pa.ChunkedArray, dtype: DType, where: str, *, first: int = 0) -> pa.ChunkedArray:
-    """A column of labels as `types.storage_type`; nulls stay null.
+    """A column of labels as `types.storage_type`. Nulls stay null.
 
     Raises:
-        DataError: a value is not of the type.
+        DataError: a value does not fit the type.
     """
     chunks: list[Any] = []
     for chunk in values.chunks:

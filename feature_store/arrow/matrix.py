@@ -1,4 +1,4 @@
-"""A training set's features as the matrix that serving would have returned: the same columns, the same numbers."""
+"""A training set's features as the matrix that serving would have returned, with equal columns and numbers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from feature_store.online.matrix import quantities, refuse_unless_numeric
 
 
 def to_matrix(table: pa.Table, types: Mapping[str, DType]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The columns of `types`, in their order: (n, f) float32, C-contiguous; NaN where there is no value.
+    """The columns of `types`, in their order: (n, f) float32, C-contiguous. A missing value is NaN.
 
     Raises:
-        RequestError: a column has no place in a float matrix; see OnlineResponse.to_numpy.
+        RequestError: a column's type does not fit a float matrix; see OnlineResponse.to_numpy.
     """
     for name, dtype in types.items():
         refuse_unless_numeric(name, dtype)
@@ -45,7 +45,7 @@ def _numbers(column: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _quantities(name: str, values: pa.Array, dtype: DType) -> pa.Array:
-    """64-bit values as serving has them before they are rounded: checked, and decimals divided by their unit."""
+    """64-bit values as in serving before they are rounded to float32: checked, and decimals divided by their unit."""
     stored, _ = fit(values, dtype.element or dtype)
     nulls = null_mask(stored)
     return pa.array(quantities([name], dtype, stored.fill_null(0).to_numpy()), mask=nulls)

@@ -1,4 +1,4 @@
-"""Whole Parquet files that users name, read as tables."""
+"""Reads whole Parquet files as tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from feature_store.arrow.reading import reading
 
 
 def read_parquet(path: Path, where: str) -> pa.Table:
-    """The rows of a Parquet file, or of a folder of them.
+    """The rows of a Parquet file or of a folder of Parquet files.
 
     Args:
         path: the file or folder.

@@ -1,15 +1,16 @@
-"""Plain columns: Arrow's many encodings as the few that all of its kernels take.
+"""Plain columns: converts Arrow's many encodings to the few that all of its kernels support.
 
-A column of a source, of pushed rows or of labels may be dictionary-encoded, run-end-encoded, a view, an extension type.
-Kernels such as `filter`, `take` and `cast` take some of these and not others, which differs between releases of Arrow.
-Every door that lets columns in calls `plain_batch` or `plain_table`; every test of a type goes through `plain_type`.
+A column of a source, of pushed rows or of labels may be dictionary-encoded, run-end-encoded, a view or an extension
+type. Kernels such as `filter`, `take` and `cast` support only some of these, and that differs between releases of
+Arrow. All code that takes columns from outside calls `plain_batch` or `plain_table`; all code that tests a type calls
+`plain_type` first.
 
 | Arrow type | plain type |
 |---|---|
 | string_view, binary_view | string, binary |
-| dictionary, run_end_encoded | that of the values |
+| dictionary, run_end_encoded | the plain type of the values |
 | list_view, large_list_view | list |
-| list, large_list, fixed_size_list, struct | the same, of plain children |
+| list, large_list, fixed_size_list, struct | the same, with plain children |
 | extension: json, bool8, fixed_shape_tensor | string, bool, fixed_size_list |
 | extension: uuid | string, `00000000-0000-0000-0000-000000000000` |
 | all others | the same |
@@ -25,12 +26,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _UUID_DIGITS = 36
-# Where the 32 hexadecimal digits of a UUID stand in its text; the dashes are between them.
+# The places of the 32 hexadecimal digits in the text of a UUID. The other places are dashes.
 _UUID_PLACES = np.array([i for i in range(_UUID_DIGITS) if i not in (8, 13, 18, 23)])
 
 
 class _Kind(NamedTuple):
-    """Types that are made plain in one way."""
+    """A kind of types, and how to make its types and values plain."""
 
     holds: Callable[[pa.DataType], bool]
     as_type: Callable[[Any], pa.DataType]
@@ -38,19 +39,19 @@ class _Kind(NamedTuple):
 
 
 def plain_type(found: pa.DataType) -> pa.DataType:
-    """The type that `plain` makes of a type."""
+    """The plain type of a type."""
     kind = _kind(found)
     return found if kind is None else kind.as_type(found)
 
 
 def plain(values: pa.Array) -> pa.Array:
-    """A column as its plain type; the same object when it is that already."""
+    """A column in its plain type. Returns the same object if the column is already plain."""
     kind = _kind(values.type)
     return values if kind is None or kind.as_type(values.type) == values.type else kind.as_values(values)
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch of plain columns; the same object when it is that already."""
+    """A batch of plain columns. Returns the same object if all columns are already plain."""
     arrays = [plain(column) for column in batch.columns]
     if all(one is other for one, other in zip(arrays, batch.columns, strict=True)):
         return batch
@@ -63,8 +64,10 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def plain_table(table: pa.Table) -> pa.Table:
-    """A table of plain columns. Dictionaries stay, with plain values: they are the categories of pandas and polars, and
-    the caller gets them back."""
+    """A table of plain columns, except that dictionaries stay, with plain values.
+
+    Dictionaries are the categories of pandas and polars, and the caller gets them back.
+    """
     columns = [pa.chunked_array([_kept(chunk) for chunk in column.chunks], _kept_type(column.type)) for column in table]
     return pa.Table.from_arrays(columns, schema=kept_schema(table.schema))
 
@@ -75,7 +78,7 @@ def kept_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def as_kept(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of plain columns in the schema that `kept_schema` made: with dictionaries again."""
+    """A table of plain columns converted to a schema from `kept_schema`: its dictionaries are restored."""
     columns = [_encoded(column, field.type) for column, field in zip(table.columns, schema, strict=True)]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -148,7 +151,7 @@ def _of_list_views(values: pa.Array) -> pa.Array:
     nulls = values.is_null()
     lengths = pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    elements = plain(pc.list_flatten(values))  # in the order of the lists; of null ones nothing
+    elements = plain(pc.list_flatten(values))  # in the order of the lists; null lists have none
     return pa.ListArray.from_arrays(pa.array(offsets), elements, type=_list_type(values.type), mask=nulls)
 
 

@@ -1,4 +1,4 @@
-"""Rows that a caller pushes."""
+"""Reads rows that a caller pushes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.errors import DataError
 
-_COUNTED = ("Table", "RecordBatch", "DataFrame")  # a relation of DuckDB would be computed to be counted
+_COUNTED = ("Table", "RecordBatch", "DataFrame")  # counting a relation of DuckDB would run its query
 
 
 class PushedRows(NamedTuple):
-    """Rows that a caller pushes, to be read once. The columns are those of the view's source, if it has one.
+    """Rows that a caller pushes. They can be read once. If the view has a source, they have its columns.
 
     Attributes:
-        where, schema, total: as for OfflineSource.
-        read: gives batches of the named columns, in this order.
-        text: whether all columns are text that is to be parsed.
-        files: the file that holds the rows, as it was when it was opened; none: the rows are in memory.
+        where, schema, total: see OfflineSource.
+        read: returns batches of the named columns, in this order.
+        text: whether all columns are text to be parsed.
+        files: the version of the file with the rows when it was opened. Empty: the rows are in memory.
     """
 
     where: str
@@ -42,10 +42,10 @@ class PushedRows(NamedTuple):
     files: tuple[FileVersion, ...] = ()
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
-        """See OfflineSource. All rows come; their times leave out none.
+        """See OfflineSource. Returns all rows and ignores `times`.
 
         Raises:
-            DataError: the rows cannot be read, or their file was changed meanwhile.
+            DataError: the rows cannot be read, or their file changed meanwhile.
         """
         del times
         names = list(dict.fromkeys(columns))
@@ -55,7 +55,7 @@ class PushedRows(NamedTuple):
 
 
 def pushed_rows(table: Any, view: FeatureView) -> PushedRows:
-    """The rows of a table, as `arrow_stream` takes it, or of a CSV or Parquet file, by its path.
+    """The rows of a table that `arrow_stream` accepts, or of the CSV or Parquet file at a path.
 
     Raises:
         DataError: `table` is none of these, or cannot be read.
@@ -69,10 +69,10 @@ def pushed_rows(table: Any, view: FeatureView) -> PushedRows:
 
 
 def taken_columns(view: FeatureView, rows: OfflineSource | PushedRows) -> SourceColumns:
-    """The columns that a view takes of rows; see `rows.source_columns`.
+    """The columns that a view takes from rows; see `rows.source_columns`.
 
     Raises:
-        DataError: a column is missing, or of a type that cannot fit.
+        DataError: a column is missing, or its type cannot fit.
     """
     if isinstance(rows, PushedRows):
         return source_columns(view, rows.schema, rows.where, pushed=True, text=rows.text)

@@ -1,4 +1,4 @@
-"""Quarantine: a Parquet file with the rows that do not fit their view, and the reason for each."""
+"""Quarantine: a Parquet file with the rows that do not fit their view, and the reason for each row."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from feature_store.arrow.rows import shown
 
 
 class QuarantineFile:
-    """A file of bad rows: their columns as they were, and the reason. The first bad row creates it.
+    """A file of invalid rows: their original columns, and the reason. The first invalid row creates the file.
 
-    A column becomes text when the files of a source have it in different types, or Parquet does not have its values.
+    A column becomes text if the files of a source disagree on its type, or if Parquet cannot store its values.
 
     Args:
-        path: where it goes when it is whole.
-        unfinished: where it is written.
-        schema: from `joint_schema`, if others write to files beside it; else that of the first rows.
+        path: the final path of the file.
+        unfinished: the path of the file while it is written.
+        schema: a schema from `joint_schema` if other tasks write files beside this one. None: the schema of the first
+            rows.
     """
 
     def __init__(self, path: Path, unfinished: Path, schema: pa.Schema | None = None) -> None:
@@ -34,7 +35,7 @@ class QuarantineFile:
         self.rows = 0
 
     def add(self, bad: pa.RecordBatch) -> None:
-        """Set rows aside.
+        """Add invalid rows.
 
         Raises:
             DataError: the file cannot be written.
@@ -53,10 +54,10 @@ class QuarantineFile:
         self.rows += len(bad)
 
     def close(self) -> None:
-        """Finish the file and put it into its place.
+        """Finish the file and move it to its final path.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         if not self.rows:
             return
@@ -70,7 +71,7 @@ class QuarantineFile:
         self._writer, self._schema = pq.ParquetWriter(private_file(self._unfinished), schema), schema
 
     def _widen(self, schema: pa.Schema) -> None:
-        """Write what is there again: at most once for each column."""
+        """Rewrite the file in a wider schema. This happens at most once for each column."""
         self._writer.close()
         earlier = self._unfinished.rename(self._unfinished.with_name(f"{self._unfinished.name}.earlier"))
         self._open(schema)
@@ -81,12 +82,12 @@ class QuarantineFile:
 
 
 class Quarantine(QuarantineFile):
-    """One job's bad rows: a file, or a folder of files when many tasks set rows aside.
+    """The invalid rows of one job: a file, or a folder of files if many tasks write it.
 
     Args:
-        folder: where it goes when it is whole.
-        work: where it is written, so that a killed job leaves no half file among the whole ones.
-        view: whose rows.
+        folder: the folder of the finished file.
+        work: the folder of the unfinished file, so that a killed job leaves no incomplete file in `folder`.
+        view: the name of the view.
     """
 
     def __init__(self, folder: Path, work: Path, view: str) -> None:
@@ -95,32 +96,35 @@ class Quarantine(QuarantineFile):
 
     @property
     def path(self) -> Path | None:
-        """Where the rows are, or None when none was bad."""
+        """The path of the file or folder, or None if no row was invalid."""
         return self._path if self.rows else None
 
     @property
     def parts(self) -> Path:
-        """The folder for the files of tasks, which do not call `add`."""
+        """The folder for the files of tasks. Tasks write there instead of calling `add`."""
         return self._unfinished
 
     def count_parts(self, rows: int) -> None:
-        """Take the rows into account that tasks have put into `parts`."""
+        """Add the number of rows that tasks wrote to `parts`."""
         self.rows += rows
 
 
 def joint_schema(examples: Iterable[pa.RecordBatch]) -> pa.Schema:
-    """The schema in which rows like any of the examples can be put aside; these need not have rows."""
+    """A quarantine schema that can hold rows like each of the examples. The examples may be empty."""
     return reduce(_joined, (_storable(example).schema for example in examples))
 
 
 def _joined(a: pa.Schema, b: pa.Schema) -> pa.Schema:
-    """With text where the types differ."""
+    """Schema `a`, with text for the columns whose types differ in `b`."""
     return pa.schema([mine if mine.type == its.type else _text(mine) for mine, its in zip(a, b, strict=True)])
 
 
 def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows that Parquet can hold, and every reader of Parquet can read: times in seconds it would turn into
-    milliseconds, which may overflow, and text that is not UTF-8 most readers refuse with the whole file."""
+    """Rows converted so that Parquet can store them and every Parquet reader can read them.
+
+    Parquet converts times in seconds to milliseconds, which may overflow. Most readers refuse a whole file if it has
+    text that is not UTF-8.
+    """
     rows = pa.RecordBatch.from_arrays([_readable(column) for column in rows.columns], schema=rows.schema)
     schema = pa.schema([pa.field(field.name, _storable_type(field.type)) for field in rows.schema])
     try:
@@ -132,7 +136,7 @@ def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _readable(values: pa.Array) -> pa.Array:
-    """The same values, with `\\xe9` for a byte that is not UTF-8."""
+    """The values, with an escape such as `\\xe9` for each byte that is not UTF-8."""
     try:
         values.validate(full=True)
         return values
@@ -141,7 +145,7 @@ def _readable(values: pa.Array) -> pa.Array:
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         raw = values.cast(pa.large_binary()).to_pylist()
         return pa.array([one if one is None else one.decode(errors="backslashreplace") for one in raw], values.type)
-    # A list of texts: nothing else that fits a declared type has text in it.
+    # The values are lists of texts: no other type that fits a declared type contains text.
     return pa.array([_readable(one.values).to_pylist() if one.is_valid else None for one in values], values.type)
 
 

@@ -1,4 +1,4 @@
-"""The errors of reading and writing data: what Arrow and the file system raise becomes a DataError."""
+"""Maps errors of Arrow and of the file system, raised while data is read or written, to DataError."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from feature_store.errors import DataError
 
 @contextlib.contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Around code that reads or writes data.
+    """A block that reads or writes data.
 
     Args:
-        where: what is read, for the error.
+        where: names the data in the error.
 
     Raises:
         DataError: Arrow, the file system or a decoder of text raised an error.

@@ -1,6 +1,6 @@
-"""Rows as a source has them → rows of the declared types. Rows that do not fit are set aside with the reason.
+"""Converts the rows of a source to the declared types, and separates invalid rows, with the reason.
 
-`types` says which values fit a declared type.
+`types` decides which values fit a declared type.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from feature_store.online.batch import RowBatch
 
 # Names of columns of checked rows that no join key or field can have.
 EVENT_TS, CREATED_TS, SEQUENCE = "event ts", "created ts", "place in source"
-_SHOWN = 200  # characters of a value: enough to know it by
+_SHOWN = 200  # characters of a value: enough to recognize it
 
 
 class SourceColumns(NamedTuple):
-    """Which columns of a source a view takes.
+    """The columns that a view takes from a source.
 
     Attributes:
-        types: per join key and field its declared type.
+        types: the declared type of each join key and field, by name.
         event_timestamp: the column of event times.
         created_timestamp: the column of creation times, or None.
-        text: whether all columns are text that is to be parsed.
-        expecting: of events, the fields that expect something of values; rows that hold others do not fit.
+        text: whether all columns are text to be parsed.
+        expecting: for events, the fields with expected values. Rows with other values do not fit.
     """
 
     types: dict[str, DType]
@@ -48,13 +48,18 @@ class SourceColumns(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
+        """The names of all columns."""
         created = [self.created_timestamp] if self.created_timestamp is not None else []
         return [*self.types, self.event_timestamp, *created]
 
 
 class Checked(NamedTuple):
-    """Rows of a batch: `good` ones of the declared types (`checked_schema`), `bad` ones as they were, with `reason`."""
+    """The rows of a batch after the check.
+
+    Attributes:
+        good: the valid rows, in the declared types (`checked_schema`).
+        bad: the invalid rows, unchanged, with a further column `reason`.
+    """
 
     good: pa.RecordBatch
     bad: pa.RecordBatch
@@ -63,12 +68,17 @@ class Checked(NamedTuple):
 def source_columns(
     view: FeatureView | StreamFeatureView, schema: pa.Schema, where: str, *, pushed: bool = False, text: bool = False
 ) -> SourceColumns:
-    """The columns that a view takes from data of a schema: its fields, or the columns of events that it aggregates.
+    """The columns that a view takes from data: its fields, or the columns of the events that it aggregates.
 
-    Pushed rows may lack the created timestamp.
+    Args:
+        view: the view.
+        schema: the schema of the data.
+        where: names the data in an error.
+        pushed: whether the rows are pushed. Pushed rows may lack the created timestamp.
+        text: whether all columns are text to be parsed.
 
     Raises:
-        DataError: a column is missing, or of a type that cannot fit; `where` names the data.
+        DataError: a column is missing, or its type cannot fit.
     """
     fields = view.event_columns if view.aggregations else {field.name: field.dtype for field in view.fields}
     types = {entity.join_key: entity.dtype for entity in view.entities} | fields
@@ -83,7 +93,7 @@ def source_columns(
 
 
 def _expecting(view: FeatureView | StreamFeatureView) -> tuple[Field, ...]:
-    """The fields of a view's events that expect something of values."""
+    """The fields of a view's events that have expected values."""
     if not view.aggregations or view.source is None:
         return ()
     return tuple(field for field in view.source.fields if field.of_values)
@@ -96,12 +106,12 @@ def checked_schema(columns: SourceColumns) -> pa.Schema:
 
 
 def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first: int) -> Checked:
-    """Take the rows that fit and set aside those that do not.
+    """Split a batch into valid and invalid rows.
 
     Args:
         batch: rows of the source.
-        columns: what to take, from `source_columns`.
-        keys: the join keys, which must not be null.
+        columns: the columns to take, from `source_columns`.
+        keys: the join keys. They must not be null.
         first: the place of the batch's first row in the source.
     """
     batch = plain_batch(batch)
@@ -138,7 +148,7 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
 
 
 def check_events(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first: int) -> Checked:
-    """`check`, of events: those that no window can hold, by their times, are set aside too."""
+    """`check` for events. An event whose time no window can contain is invalid, too."""
     good, bad = check(batch, columns, keys, first)
     times = good[EVENT_TS].to_numpy()
     outside = (times < EARLIEST_EVENT_US) | (times > LATEST_EVENT_US)
@@ -152,7 +162,7 @@ def check_events(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str],
 
 
 def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us: int) -> pa.RecordBatch:
-    """The rows with an event time in `[start_us, end_us)`, and those whose event time does not fit."""
+    """The rows with an event time in `[start_us, end_us)`, and the rows whose event time is null or does not fit."""
     if start_us <= MIN_TIMESTAMP_US and end_us > MAX_TIMESTAMP_US:
         return batch
     events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
@@ -162,7 +172,7 @@ def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us:
 
 
 def to_row_batch(rows: pa.RecordBatch | pa.Table, view: FeatureView) -> RowBatch:
-    """Checked rows as the online store takes them."""
+    """Checked rows in the form that the online store takes."""
     column = {name: one_array(rows.column(name)) for name in rows.schema.names}
     return RowBatch(
         keys={entity.join_key: numpy_values(column[entity.join_key], entity.dtype).values for entity in view.entities},
@@ -176,7 +186,18 @@ def to_row_batch(rows: pa.RecordBatch | pa.Table, view: FeatureView) -> RowBatch
 
 
 def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, text: bool = False) -> None:
-    """Raise a DataError unless there is one column of that name, of a type whose values can be of the declared one."""
+    """Check that data has exactly one column of a name, with a type whose values can fit the declared type.
+
+    Args:
+        where: names the column in an error.
+        name: the name of the column.
+        dtype: the declared type.
+        schema: the schema of the data.
+        text: whether all columns are text to be parsed.
+
+    Raises:
+        DataError: there is no such column, there are several, or its type cannot fit.
+    """
     if name not in schema.names:
         near = difflib.get_close_matches(name, schema.names, n=3) or schema.names
         raise DataError(where, expected=f"a column of {dtype}", got="none", hint=f"there are {', '.join(near)}")
@@ -221,7 +242,7 @@ def shown(value: pa.Scalar) -> str:
         return "null"
     try:
         return repr(value.as_py())
-    except (ValueError, OverflowError):  # a time that no datetime holds, or text that is not UTF-8
+    except (ValueError, OverflowError):  # a time outside the range of datetime, or text that is not UTF-8
         if isinstance(value, pa.ListScalar):  # fixed and large lists too
             return f"[{', '.join(shown(item) for item in value.values[:_SHOWN])}]"
         if pa.types.is_date32(value.type):
@@ -231,7 +252,7 @@ def shown(value: pa.Scalar) -> str:
 
 
 def one_array(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
+    """A column as one array."""
     if not isinstance(values, pa.ChunkedArray):
         return values
     return values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)

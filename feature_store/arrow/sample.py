@@ -1,4 +1,4 @@
-"""The data that `feature-store init` writes beside its template, so that the first commands have something to do."""
+"""The sample data that `feature-store init` writes beside its template, for the first commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pyarrow.parquet as pq
 
 
 def write_sample(folder: Path) -> None:
-    """Three products on two days and two users, as the template's sources name them."""
+    """Write the files that the template's sources name: rows of three products on two days, and of two users.
+
+    Raises:
+        FileExistsError: the folder exists.
+    """
     today = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     yesterday = today - timedelta(days=1)
     time, whole, real = pa.timestamp("us", "UTC"), pa.int64(), pa.float32()

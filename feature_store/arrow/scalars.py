@@ -1,9 +1,9 @@
 """Scalar types in Arrow: which columns can hold the values of each type, and how they are checked, stored and served.
 
-A value fits when nothing is lost: integers in range, floats that are whole where an integer is declared (below 2**53,
-float32 below 2**24: a larger float stands for several integers), times in the years 1 to 9999. Only a float that
-becomes a narrower float, and a decimal that becomes a float, are rounded, because the declared types say so. NaN is a
-value; null is not.
+A value fits if it loses nothing. Integers must be in range. Floats fit a declared integer if they are whole and below
+2**53 (float32: 2**24), since a larger float stands for several integers. Times must be in the years 1 to 9999. Only two
+conversions round, as the declared types require: a float to a narrower float, and a decimal to a float. NaN is a value;
+null is not.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from feature_store.online.arrow import arrow_type
 
 
 class ArrowScalar(ABC):
-    """The values of one scalar type in Arrow: whether they fit, and how they are parsed, stored and served.
+    """One scalar type in Arrow: which values fit, and how they are parsed, stored and served.
 
     Args:
-        storage: the type of checked values.
+        storage: the Arrow type of checked values.
 
     Attributes:
-        parsed: the type that CSV text is parsed to, before values are fitted; None: `fit_csv` does it all.
+        parsed: the Arrow type that CSV text is parsed to before `fit`. None: `fit_csv` parses and fits in one step.
     """
 
     parsed: pa.DataType | None = None
@@ -58,10 +58,10 @@ class ArrowScalar(ABC):
 
     @abstractmethod
     def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-        """Plain values of an accepted type as `storage`, and a mask of those that do not fit: (n,) bool."""
+        """Plain values of an accepted type as `storage`, and a mask of the values that do not fit: (n,) bool."""
 
     def parse(self, text: str) -> Any:
-        """One CSV value as a Python value of `parsed`; None if the text is not a value of the type.
+        """One CSV value as a Python value of `parsed`. None if the text is not a value of the type.
 
         Raises:
             TypeError: the type has no `parsed`.
@@ -69,11 +69,11 @@ class ArrowScalar(ABC):
         raise TypeError(f"{type(self).__name__} reads CSV text without a parsed type")
 
     def always_fits(self, found: pa.DataType) -> bool:
-        """Whether every value of a column's type fits, so that the values need no check."""
+        """Whether every value of a column type fits, so that values need no check."""
         return bool(found == self.storage)
 
     def limits(self, found: pa.DataType) -> tuple[float, float] | None:
-        """The least and the greatest number that fit, for a column's type; None: the type has no such limits."""
+        """The least and the greatest number of a column type that fit. None: there are no such limits."""
         return None
 
     def fit_csv(self, text: pa.StringArray, dtype: DType) -> tuple[pa.Array, Mask]:
@@ -89,13 +89,13 @@ class ArrowScalar(ABC):
         """Whether `schema infer` proposes this type for a plain column."""
 
     def filled(self, values: pa.Array) -> np.ndarray[Any, Any]:
-        """Storage as numpy holds it; any value stands for null."""
+        """Stored values as a numpy array. The value of a null is arbitrary."""
         filled = values.fill_null(0) if values.null_count else values
         found: np.ndarray[Any, Any] = filled.to_numpy(zero_copy_only=False)
         return found
 
     def served(self, values: pa.Array, dtype: DType) -> pa.Array:
-        """Storage as users get it."""
+        """Stored values in the type that users get."""
         return values.cast(arrow_type(dtype))
 
 
@@ -185,7 +185,7 @@ class _Float(_Number):
 
 
 class _Half(_Float):
-    """Float16, whose storage in Arrow is float32: DuckDB has no half floats, and Arrow has few functions for them."""
+    """Float16. Its storage is float32, since DuckDB has no half floats and Arrow has few functions for them."""
 
     def __init__(self) -> None:
         super().__init__(pa.float32(), (pa.float16(),), np.finfo(np.float16))
@@ -233,7 +233,7 @@ class _Bytes(ArrowScalar):
 
 
 class _Decimal(_Number):
-    """Decimals, whose storage counts units of 10**-scale."""
+    """Decimals. Their storage counts units of 10**-scale."""
 
     def fit(self, values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
         scalar = dtype.scalar
@@ -243,13 +243,13 @@ class _Decimal(_Number):
         return converted(values, self.storage, lambda raw, _: as_units(raw, scalar), dtype.numpy)
 
     def always_fits(self, found: pa.DataType) -> bool:
-        return False  # storage does not tell the scale
+        return False  # the storage type does not have the scale
 
     def is_proposed_for(self, found: pa.DataType) -> bool:
         return bool(pa.types.is_decimal(found)) and 0 <= found.scale <= found.precision <= MOST_DIGITS
 
     def served(self, values: pa.Array, dtype: DType) -> pa.Array:
-        """Each unit count as the lower 64 bits of an Arrow decimal's 128."""
+        """Each number of units as the lower 64 of the 128 bits of an Arrow decimal."""
         units = self.filled(values)
         words = np.column_stack([units, units >> 63]).astype("<i8")
         made = pa.Array.from_buffers(arrow_type(dtype), len(units), [None, pa.py_buffer(words.tobytes())])
@@ -272,7 +272,7 @@ class _Date(ArrowScalar):
         return csv_text.day(text)
 
     def always_fits(self, found: pa.DataType) -> bool:
-        return False  # a file can hold days that no date holds
+        return False  # a file can have days outside the range of date
 
     def is_proposed_for(self, found: pa.DataType) -> bool:
         return bool(pa.types.is_date(found))
@@ -291,7 +291,7 @@ class _Timestamp(ArrowScalar):
         return csv_text.time(text)
 
     def always_fits(self, found: pa.DataType) -> bool:
-        return False  # a file can hold times that no datetime holds
+        return False  # a file can have times outside the range of datetime
 
     def is_proposed_for(self, found: pa.DataType) -> bool:
         return bool(pa.types.is_timestamp(found))

@@ -1,6 +1,7 @@
-"""Fields proposed from data: types, and what may be expected of values. A beginning, for people to widen and correct.
+"""Proposes fields from data: types and expectations. People are meant to widen and correct the proposal.
 
-Limits are those that the data have; a share of nulls is rounded up to a hundredth; few different strings are listed.
+Limits are the least and greatest value in the data. A null rate is rounded up to a hundredth. Strings are listed if
+there are few distinct ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from feature_store.definitions.field import Field
 from feature_store.definitions.scalars import MOST_DIGITS, DecimalType, IntegerType
 from feature_store.errors import DefinitionError
 
-# More different strings are no list of kinds but names; and each should have been seen several times.
+# With more distinct strings, the column holds names rather than categories. Rows per distinct string must be at least
+# _LEAST_SEEN on average.
 _MOST_LISTED, _LEAST_SEEN = 20, 5
 
 
@@ -32,9 +34,9 @@ class Proposal:
     """A proposed declaration of a column.
 
     Attributes:
-        column: its name.
-        field: as it could be declared; None: it cannot.
-        why: it cannot.
+        column: the name of the column.
+        field: the proposed field. None: no field can be declared for the column.
+        why: the reason, if there is no field.
     """
 
     column: str
@@ -42,7 +44,7 @@ class Proposal:
     why: str = ""
 
     def to_code(self) -> str:
-        """A line of Python for a schema."""
+        """The proposal as a line of Python for a schema. Without a field, it is a comment with the reason."""
         if self.field is None:
             return f"# {self.column!r}: {self.why}"
         expected = {
@@ -56,12 +58,12 @@ class Proposal:
 
 
 def propose(rows: OfflineSource, columns: Iterable[str], dtypes: Mapping[str, DType]) -> list[Proposal]:
-    """Propose fields by all rows of a source.
+    """Propose fields from all rows of a source.
 
     Args:
         rows: the source.
-        columns: which of its columns.
-        dtypes: the types that are declared already; the type of another column follows from the source's.
+        columns: the columns to propose fields for.
+        dtypes: types that are already declared, by column. The type of any other column follows from its Arrow type.
 
     Raises:
         DataError: the source cannot be read.
@@ -74,7 +76,7 @@ def propose(rows: OfflineSource, columns: Iterable[str], dtypes: Mapping[str, DT
 
 
 class _ColumnStatistics:
-    """Statistics of the values of a column so far."""
+    """Statistics of the values of a column that were added so far."""
 
     def __init__(self) -> None:
         self.rows = self.nulls = 0
@@ -96,7 +98,7 @@ class _ColumnStatistics:
     def _add_numbers(self, values: pa.Array) -> None:
         if pa.types.is_decimal(values.type):
             values = values.cast(pa.float64())
-        if values.type == pa.float16():  # Arrow compares no half floats
+        if values.type == pa.float16():  # Arrow cannot compare half floats
             values = values.cast(pa.float32())
         if pa.types.is_floating(values.type):
             values = values.filter(pc.fill_null(pc.is_finite(values), False))
@@ -142,7 +144,7 @@ def _dtype_of(found: pa.DataType, seen: _ColumnStatistics) -> DType | None:
 
 
 def _code(value: Any) -> str:
-    """A value in Python. A float stands for a decimal: of those that are proposed, for one decimal alone."""
+    """A value as Python code. A decimal is written as a float; for the proposed decimals, that is exact."""
     return str(value) if isinstance(value, decimal.Decimal) else repr(value)
 
 

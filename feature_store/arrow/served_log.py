@@ -1,4 +1,4 @@
-"""The log of what was served, as Arrow: the columns of a record, and reading the files that were written.
+"""The served log in Arrow: the columns of its records, and reading of its files.
 
 A row of the log is a row of a request:
 
@@ -6,19 +6,19 @@ A row of the log is a row of a request:
 |---|---|
 | `request_id` | string; null when the caller gave none |
 | `request_row` | int32, the number of the row in its request, from 0 |
-| `served_at` | timestamp, microseconds, UTC: the time that the request was of |
+| `served_at` | timestamp, microseconds, UTC: the time for which features were requested |
 | `served_by` | string, the service |
 | `served_version` | int64, the version of the serving plan |
-| `served_plan` | string, the id of the prune plan that says which features are served; null: all are |
+| `served_plan` | string, the id of the prune plan that applied; null: all features were served |
 | the join keys, then the fields that requests carried | of their declared types |
-| the features | of their declared types: exactly what was served, defaults included; null where nothing was |
+| the features | of their declared types: the served values, defaults included; null if no value was served |
 | `served_status` | fixed-size binary: a byte for each feature, in their order, a `Status` code |
-| what callers gave as `log_fields` | as Arrow infers it, file by file; see `read_log` |
+| the `log_fields` of callers | of the types that Arrow infers for each file; see `read_log` |
 
-Columns whose values repeat are dictionaries, until they are read.
+Columns with repeated values are stored as dictionaries. Reading decodes them.
 
-The schema's metadata hold, under `feature_store.served`, a JSON document: `format`, `project`, `service`, `version`,
-`plan`, and `keys`, `request` and `features`, each `{name: type}` in order.
+The schema's metadata hold, under `feature_store.served`, a JSON document with the members `format`, `project`,
+`service`, `version`, `plan`, `functions`, and `keys`, `request` and `features`, each `{name: type}` in order.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ _UTC = pa.timestamp("us", "UTC")
 
 @dataclass(frozen=True)
 class About:
-    """What the records of one schema are of.
+    """A description of records with one schema.
 
     Attributes:
-        project, service, version, plan: who served it; plan is that of pruning, None when all features are served.
-        keys, request, features: `{name: type}` of the join keys, the request's fields and the features, in order.
-        functions: per on-demand view the digest of the function that computed it; empty in logs of before.
+        project, service: the project and the service that was served.
+        version: the version of the serving plan.
+        plan: the id of the prune plan. None: all features were served.
+        keys, request, features: `{name: type}` of the join keys, the request fields and the features, in order.
+        functions: for each on-demand view, the digest of the function that computed it. Empty in older logs.
     """
 
     project: str
@@ -73,11 +75,11 @@ class About:
 
     @property
     def feature_types(self) -> dict[str, DType]:
-        """The features' types."""
+        """The types of the features, by name."""
         return {name: DType.parse(text) for name, text in self.features.items()}
 
     def to_metadata(self) -> dict[bytes, bytes]:
-        """As a schema carries it."""
+        """The description as metadata of a schema."""
         return {_METADATA: orjson.dumps({"format": FORMAT} | asdict(self))}
 
     @classmethod
@@ -85,7 +87,7 @@ class About:
         """The inverse of `to_metadata`.
 
         Raises:
-            DataError: the schema is not one of a served log.
+            DataError: the schema is not that of a served log in this format.
         """
         found = (schema.metadata or {}).get(_METADATA)
         document = orjson.loads(found) if found is not None else {}
@@ -95,7 +97,7 @@ class About:
 
 
 class LogFile(NamedTuple):
-    """A file of the log, and what it holds."""
+    """A file of the log, and the description of its records."""
 
     path: Path
     about: About
@@ -105,12 +107,13 @@ class LogFile(NamedTuple):
 
 
 def record_batch(requests: Sequence[Observed]) -> pa.RecordBatch:
-    """Answered requests of one service (the same compiled one) as rows of the log.
+    """Answered requests as rows of the log. All requests must be of the same compiled service.
 
     Raises:
-        RequestError: a log field has another length than its request, values that do not go together, or the name of
+        RequestError: a log field has a different length than its request, values of different types, or the name of
             another column.
-        CorruptRowError, TransformError: what was served cannot be decoded.
+        CorruptRowError: a stored row cannot be decoded.
+        TransformError: an on-demand function failed.
     """
     responses = [request.response for request in requests if request.response is not None]
     response, rows = responses[0], JoinedAnswers([response.answer for response in responses])
@@ -153,14 +156,16 @@ def _add(columns: dict[str, pa.Array], more: Mapping[str, pa.Array]) -> None:
 
 
 class _Placed:
-    """Makes columns of values and places: dictionaries, which are neither made nor written at full length. The indexes
-    of columns with the same places are made once."""
+    """Makes dictionary columns from values and places, so that no column is expanded to its full length.
+
+    Columns with the same places share their indexes.
+    """
 
     def __init__(self) -> None:
         self._indexes: dict[int, tuple[np.ndarray[Any, Any], pa.Array]] = {}
 
     def served(self, column: RowValues) -> pa.Array:
-        """A feature, as it was served."""
+        """A feature's column with the served values."""
         values = _filled(column)
         return values if column.places is None else self.take(values, column.places)
 
@@ -171,13 +176,13 @@ class _Placed:
         if not values.null_count:
             return pa.DictionaryArray.from_arrays(self._index(places), values)
         is_there = values.is_valid().to_numpy(zero_copy_only=False)
-        without_nulls = np.cumsum(is_there, dtype=np.int32) - np.int32(1)  # nor has it dictionaries with nulls
+        without_nulls = np.cumsum(is_there, dtype=np.int32) - np.int32(1)  # Parquet has no dictionaries with nulls
         index = pa.array(without_nulls[places], mask=~is_there[places])
         return pa.DictionaryArray.from_arrays(index, values.drop_null())
 
     def _index(self, places: np.ndarray[Any, Any]) -> pa.Array:
         found = self._indexes.get(id(places))
-        if found is None:  # kept with the places, so that no other ones get their id
+        if found is None:  # kept with the places, so that their id is not reused
             found = self._indexes[id(places)] = places, pa.array(places.astype(np.int32, copy=False))
         return found[1]
 
@@ -200,7 +205,7 @@ def _filled(column: RowValues) -> pa.Array:
 
 
 def _typed(dtype: DType, values: Any, absent: Any) -> pa.Array:
-    """Values as numpy has them (times in microseconds) as Arrow of the declared type."""
+    """Numpy values (times in microseconds since 1970) as an Arrow array of the declared type."""
     arrow = arrow_type(dtype)
     if dtype.width is None:
         return pa.array(values, arrow)
@@ -213,7 +218,7 @@ def _typed(dtype: DType, values: Any, absent: Any) -> pa.Array:
 
 
 def _statuses(features: Mapping[str, RowValues], count: int) -> pa.Array:
-    """A dictionary, since few combinations are usual: all PRESENT, and those of a view that has no row."""
+    """The status column. It is a dictionary, since few combinations occur: all PRESENT, or one view without a row."""
     found = {i: column.row_status() for i, column in enumerate(features.values())}
     each = {i: status for i, status in found.items() if status is not None}
     rows = count if each else 1
@@ -251,14 +256,15 @@ def _as_many(name: str, given: Any, size: int) -> list[Any]:
 
 
 def log_files(path: Path, service: str | None = None, version: int | None = None) -> list[LogFile]:
-    """The files of a log, in the order of their names; those that are not finished are left out.
+    """The files of a log, sorted by name. Unfinished files are left out.
 
     Args:
-        path: the folder, or one file.
-        service, version: only of this service, and of this version of the serving plan.
+        path: the folder of the log, or one file.
+        service: only files of this service. None: of all services.
+        version: only files of this version of the serving plan. None: of all versions.
 
     Raises:
-        DataError: a file cannot be read, or is no such log.
+        DataError: a file cannot be read, or is not a served log.
         NotFoundError: there is no such file.
     """
     paths = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
@@ -278,11 +284,11 @@ def log_files(path: Path, service: str | None = None, version: int | None = None
 
 
 def read_log(files: Sequence[LogFile]) -> pa.Table:
-    """All rows of files, with the columns of each; null where another file has none.
+    """All rows of files, with the columns of all files. A column that a file lacks is null.
 
-    Each caller gives log fields as it likes, a number here and a text there. Where files differ in the type of a
-    column, it is read as a type that holds all values exactly, else as text, so that one caller's field does not make
-    the others' records unreadable.
+    Callers choose the types of log fields, so files can differ in the type of a column. Such a column is read as a type
+    that holds all values exactly, else as text. One caller's field then does not make other callers' records
+    unreadable.
 
     Raises:
         DataError: a file cannot be read.
@@ -295,7 +301,7 @@ def read_log(files: Sequence[LogFile]) -> pa.Table:
 
 
 def _of_one_type(tables: list[pa.Table], name: str) -> list[pa.Table]:
-    """The tables with a column of one type in all that have it."""
+    """The tables, with a column converted to one common type in all tables that have it."""
     found = {i: table[name] for i, table in enumerate(tables) if name in table.column_names}
     kinds = dict.fromkeys(column.type for column in found.values() if not pa.types.is_null(column.type))
     if len(kinds) < 2:
@@ -308,7 +314,7 @@ def _of_one_type(tables: list[pa.Table], name: str) -> list[pa.Table]:
 
 
 def _cast_exactly(columns: Mapping[int, pa.ChunkedArray], kinds: Sequence[pa.DataType]) -> dict[int, Any] | None:
-    """Columns as the one type that holds all their values exactly; None: there is none."""
+    """Columns converted to one type that holds all their values exactly. None: there is no such type."""
     try:
         schemas = [pa.schema([("", kind)]) for kind in kinds]
         one = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
@@ -325,14 +331,14 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | None) -> About:
-    """What all the files are of; the newest version where several have the same features.
+    """The description that fits all files. If several versions have the same features, that of the newest.
 
     Args:
-        files: at least one, of one service.
-        served: the features that are wanted; None: those of the newest version among the files.
+        files: the files, at least one, all of one service.
+        served: the expected features. None: the features of the newest version among the files.
 
     Raises:
-        DataError: some have other features; it names their versions.
+        DataError: a file has other features. The error names the versions of such files.
     """
     newest = max(files, key=lambda file: file.about.version).about
     wanted = newest.features if served is None else {name: str(dtype) for name, dtype in served.items()}
@@ -348,7 +354,7 @@ def one_feature_list(files: Sequence[LogFile], served: Mapping[str, DType] | Non
 
 
 def functions_of(files: Sequence[LogFile]) -> dict[str, tuple[str, ...]]:
-    """Per on-demand view the digests of the functions that computed it, in the order of the files."""
+    """For each on-demand view, the digests of the functions that computed it, in the order of the files."""
     found: dict[str, dict[str, None]] = {}
     for file in files:
         for view, digest in file.about.functions.items():
@@ -357,7 +363,7 @@ def functions_of(files: Sequence[LogFile]) -> dict[str, tuple[str, ...]]:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """The same rows without dictionaries."""
+    """A table with its dictionaries decoded."""
     fields = [
         field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
         for field in table.schema
@@ -366,7 +372,12 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def statuses_of(table: pa.Table, features: Sequence[str]) -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
-    """Per feature the Status codes of a log's rows, (n,) each; `features` are those of the log, in order."""
+    """For each feature, the Status codes of a log's rows: (n,) uint8.
+
+    Args:
+        table: rows of the log, without dictionaries.
+        features: all features of the log, in order.
+    """
     column, width = one_array(table[SERVED_STATUS]), len(features)
     data = np.frombuffer(column.buffers()[1], np.uint8)
     packed = data[column.offset * width : (column.offset + len(column)) * width].reshape(len(column), width)

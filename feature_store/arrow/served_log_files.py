@@ -1,4 +1,4 @@
-"""The served log as Parquet files: `<folder>/service=<name>/date=<YYYY-MM-DD>/<first time>-<8 hex digits>.parquet`."""
+"""Writes the served log as Parquet: `<folder>/service=<name>/date=<YYYY-MM-DD>/<first time>-<8 hex digits>.parquet`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feature_store.arrow.served_log import SERVED_AT, About
 
 
 def write_files(folder: Path, batches: Sequence[pa.RecordBatch]) -> None:
-    """Write served records of one service below a folder, a file for each day. Each file appears whole.
+    """Write served records of one service under a folder, one file for each day. A rename makes each file appear whole.
 
     Raises:
         DataError: a file cannot be written.
@@ -33,7 +33,7 @@ def _write_file(folder: Path, table: pa.Table) -> None:
     with reading(f"served log {folder / name}"):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            # Dictionaries of values that hardly repeat and statistics that nobody reads would double the time to write.
+            # Dictionaries of values that hardly repeat, and statistics that no reader uses, would double the time.
             repeated = [field.name for field in table.schema if _repeats(field.type)]
             pq.write_table(table, unfinished, use_dictionary=repeated, write_statistics=[SERVED_AT])
             unfinished.rename(folder / name)

@@ -1,4 +1,4 @@
-"""The served log as messages: the rows of one request, as an Arrow stream or as JSON."""
+"""Messages of the served log: the rows of one request, as an Arrow stream or as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from feature_store.online.status import STATUSES
 
 
 def requests(batches: Sequence[pa.RecordBatch]) -> Iterator[tuple[bytes | None, pa.RecordBatch]]:
-    """The rows of each request, and its id; None: the request has none."""
+    """(id, rows) of each request. The id is None if the request has none."""
     for batch in plain(pa.Table.from_batches(batches)).to_batches():
-        # The rows of a request follow each other and count from 0.
+        # The rows of a request are consecutive and numbered from 0.
         starts = np.flatnonzero(batch.column(REQUEST_ROW).to_numpy() == 0).tolist()
         for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
             rows = batch.slice(start, end - start)

@@ -1,4 +1,4 @@
-"""Spans of event time, as readers leave out rows by them."""
+"""Ranges of event time, which let readers leave out rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DAY_US = 86_400_000_000
 
 
 class TimeRange(NamedTuple):
-    """Event times `[start_us, end_us)`, microseconds since 1970, of a column.
+    """Event times `[start_us, end_us)` of a column, microseconds since 1970.
 
-    A reader that is given a range may leave out rows whose time is outside. It must not leave out rows whose time is
-    null, nor rows of a column that holds no times: the check of rows sets them aside with the reason.
+    A reader may leave out rows whose time is outside the range. It must keep rows whose time is null, and all rows if
+    the column does not hold times: the check of rows puts them into quarantine.
     """
 
     column: str
@@ -28,7 +28,7 @@ class TimeRange(NamedTuple):
         """An expression for the rows to read, or None for all of them.
 
         Args:
-            field: the column, as the data have it.
+            field: the column in the data.
         """
         column = ds.field(field.name)
         if not (pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)):
@@ -43,7 +43,7 @@ class TimeRange(NamedTuple):
 
 
 def _bound(time_us: int, wanted: pa.DataType, *, up: bool = False) -> pa.Scalar:
-    """A time in a column's own unit, rounded outward: the check of rows compares exactly."""
+    """A time in a column's unit, rounded outward. The check of rows later compares exactly."""
     if pa.types.is_date(wanted):
         day = min(time_us + (_DAY_US - 1 if up else 0), MAX_TIMESTAMP_US)
         return pa.scalar(from_microseconds(day).date(), wanted)

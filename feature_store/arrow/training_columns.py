@@ -1,4 +1,4 @@
-"""A training set's Arrow columns as the arrays that models take."""
+"""Converts the Arrow columns of a training set to the numpy arrays that models take."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from feature_store.errors import DataError
 
 
 class Columns:
-    """Some columns of a table.
+    """Some columns of a training set.
 
     Args:
-        table: an Arrow table, or the path of a Parquet file or a folder of them.
-        names: of the columns.
+        table: an Arrow table, or the path of a Parquet file or of a folder of Parquet files.
+        names: the names of the columns.
 
     Raises:
-        DataError: it cannot be read, or has no such column.
+        DataError: the table cannot be read, lacks a column, or has no rows.
     """
 
     def __init__(self, table: pa.Table | Path | str, names: Sequence[str]) -> None:
@@ -41,7 +41,11 @@ class Columns:
             raise DataError(self._where, expected="rows", got="none")
 
     def feature(self, name: str) -> npt.NDArray[np.float32]:
-        """(n, 1) float32, or (n, k) of lists of k numbers; NaN where there is no value."""
+        """(n, 1) float32, or (n, k) float32 for lists of k numbers. A missing value is NaN.
+
+        Raises:
+            DataError: the values are neither numbers, booleans, nor lists of numbers of equal length.
+        """
         column = self._table[name].combine_chunks()
         if _is_list(column.type):
             return self._lists(name, column)
@@ -50,7 +54,11 @@ class Columns:
         return _floats(column)[:, None]
 
     def label(self, name: str) -> npt.NDArray[Any]:
-        """(n,) int64, or float64 of a column of floats."""
+        """(n,) int64, or (n,) float64 for a column of floats.
+
+        Raises:
+            DataError: the values are not numbers or booleans, or one is null, NaN or infinite.
+        """
         column = self._filled(name)
         if not _is_number(column.type):
             raise DataError(f"{self._where}.{name}", expected="labels: numbers or booleans", got=str(column.type))
@@ -61,13 +69,21 @@ class Columns:
         return labels
 
     def codes(self, name: str) -> npt.NDArray[np.int64]:
-        """(n,) int64: equal where the values are."""
+        """(n,) int64 codes. Equal values have equal codes.
+
+        Raises:
+            DataError: a value is null.
+        """
         indices = self._filled(name).dictionary_encode().indices
         codes: npt.NDArray[np.int64] = indices.cast(pa.int64()).to_numpy(zero_copy_only=False)
         return codes
 
     def microseconds(self, name: str) -> npt.NDArray[np.int64]:
-        """(n,) int64 since 1970 UTC."""
+        """(n,) int64, microseconds since 1970 UTC.
+
+        Raises:
+            DataError: the values are not timestamps, or one is null.
+        """
         column = self._filled(name)
         if not pa.types.is_timestamp(column.type):
             raise DataError(f"{self._where}.{name}", expected="timestamps", got=str(column.type))
@@ -104,6 +120,6 @@ def _floats(column: pa.Array) -> npt.NDArray[np.float32]:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
     wide = column.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 is inf, as when it is served
+    with np.errstate(over="ignore"):  # as in serving, a float64 beyond float32 is inf
         values: npt.NDArray[np.float32] = wide.astype(np.float32)
     return values

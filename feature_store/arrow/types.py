@@ -1,9 +1,9 @@
-"""Columns of Arrow for every declared type, scalars and arrays: checked, stored and served.
+"""Arrow columns of every declared type, scalars and arrays: how they are checked, stored and served.
 
 A column passes through three types:
 
-    as it comes    any type of Arrow that can hold such values, made plain (`plain`)
-    storage        checked values, whose elements are those that numpy and rows hold: a Timestamp is an int64
+    source         any Arrow type that can hold such values, made plain (`plain`)
+    storage        checked values, with the elements that numpy and rows hold: a Timestamp is an int64
     served         the type that users get: a Timestamp is a timestamp[us, UTC] (`online.arrow.arrow_type`)
 """
 
@@ -30,7 +30,7 @@ from feature_store.online.codec import object_column
 
 
 def storage_type(dtype: DType) -> pa.DataType:
-    """The Arrow type of checked values: times as int64 microseconds, arrays as lists."""
+    """The Arrow type of checked values: times are int64 microseconds since 1970, arrays are lists."""
     storage = ARROW[dtype].storage
     return storage if dtype.element is None else pa.list_(storage)
 
@@ -46,26 +46,26 @@ def can_fit(found: pa.DataType, dtype: DType) -> bool:
 
 
 def fit(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """A column as `storage_type(dtype)`, and which values do not fit (any value may stand there): (n,) bool."""
+    """A column as `storage_type(dtype)`, and a mask of values that do not fit: (n,) bool. Such values are arbitrary."""
     return fit_plain(plain(values), dtype)
 
 
 def fit_plain(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """`fit` for a column that is plain already."""
+    """`fit` for a plain column."""
     if pa.types.is_null(values.type):
         return values.cast(storage_type(dtype)), no_mask(values)
     return _fit_lists(values, dtype) if dtype.element is not None else ARROW[dtype].fit(values, dtype)
 
 
 def fit_csv(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """`fit` for a column of CSV text, parsed as a scalar type."""
+    """`fit` for a column of CSV text, which is parsed as a scalar type."""
     text, not_text = fit_text(plain(values))
     fitted, bad = ARROW[dtype].fit_csv(text, dtype)
     return fitted, bad | not_text
 
 
 def numpy_values(values: pa.Array, dtype: DType) -> Values:
-    """Checked values as the online store takes them."""
+    """Checked values in the form that the online store takes."""
     nulls = null_mask(values) if values.null_count else None
     if dtype.width is None:
         return Values(_objects(values, dtype), nulls)
@@ -78,14 +78,14 @@ def numpy_values(values: pa.Array, dtype: DType) -> Values:
 
 
 def served_values(values: pa.Array, dtype: DType) -> pa.Array:
-    """Checked values as users get them, of `online.arrow.arrow_type(dtype)`."""
+    """Checked values in the type that users get, `online.arrow.arrow_type(dtype)`."""
     scalar = ARROW[dtype]
     if dtype.element is None:
         return scalar.served(values, dtype)
     nulls = null_mask(values)
     elements = scalar.served(pc.list_flatten(values), dtype.element)
     if dtype.length is not None:
-        # Arrow's cast to a fixed-size list leaves any bytes below a null, and pandas fails on days beyond the calendar.
+        # Arrow's cast to a fixed-size list leaves arbitrary bytes under a null. pandas fails if they are no valid day.
         places = np.full((len(values), dtype.length), -1)
         places[~nulls] = np.arange(len(elements)).reshape(-1, dtype.length)
         elements = elements.take(pa.array(places.ravel(), mask=places.ravel() < 0))

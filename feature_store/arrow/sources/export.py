@@ -1,4 +1,4 @@
-"""A source as Parquet files, on which DuckDB runs the SQL of views."""
+"""Exports a source to Parquet files, on which DuckDB runs the SQL of views."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.source import OfflineSource, Piece
 
-EXPORT_BYTES = 64 << 20  # of a file's rows in memory
+EXPORT_BYTES = 64 << 20  # size in memory of the rows of one file
 _GROUP_ROWS = 128 * 1024
 
 
 def exported_files(rows: OfflineSource, folder: Path) -> Sequence[str]:
-    """Parquet files that hold the rows of a source: its own, or else files that are written.
+    """Paths of Parquet files with the rows of a source: its own files, else files that this function writes.
 
     Args:
         rows: the source.
-        folder: where files are written.
+        folder: the folder for files that are written.
 
     Raises:
-        DataError: the source cannot be read, or the files not be written.
+        DataError: the source cannot be read, or a file cannot be written.
     """
     if rows.parquet_files is not None:
         return rows.parquet_files
@@ -38,10 +38,10 @@ def exported_files(rows: OfflineSource, folder: Path) -> Sequence[str]:
 
 
 def schema_files(rows: OfflineSource, folder: Path) -> Sequence[str]:
-    """Parquet files with the schemas of a source: its own, or else files without rows that are written.
+    """Paths of Parquet files with the schemas of a source: its own files, else empty files that this function writes.
 
     Raises:
-        DataError: the files cannot be written.
+        DataError: a file cannot be written.
     """
     if rows.parquet_files is not None:
         return rows.parquet_files
@@ -59,10 +59,10 @@ def write_piece(piece: Piece, columns: Sequence[str], path: Path) -> bool:
     """Write the rows of a piece to a Parquet file.
 
     Returns:
-        Whether the piece has rows; without rows there is no file.
+        Whether the piece has rows. Without rows, no file is written.
 
     Raises:
-        DataError: the piece cannot be read, or the file not be written.
+        DataError: the piece cannot be read, or the file cannot be written.
     """
     batches = piece.batches(columns)
     first = next(batches, None)

@@ -1,7 +1,7 @@
-"""Rows that came late: which rows of a source were not there, or not read, at the last materialization.
+"""Late rows: rows of a source that did not exist, or were not read, at the last materialization.
 
-The online store keeps a document of what was read of a view's source: a byte for its format, 8 bytes of a hash of how
-the view's rows are computed, then the document of the source itself (`OfflineSource.unread`).
+The online store keeps a document that records which rows of a view's source were read. It has 1 byte for its format, 8
+bytes with a hash of how the view's rows are computed, and the document of the source itself (`OfflineSource.unread`).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from feature_store.arrow.types import fit
 from feature_store.definitions.dtypes import MIN_TIMESTAMP_US, Timestamp
 from feature_store.definitions.feature_view import FeatureView
 
-# A document that starts otherwise says nothing about what was read.
+# A document with any other first byte is ignored: then no row counts as read.
 _FORMAT = b"2"
 _HASH_BYTES = 8
 
 
 class LateRows(NamedTuple):
-    """What was not read of a source.
+    """The rows of a source that were not read.
 
     Attributes:
-        document: what to keep when all of the source is read.
-        is_known: whether rows were computed before in the way in which they are computed now.
-        pieces: the rows that were not read as they are now.
+        document: the document to keep once the whole source is read.
+        is_known: whether the earlier read computed the view's rows in the same way as now.
+        pieces: the rows that were not read, or that changed since.
     """
 
     document: bytes
@@ -37,7 +37,9 @@ class LateRows(NamedTuple):
     pieces: tuple[Piece, ...]
 
     def times_before(self, event_timestamp: str, end_us: int) -> Interval | None:
-        """The interval from the first to the last event time before `end_us`; None: no row has such a time.
+        """The interval from the first to the last event time before `end_us`, in microseconds since 1970.
+
+        None: no row has such a time.
 
         Raises:
             DataError: the rows cannot be read.
@@ -47,12 +49,12 @@ class LateRows(NamedTuple):
 
 
 def late_rows(rows: OfflineSource, view: FeatureView, known: bytes) -> LateRows:
-    """Compare a view's source with what was read of it.
+    """The rows of a view's source that were not read before.
 
     Args:
         rows: the view's source.
         view: the view.
-        known: the document of the last read; empty: nothing was read.
+        known: the document of the last read. Empty: nothing was read.
 
     Raises:
         DataError: the source cannot be read.
@@ -64,7 +66,7 @@ def late_rows(rows: OfflineSource, view: FeatureView, known: bytes) -> LateRows:
 
 
 def _times(piece: Piece, event_timestamp: str, end_us: int) -> Iterator[Interval]:
-    """Of each batch, the interval of the times before an end."""
+    """For each batch, the interval of its event times before `end_us`."""
     for batch in piece.batches([event_timestamp], TimeRange(event_timestamp, MIN_TIMESTAMP_US, end_us)):
         values, bad = fit(batch.column(0), Timestamp)
         times = values.fill_null(end_us).to_numpy()[~bad]
@@ -74,9 +76,10 @@ def _times(piece: Piece, event_timestamp: str, end_us: int) -> Iterator[Interval
 
 
 def _computation(view: FeatureView) -> bytes:
-    """A hash of what decides which rows a view's source gives. Rows that were computed otherwise count as not read.
+    """A hash of the settings that determine a view's rows: the source, the SQL and the aggregations.
 
-    The types of fields are not part of it: other types are another layout, in a generation of its own.
+    If the hash changes, all rows count as not read. Field types are not part of it: if they change, the layout changes,
+    and the rows go to a new generation.
     """
     assert view.source is not None
     aggregations = [aggregation.model_dump(mode="json") for aggregation in view.aggregations]

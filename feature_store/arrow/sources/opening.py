@@ -1,4 +1,4 @@
-"""Opens sources: finds the OfflineSource of a definition, and compares its columns with what a view takes."""
+"""Opens sources: finds the OfflineSource of a definition, and checks that it has the columns that a view takes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def open_source(source: BatchSource, folder: Path) -> OfflineSource:
 
     Args:
         source: the definition.
-        folder: what relative paths are relative to.
+        folder: the folder that relative paths refer to.
 
     Raises:
-        DataError: the source is missing, or cannot be reached or read.
-        DefinitionError: the class that its definition names as reader is none.
+        DataError: the source does not exist, or cannot be reached or read.
+        DefinitionError: `reader` of the definition does not name an OfflineSource class.
         MissingDependencyError: a package that reads this kind of source is not installed.
     """
     return reader_of(source).open(source, folder)
 
 
 def open_view(source: BatchSource, view: FeatureView | StreamFeatureView, folder: Path) -> OfflineSource:
-    """The rows of a view's source or history, which has the columns that the view takes.
+    """The rows of a view's source or history, after a check that it has the columns that the view takes.
 
-    The columns that the SQL of a view takes are not known here, and not checked.
+    If the view has SQL, its columns are not checked, since only the SQL determines them.
 
     Raises:
-        DataError: as `open_source`; or a column is missing, or of a type that cannot fit.
+        DataError: see `open_source`; or a column is missing, or its type cannot fit.
     """
     rows = open_source(source, folder)
     if not isinstance(view, FeatureView) or view.sql is None:
@@ -45,10 +45,10 @@ def open_view(source: BatchSource, view: FeatureView | StreamFeatureView, folder
 
 
 def source_exists(source: BatchSource, folder: Path) -> bool:
-    """Whether a source has anything to open yet.
+    """Whether a source has rows to open yet.
 
     Raises:
-        DataError: nothing can ever be opened.
+        DataError: the source can never be opened, for example because its path is a URL.
     """
     return reader_of(source).exists(source, folder)
 
@@ -57,8 +57,8 @@ def reader_of(source: BatchSource) -> type[OfflineSource]:
     """The class that reads a source.
 
     Raises:
-        DefinitionError: its definition names none.
-        MissingDependencyError: a module that it imports is not installed.
+        DefinitionError: `reader` of the definition does not name an OfflineSource class.
+        MissingDependencyError: a package that the class needs is not installed.
     """
     module, _, name = source.reader.partition(":")
     try:

@@ -1,4 +1,4 @@
-"""The rows of a source as one sequence, so that a reader can come back for the rows at some places."""
+"""The rows of a source as one sequence, so that a reader can later read the rows at some places again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RowSequence(ABC):
     """The rows of a source that may have times in a range, in order.
 
     Attributes:
-        total: how many there are; None: not known before they are read.
+        total: the number of rows. None: unknown before they are read.
     """
 
     total: int | None
@@ -31,20 +31,20 @@ class RowSequence(ABC):
 
     @abstractmethod
     def gather(self, columns: Sequence[str], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-        """The rows at ascending places; a place is a row's number in `batches`."""
+        """The rows at ascending places: (m,) int64. A place is a row's number in `batches`, from 0."""
 
     @abstractmethod
     def fits(self, column: str, dtype: DType) -> bool:
-        """Whether every value of a column is known to fit a type, so that it need not be read to be checked."""
+        """Whether every value of a column certainly fits a type, so that the column need not be checked."""
 
     def to_check(
         self, view: FeatureView | StreamFeatureView, columns: SourceColumns, wanted: Sequence[str] = ()
     ) -> SourceColumns:
-        """The columns that decide which rows fit a view: its join keys, and columns that may hold values that do not.
+        """The columns to check: the join keys, and columns whose values may not fit.
 
         Args:
-            view: whose rows; for a view with aggregations these are all columns.
-            columns: from `rows.source_columns`.
+            view: the view. A view with aggregations needs all columns.
+            columns: the columns of the view, from `rows.source_columns`.
             wanted: further columns to read.
         """
         types = {
@@ -56,7 +56,7 @@ class RowSequence(ABC):
 
 
 def taken(batches: Iterator[pa.RecordBatch], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-    """The rows of batches at ascending places, which count the batches' rows."""
+    """The rows at ascending places. A place is a row's number over all batches, from 0."""
     first, done = 0, 0
     for batch in batches if len(places) else ():
         until = done + int(np.searchsorted(places[done:], first + len(batch)))
@@ -68,7 +68,7 @@ def taken(batches: Iterator[pa.RecordBatch], places: NDArray[np.int64]) -> Itera
 
 
 def type_fits(found: pa.DataType, dtype: DType) -> bool:
-    """Whether every value of a type fits a declared one."""
+    """Whether every value of an Arrow type fits a declared type."""
     if pa.types.is_null(found):
         return True
-    return dtype.element is None and ARROW[dtype].always_fits(found)  # lists have lengths
+    return dtype.element is None and ARROW[dtype].always_fits(found)  # a list may have a wrong length

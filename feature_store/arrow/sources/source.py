@@ -1,4 +1,4 @@
-"""What a kind of offline source implements."""
+"""The interface that each kind of offline source implements."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from feature_store.arrow.sources.sequence import RowSequence, taken, type_fits
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.dtypes import DType
 
-# Of rows in memory, for a piece that is read for its times alone.
+# Size in memory of the rows of a piece, for pieces of which only the times are read.
 _PIECE_BYTES = 32 << 20
 
 
 class Piece(Protocol):
-    """Some neighbouring rows of a source, for one of several readers.
+    """Some rows of a source, for one of several parallel readers.
 
-    A piece is plain data: it is pickled, and read in another process, on another machine.
+    A piece is plain, picklable data. It can be read in another process, on another machine.
 
     Attributes:
-        rows: how many rows it has, before a range of times leaves out some.
-        first: the place of its first row in the source. Places grow from piece to piece, so that
+        rows: the number of its rows, before a range of times leaves out some.
+        first: the place of its first row in the source. Places grow from piece to piece:
             `first + rows <= next.first`.
-        row_bytes: about how many bytes of memory a row of the wanted columns takes.
+        row_bytes: the approximate size in memory of a row of the wanted columns, in bytes.
     """
 
     @property
@@ -54,11 +54,12 @@ class Piece(Protocol):
 
 
 class Unread(NamedTuple):
-    """What a source holds beyond an earlier read.
+    """The rows of a source that an earlier read did not see.
 
     Attributes:
-        document: what says that all of the source was read, as it is now; kept and given back as `known`.
-        pieces: the rows that were not read. A row that was read may be among them; none that was not may be missing.
+        document: records that the whole source was read, in its present state. It is kept, and passed to the next call
+            as `known`.
+        pieces: the rows that were not read. They must be complete, but may also contain rows that were read.
     """
 
     document: bytes
@@ -68,22 +69,23 @@ class Unread(NamedTuple):
 class OfflineSource(ABC):
     """The rows of one source, opened at one version of it.
 
-    A kind of source subclasses it, and its BatchSource names the subclass as `reader`. Only `open`, `batches` and
-    `pieces` must be written. The other methods have implementations that are right for every source; a source that
-    knows more overrides them to read less.
+    Each kind of source has a subclass, which its BatchSource names as `reader`. A subclass must implement `open`,
+    `batches` and `pieces`. The other methods have defaults that are correct for every source; a subclass can override
+    them to read less.
 
-    Every read of an open source, in whatever process, gives the rows of the version that was opened, in one order,
-    or raises a DataError.
+    Every read of an open source, in any process, returns the rows of the version that was opened, always in the same
+    order, or raises a DataError.
 
     Attributes:
-        where: what the source is, for errors: `source data/users.parquet`.
-        schema: the columns, named as views take them. Where parts of the source differ, this is the first part's
-            schema, and `schemas` has all.
-        version: a text that stays the same as long as the rows do, such as a hash of files or the id of a snapshot.
-        total: how many rows there are; None: not known before they are read.
-        files: the files that hold the rows, for the manifest of training sets; empty where there are none.
+        where: names the source in errors, such as `source data/users.parquet`.
+        schema: the columns, named as views take them. If parts of the source differ, this is the schema of the first
+            part, and `schemas` returns all.
+        version: a text that changes if the rows change and stays if the source is unchanged, such as a hash of files or
+            the id of a snapshot.
+        total: the number of rows. None: unknown before they are read.
+        files: the files that hold the rows, for the manifest of training sets. Empty: the source has no files.
         parquet_files: paths of Parquet files that hold exactly these rows; DuckDB runs `sql=` on them. None: the rows
-            are written to such files before SQL runs.
+            are exported to Parquet files before SQL runs.
     """
 
     where: str
@@ -99,19 +101,19 @@ class OfflineSource(ABC):
         """Open the newest version of a source. No rows are read.
 
         Args:
-            source: the definition, of the class that names this one as its reader.
-            folder: what relative paths are relative to.
+            source: the definition. Its class names this class as `reader`.
+            folder: the folder that relative paths refer to.
 
         Raises:
-            DataError: the source is missing, or cannot be reached or read.
+            DataError: the source does not exist, or cannot be reached or read.
         """
 
     @classmethod
     def exists(cls, source: Any, folder: Path) -> bool:
-        """Whether there is anything to open yet: a view may be applied before its first rows arrive.
+        """Whether there are rows to open yet, since a view may be applied before its first rows arrive.
 
         Raises:
-            DataError: nothing can ever be opened, such as a path that is not supported.
+            DataError: the source can never be opened, for example because its path is not supported.
         """
         del source, folder
         return True
@@ -120,12 +122,12 @@ class OfflineSource(ABC):
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """Columns of the rows, in the order of the source, in batches of about 16 MB (`batch_sizes.split`).
 
-        Columns are plain (`plain.plain_batch`): no dictionaries, run-length encodings or views of text.
+        Columns are plain (`plain.plain_batch`): no dictionaries, run-end encodings or string views.
 
         Args:
-            columns: names; the batches have them in this order, each once.
-            times: rows outside of this range may be left out (see TimeRange). Which rows are left out must not depend
-                on `columns`. None: all rows.
+            columns: names of columns. The batches have them in this order, each once.
+            times: rows outside this range may be left out (see TimeRange). The choice of rows must not depend on
+                `columns`. None: all rows.
 
         Raises:
             DataError: the rows cannot be read, or changed since the source was opened.
@@ -133,30 +135,30 @@ class OfflineSource(ABC):
 
     @abstractmethod
     def pieces(self, columns: Sequence[str], times: TimeRange | None, *, most_bytes: int) -> Sequence[Piece]:
-        """The rows cut into pieces for parallel readers, in order.
+        """The rows as pieces for parallel readers, in order.
 
         Args:
             columns: names of the columns that will be read.
-            times: pieces without rows in this range may be left out.
-            most_bytes: a piece should take at most this much memory. One that cannot be cut may take more.
+            times: pieces without rows in this range may be left out. None: all pieces.
+            most_bytes: the memory that a piece should take at most. A piece that cannot be divided may take more.
 
         Raises:
             DataError: the source cannot be read.
         """
 
     def unchanged(self) -> AbstractContextManager[None]:
-        """Around a read that does not go through `batches`: raises a DataError when the rows changed meanwhile.
+        """A block that reads the rows other than through `batches`. Raises a DataError if the rows change meanwhile.
 
-        The default is for sources whose versions stay readable, such as snapshots.
+        The default checks nothing. It is for sources whose versions stay readable, such as snapshots.
         """
         return contextlib.nullcontext()
 
     def schemas(self) -> Sequence[tuple[str, pa.Schema]]:
-        """The schemas of all parts that may differ in their types, each with what the part is, for errors."""
+        """(name, schema) of each part whose types may differ. The name is for errors."""
         return [(self.where, self.schema)]
 
     def count(self, times: TimeRange) -> int | None:
-        """How many rows have a time in a range, or none; None: not known without reading them.
+        """The number of rows whose time is in a range or null. None: unknown without reading the rows.
 
         Raises:
             DataError: the source cannot be read.
@@ -165,7 +167,7 @@ class OfflineSource(ABC):
         return None
 
     def sequence(self, times: TimeRange) -> RowSequence:
-        """The rows in a range of times as one sequence, of which some rows are read again by their places.
+        """The rows in a range of times as one sequence, of which rows can be read again by their places.
 
         Raises:
             DataError: the source cannot be read.
@@ -173,9 +175,9 @@ class OfflineSource(ABC):
         return StreamedSequence(self, times)
 
     def unread(self, known: bytes) -> Unread:
-        """What was not read when `known` was the document; empty: nothing was read.
+        """The rows that were not read when `known` was recorded. An empty `known`: nothing was read.
 
-        The default knows versions alone: of another version, all rows count as not read.
+        The default compares versions only: if the version changed, all rows count as not read.
 
         Raises:
             DataError: the source cannot be read.
@@ -187,7 +189,7 @@ class OfflineSource(ABC):
 
 
 class StreamedSequence(RowSequence):
-    """The sequence of a source that cannot skip to a place: `gather` reads the rows again, up to the last place.
+    """The sequence of a source that cannot skip to a place. `gather` reads all rows again, up to the last place.
 
     Args:
         source: the source.

@@ -1,6 +1,6 @@
-"""Which files a path names: one file, the Parquet files of a folder, or those of a glob.
+"""Finds the files of a path: one file, the Parquet files in a folder, or the files of a glob.
 
-Paths are refused when reading them as plain Parquet files fails, or brings back deleted rows.
+A path is refused if it is a URL, or if reading its Parquet files would bring back deleted rows.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 from feature_store.errors import DataError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-# A file or folder in the root of a table -> the format. Such a table's log says which Parquet files belong to it.
+# A file or folder in the root of a table -> the table's format. The log of such a table lists its current files.
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}
 _ICEBERG_METADATA = "metadata/*.metadata.json"
 
 
 def source_files(path: str, folder: Path) -> list[Path]:
-    """The files of a path, sorted. Names that start with `_` or `.` are unfinished work of other programs.
+    """The files of a path, sorted. Names that begin with `_` or `.` are left out: other programs' unfinished files.
 
     Args:
         path: a file, a folder or a glob.
-        folder: what a relative path is relative to.
+        folder: the folder that a relative path refers to.
 
     Raises:
-        DataError: there is no file, or the path is a URL, or the files belong to a table of another format.
+        DataError: there is no file, the path is a URL, or the files belong to a Delta Lake, Hudi or Iceberg table.
     """
     root, files = files_found(path, folder)
     if not files:
@@ -39,7 +39,7 @@ def source_files(path: str, folder: Path) -> list[Path]:
 
 
 def files_found(path: str, folder: Path) -> tuple[Path, list[Path]]:
-    """The file or folder that a path names, and the files in it, sorted; there may be none.
+    """The file or folder that a path names, and its files, sorted. There may be no files.
 
     Raises:
         DataError: the path is a URL.
@@ -59,7 +59,7 @@ def files_found(path: str, folder: Path) -> tuple[Path, list[Path]]:
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files in a folder and its folders, sorted, without unfinished work."""
+    """The Parquet files in a folder and its subfolders, sorted, without unfinished files."""
     return _finished(folder, folder.rglob("*.parquet"))
 
 
@@ -72,7 +72,7 @@ def _finished(root: Path, files: Iterable[Path]) -> list[Path]:
 
 
 def _refuse_url(path: str) -> None:
-    """Raise a DataError when a path is not one of this machine's file system."""
+    """Raise a DataError if a path is a URL."""
     if _URL.match(path):
         raise DataError(
             f"source {path}",
@@ -82,12 +82,12 @@ def _refuse_url(path: str) -> None:
 
 
 def _refuse_tables(path: str, root: Path, files: Iterable[Path]) -> None:
-    """Raise a DataError when files belong to a table whose log says which of them count.
+    """Raise a DataError if files belong to a table whose log decides which of them are current.
 
     Args:
-        path: of the source, for the error.
-        root: the folder that it names; tables above it do not matter.
-        files: of the source.
+        path: the path of the source, for the error.
+        root: the folder that the path names. Tables in folders above it do not matter.
+        files: the files of the source.
     """
     folders = {parent for file in files for parent in (file.parent, *file.parents) if parent.is_relative_to(root)}
     for folder in sorted(folders):

@@ -1,10 +1,10 @@
-"""The row groups of Parquet files that were read, so that late rows are found by the row groups that hold them.
+"""Records which row groups of Parquet files were read. Row groups that were not read hold the late rows.
 
-The document has an entry per file: 8 bytes of a hash of its path, size and time, the number of its row groups (uint32,
-big-endian), and 8 bytes of a hash of each row group. The hash of a row group covers the bytes of its pages and the
-names of its columns. A file that was rewritten with more rows, copied or touched is known by its row groups, and a file
-that is as it was is not opened. Footers alone would not do: two files of one day can have the same counts, sizes, least
-and greatest values.
+The document has an entry for each file: 8 bytes with a hash of its path, size and time, the number of its row groups
+(uint32, big-endian), and 8 bytes with a hash of each row group. The hash of a row group covers the bytes of its pages
+and the names of its columns. If a file was copied, touched or rewritten with more rows, its old row groups are still
+recognized. An unchanged file is not opened. Footers alone are not enough: two files of one day can have the same
+counts, sizes, and least and greatest values.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ReadGroups(NamedTuple):
     """The row groups that were read.
 
     Attributes:
-        files: their hashes, by the hash of the file.
-        groups: the hashes of all of them.
+        files: the hashes of each file's row groups, by the hash of the file.
+        groups: the hashes of all row groups.
     """
 
     files: dict[bytes, list[bytes]]
@@ -34,7 +34,7 @@ class ReadGroups(NamedTuple):
 
     @classmethod
     def parse(cls, document: bytes) -> Self:
-        """Those of a document; none when it is cut off."""
+        """The row groups in a document. Empty if the document is truncated."""
         files: dict[bytes, list[bytes]] = {}
         at = 0
         while at < len(document):
@@ -48,7 +48,7 @@ class ReadGroups(NamedTuple):
         return cls(files, {found for hashes in files.values() for found in hashes})
 
     def compare(self, file: FileVersion) -> tuple[bytes, list[int]]:
-        """The entry of a file, and the numbers of its row groups that were not read.
+        """The entry of a file for the next document, and the numbers of its row groups that were not read.
 
         Raises:
             OSError, ArrowException: the file cannot be read.
@@ -63,7 +63,7 @@ class ReadGroups(NamedTuple):
 
 
 def _group_hashes(path: str) -> list[bytes]:
-    """A hash of each row group of a file."""
+    """The hash of each row group of a file."""
     with Path(path).open("rb") as file:
         footer = pq.read_metadata(file)
         return [_group_hash(file, footer.row_group(i)) for i in range(footer.num_row_groups)]

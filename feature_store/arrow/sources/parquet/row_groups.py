@@ -1,7 +1,8 @@
-"""The rows of Parquet files as one sequence, read by columns and by row groups, so that places in it stay the same.
+"""The rows of Parquet files as one sequence. Reading some columns or row groups does not change a row's place in it.
 
-The footers of the files serve two ends: row groups whose times are outside of a range are not read, and values that
-must fit, by a column's type or statistics, are not checked. Files may differ in their types; each batch has its own.
+The footers of the files save work in two ways. Row groups whose times are outside a range are not read. Values that
+must fit, because of their column's type or statistics, are not checked. Files may differ in their types; each batch has
+the types of its file.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class RowGroups(RowSequence):
     """The row groups of files that may hold rows with event times in a range.
 
     Args:
-        where: what the files are, for errors.
-        versions: the files as they were when they were opened.
-        files: the same, as a dataset has them.
+        where: names the files in errors.
+        versions: the versions of the files when they were opened.
+        files: the files as fragments of a dataset.
         times: the range.
 
     Attributes:
-        total: how many rows they hold.
+        total: the number of rows in the row groups.
 
     Raises:
         DataError: the files cannot be read.
@@ -66,13 +67,13 @@ class RowGroups(RowSequence):
         """See RowSequence. Row groups without any of the places are not read."""
         holding = np.searchsorted(self._starts, places, side="right") - 1
         groups, of_group = np.unique(holding, return_inverse=True)
-        begins = np.cumsum([0, *(self._groups[i].rows for i in groups)])  # as if there were no other row groups
+        begins = np.cumsum([0, *(self._groups[i].rows for i in groups)])  # counted over the row groups that are read
         return taken(
             self._read(columns, [self._groups[i] for i in groups]), places - self._starts[holding] + begins[of_group]
         )
 
     def fits(self, column: str, dtype: DType) -> bool:
-        """See RowSequence. The types say it, or the statistics of all row groups."""
+        """See RowSequence. The type of the column decides, or the statistics of all row groups."""
         with reading(self._where):
             return all(
                 type_fits(file.physical_schema.field(column).type, dtype)

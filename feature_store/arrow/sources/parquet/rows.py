@@ -1,6 +1,6 @@
-"""The rows of Parquet files: those of a ParquetSource, and those that engines write and read again.
+"""The rows of Parquet files: files of a ParquetSource, and files that engines write and read again.
 
-Reading takes place in `unchanged`: when a file is replaced, truncated or removed meanwhile, the read is an error.
+All reads are inside `unchanged`: if a file is replaced, truncated or removed meanwhile, the read fails.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from feature_store.definitions.source import ParquetSource
 
 
 class ParquetPiece(NamedTuple):
-    """Neighbouring row groups of a file; see Piece.
+    """Some row groups of a file; see Piece.
 
     Attributes:
-        where: what the source is, for errors.
-        version: the file as it was when it was cut.
-        row_groups: their numbers.
-        rows, first, row_bytes: as for Piece.
+        where: names the source in errors.
+        version: the version of the file when the piece was made.
+        row_groups: the numbers of the row groups.
+        rows, first, row_bytes: see Piece.
     """
 
     where: str
@@ -51,10 +51,10 @@ class ParquetPiece(NamedTuple):
 
 
 class ParquetRows(OfflineSource):
-    """See OfflineSource.
+    """The rows of Parquet files; see OfflineSource.
 
     Args:
-        where: what the files are, for errors.
+        where: names the files in errors.
         paths: the files, in order.
 
     Raises:
@@ -72,7 +72,7 @@ class ParquetRows(OfflineSource):
                 self.schema = self._dataset.schema
                 self.total = sum(file.metadata.num_rows for file in self.fragments())
         self.parquet_files = tuple(version.path for version in self.files)
-        # Jobs that were killed, and fences of histories, are known by this hash: it is part of stored bytes.
+        # Do not change this hash: names of killed jobs and of fences of histories, which are stored, depend on it.
         self.version = hashlib.sha256(repr([tuple(version) for version in self.files]).encode()).hexdigest()[:16]
 
     @classmethod
@@ -86,14 +86,14 @@ class ParquetRows(OfflineSource):
         return bool(files_found(source.path, folder)[1])
 
     def fragments(self) -> list[Any]:
-        """The files, as the dataset has them."""
+        """The files as fragments of a dataset."""
         return list(self._dataset.get_fragments())
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource.
 
-        Files are read one after the other, each with its own types: to cast all of them to one type could round, and
-        rows are checked against the declared types anyway.
+        Files are read one after the other, each with its own types. A cast to a common type could round, and the check
+        of rows converts them to the declared types anyway.
         """
         names = list(dict.fromkeys(columns))
         with self.unchanged(), reading(self.where):
@@ -105,7 +105,7 @@ class ParquetRows(OfflineSource):
         return unchanged(self.where, self.files)
 
     def pieces(self, columns: Sequence[str], times: TimeRange | None, *, most_bytes: int) -> list[ParquetPiece]:
-        """See OfflineSource. A piece is some row groups of a file, at least one."""
+        """See OfflineSource. A piece has at least one row group of one file."""
         found: list[ParquetPiece] = []
         place = 0
         with reading(self.where):
@@ -151,10 +151,10 @@ class ParquetRows(OfflineSource):
 
 
 def path_rows(where: str, path: Path) -> ParquetRows:
-    """The rows of a Parquet file, or of those in a folder in the order of their names.
+    """The rows of a Parquet file, or of the Parquet files in a folder, sorted by name.
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: there is no file, or a file cannot be read.
     """
     with reading(where):
         inside = parquet_files(path)
@@ -162,13 +162,13 @@ def path_rows(where: str, path: Path) -> ParquetRows:
 
 
 def _batches(file: Any, names: list[str], times: TimeRange | None) -> Iterator[pa.RecordBatch]:
-    """Rows of a file, or of the row groups that it is cut to, that may be in a range of times."""
+    """The rows of a file, or of a subset of its row groups, that may be in a range of times."""
     inside = _filter(file, times)
     if times is None or inside is None:
         yield from file_batches(file, names, [group.id for group in file.row_groups])
         return
     chosen = file.subset(filter=inside, schema=file.physical_schema)
-    # The filter needs the times, wanted or not: which rows are left out does not depend on the columns.
+    # Always read the times for the filter, so that the choice of rows does not depend on the columns.
     read = names if times.column in names else [*names, times.column]
     for batch in file_batches(file, read, [group.id for group in chosen.row_groups]):
         yield batch.filter(inside).select(names)
@@ -183,7 +183,7 @@ def _selected(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
 
 
 def _cut(whole: ParquetPiece, file: Any, most_rows: int, inside: Any) -> Iterator[ParquetPiece]:
-    """Pieces of a file, whose first row has the place of `whole`."""
+    """The pieces of a file. The first row of the file has the place `whole.first`."""
     groups = file.row_groups
     chosen = file if inside is None else file.subset(filter=inside, schema=file.physical_schema)
     wanted = {group.id for group in chosen.row_groups}
