@@ -130,7 +130,7 @@ def _l_infinity(one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
 
 
 def _edges(one: pa.Array, other: pa.Array) -> Numbers:
-    """The inner edges of the bins. Both samples have equal weight, whatever their numbers of rows."""
+    """The inner edges of the bins. Both samples have equal weight, even if one has more rows."""
     each = [values[np.isfinite(values)] for values in _there(one, other)]
     steps = np.linspace(0, 1, _BINS + 1)[1:-1]
     found = [np.quantile(values, steps) for values in each if len(values)]

@@ -96,7 +96,7 @@ class Reader:
         """At most `limit` messages. Waits at most `wait_s` seconds for the first, and `linger_s` for more.
 
         Raises:
-            StreamError: the client has failed permanently, or `hand_over` failed during a rebalance.
+            StreamError: the client has failed permanently. A GroupConsumer also raises the errors of `hand_over`.
         """
         with errors("Kafka consumer"):
             first = self._consumer.poll(wait_s)
