@@ -1,8 +1,8 @@
-"""What Redis answered to a request, or to many joined ones: what the columns of a service read themselves from.
+"""Answers of Redis to one request, or to many joined requests. The columns of a service read their values from them.
 
 An answer holds the stored values of each *group* (a row group, or the tiles of a stream view): one value for each
-distinct entity key that was asked for. `per_row` gives the rows of a response the values of their keys. So of one user
-and 200 candidates, a feature of the user is decoded once.
+distinct entity key of the request. `per_row` spreads the values of the keys over the rows of the response. So a request
+for one user and 200 candidates decodes a feature of the user once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Answer(ABC):
 
     @abstractmethod
     def fixed_values(self, group: int, segment: SegmentLayout, field: FieldLayout) -> Column:
-        """A field of fixed width: (m,), or (m, length) of arrays; undefined where the status is not PRESENT."""
+        """A field of fixed width: (m,), or (m, length) for arrays. Undefined where the status is not PRESENT."""
 
     @abstractmethod
     def statuses(self, group: int, segment: SegmentLayout) -> Statuses:
@@ -65,23 +65,26 @@ class Answer(ABC):
 
     @abstractmethod
     def uniform(self, group: int, segment: SegmentLayout) -> Status | None:
-        """The status of all values of a segment: PRESENT or SKIPPED; None when each must be looked at."""
+        """The common status of all values of a segment, PRESENT or SKIPPED; None when each value must be checked."""
 
     @abstractmethod
     def is_read(self, group: int) -> bool:
-        """Whether every row's values of a group were read."""
+        """Whether the values of a group were read for every row."""
 
     @abstractmethod
     def is_skipped(self, group: int) -> bool:
-        """Whether no row's values of a group were read before the deadline."""
+        """Whether the deadline passed before any value of a group was read."""
 
     @abstractmethod
     def per_row(self, group: int | None, values: V) -> V:
-        """Values of a group's m keys → values of the n rows. Of no group (None), the values are those of the rows."""
+        """Values of a group's m keys → values of the n rows. With group None, the values belong to the rows already."""
 
     @abstractmethod
     def each(self, read: Callable[[RequestAnswer], V]) -> V:
-        """`read` of the answer to each request, joined: for values that depend on a request's own time or rows."""
+        """The results of `read` for the answer to each request, joined.
+
+        It serves values that depend on a request's own time or rows.
+        """
 
 
 class RequestAnswer(Answer):
@@ -152,7 +155,7 @@ class RequestAnswer(Answer):
         )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returns. It is called for the first caller with this key; the answer keeps the result."""
+        """The result of `make`, which is called once for each key. The answer keeps the result."""
         if key not in self._kept:
             self._kept[key] = make()
         kept: T = self._kept[key]
@@ -203,7 +206,7 @@ class RequestAnswer(Answer):
         """See Answer."""
         return read(self)
 
-    # -- what only the answer to one request can be asked ----------------------------------------------------------
+    # -- only for the answer to one request ------------------------------------------------------------------------
 
     def tiles(self, group: int) -> StoredTiles:
         """The tiles of a stream view."""
@@ -234,18 +237,18 @@ class RequestAnswer(Answer):
         Args:
             group: the index of the group.
             segment: the segment of the fields.
-            first: where the first of them starts in the segment.
-            dtype: the type of each.
-            chosen: the elements of this type that are chosen, counted from the first.
+            first: bytes from the start of the segment to the first of the fields.
+            dtype: the numpy type of the fields.
+            chosen: the elements of this type to copy, counted from `first`.
         """
         last = chosen.stop if isinstance(chosen, slice) else max(chosen) + 1
         part = self.rows[group].part(segment.offset + first, last * dtype.itemsize)
-        # One copy, and it is worth it: values that lie one after the other become a list 1.3 times as fast.
+        # The copy pays: contiguous values become a list 1.3 times as fast.
         return part.view(dtype).T[chosen].copy("C")
 
     def variables(self, group: int, segment: SegmentLayout) -> list[bytes]:
-        """The m variable values that belong to stored rows; where all values of the segment are absent, a value whose
-        fields are empty.
+        """The m variable values of the stored rows. A row whose values in the segment are all absent gets a variable
+        value with empty fields.
 
         Raises:
             CorruptRowError: as `variable`.
@@ -253,13 +256,13 @@ class RequestAnswer(Answer):
         return self.once(("variables", group, segment.view), lambda: self._checked_variables(group, segment))
 
     def absent_rows(self, group: int, segment: SegmentLayout) -> Mask | None:
-        """(m,) bool, the rows that are missing in a segment or have expired. None: fields of other rows are null, so
-        that statuses must be looked at, which takes 40 µs for 25 fields of 200 rows instead of 5."""
+        """(m,) bool, True where a row's segment is missing or expired. None when a field of the segment is null in some
+        row: then each status must be computed, which takes 40 µs for 25 fields of 200 rows instead of 5 µs."""
         rows = self.rows[group]
         return rows.is_older(segment, oldest(segment, self.now_us)) if rows.has_no_nulls(segment) else None
 
     def columns_per_row(self, group: int | None, block: Column) -> Column:
-        """Values of a group's m keys → values of the n rows, as `per_row`, of many columns: (f, m, …) → (f, n, …)."""
+        """As `per_row`, for many columns at once: (f, m, …) → (f, n, …)."""
         if group is None:
             return block
         inverse = self.asked[group].inverse
@@ -269,7 +272,7 @@ class RequestAnswer(Answer):
 
     def _checked_variables(self, group: int, segment: SegmentLayout) -> list[bytes]:
         width = segment.times_bytes
-        # A group of which no key was asked for has no reply.
+        # A group without a requested key has no reply.
         values = self._variables.get((group, segment.view), [None] * self.rows[group].count)
         times = self.rows[group].part(segment.offset, width).tobytes()
         if self.uniform(group, segment) is Status.PRESENT:
@@ -337,7 +340,7 @@ class RequestAnswer(Answer):
         reply: Sequence[bytes | None],
         chosen: Places,
     ) -> None:
-        """Add the rows of a reply that was taken apart, and keep its variable values."""
+        """Add the rows of a reply that is split into values, and keep its variable values."""
         at = 0
         for group, indexes in chosen.items():
             read = self.groups[group]
@@ -365,7 +368,7 @@ class RequestAnswer(Answer):
         return self.groups[group].key_name(key)
 
     def _join(self, hits: Hits) -> None:
-        """Put what the near-cache has between what was read."""
+        """Merge the rows of the near-cache with the rows that were read."""
         for group, found in hits.found.items():
             views = self.groups[group].variables
             nothing = [None] * self._unread[group].size

@@ -40,7 +40,7 @@ class AsyncOnlineClient:
     Requests share two connections, on which many are under way at once.
 
     Args:
-        url, project, timeout_s, transforms, definitions, observers, max_connections, cache, cache_bound_ms: as of
+        url, project, timeout_s, transforms, definitions, observers, max_connections, cache, cache_bound_ms: as in
             `OnlineClient`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Large buffers that are used again.
+"""Reuse of large buffers.
 
 malloc returns freed blocks of some hundred kilobytes to the system. Then each page of the next block costs a page
 fault. A reply of 844 kB and the tiles copied from it took 546 page faults, which were 1.2 of 1.9 ms.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 
-# glibc maps blocks from this size on separately, and unmaps them when they are freed. Smaller blocks gain nothing here.
+# glibc maps a block of at least this size on its own, and unmaps it when it is freed. Smaller blocks gain nothing here.
 LARGE_BYTES = 1 << 17
-# At most so many idle buffers are kept, so that as many threads can decode at once without new ones.
+# The most idle buffers kept. As many threads can decode at once without a new buffer.
 _KEPT = 4
 
 

@@ -37,26 +37,26 @@ T = TypeVar("T")
 class OnlineClient:
     """Reads features from Redis. Make one per process: threads share it, and it works in forked children.
 
-    It needs nothing but Redis: the serving plan is published there, and the client reads it again after each
-    publication.
+    It needs only Redis. The serving plan is published there, and the client reads it again after each publication.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`; or a connection pool of `redis` or `redis.asyncio` (plain, TLS, Unix,
             blocking, a Sentinel's). The client takes the pool's options and makes connections of its own.
         project: the name of the project.
-        timeout_s: seconds for the whole of an answer: waiting for a connection, connecting, TLS, AUTH, reading a new
-            plan and reading the features.
+        timeout_s: seconds for a whole request: waiting for a connection, connecting, TLS, AUTH, reading a new plan and
+            reading the features.
         transforms: on-demand views (`[movie_age]`), or functions by view name.
         definitions: a Python file, a folder of such files, a module, or several of them, whose on-demand views are
             offered too. The client calls only functions that are given here and whose digest the plan lists.
         observers: see each request and reconnection. `feature_store.monitoring` has observers for metrics, traces and
             the served log.
-        max_connections: connections at most, 64 unless given here or in the URL. When all are in use, requests wait in
+        max_connections: the most connections, 64 unless given here or in the URL. When all are in use, requests wait in
             the order in which they came. A connection that is idle for a minute is closed.
         cache: keep values of these row groups and stream views in this process, `{"movie": "64MB"}`: bytes, or a text
             in KB, MB or GB. Redis says which values change. A near-cache takes one more connection, and a thread.
-        cache_bound_ms: milliseconds after the acknowledgement of a write within which its old value may still come from
-            the near-cache; a few milliseconds are usual. When Redis is not heard for so long, all values are read.
+        cache_bound_ms: how long after the acknowledgement of a write the near-cache may still serve the old value, in
+            milliseconds; a few milliseconds are usual. While Redis is silent for longer than this, the client reads all
+            values from Redis.
 
     Raises:
         ConfigError: the URL or its options cannot be read, a pool is of an unknown class, timeout_s or max_connections
@@ -119,9 +119,9 @@ class OnlineClient:
             entity_rows: `{join key or request field: value or n values}`, a list of dicts, a DataFrame (pandas, Polars)
                 or an Arrow table. A scalar stands for every row. Each distinct key is read once, and rows come back in
                 the order given. Names that the service does not need are ignored.
-            now: the time that ttls count from (datetime, or int microseconds since 1970); the clock's unless given.
-            model_features: the names of the model's features, in order; not checked unless given.
-            plan: the id of the prune plan that the model was made for, empty: none; not checked unless given.
+            now: the time that ttls count from (datetime, or int microseconds since 1970). Default: the current time.
+            model_features: the names of the model's features, in order. Not checked unless given.
+            plan: the id of the prune plan that the model was made for; empty for none. Not checked unless given.
             deadline_ms: milliseconds for this whole answer, in place of timeout_s. The client then reads each row group
                 with a command of its own, those with the most importance per cost first, all in one round trip. A value
                 that does not come in time is served as its default, with Status.SKIPPED.
@@ -175,7 +175,7 @@ class OnlineClient:
 
     @property
     def cache(self) -> CacheState | None:
-        """How the near-cache does: hits, misses, entries, lag; None without one."""
+        """The state of the near-cache: hits, misses, entries, lag; None without a near-cache."""
         return None if self._near is None else self._near.state
 
     def plan(self) -> ServingPlan:
@@ -188,7 +188,7 @@ class OnlineClient:
         return self._run(self._conversation.load_plan(), self._limit()).plan
 
     def close(self) -> None:
-        """Close the idle connections, and give up the near-cache."""
+        """Close the idle connections and the near-cache."""
         self._pool.close()
         if self._near is not None:
             self._near.close()
@@ -200,8 +200,8 @@ class OnlineClient:
         self.close()
 
     def _run(self, steps: Generator[Exchange, None, T], limit: Limit) -> T:
-        """Run steps to their end. An exchange that fails raises its error in them: a request with a deadline goes on
-        without the values, and a shadow read counts its failure."""
+        """Run steps to their end. The error of an exchange is raised inside the steps: a request with a deadline goes
+        on without the values, and a shadow read counts the failure."""
         try:
             exchange = next(steps)
             while True:

@@ -1,8 +1,8 @@
-"""What a column of a service does: each kind of column (`columns.py`) is one class that answers for itself.
+"""The interface of a service's columns. `columns.py` has one class for each kind of column.
 
-A column reads its values and their status from an answer, of one request or of many joined (`answer.py`), says which
-fields it needs, and takes its values from joined rows when a training set is built. Matrices, Python values, Arrow
-tables, served logs, metrics and training sets ask columns; none knows which kinds there are.
+A column reads its values and statuses from an answer to one request or to many joined requests (`answer.py`). It names
+the fields that it needs, and takes its values from joined rows when a training set is built. Matrices, Python values,
+Arrow tables, served logs, metrics and training sets use this interface alone.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ A_co = TypeVar("A_co", covariant=True)
 
 
 class JoinedRows(Protocol[A_co]):
-    """Rows of a training set after the point-in-time join. Their values are of a type of their own, such as Arrow's."""
+    """Rows of a training set after the point-in-time join. `A_co` is the type of a column, such as Arrow's."""
 
     def field(self, view: str, feature: str) -> A_co:
-        """A field of a feature view: null where the label's entity had no row then."""
+        """A field of a feature view: null where the entity had no row at the label's time."""
 
     def output(self, view: str, output: str, dtype: DType) -> A_co:
         """An output of an on-demand view."""
@@ -41,7 +41,7 @@ class JoinedRows(Protocol[A_co]):
 
 
 class MatrixColumns(Protocol):
-    """Takes note of the columns of a float matrix. `target` is the first column of the matrix that they fill."""
+    """Collects the columns of a float matrix. `target` is the first column of the matrix that a column fills."""
 
     def add_stored(self, group: int, segment: SegmentLayout, field: FieldLayout, target: int) -> None:
         """Add a column that is copied from stored rows."""
@@ -50,16 +50,16 @@ class MatrixColumns(Protocol):
         """Add a column whose rows all have one value."""
 
     def add_computed(self, name: str, column: ServedColumn, target: int) -> None:
-        """Add a column that is asked for its values."""
+        """Add a column whose `values` are called for each answer."""
 
 
 class ServedColumn(ABC):
     """A column of a service.
 
     Attributes:
-        dtype: its declared type.
-        default: the value that is served where there is none, or None.
-        group: the index of the group whose m entity keys its values belong to; None: they belong to the n rows.
+        dtype: the declared type.
+        default: the value that is served for an absent value; None when there is no default.
+        group: the index of the group whose m entity keys the values belong to; None when they belong to the n rows.
     """
 
     __slots__ = ("default", "dtype", "group")
@@ -69,8 +69,8 @@ class ServedColumn(ABC):
 
     @abstractmethod
     def values(self, answer: Answer) -> Column | list[Any]:
-        """(m,) of the numpy dtype, (m, length) of fixed-size arrays; a list of m Python values of a type without fixed
-        width. Values are undefined where the status is not PRESENT."""
+        """(m,) of the numpy dtype, or (m, length) for fixed-size arrays; a list of m Python values for a type without
+        fixed width. Values are undefined where the status is not PRESENT."""
 
     @abstractmethod
     def status(self, answer: Answer) -> Statuses:
@@ -81,36 +81,36 @@ class ServedColumn(ABC):
         """The values in a training set, null where a client would serve the default."""
 
     def event_times(self, answer: Answer) -> Column | None:
-        """(m,) int64, microseconds since 1970, NO_TIME where the value is missing; None: nothing stored is involved."""
+        """(m,) int64, microseconds since 1970, NO_TIME where the value is missing; None without a stored value."""
         return None
 
     def uniform(self, answer: Answer) -> Status | None:
-        """The status that all values have, where that is known without looking at each; else None."""
+        """The common status of all values, when it is known without a check of each value; else None."""
         return None
 
     def absent(self, answer: Answer) -> Mask:
-        """(m,) bool, where there is no value."""
+        """(m,) bool, True where there is no value."""
         absent: Mask = self.status(answer) != Status.PRESENT
         return absent
 
     @property
     def source(self) -> Hashable:
-        """Columns of one source have the same `uniform` in every answer, so that it is asked once for all of them."""
+        """Columns with an equal `source` have the same `uniform` in every answer, so one call serves them all."""
         return self
 
     def absent_together(self, answer: RequestAnswer, columns: Sequence[Any]) -> Mask:
-        """(len(columns), m) bool, where there is no value, of columns that are read `together` with this one."""
+        """(len(columns), m) bool, True where there is no value. The columns have the same `together` as this one."""
         absent: Mask = self.statuses(answer, columns).T != Status.PRESENT
         return absent
 
     @property
     def together(self) -> Hashable:
-        """Columns of one service for which this is equal have one type and one source, and are read at once."""
+        """Columns of a service with an equal `together` have one type and one source, and are read at once."""
         return self
 
     def reader(self, columns: Sequence[Any]) -> Callable[[RequestAnswer], Column | list[list[Any]]]:
-        """A function that reads columns at once, this one and those with which it is read `together`: `values` of all,
-        (f, m), (f, m, length) or f lists. They are copies, which belong to the caller."""
+        """A function that reads the values of f columns at once: (f, m), (f, m, length) or f lists. The columns have
+        the same `together` as this one. The values are copies, which belong to the caller."""
 
         def read(answer: RequestAnswer) -> Column | list[list[Any]]:
             values = self.values(answer)
@@ -119,7 +119,7 @@ class ServedColumn(ABC):
         return read
 
     def pieces_reader(self, columns: Sequence[Any]) -> Callable[[RequestAnswer], Pieces] | None:
-        """As `reader`, of texts or bytes that need not become Python values; None: they are not stored so."""
+        """As `reader`, for texts or bytes without a Python value for each; None for columns of other types."""
         return None
 
     def statuses(self, answer: Answer, columns: Sequence[Any]) -> Statuses:

@@ -1,7 +1,7 @@
-"""Columns that are read at once: those of one type and one source, such as the 25 floats of a view.
+"""Blocks of columns that are read at once: columns of one type and one source, such as the 25 floats of a view.
 
-Reading 50 columns one by one costs some 15 µs for each, whatever it holds: slices, copies and checks of numpy. A block
-costs that once. Forms of an answer (`decode.py`, `arrow.py`) are made of blocks.
+Reading 50 columns one by one costs about 15 µs for each, for slices, copies and checks of numpy. A block costs that
+once. The forms of an answer (`decode.py`, `arrow.py`) are built from blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class ColumnBlock:
-    """Columns of one service whose `together` is equal. `f` is their number, as `m` and `n` are of an Answer.
+    """Columns of one service with an equal `together`. `f` is their number; `m` and `n` are as in Answer.
 
     Args:
         names: the columns' names.
@@ -34,11 +34,11 @@ class ColumnBlock:
         names: as given.
         dtype: the type of all of them.
         group: the group of all of them, or None.
-        defaults: per column, the value that is served where there is none, or None.
-        null: (f,) bool, the columns without a default.
-        stored_defaults: (f,) or (f, length), the defaults as they would be stored, zero where there is none; None of a
+        defaults: per column, the value that is served for an absent value; None when there is no default.
+        null: (f,) bool, True for a column without a default.
+        stored_defaults: (f,) or (f, length), the defaults as they would be stored, zero without a default; None for a
             type without fixed width.
-        pieces: reads texts or bytes as pieces; None: they are read as Python values alone.
+        pieces: reads texts or bytes as pieces; None when the values are read only as Python values.
     """
 
     __slots__ = ("_columns", "_read", "defaults", "dtype", "group", "names", "null", "pieces", "stored_defaults")
@@ -62,17 +62,20 @@ class ColumnBlock:
         return self._columns[0].uniform(answer)
 
     def values(self, answer: RequestAnswer) -> Column | list[list[Any]]:
-        """(f, m) of the numpy dtype, (f, m, length) of fixed-size arrays; f lists of m Python values of a type without
-        fixed width. Values are undefined where the status is not PRESENT."""
+        """(f, m) of the numpy dtype, or (f, m, length) for fixed-size arrays; f lists of m Python values for a type
+        without fixed width. Values are undefined where the status is not PRESENT."""
         return self._read(answer)
 
     def absent(self, answer: RequestAnswer) -> Mask:
-        """(f, m) bool, where there is no value."""
+        """(f, m) bool, True where there is no value."""
         return self._columns[0].absent_together(answer, self._columns)
 
     def served(self, answer: RequestAnswer) -> tuple[Column, Mask | None]:
-        """The values of a fixed width as they are served: (f, n) or (f, n, length), and (f, n) bool where there is
-        neither a value nor a default; None: nowhere. The array there is zero."""
+        """The values of a type with fixed width as they are served: (f, n) or (f, n, length).
+
+        The second result is (f, n) bool, True where there is neither a value nor a default, and None when there is no
+        such place. The values at these places are zero.
+        """
         assert self.stored_defaults is not None
         uniform = self.uniform(answer)
         if uniform is not None and uniform is not Status.PRESENT:
@@ -106,8 +109,8 @@ class AnswerPlan:
 
     Attributes:
         columns: as given.
-        blocks: the columns, those that are read at once together.
-        places: per block the indexes of its columns in the service.
+        blocks: the columns, grouped by `together`.
+        places: per block, the indexes of its columns in the service.
         is_ordered: whether the columns of the blocks, one block after the other, are in the order of the service.
     """
 
@@ -123,7 +126,7 @@ class AnswerPlan:
         self.is_ordered = [i for places in self.places for i in places] == list(range(len(names)))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returns. It is called for the first caller with this key; the plan keeps the result."""
+        """The result of `make`, which is called once for each key. The plan keeps the result."""
         if key not in self._kept:
             self._kept[key] = make()
         kept: T = self._kept[key]

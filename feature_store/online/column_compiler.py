@@ -35,7 +35,7 @@ class ColumnCompiler:
         offered: the on-demand functions that this process offers.
 
     Attributes:
-        groups: how the groups that the columns need are read, in the order in which columns need them.
+        groups: how each group that the columns need is read, in the order of first use.
         transforms: the on-demand views that the columns need, by name.
     """
 

@@ -70,7 +70,7 @@ class StoredColumn(ServedColumn):
     @property
     def together(self) -> Hashable:
         """See ServedColumn."""
-        # An array is as wide as a block, and is read alone.
+        # A fixed-size array is as wide as a block, so it is read alone.
         return self if self.dtype.length is not None else (self._group, self.segment.view, self.dtype)
 
     def absent_together(self, answer: RequestAnswer, columns: Sequence[StoredColumn]) -> Mask:
@@ -244,7 +244,7 @@ class ComputedColumn(ServedColumn):
         return joined.output(self.transform.plan.name, self.output, self.dtype)
 
     def _deciding(self, answer: Answer) -> list[tuple[ServedColumn, bool]]:
-        """The inputs whose status the results have, and whether they have it where the input was read, too."""
+        """The inputs that decide the status of the results, and whether an input decides also where it was read."""
         deciding = []
         for item in self.transform.inputs:
             column = item.column

@@ -39,23 +39,24 @@ if TYPE_CHECKING:
     from feature_store.online.read_options import ReadOptions
     from feature_store.online.request import Request
 
-# Commands that a client exchanges at once. Then each parser is complete, or the client raises an error in the step.
+# Commands that a client exchanges at once. Afterwards each parser is complete, or the client raises an error inside the
+# steps.
 Exchange = list[Command]
-# Plans are published by people and by jobs: two in the time of one request is rare, ten says that something is wrong.
+# People and jobs publish plans. Two publications during one request are rare; ten mean that something is wrong.
 MOST_RELOADS = 10
-# The limit of a reply that holds an epoch alone, and of a plan's reply beside the document. An error of Redis fits too.
+# The largest reply that holds only an epoch, and the room beside the document in a plan's reply. An error reply fits.
 _MOST_EPOCH_BYTES = 4096
 # A plan that cannot be read is read again after this time even if its epoch stays: a restored copy has the same epoch.
 _REREAD_S = 1.0
-# Lists of feature references that stay compiled, the ones used last. A list takes some 20 kB; a server asks for a few
-# dozen, unless they come from its callers.
+# Lists of feature references that stay compiled, the ones used last. A list takes about 20 kB. A model server uses a
+# few dozen lists, unless its callers choose them.
 MOST_LISTS = 256
 
 
 class PublishedPlan:
     """A serving plan as it was read, with the services compiled from it.
 
-    All services that were asked for by name stay compiled, and the MOST_LISTS lists of feature references used last.
+    All services requested by name stay compiled, and so do the MOST_LISTS lists of feature references used last.
     """
 
     def __init__(
@@ -65,17 +66,17 @@ class PublishedPlan:
         self._is_on_one_node = is_on_one_node
         self._compiled: dict[str, CompiledService] = {}
         self._shadows: dict[str, CompiledService] = {}
-        # Not a method of this object: a cycle would keep a replaced plan, and all its lists, until the collector comes.
+        # Not a method of this object: a cycle would keep a replaced plan, and all its lists, until the next collection.
         self._of_references = lru_cache(MOST_LISTS)(
             partial(_compiled_of_references, plan, self._offered, epoch, is_on_one_node)
         )
 
     def __contains__(self, service: object) -> bool:
-        """Whether a service was asked for by this name before, and so is compiled."""
+        """Whether the service of this name is compiled already."""
         return isinstance(service, str) and service in self._compiled
 
     def service(self, asked: str | Sequence[str]) -> CompiledService:
-        """A service by name, or one made of feature references `view:feature`.
+        """A service by its name, or a service made of feature references `view:feature`.
 
         Raises:
             NotFoundError: the plan has no such service or view.
@@ -90,7 +91,7 @@ class PublishedPlan:
         return compiled
 
     def knows(self, service: str) -> bool:
-        """Whether the plan has a service of that name."""
+        """Whether the plan has a service of this name."""
         return service in self._compiled or any(one.name == service for one in self.plan.services)
 
     def shadow(self, compiled: CompiledService) -> CompiledService | None:
@@ -111,9 +112,9 @@ class Conversation:
     """The steps of a client of one project.
 
     Args:
-        project: its name.
+        project: the name of the project.
         offered: the on-demand functions that this process offers.
-        observers: learn of plans that are read and of shadow reads.
+        observers: are called for each plan read and each shadow read.
         is_on_one_node: whether one Redis server has all keys, so that one command may read keys of several buckets.
         near: the near-cache of the client, or None.
     """
@@ -143,8 +144,8 @@ class Conversation:
     ) -> Generator[Exchange, None, OnlineResponse]:
         """Read the features of entity rows.
 
-        With a deadline, a command reads one group; a group whose reply does not come in time is skipped. Without one,
-        while a prune plan is in the stage `shadow`, the rows are read again to compare.
+        With a deadline, each command reads one group, and a group whose reply is late is skipped. Without a deadline,
+        the rows are read again for comparison while a prune plan is in the stage `shadow`.
         """
         has_deadline = options.deadline_ms is not None
         prepare = CompiledService.prepare_by_group if has_deadline else CompiledService.prepare
@@ -170,7 +171,7 @@ class Conversation:
     def _prepared(
         self, service: str | Sequence[str], options: ReadOptions, prepare: Callable[[CompiledService], Request]
     ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService, Request]]:
-        """A request prepared with the plan that the client knows or, if that refuses it, with a plan published since.
+        """A request prepared with the plan that the client knows or, if that plan refuses it, with a newer plan.
 
         A newer plan may accept what an older plan refuses: a name that was unknown, a function that was not offered, a
         join key that the caller no longer sends. So a client never repeats an error that an older plan caused.
@@ -187,10 +188,10 @@ class Conversation:
             return fresh, compiled, prepare(compiled)
 
     def _newer_than(self, published: PublishedPlan) -> Generator[Exchange, None, PublishedPlan | None]:
-        """The plan that was published since; None when there is none.
+        """The plan that was published after `published`; None when there is none.
 
-        It reads the epoch alone first, a few bytes. So a caller that makes names up costs Redis no more than a read
-        does, and a new plan is still seen at once.
+        The epoch alone is read first, a few bytes. So a request for an unknown name costs Redis no more than a read
+        does, and the client still sees a new plan at once.
         """
         if (yield from self._epoch()) == published.epoch:
             return None
@@ -211,7 +212,7 @@ class Conversation:
     def begin(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], options: ReadOptions
     ) -> tuple[PublishedPlan, CompiledService, Request] | None:
-        """The first request of `get_online_features`, or None when that takes more steps than one exchange.
+        """The first request of `get_online_features`; None when a request needs more steps than one exchange.
 
         Nearly every request is begin, exchange, finish. Without a generator, the read of one entity takes 1.5 µs less.
         """
@@ -226,7 +227,7 @@ class Conversation:
             return None
         try:
             return published, compiled, compiled.prepare(entity_rows, self._near)
-        except RequestError:  # a newer plan may take it
+        except RequestError:  # a newer plan may accept it
             return None
 
     def finish(
@@ -248,7 +249,7 @@ class Conversation:
     def _read_in_shadow(
         self, entity_rows: Mapping[str, Any], response: OnlineResponse
     ) -> Generator[Exchange, None, None]:
-        """Compare a response with what the pruned service answers. A failure is only counted."""
+        """Compare a response with the response of the pruned service. A failure is only counted."""
         service = response.service
         assert service.pruning is not None
         try:
@@ -271,7 +272,7 @@ class Conversation:
         ended = time.perf_counter()
         if of_pruned is None or again is None:  # another plan was published
             return
-        # A value that is written in the meantime is in the read before or in the read after.
+        # A value that is written meanwhile equals the value in one of the two full reads, so it must differ from both.
         differing = differ(response, of_pruned) and differ(again, of_pruned)
         self.shadows.add(full.name, prune_plan, full_s=ended - between, pruned_s=between - started, differing=differing)
 
@@ -350,7 +351,7 @@ def _clock_unless(now_us: int | None) -> int:
 
 
 def _normalised(references: Sequence[str]) -> tuple[str, ...]:
-    """References as a key: plain text, whatever kind of list and of text the caller has (numpy's, say)."""
+    """References as a hashable key of plain str, from any sequence of str or its subclasses, such as numpy's."""
     for i, reference in enumerate(references):
         if not isinstance(reference, str):
             raise RequestError(f"features[{i}]", expected="a feature reference, view:feature", got=repr(reference))

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a job writes its rows: plain data that other processes can be given. Each opens a writer of its own.
+    """Where a job writes its rows: plain data that can be sent to other processes. Each opens a writer of its own.
 
     Attributes:
-        url: of Redis; never shown, since it may hold a password.
+        url: the URL or connection pool of Redis; never shown, since it may hold a password.
         project: the project's name.
         segment: the layout of the view's rows when the job began.
-        group: the row group that is being filled; None: all that hold the view, under the plan that is published.
-        epoch: of the plan that says that `group` is filled.
+        group: the row group that is being filled; None for all row groups of the published plan that hold the view.
+        epoch: the epoch of the plan under which `group` is filled.
         timeout_s: seconds to wait to connect, and for each answer.
     """
 
@@ -48,7 +48,7 @@ class Destination:
         """A writer, on a connection of its own.
 
         Raises:
-            StaleWriteError: another layout is published by now, or the row group is not being filled any more.
+            StaleWriteError: another layout of the view was published; while a row group is filled, any other plan.
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
         """
         keyspace = Keyspace(connect(self.url, self.timeout_s), self.project)
@@ -66,7 +66,7 @@ class Destination:
 
 
 class FollowingWriter:
-    """Writes rows of a view under the plan that is published now, and under those after it while the layout stays.
+    """Writes rows of a view under the published plan, and under later plans that keep the view's layout.
 
     Args:
         rows: the project's rows.
@@ -84,7 +84,7 @@ class FollowingWriter:
         """As ViewWriter.write.
 
         Raises:
-            StaleWriteError: another layout of the view was published; the batch is of the layout before.
+            StaleWriteError: another layout of the view was published; the batch has the earlier layout.
         """
         while True:
             try:

@@ -1,4 +1,4 @@
-"""The entity rows of a request → the distinct entity keys, checked, as bytes of Redis keys."""
+"""The entity rows of a request → the distinct entity keys, checked and encoded as in Redis keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NARROW = (np.dtype(np.float16), np.dtype(np.float32))
 
 
 class EntityKeys(NamedTuple):
-    """The distinct entity keys that a request asks of one row group.
+    """The distinct entity keys that a request reads in one group.
 
     Attributes:
         size: how many keys there are.
@@ -43,7 +43,7 @@ class EntityKeys(NamedTuple):
             return self.listed
         if not self.size:
             return []
-        # 8 µs for 200 keys, where slices take 14.
+        # 8 µs for 200 keys, where slices take 14 µs.
         return [key for (key,) in struct.iter_unpack(f"{len(self.packed) // self.size}s", self.packed)]
 
 
@@ -156,7 +156,7 @@ def _distinct(rows: list[Any]) -> tuple[list[Any], Column | None]:
 
 def _distinct_rows(columns: list[list[Any]], count: int) -> tuple[list[list[Any]], Column | None]:
     """The distinct rows of checked columns, as columns."""
-    # A column without repeated values has no repeated rows: the usual case, found in 4 µs for 200 rows instead of 25.
+    # Usual case: a column without repeated values means no repeated rows. The check takes 4 µs for 200 rows, not 25 µs.
     if any(len(set(column)) == count for column in columns):
         return columns, None
     rows, inverse = _distinct(list(zip(*columns, strict=True)))

@@ -1,4 +1,4 @@
-"""Deletes all that is stored of one entity, in every generation that the plan names."""
+"""Deletes all stored values of one entity, in every generation that the plan names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Stored(NamedTuple):
-    """A row group or stream view: `prefixes` are those of its keys in a bucket; the entity key follows."""
+    """A row group or stream view. `prefixes(bucket)` are the starts of its keys in a bucket; the entity key follows."""
 
     entities: tuple[str, ...]
     join_keys: tuple[tuple[str, str], ...]
@@ -26,7 +26,7 @@ class _Stored(NamedTuple):
 
 
 def delete_entity(keyspace: Keyspace, plans: PlanStore, entity: str, join_keys: Mapping[str, Any]) -> int:
-    """Delete everything stored of one entity; see `OnlineStore.delete`. Returns how many keys there were."""
+    """Delete all stored values of one entity; see `OnlineStore.delete`. Returns how many keys were deleted."""
     published, deleted = plans.required(), 0
     while True:
         deleted += _delete(keyspace, published.plan, entity, join_keys)
@@ -37,7 +37,7 @@ def delete_entity(keyspace: Keyspace, plans: PlanStore, entity: str, join_keys: 
 
 
 def _delete(keyspace: Keyspace, plan: ServingPlan, entity: str, join_keys: Mapping[str, Any]) -> int:
-    # The served generations first: a row is copied only while the generation that it is copied from has it.
+    # Delete from the served generations first: a row is copied only while the generation that it comes from has it.
     stored = [
         *(_rows(keyspace.project, group) for group in (*plan.groups, *plan.filling, *plan.retired)),
         *(_tiles(keyspace.project, tiles) for tiles in (*plan.tiles, *plan.filling_tiles, *plan.retired_tiles)),

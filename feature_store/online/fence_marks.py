@@ -41,7 +41,7 @@ def lost(keyspace: Keyspace, tiles: TilesPlan, buckets: int) -> FencesLostError 
 
 
 def mark(keyspace: Keyspace, tiles: TilesPlan, bucket: int) -> None:
-    """Set the mark of fences that are lost. The tiles of the bucket must be deleted first."""
+    """Write the plan's mark into a bucket's fences, with 0 merges. The bucket's tiles must be deleted before."""
     with keyspace.commands(bucket) as redis, redis.pipeline(transaction=True) as together:
         together.hset(keys.fences_key(keyspace.project, bucket, tiles), mapping={BORN: tiles.mark, MERGES: 0})
         together.set(keys.merges_key(keyspace.project, bucket, tiles), 0)

@@ -44,12 +44,12 @@ class GroupRead:
 
     @cached_property
     def _writers(self) -> list[VaryingKeyWriter]:
-        """Writers of the keys of the values, then of each view's variable values. All views are added before."""
+        """Writers of the keys of the values, then of each view's variable values. All views must be added before."""
         prefixes = [self.prefixes(bucket) for bucket in range(self._plan.buckets)]
         return [VaryingKeyWriter(of_buckets) for of_buckets in zip(*prefixes, strict=True)]
 
     def arguments(self, asked: EntityKeys) -> bytes:
-        """The keys that are asked for, as arguments of a command. The plan has one bucket."""
+        """The requested keys as arguments of a command, for a plan with one bucket."""
         if self._rows_writer is not None and not self.variables:
             return self._rows_writer.write(asked.size, asked.packed)
         return self.arguments_in(asked.each(), None)
@@ -59,20 +59,20 @@ class GroupRead:
 
         Args:
             entity_keys: the entity keys.
-            buckets: the bucket of each key; None: all are in bucket 0.
+            buckets: the bucket of each key; None when all keys are in bucket 0.
         """
         return b"".join([writer.write(entity_keys, buckets) for writer in self._writers])
 
     def prefixes(self, bucket: int) -> list[bytes]:
-        """What the keys of the values start with, then the keys of each view's variable values."""
+        """The prefix of the values' keys in a bucket, then the prefix of each view's variable values."""
         return [self.layout.prefix(self._plan.project, bucket)]
 
     def all_prefixes(self) -> list[bytes]:
-        """As `prefixes`, of all buckets."""
+        """As `prefixes`, for all buckets."""
         return [prefix for bucket in range(self._plan.buckets) for prefix in self.prefixes(bucket)]
 
     def key_name(self, key: bytes, view: str = "") -> str:
-        """An entity key as errors name it."""
+        """The name of an entity key in errors."""
         values = keys.decode(self.dtypes, key)
         named = ", ".join(f"{name}={value!r}" for (name, _), value in zip(self.join_keys, values, strict=True))
         return f"project {self._plan.project}, row of {self.layout.name}({named})" + (view and f", view {view}")

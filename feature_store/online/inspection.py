@@ -26,10 +26,11 @@ _STORED_TIME = np.dtype(">u8")
 
 @dataclass(frozen=True)
 class Tile:
-    """One hop of a window. `value` is the feature's value of its events alone; None when they have none.
+    """One hop of a window.
 
     Attributes:
         start_us, end_us: `[start, end)`, microseconds since 1970.
+        value: the feature's value over the hop's events alone; None when they have no value.
     """
 
     start_us: int

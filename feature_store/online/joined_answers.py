@@ -1,4 +1,4 @@
-"""The answers to many requests, joined: their columns are decoded at once."""
+"""The answers to many requests, joined so that their columns are decoded at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class JoinedAnswers(Answer):
     """The answers to many requests of one service, one after the other.
 
-    The stored values of all answers are joined and decoded at once, so that an answer costs a few slices; decoding each
-    alone costs some 10 µs for each column.
+    The stored values of all answers are joined and decoded at once. Then an answer costs a few slices, where decoding
+    each answer alone costs about 10 µs per column.
 
     Args:
         answers: at least one. All have the same `groups` (the same object).
@@ -44,15 +44,15 @@ class JoinedAnswers(Answer):
         self._joined: dict[int, _JoinedGroup] = {}
 
     def times_us(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """(n,) the `now_us` of each row's answer, microseconds since 1970."""
+        """(n,) int64, the `now_us` of each row's answer, microseconds since 1970."""
         return np.repeat(np.array([answer.now_us for answer in self._answers], np.int64), self.sizes)
 
     def places(self, group: int | None) -> Column | None:
-        """(n,) for each row, which of the group's m values it has; None: row i has value i."""
+        """(n,) int, the index of each row's value among the group's m values; None when row i has value i."""
         return None if group is None else self._group(group).places
 
     def join_keys(self) -> dict[str, tuple[DType, Column | list[Any]]]:
-        """Per join key its type and n values."""
+        """Per join key, its type and n values."""
         columns: dict[str, tuple[DType, Column | list[Any]]] = {}
         for index, read in enumerate(self._answers[0].groups):
             if any(name not in columns for name, _ in read.join_keys):
@@ -113,7 +113,7 @@ class _JoinedGroup:
 
     Attributes:
         rows: m stored values.
-        places: (n,) for each row of the responses, which of them; None: row i has value i.
+        places: (n,) int, the index of each row's stored value; None when row i has value i.
     """
 
     def __init__(self, answers: Sequence[RequestAnswer], index: int) -> None:
@@ -123,7 +123,7 @@ class _JoinedGroup:
         layout = answers[0].groups[index].layout
         stored = [answer.rows[index] for answer in answers]
         parts = [rows.part(0, layout.size) for rows in stored if rows.count]
-        # numpy takes no view of an empty buffer, so without values there is a row that nothing reads.
+        # numpy cannot view an empty buffer, so without values the buffer holds a row that nothing reads.
         joined = np.concatenate(parts).data.cast("B") if parts else memoryview(layout.empty)
         self.rows = StoredRows(layout, joined, sum(rows.count for rows in stored), 0, layout.size)
         self.places = self._places()
@@ -142,7 +142,7 @@ class _JoinedGroup:
         return values
 
     def is_present(self, segment: SegmentLayout) -> bool:
-        """Whether all values of a segment are PRESENT, were they read."""
+        """Whether all values of a segment are PRESENT, provided that they were read."""
         return self.rows.all_present(segment, max(self._oldest(segment)))
 
     def statuses(self, segment: SegmentLayout) -> Statuses:
@@ -156,7 +156,7 @@ class _JoinedGroup:
         return self._statuses[segment.view]
 
     def keys(self, dtypes: Sequence[DType]) -> list[Column | list[Any]]:
-        """Per join key n values."""
+        """Per join key, n values."""
         if keys.fixed_width(dtypes) is not None:
             record = np.dtype([(str(i), dtype.numpy.newbyteorder(">")) for i, dtype in enumerate(dtypes)])
             packed = np.frombuffer(b"".join([asked.packed for asked in self._asked]), record)
@@ -170,9 +170,9 @@ class _JoinedGroup:
         return [oldest(segment, answer.now_us) for answer in self._answers]
 
     def _block(self, segment: SegmentLayout, dtype: DType) -> tuple[int, Column]:
-        """The segment from the first to the last field of a type: where it starts, and (elements, m), column by column.
+        """The bytes from the first to the last field of a type: their offset in the segment, and (elements, m) values.
 
-        One copy serves all fields of the type. It takes a tenth of the time of a copy per field, each of which reads
+        One copy serves all fields of the type. It takes a tenth of the time of one copy per field, each of which reads
         every row.
         """
         offsets = [field.offset for field in segment.fields.values() if field.dtype == dtype]
@@ -193,7 +193,7 @@ class _JoinedGroup:
 
 
 def _places(asked: EntityKeys, count: int) -> Column:
-    """(count,) for each row of a response, which of its keys it has."""
+    """(count,) int, the index of each row's key."""
     if asked.inverse is not None:
         return asked.inverse
     return np.arange(count) if asked.size == count else np.zeros(count, np.intp)

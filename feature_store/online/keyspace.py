@@ -34,7 +34,7 @@ class Keyspace:
         return self.topology.shown
 
     def each_node(self, ask: Callable[[Any], T]) -> list[T]:
-        """What all nodes answer to a redis-py client; all are asked again when one of them is replaced meanwhile."""
+        """The results of `ask` for a redis-py client of each node; all are asked again if a node is replaced."""
         recovery = self.topology.recovery(keys.tag(self.project, 0))
         while True:
             try:
@@ -43,18 +43,19 @@ class Keyspace:
                 recovery.after(error)
 
     def commands(self, bucket: int) -> AbstractContextManager[Any]:
-        """A redis-py client of the node that holds a bucket, whose errors become this library's within the block."""
+        """A redis-py client of the node that holds a bucket. Within the block, its errors become this library's."""
         return self.topology.commands(keys.tag(self.project, bucket))
 
     def buckets_together(self, buckets: int) -> list[list[int]]:
-        """The numbers below `buckets` in groups: one script may name the keys of a group. Bucket 0 is the first."""
+        """The buckets in groups: one script may name the keys of a whole group. The first begins with bucket 0."""
         tags = {keys.tag(self.project, bucket): bucket for bucket in range(buckets)}
         return [[tags[tag] for tag in group] for group in self.topology.together(list(tags))]
 
     def scan(self, bucket: int, prefix: bytes) -> Iterator[list[bytes]]:
-        """The keys of a bucket that start with `prefix`, which starts with the bucket's tag; a step of SCAN at a time.
+        """The keys of a bucket that start with `prefix`, one step of SCAN at a time. `prefix` starts with the tag.
 
-        A key that is there from the beginning to the end is given at least once; another may be.
+        A key that exists during the whole scan is returned at least once. A key that is added or deleted meanwhile may
+        be returned.
         """
         return self.topology.scan(keys.tag(self.project, bucket), prefix)
 
@@ -67,7 +68,7 @@ class Keyspace:
         return any(self.scan(bucket, prefix))
 
     def unlink(self, bucket: int, names: Sequence[bytes]) -> int:
-        """Delete keys of a bucket. Returns how many there were."""
+        """Delete keys of a bucket. Returns how many were deleted."""
         if not names:
             return 0
         with self.commands(bucket) as redis:
@@ -75,11 +76,11 @@ class Keyspace:
         return count
 
     def unlink_starting(self, bucket: int, prefix: bytes) -> int:
-        """Delete the keys of a bucket that start with `prefix`. Returns how many there were."""
+        """Delete the keys of a bucket that start with `prefix`. Returns how many were deleted."""
         return sum(self.unlink(bucket, names) for names in self.scan(bucket, prefix))
 
     def unlink_all(self) -> int:
-        """Delete all keys of the project. Returns how many there were."""
+        """Delete all keys of the project. Returns how many were deleted."""
         deleted = 0
         for names in self.scan_all():
             by_tag: dict[bytes, list[bytes]] = {}

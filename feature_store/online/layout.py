@@ -67,7 +67,7 @@ class FieldLayout:
         index: the index of the field in the view's schema and of its bit in the null bitmap.
         offset: bytes from the start of the segment to the value; -1 when the value is variable.
         slot: the index among the variable fields; -1 when the value has a fixed width.
-        default: the canonical Python value that is served where there is none, or None.
+        default: the canonical Python value that is served for an absent value; None when there is no default.
     """
 
     name: str
@@ -83,7 +83,7 @@ class SegmentLayout:
 
     Attributes:
         view: the view's name.
-        ttl_us: microseconds after which a row counts as expired, or None.
+        ttl_us: microseconds after which a row counts as expired; None when it never does.
         offset: bytes from the start of the row.
         size: bytes.
         times_bytes: bytes of the times at its start: one time, or two if created timestamps are stored.
@@ -164,11 +164,11 @@ class ValueLayout(ABC):
     @property
     @abstractmethod
     def views(self) -> list[str]:
-        """The names of the views whose values it holds."""
+        """The names of the views whose values the layout holds."""
 
     @abstractmethod
     def prefix(self, project: str, bucket: int) -> bytes:
-        """What the values' Redis keys start with. The entity key follows."""
+        """The start of the values' Redis keys. The entity key follows."""
 
 
 class RowLayout(ValueLayout):

@@ -26,7 +26,7 @@ class Block:
     Attributes:
         offset, width: the bytes of the row that hold the columns.
         code: the numpy type of the columns.
-        source: the elements of those bytes that are copied; None: all, in order.
+        source: the elements of those bytes that are copied; None for all, in order.
         target: the columns of the matrix.
         raw: whether the bytes are float32 already and are copied unchanged.
         dtype: the type whose values become numbers first (decimals) or are checked (64-bit integers); else None.
@@ -62,7 +62,7 @@ class ViewPlan:
         group: the index of the row group in the service.
         segment: the view's segment of the row.
         blocks: the copies.
-        fields: per column the field.
+        fields: the field of each column.
         target: the columns of the matrix.
         defaults: (len(fields),) float32, NaN where there is no default.
     """
@@ -84,7 +84,7 @@ class MatrixPlan:
 
     Attributes:
         views: the columns that are copied from rows, by view.
-        computed: the columns that are asked for their values: name, column and place in the matrix.
+        computed: the columns whose `values` are called for each answer: name, column and place in the matrix.
         constant: places in the matrix of columns that have one value, and the value's elements.
         width: columns of the matrix.
         pieces: see `_pieces`.
@@ -115,7 +115,7 @@ class MatrixPlan:
         self.constant.append((slice(target, target + len(elements)), elements))
 
     def add_computed(self, name: str, column: ServedColumn, target: int) -> None:
-        """Add a column that is asked for its values."""
+        """Add a column whose `values` are called for each answer."""
         place = target if column.dtype.length is None else slice(target, target + column.dtype.length)
         self.computed.append((name, column, place))
 

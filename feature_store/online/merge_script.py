@@ -1,4 +1,4 @@
-"""The script that merges deltas in Redis: lua/merge.lua with the merges of the states that a view keeps."""
+"""The script that merges deltas in Redis: lua/merge.lua with the merge functions of the states that a view keeps."""
 
 from __future__ import annotations
 

@@ -37,9 +37,9 @@ class ModelMatch:
         """Whether the service serves what a model was made for.
 
         Args:
-            model_features: the names of the model's features in order, or of its matrix's columns, of which those of
-                arrays may be written `name_0` or `name[0]`; None: any features fit.
-            prune_plan: the id of the prune plan that the model was made for, empty: none; None: any fits.
+            model_features: the names of the model's features in order, or of its matrix's columns. The columns of
+                arrays may be written `name_0` or `name[0]`. None: any features fit.
+            prune_plan: the id of the prune plan that the model was made for; empty for none. None: any prune plan fits.
         """
         return prune_plan in (None, self._prune_plan) and (
             model_features is None or list(model_features) in (self._names, self.matrix_columns, self._bracketed)
@@ -49,7 +49,7 @@ class ModelMatch:
         """Check that the service serves what a model was made for.
 
         Raises:
-            ModelMismatchError: not `fits`.
+            ModelMismatchError: `fits` is False.
         """
         if self.fits(model_features, prune_plan):
             return

@@ -1,4 +1,4 @@
-"""The newest event times that are stored of each view: Redis compares them, and sends no values."""
+"""The newest stored event time of each view. Redis compares the times and sends no values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NEWEST = files("feature_store.online").joinpath("lua/newest.lua").read_text()
 
 
 class Newest(NamedTuple):
-    """The newest event time that is stored of a view.
+    """The newest stored event time of a view.
 
     Attributes:
-        event_us: microseconds since 1970; None: nothing is stored.
+        event_us: microseconds since 1970; None when nothing is stored.
         rows: how many values were compared.
-        whole: whether those are all values.
+        whole: whether all stored values were compared.
     """
 
     event_us: int | None
@@ -33,7 +33,7 @@ class Newest(NamedTuple):
 
 
 def newest_event_times(keyspace: Keyspace, plan: ServingPlan, limit: int) -> dict[str, Newest]:
-    """Per view of a plan, the newest event time that is stored; see `OnlineStore.newest_event_times`."""
+    """Per view of a plan, the newest stored event time; see `OnlineStore.newest_event_times`."""
     searches = [*(_Search.of_rows(group) for group in plan.groups), *(_Search.of_tiles(tiles) for tiles in plan.tiles)]
     for bucket in range(plan.buckets):
         prefixes = {search.layout.prefix(keyspace.project, bucket): search for search in searches}
@@ -59,11 +59,11 @@ class _Search:
     """A search for the newest times of one layout's values.
 
     Attributes:
-        layout: of the values.
-        form: how Redis's struct library reads a stored time, as lua/newest.lua wants it.
-        places: where the time is in a value, by view.
-        newest: the greatest so far, as they are stored.
-        rows, whole: as of `Newest`.
+        layout: the layout of the values.
+        form: the format of a stored time for Redis's struct library; see lua/newest.lua.
+        places: the offset of the time in a value, by view.
+        newest: the greatest times so far, as stored, by view.
+        rows, whole: as in `Newest`.
     """
 
     layout: RowLayout | TileValueLayout

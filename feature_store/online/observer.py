@@ -1,8 +1,8 @@
 """Observers of a client's requests: metrics, traces, and the served log.
 
-A client calls its observers in the thread of the request, or on its event loop, after the answer came and before the
-caller gets it, so their time adds to the request's. An exception of an observer is logged once and never reaches the
-caller. A client without observers only checks that it has none.
+A client calls its observers in the thread of the request, or on its event loop. It calls them after the answer came and
+before the caller gets it, so their time adds to the request's. An exception of an observer is logged once and never
+reaches the caller.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _LOG = logging.getLogger("feature_store.observers")
 
 
 class Observed:
-    """One request, from its first step to its answer, with reads after a new plan and shadow reads.
+    """One request, from its first step to its answer. Reads after a new plan and shadow reads belong to it.
 
     Attributes:
         service: the service's name as given; REFERENCES when feature references were given.
         label: the service's name as a label of metrics: UNKNOWN unless the client's plan has the service.
         entity_rows: as given.
-        started_ns: the time of its start, nanoseconds since 1970.
-        seconds: its duration. Values are decoded later, when the caller asks for them.
+        started_ns: the time when the request started, nanoseconds since 1970.
+        seconds: the duration of the request. Values are decoded later, when the caller reads them.
         response: the response; None when the request failed.
         error: the error; None when the request succeeded.
         request_id, log_fields: as given.
@@ -91,7 +91,7 @@ class Observer:
         """A request was answered or failed."""
 
     def reconnected(self) -> None:
-        """An idle connection was dead, as after a restart of the server. The request goes on with another one."""
+        """An idle connection was dead, as after a restart of the server. The request goes on with another."""
 
     def plan_read(self, version: int) -> None:
         """The serving plan was read: at the first request, and after each publication."""
@@ -104,7 +104,7 @@ class Observer:
 
 
 class Observers:
-    """The observers of a client. It is false when there are none."""
+    """The observers of a client. `bool()` of it is False when there are none."""
 
     __slots__ = ("_all", "_failed")
 

@@ -75,7 +75,7 @@ def _times(where: str, dtype: DType, array: Column) -> Column:
         if empty.size:
             raise TransformError(f"{where}[{empty[0]}]", expected="a time", got="NaT")
         times = array.astype("datetime64[us]")
-        # A coarser unit holds times that int64 microseconds do not: they wrap, and do not come back as they were.
+        # A coarser unit can hold a time beyond int64 microseconds. It wraps, and the way back gives another time.
         if np.datetime_data(array.dtype)[0] not in _FINE_UNITS and (times.astype(array.dtype) != array).any():
             raise TransformError(where, expected="values of Timestamp", got="a time beyond the years 1 to 9999")
         array = times.astype(np.int64)
@@ -88,9 +88,9 @@ def _objects(where: str, dtype: DType, array: Column) -> Column:
 
 
 def _values(where: str, dtype: DType, array: Column) -> Column:
-    """Value by value: each element of an array of numpy's is a value that may fit or not."""
+    """Fit each element of a numpy array on its own."""
     values = np.empty(len(array), object)
-    values[:] = list(array)  # numpy's own scalars, which say how exact they are
+    values[:] = list(array)  # numpy scalars, whose type tells their precision
     return _fitted_each(where, dtype, values)
 
 
@@ -128,7 +128,7 @@ class Output(NamedTuple):
     """How arrays that a function returned become a column of a type.
 
     Attributes:
-        kinds: the kinds of numpy arrays (`dtype.kind`) that fit without a look at each value's Python type.
+        kinds: the kinds of numpy arrays (`dtype.kind`) that fit without a check of each value's Python type.
         fit: `fit(where, dtype, array)`, for arrays of these kinds.
     """
 

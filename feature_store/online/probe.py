@@ -1,4 +1,4 @@
-"""Reads of the stored values, and of the Redis that stores them, for people and checks. Nothing is changed."""
+"""Reads of the stored values and of the state of Redis, for people and for checks. They change nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from feature_store.online.publication import PlanStore
     from feature_store.registry.serving_plan import RowGroupPlan
 
-# Of so many keys of a layout the memory is asked for.
+# Keys of a layout whose memory is measured.
 _SAMPLED_KEYS = 100
 _PINGS = 20
-# What a server answers that has no CONFIG, or does not let this user read it.
+# Error codes of a server that has no CONFIG, or does not let this user read it.
 _UNTOLD = ("ERR", "NOPERM")
 
 
@@ -133,7 +133,7 @@ class Probe:
         return values
 
     def _infos(self, *section: str) -> list[dict[str, Any]]:
-        """What each node says of itself."""
+        """The INFO of each node."""
         return self._keyspace.each_node(lambda redis: redis.info(*section))
 
     def _statistics(self, layout: RowLayout | TileValueLayout, buckets: int) -> dict[str, int]:
@@ -148,7 +148,7 @@ class Probe:
         return {"rows": count, "row_bytes": layout.size, "bytes": memory * count // max(sampled, 1)}
 
     def _layout_of(self, group: RowGroupPlan) -> RowLayout:
-        """The layout of a row group, made once per plan that is read: of 30 views it takes 5 ms."""
+        """The layout of a row group, built once for each plan read: for 30 views it takes 5 ms."""
         layout = self._layouts.get(group.name)
         if layout is None or layout.group is not group:
             layout = self._layouts[group.name] = RowLayout(group)

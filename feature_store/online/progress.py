@@ -6,12 +6,12 @@ Each bucket has one hash per row group, generation and view:
     job:<id>    how many chunks of a job are written
     files       in bucket 0 alone: which states of the source's files are read, see `engines/changed_files.py`
 
-A hash is written after Redis acknowledged the rows that it speaks of, and the same server holds both. So a server that
-is emptied, restored from a snapshot, cut at the end of its append-only file or replaced by a replica that lags may lack
-progress whose rows it has, but never has progress whose rows it lacks. An interval counts where all buckets have it.
+A hash is written after Redis acknowledged the rows that it records, and the same server holds both. So a server that is
+emptied, restored from a snapshot, cut at the end of its append-only file or replaced by a replica that lags may lack
+progress for rows that it has, but never has progress for rows that it lacks. Only times that all buckets record count.
 
 One gap is left: rows may be lost between their acknowledgement and the record. So each record names the server process
-that was there before the rows were written, and what that process held then. When either has changed, LostWriteError
+that answered before the rows were written, and the fields that it held then. If either has changed, LostWriteError
 makes the job write its rows again.
 """
 
@@ -36,16 +36,16 @@ READ = files("feature_store.online").joinpath("lua/progress_read.lua").read_text
 CHANGE = files("feature_store.online").joinpath("lua/progress.lua").read_text()
 _INTERVALS, _FILES = b"intervals", b"files"
 _DONE, _DIFFERENT, _STALE, _OTHER_SERVER = 1, 0, -1, -2
-# How often a record is tried again because other jobs recorded theirs meanwhile: each needs a millisecond.
+# Attempts to write a record while other jobs write theirs: each attempt takes a millisecond.
 _ATTEMPTS = 50
 
 Fields = dict[bytes, bytes]
-# Per field its new value; empty: the field goes.
+# Per field, its new value; an empty value deletes the field.
 Changes = dict[bytes, bytes]
 
 
 class _Bucket(NamedTuple):
-    """What a bucket's node says: its process, its clock (microseconds), and the fields of each view asked for."""
+    """The state of a bucket: its node's process, its node's clock (microseconds since 1970), and each view's fields."""
 
     server: bytes
     now_us: int
@@ -59,7 +59,7 @@ class StoredProgress:
         keyspace: the project's keys.
         plans: the published plans.
         view: a batch view.
-        filled: the row group that is being filled; None: the row group that the published plan serves.
+        filled: the row group that is being filled; None for the row group that the published plan serves.
 
     Raises:
         NotPublishedError, NotFoundError: there is no plan, or no such view in it.
@@ -75,7 +75,7 @@ class StoredProgress:
         return min(bucket.now_us for bucket in self._buckets)
 
     def finished_intervals(self) -> list[Interval]:
-        """The intervals that are materialized. One that ends beyond Redis's clock is not among them.
+        """The intervals that are materialized. An interval that ends after Redis's clock is left out.
 
         Raises:
             CorruptRowError: a record cannot be read.
@@ -84,38 +84,41 @@ class StoredProgress:
         return _finished(self._key(0), self._buckets, 0)
 
     def files_read(self) -> bytes:
-        """What `record_interval` was last given as the states of files; empty: nothing."""
+        """The states of files that `record_interval` recorded last; empty when it recorded none."""
         self._begin()
         return self._buckets[0].fields[0].get(_FILES, b"")
 
     def chunks_done(self, job: str) -> int:
-        """How many chunks of a job are written; 0 for a job that is not known.
+        """How many chunks of a job are written; 0 for an unknown job.
 
-        A record made after this call is of rows that are written after it.
+        Call it before rows are written: the next record covers the rows that are written after this call.
         """
         self._begin()
         return min(_chunks(self._key(0), bucket, _job(job)) for bucket in self._buckets)
 
     def record_chunk(self, job: str, done: int) -> None:
-        """Note how many chunks of a job are written, after the ones that were noted before.
+        """Record that `done` chunks of a job are written, those recorded before included.
 
         Raises:
-            LostWriteError: Redis may have lost some of them; ask `chunks_done`, and write the others again.
-            StaleWriteError: the row group is not filled any more.
+            LostWriteError: Redis may have lost some of the chunks; call `chunks_done`, and write the others again.
+            StaleWriteError: another plan was published while the row group was filled.
         """
         field, value = _job(job), b"%d" % done
         if self._change(lambda _, __: {field: value}):
             return
-        # A lost answer makes redis-py send the call again, which then finds its own change.
+        # After a lost answer, redis-py sends the call again, and the second call finds the change of the first.
         self._look()
         if any(bucket.fields[0].get(field) != value for bucket in self._buckets):
             raise self._lost()
 
     def record_interval(self, job: str, chunks: int, interval: Interval, files_read: bytes = b"") -> None:
-        """Note that an interval is materialized by a job of so many chunks, and forget the job.
+        """Record that a job materialized an interval, and delete the job's record.
 
         Args:
-            files_read: what `files_read` then returns; empty: as before.
+            job: the id of the job.
+            chunks: how many chunks the job has recorded.
+            interval: `(start, end)`, microseconds since 1970.
+            files_read: the new result of `files_read`; empty leaves it as it is.
 
         Raises:
             LostWriteError, StaleWriteError: as `record_chunk`.
@@ -139,7 +142,7 @@ class StoredProgress:
         raise self._lost()
 
     def forget_job(self, job: str) -> None:
-        """Drop the record of a job."""
+        """Delete the record of a job."""
         for bucket in range(len(self._buckets)):
             with self._keyspace.commands(bucket) as redis:
                 redis.hdel(self._key(bucket), _job(job))
@@ -147,7 +150,7 @@ class StoredProgress:
     # -- small parts --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Read all, of whichever server is there and plan is published."""
+        """Read all progress, under the plan that is published now and from the server that answers now."""
         published = self._plans.required()
         self._epoch, self._group = published.epoch, self._filled or published.plan.group_of(self._view)
         self._buckets = self._read_buckets(published.plan.buckets)
@@ -156,7 +159,7 @@ class StoredProgress:
         """Read again.
 
         Raises:
-            LostWriteError: another server is there.
+            LostWriteError: another server answers.
         """
         found = self._read_buckets(len(self._buckets))
         if [bucket.server for bucket in found] != [bucket.server for bucket in self._buckets]:
@@ -171,7 +174,7 @@ class StoredProgress:
         return any(start <= interval[0] and interval[1] <= end for start, end in stored)
 
     def _change(self, changes: Callable[[int, Fields], Changes]) -> bool:
-        """Make changes in every bucket; False when one is not as it was read, and then some may be made.
+        """Make changes in every bucket. False when a bucket was changed since it was read; earlier buckets are changed.
 
         Raises:
             LostWriteError, StaleWriteError: as `record_chunk`.
@@ -200,11 +203,11 @@ class StoredProgress:
             return int(redis.eval(CHANGE, 2, epoch, self._key(number), self._epoch, bucket.server, *listed))
 
     def _follow(self) -> None:
-        """Go on under another plan, as long as it serves the same rows.
+        """Go on under the plan that is published now, as long as it serves the same generation.
 
         Raises:
-            LostWriteError: they are served in another generation, for which nothing is noted yet.
-            StaleWriteError: the row group is not filled any more.
+            LostWriteError: the plan serves another generation, which has no progress yet.
+            StaleWriteError: another plan was published while the row group was filled.
         """
         published = self._plans.required()
         if self._filled is not None:
@@ -230,7 +233,7 @@ class StoredProgress:
 
 
 def finished_intervals(keyspace: Keyspace, plans: PlanStore) -> dict[str, list[Interval]]:
-    """Per batch view of the published plan its finished intervals: see `StoredProgress.finished_intervals`.
+    """Per batch view of the published plan, its finished intervals: see `StoredProgress.finished_intervals`.
 
     Raises:
         NotPublishedError: there is no plan.
@@ -255,7 +258,7 @@ def _read(keyspace: Keyspace, bucket: int, names: Sequence[bytes]) -> _Bucket:
 
 
 def _finished(key: bytes, buckets: Sequence[_Bucket], number: int) -> list[Interval]:
-    """The times that all buckets have, of the view of that number."""
+    """The intervals that all buckets record, for the view at index `number` of each bucket's fields."""
     first, *others = (_past(_intervals(key, bucket.fields[number]), bucket.now_us) for bucket in buckets)
     for other in others:
         first = common(first, other)
@@ -263,10 +266,10 @@ def _finished(key: bytes, buckets: Sequence[_Bucket], number: int) -> list[Inter
 
 
 def _past(intervals: Sequence[Interval], now_us: int) -> list[Interval]:
-    """The intervals that end before the clock.
+    """The intervals that end at or before `now_us`.
 
-    An interval that ends later was recorded by a clock that was ahead. Rows of its end were still to come, and nothing
-    says since when: all of it is read again.
+    An interval that ends later was recorded while a clock was ahead. Rows near its end were still to come, and no
+    record tells from which time on. So the whole interval is read again.
     """
     return [(start, end) for start, end in intervals if end <= now_us]
 

@@ -8,16 +8,16 @@ of all buckets (see `Topology.together`), a publication has three steps:
     announce   the other buckets get the epoch and the marks
 
 Readers compare the epochs of all replies, so no answer mixes two plans: while buckets have different epochs, a request
-that reads several buckets is asked again. Writers name the epoch of the bucket that they write, so no writer of the new
-plan writes a bucket before its marks are there. What the new plan retires is deleted after the last step.
+that reads several buckets is repeated. Writers name the epoch of the bucket that they write, so no writer of the new
+plan writes a bucket before its marks are there. Generations that the new plan retires are deleted after the last step.
 
 Redis can lose these keys one by one: a key is evicted or deleted, or a part of an older snapshot is restored. So the
 plan names the epoch that it was published with, and each reader compares. An incomplete publication is
 refused, with the reason; the next apply publishes again over it. A publisher that is killed between two steps leaves
 such a publication.
 
-Each generation of a stream view has a *mark*: a random tag, which the plan names and each bucket's fences hold. Fences
-without it were lost, and events are merged into the tiles that no fence counts.
+Each generation of a stream view has a *mark*: a random tag, which the plan names and each bucket's fences hold. If the
+mark is missing, the fences were lost, and the tiles hold events that no fence counts.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ _MARKS = files("feature_store.online").joinpath("lua/marks.lua").read_text()
 PUBLISH = _MARKS + files("feature_store.online").joinpath("lua/publish.lua").read_text()
 ANNOUNCE = _MARKS + files("feature_store.online").joinpath("lua/announce.lua").read_text()
 _DONE, _OTHER_SERVER = 1, -2
-# A publication of several steps, seen between two of them, is read again so often, every so many seconds, before it
-# counts as incomplete.
+# A reader may see a publication between two of its steps. It reads the publication again up to _LOOKS times, every
+# _BETWEEN_LOOKS_S seconds, before the publication counts as incomplete.
 _LOOKS, _BETWEEN_LOOKS_S = 10, 0.02
-# How often a bucket is announced again because another publisher, which has lost, announced it meanwhile.
+# Attempts to announce a bucket again after a publisher that lost the race announced it meanwhile.
 _ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What Redis holds of a publication.
+    """A publication as Redis holds it, complete or not.
 
     Attributes:
-        document: the plan's; None: there is none, or the key holds another type.
-        epochs: of each bucket that is known of; None: there is none, or the key holds another type.
-        plan: the document, read; None: there is none, it cannot be read, or it is of another publication.
-        problem: why the publication is incomplete; None: it is complete, or nothing is published.
+        document: the plan's document; None when its key is absent or has another type.
+        epochs: the epoch of each known bucket; None when its key is absent or has another type.
+        plan: the parsed document; None when it is absent, cannot be parsed, or belongs to another publication.
+        problem: why the publication is incomplete; None when it is complete, or nothing is published.
     """
 
     document: bytes | None
@@ -70,7 +70,7 @@ class Publication:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing at all."""
+        """Whether there is neither a document nor an epoch."""
         return self.document is None and not any(self.epochs)
 
     @property
@@ -93,7 +93,7 @@ class PlanStore:
         self._parsed: tuple[bytes, ServingPlan | None] = b"", None
 
     def find(self) -> Publication:
-        """What Redis holds, complete or not.
+        """The publication that Redis holds, complete or not.
 
         Raises:
             NotPublishedError: the plan is of another version of the library.
@@ -108,7 +108,7 @@ class PlanStore:
         return found
 
     def published(self) -> PublishedPlan | None:
-        """The plan that is published; None: none is.
+        """The plan that is published; None when nothing is published.
 
         Raises:
             DamagedPlanError: the publication is incomplete, or cannot be read.
@@ -143,12 +143,12 @@ class PlanStore:
 
         Args:
             plan: the plan.
-            over: the publication that the caller has read, complete or not; None: nothing is published.
-            written_to: as of `OnlineStore.publish`.
+            over: the publication that the caller has read, complete or not; None when nothing is published.
+            written_to: as in `OnlineStore.publish`.
 
         Raises:
             ConflictError: another plan than `over` is published.
-            LostWriteError: another server answers, which may lack rows that the other acknowledged.
+            LostWriteError: another server than `written_to` answers, and may lack rows that the first acknowledged.
         """
         epoch = secrets.token_hex(keys.EPOCH_BYTES // 2).encode()
         old = over.plan if over is not None else None
@@ -187,7 +187,7 @@ class PlanStore:
         return Publication(document, tuple(epochs), plan, problem)
 
     def _texts(self, buckets: int) -> tuple[bytes | None, list[bytes | None]]:
-        """The plan's document, cut where none can be meant any more, and the epochs; None: none, or of another type."""
+        """The plan's document, at most MOST_BYTES + 1 bytes of it, and the epochs; None as in `_read_texts`."""
         document: bytes | None = None
         epochs: list[bytes | None] = [None] * buckets
         for group in self._keyspace.buckets_together(buckets):
@@ -201,7 +201,7 @@ class PlanStore:
         return document, epochs
 
     def _read_texts(self, bucket: int, names: Sequence[tuple[bytes, int]]) -> list[bytes | None]:
-        """The texts of keys up to a byte each, at one moment; None: there is none, or the key holds another type."""
+        """The values of keys, each up to a last byte, in one transaction; None if a key is absent or not a string."""
         with self._keyspace.commands(bucket) as redis, redis.pipeline(transaction=True) as together:
             for name, last in names:
                 together.getrange(name, 0, last)
@@ -241,7 +241,7 @@ class PlanStore:
             return int(redis.eval(ANNOUNCE, len(names), *names, *about, *_arguments(marks, plan)))
 
     def _read(self, document: bytes) -> ServingPlan:
-        # Read again for nearly every call, and seldom another: of 5,000 features it takes 30 ms to parse.
+        # Nearly every call reads the document, which seldom changes. For 5,000 features, parsing takes 30 ms.
         known, plan = self._parsed
         if plan is None or known != document:
             plan = plan_from_json(document)
@@ -251,7 +251,7 @@ class PlanStore:
     def _checked(
         self, plan: ServingPlan | None, epochs: list[bytes | None]
     ) -> tuple[ServingPlan | None, DamagedPlanError | None]:
-        """The plan, if it belongs to the epochs that are there, and why the publication is incomplete."""
+        """The plan, unless it belongs to none of the stored epochs, and why the publication is incomplete."""
         if plan is None:
             return None, _incomplete(self._project, "the plan's key is lost, though an epoch is there")
         try:
@@ -271,7 +271,7 @@ class PlanStore:
         plan: ServingPlan,
         written_to: bytes,
     ) -> None:
-        """Announce a plan that is published; another publisher, which has lost, may have changed the buckets before.
+        """Announce a published plan. A publisher that lost the race may have changed the buckets meanwhile.
 
         Raises:
             ConflictError: another plan is published.
@@ -306,7 +306,7 @@ class PlanStore:
             )
 
     def _expected_epoch(self, over: PublishedPlan | Publication | None, bucket: int) -> bytes:
-        """The epoch of a bucket that a publication replaces; empty: none."""
+        """The epoch of a bucket that a publication replaces; empty when there is none."""
         if over is None:
             return b""
         if isinstance(over, PublishedPlan):
@@ -317,7 +317,7 @@ class PlanStore:
         return epoch or b""
 
     def _marks(self, plan: ServingPlan, old: ServingPlan | None) -> Iterator[_Mark]:
-        """Per generation and bucket, how its fences are marked."""
+        """Per generation and bucket, how the fences are marked."""
         known = _generations(old)
         for tiles in (*plan.tiles, *plan.filling_tiles):
             was = known.get((tiles.view, tiles.generation))
@@ -350,7 +350,7 @@ class _Mark(NamedTuple):
 
 
 def _arguments(marks: Sequence[_Mark], plan: ServingPlan | None) -> list[str]:
-    """The marks as the scripts take them; with the fields of generations that the plan serves."""
+    """The marks as arguments of the scripts, with the layout digest of each generation that the plan serves."""
     arguments = []
     for tiles, _, how in marks:
         is_served = plan is not None and tiles in plan.tiles
@@ -360,7 +360,7 @@ def _arguments(marks: Sequence[_Mark], plan: ServingPlan | None) -> list[str]:
 
 
 def layout_digest(tiles: TilesPlan) -> str:
-    """A digest of a generation's layout: equal where a generation holds what another plan wants. 16 hex digits."""
+    """A digest of a generation's layout, 16 hex digits. An equal digest means that the generation fits another plan."""
     return hashlib.sha256(repr(tiles.layout).encode()).hexdigest()[:16]
 
 

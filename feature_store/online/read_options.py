@@ -15,10 +15,10 @@ class ReadOptions(NamedTuple):
     """How one request is read. `OnlineClient.get_online_features` describes each option.
 
     Attributes:
-        now_us: the time that ttls count from, microseconds since 1970; None: the clock's.
-        model_features: the names of the model's features; None: any.
-        prune_plan: the id of the prune plan that the model was made for, empty: none; None: any.
-        deadline_ms: milliseconds for the whole answer; None: the client's `timeout_s`.
+        now_us: the time that ttls count from, microseconds since 1970; None for the current time.
+        model_features: the names of the model's features; None: not checked.
+        prune_plan: the id of the prune plan that the model was made for, empty for none; None: not checked.
+        deadline_ms: milliseconds for the whole answer; None for the client's `timeout_s`.
     """
 
     now_us: int | None = None

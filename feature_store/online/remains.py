@@ -1,10 +1,10 @@
-"""What a project still holds in Redis when its serving plan is lost: what of it a new plan can go on with.
+"""Recovery of a project whose serving plan is lost: which of the stored generations a new plan can adopt.
 
-A generation is *adopted* where the stored keys prove that it is whole and of the wanted layout: every value has the
-layout's fingerprint and length, and lies in the bucket that its key belongs to. Rows are adopted where they are of
-one generation alone; while a rollout is under way there are two, and no key says how far it is. Tiles are adopted
-where the fences of all buckets have one mark and say that the generation was served under this layout. All else is
-deleted, and its generation numbers are not used again.
+A generation is *adopted* if the stored keys prove that it is whole and has the wanted layout: every value has the
+layout's fingerprint and length, and lies in the bucket that its key belongs to. Rows are adopted only if one generation
+is stored. During a rollout there are two, and no key tells how far the rollout is. Tiles are adopted if the fences of
+all buckets have one mark and record that the generation was served under this layout. Everything else is deleted, and
+its generation numbers are not used again.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 FITS = files("feature_store.online").joinpath("lua/fits.lua").read_text()
 _KEY = re.compile(rb"\{[^:}]+:(\d+)\}([prvtfm]):([^:]+):(\d+)(?::|$)", re.DOTALL)
-# What the fences of a history are named; see streaming/backfill.py.
+# The start of the names of a history's fences; see streaming/backfill.py.
 _HISTORY = b"@history:"
 
 
-# The least that a plan takes for windows.
+# The smallest windows that a plan accepts.
 _UNKNOWN = Windows(
     (Ring(1_000_000, 1, (Part("count", "", "Int64"),)),), (Window("count", "count", 1_000_000, 0, (0,), "Int64"),)
 )
 
 
 class Generation(NamedTuple):
-    """A generation of a row group or of a stream view, by the kinds of keys that belong together."""
+    """A generation of a row group or of a stream view. `kinds` are the kinds of its keys: `prv` or `tfm`."""
 
     kinds: str
     name: str
@@ -59,7 +59,7 @@ class Remains:
         self._keyspace, self._project = keyspace, keyspace.project
 
     def adopted(self, target: ServingPlan) -> ServingPlan:
-        """A plan that goes on with what can be adopted, and retires all else.
+        """The target with each stored generation that can be adopted. All other generations are retired.
 
         Args:
             target: the plan to serve, compiled as if nothing were stored.
@@ -132,7 +132,7 @@ class Remains:
         return replace(tiles, mark=marks.pop().decode(), start_us=int(start) if start else None)
 
     def _fences(self, tiles: TilesPlan, buckets: int) -> list[tuple[dict[bytes, bytes], bytes]] | None:
-        """Per bucket the fences, and how often they were moved; None: a key is of another type."""
+        """Per bucket, the fences and how often they were moved; None when a key has another type."""
         found = []
         for bucket in range(buckets):
             names = keys.fences_key(self._project, bucket, tiles), keys.merges_key(self._project, bucket, tiles)
@@ -144,7 +144,7 @@ class Remains:
         return found
 
     def _fit(self, layout: RowLayout | TileValueLayout, buckets: int) -> set[int] | None:
-        """The buckets that hold values of a layout; None: some are of another, or in a bucket that is not theirs."""
+        """The buckets that hold values of a layout; None when a value has another layout, or is in the wrong bucket."""
         filled: set[int] = set()
         for bucket in range(buckets):
             prefix = layout.prefix(self._project, bucket)
@@ -176,7 +176,7 @@ def _numbers(stored: set[Generation], kinds: str, name: str) -> list[int]:
 
 
 def _is_of_topic_alone(tiles: TilesPlan, fences: list[dict[bytes, bytes]]) -> bool:
-    """Whether fences without a mark are of the view's topic, and of no history, whose end only the lost plan knew."""
+    """Whether fences without a mark belong to the view's topic alone. Only the lost plan knew where a history ends."""
     sources = [name for found in fences for name in found if b":" in name]
     return all(name.startswith(tiles.topic.encode() + b":") and not name.startswith(_HISTORY) for name in sources)
 

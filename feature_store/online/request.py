@@ -25,9 +25,9 @@ class Request(NamedTuple):
         values: the entity rows: `{join key or request field: value or values}`.
         groups: how the service reads its groups.
         asked: per group its distinct entity keys.
-        commands: what to send, the most important first.
-        places: per command, where its keys are among those that are read.
-        hits: what the near-cache knows of the keys; the commands read the rest. None without a near-cache.
+        commands: the commands to send, the most important first.
+        places: per command, the indexes of its keys among the keys that are read.
+        hits: the values that the near-cache has; the commands read the others. None without a near-cache.
     """
 
     size: int
@@ -40,5 +40,5 @@ class Request(NamedTuple):
 
     @property
     def unread(self) -> list[EntityKeys]:
-        """Per group the keys that the commands read."""
+        """Per group, the keys that the commands read."""
         return self.asked if self.hits is None else self.hits.unread

@@ -1,4 +1,4 @@
-"""The fields that a request carries for on-demand functions, checked and as functions are shown them."""
+"""The request fields of on-demand functions, checked and converted to the arrays that functions get."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def request_column(wanted: TransformInput, values: Mapping[str, Any], count: int) -> Column:
-    """A field of the request as its function is shown it: (count,) of its numpy type; (count, length) for arrays of
-    fixed width, (count,) object of lists for others. A scalar stands for every row. The default stands for a missing
+    """A field of the request as its function gets it: (count,) of its numpy type; (count, length) for arrays of fixed
+    size, (count,) object of lists for other arrays. A scalar stands for every row. The default stands for a missing
     field and for null.
 
     Raises:
@@ -40,7 +40,7 @@ def request_column(wanted: TransformInput, values: Mapping[str, Any], count: int
 
 
 def request_nulls(wanted: TransformInput, values: Mapping[str, Any], count: int) -> Column:
-    """(count,) bool, where a field of the request has no value of its own."""
+    """(count,) bool, True where the request gives no value for the field."""
     given = values.get(wanted.name)
     if given is None or is_scalar(given):
         return np.full(count, given is None)
@@ -59,7 +59,7 @@ def _fitted(wanted: TransformInput, item: Any, where: str) -> Any:
 
 
 def _shown(dtype: DType, values: list[Any]) -> Column:
-    """Canonical values → the array that a function is shown."""
+    """Canonical values → the array that a function gets."""
     if dtype.width is None:
         # Rows that share a value would share a list.
         return object_column(values if dtype.element is None else [list(value) for value in values])

@@ -22,8 +22,8 @@ def entity_columns(entity_rows: Any) -> Mapping[str, Any]:
     """Entity rows as `{name: value or values}`.
 
     Args:
-        entity_rows: such a mapping; a list of mappings that have the same names; an Arrow table or record batch; or a
-            DataFrame of pandas or Polars, whose missing values are null.
+        entity_rows: a mapping; a list of mappings that have the same names; an Arrow table or record batch; or a
+            DataFrame of pandas or Polars, whose missing values become None.
 
     Raises:
         RequestError: `entity_rows` has another type, or its rows have different names.
@@ -42,7 +42,7 @@ def entity_columns(entity_rows: Any) -> Mapping[str, Any]:
 
 
 def feature_names(service: Any) -> str | Sequence[str]:
-    """A service's name or a list of feature references, from either of them or from the definition of a service.
+    """A service's name or a list of feature references. The definition of a service gives its name.
 
     Raises:
         RequestError: `service` has another type.

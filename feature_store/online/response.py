@@ -61,8 +61,8 @@ class OnlineResponse:
     A value that is not PRESENT is served as its field's default; without a default it is None, and NaN in a matrix.
 
     Attributes:
-        service: the service, as the client compiled it.
-        answer: what Redis answered. It may change with any version of this library.
+        service: the compiled service.
+        answer: the answer of Redis. Its interface may change in any version of this library.
 
     Example:
         >>> from feature_store.online import OnlineClient
@@ -107,18 +107,18 @@ class OnlineResponse:
 
     @property
     def prune_plan(self) -> str | None:
-        """The id of the prune plan that says which features are served; None: all are."""
+        """The id of the prune plan that decides which features are served; None when all are served."""
         return self.service.prune_plan or None
 
     @property
     def transforms(self) -> dict[str, str]:
-        """Per on-demand view of the service, the digest of the function that computes it. Digests differ between model
-        servers while a changed function is rolled out."""
+        """Per on-demand view of the service, the digest of the function that computes its features. Digests differ
+        between model servers while a changed function is rolled out."""
         return self.service.functions()
 
     @property
     def plan_version(self) -> int:
-        """The registry version that served this."""
+        """The registry version of the plan that answered."""
         return self.service.plan.version
 
     @property
@@ -132,7 +132,7 @@ class OnlineResponse:
         return [self.service.groups[group].layout.name for group in sorted(self.answer.skipped)]
 
     def status_counts(self) -> dict[Status, int]:
-        """How many of the n × f values have each status. A status that no value has is left out."""
+        """How many of the n × f values have each status. A status without values is left out."""
         counts = status_counts(self.service, self.answer)
         return {status: count for status, count in zip(STATUSES, counts, strict=True) if count}
 

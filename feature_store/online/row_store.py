@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from feature_store.online.publication import PlanStore
     from feature_store.registry.serving_plan import RowGroupPlan
 
-# Kinds of keys of a row group: progress first, so that a generation that is half deleted is never gone on with.
+# Kinds of keys of a row group: progress first, so that no job continues a generation that is half deleted.
 _KINDS = (b"p", b"r", b"v")
 
 
@@ -79,7 +79,7 @@ class RowStore:
         )
 
     def batches(self, group: RowGroupPlan) -> Iterator[dict[str, RowBatch]]:
-        """All rows of a generation, as batches per view, a step of SCAN at a time."""
+        """All rows of a generation: for each step of SCAN, one batch per view."""
         layout = RowLayout(group)
         for bucket in range(self._plans.required().plan.buckets):
             prefix = keys.row_prefix(self._keyspace.project, bucket, group)
@@ -101,7 +101,7 @@ class RowStore:
     ) -> RowBatch:
         times = rows.part(segment.offset, segment.times_bytes).copy().view(">u8")
         there = np.flatnonzero(times[:, 0] != ABSENT)
-        # Where the time of creation is not known, every row that has one is newer.
+        # Without a stored created timestamp, the earliest one: every row that has a created timestamp is newer.
         created = unbiased(times[there, 1]) if segment.created else np.full(len(there), MIN_TIMESTAMP_US)
         decoded = list(zip(*(keys.decode([d for _, d in layout.join_keys], entity[i]) for i in there), strict=True))
         prefix = keys.variable_prefix(self._keyspace.project, bucket, layout.group, segment.view)

@@ -1,6 +1,6 @@
 """A service compiled from the serving plan: entity rows → commands, and replies → columns.
 
-All that does not depend on the request is computed here, once per plan.
+Everything that does not depend on a request is computed here, once per plan.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from feature_store.online.request import Places
     from feature_store.registry.serving_plan import ServicePlan, ServingPlan
 
-# Makes a NamedTuple without its __new__, written in Python: each request makes two, 0.2 µs less each.
+# Builds a NamedTuple without its __new__, which is Python code: 0.2 µs less for each, and each request builds two.
 _new_tuple = tuple.__new__
 NO_KEYS = EntityKeys(0, b"", None, None)
 
 
 class KnownValues(Protocol):
-    """What a service asks of a client's near-cache (`near/near_cache.py`)."""
+    """The part of a client's near-cache that a service uses (`near/near_cache.py`)."""
 
     def spaces(self, plan: ServingPlan, groups: Sequence[GroupRead]) -> list[tuple[int, Space]]:
         """The groups whose values are kept, and where."""
@@ -60,7 +60,8 @@ class CompiledService:
         columns: the columns by name, in the order of the service; `names` are their names.
         groups: how the service reads each group.
         transforms: the on-demand views that it computes, by name.
-        pruning: the prune plan of the service, or None; `prune_plan` is its id, empty before the stage `mask`.
+        pruning: the prune plan of the service, or None.
+        prune_plan: the id of the prune plan; empty before the stage `mask`.
         is_shadowed: whether the prune plan is in the stage `shadow`.
 
     Raises:
@@ -97,10 +98,10 @@ class CompiledService:
 
         Args:
             values: the entity rows.
-            near: the near-cache of the client; what it has is not read.
+            near: the near-cache of the client. Values that it has are not read from Redis.
 
         Raises:
-            RequestError: a join key or request field is missing, null, of a wrong type or length.
+            RequestError: a join key is missing, null or of a wrong type, or two sequences have different lengths.
         """
         count = row_count(values)
         asked = [entity_keys(group.join_keys, values, count) for group in self.groups]
@@ -109,7 +110,7 @@ class CompiledService:
         return _new_tuple(Request, (count, values, self.groups, asked, *self._writer.write(unread), hits))
 
     def prepare_by_group(self, values: Mapping[str, Any], near: KnownValues | None = None) -> Request:
-        """As `prepare`, with commands that each read one group, those of the most important group first.
+        """As `prepare`, with commands that each read one group. The commands of the most important group come first.
 
         Raises:
             RequestError: as `prepare`.
@@ -137,7 +138,7 @@ class CompiledService:
 
     @cached_property
     def _read_order(self) -> list[int]:
-        """The groups, as the prune plan ranks their views; without one, as the service names them."""
+        """The indexes of the groups, as the prune plan ranks their views; without a prune plan, in ascending order."""
         ranked = self.pruning.read_order if self.pruning is not None else ()
         places = {view: i for i, view in enumerate(ranked)}
 
@@ -149,7 +150,7 @@ class CompiledService:
 
     @cached_property
     def columns_by_source(self) -> list[list[ServedColumn]]:
-        """The columns, those of one `source` together."""
+        """The columns, grouped by `source`."""
         by_source: dict[Hashable, list[ServedColumn]] = {}
         for column in self.columns.values():
             by_source.setdefault(column.source, []).append(column)
@@ -180,5 +181,5 @@ class CompiledService:
         return list(self.match.matrix_columns)
 
     def functions(self) -> dict[str, str]:
-        """Per on-demand view the digest of its function."""
+        """Per on-demand view, the digest of its function."""
         return {name: transform.digest for name, transform in self.transforms.items()}

@@ -1,7 +1,7 @@
 """Shadow reads: the answer of a pruned service, compared with the answer of the full service.
 
 While a prune plan is in the stage `shadow`, a client reads each request again, with only the columns that the plan
-keeps, and compares. The caller sees none of it.
+keeps, and compares. The caller gets the response of the full service.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ShadowCounts:
 
 
 class Shadows:
-    """The shadow reads of a client. Threads share it; observers learn of each read."""
+    """The shadow reads of a client. Threads may share it. It calls the observers for each read."""
 
     def __init__(self, observers: Observers) -> None:
         self._observers = observers

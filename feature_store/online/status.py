@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What a response says of one value. Served logs and metrics hold these codes.
+    """The status of one value in a response. Served logs and metrics hold these codes.
 
     Example:
         >>> from feature_store.online import Status

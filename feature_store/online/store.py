@@ -1,11 +1,11 @@
-"""The online store as its owners use it: publish plans, write, move rows between layouts, delete, look at it.
+"""The online store for those who run it: publish plans, write, move rows between layouts, delete, inspect.
 
-`OnlineStore` is a face of four rooms, which share a `Keyspace`:
+`OnlineStore` delegates to four classes, which share a `Keyspace`:
 
     publication.PlanStore    the serving plan and its epochs
     row_store.RowStore       rows of batch views
     tile_store.TileStore     tiles of stream views, and their fences
-    probe.Probe              what is stored, and the Redis that stores it
+    probe.Probe              reads of the stored values and of the state of Redis
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from feature_store.online.writer import ViewWriter
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
 
-# Values of a row group or stream view whose times are compared. Of more values, the newest of so many is nearly as new
-# as the newest of all: of a million users of whom one in a thousand was seen in the last minute, 200 are among them.
+# Values of a row group or stream view whose times are compared. Beyond this number the result is an estimate: if one in
+# a thousand of a million users was seen in the last minute, a sample of 200,000 holds 200 of these users.
 _TIMES_COMPARED = 200_000
 _BUCKETS_PER_PRIMARY = 8
 
@@ -47,8 +47,8 @@ class OnlineStore:
     """One project's part of a Redis.
 
     Args:
-        url: as of `OnlineClient`.
-        project: its name.
+        url: as in `OnlineClient`.
+        project: the name of the project.
         timeout_s: seconds to wait to connect, and for each answer.
 
     Raises:
@@ -87,7 +87,7 @@ class OnlineStore:
     # -- the plan -----------------------------------------------------------------------------------------------
 
     def find_published(self) -> Publication:
-        """What Redis holds of a publication, complete or not.
+        """The publication that Redis holds, complete or not.
 
         Raises:
             NotPublishedError: the plan is of another version of the library.
@@ -96,7 +96,7 @@ class OnlineStore:
         return self._plans.find()
 
     def published(self) -> PublishedPlan | None:
-        """The plan that is published; None: no plan is.
+        """The plan that is published; None when nothing is published.
 
         Raises:
             DamagedPlanError: the publication is incomplete, or cannot be read.
@@ -120,17 +120,17 @@ class OnlineStore:
 
         Args:
             plan: the plan.
-            over: the publication that the caller has read, complete or not; None: nothing is published.
-            written_to: `server_id` of before rows of the plan were copied or filled; empty: there are none.
+            over: the publication that the caller has read, complete or not; None when nothing is published.
+            written_to: the `server_id` from before rows of the plan were copied or filled; empty without such rows.
 
         Raises:
             ConflictError: another plan than `over` is published.
-            LostWriteError: another server answers, which may lack rows that the other acknowledged.
+            LostWriteError: another server than `written_to` answers, and may lack rows that the first acknowledged.
         """
         return self._plans.publish(plan, over=over, written_to=written_to)
 
     def remaining(self, target: ServingPlan) -> ServingPlan:
-        """A plan that goes on with what is stored, where the plan that named it is lost; see online/remains.py.
+        """The target with each stored generation that it can adopt, when the published plan is lost; see remains.py.
 
         Args:
             target: the plan to serve, compiled as if nothing were stored.
@@ -151,7 +151,7 @@ class OnlineStore:
         return self._rows.writer(view)
 
     def destination(self, view: str) -> Destination:
-        """Where a job writes a view's rows, now under the plan that is published.
+        """Where a job writes a view's rows: under the published plan, and under later plans that keep the layout.
 
         Raises:
             NotPublishedError, NotFoundError: as `writer`.
@@ -160,7 +160,7 @@ class OnlineStore:
         return Destination(self._url, self._project, segment, timeout_s=self._timeout_s)
 
     def filling(self, view: str, group: RowGroupPlan) -> Destination:
-        """Where a job writes a view's rows of one row group alone: the next generation, while it is filled.
+        """Where a job writes a view's rows for one row group alone: the next generation, while it is filled.
 
         Raises:
             NotPublishedError: there is no plan.
@@ -172,7 +172,7 @@ class OnlineStore:
         """A writer of a view's rows to one row group alone: the next generation, while it is filled.
 
         Args:
-            view: whose rows.
+            view: the view whose rows are written.
             group: the row group.
             copied: the row group that the rows are read from. A row that it no longer has is not written, so that an
                 entity that is deleted during a copy stays deleted.
@@ -191,7 +191,7 @@ class OnlineStore:
         return self._rows.progress(view, filled)
 
     def finished_intervals(self) -> dict[str, list[Interval]]:
-        """Per batch view of the published plan the intervals `[start, end)` that are materialized, in microseconds
+        """Per batch view of the published plan, the intervals `[start, end)` that are materialized, in microseconds
         since 1970, sorted, with gaps between them.
 
         Raises:
@@ -201,14 +201,14 @@ class OnlineStore:
         return self._rows.finished_intervals()
 
     def copy_rows(self, old: RowGroupPlan, new: RowGroupPlan) -> int:
-        """Copy the fields that two layouts of a row group share; those that only the new layout has are null.
+        """Copy the fields that two layouts of a row group share. Fields that only the new layout has become null.
 
-        Rows that are newer in the new layout stay. The old rows stay too. Returns how many rows were copied.
+        A newer row in the new layout stays. The old rows stay too. Returns how many rows were copied.
         """
         return self._rows.copy(old, new)
 
     def drop_rows(self, group: RowGroupPlan) -> int:
-        """Delete a generation of a row group: its progress first, so that no job goes on with what is left of it.
+        """Delete a generation of a row group. Its progress goes first, so that no job continues the remaining rows.
         Returns how many keys were deleted."""
         return self._rows.drop(group)
 
@@ -231,12 +231,12 @@ class OnlineStore:
         return self._tiles.filler(tiles)
 
     def drop_tiles(self, tiles: TilesPlan) -> int:
-        """Delete a generation of a stream view: its fences first, so that no worker goes on with what is left of it.
+        """Delete a generation of a stream view. Its fences go first, so that no worker merges into the remaining tiles.
         Returns how many keys were deleted."""
         return self._tiles.drop(tiles)
 
     def begin_tiles_anew(self, tiles: TilesPlan) -> None:
-        """Delete what a generation that is being filled holds, so that it can be filled from the beginning.
+        """Delete the tiles and fences of a generation that is being filled, so that it is filled from the beginning.
 
         Raises:
             NotPublishedError, NotFoundError: there is no plan, or the generation is not being filled.
@@ -244,7 +244,7 @@ class OnlineStore:
         self._tiles.begin_anew(tiles)
 
     def lost_fences(self, tiles: TilesPlan) -> FencesLostError | None:
-        """The error for a generation whose fences are not those that it began with; None: they are.
+        """The error for a generation whose fences are lost or replaced; None when they are those that it began with.
 
         Raises:
             NotPublishedError: there is no plan.
@@ -253,7 +253,7 @@ class OnlineStore:
         return self._tiles.lost_fences(tiles)
 
     def topic_id_of(self, tiles: TilesPlan) -> str:
-        """The id of the topic whose events a generation holds; empty: none is noted.
+        """The id of the topic whose events a generation holds; empty when no id is recorded.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
@@ -261,7 +261,7 @@ class OnlineStore:
         return self._tiles.topic_id_of(tiles)
 
     def note_topic_id(self, tiles: TilesPlan, topic_id: str) -> None:
-        """Note the id of the topic whose events are merged into a generation from now on, unless one is noted.
+        """Record the id of the topic whose events are merged into a generation, unless an id is recorded already.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
@@ -271,23 +271,23 @@ class OnlineStore:
     # -- delete -------------------------------------------------------------------------------------------------
 
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:
-        """Delete everything stored of one entity, in composite keys too. Returns how many keys were deleted.
+        """Delete all stored values of one entity, under composite keys too. Returns how many keys were deleted.
 
-        Rows and events of it that the sources still hold come back when they are read again: by a materialize of that
-        time, by a backfill (also one that is under way), by an apply that fills a changed view.
+        Rows and events of the entity that the sources still hold come back when they are read again: by a materialize
+        of their time, by a backfill (also one that is running), or by an apply that fills a changed view.
 
         Args:
             entity: the entity's name.
             join_keys: `{join key: value}`.
 
         Raises:
-            NotFoundError: no stored view is of that entity.
+            NotFoundError: no stored view has this entity.
             RequestError: the join key is missing, null or of a wrong type.
         """
         return delete_entity(self._keyspace, self._plans, entity, join_keys)
 
     def teardown(self) -> int:
-        """Delete all that this project has in Redis, and nothing else. Returns how many keys were deleted."""
+        """Delete all keys of this project in Redis, and no others. Returns how many keys were deleted."""
         return self._keyspace.unlink_all()
 
     # -- look ---------------------------------------------------------------------------------------------------
@@ -298,19 +298,19 @@ class OnlineStore:
         return self._probe.statistics()
 
     def newest_event_times(self, *, limit: int = _TIMES_COMPARED) -> dict[str, Newest]:
-        """Per view of the published plan, the newest event time that is stored.
+        """Per view of the published plan, the newest stored event time.
 
-        Redis compares the times itself, in one walk over its keys, and sends no values. Measured, of a million rows:
-        3.4 s of Redis's time for all of them, in steps of 3 ms; 0.8 s for 100,000, most of it the walk.
+        Redis compares the times itself, in one walk over its keys, and sends no values. Measured with a million rows:
+        comparing all of them takes 3.4 s of Redis's time, in steps of 3 ms. Comparing 100,000 takes 0.8 s, most of it
+        for the walk.
 
         Args:
-            limit: how many values of a row group or stream view are compared: the first ones that SCAN returns, which
-                is in no order.
+            limit: how many values of a row group or stream view are compared: the first that SCAN returns, in no order.
         """
         return self._probe.newest_event_times(limit)
 
     def sample_keys(self, view: str, count: int) -> list[tuple[int | str, ...]]:
-        """The entity keys of up to `count` entities that the store holds of a view: the first that SCAN returns.
+        """The entity keys of up to `count` entities of a view: the first that SCAN returns.
 
         Raises:
             NotPublishedError, NotFoundError: there is no plan, or no such view in it.
@@ -318,26 +318,27 @@ class OnlineStore:
         return self._probe.sample_keys(view, count)
 
     def inspect(self, views: Sequence[str], join_keys: Mapping[str, Any], now_us: int) -> dict[str, StoredValue]:
-        """The stored values of one entity in some views, taken apart.
+        """The stored values of one entity in some views, decoded field by field.
 
         Args:
             views: batch or stream views.
-            join_keys: `{join key: value}`, of all of them.
-            now_us: when windows end, microseconds since 1970.
+            join_keys: `{join key: value}`, with the join keys of all views.
+            now_us: the time at which windows end, microseconds since 1970.
 
         Raises:
             NotPublishedError, NotFoundError: there is no plan, or no such view in it.
             RequestError: a join key is missing, null or of a wrong type.
-            CorruptRowError: a value has not the bytes that its layout demands.
+            CorruptRowError: a value does not fit its layout.
         """
         return self._probe.inspect(views, join_keys, now_us)
 
     def default_buckets(self) -> int:
-        """How many hash tags suit the topology, where feature_store.yaml does not say: 1 on one server.
+        """The number of buckets, if feature_store.yaml does not set it: 1 on one server.
 
-        On a Cluster as many as the published plan has. At first it is the power of two at or above 8 for each primary.
-        Of 32 buckets over 3 primaries, the fullest primary has 41 % (the median of 2,000 project names; 50 % at the
-        95th percentile), and a request of 200 keys sends some 10 commands to each node.
+        On a Cluster it is the number that the published plan has. For a first plan it is the power of two at or above 8
+        for each primary. With 32 buckets over 3 primaries, the fullest primary has 41 % of the keys (the median of
+        2,000 project names; 50 % at the 95th percentile), and a request of 200 keys sends about 10 commands to each
+        node.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
@@ -351,23 +352,23 @@ class OnlineStore:
         )
 
     def server_id(self) -> bytes:
-        """The ids of the Redis processes that answer: others after a restart or a failover."""
+        """The ids of the Redis processes that answer. They change after a restart or a failover."""
         return self._probe.server_id()
 
     def now_us(self) -> int:
-        """Redis's clock, microseconds since 1970; the earliest of several nodes'."""
+        """Redis's clock, microseconds since 1970; with several nodes, the earliest clock."""
         return self._probe.now_us()
 
     def info(self) -> dict[str, Any]:
-        """What Redis's INFO says; of several nodes, the first one's."""
+        """The INFO of Redis; with several nodes, of the first node."""
         return self._probe.info()
 
     def infos(self) -> list[dict[str, Any]]:
-        """What INFO of Redis says, of each node that holds keys."""
+        """The INFO of each Redis node that holds keys."""
         return self._probe.infos()
 
     def evicted_keys(self) -> int:
-        """How many keys Redis has dropped for want of memory since it started; 0 where it does not say.
+        """How many keys Redis has evicted for want of memory since it started; 0 when it does not report the number.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
@@ -375,7 +376,7 @@ class OnlineStore:
         return self._probe.evicted_keys()
 
     def config(self, name: str) -> str | None:
-        """A setting of Redis; None where the server does not say."""
+        """A setting of Redis; None when the server does not report it."""
         return self._probe.config(name)
 
     def ping_us(self) -> float:

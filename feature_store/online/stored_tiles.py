@@ -1,4 +1,4 @@
-"""The tiles that a request got of one stream view, and the windows that they make at the time of the request."""
+"""The tiles of one stream view in an answer, and their windows at the time of the request."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class StoredTiles:
-    """The windows of n entities, of one stream view.
+    """The windows of n entities in one stream view.
 
     Args:
         layout: the layout of the stored values.
         rows: the stored values of n entities.
-        reader: reads all the windows that a service has, at once.
+        reader: reads all windows of a service at once.
         now_us: the time that windows end at, microseconds since 1970.
     """
 
@@ -47,7 +47,11 @@ class StoredTiles:
 
     @cached_property
     def event_times(self) -> Column:
-        """The time of each entity's newest event: (n,) int64, microseconds since 1970; 0: it has no event."""
+        """The time of each entity's newest event: (n,) int64, microseconds since 1970; 0 without an event.
+
+        Raises:
+            CorruptRowError: a stored time is not a number of 64 bits.
+        """
         try:
             with np.errstate(invalid="raise"):
                 newest: Column = self._layout.tiles.newest_in(self._bytes).astype(np.int64)
@@ -61,7 +65,7 @@ class StoredTiles:
         return newest
 
     def values(self, window: Window) -> Column:
-        """(n,) of the feature's numpy dtype, objects for lists; undefined where the status is not PRESENT."""
+        """(n,) of the feature's numpy dtype, object for lists. Undefined where the status is not PRESENT."""
         return self._windows[window.name][0]
 
     def status(self, window: Window) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -72,7 +76,7 @@ class StoredTiles:
         return status
 
     def absent(self, window: Window) -> Mask:
-        """(n,) bool: the entities without a value, MISSING or NULL."""
+        """(n,) bool, True for an entity without a value, MISSING or NULL."""
         absent: Mask = self._windows[window.name][1] | self._missing
         return absent
 

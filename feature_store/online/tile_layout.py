@@ -49,7 +49,7 @@ class TileValueLayout(ValueLayout):
 
     @cached_property
     def record_format(self) -> str:
-        """A record as Redis's struct library reads it."""
+        """The format of a record for Redis's struct library."""
         return "<d" + "".join(map(_tile_format, self.tiles.states))
 
     @cached_property
@@ -76,7 +76,7 @@ def _tile_format(states: Sequence[State]) -> str:
 
 
 def lua_values(state: State) -> int:
-    """How many values of Lua a state unpacks to."""
+    """How many Lua values a state unpacks to."""
     return len(_DIRECTIVE.findall(state.struct))
 
 

@@ -1,4 +1,4 @@
-"""The tiles of stream views and their fences: merge into them, begin a generation anew, delete one."""
+"""The tiles of stream views and their fences: merge into a generation, begin it anew, delete it."""
 
 from __future__ import annotations
 

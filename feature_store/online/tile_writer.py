@@ -1,10 +1,11 @@
-"""Merges deltas of stream views into their tiles, and moves the fences on in the same call.
+"""Merges deltas of stream views into their tiles, and moves the fences in the same call.
 
 A fence is, per bucket and source of events (`<topic>:<partition>`), the offset of the next event to merge. A call
-names the fences that it expects and those that it leaves; when one is elsewhere, nothing happens. So every event is
-merged once, however often it is sent: tiles and fences are written, lost and restored together. Where a
-Redis loses keys one by one, the fences may be gone while tiles stay; they hold the generation's mark (see
-publication.py), and a call that does not find it does nothing.
+names the fences that it expects and the fences that it leaves. If a stored fence differs, the call changes nothing.
+So every event is merged once, however often it is sent: tiles and fences are written, lost and restored together.
+
+A Redis that loses keys one by one may lose the fences and keep the tiles. So the fences hold the generation's mark (see
+publication.py), and a call that does not find the mark changes nothing.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ if TYPE_CHECKING:
     from feature_store.registry.serving_plan import TilesPlan
 
 _STALE, _FENCED, _LOST = -1, -2, -3
-# Fields of the fences' hash that are no fences; a fence has a colon.
+# A field of the fences' hash that is no fence. The name of a fence has a colon.
 LATE = b"late"
 
-# By source of events: the offset that its fence is expected at (None: it is not there yet), and the one it moves to.
+# By source of events: the expected offset of its fence (None: there is no fence yet), and the new offset.
 Advances = dict[str, tuple[int | None, int]]
 
 
 class Merge(NamedTuple):
-    """What one call merges, in one bucket.
+    """The deltas that one call merges, in one bucket.
 
     Attributes:
-        bucket: which.
-        entity_keys: the distinct entities, as `keys.encode` writes them; all of the bucket.
-        counts: (len(entity_keys),) int, how many of the records are each one's own.
-        records: (sum of counts,) of the layout's record: the deltas, those of one entity behind one another, in order.
-        advances: the fences.
+        bucket: the bucket of all entity keys.
+        entity_keys: the distinct entities, as `keys.encode` writes them.
+        counts: (len(entity_keys),) int, the number of records of each entity.
+        records: (sum of counts,) of the layout's record: the deltas, entity after entity, each entity's in order.
+        advances: how the call moves the fences.
     """
 
     bucket: int
@@ -62,8 +63,8 @@ class TileWriter:
 
     Args:
         topology: the Redis servers.
-        published: the plan that is published; a merge is refused as soon as it is not any more.
-        tiles: one of its stream views, or one that is being filled.
+        published: the published plan. A merge is refused once another plan is published.
+        tiles: one of its stream views, or a generation that is being filled.
 
     Raises:
         StoreConnectionError, StoreTimeoutError: the server cannot be reached.
@@ -95,10 +96,10 @@ class TileWriter:
         self._sha_argument = argument(self._calls.sha)
 
     def fences(self) -> list[dict[str, int]]:
-        """Per bucket, per source of events, the offset of the next event to merge.
+        """Per bucket and source of events, the offset of the next event to merge.
 
         Raises:
-            FencesLostError: they are not those that the generation began with.
+            FencesLostError: the fences lack the generation's mark, or a fence is not a number.
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
         """
         fences = []
@@ -114,7 +115,7 @@ class TileWriter:
         return fences
 
     def late(self) -> int:
-        """How many deltas came too late for every window, over the generation's whole life.
+        """How many deltas came too late for every window since the generation began.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: as `fences`.
@@ -123,25 +124,25 @@ class TileWriter:
         return sum(int(count) for count in counts if is_offset(count))
 
     def merge(self, merge: Merge) -> list[int]:
-        """Merge, and wait. Returns the indexes of the records that came too late for every window.
+        """Merge, and wait for the answer. Returns the indexes of the records that came too late for every window.
 
         Raises:
             StaleWriteError: another plan was published meanwhile; nothing was merged.
             FenceError: a fence is elsewhere; nothing was merged.
-            FencesLostError: the fences are not those of the tiles; nothing was merged.
-            CorruptRowError: a stored value is not of this layout; nothing was merged.
+            FencesLostError: the fences are lost or come from an older copy; nothing was merged.
+            CorruptRowError: a stored value has another layout; nothing was merged.
             StoreReplyError: Redis refuses the merge (it is full, a replica, …); nothing was merged.
-            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time: whether it merged, the
-                fences say.
+            StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time. The stored fences tell
+                whether it merged.
         """
         self.send(merge)
         return self.answer()
 
     def send(self, merge: Merge) -> None:
-        """Send a merge, whose answer `answer()` will take, in the order of sending.
+        """Send a merge. `answer()` takes the answers in the order of sending.
 
-        A merge that is sent before the answer to another is taken must not expect what the other may not have done:
-        once one is refused, all those after it are refused by their fences.
+        A merge that is sent before an earlier answer is taken must expect the fences that the earlier merge leaves. If
+        the earlier merge is refused, these fences refuse the later merge too.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: as `merge`.
@@ -150,7 +151,7 @@ class TileWriter:
         self._under_way.append(merge)
 
     def answer(self) -> list[int]:
-        """The answer to the first merge that has none yet; see `merge`."""
+        """The answer to the oldest merge whose answer was not taken yet; see `merge`."""
         merge = self._under_way.popleft()
         reply = self._calls.answer()
         if isinstance(reply, list):

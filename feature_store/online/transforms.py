@@ -1,4 +1,4 @@
-"""On-demand functions, in serving and in training: they are shown their inputs, run, and their results checked."""
+"""On-demand functions, in serving and in training: prepare their inputs, call them, check their results."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TransformInput(NamedTuple):
     """An input of an on-demand function.
 
     Attributes:
-        name: the name that the function knows it by.
-        column: the column that is read; None: it is a field of the request.
-        dtype: its type.
-        default: the value that the function is shown where there is none, or None.
+        name: the name of the input in the function.
+        column: the column that is read; None for a field of the request.
+        dtype: the type of the input.
+        default: the value that the function gets for an absent value; None when there is no default.
     """
 
     name: str
@@ -42,8 +42,8 @@ class CompiledTransform(NamedTuple):
 
     Attributes:
         plan: the view in the serving plan.
-        function: the process's own function.
-        inputs: its inputs.
+        function: the function that this process offers.
+        inputs: the inputs of the function.
         digest: the digest of the function, one of those that the plan lists.
     """
 
@@ -56,15 +56,15 @@ class CompiledTransform(NamedTuple):
 def shown_input(
     item: TransformInput, values: np.ndarray[Any, Any] | Sequence[Any], absent: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> np.ndarray[Any, Any]:
-    """An input as its function sees it: where there is no value, the default or else a placeholder.
+    """An input as its function gets it: an absent value is the default or, without a default, a placeholder.
 
     The array is a copy, so that a function may change it in place. For 1 row and for 200, the copy costs about as much
     as the search for absent values.
 
     Args:
         item: the input.
-        values: (n,) of its numpy dtype, (n, length) of fixed-size arrays; Python values of types without fixed width.
-        absent: (n,) where there is no value.
+        values: (n,) of its numpy dtype, (n, length) for fixed-size arrays; Python values for types without fixed width.
+        absent: (n,) bool, True where there is no value.
     """
     if item.dtype.width is None:
         return _own_objects(item, values, absent)

@@ -1,6 +1,7 @@
-"""Writes rows of a view. Redis decides that the newest row wins; a call has many rows, and several calls are under way.
+"""Writes rows of a view. A script in Redis lets the newest row win.
 
-The script in Redis limits the speed, so the next calls are sent while Redis runs one.
+A call of the script writes many rows, and several calls are under way at once: the script limits the speed, so the next
+calls are sent while Redis runs one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class GroupWriter:
     Args:
         plan: the serving plan.
         group: one of its row groups, or one that is being filled.
-        view: whose segment.
+        view: the view whose segment is written.
         copied: the row group that the rows are read from. A row that it no longer has is not written.
     """
 
@@ -137,22 +138,22 @@ class GroupWriter:
                 yield bucket, places
 
     def _keep_us(self) -> int:
-        """How long after an event time the key stays: one ttl longer than the row counts, so that readers see EXPIRED
-        for a while before MISSING. 0 unless every view of the row expires, since the views share the key."""
+        """How long after the event time a key stays, in microseconds: two ttls, so that readers see EXPIRED for one ttl
+        before MISSING. 0 (for ever) unless every view of the row has a ttl, since the views share the key."""
         if not self._plan.expire_keys or any(segment.ttl_us is None for segment in self._group.segments):
             return 0
         return 2 * (self.segment.ttl_us or 0)
 
 
 class ViewWriter:
-    """Writes rows of one view to every generation that the serving plan says is written.
+    """Writes rows of one view to every generation that the serving plan serves or fills.
 
     Args:
         topology: the Redis servers.
-        published: the plan that is published; a write is refused as soon as it is not any more.
-        view: whose rows.
-        only: write these row groups of the plan instead of all that hold the view.
-        copied: as of `GroupWriter`.
+        published: the published plan. A write is refused once another plan is published.
+        view: the view whose rows are written.
+        only: the row groups to write, in place of all row groups of the plan that hold the view.
+        copied: as in `GroupWriter`.
 
     Raises:
         NotFoundError: the plan has no such view.
@@ -178,16 +179,16 @@ class ViewWriter:
 
     @property
     def layout(self) -> tuple[bool, list[tuple[str, DType]]]:
-        """What a batch must have: see `layout_of`."""
+        """The layout that a batch must have: see `layout_of`."""
         segment = self._targets[0].segment
         return segment.created, [(field.name, field.dtype) for field in segment.fields.values()]
 
     def write(self, batch: RowBatch) -> WriteCounts:
-        """Write a batch. Rows that the store has newer are left as they are; writing again changes nothing.
+        """Write a batch. A row that is older than the stored row is not written. Writing again changes nothing.
 
         Raises:
-            StaleWriteError: another plan was published meanwhile. Some rows of the batch may be written; with a writer
-                of the new plan, write all of them again.
+            StaleWriteError: another plan was published meanwhile. Some rows of the batch may be written. Write the
+                whole batch again with a writer of the new plan.
             DataError: the batch does not fit the view's fields.
             StoreReplyError: Redis refuses the write (it is full, a replica, …).
             StoreConnectionError, StoreTimeoutError: Redis went away or does not answer in time.
@@ -199,7 +200,7 @@ class ViewWriter:
         return counts
 
     def write_adapted(self, batch: RowBatch) -> int:
-        """Write a batch of another layout of the view: see `adapted`. Returns the rows given."""
+        """Write a batch of another layout of the view: see `adapted`. Returns the number of rows in the batch."""
         for target in self._targets:
             self._write(target, adapted(batch, target.segment))
         return len(batch)
@@ -244,7 +245,7 @@ class ViewWriter:
 
 
 def layout_of(segment: SegmentPlan) -> tuple[bool, list[tuple[str, DType]]]:
-    """What batches of a segment must have: whether creation times count, and the fields by name and type."""
+    """The layout of a segment's batches: whether created timestamps are stored, and the fields by name and type."""
     return segment.created, [(field.name, DType.parse(field.dtype)) for field in segment.fields]
 
 

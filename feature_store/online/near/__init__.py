@@ -1,8 +1,8 @@
-"""The near-cache: stored values that a client keeps in its own process, and that Redis itself invalidates.
+"""The near-cache: stored values that a client keeps in its own process. Redis invalidates them.
 
-`table` holds values within a budget of bytes, `values` finds them and says what may be kept, `listener` hears from
-Redis which keys have changed, `near_cache` is what a client has. docs/decisions/0018-near-cache.md says why no value is
-older than the bound.
+`table` holds values within a budget of bytes. `values` finds them and decides which values may be kept. `listener`
+receives the changed keys from Redis. `near_cache` joins the three for a client. docs/decisions/0018-near-cache.md
+explains why no value is older than the bound.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def near_cache(budgets: Mapping[str, int | str] | None, topology: Topology, bound_ms: float) -> NearCache | None:
-    """The near-cache of a client, or None without budgets. It is imported only when it is wanted.
+    """The near-cache of a client, or None without budgets. Its modules are imported only if there are budgets.
 
     Raises:
         ConfigError: a budget or the bound cannot be read, or the store is a Cluster or has Sentinels.

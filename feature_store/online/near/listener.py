@@ -1,7 +1,7 @@
-"""Hears from Redis which cached keys have changed, on a connection and in a thread of its own.
+"""Receives from Redis the names of changed keys, on a connection and in a thread of its own.
 
-Redis sends invalidations as RESP3 pushes (`CLIENT TRACKING ON BCAST`): of each write of a key with one of the prefixes,
-before it acknowledges the write. The thread sends a PING every fifth of a lease; each reply renews the lease.
+Redis sends invalidations as RESP3 pushes (`CLIENT TRACKING ON BCAST`): one for each write of a key with one of the
+prefixes, before it acknowledges the write. The thread sends a PING every fifth of a lease. Each reply renews the lease.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
 class Listener:
-    """Keeps values in step with a Redis server, from `listen` until `close` or until the values are gone.
+    """Keeps cached values in step with a Redis server, from `listen` until `close` or until the values are dropped.
 
     Args:
         values: the cached values.
@@ -65,7 +65,7 @@ class Listener:
         return self._is_over is not None
 
     def listen(self, prefixes: Sequence[bytes]) -> None:
-        """Hear of all keys that start with one of these prefixes, from now on."""
+        """Receive the changes of all keys that start with one of these prefixes, from now on."""
         with self._lock:
             if self._is_over is not None and self._prefixes == tuple(prefixes):
                 return
@@ -80,7 +80,7 @@ class Listener:
             self._is_over = is_over
 
     def close(self) -> None:
-        """End the thread and its connection. The values are gone then, and none are used."""
+        """End the thread and its connection. The cached values are dropped."""
         with self._lock:
             self._stop()
 
@@ -92,7 +92,7 @@ class Listener:
 
 
 class _Run:
-    """What the thread does. It refers weakly to the values, so that it ends when a client is dropped unclosed."""
+    """The work of the thread. It holds weak references to the values, so it ends when a client is dropped unclosed."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class _Run:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _listen_until_lost(self) -> FeatureStoreError | None:
-        """Listen on one connection. Returns the error that ends it; None when nobody needs it any more."""
+        """Listen on one connection. Returns the error that ends it; None when the client no longer needs it."""
         self._was_heard = False
         connection = None
         try:
@@ -174,9 +174,9 @@ class _Run:
                 return
 
     def _take(self, replies: Sequence[Any], sent: deque[float]) -> bool:
-        """Take pushes and the replies to PINGs: changes that come together cost little more than one.
+        """Take pushes and the replies to PINGs. Changes that arrive together cost little more than one change.
 
-        Returns False when the values are gone.
+        Returns False when the values were dropped.
         """
         values = self._values()
         if values is None:

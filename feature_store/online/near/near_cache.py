@@ -32,15 +32,15 @@ _SHOWN = "bytes, or a text such as 64MB"
 
 
 class CacheState(NamedTuple):
-    """How a near-cache does.
+    """The state of a near-cache.
 
     Attributes:
-        is_active: whether its values are used at present.
-        error: why not, when Redis cannot be heard; else None.
-        losses: how often the connection was lost since the client was made.
-        renewals: how often the lease was renewed: each time, all that Redis said before was heard.
-        lag_ms: the p99 of the last thousand round trips of the connection, milliseconds: how much older than Redis a
-            value usually is at most. None before the first.
+        is_active: whether its values are used now.
+        error: why Redis cannot be heard; None when it is heard.
+        losses: how often the values were dropped since the client was made, mostly because the connection was lost.
+        renewals: how often the lease was renewed. Before each renewal, all earlier invalidations were received.
+        lag_ms: the p99 of the last thousand round trips of the connection, in milliseconds. It is the usual upper bound
+            of a value's age. None before the first round trip.
         groups: counts by the name of the row group or stream view.
     """
 
@@ -58,7 +58,7 @@ class NearCache:
     Args:
         budgets: bytes, or texts such as `64MB`, by the name of a row group or stream view.
         server: the only server that the client reads from.
-        bound_ms: milliseconds after the acknowledgement of a write within which its old value may still be given.
+        bound_ms: how long after the acknowledgement of a write the old value may still be served, in milliseconds.
 
     Raises:
         ConfigError: a budget or the bound cannot be read.
@@ -73,10 +73,10 @@ class NearCache:
         _caches.add(self)
 
     def follow(self, plan: ServingPlan) -> None:
-        """Give up the values whose keys a plan does not have, and hear of those that it has.
+        """Drop the values whose keys a plan does not have, and listen to the keys that it has.
 
         Raises:
-            ConfigError: it is the first plan, and has no row group or stream view of a budget's name.
+            ConfigError: it is the first plan, and it has no row group or stream view with the name of a budget.
         """
         with self._lock:
             if self._plan is None:
@@ -104,12 +104,12 @@ class NearCache:
         return self._values.look_up(spaces, groups, asked)
 
     def keep(self, hits: Hits) -> None:
-        """Keep what a request has read, unless it may have changed since."""
+        """Keep the values that a request has read, unless they may have changed since."""
         self._values.keep(hits)
 
     @property
     def state(self) -> CacheState:
-        """How it does."""
+        """The state of the near-cache now."""
         lags = sorted(self._values.lags)
         return CacheState(
             self._values.is_active,
@@ -121,7 +121,7 @@ class NearCache:
         )
 
     def close(self) -> None:
-        """Give up all values, and end the connection. The next request begins anew."""
+        """Drop all values and end the connection. The next request begins anew."""
         self._listener.close()
 
     def forget(self) -> None:
@@ -152,7 +152,7 @@ def size_in_bytes(size: int | str, name: str) -> int:
     """A budget as bytes.
 
     Raises:
-        ConfigError: it is no number of bytes greater than 0, and no text such as `64MB`.
+        ConfigError: `size` is neither a number of bytes greater than 0 nor a text such as `64MB`.
     """
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size

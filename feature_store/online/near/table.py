@@ -1,13 +1,13 @@
-"""A table of cached values: sets of eight entries in numpy arrays, as a processor's cache has them.
+"""A table of cached values: sets of eight entries in numpy arrays, like a processor's set-associative cache.
 
-A hash of the entity key names a set and a tag. The keys of a request are looked up all at once: the tags of their sets
-are gathered and compared, the entries copied, and the keys in the entries compared, so that a hash never stands for a
-key. A dict of Python took 120 µs for 200 keys among 200,000 (each look-up waits for memory three times), the table
-takes 30, and beside key and value an entry takes 14 bytes instead of 200.
+A hash of the entity key gives a set and a tag. The keys of a request are looked up all at once: the tags of their sets
+are gathered and compared, the entries are copied, and the keys in the entries are compared, so that two keys with one
+hash are never confused. For 200 keys among 200,000, a Python dict takes 120 µs (each look-up waits for memory three
+times), and the table takes 30 µs. Beside its key and value, an entry takes 14 bytes instead of 200.
 
-Within a set, the entry that was not used for longest goes: a use gives seven lives, and each new entry of a full set
-takes one life from the others. A key enters a full set only when it was refused lately, as in TinyLFU's doorkeeper:
-keys that are read once, by a scan, never push out those that are used.
+A full set evicts the entry with the fewest lives, which approximates the least recently used entry. A use gives an
+entry seven lives, and each new entry takes one life from the others. A key enters a full set only if it was refused
+lately, as in TinyLFU's doorkeeper: keys that a scan reads once never evict keys that are used.
 
 The module is long because it is one layout of arrays: each method knows where all of them are.
 
@@ -41,29 +41,29 @@ _LIVES = 7
 # Entity keys of varying width are kept up to this length; longer ones are not cached.
 LONGEST_KEY = 48
 _WORD = 8
-# Bytes of an entry beside its key and its value: tag 4, lives 1, two tags in the doorkeeper 8, its share of the moment
-# in which a key of the set changed last 1.
+# Bytes of an entry beside its key and its value: tag 4, lives 1, two tags in the doorkeeper 8, and 1 for its share of
+# the moment of the set's last change.
 _ENTRY_BYTES = 14
-# What variable values are taken to need when the table is made. They are counted as they come.
+# The assumed bytes of a variable value when the table is made. The true bytes are counted as values enter.
 _VARIABLE_BYTES = 100
 _HALF = np.uint64(32)
-# Of MurmurHash3's finalizer (A. Appleby, 2011).
+# The constants of MurmurHash3's finalizer (A. Appleby, 2011).
 _MIXES = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 # Multiplied by 256**i, this number has i in its top byte: the place of the one byte that is set in a number.
 _PLACE_OF_BYTE = np.uint64(sum(i << (56 - 8 * i) for i in range(8)))
 _TOP_BYTE = np.uint64(56)
 _ODD = np.uint32(1)
-# Its products have bits of all of a tag in the upper ones: 2**32 by the golden ratio.
+# 2**32 divided by the golden ratio: the upper bits of a product depend on all bits of a tag.
 _SPREAD = np.uint32(0x9E3779B1)
 
 
 class Keys(NamedTuple):
-    """Keys as the table compares them, and where it would hold them.
+    """Keys as the table compares them, with their sets and tags.
 
     Attributes:
-        words: (n, words) uint64, the bytes of each key; of keys of varying width, the last word is the length.
-        sets: (n,) int.
-        tags: (n,) uint32.
+        words: (n, words) uint64, the bytes of each key. If the width of keys varies, the last word is the length.
+        sets: (n,) int, the set of each key.
+        tags: (n,) uint32, the tag of each key.
     """
 
     words: Words
@@ -71,17 +71,17 @@ class Keys(NamedTuple):
     tags: Tags
 
     def some(self, chosen: Mask | Column) -> Keys:
-        """Some of them: those for which (n,) bool is true, or those at places."""
+        """Some of the keys, chosen by an (n,) bool mask or by their indexes."""
         return Keys(self.words[chosen], self.sets[chosen], self.tags[chosen])
 
 
 class Lookup(NamedTuple):
-    """What a table has of n keys.
+    """The entries of n keys in a table.
 
     Attributes:
-        cells: (n, key and value) uint8, a copy; undefined where `is_hit` is false.
-        is_hit: (n,) bool.
-        slots: (n,) int, where the entries are.
+        cells: (n, bytes of key and value) uint8, a copy. Undefined where `is_hit` is False.
+        is_hit: (n,) bool, True where the key has an entry.
+        slots: (n,) int, the slot of each entry.
     """
 
     cells: Bytes
@@ -90,39 +90,39 @@ class Lookup(NamedTuple):
 
 
 class Table:
-    """Values by entity key, within a budget. It is not safe for threads: its owner locks.
+    """Values by entity key, within a budget. It is not thread-safe: its owner holds a lock.
 
     Args:
-        size: bytes of a value; all have this width.
-        key_width: bytes of an entity key, or None when it varies.
+        size: bytes of a value; all values have this width.
+        key_width: bytes of an entity key; None when the width varies.
         variables: how many variable values belong to each value.
-        budget: bytes that the table takes at most; at least two sets are made.
+        budget: the most bytes that the table takes. It has at least two sets.
 
     Attributes:
         at: where the value starts in a cell; the key comes before it.
         cell_bytes: bytes of a cell.
-        capacity: how many entries there can be.
+        capacity: the most entries.
     """
 
     def __init__(self, size: int, key_width: int | None, variables: int, budget: int) -> None:
         self._key_width, self._budget = key_width, budget
         self.at = LONGEST_KEY + _WORD if key_width is None else _whole_words(key_width)
-        self.cell_bytes = _whole_words(self.at + size)  # keys that lie at whole words are compared twice as fast
+        self.cell_bytes = _whole_words(self.at + size)  # keys aligned to whole words are compared twice as fast
         self._end = self.at + size
         self._entry_bytes = self.cell_bytes + _ENTRY_BYTES + (8 if variables else 0)
         self._sets = max(budget // (_WAYS * (self._entry_bytes + variables * _VARIABLE_BYTES)), 2)
         self.capacity = self._sets * _WAYS
         self._key_words = words = self.at // _WORD
         self._count_of_sets = np.uint64(self._sets)
-        # Odd and random: whoever chooses keys cannot choose their set.
+        # Odd and random: a caller who chooses keys cannot choose their sets.
         self._factors = np.frombuffer(secrets.token_bytes(_WORD * words), np.uint64) | np.uint64(1)
         self._has_variables = variables > 0
         self._elsewhere = self._keys_of_other_sets()
         self.clear()
 
     def clear(self) -> None:
-        """Give up all entries."""
-        # Pages of zeros take no memory before they are written: the arrays grow as the table fills.
+        """Drop all entries."""
+        # Pages of zeros take no memory before they are written, so the arrays grow as the table fills.
         self._tags = np.zeros((self._sets, _WAYS), np.uint32)
         self._lives = np.zeros(self.capacity, np.uint8)
         self._cells: Bytes = np.zeros((self.capacity, self.cell_bytes), np.uint8)
@@ -130,7 +130,7 @@ class Table:
         self._changed = np.zeros(self._sets, np.int64)
         self._variables: list[Variables | None] = [None] * self.capacity if self._has_variables else []
         self._count = self._variable_bytes = self._hand = 0
-        self._mark_empty(np.arange(_WAYS))  # to the set of the key of zeros, zeros would be that key
+        self._mark_empty(np.arange(_WAYS))  # in the set of the all-zero key, an all-zero cell would match that key
 
     def __len__(self) -> int:
         return self._count
@@ -141,11 +141,11 @@ class Table:
         return self._count * self._entry_bytes + self._variable_bytes
 
     def keys(self, packed: bytes, listed: Sequence[bytes] | None) -> Keys:
-        """Keys as the table compares them. One that is too long is in no entry.
+        """Keys as the table compares them. A key longer than LONGEST_KEY has no entry.
 
         Args:
             packed: the keys, one after the other, when their width is fixed.
-            listed: each key, when it varies.
+            listed: each key, when the width varies; else None.
         """
         if listed is None:
             width = self._key_width or 1
@@ -160,14 +160,14 @@ class Table:
         return self._placed(np.concatenate([texts, lengths[:, None]], axis=1))
 
     def find(self, keys: Keys) -> Lookup:
-        """The entries of keys. They count as used."""
+        """The entries of keys. The entries found count as used."""
         found = self._entries(keys)
         self._lives[found.slots if are_all(found.is_hit) else found.slots[found.is_hit]] = _LIVES
         return found
 
     def _entries(self, keys: Keys) -> Lookup:
         words, sets, tags = keys
-        # take is four times as fast as an index. Eight bools, one true at most, are a number of eight bytes.
+        # take is four times as fast as an index. At most one of eight bools is True: its byte in the uint64 is the way.
         ways = (self._tags.take(sets, axis=0) == tags[:, None]).view(np.uint64)[:, 0]
         ways *= _PLACE_OF_BYTE
         ways >>= _TOP_BYTE
@@ -202,7 +202,7 @@ class Table:
         return values, is_whole
 
     def differs(self, keys: Keys, values: Bytes, variables: Sequence[Variables] | None) -> Mask:
-        """Which keys have an entry with another value or other variable values than these: (n,) bool."""
+        """(n,) bool, True for a key whose entry has another value or other variable values than these."""
         cells, is_hit, slots = self._entries(keys)
         differs: Mask = is_hit & (cells[:, self.at : self._end] != values).any(axis=1)
         if variables is not None:
@@ -211,23 +211,23 @@ class Table:
         return differs
 
     def keep(self, keys: Keys, values: Bytes, variables: Sequence[Variables] | None, since: Column, moment: int) -> int:
-        """Keep the values of keys that have no entry, each unless its set has changed after its moment `since`.
+        """Keep the values of keys that have no entry, except where the key's set has changed after `since`.
 
-        A key that does not enter, and one that must go, count as changes of their sets in `moment`. A key with
-        several values among these does not enter.
+        A key that does not enter and a key that is evicted count as changes of their sets in `moment`. A key with
+        several different values among these does not enter.
 
-        Returns how many were let in.
+        Returns how many entered.
 
         Args:
-            keys: the keys; one may be there several times.
+            keys: the keys; a key may occur several times.
             values: (n, size) uint8.
             variables: (n,) the variable values, or None.
-            since: (n,) moments as of `forget`.
-            moment: this one, later than all of them.
+            since: (n,) int, the moment when each value's request began; see `forget`.
+            moment: the moment of this call, later than all of `since`.
         """
         of_sets = self._tags.take(keys.sets, axis=0)
         may_enter = _any_of_eight(of_sets == 0) | self._was_refused(keys.sets, keys.tags)
-        # In a full table, this leaves few.
+        # In a full table, few keys are left.
         chosen = np.flatnonzero(may_enter | _any_of_eight(of_sets == keys.tags[:, None]))
         of_chosen = None if variables is None else [variables[i] for i in chosen.tolist()]
         is_kept = np.zeros(len(may_enter), np.bool_)
@@ -245,7 +245,7 @@ class Table:
         may_enter: Mask,
         moment: int,
     ) -> tuple[int, Mask]:
-        """As `keep`. Returns how many were let in, and which values are those of an entry now."""
+        """As `keep`. Returns how many entered, and (n,) bool, True for a value that an entry has now."""
         if not len(since):
             return 0, may_enter
         latest, is_one, of_given = self._latest(keys, values, variables, since)
@@ -268,7 +268,7 @@ class Table:
             if not len(waiting):
                 break
             ways, is_full = self._places_for(keys.sets[waiting], keys.tags[waiting])
-            # Of the keys of a set, one enters in each round.
+            # In each round, one key enters each set.
             first = np.unique(keys.sets[waiting], return_index=True)[1]
             chosen = waiting[first]
             full = keys.sets[chosen[is_full[first]]]
@@ -281,10 +281,10 @@ class Table:
         return count, stays[of_given]
 
     def forget(self, keys: Keys, moment: int) -> int:
-        """Give up the entries of keys that have changed in this moment, a number that grows. Returns how many."""
+        """Drop the entries of keys that changed in `moment`, a number that grows. Returns how many were dropped."""
         sets, tags = keys.sets, keys.tags
         self._changed[sets] = moment
-        # An entry of another key with the same tag goes, too: once in millions of times.
+        # An entry of another key with the same tag is dropped too: once in millions of times.
         matches = self._tags[sets] == tags[:, None]
         if not matches.any():
             return 0
@@ -293,13 +293,13 @@ class Table:
         return len(slots)
 
     def forget_reads(self, moment: int) -> None:
-        """Take every key as changed in this moment."""
+        """Treat every key as changed in this moment."""
         self._changed[:] = moment
 
     def _placed(self, words: Words) -> Keys:
         hashes = words * self._factors
         hashes = hashes[:, 0] if hashes.shape[1] == 1 else np.bitwise_xor.reduce(hashes, axis=1)
-        # A product is a multiple of the key, and multiples may meet few sets. Halves that are folded are not multiples.
+        # A product is a multiple of the key, and multiples may fall into few sets. Folding the halves prevents that.
         for mix in _MIXES:
             hashes ^= hashes >> _HALF
             hashes *= mix
@@ -311,13 +311,13 @@ class Table:
         return Keys(words, hashes.view(np.intp), tags)
 
     def _keys_of_other_sets(self) -> Words:
-        """Two keys that belong to two sets: for each set, one of them is a key of another."""
+        """Two keys of two different sets. For each set, at least one of them belongs to another set."""
         words = np.arange(4096 * self._factors.size, dtype=np.uint64).reshape(4096, -1)
         sets = self._placed(words).sets
         return words[[0, int(np.argmax(sets != sets[0]))]]
 
     def _mark_empty(self, slots: Column) -> None:
-        """Write a key of another set into cells."""
+        """Write a key of another set into empty cells, so that no look-up matches them."""
         first = self._placed(self._elsewhere[:1]).sets[0]
         words = self._elsewhere[(slots // _WAYS == first).astype(np.intp)]
         self._cells[slots, : self.at] = words.view(np.uint8)
@@ -325,7 +325,7 @@ class Table:
     def _latest(
         self, keys: Keys, values: Bytes, variables: Sequence[Variables] | None, since: Column
     ) -> tuple[Column, Mask, Column]:
-        """Of each key the place where it was read last, whether all its values are the same, and each one's key."""
+        """Per distinct key, the index of its latest read and whether its values agree; per read, its key's index."""
         order = np.argsort(-since, kind="stable")
         places = (keys.sets.astype(np.uint64) << _HALF) | keys.tags
         _, first, inverse = np.unique(places[order], return_index=True, return_inverse=True)
@@ -342,17 +342,17 @@ class Table:
         return latest, is_one, of_given
 
     def _places_for(self, sets: Column, tags: Tags) -> tuple[Column, Mask]:
-        """The way that a new entry of each set would take, and whether it would push out another."""
+        """The way that a new entry of each set would take, and whether it would evict another entry."""
         of_sets = self._tags[sets]
         lives = self._lives.reshape(-1, _WAYS)[sets].astype(np.int16)
-        # A tag is in a set once at most: an entry with the same tag goes first, then an empty one.
+        # A tag occurs at most once in a set: replace the entry with the same tag first, then use an empty way.
         lives[of_sets == 0] = -1
         lives[of_sets == tags[:, None]] = -2
         ways = lives.argmin(axis=1)
         return ways, lives[np.arange(len(ways)), ways] >= 0
 
     def _was_refused(self, sets: Column, tags: Tags) -> Mask:
-        """Whether keys were refused lately; those that were not are noted."""
+        """(n,) bool, True for a key that was refused lately. The other keys are noted as refused now."""
         # The set was chosen by the upper bits of the hash.
         places = sets * (2 * _WAYS) + ((tags * _SPREAD) >> np.uint32(28))
         refused: Mask = self._refused[places] == tags
@@ -414,12 +414,12 @@ class Table:
 
 
 def are_all(mask: Mask) -> bool:
-    """Whether a (n,) bool is true everywhere. all() takes five times as long for 200."""
+    """Whether an (n,) bool is True everywhere. all() takes five times as long for 200 values."""
     return b"\0" not in mask.tobytes()
 
 
 def _any_of_eight(matches: Mask) -> Mask:
-    """Of (n, 8) bool: (n,) whether one is true."""
+    """(n, 8) bool → (n,) bool, True where one of the eight is True."""
     found: Mask = matches.view(np.uint64)[:, 0] != 0
     return found
 

@@ -1,18 +1,18 @@
-"""The values of a near-cache: found in the process or left to read, and kept unless they may have changed.
+"""The values of a near-cache: look-ups, and the rules by which values that were read are kept.
 
-Four rules make every value that the cache gives as good as a read of Redis some milliseconds ago:
+Four rules make every value of the cache as good as a read of Redis some milliseconds ago:
 
-1. Values are given only while the *lease* runs. Each PING on the connection that Redis sends invalidations to renews
-   it, from the time when the PING was sent: when its reply comes, the invalidations of all writes that were
-   acknowledged before that time have been taken. A lease lasts `bound_s`: a value is that old at most, counted from the
-   acknowledgement of the write that replaced it.
-2. A value that was read is kept only if no invalidation of its key came since the request began: the reply may have
-   been on its way when the value changed.
-3. When the connection is lost, all entries go. Nothing is kept that was read before there is another.
-4. Nobody who has seen a value gets an older one afterwards. A reply and an entry that were read at about the same time
-   and differ are both given up, as are replies that began before a read whose values were not kept.
+1. Values are served only while the *lease* runs. A PING on the connection that receives invalidations renews the lease,
+   counted from the time when the PING was sent. When its reply comes, the invalidations of all writes that were
+   acknowledged before that time have been taken. A lease lasts `bound_s`: an old value is served for at most this time
+   after the acknowledgement of the write that replaced it.
+2. A value that was read is kept only if no invalidation of its key came since the request began: the value may have
+   changed while the reply was on its way.
+3. When the connection is lost, all entries are dropped. A value that was read before the next connection is not kept.
+4. A caller who has seen a value gets no older value afterwards. If a reply and an entry were read at about the same
+   time and differ, both are dropped. A reply is dropped too if its request began before a read that was not kept.
 
-Plans are not cached. A request reads the epoch from Redis as always, so that no answer mixes two plans.
+Plans are not cached. A request always reads the epoch from Redis, so that no answer mixes two plans.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class CachedValues:
 
     Args:
         budgets: bytes by the name of a row group or stream view.
-        bound_s: seconds after the acknowledgement of a write within which its old value may still be given.
-        clock: the time in seconds.
+        bound_s: how long after the acknowledgement of a write the old value may still be served, in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, budgets: Mapping[str, int], bound_s: float, clock: Callable[[], float]) -> None:
@@ -104,7 +104,7 @@ class CachedValues:
             return Hits(unread, found, self._moments.now, is_deaf=False)
 
     def keep(self, hits: Hits) -> None:
-        """Keep what a request has read."""
+        """Keep the values that a request has read."""
         with self._lock:
             if hits.is_deaf and self._lease_ends != _NEVER:
                 # Its caller may have seen newer values than those that were kept since the server is heard.
@@ -148,7 +148,7 @@ class CachedValues:
         self._by_prefix = {prefix: space for space in self._spaces.values() for prefix in space.prefixes}
         self._lengths = sorted({len(prefix) for prefix in self._by_prefix})
 
-    # -- what the listener hears -----------------------------------------------------------------------------------
+    # -- calls of the listener -------------------------------------------------------------------------------------
 
     def renew(self, sent_at: float, is_over: Callable[[], bool] = lambda: False) -> None:
         """The server has answered a PING: all invalidations of what was acknowledged before `sent_at` have come.
@@ -161,7 +161,7 @@ class CachedValues:
             if is_over():
                 return
             if self._lease_ends == _NEVER:
-                # What requests have read so far may have changed before the server was heard.
+                # Values that requests have read so far may have changed before the server was heard.
                 self._forget_all()
             self._lease_ends = sent_at + self.bound_s
             self.renewals += 1
@@ -170,14 +170,14 @@ class CachedValues:
         self.lags.append(self.clock() - sent_at)
 
     def suspend(self) -> None:
-        """The connection is lost: give up all entries, and use none until the lease is renewed."""
+        """The connection is lost: drop all entries, and serve none until the lease is renewed."""
         with self._lock:
             self._lease_ends = _NEVER
             self.losses += 1
             self._forget_all()
 
     def invalidate(self, changed: Sequence[bytes] | None) -> None:
-        """Redis says that keys have changed, or all of them: None."""
+        """Drop the values of keys that Redis reports as changed; None means all keys."""
         if changed is None:
             with self._lock:
                 self._forget_all()

@@ -1,8 +1,8 @@
-"""Where a Redis server is, how its bytes are encrypted, and what a new connection says first.
+"""Where a Redis server is, how its bytes are encrypted, and which commands a new connection sends first.
 
-redis-py reads URLs and makes pools; this module reads their options. It takes those that say where the server is and
-who connects, leaves out those that are about redis-py's own I/O, and refuses the rest: an option that is not understood
-could have asked for more safety than the connection would have.
+redis-py reads URLs and makes pools; this module reads their options. It follows the options for the server's place and
+the user, ignores the options for redis-py's own I/O, and refuses all others: an unknown option may ask for more safety
+than the connection would have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TCP, TLS, UNIX = "tcp", "tls", "unix"
 
-# Options that are read, by the name that redis-py gives them.
+# Options that this client follows, by redis-py's names.
 _READ = {"host", "port", "path", "db", "username", "password", "credential_provider", "client_name"}
 _TLS = {
     "ssl_keyfile",
@@ -37,7 +37,7 @@ _TLS = {
     "ssl_min_version",
     "ssl_ciphers",
 }
-# Options of a URL about redis-py's own I/O; `timeout_s` and `max_connections` of the client stand for them.
+# Options of a URL for redis-py's own I/O. The client's `timeout_s` and `max_connections` replace them.
 _OWN = {
     "protocol",
     "socket_timeout",
@@ -56,7 +56,7 @@ _OWN = {
     "lib_name",
     "lib_version",
 }
-# Options that change what is sent or checked, and that only redis-py's own connections follow.
+# Options that change which bytes are sent or checked. Only redis-py's own connections follow them.
 _REFUSED = {
     "redis_connect_func",
     "ssl_validate_ocsp",
@@ -74,7 +74,7 @@ class Tls:
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """Made once, since that reads all certificates that the system trusts.
+        """The TLS context, made once, since that reads all certificates that the system trusts.
 
         Raises:
             ConfigError: a file of certificates or keys cannot be read.
@@ -96,14 +96,14 @@ class Address:
 
     Attributes:
         transport: TCP, TLS or UNIX.
-        host, port: of TCP and TLS.
-        path: of UNIX.
+        host, port: the server's, for TCP and TLS.
+        path: the socket's path, for UNIX.
         db: the number of the database.
-        username, password: for AUTH; empty: none.
-        credential_provider: an object of redis-py's that gives user and password for each new connection, or None.
-        client_name: for CLIENT SETNAME; empty: none.
-        tls: what encrypts; None unless the transport is TLS.
-        is_master: whether the server must be a master; what a Sentinel named is asked.
+        username, password: for AUTH; empty for none.
+        credential_provider: a redis-py object that gives user and password for each new connection, or None.
+        client_name: for CLIENT SETNAME; empty for none.
+        tls: the TLS options; None unless the transport is TLS.
+        is_master: whether the server must be a master. A server that a Sentinel named is asked for its role.
         is_readonly: whether a replica of a Cluster is asked to answer reads, rather than to name its primary.
     """
 
@@ -126,12 +126,12 @@ class Address:
 
         Args:
             transport: TCP, TLS or UNIX.
-            options: as redis-py's connection classes take them.
-            where: what they are of, for errors.
-            known_only: refuse every option that is not known, as for a URL. A pool's may be new ones of redis-py's I/O.
+            options: the options of a redis-py connection class.
+            where: the origin of the options, for errors.
+            known_only: refuse every unknown option, as for a URL. A pool may have new options for redis-py's I/O.
 
         Raises:
-            ConfigError: an option is refused, or does not fit.
+            ConfigError: an option is unknown, cannot be followed, or has a wrong value.
         """
         for name, value in options.items():
             if (name in _REFUSED and value) or _is_unknown(name, known_only=known_only):
@@ -157,7 +157,7 @@ class Address:
         return f"{scheme}://{host}:{self.port}"
 
     def credentials(self) -> tuple[str, ...]:
-        """The arguments of AUTH; empty when there is nothing to say. A credential provider may take its time."""
+        """The arguments of AUTH; empty without a user and password. A credential provider may take long."""
         if self.credential_provider is not None:
             return tuple(self.credential_provider.get_credentials())
         if self.username:
@@ -165,10 +165,10 @@ class Address:
         return (self.password,) if self.password else ()
 
     def greeting(self, credentials: Sequence[str]) -> list[bytes]:
-        """The first commands of a connection. They are sent at once; each has one reply.
+        """The first commands of a connection. They are sent at once, and each has one reply.
 
-        Nothing asks for RESP 3: in RESP 2, which every connection begins with, nil is the same for every type, and
-        nothing comes but replies.
+        The connection stays in RESP 2, in which every connection begins: there nil is the same for every type, and the
+        server sends only replies.
         """
         commands: list[tuple[str, ...]] = []
         if credentials:
@@ -188,8 +188,8 @@ _FILES = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path")
 
 
 def is_replica(replies: Sequence[Any]) -> bool:
-    """Whether the replies to a greeting say that a server that was to be a master is none. A user without permission
-    for ROLE gets no answer; a write is refused then."""
+    """Whether the replies to a greeting tell that a server is a replica or a Sentinel. A user without permission for
+    ROLE does not learn the role; a replica then refuses writes."""
     role = replies[-1] if replies else None
     return isinstance(role, list) and bool(role) and role[0] in (b"slave", b"replica", b"sentinel")
 

@@ -1,10 +1,10 @@
 """Connections of asyncio and uvloop, each with many requests under way: Redis answers in the order of the commands.
 
-Commands that are sent within one step of the event loop leave in one write. A request that ends without its replies,
-because its time is over or its task was cancelled, leaves their places to parsers that take and drop them.
+Commands that are sent within one step of the event loop leave in one write. A request may end without its replies,
+because its time is over or its task was cancelled. Then other parsers take its replies and drop them.
 
-Timers are set to a time rather than after a delay: uvloop counts delays from the time when its loop last woke, so that
-they end too early in a process that was busy since. The clock of both loops is that of `time.monotonic`.
+Timers are set to a time rather than to a delay. uvloop counts a delay from the time when its loop last woke, so a delay
+ends too early in a process that was busy since. The clock of both loops is that of `time.monotonic`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.limit import Limit
 
-# Bytes that wait for the server to take them, beyond which a connection gets no more commands: of some 100 requests.
+# A connection with more unsent bytes than this gets no more commands. These are the bytes of about 100 requests.
 _MOST_WAITING_BYTES = 1 << 20
 
 
-# A connection that owes replies and has sent nothing for so long gets no commands while there are others.
+# A connection that owes replies and has been silent for this long gets no commands while there are others.
 _SILENT_S = 0.25
 
 
@@ -45,10 +45,10 @@ class Asked:
 
     Attributes:
         commands, limit: as given.
-        done: gets a result when all replies have come, or an error.
+        done: a future that gets a result when all replies have come, or an error.
         owed: how many replies are missing.
-        size: how many bytes the replies have, as far as it is known.
-        is_new: whether the connection was opened for them.
+        size: the bytes of the replies, as far as known.
+        is_new: whether the connection was opened for these commands.
     """
 
     __slots__ = ("commands", "done", "is_new", "limit", "owed", "size")
@@ -63,12 +63,12 @@ class AsyncConnection(asyncio.BufferedProtocol):
     """One connection.
 
     Attributes:
-        lost: why the connection is closed; empty: it is open.
-        is_paused: whether the server does not take commands as fast as they are sent.
+        lost: why the connection is closed; empty while it is open.
+        is_paused: whether commands are sent faster than the server takes them.
         is_silent: whether the server owes replies and has sent nothing for a while.
-        owed: how many replies are missing, and how many requests have this connection and have not used it yet.
-        bytes_owed: how many bytes these replies have, as far as it is known.
-        idle_since: when it last had nothing to do, on the clock of `time.monotonic`.
+        owed: the number of missing replies, plus the requests that were promised this connection and have not used it.
+        bytes_owed: the bytes of these replies, as far as known.
+        idle_since: when the connection last became idle, on the clock of `time.monotonic`.
         when_free: called when replies have come, when the server takes commands again, and when the connection is lost.
     """
 
@@ -80,7 +80,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._asked: deque[Asked] = deque()
         self._outbox: list[bytes] = []
         self._is_retired = False
-        # When the last byte came or, if later, when the first of the commands was sent whose replies are missing.
+        # When the last byte came or, if later, when the first command with a missing reply was sent.
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -96,7 +96,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
         """Connect and authenticate.
 
         Raises:
-            StoreConnectionError, StoreTimeoutError: the server cannot be reached, or not in time.
+            StoreConnectionError: the server cannot be reached.
+            StoreTimeoutError: the server cannot be reached in time.
             StoreReplyError: the server refuses the user, the password or the database.
             ConfigError: a file of certificates or keys cannot be read.
         """
@@ -104,7 +105,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
 
     @classmethod
     async def to(cls, address: Address, endpoint: Endpoint, limit: Limit) -> AsyncConnection:
-        """A connection to one address of an endpoint: a Sentinel's, say."""
+        """A connection to one address of an endpoint, such as a Sentinel's."""
         connection = cls(endpoint)
         try:
             async with asyncio.timeout_at(limit.at):
@@ -169,7 +170,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
             raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
 
     async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:
-        """The replies to commands, errors among them."""
+        """The replies to commands. Error replies are returned, not raised."""
         parser = ReplyParser(len(commands))
         await self.exchange([Command(b"", b"".join(commands), parser)], limit)
         return parser.replies
@@ -188,7 +189,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
             raise
 
     def promise(self, size: int) -> None:
-        """Count a reply of so many bytes, for which the command will be sent; `take_back` undoes it."""
+        """Reserve a reply of `size` bytes for a command that will be sent; `take_back` undoes it."""
         self.owed += 1
         self.bytes_owed += size
 
@@ -198,12 +199,12 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self.bytes_owed -= size
 
     def ask(self, commands: Sequence[Command], limit: Limit, *, is_new: bool = True) -> Asked:
-        """Send commands; `done` of the result tells of their replies. A caller that gives up calls `leave`.
+        """Send commands. `done` of the result completes with their replies. A caller that gives up calls `leave`.
 
         Args:
             commands: the commands.
-            limit: of the answer.
-            is_new: whether the connection was opened for them.
+            limit: the limit of the answer.
+            is_new: whether the connection was opened for these commands.
 
         Raises:
             StoreConnectionError: the connection is closed.
@@ -225,14 +226,14 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if is_idle:
             self._transport.write(data)
         else:
-            # Others wait for replies: this command may leave with the next ones, in one write.
+            # Other commands wait for replies, so these commands may leave with the next ones, in one write.
             if not self._outbox:
                 self._loop.call_soon(self._flush)
             self._outbox.append(data)
         return asked
 
     def leave(self, asked: Asked) -> None:
-        """Do without the replies: they are dropped when they come."""
+        """Give up the replies: they are dropped when they come."""
         if asked.owed and not self.lost:
             self._replies.drop([command.parser for command in asked.commands])
         if not asked.done.done():
@@ -241,7 +242,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
             self._close_if_done()
 
     def retire(self) -> None:
-        """Close the connection when nobody waits for its replies any more."""
+        """Close the connection once no request waits for its replies."""
         self._is_retired = True
         self._close_if_done()
 
@@ -254,7 +255,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
     # -- called by the loop -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there, encrypted where it is to be."""
+        """The connection is open; with TLS, it is encrypted."""
         self._transport = transport
         if self.lost:  # it was given up while it was made
             self._transport.abort()
@@ -262,9 +263,9 @@ class AsyncConnection(asyncio.BufferedProtocol):
             self._transport.set_write_buffer_limits(_MOST_WAITING_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the loop puts what it receives.
+        """The buffer into which the loop receives bytes.
 
-        Always a view: asyncio takes slices of the buffer under TLS, and a slice of a bytearray is a copy.
+        It is always a view: under TLS, asyncio slices the buffer, and a slice of a bytearray would be a copy.
         """
         return self._replies.buffer() if self._replies else self._stray
 
@@ -279,7 +280,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
             completed = self._replies.received(nbytes)
         except hiredis.HiredisError as error:
             self._break(f"bytes that are not the Redis protocol ({error})")
-        except OnlineStoreError as error:  # the parser does not take the reply, whose rest is on its way
+        except OnlineStoreError as error:  # the parser refuses the reply, whose rest is on its way
             self._refuse(error)
         else:
             if completed:
@@ -294,7 +295,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._fail(str(exc or "the connection was closed"))
 
     def pause_writing(self) -> None:
-        """The server does not take what is sent."""
+        """The server does not take the bytes that are sent."""
         self.is_paused = True
 
     def resume_writing(self) -> None:
@@ -310,7 +311,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
     # -- replies ------------------------------------------------------------------------------------------------
 
     def _complete(self, count: int) -> None:
-        """Tell the first requests that so many replies have come."""
+        """Complete the first requests with `count` more replies."""
         self.owed -= count
         asked = self._asked
         while count:
@@ -335,7 +336,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _refuse(self, error: OnlineStoreError) -> None:
-        """The first request does not take its reply. The others, who had no part in it, may be sent again."""
+        """Fail the first request, whose parser refused its reply. The others are not at fault and may be sent again."""
         first, *others = self._asked
         for asked in others:
             asked.is_new = False
@@ -344,7 +345,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._break("another request did not take its reply")
 
     def _fail(self, reason: str) -> None:
-        """The connection is of no use any more. Its requests learn why."""
+        """Mark the connection as lost, and fail its requests with the reason."""
         self.lost = self.lost or reason
         if self._timer is not None:
             self._timer.cancel()
@@ -358,15 +359,15 @@ class AsyncConnection(asyncio.BufferedProtocol):
     # -- limits in time -----------------------------------------------------------------------------------------
 
     def _set_timer(self, at: float) -> None:
-        """One timer for all requests: of many with the same limit, only the first sets it."""
+        """Set the one timer of all requests. Of many requests with the same limit, only the first sets it."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        # A process that got no time itself may find the timer due and replies there at once: it takes those first.
+        # A process that was not scheduled may find the timer due and replies waiting. It takes the replies first.
         self._timer = self._loop.call_at(at, partial(self._loop.call_later, 0, self._expire))
 
     def _expire(self) -> None:
-        """End the requests whose time is over; close a connection on which nothing comes any more."""
+        """Fail the requests whose time is over. Close the connection if no byte comes on it."""
         self._timer_at = math.inf
         if self.lost:
             return
@@ -378,7 +379,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._is_retired:
             self._close_if_done()
         elif self._asked and now - self._heard_at >= self._endpoint.timeout_s:
-            # Redis answers in order, so nobody behind gets a reply before these. A new connection may get one.
+            # Redis answers in order, so no later request gets a reply before these. A new connection may get one.
             for asked in self._asked:
                 asked.is_new = False
             self._break(f"no byte came for {self._endpoint.timeout_s:g} s")
@@ -398,7 +399,7 @@ def _nothing(connection: AsyncConnection) -> None:
 
 
 async def _find(endpoint: Endpoint, limit: Limit) -> Address:
-    """The address of an endpoint, asking Sentinels where there are some."""
+    """The address of an endpoint. Sentinels are asked for it if the endpoint has any."""
     steps = endpoint.finding()
     try:
         question = next(steps)

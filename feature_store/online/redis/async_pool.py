@@ -20,28 +20,27 @@ if TYPE_CHECKING:
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command
 
-# Connections that share the requests of a client as long as all of them answer; docs/decisions has the measurements.
+# Connections that share the requests of a client as long as all of them answer; see docs/decisions/0019-pipelining.md.
 USUAL_CONNECTIONS = 2
-# A connection takes no more commands when it owes so many replies, or so many bytes of them. Other requests wait in the
-# queue of the pool, where they can still get another connection. Redis keeps what a client does not read in memory, and
-# sends it in pieces of 64 kB.
+# A connection takes no more commands when it owes this many replies, or this many bytes of replies. Other requests wait
+# in the queue of the pool, where they can still get another connection. Redis keeps replies that a client does not read
+# in memory, and sends them in pieces of 64 kB.
 MOST_COMMANDS = 64
 MOST_BYTES = 1 << 19
-# What a connection owes from which on another one is opened, as long as there are fewer than USUAL_CONNECTIONS.
+# When a connection owes this much, another is opened, as long as there are fewer than USUAL_CONNECTIONS.
 _BUSY_COMMANDS, _BUSY_BYTES = MOST_COMMANDS // 4, MOST_BYTES // 4
 _Waiter: TypeAlias = "asyncio.Future[AsyncConnection | None]"
 
 
 class AsyncPool:
-    """Connections of one event loop. One that failed is never used again.
+    """Connections of one event loop. A connection that failed is never used again.
 
-    When all have as many commands as they may have, requests wait in the order in which they came, as long as their
-    limits in time let them.
+    When all connections are full, requests wait in the order in which they came, until their time limits end.
 
     Args:
-        endpoint: where they lead.
-        observers: get a call when a connection was dead and the request goes on with another.
-        most: how many connections there are at most.
+        endpoint: the server of the connections.
+        observers: are called when a connection was dead and the request goes on with another.
+        most: the most connections.
     """
 
     def __init__(self, endpoint: Endpoint, observers: Observers, most: int) -> None:
@@ -49,11 +48,11 @@ class AsyncPool:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: list[AsyncConnection] = []
         self._opening = 0
-        # The requests that wait, and how many bytes their replies have.
+        # The requests that wait, and the bytes of their replies.
         self._waiting: deque[tuple[_Waiter, int]] = deque()
 
     async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
-        """Send commands that only read, and take their replies; once more when an idle connection turns out dead.
+        """Send commands that only read, and take their replies. They are sent again if an idle connection was dead.
 
         Raises:
             StoreConnectionError: the server cannot be reached, or closed the connection.
@@ -106,8 +105,8 @@ class AsyncPool:
         return len(self._waiting)
 
     def close(self) -> None:
-        """Close the connections, each when its last request has ended. The pool can be used again, by another event
-        loop too."""
+        """Close each connection when its last request has ended. The pool can be used again, by another event loop
+        too."""
         if self._loop is not None and self._loop.is_closed():
             self._connections.clear()
             self._opening = 0
@@ -126,7 +125,7 @@ class AsyncPool:
     # -- which connection ---------------------------------------------------------------------------------------
 
     def _at_once(self, limit: Limit) -> AsyncConnection | None:
-        """The connection of the usual request; None when another one must be chosen, opened or waited for."""
+        """A connection without waiting, for the usual request; None when the request must wait or open a connection."""
         if self._waiting or not self._connections or self._loop is not asyncio.get_running_loop():
             return None
         if len(self._connections) > 1:
@@ -137,14 +136,14 @@ class AsyncPool:
         return self._chosen()
 
     async def _connection(self, size: int, limit: Limit) -> tuple[AsyncConnection, bool]:
-        """A connection that was promised replies of so many bytes, and whether it was opened for this request."""
+        """A connection with `size` bytes of replies reserved, and whether it was opened for this request."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._join(loop)
         if any(connection.lost for connection in self._connections):
             self._reconnect()
         if self._waiting:
-            self._serve()  # a connection may have fallen silent since, so that another one may be opened
+            self._serve()  # a connection may have fallen silent since, so that another may be opened
         if not self._waiting:
             chosen = self._chosen()
             if chosen is not None:
@@ -174,7 +173,7 @@ class AsyncPool:
         return connection
 
     def _chosen(self) -> AsyncConnection | None:
-        """The connection that owes the least; None when another one is opened, or all owe too much."""
+        """The connection that owes the least; None when another is to be opened, or all owe too much."""
         best: AsyncConnection | None = None
         for one in self._connections:
             if one.lost or one.is_paused or one.owed >= MOST_COMMANDS or one.bytes_owed >= MOST_BYTES:
@@ -186,7 +185,7 @@ class AsyncPool:
         return None if self._may_open() else best
 
     def _may_open(self) -> bool:
-        """Whether another connection is opened: there are too few on which replies come."""
+        """Whether another connection may be opened: too few connections answer."""
         if self.size >= self._most:
             return False
         if len(self._connections) + self._opening < USUAL_CONNECTIONS:
@@ -194,7 +193,7 @@ class AsyncPool:
         return sum([_is_well(one) for one in self._connections]) + self._opening < USUAL_CONNECTIONS
 
     async def _wait(self, loop: asyncio.AbstractEventLoop, size: int, limit: Limit) -> AsyncConnection | None:
-        """A connection that was promised replies of so many bytes; None: leave to open one."""
+        """A connection with `size` bytes of replies reserved; None when the request may open a connection."""
         waiter: _Waiter = loop.create_future()
         self._waiting.append((waiter, size))
         timer = loop.call_at(limit.at, self._too_late, waiter, limit)
@@ -202,7 +201,7 @@ class AsyncPool:
             return await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                # It was served, and then cancelled before it could go on.
+                # The request got a connection, and was cancelled before it could use it.
                 connection = waiter.result()
                 if connection is None:
                     self._opening -= 1
@@ -218,7 +217,7 @@ class AsyncPool:
             waiter.set_exception(self._endpoint.busy(limit, self._most))
 
     def _when_free(self, connection: AsyncConnection) -> None:
-        """Give a connection that owes less now to the requests that wait."""
+        """Give a connection that owes less now to requests that wait."""
         if not self._waiting:
             return
         if connection.lost or connection.is_paused or connection not in self._connections:
@@ -230,7 +229,7 @@ class AsyncPool:
             waiter.set_result(connection)
 
     def _serve(self) -> None:
-        """Give requests that wait a connection, or leave to open one (None)."""
+        """Give each request that waits a connection, or None: the permission to open a connection."""
         self._connections = [one for one in self._connections if not one.lost]
         while self._drop_done():
             waiter, size = self._waiting[0]
@@ -245,7 +244,7 @@ class AsyncPool:
             waiter.set_result(chosen)
 
     def _drop_done(self) -> bool:
-        """Forget requests that wait no longer; whether one still waits."""
+        """Forget requests that wait no longer. Returns whether a request still waits."""
         while self._waiting and self._waiting[0][0].done():
             self._waiting.popleft()
         return bool(self._waiting)
@@ -253,13 +252,13 @@ class AsyncPool:
     # -- connections that are not used any more -----------------------------------------------------------------
 
     def _forget(self, connection: AsyncConnection) -> None:
-        """A connection that is closed leaves its place to another."""
+        """Remove a connection that is closed, so that another may be opened."""
         if connection.lost and connection in self._connections:
             self._connections.remove(connection)
             self._serve()
 
     def _reconnect(self) -> None:
-        """A server that restarted has closed all connections: those that have nothing to do are not tried."""
+        """Close the idle connections, since a server that restarted has closed them all."""
         self._connections = [one for one in self._connections if not one.lost]
         for connection in [one for one in self._connections if not one.owed]:
             self._connections.remove(connection)
@@ -267,7 +266,7 @@ class AsyncPool:
         self._observers.reconnected()
 
     def _trim(self, now: float) -> None:
-        """Close a connection that has not been used for a while."""
+        """Close the last connection if it has not been used for IDLE_S seconds."""
         last = self._connections[-1]
         if not last.owed and last.idle_since < now - IDLE_S:
             self._connections.pop()
@@ -285,5 +284,5 @@ class AsyncPool:
 
 
 def _is_well(connection: AsyncConnection) -> bool:
-    """Whether replies come on a connection, so that it gets requests before others."""
+    """Whether a connection answers. Such a connection gets requests before others."""
     return not (connection.lost or connection.is_paused or connection.is_silent)

@@ -28,8 +28,8 @@ class AsyncShardPool:
 
     Args:
         shards: the topology.
-        observers: the client's.
-        most: how many connections there are at most, to each server.
+        observers: the client's observers.
+        most: the most connections to each server.
     """
 
     def __init__(self, shards: Shards, observers: Observers, most: int) -> None:
@@ -110,7 +110,7 @@ class AsyncShardPool:
 
 
 async def _asked(question: Question, whole: Endpoint, limit: Limit) -> Any:
-    """The answer of a server, on a connection of its own."""
+    """The answer of a server, on a connection opened for the question."""
     try:
         share = limit.share(question.servers)
     except TimeoutError:

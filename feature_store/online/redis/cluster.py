@@ -1,7 +1,7 @@
-"""A Redis Cluster: which node holds which slot, learnt from the nodes and corrected by their redirections.
+"""A Redis Cluster: which node holds which slot. The map is learnt from the nodes and corrected by their redirections.
 
-Each bucket of a project has one hash tag, hence one slot, hence one node: a bucket's rows, tiles, fences and epoch are
-together wherever the Cluster moves them. This module is imported for URLs of a Cluster alone.
+Each bucket of a project has one hash tag, hence one slot, hence one node. So a bucket's rows, tiles, fences and epoch
+stay together wherever the Cluster moves them. This module is imported only for the URL of a Cluster.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SLOTS = 16_384
 _ASK_SLOTS = hiredis.pack_command(("CLUSTER", "SLOTS"))  # type: ignore[arg-type]
-# Nodes that are asked for the slots before it counts as an error that none answers: enough that one is not dead.
+# Known nodes that are asked for the slots before their silence counts as an error.
 _MOST_ASKED = 8
 
 
@@ -36,13 +36,13 @@ class Cluster(Sharded):
 
     Args:
         url: `redis+cluster://…` or `rediss+cluster://…`, see redis/location.py. It names some nodes, not all.
-        timeout_s: seconds for the whole of an answer.
+        timeout_s: seconds for a whole answer.
 
     Raises:
         ConfigError: the URL cannot be read.
     """
 
-    # Nodes that lose a slot or their role say so. Replicas that are added are found so.
+    # A node that lost a slot or its role reports it. Only new replicas are found by this refresh.
     refresh_s = 30.0
 
     def __init__(self, url: str | Location, timeout_s: float) -> None:
@@ -55,7 +55,7 @@ class Cluster(Sharded):
         return False
 
     def slot(self, key: bytes) -> int:
-        """The slot of a key. Those of epochs and tags, of which a project has few, are kept."""
+        """The slot of a key. Slots are kept by key: a project has few keys of epochs and tags."""
         slot = self._slots.get(key)
         if slot is None:
             slot = key_slot(key)
@@ -103,7 +103,7 @@ class Cluster(Sharded):
         raise self.whole.lost(f"no node of the Cluster answers ({'; '.join(reasons)})")
 
     def _addresses(self, failed: Endpoint | None) -> list[Address]:
-        """Nodes to ask: some that are known, in no order, then those of the URL, then the one that failed."""
+        """The nodes to ask: some known nodes in random order, then the nodes of the URL, then the node that failed."""
         known = [node.address for node in list(self._endpoints.values()) if node is not failed]
         random.shuffle(known)
         given = [self.location.address, *self.location.others]
@@ -112,7 +112,7 @@ class Cluster(Sharded):
         return [replace(address, is_readonly=False) for address in by_place.values()]
 
     def _shards_of(self, reply: Any, by: Address) -> list[Shard | None]:
-        """The map that a reply to CLUSTER SLOTS draws."""
+        """The shard of each slot, from a reply to CLUSTER SLOTS."""
         shards: list[Shard | None] = [None] * SLOTS
         known: dict[tuple[Endpoint, ...], Shard] = {}
         for first, last, *nodes in reply:
@@ -123,7 +123,7 @@ class Cluster(Sharded):
         return shards
 
     def _named(self, node: Sequence[Any], by: Address, *, is_replica: bool) -> Endpoint:
-        """A node as CLUSTER SLOTS names it. One that does not know its own address is at the one that was asked."""
+        """A node as CLUSTER SLOTS names it. A node that does not know its own host has the host that was asked."""
         host = node[0].decode() if isinstance(node[0], bytes) else ""
         return self.endpoint(by.host if host in ("", "?") else host, int(node[1]), is_replica=is_replica)
 
@@ -133,8 +133,8 @@ class Cluster(Sharded):
         """See Topology.
 
         The keys of a slot that is being moved are on two nodes. They move one way, so the node that they leave is
-        walked first, and then the one that it names. After a fail-over the walk begins again on the new primary, since
-        a cursor of SCAN means nothing to another server.
+        scanned first, and then the node that it names. After a fail-over the scan begins again on the new primary,
+        since a cursor of SCAN means nothing to another server.
         """
         recovery = self.recovery(key)
         walked: list[Endpoint] = []
@@ -151,8 +151,8 @@ class Cluster(Sharded):
     def scan_all(self, prefix: bytes) -> Iterator[list[bytes]]:
         """See Topology.
 
-        A walk over all nodes counts if no slot was given to another node meanwhile. While slots are being moved it
-        takes two walks: a key that moves during one is in one place during the other.
+        A walk over all nodes counts if no slot changed its node meanwhile. While slots are being moved, two walks are
+        needed: a key that moves during one walk stays in place during the other.
         """
         recovery = self.recovery(prefix)
         before: list[bytes] = []
@@ -172,7 +172,7 @@ class Cluster(Sharded):
                 before = []
 
     def _owned(self) -> list[bytes]:
-        """What each primary says of its slots: `[93->-…` is one that it gives away, `[93-<-…` one that it takes."""
+        """The slots of each primary: `[93->-…` is a slot that it gives away, `[93-<-…` a slot that it takes."""
         said = []
         for node in self.nodes():
             with node.commands() as client:
@@ -182,7 +182,7 @@ class Cluster(Sharded):
         return sorted(said)
 
     def _leads_to(self, node: Endpoint, key: bytes) -> Endpoint | None:
-        """Where a node sends a caller who asks for a key of a slot that it does not have; None: nowhere."""
+        """The node to which a node redirects a caller who asks for an absent key; None when it does not redirect."""
         absent = key.partition(b"}")[0] + b"}absent:" + random.randbytes(8).hex().encode()
         try:
             with node.commands() as client:

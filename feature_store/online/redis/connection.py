@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command, ReplyParser
 
-# The limit in the kernel is set again when it differs from the time that the request has left by more than this part.
+# The kernel's limit is set again when it differs from the request's remaining time by more than this share.
 _TOLERANCE = 0.02
-# Bytes of a long command that are sent before the clock is looked at again.
+# Bytes of a long command that are sent before the clock is read again.
 _PIECE_BYTES = 1 << 14
-# Of a socket whose limit Python keeps, where 0 would mean that it never waits, not even for TLS.
+# The shortest limit of a socket whose limit Python keeps. With 0 the socket would never wait, not even for TLS.
 _SHORTEST_S = 0.001
-# The call returns at once with what the socket's buffer takes.
+# The call returns at once, with as much as the socket's buffer takes or holds.
 _AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0))
 
 
@@ -38,11 +38,12 @@ class Connection:
     """One connection, greeted: authenticated, and on the right database.
 
     Args:
-        endpoint: where it leads.
-        limit: of connecting, the TLS handshake and AUTH; the endpoint's own unless given.
+        endpoint: the server to connect to.
+        limit: the limit of connecting, the TLS handshake and AUTH; the endpoint's own unless given.
 
     Raises:
-        StoreConnectionError, StoreTimeoutError: the server cannot be reached, or not in time.
+        StoreConnectionError: the server cannot be reached.
+        StoreTimeoutError: the server cannot be reached in time.
         StoreReplyError: the server refuses the user, the password or the database.
         ConfigError: a file of certificates or keys cannot be read.
     """
@@ -53,7 +54,7 @@ class Connection:
 
     @classmethod
     def to(cls, address: Address, endpoint: Endpoint, limit: Limit) -> Connection:
-        """A connection to one address of an endpoint: a Sentinel's, say."""
+        """A connection to one address of an endpoint, such as a Sentinel's."""
         made = cls.__new__(cls)
         made._open(endpoint, address, limit)
         return made
@@ -74,9 +75,9 @@ class Connection:
                     self._socket, server_hostname=address.host, do_handshake_on_connect=False
                 )
                 self._socket.do_handshake()
-            # The kernel keeps the limit of a blocking socket: one system call a read, where a timeout of Python's takes
-            # a poll and a read. It does so for sockets of the interpreter's own alone, not for those of gevent, and
-            # not below TLS, which waits by itself.
+            # The kernel keeps the limit of a blocking socket, with one system call per read. A timeout of Python takes
+            # a poll and a read. This works for the interpreter's own sockets, not for those of gevent, and not below
+            # TLS, which waits by itself.
             self._is_kernels = context is None and isinstance(self._socket, _socket.socket)
             if self._is_kernels:
                 self._socket.settimeout(None)
@@ -182,7 +183,7 @@ class Connection:
         """The next reply to what was sent, or the next push; a hiredis.ReplyError is returned, not raised.
 
         Args:
-            limit: of the reply; the endpoint's own unless given. After a timeout, the reply can be asked for again.
+            limit: the limit of the reply; the endpoint's own unless given. After a timeout, call `reply` again.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
@@ -205,13 +206,13 @@ class Connection:
         self._socket.close()
 
     def __del__(self) -> None:
-        # Clients and writers that are dropped without a close leave nothing behind; nothing is there if opening failed.
+        # A client or writer that is dropped without a close leaves no open socket. If opening failed, there is none.
         opened: socket.socket | None = getattr(self, "_socket", None)
         if opened is not None:
             opened.close()
 
     def _receive(self, buffer: memoryview, limit: Limit) -> int:
-        """Receive what arrives before the limit, or what is there when it is over."""
+        """Receive bytes that arrive before the limit; after the limit, only bytes that have arrived already."""
         if limit.at > time.monotonic():
             self._hold(limit)
             return self._socket.recv_into(buffer)
@@ -249,7 +250,11 @@ class Connection:
                 self._hold(limit)
 
     def _hold(self, limit: Limit) -> None:
-        """See to it that the next call of the socket ends when the limit does."""
+        """Make the next call of the socket end when the limit ends.
+
+        Raises:
+            TimeoutError: no time is left.
+        """
         left = limit.at - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -259,7 +264,7 @@ class Connection:
         if not self._is_kernels:
             self._socket.settimeout(left)
             return
-        # To the kernel, 0 is no limit.
+        # To the kernel, 0 means no limit.
         microseconds = max(1, round(left * 1_000_000))
         value = struct.pack("ll", microseconds // 1_000_000, microseconds % 1_000_000)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
@@ -277,7 +282,7 @@ class Connection:
 
 
 def _find(endpoint: Endpoint, limit: Limit) -> Address:
-    """The address of an endpoint, asking Sentinels where there are some."""
+    """The address of an endpoint. Sentinels are asked for it if the endpoint has any."""
     steps = endpoint.finding()
     try:
         question = next(steps)
@@ -310,7 +315,7 @@ def _asked(address: Address, command: bytes, endpoint: Endpoint, limit: Limit) -
 
 
 def _connected(address: Address, limit: Limit) -> socket.socket:
-    """A connected socket; of several addresses of a name, the first that answers."""
+    """A connected socket. If a host has several addresses, the first that answers is used."""
     if address.transport == UNIX:
         return _opened(socket.AF_UNIX, address.path, limit)
     places = _looked_up(address.host, address.port, limit)
@@ -339,7 +344,7 @@ def _opened(family: int, place: Any, limit: Limit) -> socket.socket:
 
 
 def _looked_up(host: str, port: int, limit: Limit) -> list[Any]:
-    """The addresses of a host. The resolver of the system has no limit in time, so a thread waits for it."""
+    """The addresses of a host. The system's resolver takes no time limit, so a thread waits for it."""
     try:
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     except socket.gaierror:  # a name, not a number

@@ -1,15 +1,14 @@
 """The embedded server: the project's own Valkey or Redis, used when no URL is configured.
 
-It is shared by all processes that use the project, started by the first and stopped by the last. Nothing but kernel
-locks decides who is there, so a process that is killed leaves nothing behind that the next one would trip over.
-In `<folder>/.feature_store/online/`:
+All processes that use the project share it: the first starts it, and the last stops it. Kernel locks alone tell which
+processes use it, so a killed process leaves no stale state behind. In `<folder>/.feature_store/online/`:
 
 | file | lock | held by |
 |---|---|---|
 | `start.lock` | exclusive | the process that starts or stops the server, while it does |
-| `lease.lock` | shared | each process that uses the server, until it ends; exclusive: no process uses it |
-| `server.lock` | exclusive | the server itself, which inherits it: held means that it runs. Holds its socket and pid |
-| `persistent` | | there while the server was started to outlive its users |
+| `lease.lock` | shared | each process that uses the server, until it ends. Exclusive: no process uses the server |
+| `server.lock` | exclusive | the server, which inherits it and holds it while it runs. Contains its socket and pid |
+| `persistent` | | exists while the server is to outlive its users |
 | `online.sock`, `server.log`, `appendonlydir/` | | the server's |
 """
 
@@ -51,15 +50,15 @@ class ServerStatus:
     """The state of the embedded server.
 
     Attributes:
-        running: whether its process is there.
+        running: whether its process runs.
         persistent: whether it stays when its last user ends.
         data_dir: the folder of its data and log.
-        socket: the Unix socket it listens on; empty when it does not run, as all that follows.
-        url: as redis-py reads it.
+        socket: the Unix socket that it listens on; empty when it does not run.
+        url: the URL of the socket, as redis-py reads it; empty when it does not run.
         pid: its process id; None when it does not run.
-        version: such as `valkey 9.1.0`; empty when it does not answer, and the numbers are 0.
-        memory_bytes: memory used by its data.
-        keys: how many it holds.
+        version: such as `valkey 9.1.0`; empty when it does not answer.
+        memory_bytes: bytes of memory that its data use; 0 when it does not answer.
+        keys: how many keys it holds; 0 when it does not answer.
     """
 
     running: bool
@@ -89,10 +88,11 @@ class EmbeddedServer:
         """Use the server: start it unless it runs, and keep it until `release`, or until this process ends.
 
         Returns:
-            Its URL.
+            The URL of the server.
 
         Raises:
-            EmbeddedServerError: there is no server to start, or it does not start; it shows the end of its log.
+            EmbeddedServerError: there is no server binary, or the server does not start. The error shows the end of its
+                log.
         """
         with self._mutex, self._errors():
             known = self._record()
@@ -104,10 +104,10 @@ class EmbeddedServer:
                 return embedded_process.url_of(self._start())
 
     def start(self, *, persistent: bool = False) -> str:
-        """As `ensure`; a persistent server stays until `stop`, through crashes and restarts of its users.
+        """As `ensure`. A persistent server stays until `stop`, through crashes and restarts of its users.
 
         Returns:
-            Its URL.
+            The URL of the server.
 
         Raises:
             EmbeddedServerError: as `ensure`.
@@ -119,7 +119,7 @@ class EmbeddedServer:
         return self.ensure()
 
     def release(self) -> None:
-        """Stop using the server; the last user stops it, unless it is persistent. Called when the process ends.
+        """Stop using the server. The last user stops it, unless it is persistent. Called when the process ends.
 
         Raises:
             EmbeddedServerError: the server does not stop.
@@ -137,7 +137,7 @@ class EmbeddedServer:
                     self._stop()
 
     def stop(self) -> None:
-        """Stop the server, whoever uses it and persistent or not; its data stay. Does nothing when it does not run.
+        """Stop the server, even if it has users or is persistent. Its data stay. Does nothing when it does not run.
 
         Raises:
             EmbeddedServerError: the server does not stop.
@@ -155,7 +155,7 @@ class EmbeddedServer:
         """Look at the server without using or starting it.
 
         Raises:
-            EmbeddedServerError: its folder cannot be read.
+            EmbeddedServerError: the folder of the server cannot be read.
         """
         with self._errors():
             is_persistent = self._persistent.exists()
@@ -214,19 +214,19 @@ class EmbeddedServer:
             )
             yield
         finally:
-            # Unlocked and not just closed: a process forked meanwhile has a copy, which would keep it locked.
+            # Unlock it, not only close it: a process that was forked meanwhile has a copy, which would keep the lock.
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
     def _take_lease(self) -> None:
         if self._lease is None:
             self._lease = _open(self.data_dir / "lease.lock")
-            # Nobody can hold it exclusively: that takes start.lock, which is ours.
+            # No process can hold it exclusively: that takes start.lock, which this process holds.
             fcntl.flock(self._lease, fcntl.LOCK_SH)
             atexit.register(self._release_at_exit)
 
     def _drop_lease(self) -> None:
-        # Closed and not unlocked: a forked child shares the lock, and keeps it for as long as it lives.
+        # Close it, do not unlock it: a forked child shares the lock, and keeps it for as long as it lives.
         if self._lease is not None:
             os.close(self._lease)
             self._lease = None
@@ -256,7 +256,7 @@ class EmbeddedServer:
         try:
             document = json.loads(self._server_lock.read_bytes())
             return _Record(str(document["socket"]), document["pid"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or cut short by a crash
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # no file, or a file cut short by a crash
             return _Record("", None)
 
     def _start(self) -> str:
@@ -265,7 +265,7 @@ class EmbeddedServer:
             if self._await_pong(path, 0):
                 return path
         path = self._socket_path()
-        Path(path).unlink(missing_ok=True)  # of a server that was killed
+        Path(path).unlink(missing_ok=True)  # the socket of a server that was killed
         log_start = self._log.stat().st_size if self._log.exists() else 0
         self._spawn(path)
         if not self._await_pong(path, log_start):
@@ -273,7 +273,7 @@ class EmbeddedServer:
         return path
 
     def _await_pong(self, path: str, log_start: int) -> bool:
-        """Wait until the server is ready; False when it ends before it is."""
+        """Wait until the server is ready. Returns False when the server ends before."""
 
         def answer_or_end() -> bytes:
             answer = embedded_process.ping(path)
@@ -283,7 +283,7 @@ class EmbeddedServer:
             return self._did_not_start(log_start)
 
         _await(answer_or_end, START_TIMEOUT_S, failure)
-        # `-LOADING` is an answer too, but not yet the one that is needed.
+        # `-LOADING` is an answer too; then wait for `+PONG`.
         _await(lambda: answer_or_end() in (b"+PONG", b"ended"), LOAD_TIMEOUT_S, failure)
         return answer_or_end() == b"+PONG"
 
@@ -349,7 +349,7 @@ class EmbeddedServer:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What server.lock says: the socket, and the pid once there is one."""
+    """The content of server.lock: the socket, and the pid once the server has one."""
 
     socket: str
     pid: int | None
@@ -381,7 +381,7 @@ def _await(is_done: Callable[[], object], timeout_s: float, error: Callable[[], 
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder under the temporary one that only this user can enter, or check that it is one."""
+    """Make a folder that only this user can enter, or check that an existing folder is one."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     about = folder.lstat()

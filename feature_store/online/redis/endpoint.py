@@ -1,7 +1,7 @@
-"""How Redis is reached: redis-py reads URLs and pools, from then on the bytes are ours.
+"""How Redis is reached: redis-py reads URLs and pools, and this library's connections send and receive the bytes.
 
-This module is redis-py's one door in the package: it maps its errors, and nothing uses its private parts. Both clients
-connect in the same way: they ask an endpoint for an address (`finding`), open it, and exchange its greeting.
+This module maps redis-py's errors, and uses only its public parts. Both clients connect in the same way: they ask an
+endpoint for an address (`finding`), open a connection to it, and exchange its greeting.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Question(NamedTuple):
     """A question to another server, whose answer a connection needs first.
 
     Attributes:
-        address: of that server.
+        address: the address of the other server.
         command: the bytes to send after its greeting.
-        servers: how many servers may still have to be asked: each gets its share of the time that is left.
+        servers: how many servers may still have to be asked. Each gets an equal share of the remaining time.
     """
 
     address: Address
@@ -48,18 +48,18 @@ class Question(NamedTuple):
 
 
 class Endpoint:
-    """A Redis server, or the one that Sentinels name.
+    """A Redis server, or the server that Sentinels name.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as redis-py reads it; `redis+sentinel://`, as redis/location.py reads
-            it; or a connection pool of redis-py's (plain, TLS, Unix, blocking or a Sentinel's; of `redis` or
+            it; or a redis-py connection pool (plain, TLS, Unix, blocking or a Sentinel's; of `redis` or
             `redis.asyncio`), of which only the options are read.
-        timeout_s: seconds for the whole of an answer.
+        timeout_s: seconds for a whole answer.
 
     Attributes:
-        location: where it is.
-        number: another one for each endpoint, in the order in which they were made.
-        is_replica: whether it is asked as a replica, which may be behind and takes no writes.
+        location: where the server is.
+        number: the number of the endpoint, in the order in which endpoints were made.
+        is_replica: whether the server is asked as a replica, which may be behind and takes no writes.
 
     Raises:
         ConfigError: the URL cannot be read, the pool is of an unknown class, or an option is not followed here.
@@ -81,17 +81,17 @@ class Endpoint:
 
     @property
     def address(self) -> Address:
-        """Of the server; of Sentinels, how the servers that they name are connected to, whatever its host."""
+        """The address of the server. With Sentinels, the options of connections to the servers that they name."""
         return self._address
 
     def limit(self) -> Limit:
-        """The limit of an answer that is asked for now."""
+        """The limit of an answer that is requested now."""
         seconds = self.timeout_s
-        # Every request makes one: so, it takes 0.3 µs instead of 1.
+        # Every request makes a limit. This way it takes 0.3 µs instead of 1 µs.
         return _new_tuple(Limit, (time.monotonic() + seconds, seconds, "timeout_s"))
 
     def finding(self) -> Generator[Question, Any, Address]:
-        """Find the address to connect to; yields what must be asked of Sentinels, and takes their replies.
+        """Find the address to connect to. Yields the questions to Sentinels, and takes their replies.
 
         Raises:
             StoreConnectionError: no Sentinel names a server.
@@ -121,8 +121,8 @@ class Endpoint:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        # What redis-py would try again, it would try for so long again. A connection that died while it was idle is
-        # made anew without that.
+        # A retry of redis-py would wait for the whole timeout again. A connection that died while it was idle is made
+        # anew without retries.
         shared: dict[str, Any] = {
             "socket_timeout": self.timeout_s,
             "socket_connect_timeout": self.timeout_s,
@@ -168,7 +168,7 @@ class Endpoint:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Map what redis-py and sockets raise to this library's errors."""
+        """Map the errors of redis-py and of sockets to this library's errors."""
         import redis
 
         try:
@@ -190,7 +190,7 @@ class Endpoint:
         return self.lost(str(error))
 
     def refused(self, reply: Exception) -> StoreReplyError:
-        """The error for an error that Redis answered with."""
+        """The error for an error reply of Redis."""
         return reply_error(f"Redis at {self.shown}", reply)
 
     def timeout(self, limit: Limit | None = None) -> StoreTimeoutError:
@@ -204,7 +204,7 @@ class Endpoint:
         )
 
     def busy(self, limit: Limit, most: int) -> StoreTimeoutError:
-        """The error for a request that had to wait for a connection until its time was over."""
+        """The error for a request that waited for a connection until its time was over."""
         return StoreTimeoutError(
             f"Redis at {self.shown}",
             problem=f"no connection was free within {limit.seconds * 1000:g} ms: other requests use all {most}",
@@ -222,19 +222,19 @@ class Endpoint:
 
 
 def master_of(reply: Any) -> tuple[str, int] | None:
-    """Host and port in a reply to SENTINEL GET-MASTER-ADDR-BY-NAME; None: the Sentinel knows no such server."""
+    """Host and port in a reply to SENTINEL GET-MASTER-ADDR-BY-NAME; None when the Sentinel knows no such server."""
     return (reply[0].decode(), int(reply[1])) if isinstance(reply, list) and len(reply) == 2 else None
 
 
 def replicas_of(reply: Any) -> list[tuple[str, int]]:
-    """Hosts and ports in a reply to SENTINEL REPLICAS, of the replicas that serve."""
+    """Hosts and ports of the replicas that serve, from a reply to SENTINEL REPLICAS."""
     listed = [dict(zip(flat[::2], flat[1::2], strict=False)) for flat in reply or ()]
     serving = [one for one in listed if not {b"s_down", b"o_down", b"disconnected"} & {*one[b"flags"].split(b",")}]
     return [(one[b"ip"].decode(), int(one[b"port"])) for one in serving]
 
 
 def _replica(reply: Any) -> tuple[str, int] | None:
-    """One of the replicas that serve, by chance."""
+    """A random replica of those that serve; None when no replica serves."""
     serving = replicas_of(reply)
     return random.choice(serving) if serving else None
 

@@ -1,8 +1,8 @@
-"""The one mapping from errors that Redis answers with to this library's errors.
+"""The one mapping from error replies of Redis to this library's errors.
 
-A reply such as `-OOM command not allowed when used memory > 'maxmemory'.` starts with a code. Each code that asks for
-an action of its own has a row in the table below. The message is written here and does not repeat Redis's text, which
-can hold keys and values ("unknown command 'X', with args beginning with: …").
+A reply such as `-OOM command not allowed when used memory > 'maxmemory'.` starts with a code. Each code that needs an
+action of its own has a row in the table below. The message is written here and does not repeat Redis's text, which can
+hold keys and values ("unknown command 'X', with args beginning with: …").
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ _TEXTS = {
     "The user executing the script can't": "NOPERM",  # Redis 7
     "ACL failure in script": "NOPERM",  # Valkey
 }
-# redis-py takes the code off the text of the errors that it has classes for.
+# redis-py removes the code from the text of the errors that it has classes for.
 _REDIS_PY = {
     "AskError": "ASK",
     "AuthenticationError": "WRONGPASS",
@@ -124,27 +124,27 @@ _CODE = re.compile(r"[A-Z][A-Z0-9]*\b")
 # Before Redis 7 an error inside a script comes as `ERR Error running script (call to f_…): @user_script:12: -OOM …`.
 _INSIDE_SCRIPT = re.compile(r"-([A-Z]+) ")
 _COMMAND = re.compile(r"'([a-zA-Z|]{1,40})' command")
-# Where Redis's texts begin to quote arguments, which can be keys and values.
+# The places where Redis's texts begin to quote arguments, which can be keys and values.
 _QUOTED = re.compile(r"""(with args beginning with| near |['"`]).*""", re.DOTALL)
 _SHOWN_CHARACTERS = 120
 
 
 def is_reply_error(error: Exception) -> bool:
-    """Whether an error of redis-py is an answer of the server, which `reply_error` maps."""
+    """Whether an error of redis-py is an error reply of the server, which `reply_error` maps."""
     return type(error).__name__ in _REDIS_PY or any(kind.__name__ == "ResponseError" for kind in type(error).__mro__)
 
 
 def code_of(reply: Exception) -> str:
-    """The code of an error that Redis answered with: `MOVED`, `OOM`, …"""
+    """The code of an error reply of Redis: `MOVED`, `OOM`, …"""
     return _code(type(reply).__name__, str(reply))
 
 
 def reply_error(where: str, reply: Exception) -> StoreReplyError:
-    """This library's error for an error that Redis answered with.
+    """This library's error for an error reply of Redis.
 
     Args:
-        where: what was attempted, such as `Redis at redis://cache:6379`.
-        reply: the error as hiredis or redis-py made it.
+        where: the server or the attempted action, such as `Redis at redis://cache:6379`.
+        reply: the error of hiredis or redis-py.
     """
     text = str(reply)
     code = _code(type(reply).__name__, text)
@@ -176,7 +176,7 @@ def _code(kind: str, text: str) -> str:
 
 
 def _detail(code: str, text: str) -> str:
-    """What of the text helps and holds no key: the node that has the keys, the command that was refused."""
+    """The part of the text that helps and holds no key: the node that has the keys, or the refused command."""
     if code in ("MOVED", "ASK"):
         return f" to {text.split()[-1]}"
     command = _COMMAND.search(text) if code == "NOPERM" else None

@@ -1,8 +1,8 @@
-"""Calls that follow their key: where a call is sent again after its node failed, or moved the key to another.
+"""Calls that follow their key: a call is sent again after its node failed, or moved the key to another node.
 
-`Recovery` is the rule of a topology, written once for the commands of redis-py (`FollowingCommands`) and for scripts
-(script_connection.py). Both may be sent again after a lost answer: a write of rows says the same twice, merges have
-fences, and publications and progress compare what is there.
+`Recovery` is a topology's rule for this. The commands of redis-py (`FollowingCommands`) and scripts
+(script_connection.py) both use it. All calls may be sent again after a lost answer: a second write of the same rows
+changes nothing, merges have fences, and publications and progress compare the stored values first.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from feature_store.online.redis.endpoint import Endpoint
 
 T = TypeVar("T")
-# How long writers and jobs wait for a fail-over, or for the end of a slot's move. A Cluster with its default of
-# `cluster-node-timeout 15000` needs 16 to 20 s to replace a primary. Clients that read wait for `timeout_s` only.
+# How long writers and jobs wait for a fail-over, or for the end of a slot's move. A Cluster with the default
+# `cluster-node-timeout 15000` needs 16 to 20 s to replace a primary. Clients that read wait only for `timeout_s`.
 PATIENCE_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 
 
 class Route(NamedTuple):
-    """Where a call goes.
+    """The node that a call is sent to.
 
     Attributes:
         node: the server.
-        asking: whether ASKING comes before it, because the server does not own the key's slot yet.
+        asking: whether ASKING precedes the call, because the server does not own the key's slot yet.
     """
 
     node: Endpoint
@@ -37,10 +37,10 @@ class Route(NamedTuple):
 
 
 class Recovery(Protocol):
-    """What follows after a call about one key failed; made for one call, with a limit of its own."""
+    """How one failed call about a key is sent again. Each call has its own recovery, with its own time limit."""
 
     def after(self, error: OnlineStoreError) -> Route:
-        """Where the call is sent next; waits a little where the topology needs time.
+        """The node that the call is sent to next. Waits a little if the topology needs time.
 
         Raises:
             OnlineStoreError: `error`, when sending again does not help or the time is over.
@@ -53,7 +53,7 @@ class Recovery(Protocol):
 
 
 class Patience:
-    """The pauses of one call, longer and longer, for PATIENCE_S altogether."""
+    """The pauses of one call. Each is longer than the one before; together they last PATIENCE_S."""
 
     def __init__(self) -> None:
         self._end = time.monotonic() + PATIENCE_S
@@ -71,10 +71,10 @@ class Patience:
 
 
 class FollowingCommands:
-    """The commands of a redis-py client, each sent to the node that holds a key by then.
+    """The commands of a redis-py client. Each is sent to the node that holds a key at that time.
 
     Args:
-        node: finds the node.
+        node: returns the node that holds the key now.
         recovery: makes the recovery of a call.
     """
 
@@ -85,12 +85,12 @@ class FollowingCommands:
         return lambda *arguments, **options: self.follow(lambda route: _call(route, name, arguments, options))
 
     def pipeline(self, *, transaction: bool) -> _Transaction:
-        """Commands of one transaction, all of whose keys are on the node."""
+        """Commands of one transaction. All their keys are on the node."""
         assert transaction
         return _Transaction(self)
 
     def follow(self, run: Callable[[Route], T], *, is_transaction: bool = False) -> T:
-        """What `run` returns on the node that holds the key; it is run again where the recovery says so.
+        """The result of `run` on the node that holds the key. After an error, `run` is called where the recovery says.
 
         Args:
             run: sends something to a node.
@@ -112,7 +112,7 @@ class _Transaction:
     """Commands of a transaction, which are sent together once all are known.
 
     Args:
-        followed: the commands that it is of.
+        followed: the commands that the transaction belongs to.
     """
 
     def __init__(self, followed: FollowingCommands) -> None:
@@ -129,7 +129,7 @@ class _Transaction:
         return lambda *arguments, **options: self._calls.append((name, arguments, options))
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """As redis-py's pipelines do it."""
+        """As `execute` of a redis-py pipeline."""
 
         def run(route: Route) -> list[Any]:
             with route.node.commands() as client, client.pipeline(transaction=True) as together:

@@ -9,9 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Up to so many keys are joined one by one, which then takes no longer than numpy's four operations, 4 µs.
+# Up to this many keys are joined one by one, which takes no longer than numpy's four operations, 4 µs.
 _FEW = 40
-# The starts of keys of up to so many bytes are kept. Longer keys are rare, and callers choose their lengths.
+# The starts of entity keys of up to this many bytes are kept. Longer keys are rare, and callers choose their lengths.
 _KEPT_BYTES = 256
 
 
@@ -19,7 +19,7 @@ class KeyWriter:
     """Writes keys that have one prefix and one width.
 
     Args:
-        prefix: what the keys start with.
+        prefix: the start of the keys.
         width: bytes of an entity key.
     """
 
@@ -32,7 +32,7 @@ class KeyWriter:
         self._template = self._rows(256)
 
     def write(self, count: int, keys: bytes) -> bytes:
-        """`count` entity keys, one after the other, as arguments."""
+        """`count` entity keys, one after the other, as arguments of a command."""
         if count == 1:
             return b"%b%b\r\n" % (self._head, keys)
         width = self._width
@@ -55,7 +55,7 @@ class VaryingKeyWriter:
     """Writes keys of any width, each with the prefix of its bucket.
 
     Args:
-        prefixes: what the keys of each bucket start with.
+        prefixes: the start of the keys of each bucket.
     """
 
     __slots__ = ("_heads",)
@@ -68,10 +68,10 @@ class VaryingKeyWriter:
 
         Args:
             keys: the entity keys.
-            buckets: the bucket of each key; None: all are in bucket 0.
+            buckets: the bucket of each key; None when all keys are in bucket 0.
         """
         # Starts and keys alternate in one list, which is joined once: 14 µs for 200 keys, where `argument` for each
-        # takes 60.
+        # takes 60 µs.
         parts = [b""] * (2 * len(keys))
         lengths = map(len, keys)
         if buckets is None:
@@ -85,7 +85,7 @@ class VaryingKeyWriter:
 
 
 class _Heads(dict[int, bytes]):
-    """Per length of an entity key, what stands between the key before it and it."""
+    """Per length of an entity key, the bytes between the key before it and this key."""
 
     __slots__ = ("_prefix",)
 

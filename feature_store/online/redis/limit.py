@@ -1,4 +1,4 @@
-"""Limits in time: one for the whole of an answer, which all that the answer needs counts against."""
+"""Time limits: one limit for a whole answer, which includes everything that the answer needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from feature_store.errors import ConfigError, RequestError
 
 
 class Limit(NamedTuple):
-    """A limit in time that runs.
+    """A running time limit.
 
     Attributes:
-        at: when it ends, on the clock `time.monotonic`.
-        seconds: how long it is.
-        setting: what sets it: `timeout_s` or `deadline_ms`.
+        at: when the limit ends, on the clock of `time.monotonic`.
+        seconds: the length of the limit.
+        setting: the name of the setting behind it: `timeout_s` or `deadline_ms`.
     """
 
     at: float
@@ -24,7 +24,7 @@ class Limit(NamedTuple):
 
     @classmethod
     def of(cls, seconds: float) -> Limit:
-        """A limit of so many seconds that begins now."""
+        """A limit of this many seconds that begins now."""
         return cls(time.monotonic() + seconds, seconds)
 
     @classmethod
@@ -32,17 +32,17 @@ class Limit(NamedTuple):
         """The limit of a request with `deadline_ms`.
 
         Raises:
-            RequestError: it is no number.
+            RequestError: `milliseconds` is not a finite number.
         """
         if not _is_number(milliseconds):
             raise RequestError("deadline_ms", expected="milliseconds", got=repr(milliseconds))
         return cls(time.monotonic() + milliseconds / 1000, milliseconds / 1000, "deadline_ms")
 
     def left(self) -> float:
-        """The seconds that are left.
+        """The remaining seconds.
 
         Raises:
-            TimeoutError: none are.
+            TimeoutError: no time remains.
         """
         left = self.at - time.monotonic()
         if left <= 0:
@@ -50,19 +50,19 @@ class Limit(NamedTuple):
         return left
 
     def share(self, of: int) -> Limit:
-        """A limit that ends when one of `of` equal parts of what is left is over.
+        """A limit that ends after one of `of` equal parts of the remaining time.
 
         Raises:
-            TimeoutError: nothing is left.
+            TimeoutError: no time remains.
         """
         return self._replace(at=time.monotonic() + self.left() / of)
 
 
 def checked_timeout(seconds: float) -> float:
-    """Return `timeout_s` when it is one.
+    """Return `timeout_s` if it is valid.
 
     Raises:
-        ConfigError: it is no number of seconds greater than 0.
+        ConfigError: `seconds` is not a finite number greater than 0.
     """
     if not _is_number(seconds) or seconds <= 0:
         raise ConfigError("timeout_s", expected="seconds, greater than 0", got=repr(seconds))

@@ -2,13 +2,13 @@
 
     redis://user:password@host:6379/0                                 one server; rediss:// with TLS
     unix:///run/redis.sock
-    redis+cluster://user:password@host:6379,host:6379                 a Cluster, of which some nodes are named
-    redis+sentinel://user:password@host:26379,host:26379/service/0    what Sentinels name; user and password are the
-                                                                      servers'
+    redis+cluster://user:password@host:6379,host:6379                 a Cluster, with the names of some of its nodes
+    redis+sentinel://user:password@host:26379,host:26379/service/0    the servers that Sentinels name; user and password
+                                                                      are those of the servers
 `rediss+cluster` and `rediss+sentinel` use TLS, for Sentinels too. Options follow after `?`: those of redis-py, and
 
     read_from            primary (the default), replica or nearest: where clients read features; Cluster and Sentinel
-    sentinel_username, sentinel_password    of the Sentinels
+    sentinel_username, sentinel_password    for the Sentinels
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from feature_store.online.redis.address import TCP, TLS, UNIX, Address
 if TYPE_CHECKING:
     import redis
 
-# Connections of one client at most. One connection answers some thousand requests a second, and Redis runs one command
-# at a time: more of them only wait inside Redis instead of in the client's queue, where a limit in time is kept.
+# The most connections of one client. One connection answers some thousand requests a second, and Redis runs one command
+# at a time. With more connections, requests wait inside Redis, not in the client's queue, which keeps time limits.
 MOST_CONNECTIONS = 64
 PRIMARY, REPLICA, NEAREST = "primary", "replica", "nearest"
 _READ_FROM = (PRIMARY, REPLICA, NEAREST)
 _DEFAULT_PORTS = {"cluster": 6379, "sentinel": 26379}
-# What a connection pool of redis-py may be made of, by module and name: subclasses can add checks of their own, which
-# would be left out here without a word.
+# The classes that a redis-py connection pool may consist of, by module and name. A subclass can add checks, which this
+# client would silently leave out.
 _TRANSPORTS = {
     ("redis.connection", "Connection"): TCP,
     ("redis.connection", "SSLConnection"): TLS,
@@ -69,11 +69,11 @@ class Location:
 
     Attributes:
         kind: `server`, `cluster` or `sentinel`.
-        address: of the server; of a Cluster, the first node that the URL names; of Sentinels, how the servers that they
-            name are connected to, whatever its host.
-        shown: for people, without a password.
-        most_connections: connections of one client, to one server, at most.
-        others: addresses of more nodes of the Cluster, or of the Sentinels.
+        address: the server's address. For a Cluster, the first node that the URL names. For Sentinels, the options of
+            connections to the servers that they name; the host is not used.
+        shown: the location for people, without a password.
+        most_connections: the most connections of one client to one server.
+        others: the addresses of the Cluster's other nodes, or of the Sentinels.
         service: the name that the Sentinels give to the primary and its replicas.
         is_master: whether the Sentinels are asked for the primary, rather than for a replica.
         read_from: where clients read features.
@@ -103,10 +103,10 @@ class Location:
         return _of_server(url) if several is None else _of_several(several)
 
     def most(self, given: int | None) -> int:
-        """How many connections a client may have: what it was given, else what the URL or pool says, else 64.
+        """The most connections of a client: `given`, else the number of the URL or pool, else 64.
 
         Raises:
-            ConfigError: it is no number greater than 0.
+            ConfigError: `given` is not a number greater than 0.
         """
         if given is None:
             return self.most_connections
@@ -214,7 +214,7 @@ def _name_of(kind: Any) -> tuple[str, str]:
 
 
 def _set_options(pool: redis.ConnectionPool) -> dict[str, Any]:
-    """What a URL says: a pool of redis-py adds options of its own to that."""
+    """The options that a URL sets, without those that redis-py adds to every pool."""
     import redis
 
     added = redis.ConnectionPool().connection_kwargs
@@ -222,7 +222,7 @@ def _set_options(pool: redis.ConnectionPool) -> dict[str, Any]:
 
 
 def _most_connections(pool: Any) -> int:
-    """The bound that a pool was given, else MOST_CONNECTIONS."""
+    """The `max_connections` that a pool was given, else MOST_CONNECTIONS."""
     import redis
 
     given: int = pool.max_connections

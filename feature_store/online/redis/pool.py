@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command
 
-# A connection that was not needed for so long, while others were, is closed.
+# A connection that is idle for this long, while others are in use, is closed.
 IDLE_S = 60.0
 _Waiter = queue.SimpleQueue["Connection | None"]
 
@@ -30,7 +30,7 @@ class Started(NamedTuple):
     """Commands that were sent, and whose replies have not been taken.
 
     Attributes:
-        connection: has the replies.
+        connection: the connection that gets the replies.
         is_new: whether it was opened for these commands.
         commands, limit: as given.
     """
@@ -42,14 +42,14 @@ class Started(NamedTuple):
 
 
 class Pool:
-    """Connections, the last used first. One that failed is never used again.
+    """Connections to one server. The one used last is used first, and one that failed is never used again.
 
-    When all are in use, requests wait in the order in which they came, as long as their limits in time let them.
+    When all connections are in use, requests wait in the order in which they came, until their time limits end.
 
     Args:
-        endpoint: where they lead.
-        observers: get a call when a connection was dead and the request goes on with another.
-        most: how many connections there are at most.
+        endpoint: the server of the connections.
+        observers: are called when a connection was dead and the request goes on with another.
+        most: the most connections.
     """
 
     def __init__(self, endpoint: Endpoint, observers: Observers, most: int) -> None:
@@ -67,7 +67,7 @@ class Pool:
         self._trim_at = 0.0
 
     def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
-        """Send commands that only read, and take their replies; once more when an idle connection turns out dead.
+        """Send commands that only read, and take their replies. They are sent again if an idle connection was dead.
 
         Raises:
             StoreConnectionError: the server cannot be reached, or closed the connection.
@@ -104,7 +104,7 @@ class Pool:
                 return Started(connection, is_new, commands, limit)
 
     def finish(self, started: Started) -> None:
-        """Take the replies, error replies among them.
+        """Take the replies. Error replies stay in their parsers.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: as `exchange`.
@@ -121,7 +121,7 @@ class Pool:
             started = self.start(commands, limit)
 
     def abandon(self, started: Started) -> None:
-        """Do without the replies."""
+        """Give up the replies, and close the connection."""
         self._discard(started.connection)
 
     @property
@@ -160,11 +160,11 @@ class Pool:
     def _failed(
         self, connection: Connection, error: BaseException, commands: Sequence[Command], *, is_new: bool
     ) -> None:
-        """Discard a connection; raises the error unless the commands may be sent again."""
+        """Discard a connection. Raises the error unless the commands may be sent again."""
         self._discard(connection)
         if not may_send_again(error, commands, is_new=is_new):
             raise error
-        self.close()  # a server that restarted has closed them all
+        self.close()  # a server that restarted has closed all idle connections
         self._observers.reconnected()
 
     def _take(self, limit: Limit) -> tuple[Connection, bool]:
@@ -214,7 +214,7 @@ class Pool:
                     self._trim(began)
             if not self._waiting:
                 return
-            with self._lock:  # a request came between the two looks
+            with self._lock:  # a request came between the two checks
                 self._serve()
             return
         with self._lock:
@@ -224,7 +224,7 @@ class Pool:
                 self._idle.append(connection)
 
     def _trim(self, now: float) -> None:
-        """Close what has not been used for a while; those are first in `_idle`."""
+        """Close the connections that have been idle for IDLE_S seconds; they are first in `_idle`."""
         self._trim_at = now + 1.0
         while len(self._idle) > 1:
             try:
@@ -247,7 +247,7 @@ class Pool:
             self._serve()
 
     def _serve(self) -> None:
-        """Give the requests that wait an idle connection, or leave to make one (None). The caller holds the lock."""
+        """Give each request that waits an idle connection, or None: it may open one. The caller holds the lock."""
         while self._waiting:
             connection: Connection | None
             try:

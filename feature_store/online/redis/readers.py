@@ -1,7 +1,7 @@
 """Which server of a shard answers a read: its primary, or one of its replicas.
 
-A replica may be behind. It is seen by its epoch: when a replica answers with another epoch than that of the request's
-plan, the primary is asked. Plans are always read from primaries.
+A replica may be behind. Its epoch shows this: if a replica answers with another epoch than that of the request's plan,
+the primary is asked. Plans are always read from primaries.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from feature_store.online.redis.resp import Command
     from feature_store.online.redis.shards import Shard
 
-# A replica that did not answer is not asked for so long.
+# A replica that did not answer is not asked again for this long.
 _AVOIDED_S = 1.0
-# How much a new measurement of a round trip counts, and how often a server is chosen by chance, to be measured again.
+# The weight of a new measurement of a round trip, and how often a server is chosen at random, to be measured again.
 _WEIGHT, _CHANCE = 0.1, 0.02
 
 
 class Readers:
-    """Chooses servers.
+    """Chooses the server of a shard that answers a read.
 
     Args:
         read_from: `primary`, `replica` or `nearest`.
@@ -37,11 +37,11 @@ class Readers:
 
     @property
     def measures(self) -> bool:
-        """Whether `took` is to be called."""
+        """Whether the caller must measure round trips and call `took`."""
         return self._read_from == NEAREST
 
     def choose(self, shard: Shard, command: Command) -> Endpoint:
-        """The server that is asked."""
+        """The server of the shard that is asked."""
         if self._read_from == PRIMARY or not command.epoch or not shard.replicas:
             return shard.primary
         replicas = shard.replicas
@@ -58,7 +58,7 @@ class Readers:
         return min(servers, key=lambda server: self._round_trips.get(server, 0.0))
 
     def accepts(self, server: Endpoint, command: Command) -> bool:
-        """Whether a complete reply counts. That of a replica must have the epoch of the request's plan."""
+        """Whether a complete reply counts. A replica's reply must have the epoch of the request's plan."""
         return not server.is_replica or command.parser.saw_only(command.epoch)
 
     def avoid(self, server: Endpoint) -> None:
@@ -66,6 +66,6 @@ class Readers:
         self._avoided[server] = time.monotonic() + _AVOIDED_S
 
     def took(self, server: Endpoint, seconds: float) -> None:
-        """Note how long a server needed."""
+        """Record the seconds that a server needed for an answer."""
         before = self._round_trips.get(server)
         self._round_trips[server] = seconds if before is None else before + _WEIGHT * (seconds - before)

@@ -1,4 +1,4 @@
-"""The replies that a connection owes, in the order in which their commands were sent; without I/O."""
+"""The replies that a connection owes, in the order in which their commands were sent. There is no I/O here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Bytes of a connection's own buffer. One read fills it with many small replies, which are then copied.
 _SHARED_BYTES = 1 << 16
-# A reply that lacks so many bytes is read into its parser's buffer: a read of its own costs less than copying it.
+# A reply that lacks at least this many bytes is read into its parser's buffer: an extra read costs less than a copy.
 _OWN_READ_BYTES = 1 << 14
 
 
@@ -32,11 +32,11 @@ class Replies:
         return len(self._owed)
 
     def expect(self, parsers: Iterable[ReplyParser]) -> None:
-        """Commands were sent whose replies these parsers take."""
+        """Expect further replies, for these parsers in this order."""
         self._owed.extend(parsers)
 
     def buffer(self) -> memoryview:
-        """Where the next bytes belong. There must be a reply that is owed."""
+        """The buffer for the next bytes. At least one reply must be owed."""
         own = self._owed[0].buffer()
         self._is_shared = len(self._owed) > 1 and len(own) < _OWN_READ_BYTES
         if not self._is_shared:
@@ -46,11 +46,11 @@ class Replies:
         return self._shared
 
     def received(self, count: int) -> int:
-        """Take note of `count` bytes put into `buffer()`. Returns how many replies are complete by them.
+        """Take `count` bytes that were put into `buffer()`. Returns how many replies they complete.
 
         Raises:
-            hiredis.ProtocolError: the bytes are not the Redis protocol, or nobody asked for them.
-            DamagedPlanError: a parser refuses its reply. The rest of it is still on its way.
+            hiredis.ProtocolError: the bytes are not the Redis protocol, or no reply is owed.
+            DamagedPlanError: a parser refuses its reply. The rest of the reply is still on its way.
         """
         owed = self._owed
         if self._is_shared:
@@ -62,7 +62,7 @@ class Replies:
         return 1 + (self._feed(memoryview(rest)) if rest else 0)
 
     def drop(self, parsers: Iterable[ReplyParser]) -> None:
-        """Take the replies of incomplete parsers, of a request that is over, into others that nobody reads."""
+        """Give up the replies of a request that is over: other parsers take the missing replies and drop them."""
         over = set(map(id, parsers))
         self._owed = deque([parser.moved() if id(parser) in over else parser for parser in self._owed])
 

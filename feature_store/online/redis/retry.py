@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def may_send_again(error: BaseException, commands: Sequence[Command], *, is_new: bool) -> bool:
     """Whether commands whose connection failed are sent again, on another connection.
 
-    They are when the connection was used before and died while it was idle, as after a restart of the server. A new
-    connection that fails, or a reply that breaks off, is an error of the server that another attempt would repeat.
+    They are sent again if the connection was used before and died while it was idle, as after a restart of the server.
+    If a new connection fails, or a reply breaks off, another attempt would repeat the server's error.
 
     Args:
-        error: what the exchange raised.
-        commands: what was sent.
+        error: the error of the exchange.
+        commands: the commands that were sent.
         is_new: whether the connection was opened for these commands.
     """
     return (

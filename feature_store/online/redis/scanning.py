@@ -9,14 +9,15 @@ if TYPE_CHECKING:
 
     from feature_store.online.redis.endpoint import Endpoint
 
-# Keys per SCAN: what Redis does in well under a millisecond.
+# Keys per SCAN, which takes Redis well under a millisecond.
 _KEYS_PER_STEP = 1000
 
 
 def scan_node(node: Endpoint, prefix: bytes) -> Iterator[list[bytes]]:
-    """The keys of a server that start with `prefix`, a step of SCAN at a time. No step is empty.
+    """The keys of a server that start with `prefix`, one step of SCAN at a time. No step is empty.
 
-    A key that is there from the beginning to the end is given at least once; another may be.
+    A key that exists during the whole scan is returned at least once. A key that is added or deleted meanwhile may be
+    returned.
     """
     cursor = 0
     while True:

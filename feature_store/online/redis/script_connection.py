@@ -1,4 +1,4 @@
-"""The calls of one script, several under way, on the nodes that hold their keys: what all writers send with.
+"""The calls of one script, several under way at once, on the nodes that hold their keys. All writers use it.
 
 Redis forgets its scripts: after SCRIPT FLUSH, after a restart, and after a failover to a replica. A call then answers
 NOSCRIPT and has done nothing, so the connection loads the script and sends the call again.
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from feature_store.online.redis.topology import Topology
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
-# What a node of a Cluster answers that serves other keys: its connection is needed further on.
+# Redirections by a node of a Cluster. Its connection stays open, since the node serves other keys.
 _REDIRECTING = ("MOVED", "ASK", "TRYAGAIN")
 
 
 class ScriptCalls:
     """Calls of one script, each sent to the node that holds its keys. Answers come in the order of sending.
 
-    A call whose node fails or does not hold its keys any more is sent again, where the topology's `recovery` says so;
+    A call whose node fails or no longer holds its keys is sent again to the node that the topology's `recovery` gives;
     see redis/following.py.
 
     Args:
-        topology: where the keys are.
+        topology: finds the nodes of the keys.
         script: the source of the script.
-        purpose: what its calls do, for errors: `merge into user_activity`.
+        purpose: the action of its calls, for errors, such as `merge into user_activity`.
 
     Raises:
         StoreConnectionError, StoreTimeoutError: a node cannot be reached or does not answer in time.
@@ -61,7 +61,7 @@ class ScriptCalls:
             raise
 
     def send(self, key: bytes, command: bytes) -> None:
-        """Send a call; `answer()` takes its reply, in the order of sending.
+        """Send a call. `answer()` takes the replies in the order of sending.
 
         Args:
             key: one of the keys that the call names.
@@ -78,7 +78,7 @@ class ScriptCalls:
         self._order.append(call)
 
     def answer(self) -> Any:
-        """The reply to the first call whose reply was not taken yet.
+        """The reply to the oldest call whose reply was not taken yet.
 
         Raises:
             StoreReplyError: Redis refuses the call. Calls that were sent after it have replies of their own.
@@ -95,7 +95,7 @@ class ScriptCalls:
         """The replies to other commands than calls of the script, in their order. No call may be under way.
 
         Args:
-            commands: of each, one of the keys that it names, and the command.
+            commands: per command, one of the keys that it names, and its bytes.
 
         Raises:
             StoreReplyError, StoreConnectionError, StoreTimeoutError: as `answer`.
@@ -129,10 +129,10 @@ class ScriptCalls:
             raise
 
     def _send_again(self, call: _Call, error: OnlineStoreError) -> None:
-        """Send a call again, and all others that were sent to a connection which is closed.
+        """Send a call again, and all other calls whose connection is closed.
 
         Raises:
-            OnlineStoreError: the topology does not say where.
+            OnlineStoreError: the recovery gives up.
         """
         self._forget_closed(call.connection)
         call.recovery = call.recovery or self._topology.recovery(call.key)
@@ -163,11 +163,11 @@ class _Call:
     """A call under way.
 
     Attributes:
-        key: one of the keys that it names.
-        command: its bytes.
-        connection: where it was sent last.
-        reply: what came, a value or an error of hiredis, as the only item; None: nothing came yet.
-        recovery: where it is sent again; None: it has not failed.
+        key: one of the keys that the call names.
+        command: the bytes of the call.
+        connection: the connection on which it was sent last.
+        reply: a tuple whose only item is the reply, a value or an error of hiredis; None before the reply came.
+        recovery: decides where the call is sent again; None when it has not failed.
     """
 
     __slots__ = ("command", "connection", "key", "recovery", "reply")
@@ -180,7 +180,7 @@ class _Call:
 
     @property
     def is_lost(self) -> bool:
-        """Whether its reply does not come any more."""
+        """Whether the reply can no longer come, because the connection is closed."""
         return self.reply is None and self.connection is not None and self.connection.is_closed
 
     def answer(self) -> Any:
@@ -195,7 +195,7 @@ class ScriptConnection:
     Args:
         endpoint: the node.
         script: the source of the script.
-        purpose: what its calls do, for errors: `merge into user_activity`.
+        purpose: the action of its calls, for errors, such as `merge into user_activity`.
 
     Raises:
         StoreConnectionError, StoreTimeoutError: the server cannot be reached or does not answer in time.
@@ -211,11 +211,11 @@ class ScriptConnection:
         self._load()
 
     def send(self, call: _Call, *, is_asking: bool = False) -> None:
-        """Send a call, whose reply `answer` returns.
+        """Send a call. `answer` returns its reply.
 
         Args:
             call: the call.
-            is_asking: send ASKING before it. Then its reply is taken at once, and all that come before it.
+            is_asking: send ASKING before the call. Then its reply is taken at once, after all earlier replies.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away or does not take the bytes in time.
@@ -250,7 +250,7 @@ class ScriptConnection:
 
     @contextlib.contextmanager
     def _closed_by_failures(self) -> Iterator[None]:
-        """A connection that fails within the block is closed: replies to calls under way do not come any more."""
+        """Close the connection if the block fails: replies to calls under way can no longer come."""
         if self.is_closed:
             raise self._endpoint.lost("the connection was closed")
         try:
@@ -260,12 +260,11 @@ class ScriptConnection:
             raise
 
     def _take(self, count: int) -> None:
-        """Take the replies to the first calls under way. Load the script, and make the calls again that did not find
-        it, in their order.
+        """Take the replies to the first calls under way. If a call did not find the script, load it and call again.
 
-        When one did not find it, the replies to all calls under way are taken first. A later call may have found the
-        script already, since any client can load it in between. Order is not needed between rows, and between merges
-        the fences keep it.
+        In that case the replies to all calls under way are taken first, and the calls that did not find the script are
+        repeated in their order. A later call may have found the script already, since any client can load it in
+        between. Rows need no order between calls, and the fences keep the order of merges.
         """
         replies = [self._connection.reply() for _ in range(count)]
         if any(map(_is_missing, replies)):
@@ -287,7 +286,7 @@ class ScriptConnection:
             raise
 
     def _checked(self, reply: Any) -> Any:
-        """A reply, or its error raised. A connection to a server that cannot serve is closed."""
+        """Return a reply, or raise its error. A connection to a server that cannot serve is closed."""
         if not isinstance(reply, Exception):
             return reply
         error = reply_error(self._where, reply)

@@ -1,4 +1,4 @@
-"""A primary with replicas, which Sentinels watch and name: one shard, learnt from the Sentinels."""
+"""A primary with replicas that Sentinels watch and name. It is one shard, learnt from the Sentinels."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Sentinels(Sharded):
 
     Args:
         url: `redis+sentinel://…` or `rediss+sentinel://…`, see redis/location.py.
-        timeout_s: seconds for the whole of an answer.
+        timeout_s: seconds for a whole answer.
 
     Raises:
         ConfigError: the URL cannot be read.
     """
 
-    # A primary that the Sentinels have replaced while it was alive goes on answering for about 10 s.
+    # A primary that the Sentinels replaced while it was alive goes on answering for about 10 s.
     refresh_s = 1.0
 
     def __init__(self, url: str | Location, timeout_s: float) -> None:
@@ -60,7 +60,7 @@ class Sentinels(Sharded):
         return self.whole.lost("no Sentinel names a primary")
 
     def address_of(self, host: str, port: int, *, is_replica: bool) -> Address:
-        """See Shards. A Sentinel can be wrong for a while, so a primary is asked for its role."""
+        """See Shards. A Sentinel can be wrong for a while, so each primary is asked for its role."""
         return replace(self.location.address, host=host, port=port, is_master=not is_replica)
 
     def learning(self, version: int, failed: Endpoint | None = None) -> Generator[Question, Any, None]:
@@ -87,7 +87,7 @@ class Sentinels(Sharded):
         raise self.whole.lost(f"no Sentinel names it ({'; '.join(reasons)})")
 
     def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
-        """See Topology. After a fail-over the walk begins again, on the new primary."""
+        """See Topology. After a fail-over the scan begins again, on the new primary."""
         recovery = self.recovery(key)
         node = self.node(key)
         while True:
@@ -99,7 +99,7 @@ class Sentinels(Sharded):
             self.refresh(self.version)
             if self.node(key) is node:
                 return
-            node = self.node(key)  # what was walked is a replica by now
+            node = self.node(key)  # the scanned server is a replica by now
 
     def scan_all(self, prefix: bytes) -> Iterator[list[bytes]]:
         """See Topology."""

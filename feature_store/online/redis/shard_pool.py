@@ -27,8 +27,8 @@ class ShardPool:
 
     Args:
         shards: the topology.
-        observers: the client's.
-        most: how many connections there are at most, to each server.
+        observers: the client's observers.
+        most: the most connections to each server.
     """
 
     def __init__(self, shards: Shards, observers: Observers, most: int) -> None:
@@ -94,14 +94,14 @@ class ShardPool:
 
 
 class _TooLate:
-    """The error of a server that did not answer in time. Replies of others that have come are taken all the same."""
+    """The error of a server that did not answer in time. The replies of the other servers are taken nevertheless."""
 
     def __init__(self) -> None:
         self.error: StoreTimeoutError | None = None
 
     @contextlib.contextmanager
     def or_failed(self, request: ShardRequest, server: Endpoint) -> Iterator[None]:
-        """Note what goes wrong with a server within the block."""
+        """Record a failure or timeout of a server within the block."""
         try:
             yield
         except StoreConnectionError as error:

@@ -1,8 +1,8 @@
-"""The steps of a request to several servers, without I/O: which server gets which commands, and what follows from the
-replies. Both pools (`shard_pool.py`, `async_shard_pool.py`) run them, and differ in how they exchange bytes.
+"""The steps of a request to several servers, without I/O: which server gets which commands, and the next step after
+the replies. Both pools (`shard_pool.py`, `async_shard_pool.py`) run them, and differ in how they exchange bytes.
 
-A command whose server has not answered it is sent again, to the server that holds the key by then, while the caller's
-limit in time lets it. Only reads are sent this way.
+A command that its server did not answer is sent again to the server that holds the key by then, until the caller's time
+limit ends. Only reads are sent this way.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from feature_store.online.redis.shards import Shards
 
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
-# The server cannot answer now, and another one may, now or soon.
+# Codes of a server that cannot answer now, while another server may, now or soon.
 _ELSEWHERE = {"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05
-# So many redirections in a row are followed at once; then two nodes may point at each other, and time is needed.
+# This many redirections in a row are followed at once. After that, two nodes may point at each other and need time.
 _REDIRECTIONS = 5
 # How long a request waits for a publication that is between two of its steps; see online/publication.py.
 _PUBLISHING_S = 0.2
 
 
 class Send(NamedTuple):
-    """Send commands to their servers, all at once; failures are noted by `ShardRequest.failed`."""
+    """Send commands to their servers, all at once. The pool reports failures with `ShardRequest.failed`."""
 
     batches: list[tuple[Endpoint, list[Command]]]
 
 
 class Refresh(NamedTuple):
-    """Learn the shards again. If that fails, the request goes on when it `may_fail`."""
+    """Learn the shards again. If that fails and `may_fail` is True, the request goes on."""
 
     version: int
     failed: Endpoint | None
@@ -48,7 +48,7 @@ class Refresh(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """Wait. `error` is raised when the limit in time is over before."""
+    """Wait. If the time limit ends before and `error` is given, the pool raises it."""
 
     seconds: float
     error: OnlineStoreError | None
@@ -63,13 +63,13 @@ class ShardRequest:
     Args:
         shards: the topology.
         readers: chooses a server of a shard.
-        commands: of the request, each of one shard.
+        commands: the commands of the request. The keys of each are in one shard.
     """
 
     def __init__(self, shards: Shards, readers: Readers, commands: Sequence[Command]) -> None:
         self._shards, self._readers, self._commands = shards, readers, commands
         self._failed: dict[Endpoint, OnlineStoreError] = {}
-        # Of commands that a server redirected: where they go, and whether ASKING comes before them.
+        # Per command that a server redirected: the new server, and whether ASKING precedes the command.
         self._redirected: dict[int, tuple[Endpoint, bool]] = {}
         # Commands that a primary must answer: a replica was behind, or could not answer.
         self._of_primaries: set[int] = set()
@@ -77,14 +77,14 @@ class ShardRequest:
         self._redirections = 0
 
     def failed(self, server: Endpoint, error: OnlineStoreError) -> None:
-        """Note that a server could not be reached, or closed the connection before all its replies were there."""
+        """Record that a server could not be reached, or closed the connection before all its replies came."""
         self._failed[server] = error
 
     def steps(self) -> Generator[Step, None, None]:
-        """What to do, step after step, until all commands are answered.
+        """The steps, one after the other, until all commands are answered.
 
         Raises:
-            StoreReplyError: a server answers with an error that another server would answer with, too.
+            StoreReplyError: a server answers with an error that another server would give too.
             ClusterDownError, StoreConnectionError: no server holds the keys of a command.
         """
         if self._shards.becomes_old():
@@ -120,9 +120,9 @@ class ShardRequest:
             left = judged.again
 
     def _routed(self, commands: Sequence[Command]) -> dict[Endpoint, tuple[list[Command], list[Command]]]:
-        """By server, what is sent, with ASKING where needed, and the commands of the request among that.
+        """By server, the commands to send, with ASKING where needed, and those of them that belong to the request.
 
-        The order is the same for all requests, so that no two wait for each other's connections.
+        The order of servers is the same for all requests, so that no two requests wait for each other's connections.
         """
         routed: dict[Endpoint, tuple[list[Command], list[Command]]] = {}
         for command in commands:
@@ -140,7 +140,7 @@ class ShardRequest:
         return routed if len(routed) == 1 else dict(sorted(routed.items(), key=lambda item: item[0].number))
 
     def _judge(self, server: Endpoint, command: Command, judged: _Judged) -> None:
-        """See what a server said to a command."""
+        """Decide from the reply to a command whether it is answered or sent again."""
         parser = command.parser
         if parser.fixed:
             return
@@ -187,10 +187,10 @@ class ShardRequest:
             self._longer()
 
     def _one_by_one(self, command: Command) -> Generator[Step, None, None]:
-        """Answer a command whose keys are on two nodes, since their slot is being moved: key by key.
+        """Answer a command key by key, because its keys are on two nodes while their slot is being moved.
 
-        The epoch is read before and after the rows. If it stayed, the plan was published all the while, and no row
-        that it names was deleted: so the reply is as good as that of one command.
+        The epoch is read before and after the rows. If it stayed the same, its plan was published during all reads, and
+        no row that the plan names was deleted. So the reply is as good as that of one command.
         """
         names = _arguments(command.data)[1:]
         while True:
@@ -210,14 +210,14 @@ class ShardRequest:
 
 @dataclass
 class _Judged:
-    """What the replies to commands that were sent together lead to.
+    """The next steps after the replies to commands that were sent together.
 
     Attributes:
         again: the commands that are sent again.
         scattered: the commands whose keys are on two nodes.
-        lost: a server that does not serve.
-        problem: why.
-        is_late: whether to wait before, since nothing has changed.
+        lost: a server that does not serve; None when all serve.
+        problem: why the server does not serve.
+        is_late: whether to wait before sending again, because the shards have not changed.
     """
 
     again: list[Command]
@@ -230,7 +230,7 @@ class _Judged:
 def _epochs_differ(commands: Sequence[Command]) -> bool:
     """Whether the replies to commands of several buckets end with different epochs: a publication is under way.
 
-    A fixed reply has the epoch that the request was prepared with; so have all, if all are fixed.
+    A fixed reply has the epoch that the request was prepared with. So if all replies are fixed, all epochs are equal.
     """
     if len(commands) == 1:
         return False
@@ -259,7 +259,7 @@ def _value(single: Command) -> bytes | None:
 
 
 def _feed(parser: ReplyParser, values: Sequence[bytes | None]) -> None:
-    """Give a parser a reply that was put together here."""
+    """Feed a parser with a reply that is put together from values."""
     rest = memoryview(
         b"".join([b"*%d\r\n" % len(values), *(b"$-1\r\n" if value is None else argument(value) for value in values)])
     )

@@ -1,4 +1,4 @@
-"""What makes shards a topology: the connections of clients, to all their servers."""
+"""A topology of shards: `Shards` with the connections of clients to all servers."""
 
 from __future__ import annotations
 

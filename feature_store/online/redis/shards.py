@@ -1,8 +1,8 @@
-"""Topologies of several servers: shards, each a primary with its replicas, which are learnt and change.
+"""Topologies of several servers: shards, each a primary with its replicas. They are learnt from servers, and change.
 
-`Shards` holds what a Cluster and Sentinels have in common. A subclass says how the shards are learnt (`learning`) and
-to which shard a key belongs (`slot`). What is known of them is a hint: a server that does not hold a key, or may not
-take a write, says so and has done nothing. So a map that is out of date costs time and no correctness.
+`Shards` has the common parts of a Cluster and of Sentinels. A subclass defines how the shards are learnt (`learning`)
+and to which shard a key belongs (`slot`). The known map is a hint: a server that does not hold a key, or must not take
+a write, reports it and changes nothing. So an outdated map costs time, and never correctness.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.limit import Limit
 
-# What a server answers, or does not, while the topology changes; the next primary takes the call.
+# Errors of a server while the topology changes. The next primary takes the call.
 CHANGING = (
     StoreConnectionError,
     StoreTimeoutError,
@@ -60,12 +60,12 @@ class Shards(ABC):
 
     Args:
         location: where some of the servers are.
-        timeout_s: seconds for the whole of an answer.
-        slots: how many numbers `slot` returns.
+        timeout_s: seconds for a whole answer.
+        slots: how many different numbers `slot` returns.
 
     Attributes:
         location: as given.
-        whole: stands for the topology as a whole: its limit in time, and the errors that are no single server's.
+        whole: stands for the topology as a whole: its time limit, and errors that belong to no single server.
         version: the number of the newest map.
     """
 
@@ -85,7 +85,7 @@ class Shards(ABC):
         """See Topology."""
         return self.location.shown
 
-    # A map is learnt again after so many seconds, though nothing failed.
+    # A map is learnt again after this many seconds, even without a failure.
     refresh_s: ClassVar[float]
 
     @property
@@ -95,16 +95,16 @@ class Shards(ABC):
 
     @property
     def only_server(self) -> Endpoint | None:
-        """See Topology: after a fail-over, another one answers."""
+        """See Topology: after a fail-over, another server answers."""
         return None
 
     @abstractmethod
     def slot(self, key: bytes) -> int:
-        """A number that keys of one hash tag share, and that a shard holds."""
+        """The slot of a key, a number below `slots`. Keys with one hash tag have one slot."""
 
     @abstractmethod
     def learning(self, version: int, failed: Endpoint | None = None) -> Generator[Question, Any, None]:
-        """The steps of `refresh` without I/O: yields what servers are asked, and takes their replies.
+        """The steps of `refresh` without I/O: yields the questions to servers, and takes their replies.
 
         Raises:
             StoreConnectionError: no server answers.
@@ -120,7 +120,7 @@ class Shards(ABC):
 
     @abstractmethod
     def address_of(self, host: str, port: int, *, is_replica: bool) -> Address:
-        """How a server is connected to."""
+        """The address of a server, with the options of connections to it."""
 
     @abstractmethod
     def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
@@ -133,7 +133,7 @@ class Shards(ABC):
     # -- where keys are -----------------------------------------------------------------------------------------
 
     def shard(self, key: bytes) -> Shard | None:
-        """The servers that hold a key, as far as is known; None: nothing is known."""
+        """The servers that hold a key, as far as known; None when they are not known."""
         return self._shards[self.slot(key)]
 
     def node(self, key: bytes) -> Endpoint:
@@ -148,7 +148,7 @@ class Shards(ABC):
             self.refresh(self.version)
             shard = self.shard(key)
         elif self.becomes_old():
-            with contextlib.suppress(OnlineStoreError):  # then the map stays that is known
+            with contextlib.suppress(OnlineStoreError):  # then the known map stays
                 self.refresh(self.version)
             shard = self.shard(key)
         if shard is None:
@@ -166,11 +166,11 @@ class Shards(ABC):
 
     @property
     def all(self) -> list[Shard]:
-        """The shards that are known."""
+        """The known shards."""
         return list({shard.primary: shard for shard in self._shards if shard is not None}.values())
 
     def endpoint(self, host: str, port: int, *, is_replica: bool = False) -> Endpoint:
-        """The server at an address, in a role; always the same object."""
+        """The server at an address, in a role. It is always the same object."""
         known = self._endpoints.get((host, port, is_replica))
         if known is None:
             address = self.address_of(host, port, is_replica=is_replica)
@@ -181,7 +181,7 @@ class Shards(ABC):
         return known
 
     def put(self, key: bytes, node: Endpoint) -> None:
-        """Note that a server is the primary of a key."""
+        """Record that a server is the primary of a key."""
         known = next((shard for shard in self._shards if shard is not None and shard.primary is node), Shard(node))
         self._shards[self.slot(key)] = known
 
@@ -192,7 +192,7 @@ class Shards(ABC):
         self._old_at = time.monotonic() + self.refresh_s
 
     def becomes_old(self) -> bool:
-        """Whether the map is to be learnt again: True to one caller each time that it has become old."""
+        """Whether the map must be learnt again. True for one caller each time that the map has become old."""
         now = time.monotonic()
         if now < self._old_at:
             return False
@@ -210,9 +210,9 @@ class Shards(ABC):
         """Learn the shards, unless another thread has done so since `version` was the newest map.
 
         Args:
-            version: of the map that turned out wrong.
-            failed: a server that just failed, which is asked last.
-            limit: in time; the topology's own unless given.
+            version: the version of the map that turned out wrong.
+            failed: a server that just failed. It is asked last.
+            limit: the time limit; the topology's own unless given.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: no server answers.
@@ -244,7 +244,7 @@ class Shards(ABC):
             self._lock.release()
 
     def renew_lock(self) -> None:
-        """In a forked child: a thread of the parent may hold the lock, and here is no such thread."""
+        """In a forked child: make a new lock, since a thread that the child does not have may hold the old lock."""
         self._lock = threading.Lock()
 
     # -- calls --------------------------------------------------------------------------------------------------
@@ -266,9 +266,9 @@ class Shards(ABC):
 
 
 class ShardRecovery:
-    """What follows after a call about a key failed: see `Recovery`."""
+    """How one failed call about a key is sent again: see `Recovery`."""
 
-    # So many redirections in a row are followed at once; then two nodes may point at each other, and time is needed.
+    # This many redirections in a row are followed at once. After that, two nodes may point at each other and need time.
     _AT_ONCE = 5
 
     def __init__(self, shards: Shards, key: bytes) -> None:
@@ -286,7 +286,7 @@ class ShardRecovery:
         if not isinstance(error, CHANGING):
             raise error
         known = self._shards.shard(self._key)
-        if code != "TRYAGAIN":  # which says that the keys of one call are on two nodes, as they were known
+        if code != "TRYAGAIN":  # with TRYAGAIN the keys of one call are on two nodes, and the map is right
             self._shards.refresh(self._shards.version, known.primary if known is not None else None)
         if self._shards.shard(self._key) is known or code == "TRYAGAIN":
             self._patience.wait()
@@ -313,7 +313,7 @@ class ShardRecovery:
 
 
 def _asked(question: Question, whole: Endpoint, limit: Limit) -> Any:
-    """The answer of a server, on a connection of its own."""
+    """The answer of a server, on a connection opened for the question."""
     try:
         share = limit.share(question.servers)
     except TimeoutError:

@@ -1,7 +1,7 @@
-"""Which Redis server holds a key: the seam behind which one server, Sentinels or a Cluster stand.
+"""Which Redis server holds a key: one interface for one server, for Sentinels and for a Cluster.
 
-Everything that talks to Redis asks a `Topology`: clients for a pool of connections, writers and readers for the node of
-a key, scans for all nodes, publications for the keys that one script may name. To add a topology, write a class with
+All code that talks to Redis asks a `Topology`: clients for a pool of connections, writers and readers for the node of a
+key, scans for all nodes, publications for the keys that one script may name. To add a topology, write a class with
 these members, let `connect` choose it by its URL, and run `feature_store.testing.topology` on it.
 """
 
@@ -32,7 +32,7 @@ class Topology(Protocol):
     """The Redis servers of one store.
 
     Each key belongs to one node. Keys with the same hash tag, `{project:bucket}`, belong to the same node, and one
-    command, transaction or script may name several of them. Whether it may name keys of several tags, `together` says.
+    command, transaction or script may name several of them. `together` tells whether it may name keys of several tags.
     """
 
     @property
@@ -47,15 +47,15 @@ class Topology(Protocol):
 
     @property
     def only_server(self) -> Endpoint | None:
-        """The server that answers all reads as long as the store is in use; None when it may become another."""
+        """The server that answers all reads as long as the store is in use; None when the server may change."""
         ...
 
     def limit(self) -> Limit:
-        """The limit in time of an answer that is asked for now."""
+        """The time limit of an answer that is requested now."""
         ...
 
     def node(self, key: bytes) -> Endpoint:
-        """The node that holds a key. It takes writes."""
+        """The node that holds a key and takes writes of it."""
         ...
 
     def nodes(self) -> Sequence[Endpoint]:
@@ -63,20 +63,21 @@ class Topology(Protocol):
         ...
 
     def commands(self, key: bytes) -> AbstractContextManager[Any]:
-        """The commands of a redis-py client, of which each goes to the node that holds `key` by then.
+        """The commands of a redis-py client. Each is sent to the node that holds `key` at that time.
 
-        Their errors become this library's within the block. A call is sent again where `recovery` says so.
+        Within the block, their errors become this library's. After an error, a call is sent where `recovery` says.
         """
         ...
 
     def recovery(self, key: bytes) -> Recovery:
-        """What follows after a call about a key failed; made for one call."""
+        """The recovery of one call about a key: how the call is sent again after an error."""
         ...
 
     def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
         """The keys with the hash tag of `key` that start with `prefix`, some at a time.
 
-        A key that is there from the beginning to the end is given at least once; another may be.
+        A key that exists during the whole scan is returned at least once. A key that is added or deleted meanwhile may
+        be returned.
         """
         ...
 
@@ -92,8 +93,8 @@ class Topology(Protocol):
         """Connections of a client that threads share.
 
         Args:
-            observers: the client's.
-            most: how many connections the client opens at most; None: what the URL or the pool says, else 64.
+            observers: the client's observers.
+            most: the most connections of the client; None for the number of the URL or pool, else 64.
 
         Raises:
             ConfigError: `most` is not a number greater than 0.
@@ -110,7 +111,7 @@ class Topology(Protocol):
 
 
 class ClientPool(Protocol):
-    """What a client that threads share exchanges its commands by."""
+    """The connections by which a client that threads share exchanges its commands."""
 
     @property
     def size(self) -> int:
@@ -125,8 +126,8 @@ class ClientPool(Protocol):
     def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
         """Send commands that only read, each to the node of its key, all at once, and take their replies.
 
-        When it returns, each parser is complete. When it raises, some may be. Either way nothing writes into them any
-        more.
+        When it returns, each parser is complete. When it raises, some may be complete. Afterwards nothing writes into
+        the parsers.
 
         Raises:
             StoreConnectionError: a server cannot be reached, or closed the connection.
@@ -141,7 +142,7 @@ class ClientPool(Protocol):
 
 
 class AsyncClientPool(Protocol):
-    """What a client of one event loop exchanges its commands by; see ClientPool."""
+    """The connections by which a client of one event loop exchanges its commands; see ClientPool."""
 
     @property
     def size(self) -> int:
@@ -168,11 +169,11 @@ class AsyncClientPool(Protocol):
 
 
 class Single:
-    """One Redis server, or the one that the Sentinels of a redis-py pool name: it holds all keys.
+    """One Redis server, or the server that the Sentinels of a redis-py pool name. It holds all keys.
 
     Args:
-        url: as of `OnlineClient`.
-        timeout_s: seconds for the whole of an answer.
+        url: as in `OnlineClient`.
+        timeout_s: seconds for a whole answer.
 
     Raises:
         ConfigError: the URL cannot be read.
@@ -180,7 +181,7 @@ class Single:
 
     def __init__(self, url: str | redis.ConnectionPool | Location, timeout_s: float) -> None:
         self._endpoint = Endpoint(url, timeout_s)
-        # The endpoint's own method: a request asks for its limit, and one call less is 0.05 µs less.
+        # The endpoint's own method: each request asks for its limit, and one call less saves 0.05 µs.
         self.limit: Callable[[], Limit] = self._endpoint.limit
 
     @property
@@ -259,8 +260,8 @@ def connect(url: str | redis.ConnectionPool, timeout_s: float) -> Topology:
     """The topology of a URL or a redis-py pool. No connection is opened yet.
 
     Args:
-        url: as redis/location.py reads it.
-        timeout_s: seconds for the whole of an answer.
+        url: a URL that redis/location.py reads, or a redis-py pool.
+        timeout_s: seconds for a whole answer.
 
     Raises:
         ConfigError: the URL cannot be read, or the pool is of an unknown class.
