@@ -1,7 +1,7 @@
-"""Reduce events to deltas: the tiles that a batch of events adds to each entity, to be merged into the stored ones.
+"""Reduce events to deltas: the tiles that a batch of events adds to each entity, to be merged into the stored tiles.
 
 A batch is sorted once by (entity, time). In this order the tiles of every ring are ranges, which are reduced one by
-one. Most entities get one delta. An entity with several new tiles in a ring gets as many, in the order of time.
+one. Most entities get one delta. An entity with several new tiles in a ring gets several deltas, in the order of time.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Deltas(NamedTuple):
     Attributes:
         records: (k,) of the layout's record. Records of one entity are adjacent, in the order of time.
         entities: (k,) intp, the entity of each record.
-        record_of_event: (n,) intp, the record with the event's tile in the ring with the longest reach; -1: no part of
-            that ring takes the event.
+        record_of_event: (n,) intp, the record with the event's tile in the ring with the longest reach; -1 when no part
+            of that ring takes the event.
     """
 
     records: Column
@@ -43,7 +43,7 @@ class _Events(NamedTuple):
     held: Mapping[State, Mask]
 
     def chosen(self, states: Sequence[State]) -> Column | slice:
-        """The places of the events that at least one of the states takes."""
+        """The indexes of the events that at least one of the states takes."""
         chosen = np.logical_or.reduce([self.held[state] for state in states])
         return slice(None) if chosen.all() else np.flatnonzero(chosen)  # a slice copies nothing
 
@@ -63,7 +63,7 @@ def deltas(layout: TilesLayout, entities: Column, event_us: Column, columns: Col
 
     Args:
         layout: the layout of the view's tiles.
-        entities: (n,) intp, the place of each event's entity among those of the batch, from 0.
+        entities: (n,) intp, the index of each event's entity in the batch, from 0.
         event_us: (n,) int64, microseconds since 1970, within EARLIEST_EVENT_US and LATEST_EVENT_US.
         columns: for each column of the view's parts and filters (values, nulls), (n,) each; texts are objects.
     """
@@ -86,7 +86,7 @@ def deltas(layout: TilesLayout, entities: Column, event_us: Column, columns: Col
         tiles = np.zeros(len(of_ring.starts), layout.tiles[r])
         tiles["number"] = of_ring.tiles + 1
         _fill(tiles, states, of_ring, events)
-        raw = np.dtype((np.void, tiles.itemsize))  # as bytes, not field by field: 0.05 instead of 0.25 ms for 5,000
+        raw = np.dtype((np.void, tiles.itemsize))  # copy bytes, not fields: 5,000 take 0.05 ms instead of 0.25 ms
         records[f"ring{r}"].view(raw)[places] = tiles.view(raw)
         if r == windows.longest_ring:
             record_of_event[order[of_ring.chosen]] = np.repeat(places, of_ring.sizes)

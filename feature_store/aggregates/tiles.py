@@ -32,10 +32,10 @@ class TilesLayout:
 
     Attributes:
         windows: the rings and features.
-        states: for each ring the states of its parts.
-        tiles: for each ring the type of a tile: `number`, then of part i the fields `i` or `i name`.
-        record: `newest`, then per ring `ring0`, `ring1`, …
-        value: `record`, then per ring `slots0`, `slots1`, …
+        states: for each ring, the states of its parts.
+        tiles: for each ring, the numpy type of a tile: `number`, then the fields `i` or `i name` of each part i.
+        record: the numpy type of a record: `newest`, then per ring `ring0`, `ring1`, …
+        value: the numpy type of a value: `record`, then per ring `slots0`, `slots1`, …
     """
 
     def __init__(self, windows: Windows) -> None:
@@ -59,8 +59,8 @@ class TilesLayout:
     def tiles_in(self, values: Column, rings: Sequence[int], scratch: Column) -> Column:
         """The tiles of rings of one shape in (n, value) uint8, each ring's head first: (n, rings, 1 + slots).
 
-        They are copied to `scratch`, at least n × `bytes_of(rings)` uint8, because numpy is slow on unaligned views,
-        such as slices of a reply.
+        The tiles are copied to `scratch`, which has at least n × `bytes_of(rings)` uint8: numpy is slow on unaligned
+        views, such as slices of a reply.
         """
         tile, slots = self.tiles[rings[0]], self.windows.rings[rings[0]].slots
         shape = len(values), len(rings), (1 + slots) * tile.itemsize

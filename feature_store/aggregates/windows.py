@@ -4,9 +4,10 @@
     tiles           t-3      t-2      t-1       t          tile number: event time // hop
                         └── a window's tiles at now ──┘    from (now - window) // hop to now // hop
 
-A *part* is a state that can be merged (a count, a sum, …). A function computes its value from one or two of them. A
+A *part* is a state that can be merged (a count, a sum, …). A function computes its value from one or two parts. A
 *tile* holds the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the
-newest, and the `slots` before it. Windows that share a hop share a ring, functions that need the same part share it.
+newest tile, and the `slots` before it. Windows with the same hop share a ring. Functions that need the same part share
+the part.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from feature_store.functions._parameters import options_text, read_options
 if TYPE_CHECKING:
     from feature_store.definitions.aggregation import Aggregation
 
-# How far an event's time may be ahead of the clock: clocks differ by some seconds. A ring has tiles for so much more
-# than its windows, so that an event from a fast clock displaces no tile of a window. Events further ahead are refused.
+# How far an event's time may be ahead of the clock: clocks differ by some seconds. A ring has tiles for this time
+# beyond its windows, so that an event from a fast clock displaces no tile of a window. Later events are refused.
 CLOCK_SKEW_US = 10_000_000
 # Hops are at least a second, so tile numbers fit in 32 bits, with 0 for no tile, and times in the 53 bits of a double.
 LAST_TILE = 2**32 - 2
@@ -35,7 +36,13 @@ LATEST_EVENT_US = LAST_TILE * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Tiles of one hop size: `hop_us` microseconds each; `slots` of them beside the head; in each, `parts`."""
+    """Tiles of one hop size.
+
+    Attributes:
+        hop_us: the time that a tile spans, microseconds.
+        slots: the number of tiles beside the head.
+        parts: the parts of each tile.
+    """
 
     hop_us: int
     slots: int
@@ -53,7 +60,7 @@ class Window:
         ring: the index of its ring.
         parts: the indexes, in the ring, of the parts that the function needs.
         dtype: the feature's type, as `str(DType)`.
-        default: the value served in place of a missing one, as of `DType.to_json`.
+        default: the value served for a missing value, as `DType.to_json` writes it; None when there is no default.
         options: the parameters that the function needs at a read, as `options_text` writes them.
     """
 
@@ -144,7 +151,7 @@ def parts_of(aggregation: Aggregation, column: DType) -> list[Part]:
 
 
 def finalizer(function: str, options: str) -> Callable[[Sequence[StateArrays]], Values]:
-    """The `Function.finalize` of a function, for parameters as a window holds them."""
+    """The `Function.finalize` of a function, with the parameters of a window (`options_text` wrote them)."""
     computes = function_named(function)
     assert computes is not None, function
     return partial(computes.finalize, options=read_options(options))

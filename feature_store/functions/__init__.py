@@ -8,8 +8,8 @@ and `docs/aggregations.md` read this folder. CONTRIBUTING.md says how to add a f
     Function    the function that a user names: its parameters, the columns it takes, the feature's type and value
     State       the state that a tile stores: fields, update from events, merge (in numpy and in Lua), fold over tiles
 
-A package of your own adds functions by an entry point of the group `feature_store.functions`, which names a module with
-such classes.
+Another package adds functions with an entry point of the group `feature_store.functions`. It names a module with such
+classes.
 """
 
 from feature_store._lazy import lazy_names

@@ -1,4 +1,4 @@
-"""Arrays of values, masks and states, as aggregation functions and the windows above them pass them."""
+"""Types of the arrays of values, masks and states that aggregation functions and windows exchange."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ StateArrays = dict[str, Column]
 
 
 class WindowMask:
-    """Which of (n, k) tiles lie in a window.
+    """The tiles that lie in a window, among (n, k) tiles.
 
     Attributes:
         mask: (n, k) bool.

@@ -3,9 +3,9 @@
 A state is a dict of arrays that share their first axis. `update` makes states of events, `merge` merges two, `fold`
 merges the tiles of a window, and the state's `lua` does the same merge in Redis. All functions follow these rules:
 
-- Null and NaN are no values: no function counts them. -0.0 counts as 0.0. Infinite values count.
-- Of two values with equal times, the later is the one whose bytes are the greater unsigned little-endian number. So the
-  order of arrival never matters.
+- Null and NaN are no values, and no function counts them. -0.0 counts as 0.0. Infinite values count.
+- Of two values with equal times, the later is the value whose bytes are the greater unsigned little-endian number. So
+  the order of arrival never matters.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ColumnType(Protocol):
 
     @property
     def width(self) -> int | None:
-        """Bytes of a value; None: values have no fixed width."""
+        """Bytes of a value; None when values have no fixed width."""
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -40,7 +40,7 @@ class ColumnType(Protocol):
 
     @property
     def element(self) -> Any:
-        """The type of an array's elements; None: it is a scalar type."""
+        """The type of an array's elements; None for a scalar type."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,7 +51,7 @@ class Part:
         kind: the kind of state.
         column: the column whose values it holds.
         dtype: the column's type, as `str(DType)`.
-        filter: the filter of events; empty: all events count.
+        filter: the filter of events; empty when all events count.
         n: the number of values that a state with several values holds; else 1.
         options: other parameters of the state, as `options_text` writes them.
     """
@@ -133,7 +133,7 @@ class State(ABC):
         return self.part.column
 
     def take(self, columns: Mapping[str, Values]) -> Values:
-        """The values of n events as `update` takes them, and (n,) bool: the events that have a value."""
+        """The values of n events as `update` takes them, and (n,) bool, True for an event that has a value."""
         return values_of(*columns[self.part.column])
 
     @abstractmethod
@@ -143,7 +143,7 @@ class State(ABC):
         Args:
             values: (n,) of the events that have a value, sorted by group and time.
             at: (n,) int64, the events' times, microseconds since 1970.
-            starts: the place where each group begins. No group is empty.
+            starts: the index where each group begins. No group is empty.
         """
 
     # -- algebra --------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ class State(ABC):
         """
 
     def of_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays | None:
-        """States of ranges of sorted values; None: a tree of merged states is the fastest way.
+        """States of ranges of sorted values; None when a tree of merged states is the fastest way.
 
         Args:
             events: the values, sorted by entity and time.
@@ -169,7 +169,7 @@ class State(ABC):
         return None
 
     def of_short_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays | None:
-        """As `of_ranges`, for ranges of up to some 100 values, which can be computed value by value."""
+        """As `of_ranges`, for ranges of up to about 100 values, which can be computed value by value."""
         return None
 
     # Values in a leaf of a tree of merged states: more for wide states, so that trees stay small.
@@ -185,7 +185,7 @@ class Function(ABC):
         notes: exact semantics: error bounds, ties, the value for an entity without events.
         takes: the columns that it takes.
         kinds: the states that it is computed from, if they have no parameters.
-        result: the feature's type, as `str(DType)`; `column`: the column's type.
+        result: the feature's type, as `str(DType)`; `column` stands for the column's type.
         default: the feature of an entity without events, as JSON.
         parameters: the parameters by name.
     """
@@ -233,10 +233,10 @@ class Function(ABC):
         """The feature of n entities.
 
         Args:
-            states: those of `self.states`, each of n windows.
-            options: those of `at_read`.
+            states: the states named by `self.states`, each for n windows.
+            options: the parameters that `at_read` returns.
 
         Returns:
             (n,) values of the feature's numpy type; for an array (n, length), or (n,) objects (1-d arrays) if its
-            length varies. And (n,) bool, True where the feature is null.
+            length varies. Then (n,) bool, True where the feature is null.
         """

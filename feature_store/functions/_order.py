@@ -6,12 +6,12 @@ import numpy as np
 
 from feature_store.functions._arrays import Column
 
-# numpy sorts 16-bit numbers by radix: 20,000 of them in 0.09 ms, where int64 take 1.3.
+# numpy sorts 16-bit numbers by radix: 20,000 of them in 0.09 ms, where int64 numbers take 1.3 ms.
 _DIGIT_BITS = 16
 
 
 def by_entity_and_time(entities: Column, event_us: Column) -> Column:
-    """The places of events, sorted by entity and then by time.
+    """The indexes of events, sorted by entity and then by time: (n,) intp.
 
     Args:
         entities: (n,) intp, from 0.
@@ -26,7 +26,7 @@ def by_entity_and_time(entities: Column, event_us: Column) -> Column:
 
 
 def starts_of(*keys: Column) -> Column:
-    """The places where sorted rows begin a new group: a key differs from the row before."""
+    """The indexes where sorted rows begin a new group, because a key differs from the row before."""
     if not len(keys[0]):
         return np.zeros(0, np.intp)
     differs = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])

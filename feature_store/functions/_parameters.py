@@ -1,4 +1,4 @@
-"""Parameters of aggregation functions: what an `Aggregation(...)` may pass, and how a serving plan holds it."""
+"""Parameters of aggregation functions: the arguments of `Aggregation(...)`, and their form in a serving plan."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Parameter:
 
     Attributes:
         expected: the values that it takes, for errors and documentation: `a number between 0 and 1`.
-        read: makes the canonical JSON value of an argument, or raises ValueError or TypeError.
-        default: the value when the argument is left out; REQUIRED: the argument must be given.
-        is_column: the argument names a column of the events, which takes `categories`.
+        read: returns the canonical JSON value of an argument, or raises ValueError or TypeError.
+        default: the value when the argument is left out; REQUIRED when the argument must be given.
+        is_column: whether the argument names a column of the events, of the types of `categories`.
     """
 
     expected: str
@@ -34,8 +34,8 @@ class UnfitOptionError(ValueError):
     """An argument that its parameter does not take.
 
     Attributes:
-        name: of the argument.
-        expected: the values that the parameter takes; empty: there is no such parameter.
+        name: the name of the argument.
+        expected: the values that the parameter takes; empty when there is no such parameter.
         value: the argument.
     """
 

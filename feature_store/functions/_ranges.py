@@ -1,8 +1,8 @@
 """States of ranges of sorted values: the windows at the times of labels.
 
-A state without a faster way is computed by a segment tree of merged states (de Berg et al., Computational
-Geometry, 10.3), which answers any range in O(log length), for all ranges at once. Differences of prefix sums would be
-faster for sums, but they cancel digits and spread NaN.
+A state without a faster way is computed by a segment tree of merged states (de Berg et al., Computational Geometry,
+10.3). The tree answers any range in O(log length), for all ranges at once. Differences of prefix sums would be faster
+for sums, but they cancel digits and spread NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from feature_store.functions._contract import State
 from feature_store.functions._order import starts_of
 from feature_store.functions._sorted_values import SortedValues
 
-# Pairs of ranges and values that are computed together: some 100 MB.
+# Pairs of ranges and values that are computed together: about 100 MB.
 PAIRS = 1 << 21
 # The mean length of ranges up to which values are reduced one by one, at 1 ns each. A tree takes 130 ns for each range,
 # and 40 ns for each value to build.
@@ -53,7 +53,7 @@ class RangeStates:
         tree = self._trees[state]
         if state.leaf == 1:
             return tree.states(starts, ends)
-        # Whole leaves of a range are merged by the tree, the values before and after them one by one.
+        # The tree merges the whole leaves of a range. The values before and after them are merged one by one.
         first, last = -(-starts // state.leaf), ends // state.leaf
         whole = first < last
         inner = tree.states(np.where(whole, first, 0), np.where(whole, last, 0))
@@ -97,17 +97,17 @@ def reduced(function: np.ufunc, nothing: float, values: Column, starts: Column, 
     Args:
         function: np.add, np.minimum, …
         nothing: the result of an empty range.
-        values: the values and one more, which is in no range: `SortedValues.and_one_more`.
+        values: the values and one more value, which is in no range: `SortedValues.and_one_more`.
         starts, ends: (m,) bounds of ranges.
     """
-    # Values between two ranges are reduced, too; that result is dropped.
+    # Values between two ranges are reduced too, and the result is dropped.
     bounds = np.stack([starts, ends], axis=1).ravel()
     results: Column = function.reduceat(values.astype(np.float64, copy=False), bounds)[::2]
     return np.where(starts < ends, results, nothing)
 
 
 def pairs(starts: Column, ends: Column) -> Iterator[tuple[Column, Column]]:
-    """Every range with every place in it, some ranges at a time: arrays (ranges, places) of equal length."""
+    """Every range with every index in it, some ranges at a time: arrays (ranges, indexes) of equal length."""
     sizes = ends - starts
     total = np.cumsum(sizes)
     first = 0

@@ -14,7 +14,7 @@ GROUP = "feature_store.functions"
 
 
 def function_named(name: str) -> Function | None:
-    """The function of a name; None: no function has it.
+    """The function of a name; None when no function has this name.
 
     Example:
         >>> from feature_store.functions import function_named
@@ -26,7 +26,7 @@ def function_named(name: str) -> Function | None:
 
 
 def state_type(kind: str) -> type[State] | None:
-    """The state of a kind; None: no state has it."""
+    """The state of a kind; None when no state has this kind."""
     own = _states(others=False).get(kind)
     return own if own is not None else _states(others=True).get(kind)
 

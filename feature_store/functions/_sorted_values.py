@@ -1,4 +1,4 @@
-"""Values of one column, sorted by entity and time: where windows are ranges."""
+"""Values of one column, sorted by entity and time. In this order, windows are ranges."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from feature_store.functions._order import starts_of, with_ties
 
 
 class SortedValues:
-    """Values of one column that a filter lets through, sorted by entity and time.
+    """Values of one column that pass a filter, sorted by entity and time.
 
     Args:
-        values: (n,) of all events.
+        values: (n,) the values of all events.
         at: (n,) int64, the events' times, microseconds since 1970.
-        held: (n,) bool, the events that have a value and pass the filter.
+        held: (n,) bool, True for an event that has a value and passes the filter.
         keys: (n,) int64, equal for events of one entity and time.
 
     Attributes:
-        places: the places of these m values among all n events: an index into an array of the events.
-        values: (m,), as the state takes them.
+        places: the indexes of these m values among all n events.
+        values: (m,) the values as the state takes them.
         at: (m,) int64, the times of their events, microseconds since 1970.
     """
 
@@ -41,7 +41,7 @@ class SortedValues:
 
     @cached_property
     def and_one_more(self) -> Column:
-        """(m + 1,) the values and one that is in no range: `reduceat` needs an index after each range."""
+        """(m + 1,) the values and one more value, in no range: `reduceat` needs an index after each range."""
         return np.append(self.values, np.zeros(1, self.values.dtype))
 
     @cached_property

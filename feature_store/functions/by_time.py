@@ -165,7 +165,8 @@ class LastN(_TimedValue):
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
         """The last values of windows."""
-        # Tiles have no time in common: sorted by their newest values, all values are in order, and n tiles suffice.
+        # Tiles have no time in common. So if tiles are sorted by their newest values, all values are in order, and n
+        # tiles suffice.
         newest = states[""]["at"][..., 0] * window.weights
         rows = np.arange(len(newest))[:, None]
         tiles = np.argsort(newest, axis=1)[:, ::-1][:, : self.part.n]

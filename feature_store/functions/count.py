@@ -14,7 +14,7 @@ from feature_store.functions._sorted_values import SortedValues
 
 
 class Count(State):
-    """The number of values of a tile: 4 bytes. It stops at 2**32 - 1."""
+    """The number of values of a tile: 4 bytes. The count stops at 2**32 - 1."""
 
     kind = "count"
     struct = "I4"

@@ -70,7 +70,7 @@ class CategoryCounts(State):
         return self.part.column, self._categories
 
     def take(self, columns: Mapping[str, Values]) -> Values:
-        """The index of each event's category. Events of other categories have none."""
+        """The index of each event's category. Events of other categories have no value."""
         return places_of(self._categories, *columns[self.part.column])
 
     def update(self, values: Column, at: Column, starts: Column) -> StateArrays:
@@ -128,7 +128,7 @@ class CountPerCategory(Function):
 
 
 def places_of(categories: tuple[Any, ...], values: Column, nulls: Column) -> Values:
-    """(n,) intp, the index of each value's category, and (n,) bool: the values that have one."""
+    """(n,) intp, the index of each value's category, and (n,) bool, True for a value that has a category."""
     index = {category: place for place, category in enumerate(categories)}
     places = np.fromiter((index.get(value, -1) for value in values.tolist()), np.intp, len(values))
     return places, (places >= 0) & ~nulls

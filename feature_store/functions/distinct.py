@@ -12,7 +12,7 @@ from feature_store.functions._arrays import Column, StateArrays, Values, WindowM
 from feature_store.functions._contract import Function, State
 from feature_store.functions._parameters import Options
 
-# A sketch has 2**7 registers of a byte. Standard error 1.04 / sqrt(128) = 9 %; 256 take twice the bytes for 6.5 %.
+# A sketch has 2**7 registers of a byte. Its standard error is 1.04 / sqrt(128) = 9 %; with 256 registers it is 6.5 %.
 SKETCH_BITS = 7
 REGISTERS = 1 << SKETCH_BITS
 _BIAS = 0.7213 / (1 + 1.079 / REGISTERS)
@@ -58,7 +58,7 @@ class Sketch(State):
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
         """The greatest value of each register."""
-        # Tile by tile: 0.35 ms for 200 entities × 50 tiles; all at once, 1.2.
+        # Tile by tile: 0.35 ms for 200 entities × 50 tiles. All tiles at once take 1.2 ms.
         kept = window.mask.view(np.uint8)
         greatest = np.zeros((len(kept), REGISTERS), np.uint8)
         for i in range(kept.shape[1]):
@@ -83,7 +83,7 @@ class Distinct(Function):
 
 
 def register_of(values: Column) -> tuple[Column, Column]:
-    """(n,) register of each value, and (n,) rank: the place of the first one bit of its hash."""
+    """(n,) the register of each value, and (n,) its rank: the place of the first one bit of its hash."""
     hashes = hashes_of(values)
     place = (hashes >> np.uint64(64 - SKETCH_BITS)).astype(np.intp)
     rest = hashes << np.uint64(SKETCH_BITS)

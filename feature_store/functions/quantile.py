@@ -4,11 +4,10 @@ The histogram has *buckets* of numbers that share their leading bits. A number's
 of its float64: the exponent and 20 bits of the mantissa. Keys have the order of the numbers. At *level* l, numbers
 whose keys differ only in the last l bits share a bucket: at level 0 a power of two has 2**20 buckets, at level 20 one.
 
-The level of a state is the lowest at which all its values fit in its buckets. So a state depends on its values alone,
-not
-on their order, and merging is exact: it takes the greater level of two states, adds the counts of
-equal keys, and raises the level while there are too many keys. This is the uniform collapse of UDDSketch (Epicoco et
-al. 2020) on buckets that are linear within a power of two, which need no logarithm: numpy and Lua agree on every bit.
+The level of a state is the lowest level at which all its values fit in its buckets. So a state depends on its values
+alone, not on their order, and merging is exact. A merge takes the greater level of two states, adds the counts of equal
+keys, and raises the level while there are too many keys. This is the uniform collapse of UDDSketch (Epicoco et al.
+2020). Here the buckets are linear within a power of two and need no logarithm, so numpy and Lua agree on every bit.
 """
 
 from __future__ import annotations
@@ -181,7 +180,7 @@ class Quantile(Function):
         return (StateSpec("histogram", options={"buckets": options["buckets"]}),)
 
     def label(self, options: Options) -> str:
-        """`p99`; `p99_9` of q=0.999."""
+        """`p99` for q=0.99, `p99_9` for q=0.999."""
         return f"p{options['q'] * 100:.10g}".replace(".", "_").replace("e-", "e_")
 
     def finalize(self, states: Sequence[StateArrays], options: Options) -> Values:
@@ -218,7 +217,7 @@ def value_of(key: Column, level: Column) -> Column:
 
 
 def _summed(group: Column, key: Column, count: Column) -> tuple[Column, Column, Column]:
-    """Buckets that are sorted by group and key, with equal ones added up."""
+    """Buckets that are sorted by group and key, with the counts of equal keys added up."""
     starts = starts_of(group, key)
     if len(starts) == len(group):
         return group, key, count

@@ -67,7 +67,7 @@ class SumFunction(Function):
 
 def sum_of_tiles(values: Column, window: WindowMask) -> Column:
     """(n, k) numbers of tiles, summed along k where the tile lies in the window."""
-    # 200 entities × 50 tiles: 17 µs; where() and sum() take 40.
+    # 17 µs for 200 entities × 50 tiles, where where() and sum() take 40 µs.
     total: Column = np.vecdot(values, window.weights)
     if not np.isfinite(total).all():  # a tile outside the window may be infinite, and 0 × inf is NaN
         total = np.where(window.mask, values, 0.0).sum(axis=1)

@@ -71,7 +71,7 @@ class CategorySums(State):
         return self.part.column, self._by, self._categories
 
     def take(self, columns: Mapping[str, Values]) -> Values:
-        """The value and the index of its category. Events of other categories have none."""
+        """The value and the index of its category. Events of other categories have no value."""
         values, are_values = values_of(*columns[self.part.column])
         places, have_places = places_of(self._categories, *columns[self._by])
         taken = np.empty(len(values), _VALUE)
