@@ -22,7 +22,7 @@ class ModelMatch:
     Args:
         where: the service, for errors.
         types: the type of each column by name.
-        prune_plan: the id of the prune plan that the service is served under; empty: none.
+        prune_plan: the id of the prune plan that the service is served under; empty for none.
 
     Attributes:
         matrix_columns: the names of the matrix's columns.

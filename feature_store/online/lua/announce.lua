@@ -1,5 +1,5 @@
--- Gives buckets that publish.lua could not name the epoch of a plan, and marks the fences that they hold. Before the
--- plan is published, the caller only marks the fences of new generations, which nothing names yet. Starts with marks.lua.
+-- Writes the epoch of a plan into buckets that publish.lua could not name, and marks their fences. Before the plan is
+-- published, the caller only marks the fences of new generations, which no plan names yet. Starts with marks.lua.
 --
 -- KEYS  epoch of each bucket, then per mark: see marks.lua
 -- ARGV  new epoch; empty: the epochs stay

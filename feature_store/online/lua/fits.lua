@@ -1,4 +1,4 @@
--- How many values are not of a layout.
+-- Counts the values that do not have a layout.
 --
 -- KEYS  values
 -- ARGV  fingerprint, bytes of a value

@@ -4,7 +4,7 @@
 -- KEYS  per mark: fences, merges (see merge.lua)
 -- ARGV  per mark: how, tag, and the fields that describe a generation that is served: layout, start (layout empty: the
 --       generation is not served)
--- How a mark is made: `new`: the fences that are there go; `adopt`: fences without a mark get one; `keep`: the fences
+-- How a mark is made: `new`: existing fences are deleted; `adopt`: fences without a mark get a mark; `keep`: the fences
 -- should have the mark already.
 local function set_marks(at_key, at_argument)
   for i = at_key, #KEYS, 2 do
@@ -30,7 +30,7 @@ local function text(key, last)
   return type(value) == 'string' and value or ''
 end
 
--- Whether this server is another process than one of those expected, separated by spaces (empty: any).
+-- Whether this server is none of the expected processes. Their run ids are separated by spaces (empty: any).
 local function is_other_server(expected)
   return expected ~= '' and not string.find(expected, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 1, true)
 end

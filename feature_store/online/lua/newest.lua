@@ -1,8 +1,9 @@
--- The newest of the event times that some values hold, at some places in them.
+-- Finds the newest of the event times in some values, for each of some places in a value.
 --
 -- KEYS  values
--- ARGV  how times are stored: `>I4I4`, the biased 64-bit numbers of rows, or `<d`, the doubles of tiles; then where
---       Returns, per place, the greatest as it is stored: 8 bytes, all zero when no value has one there.
+-- ARGV  format of a stored time: `>I4I4`, the biased 64-bit numbers of rows, or `<d`, the doubles of tiles; then the
+--       places
+-- Returns, per place, the greatest time as it is stored: 8 bytes, all zero when no value has a time there.
 local form, unpack = ARGV[1], struct.unpack
 local absent = string.rep('\0', 8)
 local newest = {}

@@ -1,11 +1,11 @@
--- Changes how far a view is materialized, provided that all is as the caller read it.
+-- Changes the progress of a view, provided that it is as the caller read it.
 --
 -- KEYS  epoch, progress
 -- ARGV  epoch expected, run id of the server expected,
 --       per change three: field, value expected (empty: none), new value (empty: none)
 -- Returns 1; or, with nothing changed, 0: a field has another value; -1: another serving plan is published;
--- -2: the server is another process. A server that was restarted, or took over from another, may have lost rows that
--- the other had acknowledged, so nothing is recorded of rows that were written to the other.
+-- -2: the server is another process. A server that was restarted, or took over from another server, may lack rows that
+-- the other server acknowledged. So rows that were written to the other server are not recorded.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return -1
 end

@@ -1,7 +1,7 @@
--- Reads how far views are materialized.
+-- Reads the progress of views: how far they are materialized.
 --
 -- KEYS  progress of some views, all in one bucket
--- Returns the run id of the server, its clock in microseconds, then per view the fields and values by turns.
+-- Returns the run id of the server, its clock in microseconds since 1970, then per view its fields and values in turn.
 local time = redis.call('TIME')
 local answer = { string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), time[1] .. string.format('%06d', time[2]) }
 for i = 1, #KEYS do
