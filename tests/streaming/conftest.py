@@ -9,14 +9,14 @@ from tests.kafka_server import KafkaServer, kafka_server
 
 @pytest.fixture(scope="session")
 def kafka_process() -> Iterator[KafkaServer]:
-    # Messages of 10 MB are among what is streamed.
+    # The tests stream messages of up to 10 MB.
     with kafka_server("message.max.bytes=12000000", "replica.fetch.max.bytes=12000000") as server:
         yield server
 
 
 @pytest.fixture
 def kafka(kafka_process: KafkaServer) -> Iterator[str]:
-    """The address of a real broker without any topic."""
+    """The address of a real broker that has no topics."""
     from confluent_kafka.admin import AdminClient
 
     yield kafka_process.bootstrap

@@ -1,4 +1,4 @@
-"""`feature-store stream` as a process of its own, and its workers, to be killed and paused."""
+"""`feature-store stream` as a process of its own, so that tests can kill and pause it and its workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Streaming:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def workers(self) -> list[int]:
-        """The processes of the workers that run now."""
+        """The process ids of the workers that run now."""
         return [pid for pid in children(self.process.pid) if b"spawn_main" in command_line(pid)]
 
     def signal(self, pid: int, number: int) -> None:
@@ -39,25 +39,25 @@ class Streaming:
             os.kill(pid, number)
 
     def wait(self, timeout_s: float = CATCH_UP_S) -> dict[str, Any]:
-        """What it printed at its end."""
+        """Wait for its end. Returns what it printed."""
         out, _ = self.process.communicate(timeout=timeout_s)
         assert self.process.returncode == 0, self.log()
         document: dict[str, Any] = json.loads(out)
         return document
 
     def stop(self) -> dict[str, Any]:
-        """Stop it as an operator does."""
+        """Stop it as an operator does. Returns what it printed."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait(STOP_S)
 
     def log(self) -> str:
-        """The end of what it told."""
+        """The last lines of its log."""
         return self.errors.read_text()[-4000:]
 
 
 @contextlib.contextmanager
 def streaming(folder: Path, *options: str) -> Iterator[Streaming]:
-    """A command that runs as long as the block at most."""
+    """The command, running. It is stopped at the end of the block at the latest."""
     running = Streaming(folder, *options)
     try:
         yield running
@@ -71,7 +71,7 @@ def streaming(folder: Path, *options: str) -> Iterator[Streaming]:
 
 
 def until(holds: Callable[[], Any], timeout_s: float = START_S, about: Callable[[], str] = lambda: "") -> None:
-    """Wait until something holds."""
+    """Wait until `holds()` is true."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, about()
@@ -88,7 +88,7 @@ def merged_up_to(store: FeatureStore) -> dict[str, int]:
 
 
 def merged_messages(fences: list[dict[str, int]]) -> dict[str, int]:
-    """By partition, the lowest fence: how many messages are merged."""
+    """Per partition, the lowest fence: how many messages are merged."""
     lowest: dict[str, int] = {}
     for of_bucket in fences:
         for name, at in of_bucket.items():
@@ -98,7 +98,7 @@ def merged_messages(fences: list[dict[str, int]]) -> dict[str, int]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, of all its threads, and that run."""
+    """The running child processes of a process, started by any of its threads."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -107,12 +107,12 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Those, theirs, and so on; parents first."""
+    """The children of a process, their children, and so on; parents first."""
     return [found for child in children(pid) for found in (child, *descendants(child))]
 
 
 def command_line(pid: int) -> bytes:
-    """How a process was called; nothing when it is gone."""
+    """The command line of a process; empty when the process is gone."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""

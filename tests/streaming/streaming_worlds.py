@@ -35,7 +35,7 @@ by_shop = StreamFeatureView("by_shop", entities=[shop], source=clicks, aggregati
     Aggregation("price", "count", windows=[week]), Aggregation("price", "max", windows=[week])])
 """
 HISTORY = 'ParquetSource("history.parquet", event_timestamp="ts")'
-# A worker that was killed is given up soon, and one that waits for a broker finds it soon when it is back.
+# The group soon gives up a killed worker, and a worker that waits for a broker soon finds it when it is back.
 FAST = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 300}
 KEYS = {"by_user": "user_id", "by_shop": "shop"}
 
@@ -45,7 +45,7 @@ Click = dict[str, Any]
 def project(
     folder: Path, redis_url: str, bootstrap: str = "", *, history: bool = False, buckets: int = 1, definitions: str = ""
 ) -> FeatureStore:
-    """A project of these views, applied."""
+    """A project with these views, already applied."""
     kafka = {"bootstrap.servers": bootstrap, **FAST} if bootstrap else {}
     online = f"{{url: '{redis_url}', buckets: {buckets}, timeout_ms: 5000}}"
     (folder / "feature_store.yaml").write_text(f"project: shop\nonline_store: {online}\nkafka: {json.dumps(kafka)}\n")
@@ -57,7 +57,7 @@ def project(
 
 
 def some_clicks(count: int, *, users: int, seed: int, start_us: int, seconds: int = 3600) -> list[Click]:
-    """Clicks as they are sent: about in the order of time, half an hour at most out of it."""
+    """Clicks in the order of sending: nearly the order of time, at most half an hour out of it."""
     chance = random.Random(seed)
     return [
         {
@@ -78,7 +78,7 @@ def value_of(click: Click) -> bytes:
 
 
 def windows_of(clicks: Iterable[Click], now_us: int) -> dict[str, dict[Any, dict[str, Any]]]:
-    """Per view and entity, its features."""
+    """The expected features, per view and entity."""
     held: dict[tuple[str, Any, str], list[float]] = defaultdict(list)
     for name, hours in (("1h", 1), ("7d", 7 * 24)):
         window_us = hours * 3600 * SECOND_US
@@ -102,7 +102,10 @@ def windows_of(clicks: Iterable[Click], now_us: int) -> dict[str, dict[Any, dict
 
 
 def differences(store: FeatureStore, clicks: Iterable[Click], now_us: int) -> list[str]:
-    """What is served other than it should be: counts and extremes exactly, sums to 1e-9; and entities too many."""
+    """Served values that are wrong, and entities that should not be served.
+
+    Counts and extremes are compared exactly, sums to 1e-9.
+    """
     wrong = []
     for view, wanted in windows_of(clicks, now_us).items():
         entities = list(wanted)
@@ -122,7 +125,7 @@ def differences(store: FeatureStore, clicks: Iterable[Click], now_us: int) -> li
 
 
 def make_topic(bootstrap: str, topic: str, partitions: int, **settings: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})  # by a name: its end would end the request
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # bound: if freed, it ends the request
     admin.create_topics([NewTopic(topic, partitions, config=settings)])[topic].result(10)
 
 
@@ -136,15 +139,15 @@ def send(
     timestamp_ms: int = 0,
     **settings: Any,
 ) -> None:
-    """Send messages, each to the next partition; waits until all have arrived. `pause` is called before each.
-    `timestamp_ms` is the time of each message, now unless given."""
+    """Send messages to the partitions in turn, and wait until all have arrived. `pause` is called before each message.
+    `timestamp_ms` is the time of every message, now unless given."""
     failed: list[KafkaError] = []
 
     def told(error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             failed.append(error)
 
-    # Idempotent, or a broker that goes down would have messages twice.
+    # Idempotent: else messages would be stored twice when a broker goes down.
     known: dict[str, Any] = {"enable.idempotence": True, "linger.ms": 5, "log_level": 2}
     producer = Producer({"bootstrap.servers": bootstrap, **known, **settings})
     for i, value in enumerate(values):
@@ -156,7 +159,7 @@ def send(
 
 
 def received(bootstrap: str, topic: str) -> list[Message]:
-    """All that a topic holds."""
+    """All messages of a topic."""
     client = Consumer({"bootstrap.servers": bootstrap, "group.id": "tests", "enable.partition.eof": True})
     partitions = [TopicPartition(topic, number, 0) for number in client.list_topics(topic).topics[topic].partitions]
     client.assign(partitions)
@@ -179,12 +182,12 @@ def received(bootstrap: str, topic: str) -> list[Message]:
 
 
 def subscription_of(store: FeatureStore, *views: str) -> Subscription:
-    """What a worker of a project is given."""
+    """The subscription that a worker of the project gets."""
     return Subscription(store.context.ref, views or None)
 
 
 def work(store: FeatureStore, done: Callable[[StreamStatus], bool], *views: str, timeout_s: float = 60) -> StreamStatus:
-    """Let a worker run until something holds of its status; returns the last one."""
+    """Run a worker until `done(status)` is true. Returns the last status."""
     subscription = subscription_of(store, *views)
     prepare_topics(subscription)
     told = [StreamStatus()]
@@ -202,5 +205,5 @@ def work(store: FeatureStore, done: Callable[[StreamStatus], bool], *views: str,
 
 
 def has_read(messages: int) -> Callable[[StreamStatus], bool]:
-    """Whether a worker has read so many messages, and all that there are."""
+    """Whether a worker has read at least `messages` messages, and has no lag."""
     return lambda status: status.topic("clicks").messages >= messages and bool(status.positions) and status.lag == 0

@@ -1,4 +1,4 @@
-"""Functions with parameters, from messages in Kafka to what is served, beside the point-in-time join of the same events."""
+"""Functions with parameters: values served from messages in Kafka equal the point-in-time join of the same events."""
 
 from __future__ import annotations
 

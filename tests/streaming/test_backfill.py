@@ -1,4 +1,4 @@
-"""A new generation from history and stream: no gap, nothing twice, wherever it is killed, while the view is served."""
+"""A new generation from history and stream: no gap and nothing twice, wherever it is killed. The view stays served."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def days(count: float) -> int:
 
 
 def kept(clicks: list[Click]) -> list[Click]:
-    """Those that any window can still hold: the others' entities may be there or not."""
+    """The clicks that some window can still hold. The entities of older clicks may be stored or not."""
     return [click for click in clicks if click["ts"] * 1000 > NOW_US - (7 * 86_400 + 3 * 3600) * SECOND_US]
 
 
@@ -90,7 +90,7 @@ def test_history_before_a_time_and_the_stream_from_then_on(
     assert filled.stream_events == sum(click["ts"] * 1000 >= days(8.3) for click in clicks)
     assert [found for found in wrong(store, clicks) if "by_user" in found] == []
 
-    # A worker goes on where the backfill ended; what it reads of before is not counted again.
+    # A worker goes on where the backfill ended. Earlier messages that it reads are not counted again.
     more = some_clicks(500, users=300, seed=2, start_us=NOW_US - 60 * SECOND_US, seconds=60)
     send(kafka, "clicks", map(value_of, more), 3)
     status = work(store, has_read(CLICKS + 500))
@@ -114,7 +114,7 @@ def test_everything_lost_and_rebuilt_though_kafka_has_only_the_end(
     with pytest.raises(StreamError, match=r"messages since .*, got none before offset"):
         store.backfill("by_user", gone)
     for view in ("by_user", "by_shop"):
-        # Kafka's times are those of sending, all of them now: it is for the caller to know that nothing is missing.
+        # Kafka's message times are times of sending, so all are now. Only the caller can know that nothing is missing.
         store.backfill(view, from_microseconds(days(9.5)), allow_gap=True)
     assert wrong(store, clicks) == []
 
@@ -164,7 +164,7 @@ def test_another_history_begins_anew(store: FeatureStore, clicks: list[Click]) -
     tiles = begin_tiles(store.online, "by_user", days(10))
     Backfill(store.context, store.definitions.stream_feature_views["by_user"]).fill(
         tiles
-    )  # and killed before it is served
+    )  # killed before the new generation is served
     history_of(store.config.folder, clicks)
     filled = store.backfill("by_user", time_of)
     assert filled.generation == tiles.generation
@@ -173,7 +173,7 @@ def test_another_history_begins_anew(store: FeatureStore, clicks: list[Click]) -
 
 @contextlib.contextmanager
 def reading(store: FeatureStore, now_us: int) -> Iterator[list[dict[str, Any]]]:
-    """All different answers to one request while the block runs."""
+    """The different answers to one request while the block runs."""
     answers: list[dict[str, Any]] = []
     done = threading.Event()
 
@@ -201,7 +201,7 @@ def test_served_and_streamed_meanwhile_nothing_is_lost_or_doubled(
     send(kafka, "clicks", map(value_of, first), 3)
     with streaming(tmp_path, "--workers", "2") as running:
         until(lambda: set(merged_up_to(store).values()) == {5_000}, 60, running.log)
-        # Three partitions are read one after the other: what is late there is not when it is filled in order of time.
+        # The stream reads one partition after the other, so some events are late. A backfill goes by time: none is.
         store.backfill("by_user", from_microseconds(days(6)))
         with reading(store, at_us) as answers:
             for view in ("by_shop", "by_user", "by_user"):

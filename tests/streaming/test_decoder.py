@@ -66,7 +66,7 @@ def value_of(value: Any, dtype: DType, unit: str) -> Any:
 
 
 def event_of(message: bytes | None, unit: str) -> dict[str, Any] | None:
-    """One message, one member after the other; None: it is no event."""
+    """The event of a message, decoded member by member; None: the message is no event."""
     try:
         document = json.loads((message or b"").decode(), parse_constant=refuse, parse_float=finite)
         if not isinstance(document, dict) or document.get("ts") is None:

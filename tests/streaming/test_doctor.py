@@ -1,4 +1,4 @@
-"""What the doctor says of Kafka, and of stream views that are behind it."""
+"""What the doctor reports about Kafka, and about stream views that lag behind it."""
 
 from __future__ import annotations
 

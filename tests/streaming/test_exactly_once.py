@@ -1,4 +1,4 @@
-"""Kill anything, at any moment: the windows are those of all events, each counted once."""
+"""Whatever is killed, and whenever: the windows count every event exactly once."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from tests.streaming.streaming_worlds import (
 EVENTS, PARTITIONS, WORKERS, KILLS = 200_000, 6, 3, 30
 NOW_US = 1_700_000_000 * SECOND_US
 END_US = NOW_US + 3600 * SECOND_US
-# The session of a worker, after which its partitions are others'.
+# The session timeout of a worker, in seconds. After it, other workers get its partitions.
 SESSION_S = 1.5
-# Messages sent before others are merged.
+# How many messages the sender is ahead of the workers at most.
 AHEAD = 4_000
-# Commands of idle workers: each reads its fences several times.
+# So many commands of idle workers are enough for each to read its fences several times.
 IDLE_COMMANDS = 20
-# Merges between two kills.
+# Messages merged between two kills, at most.
 MOST_BETWEEN = 5_000
 
 
 def kill_workers(running: Streaming, store: FeatureStore, chance: random.Random) -> None:
-    """Kill workers while the others or they themselves merge, each time after some more events are merged. One is only
-    paused, for longer than its session, and then continued."""
+    """Kill workers while they or the others merge, each time after some more events are merged. One worker is only
+    paused for longer than its session, and then continued."""
     before, zombie = 0, 0
     for kill in range(KILLS + 1):
         wait_until_merged(store, running, before + chance.randint(1, MOST_BETWEEN))
@@ -60,7 +60,7 @@ def kill_workers(running: Streaming, store: FeatureStore, chance: random.Random)
 
 
 def merged(store: FeatureStore) -> int:
-    """How many messages all views have merged; none while that cannot be told."""
+    """How many messages every view has merged; 0 while Redis cannot tell."""
     with contextlib.suppress(OnlineStoreError):
         return min(merged_up_to(store).values())
     return 0
@@ -72,8 +72,8 @@ def wait_until_merged(store: FeatureStore, running: Streaming, count: int) -> No
 
 @contextlib.contextmanager
 def sending(kafka: str, store: FeatureStore, clicks: list[Click], per_s: int) -> Iterator[None]:
-    """Clicks on their way to Kafka while the block runs, at some rate, and so far ahead of what is merged that there is
-    always something to do, and that not all is sent before the end of the block."""
+    """Send clicks to Kafka while the block runs, `per_s` a second. The sender stays ahead of the workers, so that they
+    always have work, but at most AHEAD messages, so that the block ends before all is sent."""
     begun, may_end = time.monotonic(), threading.Event()
 
     def pause(i: int) -> None:
@@ -111,7 +111,7 @@ def test_workers_killed_and_paused(tmp_path: Path, redis_url: str, kafka: str) -
 
 
 def lose_the_end_of(server: RedisServer, chance: random.Random) -> None:
-    """What a machine loses that goes down between two fsyncs, which a killed process alone does not."""
+    """Cut the end of the log, as when a machine goes down between two fsyncs. A killed process alone loses nothing."""
     (file,) = (server.folder / "appendonlydir").glob("*.incr.aof")
     size = file.stat().st_size
     os.truncate(file, size - chance.randrange(size // 10, size // 4))
@@ -139,7 +139,7 @@ def test_redis_killed_and_what_it_had_not_on_disk_lost(tmp_path: Path, kafka: st
 
 
 def wait_until_nothing_is_written(server: RedisServer, running: Streaming) -> None:
-    """Until idle workers have read their fences again, while the log of Redis did not grow."""
+    """Wait until idle workers have read their fences again while Redis's log did not grow."""
     with redis.Redis.from_url(server.url) as client:
 
         def state() -> tuple[int, int]:
@@ -185,7 +185,7 @@ def test_redis_emptied_and_rebuilt_from_what_kafka_retains(tmp_path: Path, redis
             with redis.Redis.from_url(redis_url) as client:
                 client.flushall()
             time.sleep(1)
-            store.apply()  # the plan was in Redis too
+            store.apply()  # the plan was in Redis, too, and is lost
         assert_all_is_merged(store, running, clicks)
         assert running.stop()["restarts"] == 0
 
@@ -214,7 +214,7 @@ def test_fences_lost_alone_stop_their_view_until_it_is_filled_anew(
 
 
 def merged_of_shops(store: FeatureStore) -> int:
-    """How many messages the view that has its fences has merged."""
+    """How many messages `by_shop`, the view that still has its fences, has merged."""
     with store.online.tile_writer("by_shop") as writer:
         return sum(merged_messages(writer.fences()).values())
 

@@ -1,4 +1,4 @@
-"""An event with a value that is not expected is one for nobody: not for streams, nor backfills, nor training sets."""
+"""An event with an unexpected value is left out everywhere: by streams, backfills and training sets."""
 
 from __future__ import annotations
 

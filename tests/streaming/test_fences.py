@@ -11,7 +11,7 @@ SOURCES = ["clicks:0", "clicks:1"]
 
 
 def stored(fences: dict[tuple[int, str, int], int]) -> list[dict[str, int]]:
-    """Two buckets' fences, from those of (bucket, source, lane)."""
+    """The fences of two buckets as Redis stores them, from `{(bucket, source, lane): offset}`."""
     found: list[dict[str, int]] = [{}, {}]
     for (bucket, source, lane), at in fences.items():
         found[bucket][field(source, lane)] = at

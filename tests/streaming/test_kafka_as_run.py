@@ -1,4 +1,4 @@
-"""Kafka as it is run: topics made anew, partitions added, wrong message times, logins and permissions."""
+"""Kafka as it is run in production: topics made anew, added partitions, wrong message times, logins and permissions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_topic_made_anew_is_refused_until_its_views_are_filled_anew(
         admin.delete_topics(["clicks"])["clicks"].result(20)
         until(lambda: "clicks" not in admin.list_topics(timeout=5).topics)
         make_topic(kafka, "clicks", 1)
-        # More than the first topic had: no offset tells that it is another.
+        # More messages than the first topic had: no offset shows that this is another topic.
         send(kafka, "clicks", map(value_of, clicks_of(2, 140)), 1)
         with pytest.raises(TopicReplacedError, match="backfill by_"):
             store.stream(until_caught_up=True)
@@ -99,7 +99,7 @@ def test_partitions_that_are_added_are_read_within_seconds(tmp_path: Path, redis
             seen.append(status)
             return status.merged == 2 * 500
 
-        # The client's own refresh takes 5 minutes.
+        # By itself, the client refreshes its metadata every 5 minutes.
         status = work(store, done, timeout_s=60)
         adding.join()
         assert (status.lag, len(status.positions)) == (0, 4)
@@ -119,7 +119,7 @@ def test_a_backfill_leaves_nothing_out_whatever_times_messages_have(
     times = pa.array([click["ts"] * 1000 for click in history], pa.timestamp("us", "UTC"))
     pq.write_table(pa.table(columns | {"ts": times}), tmp_path / "history.parquet")
     with project(tmp_path, redis_url, kafka, history=True) as store:
-        # A producer that stamps messages in seconds: 1970.
+        # A producer that gives times in seconds: taken as milliseconds, they are in 1970.
         send(kafka, "clicks", map(value_of, clicks), 2, timestamp_ms=NOW_US // SECOND_US)
         filled = store.backfill("by_user", datetime.fromtimestamp(end_us / 1e6, UTC))
         assert (filled.history_rows, filled.stream_events) == (len(history), len(clicks) - len(history))
@@ -214,7 +214,7 @@ GRANT = re.compile(
 
 
 def test_the_permissions_of_the_page_are_enough(tmp_path: Path, redis_url: str, guarded: KafkaServer) -> None:
-    """`docs/kafka.md` says what a user needs; topics of this test have names of their own."""
+    """`docs/kafka.md` lists the permissions. This test has topics of its own names."""
     grants = GRANT.findall(PAGE.read_text())
     assert len(grants) == 4
     make_topic(guarded.bootstrap, "paged", 1)
@@ -242,7 +242,7 @@ def test_the_permissions_of_the_page_are_enough(tmp_path: Path, redis_url: str, 
 def test_dead_letters_that_are_refused_are_withheld_and_told(
     tmp_path: Path, redis_url: str, guarded: KafkaServer
 ) -> None:
-    """The permission goes while workers run: nothing is dropped, and nothing is merged beyond it, until it is back."""
+    """The permission is revoked while workers run. Until it is back, nothing is dropped and nothing later is merged."""
     topic = "views"
     make_topic(guarded.bootstrap, topic, 1)
     make_topic(guarded.bootstrap, f"{topic}.dead-letter", 1)

@@ -1,5 +1,5 @@
-"""Batches into tiles on a real Redis, with a log of messages in the place of Kafka: wherever work is dropped, and
-whoever does it twice, the windows are those of the log."""
+"""Batches merged into tiles on a real Redis, with a list of messages in place of Kafka. Wherever work is dropped or
+done twice, the windows are those of the log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def store(tmp_path: Path, redis_url: str, request: pytest.FixtureRequest) -> Ite
 
 
 class Log:
-    """Messages of two partitions; offsets leave some out, as after compaction."""
+    """Messages of two partitions. Some offsets are missing, as after compaction."""
 
     def __init__(self, clicks: list[Click], chance: random.Random) -> None:
         self.clicks = clicks
@@ -46,13 +46,13 @@ class Log:
         self.ends = offsets
 
     def read(self, partition: int, start: int, count: int) -> MessageSpan:
-        """The next messages from an offset on."""
+        """The next messages, from an offset on."""
         found = [message for message in self.messages[partition] if (message.offset() or 0) >= start][:count]
         return MessageSpan(start, (found[-1].offset() or 0) + 1 if found else max(start, self.ends[partition]), found)
 
 
 class Reader:
-    """Reads a log into the views as a worker does, and can be dropped anywhere."""
+    """Reads a log into the views as a worker does. A test can drop it anywhere."""
 
     def __init__(self, store: FeatureStore, log: Log, views: tuple[str, ...] = ("by_user", "by_shop")) -> None:
         self.log, self.views, self.status = log, views, StreamStatus()
@@ -93,7 +93,7 @@ class Reader:
         self.pipeline.close()
 
 
-# Of two readers: read some, move all fences, be dropped with work under way and begin again.
+# Steps of two readers: read some messages; move all fences; drop the reader with work under way and begin again.
 steps = st.lists(
     st.tuples(
         st.integers(0, 1),
@@ -157,7 +157,7 @@ def test_a_view_that_is_behind_is_left_out_until_it_has_what_came_before(store: 
 
     both = Reader(store, log)
     assert both.at == [-1, -1]
-    both.at = [40, 40]  # as if others had read so far
+    both.at = [40, 40]  # as if other workers had read up to there
     both.read([10, 10])
     both.pipeline.settle()
     assert "by_shop" not in both.status.views or both.status.views["by_shop"].merged == 0

@@ -1,4 +1,4 @@
-"""What is told of a stream while it runs and at its end: Prometheus metrics, and `--json`."""
+"""What a stream reports while it runs and at its end: Prometheus metrics, and `--json`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOW_US = time.time_ns() // 1_000
 NEWEST_US = NOW_US // 1000 * 1000
 DAY_S = 86_400
 GOOD = 300
-# By name with labels, a value.
+# A value by name with labels.
 Scraped = dict[str, float]
 
 
@@ -53,7 +53,7 @@ def a_click(ago_s: float, **members: object) -> bytes:
 
 
 def good_messages() -> list[bytes]:
-    """The newest is of `NOW_US`, of user 1 and shop 1."""
+    """Messages without errors. The newest is a click of user 1 on shop 1 at `NOW_US`."""
     clicks = some_clicks(GOOD - 1, users=50, seed=9, start_us=NOW_US - 7200 * SECOND_US)
     return [*map(value_of, clicks), a_click(0)]
 
@@ -86,7 +86,7 @@ EXPECTED: Scraped = {
 
 
 def scraped(port: int) -> Scraped:
-    """What a Prometheus server reads."""
+    """The metrics as a Prometheus server reads them."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         lines = [line.rpartition(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
@@ -140,7 +140,7 @@ def counts(**known: int) -> dict[str, int]:
 
 
 def test_a_merge_that_fences_refuse_is_told_once(store: FeatureStore, kafka: str) -> None:
-    """Somebody else merges the next message of a partition."""
+    """Another worker has merged the next message of a partition."""
     send(kafka, "clicks", [a_click(3), a_click(2)], 2)
     messages = [[a_click(1), a_click(1)], [a_click(0), a_click(0)]]
 
@@ -163,7 +163,7 @@ def test_a_merge_that_fences_refuse_is_told_once(store: FeatureStore, kafka: str
 
 
 def take_next(store: FeatureStore) -> None:
-    """Move the fences of a partition by one, as who merges its next message does."""
+    """Move the fences of a partition by one, as another worker that merges its next message."""
     with store.online.tile_writer("by_user") as writer:
         moves = {name: (at, at + 1) for name, at in writer.fences()[0].items() if name.startswith("clicks:0/")}
         assert moves

@@ -1,4 +1,4 @@
-"""Workers whose parent is gone end by themselves, and whoever streams next doubles nothing."""
+"""Workers whose parent is gone end by themselves, and the next stream counts nothing twice."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.streaming.streaming_worlds import SECOND_US, differences, make_topic,
 
 EVENTS, PARTITIONS, SENT_AT_ONCE = 20_000, 4, 250
 NOW_US = time.time_ns() // 1_000
-# A worker looks at its parent between batches, and leaves its group in order.
+# Between batches, a worker checks that its parent is there; without it, the worker leaves its group in order.
 END_S = 30
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has asked for does not."""
+    """Whether a process runs. A process that has ended but was not waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
@@ -35,7 +35,7 @@ def test_workers_end_soon_after_their_parent_was_killed_and_nothing_is_doubled(
             return min(merged_up_to(store).values())
 
         def keep_merging(sent: int) -> None:
-            """Send no faster than is merged, so that workers are at it when the parent goes."""
+            """Send no faster than workers merge, so that they are at work when the parent goes."""
             if sent % SENT_AT_ONCE == 0:
                 until(lambda: merged() >= sent - 4 * SENT_AT_ONCE, 60, first.log)
 

@@ -1,4 +1,4 @@
-"""A prune plan on stream views, while workers stream into them: what is kept goes on, what was dropped comes back."""
+"""A prune plan on stream views while workers run: kept features go on, and dropped features can come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The users of docs/security.md, on a real server: each does the whole work of its role, and nothing else."""
+"""The users of docs/security.md, on a real server: each can do all the work of its role, and nothing else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 
 def _with_selectors(words: list[str]) -> list[str]:
-    """The words of a command line; what is in brackets is one word."""
+    """The words of a command line. Text in brackets is one word."""
     return [word.strip() for word in re.findall(r"\([^)]*\)|\S+", " ".join(words))]
 
 
@@ -59,14 +59,14 @@ def project(folder: Path, url: str, bootstrap: str, definitions: str = DEFINITIO
 
 
 def refused(server: RedisServer, role: str, denied: list[str]) -> Iterator[str]:
-    """What a user can do of what it must not."""
+    """The commands among `denied` that a user can run nevertheless."""
     with redis.Redis.from_url(url_of(server, role)) as client:
         for command in denied:
             try:
                 client.execute_command(*command.split())
             except redis.exceptions.NoPermissionError:
                 continue
-            except redis.ResponseError as error:  # a script that was refused inside
+            except redis.ResponseError as error:  # the error of a command inside a script
                 if "permission" in str(error) or "can't run" in str(error):
                     continue
             yield command
@@ -108,7 +108,7 @@ def test_each_role_does_its_work_and_no_other(server: RedisServer, kafka: str, t
         failed = [finding for finding in store.monitoring.diagnose() if finding.state == "failed"]
         assert not [one for one in failed if "permission" in str(one).lower() or "NOPERM" in str(one)], failed
         store.monitoring.freshness()
-    # Another layout: rows are copied to a new generation, filled, and the old ones deleted.
+    # Another layout: apply copies and fills rows of a new generation, and deletes the old ones.
     more = (DEFINITIONS + BATCH).replace('Field("age", Int32)', 'Field("age", Int32), Field("size", Float32)')
     pq.write_table(table.append_column("size", pa.array([1.0, 2.0], pa.float32())), tmp_path / "profile.parquet")
     with project(tmp_path, url_of(server, "apply"), kafka, more) as store:

@@ -1,4 +1,4 @@
-"""Stream views on Spark Structured Streaming: what workers would have merged, whatever is killed or lost meanwhile."""
+"""Stream views on Spark Structured Streaming: the same tiles as from workers, whatever is killed or lost meanwhile."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def store(tmp_path: Path, redis_url: str, kafka: str, spark_engine: SparkEngine)
 
 
 def on_spark(store: FeatureStore, done: Callable[[StreamStatus], bool], timeout_s: float = 90) -> StreamStatus:
-    """Let Spark stream until something holds of its status; returns the last one."""
+    """Let Spark stream until `done(status)` is true. Returns the last status."""
     told = [StreamStatus()]
     deadline = time.monotonic() + timeout_s
 
@@ -66,7 +66,7 @@ def on_spark(store: FeatureStore, done: Callable[[StreamStatus], bool], timeout_
 
 
 def is_merged(count: int) -> Callable[[StreamStatus], bool]:
-    """Whether so many messages, and all that there are, were merged."""
+    """Whether at least so many messages were merged, and none is left."""
     return lambda status: bool(status.positions) and sum(at for at, _ in status.positions.values()) >= count
 
 
@@ -75,7 +75,7 @@ def clicks_of(count: int, seed: int) -> list[Click]:
 
 
 def fences_at(store: FeatureStore, count: int) -> bool:
-    """Whether all views have merged so many messages, as their fences say; no while that cannot be told."""
+    """Whether the fences of all views say that so many messages are merged; False while Redis cannot tell."""
     with contextlib.suppress(OnlineStoreError):
         return min(merged_up_to(store).values()) >= count
     return False
@@ -101,7 +101,7 @@ def test_all_that_there_is_is_merged_and_the_rest_goes_to_the_dead_letters(store
     with project(store.config.folder, store.online_url, kafka, definitions=text) as store:
         send(kafka, "clicks", [*map(value_of, clicks[:4000]), *(value for value, _, _ in odd), null], PARTITIONS)
         store.stream(engine="spark", until_caught_up=True)
-        # Late is what comes after newer events of the same entity.
+        # An event is late when it comes after newer events of the same entity.
         send(kafka, "clicks", [*map(value_of, clicks[4000:]), late], PARTITIONS)
         status = on_spark(store, is_merged(6_000 + len(odd) + 2))
         assert status.lag == 0
@@ -142,7 +142,7 @@ def test_what_a_transaction_has_not_committed_is_no_event(store: FeatureStore, k
     for i in range(0, len(clicks), 30):
         producer.begin_transaction()
         for click in clicks[i : i + 30]:
-            # Of the second third, which is aborted, the last partition holds no more than a mark.
+            # The second third is aborted: of it, partition 2 holds nothing but the marker of the abort.
             producer.produce("clicks", value_of(click), partition=2 if i == 30 else 0)
         if i == 30:
             producer.flush()
@@ -222,17 +222,17 @@ def test_a_view_that_is_far_behind_does_not_keep_the_others_waiting(
         return fences_at(store, 12_001)
 
     status = on_spark(store, done)
-    # By one reader, the view that was far ahead would have gone through all messages too.
+    # With one reader, the view that was far ahead would have gone through all messages, too.
     assert (status.view("by_user").merged, status.view("by_shop").merged) == (3_000, 12_000)
     assert differences(store, clicks, NOW_US) == []
     assert len(received(kafka, "clicks.dead-letter")) == 1
 
 
-# -- whatever happens -----------------------------------------------------------------------------------------------
+# -- losses and kills -------------------------------------------------------------------------------------------------
 
 
 def with_spark(folder: Path) -> None:
-    """Have a project's processes start Spark as the tests do."""
+    """Make the processes of a project start Spark as the tests do."""
     with (folder / "feature_store.yaml").open("a") as file:
         file.write(f"spark: {json.dumps(with_kafka())}\n")
 
@@ -263,7 +263,7 @@ def test_a_task_that_dies_is_run_again(store: FeatureStore, kafka: str) -> None:
     killed: list[int] = []
 
     def kill() -> None:
-        # Python's processes of tasks are children of one that Spark keeps for that.
+        # The Python processes that run tasks are children of a daemon of Spark.
         until(lambda: fences_at(store, 10_000))
         for pid in [pid for pid in descendants(os.getpid()) if b"pyspark.daemon" in command_line(pid)][1:]:
             with contextlib.suppress(ProcessLookupError):
@@ -287,8 +287,8 @@ def test_redis_goes_back_behind_the_query(store: FeatureStore, redis_url: str, k
 
 
 def _losses(store: FeatureStore, redis_url: str, kafka: str, clicks: list[Click], idle: bool) -> Iterator[bool]:
-    """Whether all is done, again and again while a query runs: it loses a third that was merged, and then everything.
-    When it is `idle`, no message comes that would tell it so."""
+    """Lose merged data while a query runs: first a third, then everything. Yields whether the query may end.
+    If `idle`, no new message comes by which the query would notice the loss."""
 
     def sent(first: int, last: int) -> None:
         send(kafka, "clicks", map(value_of, clicks[first:last]), PARTITIONS)
@@ -311,7 +311,7 @@ def _losses(store: FeatureStore, redis_url: str, kafka: str, clicks: list[Click]
         while not fences_at(store, 4000 if idle else 5000):
             yield False
         client.flushall()
-        store.apply()  # the plan was in Redis too
+        store.apply()  # the plan was in Redis, too, and is lost
         sent(4000 if idle else 5000, 6000)
         while not fences_at(store, 6000):
             yield False

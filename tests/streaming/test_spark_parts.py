@@ -1,4 +1,4 @@
-"""What of streaming on Spark needs no Spark: where to begin, what a gap is, what clients and tasks are told."""
+"""The parts of streaming on Spark that need no Spark: where to begin, gaps, and the settings of clients and tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ A, B = ("clicks", 0), ("clicks", 1)
 
 
 class Merger:
-    """A view's fences, and nothing else of its merger."""
+    """The fences of a view, in place of its whole merger."""
 
     def __init__(self, view: str, at: dict[tuple[str, int], int]) -> None:
         stored = {field(f"{topic}:{number}", lane): to for (topic, number), to in at.items() for lane in range(LANES)}

@@ -1,4 +1,4 @@
-"""What a worker does with messages that are no ordinary events, and when the world around it changes."""
+"""How a worker takes messages that are no ordinary events, and changes of plans, topics and groups while it runs."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_what_is_no_event_goes_to_the_dead_letters_and_the_worker_lives(store: F
         click(shop="a"),
         click(ago_s=7000, price=2.5),
         click(price=None),
-        click(new={"nested": [1]}),  # a schema that gained a member
-        click(ago_s=-5),  # a clock that is fast, by less than clocks differ
+        click(new={"nested": [1]}),  # the producer's schema has a new member
+        click(ago_s=-5),  # a clock that is fast, by less than is tolerated
         click(padding="x" * TEN_MB),
     ]
     odd: list[tuple[bytes | None, str, str]] = [
@@ -79,7 +79,7 @@ def test_what_is_no_event_goes_to_the_dead_letters_and_the_worker_lives(store: F
         (value_of(click(user_id=None, shop="b")), "null key", "by_user"),
         (value_of(click(ago_s=86_400 * 9)), "late", "by_user"),
     ]
-    # Late is what comes after newer events of the same entity.
+    # An event is late when it comes after newer events of the same entity.
     values = [*map(value_of, good), *(value for value, _, _ in odd)]
     send(kafka, "clicks", values, 1, **{"message.max.bytes": 12_000_000})
     status = work(store, has_read(len(values)))
@@ -117,7 +117,7 @@ def test_a_letter_that_is_too_large_for_its_topic_says_so(store: FeatureStore, k
 def test_letters_are_not_sent_again_by_whoever_reads_again(store: FeatureStore, kafka: str) -> None:
     send(kafka, "clicks", [b"{", value_of(click()), value_of(click(user_id=None))], 2)
     assert work(store, has_read(3)).dead == 2
-    # A view that was not there before reads everything again.
+    # A view that is new reads all messages.
     text = (
         DEFINITIONS
         + 'by_both = StreamFeatureView("by_both", entities=[user, shop], source=clicks, aggregations=['
@@ -142,7 +142,7 @@ def test_a_view_that_is_far_behind_does_not_keep_the_others_waiting(
     status = work(
         store, lambda status: status.view("by_shop").merged == 4_000 and status.view("by_user").merged == 1_000
     )
-    # By one reader, the view that was far ahead would have gone through all messages too.
+    # With one reader, the view that was far ahead would have gone through all messages, too.
     assert status.topic("clicks").messages == 5_000
     assert differences(store, clicks, NOW_US) == []
 
@@ -179,7 +179,7 @@ def test_a_plan_that_is_published_is_taken_up_at_once(store: FeatureStore, kafka
 
 
 def test_a_worker_whose_place_in_the_group_was_taken_joins_again(store: FeatureStore, kafka: str) -> None:
-    """The broker takes whoever has its name for the same member started anew, and the one before is fenced for good."""
+    """To the broker, a member with the same name is the worker, restarted. It fences the old member for good."""
     store.config.kafka["group.instance.id"] = "first"
     clicks = some_clicks(400, users=50, seed=4, start_us=NOW_US - 7200 * SECOND_US)
     send(kafka, "clicks", map(value_of, clicks[:200]), 2)
@@ -197,7 +197,7 @@ def test_a_worker_whose_place_in_the_group_was_taken_joins_again(store: FeatureS
 
 
 def take_the_place(bootstrap: str, group: str, name: str) -> None:
-    """Join a group under a name that a member has."""
+    """Join a group under the name of a member that it has."""
     about = {"bootstrap.servers": bootstrap, "group.id": group, "group.instance.id": name}
     other = Consumer(about | {"session.timeout.ms": 1500, "partition.assignment.strategy": "roundrobin"})
     other.subscribe(["clicks"])
