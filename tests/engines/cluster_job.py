@@ -1,4 +1,4 @@
-"""Materializes a project on the cluster that it is submitted to, and kills an executor that has rows of others."""
+"""Materializes a project on the cluster that runs it, and kills an executor that holds rows for other executors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Killing:
 
 
 def _executors() -> list[int]:
-    """Of this job: descendants of this process's parent, which spark-submit is."""
+    """The executors of this job: descendants of this process's parent, which is spark-submit."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

@@ -17,7 +17,7 @@ from feature_store.engines.report import Report, Silent
 
 
 class Plain:
-    """A finish that leaves things as they are."""
+    """A finish that changes nothing."""
 
     def __init__(self, labels: pa.Schema, *names: str) -> None:
         self.features, self._labels = names, labels
@@ -29,7 +29,7 @@ class Plain:
         return self
 
     def check(self, labels: pa.RecordBatch, first: int) -> None:
-        """See Finish: the labels of these tests carry no fields of requests."""
+        """See Finish. The labels of these tests have no request fields."""
 
     def __call__(self, labels: pa.RecordBatch, joined: Sequence[pa.Array], first: int) -> Finished:
         assert "number" not in labels.schema.names or labels["number"][0].as_py() == first

@@ -1,4 +1,4 @@
-"""Views and their offline rows for the tests of materialization, what takes them, and a slow oracle."""
+"""Views with offline rows for the tests of materialization, destinations for them, and a slow oracle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def view_of(*entities: Entity, source: ParquetSource | None = SOURCE, fields: di
 
 
 class Row(NamedTuple):
-    """A row of a source: keys, times in some unit (created None: null), values."""
+    """A row of a source: keys, times in some unit (a created time of None is null), values."""
 
     key: tuple[Any, ...]
     at: int
@@ -72,7 +72,7 @@ def write_files(folder: Path, table: pa.Table, files: int = 1, row_group_size: i
 
 
 def oracle(rows: list[Row], start_us: int, end_us: int, unit: str = "us") -> tuple[Served, int]:
-    """The latest row of each key, and how many are in the interval."""
+    """The latest row of each key, and how many rows are in the interval."""
     latest: Served = {}
     count = 0
     for row in rows:
@@ -109,8 +109,9 @@ def _listed(batch: RowBatch, field: str) -> list[Any]:
 
 
 class MemorySink:
-    """A destination and its sink. Takes rows as the online store does: newest wins. Raises instead of the
-    `fails_at`-th write of its life."""
+    """A destination and its sink. It takes rows as the online store does: the newest wins.
+
+    In place of the `fails_at`-th write, counted over all its uses, it raises."""
 
     def __init__(self, view: FeatureView, fails_at: int | None = None) -> None:
         self.view, self.fails_at = view, fails_at
@@ -139,7 +140,7 @@ class MemorySink:
 
 
 class FolderSink:
-    """A destination and its sink that all processes of this machine share. Takes every row."""
+    """A destination and its sink that all processes of this machine share. It takes every row."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -156,7 +157,7 @@ class FolderSink:
         return WriteCounts(len(batch), 0)
 
     def taken(self) -> list[RowBatch]:
-        """What was written since this was last asked for."""
+        """The batches that were written since the last call."""
         paths = list(self._folder.glob("*.batch"))
         batches = [pickle.loads(path.read_bytes()) for path in paths]
         for path in paths:
@@ -165,7 +166,7 @@ class FolderSink:
 
 
 class MemoryProgress:
-    """How far a view is materialized, in a dict. Its clock stands after all rows of the tests."""
+    """How far a view is materialized, kept in a dict. Its clock is later than all rows of the tests."""
 
     def __init__(self) -> None:
         self.intervals: list[tuple[int, int]] = []

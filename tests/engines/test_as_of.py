@@ -1,4 +1,4 @@
-"""The point-in-time kernel against one that looks at every row for every label."""
+"""The point-in-time kernel against an oracle that looks at every row for every label."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Label(NamedTuple):
 
 
 ENTITIES = 4
-# Close together, so that times meet; and as far apart as times can be.
+# Times that are close together, so that some are equal, and times as far apart as possible.
 TIMES = st.integers(-6, 12) | st.sampled_from([MIN_TIMESTAMP_US, MAX_TIMESTAMP_US])
 ROWS = st.lists(st.builds(Row, st.integers(0, ENTITIES - 2), TIMES, TIMES), max_size=60)
 LABELS = st.lists(st.builds(Label, st.integers(-1, ENTITIES - 1), TIMES), max_size=25)
@@ -33,7 +33,7 @@ TTLS = st.none() | st.integers(1, 20) | st.just(10**20)
 
 
 def oracle(rows: list[Row], label: Label, ttl: int | None) -> int:
-    """The place of the row that a label sees, among the rows as they were given."""
+    """The place of the row that a label sees, among the rows in their given order."""
     visible = [
         (row.at, row.made, place)
         for place, row in enumerate(rows)
@@ -46,7 +46,7 @@ def oracle(rows: list[Row], label: Label, ttl: int | None) -> int:
 
 
 def seen(rows: list[Row], labels: list[Label], ttl: int | None, *, same_times: bool = False) -> list[int]:
-    """What the kernel says, as places among the rows as they were given."""
+    """What the kernel finds, as places among the rows in their given order."""
     entities, event_ts, created_ts = np.array(rows, np.int64).reshape(-1, 3).T
     made = None if same_times else created_ts
     order, ordered = sort_rows(entities.astype(np.int32), event_ts, made, ENTITIES)
@@ -71,7 +71,7 @@ def test_rows_without_a_creation_time_are_known_at_once(rows: list[Row], labels:
 def test_rows_that_came_later_than_a_label_change_nothing_of_it(
     rows: list[Row], labels: list[Label], ttl: int | None, chance: random.Random
 ) -> None:
-    """No leakage: whatever is put into the future of a label, it sees what it saw."""
+    """No leakage: rows that are added in the future of a label do not change what the label sees."""
     for label in labels:
         known = [row for row in rows if max(row.at, row.made) <= label.at]
         places = sorted(chance.sample(range(len(rows)), len(known)))
@@ -84,12 +84,12 @@ def test_rows_that_came_later_than_a_label_change_nothing_of_it(
 @pytest.mark.parametrize("first", [0, 1, 7, 2**12 - 5])
 @pytest.mark.parametrize("length", [1, 2, 5, 64, 100, 1000])
 def test_rows_created_much_later_are_passed_over(first: int, length: int) -> None:
-    """Wherever the rows of an entity begin and however many of them are hidden, the last one that is not is found."""
+    """The last visible row is found, wherever the rows of an entity begin and however many of them are hidden."""
     event_ts = np.arange(first + length)
     visible = [*range(0, length, 7), length - 1]
     for last in visible:
         created = np.full(first + length, 10**9)
-        created[:first] = 0  # another entity's, visible to all
+        created[:first] = 0  # rows of another entity, visible to all labels
         created[first + last] = 0
         rows = SortedRows(np.array([0, first, first + length]), event_ts, created)
         until = as_of(rows, np.array([1, 1, 1, 0]), np.array([10**8, first + last, first + last - 1, 10**8]))

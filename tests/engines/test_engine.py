@@ -1,4 +1,4 @@
-"""What every engine must do, against an oracle that does it slowly and obviously."""
+"""What every engine must do, against an oracle that is slow and obviously right."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Staged:
         self.quarantined = quarantine.rows
 
     def batches(self, first: int = 0) -> Iterator[list[RowBatch]]:
-        """What is written of each chunk."""
+        """The batches that are written of each chunk."""
         with tempfile.TemporaryDirectory() as name:
             sink = FolderSink(Path(name) / "sink")
             for written in self.engine.write(self.target, self.view, first, sink):
@@ -111,7 +111,7 @@ class Staged:
 
 
 def given_rows(engine: Engine, table: pa.Table, view: FeatureView, folder: Path) -> OfflineSource | PushedRows:
-    """Rows as they are pushed; Spark takes files alone."""
+    """Rows as they are pushed; for Spark, which reads only files, rows of a file."""
     return pushed_rows(table, view) if engine.name == "local" else _on_disk(table, view, folder)
 
 
@@ -152,7 +152,7 @@ def _worlds(draw: st.DrawFn, kind: str) -> tuple[list[Row], str, tuple[int, int]
 
 
 def check_latest(engine: Engine, kind: str, world: Any, zone: str | None, files: int, group_rows: int) -> None:
-    """`files` 0: as they are pushed."""
+    """Check the latest rows of an engine; with `files` 0 the rows are pushed."""
     view, (rows, unit, interval) = VIEWS[kind], world
     expected, count = oracle(rows, *interval, unit)
     table = table_of(view, rows, pa.timestamp(unit, zone))
@@ -171,7 +171,7 @@ def check_latest(engine: Engine, kind: str, world: Any, zone: str | None, files:
 def test_the_latest_row_of_each_key_is_staged(
     kind: str, data: st.DataObject, zone: str | None, files: int, narrow: bool
 ) -> None:
-    """Whether whole rows are sorted, or keys and times alone."""
+    """Both ways to sort: whole rows, and keys and times alone."""
     with mock.patch.object(local_latest, "_is_narrow", lambda _: narrow):
         check_latest(LocalEngine(), kind, data.draw(_worlds(kind)), zone, files, 3)
 

@@ -1,4 +1,4 @@
-"""What every engine must join: the row that each label sees, against an oracle that looks at every row for every label."""
+"""What every engine must join to each label: the row that the label sees. The oracle looks at every row."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Label(NamedTuple):
 
 @pytest.fixture
 def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spark's: some parts and blocks even of little data, spread keys, and chunks of what a part gets."""
+    """Make Spark cut little data into several parts, blocks and chunks, and spread its hot keys."""
     monkeypatch.setattr(spark_join, "TASK_BYTES", 512)
     monkeypatch.setattr(spark_join, "FEWEST_LABELS", 7)
     monkeypatch.setattr(spark_join, "MOST_LABELS", 7)
@@ -126,7 +126,7 @@ class _Case(NamedTuple):
     units: tuple[str, str]
     zones: tuple[str | None, str | None]
     ttl: int | None
-    files: tuple[int, int]  # how many, and rows of a row group
+    files: tuple[int, int]  # the number of files, and rows of a row group
 
 
 @st.composite
@@ -172,7 +172,7 @@ def test_each_label_gets_what_it_could_see(kind: str, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("kind", VIEWS)
-# A case takes seconds: one that fails is shown as it is rather than made smaller.
+# An example takes seconds, so a failing one is shown as it is, not made smaller.
 @settings(max_examples=8, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_each_label_gets_on_spark_what_it_could_see(
@@ -201,7 +201,7 @@ def _many_labels(count: int, keys: int) -> list[Label]:
 
 @pytest.mark.parametrize("kind", ["rows", "events"])
 def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: str, monkeypatch: Any) -> None:
-    """Of an entity with most labels and most rows, no part gets many more labels than of others; all see its rows."""
+    """One entity has most labels and rows. No part gets many more labels than the others, and all see its rows."""
     monkeypatch.setattr(spark_join, "FEWEST_LABELS", 50)
     monkeypatch.setattr(spark_join, "MOST_LABELS", 50)
     monkeypatch.setattr(spark_join, "GROUP_ROWS", 50)
@@ -241,7 +241,7 @@ def test_a_hot_key_is_spread(spark_engine: SparkEngine, tmp_path: Path, kind: st
 
 @pytest.mark.parametrize("most", [None, 700, 1])
 def test_more_rows_than_are_sorted_at_once(world: World, most: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In several passes, with several batches of labels, chunks and files, all is as in one."""
+    """Several passes, batches of labels, chunks and files give the same as one of each."""
     if most is not None:
         monkeypatch.setattr(local_join, "MOST_SORTED", most)
         monkeypatch.setattr(local_join, "CHUNK_ROWS", 500)
@@ -329,7 +329,7 @@ def test_nan_is_a_value(world: World) -> None:
 
 
 def test_rows_that_do_not_fit_are_seen_by_no_label(world: World) -> None:
-    """As in materialize: a row that has one bad value is set aside whole, whichever fields are wanted."""
+    """As in materialize, a row with one bad value is quarantined whole, whichever fields are wanted."""
     view = view_of(slot, fields={"score": Float64, "small": Int32})
     at = pa.array([0, 1, 2, 3, None, 99], pa.timestamp("us"))
     data = {"slot_id": [1, 1, 2**31, None, 1, 1], "at": at, "made": at}
@@ -338,7 +338,7 @@ def test_rows_that_do_not_fit_are_seen_by_no_label(world: World) -> None:
     labels = pa.table({"slot_id": pa.array([1, 2]), "at": pa.array([10, 10], pa.timestamp("us"))})
     found = world.table(labels, view, wanted={"stats": ["score"]})
     assert found["stats score"].to_pylist() == [0.5, None]
-    assert world.quarantines["stats"].rows == 4  # the one after the labels is not looked at
+    assert world.quarantines["stats"].rows == 4  # the row after all labels is not checked
 
 
 def test_a_label_without_a_key_sees_nothing(world: World) -> None:
@@ -428,7 +428,7 @@ def test_a_training_set_is_written_whole(world: World) -> None:
 
 
 def test_no_label_changes_with_what_came_after_it(world: World) -> None:
-    """No leakage, through files and all: rows later than a label, by either time, are replaced by others."""
+    """No leakage, with real files: other rows later than a label, by either time, change nothing for the label."""
     view, chance = VIEWS["int"], random.Random(8)
     rows, labels = _many_rows(400, 6), _many_labels(60, 6)
     given_labels = _labels_table(view, labels, pa.timestamp("us"))

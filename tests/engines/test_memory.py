@@ -1,5 +1,4 @@
-"""Memory is bounded by bytes, not by rows: a process that stages texts of 20 kB takes as much for a gigabyte of them as for
-200 MB."""
+"""Memory is bounded in bytes, not rows: staging a gigabyte of texts of 20 kB takes as much memory as 200 MB."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ def _different(count: int) -> Iterator[pa.Array]:
 
 
 def _same(count: int) -> Iterator[pa.Array]:
-    """Stored once, so that the file does not say how large the rows are."""
+    """A column of equal texts. The file stores the text once, so its size does not show how large the rows are."""
     yield pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([TEXT]))
 
 
@@ -89,5 +88,5 @@ def test_large_texts_are_staged_and_written_in_little_memory(
         print(f"\n{10_000 * len(TEXT) >> 20} MB of texts: {few}; five times as many: {many}", end=" ")
     assert many["chunk_mb"] <= 64
     assert many["arrow_mb"] <= 128
-    # What allocators keep of freed memory varies by some tens of MB.
+    # Allocators keep some freed memory: the amount varies by tens of MB.
     assert many["peak_mb"] - few["peak_mb"] <= 200 < 40_000 * len(TEXT) >> 20

@@ -1,4 +1,4 @@
-"""What is particular to Spark: tasks that are killed or run twice, jobs that go on, errors, a cluster, spark-submit."""
+"""What only Spark has: tasks that are killed or run twice, resumed jobs, errors of tasks, clusters, spark-submit."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def folder(tmp_path: Path, redis_url: str) -> Path:
 
 
 def stored(redis_url: str) -> dict[bytes, bytes]:
-    """All rows and variable values, byte for byte; they are not the plan's and epoch's."""
+    """All rows and variable values, byte for byte, without the plan and the epoch."""
     with redis.Redis.from_url(redis_url) as client:
         keys = [key for key in client.scan_iter(count=5000) if b"}r:" in key or b"}v:" in key]
         return dict(zip(keys, client.mget(keys), strict=True))
 
 
 def expected_bytes(folder: Path, redis_url: str) -> dict[bytes, bytes]:
-    """What the local engine writes, in one go, to the same project; then the rows are gone again."""
+    """What the local engine writes to the same project in one run. The rows are deleted afterwards."""
     with FeatureStore(folder) as store:
         (view,) = store.applied().feature_views.values()
         run(view, folder, folder / "expected", LocalEngine(), store.online.destination("stats"))
@@ -176,7 +176,7 @@ def test_tasks_that_run_twice_at_once_leave_the_same_bytes(
 
 
 class StoppedAt(MemoryProgress):
-    """A Redis that is gone after so many chunks."""
+    """Progress in a Redis that goes away after `chunks` chunks."""
 
     chunks = 0
 
@@ -200,7 +200,7 @@ def test_a_stopped_job_goes_on_at_the_chunk_where_it_stopped(spark_engine: Spark
     progress.chunks = 99
     summary = run(VIEW, tmp_path, tmp_path, spark_engine, sink, progress=progress)
     assert summary.resumed_chunks == 2
-    # Each stop came after the chunk was written and before it was noted: it is written again, and no other is.
+    # Each stop came after a chunk was written and before it was recorded. Only that chunk is written again.
     served: dict[Any, Any] = {}
     for batches in (*written[:2], written[2]):
         served |= {key: row for batch in batches for key, row in rows_of(batch, VIEW)}
@@ -209,7 +209,7 @@ def test_a_stopped_job_goes_on_at_the_chunk_where_it_stopped(spark_engine: Spark
     assert [path.name for path in (tmp_path / "materialize" / "stats").rglob("*")] == ["lock"]
 
 
-# Says when a chunk is written, and waits for an answer that never comes.
+# Prints when a chunk is written, then waits for an answer that never comes.
 KILLED_RUN = """
 import sys
 from feature_store import FeatureStore
@@ -262,7 +262,7 @@ def test_what_one_engine_has_staged_the_other_does_not_read(spark_engine: SparkE
 
 
 class Told(Silent):
-    """A report that keeps what it is told."""
+    """A report that keeps its calls."""
 
     def __init__(self) -> None:
         self.phases: list[list[Any]] = []

@@ -1,4 +1,4 @@
-"""What tasks do, without a Spark: the latest rows, parts, packed batches, errors as text, against slow oracles."""
+"""The code of Spark's tasks, run without Spark against slow oracles: latest rows, parts, packed batches, errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ERRORS = [
 
 @st.composite
 def keyed_rows(draw: st.DrawFn) -> pa.RecordBatch:
-    """Rows of keys `a` (integers), `b` (text) and `c`, in any order of their places."""
+    """Rows with keys `a` (integers), `b` (text) and `c`, in any order."""
     rows = draw(st.lists(st.tuples(INTEGERS, TEXTS, st.integers(0, 1), TIMES, TIMES), min_size=1, max_size=30))
     places = draw(st.permutations(range(len(rows))))
     a, b, c, event, created = zip(*rows, strict=True)

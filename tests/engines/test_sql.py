@@ -1,4 +1,4 @@
-"""SQL of views: the same values on both engines, for every construct that docs/sql.md lists; the rest is refused."""
+"""SQL of views: both engines give the same values for every construct that docs/sql.md lists, and refuse all others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ LISTS = [None, [], [1], [3, None, 1], [2, 2, -5]]
 
 
 def rows_of_all_kinds(folder: Path) -> None:
-    """Files of some rows of each key, whose columns differ as columns of files do."""
+    """Files with some rows of each key. Their columns differ in width and number, as in files of different age."""
     chance = random.Random(16)
     begin = datetime(2024, 1, 1, tzinfo=UTC)
     folder.mkdir()
@@ -89,7 +89,7 @@ def rows_of_all_kinds(folder: Path) -> None:
             "b": pa.array(chance.choices([None, True, False], k=count), pa.bool_()),
             "l": pa.array(chance.choices(LISTS, k=count), pa.list_(pa.int32())),
         }
-        if file == 3:  # an older file: a column was narrower, another was not there yet
+        if file == 3:  # an older file: one column is narrower, another is missing
             columns["i"] = pa.array([i % 7 for i in range(count)], pa.int16())
             del columns["b"]
         pq.write_table(pa.table(columns), folder / f"part-{file}.parquet")
@@ -136,12 +136,12 @@ def table(found: OfflineSource) -> pa.Table:
 
 
 def listed(found: pa.Table) -> list[str]:
-    """Rows in an order of their own, with NaN equal to itself, and 0.0 other than -0.0."""
+    """Rows as text, in a fixed order: NaN equals NaN, and 0.0 differs from -0.0."""
     return sorted(repr(row) for row in found.to_pylist())
 
 
 def constructs(title: str) -> dict[str, list[str]]:
-    """What a table of docs/sql.md lists: {what: constructs}."""
+    """The rows of a table of docs/sql.md: `{kind: constructs}`."""
     section = PAGE.partition(f"### {title}\n")[2].partition("\n### ")[0]
     lines = re.findall(r"^\| (\w[^|]*?) \| (.*) \|$", section, re.MULTILINE)
     return {what: [one.replace("\\|", "|") for one in re.findall(r"`(.+?)`", text)] for what, text in lines}
@@ -206,7 +206,7 @@ def test_sql_that_fails_on_a_row_says_so_on_both_engines(
             run()
 
 
-# -- cut into parts, by all of DuckDB's partitions at once ------------------------------------------------------------
+# -- cut into parts ---------------------------------------------------------------------------------------------------
 
 _EXPRESSIONS = st.sampled_from(["n", "i", "m", "k", "n + 1", "coalesce(n, 0)", "length(s)", "CASE WHEN b THEN n END"])
 _FILTERS = st.sampled_from(["", "WHERE n > 0", "WHERE b", "WHERE s IS NOT NULL AND k <> 3"])
@@ -242,7 +242,7 @@ _UNITED = st.builds("{} {} {}".format, _GROUPED, st.sampled_from(["UNION ALL", "
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sql=st.one_of(_GROUPED, _WINDOWED, _JOINED, _UNITED), parts=st.integers(2, 5))
 def test_what_is_cut_gives_what_the_whole_gives(source: Path, sql: str, parts: int) -> None:
-    """The oracle of `sql_parts`: the union of what the parts give, by brute force."""
+    """Against brute force: the union of the results of all parts is the result of the whole."""
     view = view_of(sql)
     try:
         tree = sql_of(view).tree
@@ -258,7 +258,7 @@ def test_what_is_cut_gives_what_the_whole_gives(source: Path, sql: str, parts: i
         try:
             whole = connection.sql(sql).fetchall()
         except duckdb.Error:
-            return  # such as sides of a UNION of other types
+            return  # such as a UNION of two sides with different types
         found = []
         for part in range(parts):
             connection.execute(f"CREATE OR REPLACE VIEW source AS FROM everything WHERE hash({cut}) % {parts} = {part}")
@@ -292,7 +292,7 @@ def test_what_is_cut_gives_what_the_whole_gives(source: Path, sql: str, parts: i
         ("SELECT k, max(ts) AS ts, approx_quantile(n, 0.5) AS x FROM source GROUP BY k", "approx_quantile"),
         ("SELECT * FROM glob('/*')", r"glob\(\)"),
         ("DESCRIBE source", "DESCRIBE"),
-        # The name of a WITH query is known where it stands, and nowhere else.
+        # The name of a WITH query is known only within the statement that has it.
         ('SELECT * FROM (WITH "x.parquet" AS (FROM source) FROM source), "x.parquet"', r"x\.parquet"),
         ("WITH a AS (FROM b), b AS (FROM source) FROM a", "no other table than `source`, got b"),
         ("SELECT * FROM main.source", r"got main\.source"),
@@ -317,7 +317,7 @@ def test_the_page_names_what_the_code_refuses() -> None:
     refused = PAGE.partition("## What is refused")[2].partition("## Conformance")[0]
     for name in transformation.ORDERED_AGGREGATES | transformation.APPROXIMATE_AGGREGATES:
         assert f"`{name}`" in refused, name
-    windows = transformation.ORDERED_WINDOWS - {"first", "last", "fill", "rank_dense"}  # other names of those
+    windows = transformation.ORDERED_WINDOWS - {"first", "last", "fill", "rank_dense"}  # synonyms
     for name in windows:
         assert f"`{name}`" in refused, name
 
@@ -327,7 +327,7 @@ def test_the_page_names_what_the_code_refuses() -> None:
     ["FROM '{}'", "FROM read_text('{}')", "COPY source TO '{}'", "ATTACH '{}'", "INSTALL httpfs", "SET threads = 7"],
 )
 def test_duckdb_itself_is_locked(source: Path, tmp_path: Path, statement: str) -> None:
-    """Even if a check missed something: only the files of the source can be read, and nothing can be set."""
+    """Should a check miss something, DuckDB still reads no file but the source's, and no setting can be changed."""
     secret = tmp_path / "secret.parquet"
     pq.write_table(pa.table({"x": [1]}), secret)
     files = [str(file) for file in sorted((source / "rows").iterdir())]

@@ -59,7 +59,7 @@ WORDS = ["é\x00", "b"]
 
 
 class Case(NamedTuple):
-    """A column of a value and a null, the type that is declared, and the value that is to come out."""
+    """A column of one value and a null, the declared type, and the value that must come out."""
 
     values: pa.Array
     dtype: DType
@@ -164,7 +164,7 @@ REFUSED: dict[str, Case] = {
     )
 }
 NOT_IN_PARQUET = {"dictionary of string_view", "run_end_encoded", "interval", "sparse_union", "dense_union"}
-# pyarrow cannot make arrays of these two; other programs' files and streams cannot bring them to Python either.
+# pyarrow cannot make arrays of these two types, and cannot read them from files or streams of other programs.
 NOT_IN_PYTHON = {"Type_INTERVAL_MONTHS", "Type_INTERVAL_DAY_TIME"}
 ALL = READ | REFUSED
 AT = pa.array([NOW_US, NOW_US], pa.timestamp("us", "UTC"))
@@ -205,7 +205,7 @@ def test_the_table_has_every_type_that_pyarrow_has() -> None:
 
 @pytest.mark.parametrize("name", READ)
 def test_a_column_is_read_as_it_is(name: str) -> None:
-    """Also a slice of one, none of one, and one that is split over chunks."""
+    """Also a slice of a column, an empty slice, and a column of several chunks."""
     values, dtype, expected = READ[name]
     for part, wanted in ((values, [expected, None]), (values[1:], [None]), (values[:0], []), (values[:1], [expected])):
         fitted, bad = fit(part, dtype)
@@ -213,13 +213,13 @@ def test_a_column_is_read_as_it_is(name: str) -> None:
         made = plain(part)
         made.validate(full=True)
         assert made.type == plain_type(part.type)
-        assert made.take(pa.array([], pa.int64())).type == plain_type(part.type)  # kernels take it
+        assert made.take(pa.array([], pa.int64())).type == plain_type(part.type)  # compute kernels take it
 
 
 @pytest.mark.parametrize("way", ["push", "materialize"])
 def test_every_type_is_materialized(engine: Engine, tmp_path: Path, way: str) -> None:
     if way == "push" and engine.name == "spark":
-        return  # `push` always runs here
+        return  # `push` always runs on the local engine
     cases = {name: case for name, case in READ.items() if way == "push" or name not in NOT_IN_PARQUET}
     view = _view(**{f"f{i}": case.dtype for i, case in enumerate(cases.values())})
     table = pa.table({"id": [1, 2], "at": AT} | {f"f{i}": case.values for i, case in enumerate(cases.values())})
@@ -257,7 +257,7 @@ def test_a_type_that_cannot_fit_is_refused_alike(tmp_path: Path, name: str) -> N
 
 
 def test_every_type_is_joined_to_labels_of_every_type(engine: Engine, tmp_path: Path) -> None:
-    """Features of every type, beside columns of every type that the labels have and that go on as they are."""
+    """Features of every type are joined to labels with columns of every type, which stay unchanged."""
     cases = {name: case for name, case in READ.items() if name not in NOT_IN_PARQUET}
     view = _view(**{f"f{i}": case.dtype for i, case in enumerate(cases.values())})
     columns = {f"f{i}": case.values for i, case in enumerate(cases.values())}
@@ -284,7 +284,7 @@ def test_every_type_is_joined_to_labels_of_every_type(engine: Engine, tmp_path: 
     ids=lambda keys: str(keys.type),
 )
 def test_an_entity_key_may_be_of_every_type_of_text(keys: pa.Array, tmp_path: Path) -> None:
-    """Of labels, and of what is pushed."""
+    """In labels and in pushed rows."""
     by_name = Entity("name", dtype=String)
     view = FeatureView(
         "stats",
@@ -346,7 +346,7 @@ BAD: dict[str, Case] = {
 
 
 def test_what_does_not_fit_is_quarantined_and_read_by_everyone(engine: Engine, tmp_path: Path) -> None:
-    """Each bad value by itself in a row, so that each has its own reason."""
+    """Each bad value is alone in a row, so that each row has its own reason."""
     view = _view(**{f"f{i}": case.dtype for i, case in enumerate(BAD.values())})
     ids, columns = list(range(len(BAD) + 1)), {}
     for i, case in enumerate(BAD.values()):
@@ -372,7 +372,7 @@ def test_what_does_not_fit_is_quarantined_and_read_by_everyone(engine: Engine, t
 
 
 def _write_everything(folder: Path) -> int:
-    """The same rows by every writer, each with ids of its own; returns how many writers there are."""
+    """Write the same rows with every writer, each under ids of its own. Returns the number of writers."""
     times = [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999), NOON.replace(tzinfo=None)]
     versions = itertools.product(("1.0", "2.4", "2.6"), ("1.0", "2.0"))
     writers: list[Any] = [{"version": version, "data_page_version": page} for version, page in versions]
@@ -420,7 +420,7 @@ def test_every_writer_of_parquet_is_read(engine: Engine, tmp_path: Path) -> None
     assert sorted(key for (key,) in stored) == list(range(3 * count))
     expected = [("é\x00", LARGE, 0.1, True, WORDS), (None, None, float("nan"), None, []), ("", -1, None, False, None)]
     for (key,), row in stored.items():
-        if key % 3 == 1 and row.values[2] is None:  # pandas has no NaN beside null
+        if key % 3 == 1 and row.values[2] is None:  # pandas does not distinguish NaN from null
             assert row.values[:2] == (None, None)
             continue
         assert repr(tuple(map(_python, row.values))) == repr(expected[key % 3]), key
@@ -487,7 +487,7 @@ def test_what_no_frame_can_hold_is_refused(given: Any, message: str, tmp_path: P
     "names", [("a.b", "A.b", "a"), ("é", "E\u0301", "e"), ('"', "'", "`"), (" ", "\n", "\x01"), ("id ", "ID", "Id")]
 )
 def test_columns_may_have_any_names(engine: Engine, names: tuple[str, ...], tmp_path: Path) -> None:
-    """Beside those that the view takes, which have the names of fields."""
+    """The columns that the view does not read may have any names."""
     view = _view(f=Int64, F=Int64)
     odd = {name: pa.array([{"b": 1}, None]) for name in names}
     pq.write_table(pa.table(odd | {"id": [1, 2], "at": AT, "F": [5, 6], "f": [LARGE, None]}), tmp_path / "rows.parquet")

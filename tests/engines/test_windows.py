@@ -145,7 +145,7 @@ def test_labels_get_the_windows_of_their_time(
     check_windows_of_labels(LocalEngine(), view, events, labels)
 
 
-# A case takes seconds: one that fails is shown as it is rather than made smaller.
+# An example takes seconds, so a failing one is shown as it is, not made smaller.
 ON_SPARK = settings(
     max_examples=5, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -243,7 +243,7 @@ def test_windows_are_computed_on_spark_as_of_the_end(
 
 
 def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tmp_path: Path) -> None:
-    """What was stored at the start of the interval would else be served as if it were of its end."""
+    """Otherwise the value of the interval's start would be served as if it were the value of its end."""
     write_events(tmp_path, [event(1, 3700), event(2, 3600 * 3), event(3, 10)])
     early = staged(engine, BATCH, tmp_path, (BEGINNING, NOW_US - 3600 * SECOND_US)).rows()
     count = [field.name for field in BATCH.fields].index("price_count_1h")
@@ -271,7 +271,7 @@ def test_events_that_do_not_fit_are_set_aside(engine: Any, tmp_path: Path) -> No
     world = World(engine, tmp_path)
     found = world.table(table_of_labels([(1,)], [NOW_US]), BATCH)
     assert found["activity price_sum_1h"].to_pylist() == [3.0]
-    assert world.quarantines["activity"].rows == 2  # of those that a label could see
+    assert world.quarantines["activity"].rows == 2  # only bad events that a label could see are counted
     found = world.table(table_of_labels([(1,)], [SECOND_US]), BATCH)  # no window holds the first day of 1970
     assert found["activity price_count_1h"].to_pylist() == [0]
     assert world.quarantines["activity"].rows == 2
