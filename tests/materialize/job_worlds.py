@@ -49,7 +49,7 @@ class World:
         pq.write_table(table_of(self.view, rows, pa.timestamp("us")), folder / f"{name}.parquet")
 
     def run(self, end: int | None, start: int | None = None, *, lookback: int = 0, **other: Any) -> Summary:
-        """A job; times in seconds after now."""
+        """Run a job. Times are seconds after now."""
         times = (None if time is None else at(time) for time in (start, end))
         span = Span(*times, lookback * SECOND_US)
         target = Target(other.pop("destination", self.sink), other.pop("progress", self.progress))
@@ -60,7 +60,7 @@ class World:
         return self.progress.finished_intervals()
 
     def left(self) -> set[str]:
-        """The names of what stands in the working folder."""
+        """The paths of all files and folders in the working folder."""
         return {
             str(path.relative_to(self.folders.work("materialize") / self.view.name)) for path in self._work().rglob("*")
         }

@@ -1,4 +1,4 @@
-"""A registry and a Redis of the release before progress was kept in Redis: what they hold is used, not believed."""
+"""A registry and a Redis of the release before Redis kept progress: their rows are used, their progress is not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, redis_url: str) -> Path:
 
 
 def as_before(folder: Path, url: str) -> None:
-    """Take away what this release adds, and record as the earlier one did: three days ahead of the clock."""
+    """Remove what this release adds, and record progress as the earlier release did: three days ahead of the clock."""
     with redis.Redis.from_url(url) as client:
         client.delete(*client.scan_iter("{shop:0}p:*"))
         plan = json.loads(client.get("{shop:0}plan"))

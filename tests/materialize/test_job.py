@@ -111,7 +111,7 @@ def test_intervals_without_a_start_are_the_missing_ones_and_the_lookback(
     for start, end, lookback in runs:
         finished = progress.finished_intervals()
         intervals = Span(start, end, lookback).intervals(finished, end)
-        beginning = -3  # stands for all before
+        beginning = -3  # stands for all earlier times
         read = [second for low, high in intervals for second in range(max(low, beginning), high)]
         assert len(read) == len(set(read)), "a second is read twice"
         if start is not None:
@@ -223,7 +223,7 @@ def test_a_job_that_resumes_still_tells_of_the_bad_rows(tmp_path: Path) -> None:
 
 
 class Told:
-    """A report that keeps what it is told."""
+    """A report that keeps its calls."""
 
     def __init__(self) -> None:
         self.phases: list[list[Any]] = []
@@ -265,7 +265,7 @@ def expecting(folder: Path, **about: Any) -> World:
 def test_values_that_are_not_expected_keep_the_whole_interval_from_being_written(tmp_path: Path) -> None:
     world = expecting(tmp_path)
     world.write([row(1, 0, 1.0), row(2, 1, -3.0), row(3, 2, -4.0)])
-    for _ in range(2):  # run again, it says the same
+    for _ in range(2):  # the second run raises the same error
         with pytest.raises(DataError) as raised:
             world.run(5)
         assert raised.value.where == "stats.score"

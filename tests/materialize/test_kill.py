@@ -1,4 +1,4 @@
-"""A whole project whose jobs are killed: after one more run it serves what it would have served without."""
+"""A whole project whose jobs are killed: after one more run it serves what it would serve without the kills."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ user = Entity("user", join_key="user_id")
 stats = FeatureView("stats", entities=[user], schema=[Field("visits", Int32), Field("title", String)],
     source=ParquetSource("rows", event_timestamp="at", created_timestamp="made"))
 """
-# Says what it has come to and waits for an answer, so that it is killed where the test means it to be.
+# Prints each step that it has come to and waits for an answer, so that the test can kill it at a chosen step.
 RUN = f"""
 import sys
 from feature_store import FeatureStore
@@ -95,7 +95,7 @@ def folder(tmp_path: Path, redis_url: str) -> Path:
 
 
 def killed(folder: Path, phase: str, answers: int) -> bool:
-    """Run a job and kill it at the step after so many of a phase; whether it came to that."""
+    """Run a job and kill it after `answers` more steps of a phase. Returns False when the job ended before that."""
     command = [sys.executable, "-c", RUN, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -159,7 +159,7 @@ def test_a_job_killed_again_and_again_ends_as_if_nothing_had_happened(
     phases = ["stats", "stats: write"] * (KILLS // 2)
     chance.shuffle(phases)
     for phase in [*phases, "stats: write"]:
-        if phase == "stats":  # a source that has changed is staged again
+        if phase == "stats":  # the source has changed, so it is staged again
             os.utime(folder / "rows" / f"{chance.randrange(FILES)}.parquet")
             assert killed(folder, phase, chance.randrange(FILES + 2))
         else:

@@ -1,4 +1,4 @@
-"""Jobs read times again when their view computes other rows, or when rows come late."""
+"""Jobs read intervals again when their view computes other rows, or when rows come late."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_of_a_file_that_is_written_anew_only_the_times_of_row_groups_that_differ
 
 
 def test_a_new_file_that_looks_like_one_that_was_read_is_read(world: World) -> None:
-    """The same counts, sizes, least and greatest values, as files of one day with a row for some keys have."""
+    """The two files have the same counts, sizes, least and greatest values, as files of one day often do."""
     world.write([row(1, 4), row(5, 4), row(9, 4)], "a")
     world.run(5)
     world.write([row(1, 4), row(7, 4), row(9, 4)], "b")

@@ -1,4 +1,4 @@
-"""Whatever Redis loses between any two steps, apply and materialize leave the bytes of a run that nothing interrupted."""
+"""Whatever Redis loses between two steps, apply and materialize leave the same bytes as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Killed(BaseException):
 
 
 class Watched:
-    """Progress, which calls something right before and right after each of its steps."""
+    """Progress that calls `step` right before and right after each record."""
 
     def __init__(self, progress: StoredProgress, step: Callable[[], None]) -> None:
         self._progress, self._step = progress, step
@@ -65,7 +65,7 @@ class Watched:
 
 
 class Store(OnlineStore):
-    """An online store at whose `at`-th step something happens."""
+    """An online store that calls `then` at its `at`-th step."""
 
     at, then = -1, staticmethod(lambda: None)
 
@@ -103,7 +103,7 @@ class World:
         (self.folder / "features.py").write_text(DEFINITIONS.format(more=LAYOUTS[layout]))
 
     def add(self, day: int, first: int) -> None:
-        """A file of rows of a day, for a third of the users; a day may have several, of which the last counts."""
+        """Add a file of rows of a day, for a third of the users. Of several files of a day, the last counts."""
         users = range(first, USERS, 3)
         self.files += 1
         at = [BEGUN + timedelta(days=day)] * len(users)
@@ -123,7 +123,7 @@ class World:
         return path
 
     def lose(self, share: float) -> None:
-        """Restart Redis without a share of what it wrote last: as a crash, an old snapshot or a lagging replica."""
+        """Restart Redis without a share of its last writes, as after a crash or from an older snapshot."""
         self.server.stop()
         os.truncate(self.log(), int(self.log().stat().st_size * (1 - share)))
         self.server.start()
@@ -138,7 +138,7 @@ class World:
             getattr(store, step)()
 
     def rows(self) -> dict[bytes, bytes]:
-        """What is stored, by bucket, kind, view and entity: generations and progress differ from run to run."""
+        """The stored rows by bucket, kind, group and entity. Generations, which differ from run to run, are left out."""
         found = {}
         with redis.Redis.from_url(self.server.url) as client:
             for key in client.scan_iter(b"*", count=5000):
@@ -147,7 +147,7 @@ class World:
                 if kind in (b"r", b"v"):
                     group, _, entity = name.split(b":", 2)
                     value = client.get(key)
-                    # A row begins with the fingerprint of its layout, which depends on the generation, too.
+                    # A row begins with the fingerprint of its layout, which depends on the generation.
                     found[b":".join([tag, kind, group, entity])] = value[FINGERPRINT_BYTES:] if kind == b"r" else value
         return found
 
@@ -160,7 +160,7 @@ def world() -> Iterator[World]:
 
 
 def uninterrupted(one: World) -> dict[bytes, bytes]:
-    """What a run on an empty Redis leaves of the same definitions and source."""
+    """The rows after a run on an empty Redis with the same definitions and source."""
     with world() as other:
         for name in ("features.py", "rows"):
             target = other.folder / name
@@ -208,14 +208,14 @@ def test_whatever_redis_loses_the_next_apply_and_materialize_leave_the_same_byte
 
 
 def interrupted(one: World, step: str, at: int | None, share: float | None) -> None:
-    """Run a step whose process is killed at one of its own, or whose Redis then loses something."""
+    """Run a command. At its `at`-th step the process is killed or, with a `share`, Redis loses writes."""
 
     def happen() -> None:
         if share is None:
             raise Killed
         one.lose(share)
 
-    # What a step says to a Redis that went away is an error of the library; it is run again later.
+    # A command whose Redis went away raises an error of this library. It is run again later.
     with contextlib.suppress(Killed, FeatureStoreError):
         one.run(step, -1 if at is None else at, happen)
 

@@ -1,4 +1,4 @@
-"""Rows that are pushed: the latest are written, bad ones are quarantined, and jobs are left alone."""
+"""Pushed rows: the latest are written, bad rows are quarantined, and the progress of jobs stays as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Applied versions are rolled out over stream views and rows, whoever is killed at whatever step."""
+"""Applied versions are rolled out over stream views and rows, whichever process is killed at whichever step."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Killed(BaseException):
 
 
 class Mortal(OnlineStore):
-    """A store whose user is killed at one of the steps, each of which is right before or right after a change."""
+    """A store whose process is killed at one of its steps. A step is right before or right after a change."""
 
     lives = 1 << 30
 
@@ -134,14 +134,14 @@ class Project:
         self.served = self.read()
 
     def backfill(self, *, is_whole: bool = True) -> None:
-        """Fill clicks anew, or only begin to."""
+        """Backfill `clicks` or, unless `is_whole`, only begin to."""
         tiles = begin_tiles(self.online, "clicks", START_US)
         if is_whole:
             self.fill_tiles(tiles)
             serve_tiles(self.online, tiles)
 
     def begin(self) -> None:
-        """The first version, with events and rows as workers and jobs write them."""
+        """Apply the first version, and write events and rows as workers and jobs do."""
         self.online.teardown()
         self.apply(1, FIRST)
         for view in ("clicks", "steady"):
@@ -160,7 +160,7 @@ class Project:
         return found | {"steady": steady.to_dict()["price_count_1h"]}
 
     def stored(self) -> set[str]:
-        """What the keys are of: rows, tiles and fences with their generations."""
+        """The kinds, names and generations of all stored rows, tiles and fences."""
         keys = [key.split(b":") for key in self.redis.scan_iter("*")]
         return {b":".join(key[1:4]).decode("latin-1").partition("}")[2] for key in keys if len(key) > 2}
 
@@ -180,7 +180,7 @@ def generations(plan: ServingPlan) -> dict[str, int]:
 
 
 def assert_whole(project: Project, plan: ServingPlan) -> None:
-    """It is served, nothing is under way, and nothing else is stored."""
+    """The plan is served, no change is under way, and nothing else is stored."""
     assert project.online.require_published().plan == plan
     assert not (plan.filling or plan.filling_tiles or plan.retired or plan.retired_tiles)
     assert project.read() == SERVED
@@ -287,7 +287,7 @@ def test_a_view_that_goes_is_deleted_and_one_that_comes_back_begins_anew(project
 
 
 def begun(project: Project) -> TilesPlan:
-    """A backfill of clicks that has merged a batch."""
+    """A backfill of `clicks` that has merged one batch."""
     tiles = begin_tiles(project.online, "clicks", START_US)
     with project.online.tile_filler(tiles) as writer:
         merge_events(writer, BATCHES[0], {"clicks:0": (None, 1)})
@@ -309,7 +309,7 @@ def test_a_backfill_goes_on_through_an_apply_that_leaves_its_view_alone(project:
 
 
 def test_a_backfill_is_given_up_when_its_view_changes(project: Project) -> None:
-    """Its number is not taken again, so that what it has merged counts nowhere."""
+    """The number of its generation is not used again, so that its merged events count nowhere."""
     tiles = begun(project)
     assert tiles.generation == 2
     plan = project.apply(2, SECOND)
@@ -322,7 +322,7 @@ def test_a_backfill_is_given_up_when_its_view_changes(project: Project) -> None:
 
 
 def test_a_backfill_is_given_up_when_features_of_its_view_change_their_names(project: Project) -> None:
-    """It would serve them by their old names."""
+    """The backfill would serve the features under their old names."""
     begun(project)
     named = Aggregation("price", "count", windows=[HOUR], name="bought")
     plan = project.apply(2, [clicks(named), *FIRST[1:]])

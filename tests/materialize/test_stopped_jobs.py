@@ -1,4 +1,4 @@
-"""Jobs go on where another was stopped, wait for each other, and write again what Redis lost."""
+"""A job goes on where another was stopped. Jobs wait for each other, and write again what Redis lost."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_job_that_is_stopped_again_and_again_ends_as_one_that_was_not(world: W
 
 
 class Sliced(LocalEngine):
-    """Chunks of three rows, which LocalEngine's files cannot have."""
+    """An engine with chunks of three rows, which LocalEngine's files cannot have."""
 
     def chunk_count(self, target: Path) -> int:
         return -(-int(pq.read_metadata(target).num_rows) // 3)
@@ -189,7 +189,7 @@ def test_a_job_stopped_between_its_last_chunk_and_its_record_is_only_recorded(wo
 
 
 class Stopped(LocalEngine):
-    """An engine that is killed in the middle: what it had begun is left."""
+    """An engine that is killed while it stages, and leaves unfinished files."""
 
     def stage(self, request: StageRequest) -> int:
         request.target.with_suffix(".unfinished").write_text("half")
@@ -221,7 +221,7 @@ def test_half_a_note_is_no_note(world: World) -> None:
 
 
 def test_a_chunk_count_of_another_job_of_that_name_does_not_count(world: World) -> None:
-    """Chunks are noted, but the staged file that they are of is gone: everything is written again."""
+    """Chunks are recorded, but the note about their staged file is gone. So everything is written again."""
     world.write([row(1, 0)])
     world.progress.record_interval = lambda *_: world.sink.fail()  # type: ignore[method-assign]
     with pytest.raises(ConnectionError):
@@ -289,7 +289,12 @@ def test_a_note_that_was_written_is_read_again(world: World) -> None:
 
 
 class Lossy(MemoryProgress):
-    """Progress of a Redis that is lost at some records, with all that was noted of the job since a chunk."""
+    """Progress in a Redis that goes back to an older chunk at some records.
+
+    Args:
+        sink: has the rows, which go back, too.
+        losses: `(record, chunk)`: at which record Redis goes back, and to which chunk.
+    """
 
     def __init__(self, sink: MemorySink, losses: list[tuple[int, int]]) -> None:
         super().__init__()
@@ -341,7 +346,7 @@ def test_a_job_gives_up_when_redis_is_lost_again_and_again(world: World) -> None
 
 
 class Meeting(MemorySink):
-    """A sink that notices when two write at once."""
+    """A sink that notes whether two jobs write at once."""
 
     def __init__(self, view: FeatureView) -> None:
         super().__init__(view)
