@@ -1,4 +1,4 @@
-"""A project that serves every kind of column, for tests of the log of what was served."""
+"""A project that serves every kind of column, for the tests of the served log."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _maybe(chance: random.Random, values: list[Any]) -> list[Any]:
 
 
 def make_project(folder: Path, redis_url: str) -> FeatureStore:
-    """Applied and materialized at NOW. Some rows are older than their ttl, some are missing, some values are null."""
+    """A project, applied and materialized at NOW. Some rows have expired or are missing, and some values are null."""
     (folder / "feature_store.yaml").write_text(f"project: shop\nonline_store:\n  url: {redis_url}\n")
     (folder / "features.py").write_text(FEATURES)
     chance = random.Random(3)
@@ -91,7 +91,7 @@ def make_project(folder: Path, redis_url: str) -> FeatureStore:
 
 
 def some_request(chance: random.Random) -> dict[str, Any]:
-    """Entity rows of `ranking`, some asked for twice, in all the forms that a request may have."""
+    """Entity rows for `ranking`, some of them twice, in all the forms that a request may have."""
     count = chance.choice([1, 1, 2, 5])
     movies = [f"m{chance.randrange(MOVIES)}" for _ in range(count)]
     users: Any = chance.randrange(USERS) if chance.random() < 0.7 else [chance.randrange(USERS) for _ in range(count)]
@@ -104,7 +104,7 @@ def some_request(chance: random.Random) -> dict[str, Any]:
 
 
 def expected_rows(response: OnlineResponse, rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the log must hold of a response, row by row."""
+    """The rows that the log must hold for a response."""
     values, status = response.to_dict(), {name: list(codes) for name, codes in response.status.items()}
     of = {name: given if isinstance(given, list) else [given] * len(response) for name, given in rows.items()}
     return [

@@ -105,9 +105,9 @@ def test_what_is_skipped_to_keep_a_deadline_is_counted(kind: Any, redis_url: str
     client = kind(redis_url, "test", observers=[ClientMetrics(registry)])
     client.get_online_features("service", ROWS, now=NOW_US)
     with redis.Redis.from_url(redis_url) as admin:
-        admin.client_pause(2_000)  # no part of the answer comes in time
+        admin.client_pause(2_000)  # no reply comes in time
         client.get_online_features("service", ROWS, now=NOW_US, deadline_ms=1.0)
-        admin.ping()  # answered when the pause is over
+        admin.ping()  # answers when the pause is over
     found = scraped(registry)
     skipped = {name: value for name, value in found.items() if name.startswith("feature_store_client_skipped_total")}
     assert len(skipped) == 2 and set(skipped.values()) == {1}
@@ -125,7 +125,7 @@ def test_one_set_of_metrics_a_registry(registry: CollectorRegistry) -> None:
 
 
 def known_names(observer: Observer, registry: CollectorRegistry) -> set[str]:
-    """Every sample that a client or a stream can show."""
+    """The names of all samples of clients and streams."""
     registry.register(_AllOfAStream())
     names = set()
     for metric in registry.collect():

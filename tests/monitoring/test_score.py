@@ -41,7 +41,7 @@ def points(evidence: Evidence) -> dict[str, float]:
 
 
 def changed(id: str, part: str, **values: Any) -> Any:
-    """A case: the best evidence, but for one feature, view or service."""
+    """A case for parametrize: the best evidence, except for one feature, view or service."""
     one = {"features": FEATURE, "views": VIEW, "services": SERVICE}[part]
     return id, replace(BEST, **{part: (replace(one, **values),)})
 

@@ -1,4 +1,4 @@
-"""The log of what was served: exactly that, whatever the sink does."""
+"""The served log holds exactly what was served, whatever the sink does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Kept:
-    """A sink that keeps what it gets; `fault` is raised, `gate` is waited for."""
+    """A sink that keeps its batches. Each write waits for `gate`, then raises `fault` if it is set."""
 
     def __init__(self, most_rows: int = 10_000, most_seconds: float = 0.0) -> None:
         self.most_rows, self.most_seconds = most_rows, most_seconds
@@ -88,7 +88,7 @@ def assert_same(row: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_what_is_logged_is_what_was_served(make_client: Any) -> None:
-    """Every kind of column, in requests of every form, with and without a deadline, many in one batch."""
+    """Every kind of column, in requests of every form, with and without a deadline, with many requests in a batch."""
     chance, sink = random.Random(5), Kept()
     expected = []
     with ServedLog(sink, 1.0) as log:
@@ -101,7 +101,7 @@ def test_what_is_logged_is_what_was_served(make_client: Any) -> None:
             response = client.get_online_features(
                 "ranking", rows, now=now, request_id=f"r{i}", log_fields=fields, **late
             )
-            if chance.random() < 0.5:  # who decodes first makes no difference
+            if chance.random() < 0.5:  # it makes no difference whether the caller or the log decodes first
                 response.to_dict()
             for row in expected_rows(response, rows):
                 about = {"request_id": f"r{i}", "served_at": now, "served_by": "ranking", "served_version": 1}
@@ -199,7 +199,7 @@ def test_a_slow_sink_drops_and_nobody_waits(make_client: Any) -> None:
     with ServedLog(sink, 1.0, queue=5) as log:
         client = make_client(log)
         client.get_online_features("numbers", {"user_id": 1}, now=NOW)
-        while log._queue:  # the log's thread has taken it, and waits at the gate
+        while log._queue:  # until the log's thread has taken the record, and waits at the gate
             time.sleep(0.01)
         for _ in range(20):
             assert client.get_online_features("numbers", {"user_id": 1}, now=NOW).names == ["visits", "spent"]
@@ -260,7 +260,7 @@ def test_a_forked_child_logs_for_itself(world: FeatureStore, tmp_path: Path) -> 
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test forks with threads on purpose
         child = os.fork()
     if child == 0:
         client.get_online_features("numbers", {"user_id": 1}, now=NOW, request_id="child")
@@ -277,9 +277,9 @@ def test_the_thread_rests_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("feature_store.monitoring.served_log.time.monotonic", lambda: clock)
     monkeypatch.setattr("feature_store.monitoring.served_log.time.thread_time", lambda: used)
     pace = _Pace(0.25)
-    clock, used = 101.0, 6.0  # a second of work, nothing else
+    clock, used = 101.0, 6.0  # one second passes: all of it work
     assert pace.rest_s() == 3.0
-    clock, used = 111.0, 7.0  # a second of work, nine of waiting
+    clock, used = 111.0, 7.0  # ten seconds pass: one of work, nine of waiting
     assert pace.rest_s() == 0.0
 
 
@@ -289,7 +289,7 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
         ServedLog(Kept(), **wrong)
 
 
-# -- log fields that callers give as they like ------------------------------------------------------------------------
+# -- log fields of any type -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
 def test_a_field_of_several_types_leaves_the_log_readable(
     make_client: Any, tmp_path: Path, given: list[Any], read: list[Any]
 ) -> None:
-    """Each process writes files of its own, with the type that its values have."""
+    """Each process writes files of its own, in which the field has the type of that process's values."""
     for i, value in enumerate(given):
         with ServedLog(ParquetSink(tmp_path / "log"), 1.0) as log:
             fields = {"note": value} if not isinstance(value, list) else {"note": value * 2}

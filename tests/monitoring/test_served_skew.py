@@ -1,4 +1,4 @@
-"""Skew of what was served: planted faults are found, and nothing else is."""
+"""Skew of served values: planted faults are found, and nothing else is reported."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def serve(store: FeatureStore, requests: list[dict[str, Any]], **options: Any) -
         ServedLog(ParquetSink(folder), 1.0) as log,
         OnlineClient(store.online_url, "shop", transforms=functions, observers=[log]) as client,
     ):
-        client.plan()  # a deadline may be too short for that
+        client.plan()  # before the requests, whose deadline may be too short for it
         for i, rows in enumerate(requests):
             client.get_online_features("ranking", rows, now=NOW, request_id=f"r{i}", **options)
         assert log.flush(60)
@@ -82,7 +82,7 @@ def serve(store: FeatureStore, requests: list[dict[str, Any]], **options: Any) -
 
 
 def change(log: Path, name: str, changed: Callable[[pa.ChunkedArray], pa.Array]) -> None:
-    """Write a column of the log anew, in one file: a log that was slow has several."""
+    """Replace a column of the log. The log becomes one file, as a slow log may have several."""
     first, *others = sorted(log.rglob("*.parquet"))
     table = pa.concat_tables([pq.read_table(file, partitioning=None) for file in (first, *others)])
     column = changed(table[name])
@@ -138,7 +138,7 @@ def _other(value: Any) -> Any:
 
 
 def test_windows_that_are_one_tile_late_are_found(windows: FeatureStore) -> None:
-    """The log says a time one hop after the one that the windows were computed for."""
+    """The log's times are one hop later than the times that the windows were computed for."""
     log = serve(windows, [{"user_id": list(range(USERS))}])
     assert windows.monitoring.skew_of_log(log).beyond() == []
     change(log, "served_at", lambda column: pc.add(column, pa.scalar(HOP)))
