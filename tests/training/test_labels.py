@@ -40,7 +40,7 @@ def store(tmp_path: Path, redis_url: str) -> Iterator[FeatureStore]:
 
 
 class Read:
-    """Notes that a source begins to be read."""
+    """A report that notes the views whose sources are read."""
 
     def __init__(self) -> None:
         self.views: list[str] = []

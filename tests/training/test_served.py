@@ -1,4 +1,4 @@
-"""Training sets from the log of what was served."""
+"""Training sets from the served log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(tmp_path: Path, redis_url: str) -> Iterator[FeatureStore]:
 
 
 def serve(store: FeatureStore, requests: dict[str, dict[str, Any]], rate: float = 1.0) -> dict[str, Any]:
-    """Requests by id, logged; returns the answers."""
+    """Serve and log requests, `{request id: entity rows}`. Returns the answers by request id."""
     functions: Any = store.definitions.on_demand_feature_views
     log = ServedLog(ParquetSink(store.config.folder / "log"), rate, by="request_id")
     with log, OnlineClient(store.online_url, "shop", transforms=functions, observers=[log]) as client:
@@ -49,7 +49,7 @@ def some_requests(count: int, seed: int = 1) -> dict[str, dict[str, Any]]:
 
 
 def test_labels_get_what_was_served_by_row_number(store: FeatureStore) -> None:
-    """Against the answers themselves, in any order of labels, some of requests that were not logged."""
+    """Compared with the answers. The labels have any order, and some are of requests that were not logged."""
     requests = some_requests(200)
     answers = serve(store, requests, rate=0.5)
     chance = random.Random(2)

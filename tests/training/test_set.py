@@ -1,4 +1,4 @@
-"""Training sets of whole projects: equal to what is served, from whatever label rows, with all that goes with them."""
+"""Training sets of whole projects equal what is served, for any label rows; and their files and manifests."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _times(chance: np.random.Generator, count: int, hours: int) -> Any:
 
 
 def write_sources(folder: Path) -> None:
-    """Several rows of most entities, nulls in every column, some views older than their ttl; all known before AT."""
+    """Several rows of most entities, nulls in every column, and some expired rows. All were created before AT."""
     chance = np.random.default_rng(4)
     n = 150
     at = _times(chance, n, 10)
@@ -149,7 +149,7 @@ def _requests(labels: pa.Table) -> dict[str, list[Any]]:
 
 
 def test_spark_makes_the_training_set_that_local_makes(store: FeatureStore, spark_engine: Any, tmp_path: Path) -> None:
-    """With on-demand functions, whose code executors do not have."""
+    """With on-demand functions, whose code the executors do not have."""
     labels = label_table()
     hours = [AT - timedelta(hours=i % 12) for i in range(len(labels))]
     labels = labels.set_column(3, "event_timestamp", pa.array(hours, pa.timestamp("us", "UTC")))
@@ -165,7 +165,7 @@ def test_spark_makes_the_training_set_that_local_makes(store: FeatureStore, spar
 
 @pytest.mark.parametrize("device", [False, True])
 def test_a_training_set_is_what_was_served(store: FeatureStore, device: bool) -> None:
-    """Every type, defaults, nulls, missing and expired rows, renamed features, on-demand functions of all of them."""
+    """Every type, defaults, nulls, missing and expired rows, renamed features, and on-demand functions of all these."""
     store.materialize(end=AT)
     labels = label_table()
     if device:
@@ -258,7 +258,7 @@ def test_pandas_in_and_out(store: FeatureStore) -> None:
     found = store.get_historical_features(frame, "few", timestamp_column="when").to_pandas()
     assert found.columns.tolist() == ["user_id", "when", "weight", "visits", "spent"]
     assert found["weight"].iloc[1] == "b"
-    assert found["visits"].iloc[1] == -1  # no key, hence no row, hence the default
+    assert found["visits"].iloc[1] == -1  # without a key there is no row, so the default is served
     assert len(found) == 3
 
 
@@ -373,7 +373,7 @@ def test_the_manifest_says_what_it_was_made_of(store: FeatureStore, tmp_path: Pa
 
 
 class ChangesSource(Silent):
-    """A report that writes a source anew after its rows were joined, before the training set is assembled."""
+    """A report that rewrites a source after its rows are joined and before the training set is assembled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

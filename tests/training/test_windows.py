@@ -1,4 +1,4 @@
-"""Windows in training sets of whole projects: those that were served, streamed or materialized."""
+"""Windows in training sets of whole projects are the served ones, whether streamed or materialized."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def assert_no_skew(store: FeatureStore, service: str, at: datetime) -> dict[str,
 
 
 def test_streamed_windows_are_the_same_in_training(store: FeatureStore) -> None:
-    """At the time of the newest event, and as the windows slide on: at no second does a hop begin elsewhere offline."""
+    """At the time of the newest event, and later as the windows slide: offline, each hop begins at the same second."""
     for view in ("activity", "by_shop"):
         with store.online.tile_writer(view) as writer:
             merge_events(writer, make_events(), {"clicks:0": (None, 600)})
@@ -126,7 +126,7 @@ def test_streamed_windows_are_the_same_in_training(store: FeatureStore) -> None:
 
 
 def test_materialized_windows_are_the_same_in_training(store: FeatureStore) -> None:
-    """As of the end of each interval, also of those whose events have all left the windows since the last."""
+    """As of the end of each interval, also for entities whose events have all left the windows since the last."""
     for hours in (-7, -3, 0, 1, 4, 12):
         end = AT + timedelta(hours=hours)
         store.materialize(end=end)
