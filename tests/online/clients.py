@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that every test of serving runs on both."""
+"""Both clients with one interface, so that every test of serving runs on both."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class AsyncInThread:
 
 
 class NearInStep:
-    """OnlineClient with a near-cache of everything, which answers when it has heard of all that was written before.
+    """OnlineClient with a near-cache of all groups, which has heard of all earlier writes before it answers.
 
-    Each request is made twice, and the second answer, of values that the first has read, is returned.
+    It makes each request twice and returns the second answer, whose values the first request has read.
     """
 
     def __init__(self, url: str, project: str, **options: Any) -> None:
-        OnlineClient(url, project, **options).close()  # it refuses what a client refuses
+        OnlineClient(url, project, **options).close()  # raises what a client raises for bad options
         self._made, self._client = (url, project, options), None
 
     def get_online_features(self, *args: Any, **kwargs: Any) -> OnlineResponse:
@@ -78,7 +78,7 @@ class NearInStep:
 
 
 def in_step(client: Any) -> None:
-    """Return when a client's near-cache has heard of all that was written before, and has kept what it had read."""
+    """Wait until a client's near-cache has heard of all earlier writes, and has kept the values that it read."""
     renewals = client.cache.renewals
     ends = time.monotonic() + 20
     while client.cache.renewals < renewals + 2:
@@ -87,7 +87,7 @@ def in_step(client: Any) -> None:
 
 
 def counted(response: OnlineResponse) -> dict[Status, int]:
-    """What `status_counts` must say, value by value."""
+    """What `status_counts` must return, counted value by value."""
     return Counter(status for statuses in response.status.values() for status in statuses)
 
 

@@ -1,4 +1,4 @@
-"""A proxy in front of a real server that acts between commands, and servers that misbehave."""
+"""A proxy before a real server, which can act between commands, and servers that misbehave."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Certificates:
 
 
 class Listener:
-    """A listening socket of one transport; what is done with connections is up to subclasses.
+    """A listening socket of one transport. Subclasses decide what to do with connections.
 
     Attributes:
         transport: `tcp`, `tls` or `unix`.
@@ -47,7 +47,7 @@ class Listener:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, user: str = "", query: str = "") -> str:
-        """Where it listens; over TLS, with the authority to trust."""
+        """The URL at which it listens; for TLS, the URL names the authority to trust."""
         at = f"{user}@" if user else ""
         if self.transport == "unix":
             return f"unix://{at}{self._path}?{query}"
@@ -87,14 +87,14 @@ class Listener:
 
 
 class Silent(Listener):
-    """Accepts, and never says a word: over TLS, not even in the handshake."""
+    """Accepts connections and never sends a byte, not even in a TLS handshake."""
 
     def _handle(self, client: socket.socket) -> None:
         pass
 
 
 class Full(Listener):
-    """Does not accept: its queue is full, so that connecting itself waits."""
+    """Does not accept. Its queue is full, so that a client waits while it connects."""
 
     def __init__(self) -> None:
         super().__init__(backlog=0)
@@ -116,7 +116,7 @@ class Full(Listener):
 
 
 class FirstBytes(Listener):
-    """Notes the first bytes of each connection, and hangs up."""
+    """Notes the first bytes of each connection, and closes it."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []
@@ -128,12 +128,12 @@ class FirstBytes(Listener):
 
 
 class Proxy(Listener):
-    """Passes on one command after the other, each when the reply to the one before is there.
+    """Passes on one command after the other, each after the reply to the command before.
 
     Attributes:
         before: called with each command before the server gets it.
-        drip_s: seconds between each `piece` bytes of a reply; 0: replies go as a whole.
-        delivered: bytes of replies that clients got.
+        drip_s: seconds between pieces of a reply, of `piece` bytes each; 0: replies are sent whole.
+        delivered: how many bytes of replies were sent to clients.
     """
 
     def __init__(self, url: str, transport: str = "tcp", certificates: Certificates | None = None) -> None:
@@ -158,12 +158,12 @@ class Proxy(Listener):
                     self._deliver(client, _reply(server))
 
     def stop_after(self, count: int) -> None:
-        """Deliver so many bytes of replies, then nothing until `go_on`."""
+        """Deliver `count` more bytes of replies, then nothing until `go_on`."""
         self._goes_on.clear()
         self._room = count
 
     def go_on(self) -> None:
-        """Deliver what is held, and all that comes."""
+        """Deliver the held bytes, and all later replies."""
         self._room = -1
         self._goes_on.set()
 

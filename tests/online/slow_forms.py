@@ -1,4 +1,4 @@
-"""The forms of an answer, made value by value: the slow way, which is obviously right."""
+"""The forms of an answer made value by value, which is slow and obviously right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def python_column(column: ServedColumn, answer: Answer) -> list[Any]:
-    """n exact Python values; the default, or None, where there is no value."""
+    """The n exact values as Python has them; where there is no value, the default or None."""
     values = column.values(answer)
     listed = answer.per_row(column.group, values if isinstance(values, list) else python_values(column.dtype, values))
     statuses = row_status(column, answer).tolist()
@@ -28,11 +28,11 @@ def python_column(column: ServedColumn, answer: Answer) -> list[Any]:
 
 
 def slow_dict(response: OnlineResponse) -> dict[str, list[Any]]:
-    """`to_dict()`."""
+    """What `to_dict()` must return."""
     return {name: python_column(column, response.answer) for name, column in response.service.columns.items()}
 
 
 def slow_table(response: OnlineResponse) -> pa.Table:
-    """`to_arrow()`."""
+    """What `to_arrow()` must return."""
     types = {name: arrow_type(column.dtype) for name, column in response.service.columns.items()}
     return pa.table({name: pa.array(values, types[name]) for name, values in slow_dict(response).items()})

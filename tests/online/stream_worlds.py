@@ -1,4 +1,4 @@
-"""A stream view of every function, a way to merge events into it, and what its windows must be (see naive.py)."""
+"""A stream view of every function, merges of events into it, and its expected windows (by naive.py)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def plan_of(**options: Any) -> ServingPlan:
 def merge_events(
     writer: TileWriter, events: list[Event], advances: Advances, only: int | None = None
 ) -> list[list[int]]:
-    """Merge events into a view, one call for each bucket, or for one only; returns the late records of each."""
+    """Merge events into a view, one call for each bucket or only for `only`. Returns each bucket's late records."""
     joined = [tuple(event[name] for name, _ in writer.layout.join_keys) for event in events]
     distinct = list(dict.fromkeys(joined))
     entities = np.array([distinct.index(key) for key in joined], np.intp)
@@ -99,7 +99,7 @@ def merge_events(
 
 
 def expected(view: StreamFeatureView, events: list[Event], key: tuple[Any, ...], now_us: int) -> dict[str, Any]:
-    """What every feature of an entity must be, straight from its events."""
+    """The expected features of an entity, computed straight from its events."""
     keyed = [event | {"entity": tuple(event[name] for name in view.join_keys)} for event in events]
     return {
         aggregation.feature_name(window): naive(aggregation, window, keyed, key, now_us)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from feature_store.online import OnlineResponse
 
 AT = datetime(2026, 1, 10, 12, tzinfo=UTC)
-STORED = 12  # users that may have rows; each view has some of them
-# Per type a random value, and a default as the definition says it.
+STORED = 12  # users that may have rows; each view has rows of some of them
+# Per type: makes a random value, and the default as a definition gives it.
 SCALARS: dict[str, tuple[Callable[[random.Random], Any], str]] = {
     "Bool": (lambda chance: chance.random() < 0.5, "True"),
     "Int8": (lambda chance: chance.randint(-(2**7), 2**7 - 1), "-8"),
@@ -104,7 +104,7 @@ everything = FeatureService("everything", features=[fresh, old, computed])
 """
 NAMES = [*FIELDS, "doubled", "label"]
 OF_VIEW = {name: name.partition("_")[0] for name in FIELDS} | {"doubled": "computed", "label": "computed"}
-# The types of DataFrames, written down.
+# The expected types of DataFrame columns.
 PANDAS = {
     "Bool": "boolean", "Int8": "Int8", "Int16": "Int16", "Int32": "Int32", "Int64": "Int64",
     "Float16": "float16", "Float32": "float32", "Float64": "float64", "Timestamp": "datetime64[us, UTC]",
@@ -136,14 +136,14 @@ def client(tmp_path_factory: pytest.TempPathFactory, redis_process: Any) -> Iter
 
 
 def _is_same(found: Any, expected: Any) -> bool:
-    """Equal, and of the same types: True is not 1, and NaN is NaN."""
+    """Whether two values are equal and of one type: True is not 1, and NaN equals NaN."""
     if isinstance(expected, list):
         return isinstance(found, list) and len(found) == len(expected) and all(map(_is_same, found, expected))
     return type(found) is type(expected) and (found == expected or (found != found and expected != expected))
 
 
 def check(response: OnlineResponse) -> None:
-    """Compare each form with the one that is made value by value."""
+    """Compare each form with the form that is made value by value."""
     expected, table = slow_dict(response), slow_table(response)
     found = response.to_dict()
     assert list(found) == response.names
@@ -153,7 +153,7 @@ def check(response: OnlineResponse) -> None:
     arrow.validate(full=True)
     assert arrow.schema == table.schema
     for name in table.column_names:
-        # As text: to Arrow, NaN differs from NaN.
+        # Compared as text, since NaN differs from NaN in Arrow.
         assert repr(arrow[name].to_pylist()) == repr(table[name].to_pylist()), name
         assert arrow[name].null_count == table[name].null_count, name
     frame = response.to_pandas()

@@ -1,4 +1,4 @@
-"""Serving, on a real Redis, against the oracle. Every test runs on the blocking and on the asyncio client."""
+"""Serving on a real Redis, against the oracle. Every test runs on the blocking and on the asyncio client."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_served_is_what_the_oracle_serves(make_client, store, buckets, writes, m
     store.publish(plan_of(*SERVICES.values(), buckets=buckets), over=store.published())
     oracle = Oracle()
     for view, rows in writes.items():
-        for row in rows:  # one at a time: within one batch the keys are distinct
+        for row in rows:  # one row at a time: the keys of one batch are distinct
             write(store, VIEWS[view], [row])
         oracle.write(VIEWS[view], rows)
     client = make_client()

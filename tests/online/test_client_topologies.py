@@ -1,4 +1,4 @@
-"""The tests of serving, on a Cluster and on servers that Sentinels name; of the blocking and of the asyncio client."""
+"""The tests of serving on a Cluster and on servers that Sentinels name, for the blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", params=["cluster", "replicas"])
 def topology_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a Cluster, or of Sentinels with reads from replicas."""
+    """The URL of a Cluster, or of Sentinels, with reads from replicas."""
     if request.param == "cluster":
         cluster: RedisCluster = request.getfixturevalue("cluster_processes")
         cluster.heal()
@@ -54,7 +54,7 @@ def make_client(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Call
 
 @pytest.fixture
 def redis_url(topology_url: str) -> Iterator[str]:
-    """The URL of servers without any key."""
+    """The URL of the servers, which have no keys."""
     topology = connect(topology_url, 5.0)
     for project in ("test", "other"):
         Keyspace(topology, project).unlink_all()

@@ -1,4 +1,4 @@
-"""A Redis Cluster and Sentinels whose servers are killed and whose slots are moved at a step, under writes and reads."""
+"""A Redis Cluster and Sentinels: servers are killed and slots are moved while clients read and write."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ _clicks = StreamFeatureView(
 
 
 def plan(version: int, previous: ServingPlan | None = None) -> ServingPlan:
-    """A plan whose service has a column named for its version."""
+    """A plan whose service has a column named after the version."""
     profile = FeatureView("profile", entities=[_user], schema=[Field(f"age_{version}", Int32)])
     definitions = DefinitionSet([profile, _clicks, FeatureService("s", features=[profile])])
     return compile_plan(definitions, project="shop", version=version, previous=previous, buckets=BUCKETS)
 
 
 def publish(store: OnlineStore, version: int) -> None:
-    """A plan whose every value is its version, in place of the one before, whose rows go: as a rollout does it."""
+    """Publish a plan whose values are all its version, and drop the rows of the plan before, as a rollout does."""
     before = store.published()
     previous = before.plan if before else None
     made = plan(version, previous)
@@ -100,7 +100,7 @@ def write(store: OnlineStore, version: int, users: list[int] = USERS) -> None:
 
 
 def ages(client: Any) -> dict[str, list[Any]]:
-    """What a client reads of all users, and of some that do not exist."""
+    """The ages that a client reads, of all users and of some that do not exist."""
     response = client.get_online_features("s", {"user_id": USERS + MISSING}, now=NOW_US)
     return {name: values for name, values in response.to_dict().items() if name.startswith("age")}
 
@@ -131,7 +131,7 @@ EPOCH = keys.epoch_key("shop", 3)
 
 
 def test_a_request_is_answered_by_all_nodes(store: OnlineStore, client: Any, cluster: RedisCluster) -> None:
-    """Buckets lie on all three primaries, and missing rows are missing."""
+    """The buckets are on all three primaries, and missing rows are served as missing."""
     holders = {cluster.holder(keys.epoch_key("shop", bucket)).port for bucket in range(BUCKETS)}
     assert len(holders) == 3
     for _ in range(3):
@@ -141,7 +141,7 @@ def test_a_request_is_answered_by_all_nodes(store: OnlineStore, client: Any, clu
 def test_reads_and_writes_follow_a_slot_that_moves_key_by_key(
     store: OnlineStore, client: Any, cluster: RedisCluster
 ) -> None:
-    """At every step of the move: before, while some keys are there and others here, and after it."""
+    """At every step of the move: before it, while each node has some of the keys, and after it."""
     assert ages(client) == expected(1)
     slot, source = key_slot(EPOCH), cluster.holder(EPOCH)
     target = next(node for node in cluster.primaries if node is not source)
@@ -156,7 +156,7 @@ def test_reads_and_writes_follow_a_slot_that_moves_key_by_key(
 
 
 def test_a_write_waits_until_its_slot_was_moved(store: OnlineStore, cluster: RedisCluster) -> None:
-    """Redis takes no script whose keys are on two nodes (TRYAGAIN)."""
+    """Redis refuses a script whose keys are on two nodes (TRYAGAIN)."""
     slot, source = key_slot(EPOCH), cluster.holder(EPOCH)
     target = next(node for node in cluster.primaries if node is not source)
     cluster.begin_move(slot, source, target)
@@ -169,14 +169,14 @@ def test_a_write_waits_until_its_slot_was_moved(store: OnlineStore, cluster: Red
 
     mover = threading.Timer(0.3, finish)
     mover.start()
-    with store.writer("profile") as writer:  # of all buckets, some of which are on the same node
+    with store.writer("profile") as writer:  # writes to all buckets, some of which are on the same node
         assert writer.write(rows(1, list(range(100, 200)))).written == 100
     mover.join()
     assert {user for (user,) in store.sample_keys("profile", 1000)} == {*USERS, *range(100, 200)}
 
 
 def test_reads_go_on_when_a_primary_is_killed(store: OnlineStore, client: Any, cluster: RedisCluster) -> None:
-    """The request that comes meanwhile waits for the replica, within its limit."""
+    """A request that comes before the fail-over waits for the replica, within its limit."""
     assert ages(client) == expected(1)
     primary = cluster.holder(EPOCH)
     wait_for_replica(cluster, primary)
@@ -191,7 +191,7 @@ def test_reads_go_on_when_a_primary_is_killed(store: OnlineStore, client: Any, c
 def test_a_request_ends_with_its_limit_when_no_replica_takes_over(
     store: OnlineStore, cluster: RedisCluster, client: Any
 ) -> None:
-    """And requests of other nodes' buckets are answered."""
+    """Requests for buckets of the other nodes are answered."""
     hasty = OnlineClient(cluster.url, "shop", timeout_s=0.5)
     primary = cluster.holder(EPOCH)
     held = [keys.tag("shop", bucket) for bucket in range(BUCKETS)]
@@ -208,7 +208,7 @@ def test_a_request_ends_with_its_limit_when_no_replica_takes_over(
 
 
 def test_nodes_that_the_url_names_may_be_dead(store: OnlineStore, cluster: RedisCluster) -> None:
-    """One that answers is enough; of none that answers, the error names all."""
+    """One node that answers is enough. When none answers, the error names all."""
     cluster.nodes[0].kill()
     with suppress(LookupError):
         cluster.take_over(cluster.nodes[0])
@@ -219,7 +219,7 @@ def test_nodes_that_the_url_names_may_be_dead(store: OnlineStore, cluster: Redis
 
 
 def test_no_answer_mixes_plans_while_nodes_change(store: OnlineStore, client: Any, cluster: RedisCluster) -> None:
-    """Plans are published and old rows dropped, a slot moves and a primary hands over, while a client reads."""
+    """While a client reads, plans are published, old rows are dropped, a slot moves and a primary hands over."""
     versions: list[int] = [1]
     done = threading.Event()
     failed: list[BaseException] = []
@@ -233,7 +233,7 @@ def test_no_answer_mixes_plans_while_nodes_change(store: OnlineStore, client: An
                     cluster.move(EPOCH)
                 if version == 5:
                     cluster.hand_over(cluster.holder(EPOCH))
-        except BaseException as error:  # shown below
+        except BaseException as error:  # asserted at the end
             failed.append(error)
         done.set()
 
@@ -253,7 +253,7 @@ def test_no_answer_mixes_plans_while_nodes_change(store: OnlineStore, client: An
 
 
 def test_each_node_is_looked_at(store: OnlineStore, cluster: RedisCluster) -> None:
-    """Of one of three nodes the policy drops keys: `doctor` sees it. Their clocks and ids are those of all."""
+    """`infos`, `server_id` and clocks cover all three nodes, so `doctor` sees that one of them may evict keys."""
     careless = cluster.primaries[-1]
     careless("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     policies = sorted(info["maxmemory_policy"] for info in store.infos())
@@ -266,14 +266,14 @@ def test_each_node_is_looked_at(store: OnlineStore, cluster: RedisCluster) -> No
 
 
 def wait_for_replica(cluster: RedisCluster, primary: RedisNode) -> None:
-    """Until the replica has all that was written: a primary that is killed takes the rest with it."""
+    """Wait until the replica has all writes. What it lacks is lost when the primary is killed."""
     primary("WAIT", 1, 20_000)
 
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("read_from", ["replica", "nearest"])
 def test_replicas_answer_reads(store: OnlineStore, cluster: RedisCluster, kind: str, read_from: str) -> None:
-    """They do, by Redis's own count; and rows of a plan that they do not know yet come from the primary."""
+    """Redis counts reads on the replicas. Rows of a plan that a replica does not have yet come from the primary."""
     for node in cluster.primaries:
         wait_for_replica(cluster, node)
     client = CLIENTS[kind](f"{cluster.url}?read_from={read_from}", "shop", timeout_s=10.0)
@@ -303,11 +303,11 @@ BATCH = 10
 
 
 def stream(url: str, before_batch: Callable[[int], None]) -> None:
-    """Merge all events as a worker does: batch after batch, and after an error again at the fences.
+    """Merge all events as a worker does: batch after batch, and after an error again from the fences.
 
     Args:
-        url: of the store.
-        before_batch: acts before the n-th batch is sent.
+        url: the URL of the store.
+        before_batch: called with n before the n-th batch is sent.
     """
     store = OnlineStore(url, "test", timeout_s=2.0)
     batches = 0
@@ -344,7 +344,7 @@ def oracle() -> list[int]:
 @pytest.mark.parametrize("at", [1, 6])
 @pytest.mark.parametrize("what", ["kill", "hand over", "move"])
 def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, what: str, at: int) -> None:
-    """A primary is killed and its replica takes over, perhaps without the last merges; it hands over; slots move."""
+    """A primary is killed and its replica, perhaps without the last merges, takes over; it hands over; slots move."""
     store = OnlineStore(cluster.url, "test", timeout_s=5.0)
     store.publish(stream_plan(buckets=BUCKETS), over=None)
     keys_of = [keys.epoch_key("test", bucket) for bucket in range(BUCKETS)]
@@ -354,7 +354,7 @@ def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, 
             return
         primary = cluster.holder(keys_of[0])
         if what == "kill":
-            primary("WAIT", 1, 20_000)  # the publication is on the replica; what is merged from now on need not be
+            primary("WAIT", 1, 20_000)  # the replica has the publication; it may lack later merges
             threading.Timer(0.05, lambda: (primary.kill(), cluster.take_over(primary))).start()
         elif what == "hand over":
             threading.Thread(target=cluster.hand_over, args=(primary,)).start()
@@ -382,7 +382,7 @@ def test_an_event_counts_once_whatever_happens_to_a_primary(sentinels: RedisSent
         sentinels.fail_over()
 
     stream(sentinels.url, act)
-    # A primary that was replaced while it was alive may have taken the last merges; it is not asked again.
+    # A primary that was replaced while alive may have taken the last merges, which the new one lacks. Merge them again.
     stream(sentinels.url, lambda batch: None)
     assert counts(sentinels.url) == oracle()
     store.close()
@@ -394,7 +394,7 @@ def test_an_event_counts_once_whatever_happens_to_a_primary(sentinels: RedisSent
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("read_from", ["primary", "replica", "nearest"])
 def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kind: str, read_from: str) -> None:
-    """One of which is dead."""
+    """One of the Sentinels is dead."""
     store = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
     publish(store, 1)
     client = CLIENTS[kind](sentinels.url_with(f"read_from={read_from}"), "shop", timeout_s=10.0)
@@ -402,7 +402,7 @@ def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kin
     assert ages(client) == expected(1)
     sentinels.sentinels[0].kill()
     sentinels.fail_over()
-    # The old primary is alive, and takes writes until the Sentinels tell it.
+    # The old primary is alive, and takes writes until the Sentinels demote it.
     another = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
     publish(another, 2)
     another.close()
@@ -471,7 +471,7 @@ def test_wrong_urls_are_refused(url: str) -> None:
 
 
 def rights_of(role: str) -> list[str]:
-    """The rights of a role by docs/security.md, and those that docs/guides/production-redis.md adds on a Cluster."""
+    """The rights of a role in docs/security.md, with those that docs/guides/production-redis.md adds for a Cluster."""
     docs = Path(__file__).parents[2] / "docs"
     found = re.search(rf"```acl {role}\n(.*?)```", (docs / "security.md").read_text(), re.DOTALL)
     assert found is not None
@@ -484,7 +484,7 @@ def rights_of(role: str) -> list[str]:
 
 
 def test_the_least_rights_suffice_on_a_cluster(cluster: RedisCluster) -> None:
-    """To apply, write, merge, read of primaries and of replicas, and follow a slot; and serving may not write."""
+    """Roles can apply, write, merge, read from primaries and replicas, and follow a slot. `serving` cannot write."""
     urls = {}
     for role in ("serving", "materialize", "stream", "apply"):
         urls[role] = cluster.url.replace("://", f"://{role}:{role}-password@")

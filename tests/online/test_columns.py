@@ -1,4 +1,4 @@
-"""Columns answer for themselves: one request, many joined, Arrow, matrices and training sets all ask the same class."""
+"""One class for each kind of column serves one request, joined answers, Arrow, matrices and training sets."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
 
 
 def some_rows(chance: random.Random) -> dict[str, Any]:
-    """Keys that have rows and keys that have none, repeated or not, one user for all or a user each."""
+    """Keys with and without rows, repeated or not. All rows have one user, or each has its own."""
     count = chance.randrange(4)
     items = [chance.choice("ijkl") for _ in range(count)]
     users = chance.randrange(1, 5) if chance.random() < 0.5 else [chance.randrange(1, 5) for _ in items]
@@ -132,7 +132,7 @@ def test_answers_that_are_joined_say_what_each_said(store: FeatureStore, client_
 
 
 class LengthColumn(ServedColumn):
-    """A fifth kind of column: the number of elements of a list that is stored."""
+    """A fifth kind of column: the length of a stored list."""
 
     __slots__ = ("lists",)
 
@@ -158,7 +158,7 @@ class LengthColumn(ServedColumn):
 
 
 class WithLengths(ColumnCompiler):
-    """Compiles a service of a stored column, and of the length of another that it does not serve."""
+    """Compiles a service of a stored column, and of the length of a list that it does not serve itself."""
 
     def columns(self, service: ServicePlan) -> dict[str, ServedColumn]:
         x = self.column(ColumnPlan("x", "stats", "x"))

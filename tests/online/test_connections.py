@@ -1,4 +1,4 @@
-"""How many connections a client has: bounded, shared fairly, closed when they are not needed, of one event loop."""
+"""A client's connections: bounded in number, shared fairly, closed when idle, and used on one event loop."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_requests_are_answered_in_the_order_in_which_they_came(server: RedisServ
             async def one(place: int) -> None:
                 await ask(client, [place])
                 answered.append(place)
-                if place == 0:  # who comes again goes behind those who wait
+                if place == 0:  # a caller that comes again queues behind those that wait
                     await one(200)
 
             await asyncio.gather(*[one(i) for i in range(200)])
@@ -120,7 +120,7 @@ def test_threads_are_served_in_the_order_in_which_they_came(server: RedisServer)
     connections._give_back(held, None)
     for thread in threads:
         thread.join()
-    # A thread notes its place after it has passed the connection on, so that neighbours may swap.
+    # A thread notes its place after it has passed the connection on, so neighbours may swap places.
     assert all(abs(place - i) <= 2 for i, place in enumerate(served)) and connections.size == 1
     connections.close()
     assert connections.size == 0

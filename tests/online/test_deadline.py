@@ -1,4 +1,4 @@
-"""Requests with a deadline against a Redis that stops: groups whose replies do not come are skipped."""
+"""Requests with a deadline, on a Redis that stops: groups whose replies do not come are skipped."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def store(tmp_path: Path, redis_url: str) -> Iterator[FeatureStore]:
 
 
 class Held(Proxy):
-    """A proxy that passes commands on until it holds them.
+    """A proxy that can hold commands.
 
     Attributes:
-        passing: how many commands more pass on; None: all.
+        passing: how many more commands are passed on; None: all.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,7 +72,7 @@ class Held(Proxy):
             self.passing -= 1
 
     def release(self) -> None:
-        """Pass on the commands that are held, and all that come."""
+        """Pass on the held commands, and all later ones."""
         self.passing = None
         self._released.set()
 
@@ -113,7 +113,7 @@ def test_in_time_all_is_as_without_a_deadline(client: Any) -> None:
 
 
 def test_groups_that_do_not_come_in_time_are_skipped(client: Any, held: Held) -> None:
-    client.get_online_features("ranking", ROWS, now=NOW)  # the plan is read
+    client.get_online_features("ranking", ROWS, now=NOW)  # reads the plan
     held.passing = 2
     found = client.get_online_features("ranking", ROWS, now=NOW, deadline_ms=500)
     assert found.to_dict() == FULL | {"c_x": [-1.0, -1.0], "both": [None, None]}
@@ -145,7 +145,7 @@ def test_without_a_plan_there_is_nothing_to_answer(client: Any, held: Held) -> N
 
 @pytest.mark.parametrize("missing", [False, True], ids=["all present", "first row missing"])
 def test_a_server_that_stops_in_a_reply(client: Any, held: Held, missing: bool) -> None:
-    """Groups whose replies came whole are served, also when bytes of the next reply came with them."""
+    """Groups with whole replies are served, also when bytes of the next reply came with them."""
     rows = ROWS | {"user_id": [999, 2]} if missing else ROWS
     full = client.get_online_features("ranking", rows, now=NOW).to_dict()
     parts = []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    # Short: the socket is to lie in the data folder.
+    # A short path, so that the socket is in the data folder.
     made = Path(tempfile.mkdtemp(prefix="fs-e-"))
     yield made
     EmbeddedServer(made).stop()
@@ -72,7 +72,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-# A process that uses the server: it says its pid, and ends when it is told to.
+# A process that uses the server: it prints the server's pid, and ends when the test tells it to.
 USER = """
 import sys
 from pathlib import Path
@@ -265,7 +265,7 @@ def test_a_persistent_server_stays_until_it_is_stopped(folder: Path) -> None:
 
 
 def in_child(do: Callable[[], object]) -> None:
-    """Run in a forked child, which ends at once."""
+    """Run `do` in a forked child, which ends right after it."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -391,7 +391,7 @@ def test_a_hanging_server_is_an_error_and_no_second_one_is_started(
             server.stop()
     finally:
         os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: not server.status().running)  # it takes the request to stop when it wakes
+    wait_until(lambda: not server.status().running)  # it gets the signal to stop when it wakes
 
 
 def test_a_project_that_was_deleted_does_not_stop_its_user_from_ending(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong around a client: plans that change, threads, forks, servers that die, stall or lie."""
+"""Trouble around a client: plans that change, threads, forks, and servers that die, stall or send wrong bytes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_new_plan_is_used_from_the_next_request_on(kind, redis_url) -> None:
 
 
 def roll(store: OnlineStore, generation: int) -> None:
-    """Publish a layout of its own for a generation whose every value is its number."""
+    """Publish a generation with a layout of its own. All its values are its number."""
     names = [f"g{generation}_{i}" for i in range(generation % 3 + 1)]
     view = FeatureView("v", entities=numbers.entities, schema=[Field(name, Int32) for name in names])
     before = store.published()
@@ -87,7 +87,7 @@ def roll(store: OnlineStore, generation: int) -> None:
 
 
 def test_no_reader_sees_half_of_a_new_plan(kind, redis_url) -> None:
-    """A response that mixes two generations, or misses rows, was read half-way."""
+    """A response that mixes two generations, or lacks rows, was read half-way."""
     store = OnlineStore(redis_url, "test")
     roll(store, 1)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""What a client keeps is bounded by the plan and by constants, whatever names, lists and sizes its callers come up with."""
+"""What a client keeps is bounded by the plan and constants, whatever names, lists and sizes its callers use."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_service_that_is_published_is_found_at_once(kind: Any, store: OnlineSt
 
 
 def test_a_plan_that_was_replaced_is_freed_at_once(kind: Any, store: OnlineStore, redis_url: str) -> None:
-    """Not by the collector, which may be long in coming: plans have megabytes of what is compiled from them."""
+    """The garbage collector would free it much later, and what is compiled from a plan takes megabytes."""
     client = kind(redis_url, "test")
     for asked in (["wide:f1"], "ranking"):
         client.get_online_features(asked, {"movie_id": 1, "user_id": 1}, now=NOW_US)

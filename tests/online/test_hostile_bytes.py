@@ -1,4 +1,4 @@
-"""Rows and tiles of any bytes: every way to read them ends in values or in our errors, never in a library's."""
+"""Rows and tiles of any bytes: every way to read them gives values or errors of this library, never other errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROW = {
     "words": ["a", "bc"],
 }
 EVENT = {"user_id": 1, "shop_id": "s", "ts": NOW_US, "price": 2.0, "action": "buy"}
-# Bytes that mean something to somebody: times at the ends, NaN, infinities, invalid UTF-8, lengths beyond everything.
+# Bytes with a meaning: the first and last times, NaN, infinities, invalid UTF-8, lengths beyond the value.
 PIECES = [b"\xff" * 8, b"\x00" * 8, b"\x7f" + b"\xff" * 7, b"\x00\x00\x00\x00\x00\x00\xf0\x7f", b"\x00\x00\x00\x00\x00\x00\xf8\x7f", b"\x80", b"\xff\xff\xff\x7f"]  # fmt: skip
 changes = st.lists(st.tuples(st.integers(0, 2_000), st.one_of(st.sampled_from(PIECES), st.binary(min_size=1, max_size=9))), min_size=1, max_size=6)  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_bytes_of_any_kind_are_read_or_refused(world: World, place: int, changes
     key = world.data[place % len(world.data)]
     value = bytearray(world.values[key])
     for at, piece in changes:
-        start = 4 + at % max(1, len(value) - 4)  # the fingerprint stays, else nothing is looked at
+        start = 4 + at % max(1, len(value) - 4)  # the fingerprint stays, else a reader looks no further
         value[start : start + len(piece)] = piece[: len(value) - start]
     stored = bytes(value if cut is None else value[:cut])
     world.redis.set(key, stored)
@@ -162,7 +162,7 @@ def test_fences_of_any_fields_are_read_or_refused(world: World, fields: list[tup
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_plan_that_is_too_long_is_not_taken_in(world: World, redis_url: str, client: str) -> None:
-    """Of a plan's key and an epoch's, as long as Redis allows: `apply` heals them, and the client serves again."""
+    """The keys of a plan and an epoch hold 300 MB each. `apply` repairs them, and the client serves again."""
     redis = world.redis
     plan = world.store.require_published().plan
     asked = ["numbers:a"], {"movie_id": [1]}

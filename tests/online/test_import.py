@@ -28,7 +28,7 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
 
 
 def test_serving_loads_nothing_that_it_does_not_use(redis_url: str) -> None:
-    used = ("redis", "pydantic", "opentelemetry")  # redis-py itself loads the last, where it is installed
+    used = ("redis", "pydantic", "opentelemetry")  # redis-py itself loads opentelemetry, where it is installed
     code = f"""
 import sys
 from feature_store.online import OnlineClient

@@ -1,4 +1,4 @@
-"""What is stored of one entity, taken apart: against what was written."""
+"""The stored values of one entity, decoded for inspection, are the written values."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_tiles_of_a_window_make_its_value(
 
 
 def _combined(function: str, values: list[Any]) -> Any:
-    """What the values of tiles make together, where they alone tell."""
+    """The value of a window from the values of its tiles; `...` where these do not determine it."""
     match function:
         case "count" | "sum":
             return sum(values)

@@ -1,4 +1,4 @@
-"""The near-cache of both clients, on a real server: what it saves, and that it never says what a read would not say."""
+"""The near-cache of both clients, on a real server: it saves reads, and gives no value that a read would not give."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def a_of(client: Any, movies: list[int], service: str = "small", **options: Any)
 
 
 def hears(client: Any) -> None:
-    """Return when the client has heard of all that was written before, and has kept what it had read."""
+    """Wait until the client has heard of all earlier writes, and has kept the values that it read."""
     state = state_of(client)
     until(lambda: state_of(client).renewals >= state.renewals + 2)
 
@@ -93,7 +93,7 @@ def test_keys_that_were_read_are_not_read_again(make_client, store) -> None:
     hears(client)
     a_of(client, MOVIES)
     hears(client)
-    assert a_of(client, MOVIES) == [float(i) if i < 40 else None for i in MOVIES]  # absent rows, too
+    assert a_of(client, MOVIES) == [float(i) if i < 40 else None for i in MOVIES]  # absent rows are kept, too
     movie = state_of(client).groups["movie"]
     assert (movie.hits, movie.misses, movie.entries) == (60, 60, 60)
     assert state_of(client).is_active
@@ -196,7 +196,7 @@ def test_a_reply_that_an_invalidation_overtakes_is_not_kept(make_client, store, 
     assert answers[0][3] == 3
     hears(client)
     assert a_of(client, MOVIES)[3] == 99.0
-    assert state_of(client).groups["movie"].hits > 40  # the others were kept
+    assert state_of(client).groups["movie"].hits > 40  # the other values were kept
     relay.close()
 
 
@@ -294,7 +294,7 @@ def test_a_forked_child_begins_with_none(store, redis_url) -> None:
 
 
 def test_threads_share_it_and_no_value_goes_back(store, redis_url) -> None:
-    """Values of a key only grow: no thread may see one that is smaller than what it saw before, or older than the bound."""
+    """The values of a key only grow. No thread may see a smaller value than before, or a value older than the bound."""
     fill(store)
     acknowledged = [0.0] * 60
     wrong: list[Any] = []
@@ -304,7 +304,7 @@ def test_threads_share_it_and_no_value_goes_back(store, redis_url) -> None:
         seen = [0.0] * 60
         while not over.is_set():
             least = list(acknowledged)
-            time.sleep(BOUND_MS / 1000)  # each value that was acknowledged before is old enough now
+            time.sleep(BOUND_MS / 1000)  # the bound of every value that was acknowledged before is over
             for _ in range(20):
                 values = [value or 0.0 for value in a_of(client, MOVIES)]
                 for movie, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""The newest stored event times, against what was written."""
+"""The newest stored event times, against the written rows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_of_batch_views_it_is_the_greatest_of_the_rows_that_are_stored(
         times = [time for (of, _), time in kept.items() if of == view]
         assert found.event_us == (max(times) if times else None)
         assert found.whole
-    # A row group's rows hold several views.
+    # A row of the group holds several views.
     assert newest["numbers"].rows == len({key for of, key in kept if of in ("numbers", "every_type")})
     assert newest["profile"].rows == len({key for of, key in kept if of == "profile"})
 

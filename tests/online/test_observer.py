@@ -1,4 +1,4 @@
-"""What observers are told, by both clients."""
+"""What both clients tell their observers."""
 
 from __future__ import annotations
 

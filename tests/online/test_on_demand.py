@@ -1,4 +1,4 @@
-"""On-demand functions in serving and in training: which are called, what they are shown, what they may return."""
+"""On-demand functions in serving and training: which are called, what they get, and what they may return."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
     folder = tmp_path_factory.mktemp("project")
     (folder / "feature_store.yaml").write_text("project: shop\n")
     (folder / "features.py").write_text(PROJECT)
-    times = [NOW, NOW, NOW, NOW - timedelta(days=3)]  # what is known of user 4 has expired
+    times = [NOW, NOW, NOW, NOW - timedelta(days=3)]  # the row of user 4 has expired
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({**ROWS, "at": times}), folder / "stats.parquet")
@@ -165,7 +165,7 @@ def test_what_offers_nothing_is_refused(make_client, bad) -> None:
 
 
 def test_nothing_that_redis_names_is_imported_or_called(make_client, store, tmp_path: Path, monkeypatch) -> None:
-    """Whoever writes to Redis chooses every text of the plan: view names, functions, digests, inputs."""
+    """Anyone who can write to Redis chooses every text of the plan: view names, functions, digests, inputs."""
     import subprocess
 
     trap = tmp_path / "trap.py"

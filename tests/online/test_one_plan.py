@@ -1,4 +1,4 @@
-"""No answer mixes two plans: a plan is published, and the old rows are dropped, between any two commands of a request."""
+"""No answer mixes two plans, though a plan is published and old rows are dropped between any two commands."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 BUCKETS = 4
 ROWS: dict[str, Any] = {"movie_id": list(range(40)), "user_id": list(range(40))}
-# What a request sends: an MGET per bucket where buckets are on several nodes, else one; with a deadline, as many for each
-# of the two row groups.
+# The commands of a request: an MGET for each bucket where buckets are on several nodes, else one MGET. With a deadline,
+# each of the two row groups has so many.
 COMMANDS = {"several nodes": BUCKETS, "one node": 1}
 
 
 def publish(store: OnlineStore, version: int, *, shadowed: bool = False) -> None:
-    """A plan of two row groups, whose every value is its version, in place of the one before, whose rows go."""
+    """Publish a plan of two row groups whose values are all its version, and drop the rows of the plan before."""
     views = [
         FeatureView(name, entities=entities, schema=[Field(f"{name}_{version}", Int32)])
         for name, entities in (("v", numbers.entities), ("w", [user]))
@@ -52,7 +52,7 @@ def publish(store: OnlineStore, version: int, *, shadowed: bool = False) -> None
 
 
 class Step:
-    """Acts before the n-th command, counted from 0, that a proxy passes on."""
+    """Calls `act` before a proxy passes on the command of a place, counted from 0."""
 
     def __init__(self, place: int, act: Callable[[], None]) -> None:
         self._place, self._act, self.commands = place, act, 0
@@ -113,11 +113,11 @@ def test_a_plan_published_between_two_commands_of_a_request(
 def test_a_read_in_shadow_never_compares_two_plans(
     client: Any, proxy: Proxy, store: OnlineStore, commands: int
 ) -> None:
-    """A request, its read in shadow and the read after that: a plan is published before each of their commands."""
+    """A request, its read in shadow and the read after that: a plan is published before each command in turn."""
     publish(store, 2, shadowed=True)
     version, reads = 2, 0
     for place in range(3 * commands):
-        client.get_online_features("service", ROWS, now=NOW_US)  # the client has read the newest plan
+        client.get_online_features("service", ROWS, now=NOW_US)  # so that the client has read the newest plan
         proxy.before = Step(place, partial(publish, store, version + 1, shadowed=True))
         answer = client.get_online_features("service", ROWS, now=NOW_US)
         proxy.before = lambda command: None

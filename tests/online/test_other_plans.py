@@ -1,4 +1,4 @@
-"""A client and the plans that follow each other: changed functions are rolled out, and no error of a plan outlives it."""
+"""A client and successive plans: changed functions are rolled out, and errors of a plan end with it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def publish(store: OnlineStore, plan: ServingPlan) -> ServingPlan:
 
 
 def put(redis: Any, plan: ServingPlan) -> None:
-    """Publish a plan over anything, as `apply` repairs what is published."""
+    """Publish a plan over any publication, as `apply` does to repair it."""
     epoch = os.urandom(8).hex()
     redis.mset({plan_key("test"): plan_to_json(replace(plan, epoch=epoch)), epoch_key("test", 0): epoch})
 
@@ -158,7 +158,7 @@ def test_plans_with_digests_of_before_are_served(make_client, store) -> None:
     assert made_by(client) == 1
     with pytest.raises(TransformError):
         made_by(make_client(second))
-    publish(store, plan_of(view(second), 2, plan))  # the first apply of this version, which changes the code too
+    publish(store, plan_of(view(second), 2, plan))  # the first apply of this release, which changes the code, too
     assert (made_by(client), made_by(make_client(second))) == (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""Many requests of one event loop on few connections: what one of them suffers, the others do not."""
+"""Many requests of one event loop on few connections: a request that fails does not harm the others."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_requests_share_few_connections_and_get_their_own_replies(server: RedisS
 
 
 def test_large_replies_wait_in_the_client(server: RedisServer, runner: asyncio.Runner) -> None:
-    """Not in Redis, which would keep them in memory."""
+    """They do not wait in Redis, which would keep them in memory."""
 
     async def requests() -> None:
         connections = pool(server.url)
@@ -91,7 +91,7 @@ def test_large_replies_wait_in_the_client(server: RedisServer, runner: asyncio.R
 
 
 def test_what_a_request_leaves_behind_is_dropped(proxy: Proxy, runner: asyncio.Runner) -> None:
-    """One is cancelled, one's time is over: their replies come later, before those of the others."""
+    """One request is cancelled, another is too late. Their replies come later, before those of the others."""
 
     async def requests() -> None:
         connections = pool(proxy.url(), most=1)
@@ -117,11 +117,11 @@ def test_what_a_request_leaves_behind_is_dropped(proxy: Proxy, runner: asyncio.R
 
 
 def test_a_connection_that_falls_silent_is_left(proxy: Proxy, runner: asyncio.Runner) -> None:
-    """New requests get another one; those on it are sent again when nothing came for `timeout_s`."""
+    """New requests get another connection. Those on the silent one are sent again after `timeout_s` without a reply."""
     held, stalls = threading.Event(), iter([True])
 
     def hold(command: list[bytes]) -> None:
-        if next(stalls, False):  # the first command alone, and what is behind it on its connection
+        if next(stalls, False):  # only the first command, and those behind it on its connection
             held.wait(120)
 
     async def requests() -> None:
@@ -143,7 +143,7 @@ def test_a_connection_that_falls_silent_is_left(proxy: Proxy, runner: asyncio.Ru
 
 
 def test_connections_that_are_killed_under_load(server: RedisServer, runner: asyncio.Runner) -> None:
-    """Requests are sent again, unless their replies had begun; none gets another's reply."""
+    """Requests are sent again unless their replies had begun. None gets the reply of another."""
 
     async def requests() -> tuple[int, int]:
         good = failed = 0

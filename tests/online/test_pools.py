@@ -1,4 +1,4 @@
-"""What a client may be given instead of a URL, and what is refused; Sentinels."""
+"""What a client takes in place of a URL, what it refuses, and Sentinels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def pools(module: Any, proxy: Proxy, authority: Path) -> list[Any]:
-    """A plain pool and a blocking one, of a transport and with a user, in RESP 2 and 3."""
+    """A plain pool and a blocking pool of a transport, with a user, in RESP 2 and 3."""
     kinds = [module.ConnectionPool, module.BlockingConnectionPool]
     user = {"username": USER, "password": PASSWORD}
     made = [kind.from_url(proxy.url(), **user, protocol=protocol) for kind in kinds for protocol in (2, 3)]
@@ -80,11 +80,11 @@ def test_pools_of_redis_py(make: Any, server: RedisServer, signed: Certificates,
 
 
 class Pinned(redis.SSLConnection):
-    """A user's own checks."""
+    """A connection class with checks of a user's own."""
 
 
 class Counting(redis.ConnectionPool):
-    """A user's own pool."""
+    """A pool class of a user's own."""
 
 
 @pytest.mark.parametrize("kind", [OnlineClient, AsyncOnlineClient, OnlineStore])
@@ -106,7 +106,7 @@ class Counting(redis.ConnectionPool):
     ids=["connection", "pool", "function", "ocsp", "option", "client", "none", "query", "mixed", "file", "scheme"],
 )
 def test_what_is_not_known_is_refused(kind: Any, pool: Any) -> None:
-    """Nothing becomes plain TCP by not being understood."""
+    """A pool or URL that is not understood is refused, and is not taken for plain TCP."""
     with pytest.raises(ConfigError) as caught:
         kind(pool, "test")
     assert PASSWORD not in str(caught.value)
@@ -159,7 +159,7 @@ class Sentinel:
         wait_for(self._admin)
 
     def watch(self, port: int) -> None:
-        """Have the name stand for the server on a port."""
+        """Make the name `prices` stand for the server on a port."""
         with suppress(redis.ResponseError):
             self._admin.sentinel_remove("prices")
         self._admin.sentinel_monitor("prices", "127.0.0.1", port, 1)
@@ -229,7 +229,7 @@ def test_a_sentinel_leads_to_the_master_and_after_a_failover_to_the_new_one(
             assert ask(client).to_dict()["c"] == [1, 2, 3]
             assert new.info("stats")["total_connections_received"] > before
 
-        sentinel.watch(ports[0])  # it names a server that has become a replica
+        sentinel.watch(ports[0])  # the Sentinel names a server that has become a replica
         with redis.Redis.from_url(second.url) as new:
             new.client_kill_filter(_type="normal", skipme=True)
         with pytest.raises(StoreConnectionError, match="is no master"):

@@ -1,4 +1,4 @@
-"""How far views are materialized, beside the rows, on real servers that lose what they had."""
+"""Progress of views, stored beside the rows, on real servers that lose data."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_emptied_between_two_records_redis_is_not_believed(store: OnlineStore, c
 
 
 def test_another_process_records_nothing_of_rows_that_were_written_to_the_one_before() -> None:
-    """It may lack what the other acknowledged last, though it has all that was noted before."""
+    """The new process may lack the last acknowledged rows, though it has all the progress of before."""
     options = ("--appendonly", "yes", "--appendfsync", "always")
     with redis_server(*options) as server, contextlib.closing(OnlineStore(server.url, "shop")) as store:
         published = store.publish(plan(1, "age"), over=None)

@@ -1,4 +1,4 @@
-"""What Redis refuses: each error is a class of its own, says what to do, and repeats no key and no value."""
+"""Errors of Redis: each has a class of its own, says what to do, and repeats no key and no value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes that a real Redis refuses: full, a replica, without the script, without permission. Nothing is lost or doubled."""
+"""Writes that a real Redis refuses: full, a replica, without script or permission. None is lost or doubled."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_rows_are_written_when_redis_forgets_the_script(
 
 @pytest.mark.parametrize("sends", [1, 2, 4])
 def test_merges_count_once_when_redis_forgets_the_script(redis_url: str, admin: Any, sends: int) -> None:
-    """Four merges under way, each expecting the fence that the one before leaves."""
+    """Four merges are under way, and each expects the fence that the merge before leaves."""
     store = OnlineStore(redis_url, "test")
     store.publish(stream_worlds.plan_of(), over=None)
     with store.tile_writer("activity") as writer:

@@ -1,4 +1,4 @@
-"""Replies with missing rows, brought into the shape of whole ones, against a parser that takes value after value."""
+"""Replies with missing rows, brought into the shape of whole replies, against a parser that goes value by value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.online.worlds import plan_of
 LAYOUTS = [RowLayout(group) for group in plan_of().groups]
 EPOCH, OTHER = b"0123456789abcdef", b"fedcba9876543210"
 NIL = b"$-1\r\n"
-# What a value may hold to look like the bytes between values.
+# Values that look like the bytes between values.
 HOSTILE = [NIL, NIL * 40, b"\r\n", b"*1\r\n", b"$16\r\n" + EPOCH + b"\r\n", *(b"$%d\r\n" % one.size for one in LAYOUTS)]
 
 
@@ -23,7 +23,7 @@ def bulk(value: bytes | None) -> bytes:
 
 
 def oracle(raw: bytes) -> tuple[list[bytes | None], int] | None:
-    """The values of the array at the start, and where it ends; None: more must come."""
+    """The values of the array at the start, and where the array ends; None when it is incomplete."""
     try:
         end = raw.index(b"\r\n")
         count, at, values = int(raw[1:end]), end + 2, []
@@ -68,7 +68,7 @@ def shape_of(world: Any) -> ReplyShape:
 
 
 def expected(world: Any, values: list[bytes | None]) -> list[bytes] | None:
-    """The rows, empty where they are missing; None when the reply must be taken apart."""
+    """The expected rows, without data where they are missing; None when the reply must be taken apart."""
     counts, epochs = world
     if values[-epochs:] != [EPOCH] * epochs:
         return None
@@ -104,7 +104,7 @@ def test_at_every_cut_it_is_complete_exactly_when_the_oracle_says_so(world, afte
     about, values, raw = world
     shape, scanned = shape_of(about), 0
     for got in range(1, len(raw) + 1):
-        # Bytes of an earlier reply may stand behind those that came.
+        # Bytes of an earlier reply may follow the received bytes in the buffer.
         found = shape.whole(raw[:got] + after, got, scanned)
         if found is None:
             assert expected(about, values) is None

@@ -1,4 +1,4 @@
-"""The forms in which people have entity rows: each is taken, or refused in the library's words."""
+"""The forms in which callers have entity rows: each is taken, or refused with an error of this library."""
 
 from __future__ import annotations
 

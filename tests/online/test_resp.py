@@ -43,7 +43,7 @@ def replies(draw: st.DrawFn):
 
 
 def feed(parser: ReplyParser, raw: bytes, cuts: list[int]) -> int:
-    """Feed a reply in pieces, as a socket would; returns how many bytes it took."""
+    """Feed a reply in pieces, as a socket would. Returns how many bytes completed it, or -1."""
     at = 0
     for cut in cuts:
         while at < cut:
@@ -58,7 +58,7 @@ def feed(parser: ReplyParser, raw: bytes, cuts: list[int]) -> int:
 
 
 def held(parser: ReplyParser) -> list[bytes | None]:
-    """The values of the reply that a parser took. A row without data stands for a missing one."""
+    """The values of the reply that a parser took. Rows without data become None."""
     if not parser.fixed:
         (values,) = parser.replies
         return values
@@ -95,7 +95,7 @@ def test_a_reply_of_rows_and_missing_rows_is_never_taken_apart(world) -> None:
 
 @given(st.lists(replies(), min_size=1, max_size=4), st.data())
 def test_replies_of_one_connection_fill_their_parsers(worlds: list[Any], data: st.DataObject) -> None:
-    """However the bytes are cut, also if they stop: each reply that came whole is complete, and no other."""
+    """However the bytes are cut, and wherever they stop, exactly the replies that came whole are complete."""
     parsers = [ReplyParser(1, shape) for shape, *_ in worlds]
     stream = b"".join(raw for _, _, raw, _ in worlds)
     stop = data.draw(st.integers(0, len(stream)))
@@ -129,7 +129,7 @@ def test_bytes_that_nobody_asked_for_are_refused() -> None:
 
 @given(replies(), st.integers(0))
 def test_a_parser_that_moved_takes_the_rest(world, cut: int) -> None:
-    """The request that is over keeps a parser that stays incomplete; restarted, it takes another reply."""
+    """The ended request keeps the old parser, which stays incomplete and, once restarted, can take another reply."""
     shape, values, raw, _ = world
     parser = ReplyParser(1, shape)
     cut %= len(raw)
@@ -175,5 +175,5 @@ def test_keys_of_any_length_and_bucket_are_written_as_hiredis_writes_them(
     buckets = [bucket for bucket, _ in keys] if has_buckets else None
     wanted = [prefixes[bucket if has_buckets else 0] + key for bucket, key in keys]
     packed = hiredis.pack_command(tuple(wanted)).split(b"\r\n", 1)[1]
-    for _ in range(2):  # the second time from what was kept
+    for _ in range(2):  # the second time from kept parts
         assert writer.write([key for _, key in keys], buckets) == packed

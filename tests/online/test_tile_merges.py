@@ -1,4 +1,4 @@
-"""lua/merge.lua against the slow merges of tests/aggregates/tile_merges.py: the same bytes after any batches."""
+"""lua/merge.lua and the slow merges of tests/aggregates/tile_merges.py leave the same bytes after any batches."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def redis_client(redis_url: str) -> Iterator[Any]:
 
 
 class Both:
-    """One writer to Redis, and the same values by the slow merges."""
+    """A writer to Redis, and the same values merged by the slow merges."""
 
     def __init__(self, writer: TileWriter, redis_client: Any) -> None:
         self.writer, self.layout, self._redis = writer, writer.layout.tiles, redis_client
@@ -102,7 +102,7 @@ class Both:
             self._assert_bytes_equal(np.frombuffer(stored[4:], self.layout.value), value)
 
     def _assert_bytes_equal(self, got: Any, wanted: Any) -> None:
-        """Sums and moments but for rounding, the rest byte for byte; of slots also what is stale."""
+        """Sums and moments are equal up to rounding, the rest byte for byte, also in stale slots."""
         assert got["record"]["newest"] == wanted["record"]["newest"]
         for r, ring in enumerate(self.layout.windows.rings):
             for mine, other in (
@@ -154,7 +154,7 @@ def one(layout: Any, tile: int, **fields: Any) -> Any:
 
 @pytest.mark.parametrize("second", [7, 8, 6])
 def test_what_no_event_makes_easily_is_merged_the_same(store: OnlineStore, redis_client: Any, second: int) -> None:
-    """Full counts, infinite values and extremes of nothing; into the head, a newer one and a slot."""
+    """Full counts, infinite values and extremes of no events, merged into the head, a newer head and a slot."""
     inf = np.inf
     with store.tile_writer("all_kinds") as writer:
         both = Both(writer, redis_client)
@@ -181,7 +181,7 @@ def test_what_no_event_makes_easily_is_merged_the_same(store: OnlineStore, redis
 def test_a_ring_reaches_as_far_back_as_it_has_slots(
     store: OnlineStore, redis_client: Any, ahead: bool, ring: int, beyond: int
 ) -> None:
-    """A tile and another as many before it as the ring has slots, one less, one more; in either order, twice each."""
+    """Two tiles whose distance is the number of slots, one less or one more; in either order, twice each."""
     slots = PLAN.tiles[0].windows.rings[ring].slots
     tiles = [1000, 1000 + slots + beyond]
     with store.tile_writer("all_kinds") as writer:
@@ -194,7 +194,7 @@ def test_a_ring_reaches_as_far_back_as_it_has_slots(
 
 
 def test_values_are_compared_by_all_their_bytes(redis_url: str, redis_client: Any) -> None:
-    """Eight bytes that no double holds, zero bytes among them; of equal times the greater number is the later."""
+    """Integers of eight bytes that no double holds, some with zero bytes. Of equal times the greater is later."""
     aggregations = [
         Aggregation("at", function, windows=AGGREGATIONS[0].windows, n=3 if function == "last_n" else None)
         for function in ("first", "last", "last_n")

@@ -1,4 +1,4 @@
-"""Stream views online: merges and fences in Redis, windows read by both clients, against the events themselves."""
+"""Stream views online: merges and fences in Redis, and windows read by both clients, against the events."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ events_of = st.lists(
 def test_windows_are_those_of_the_events(
     store: OnlineStore, client: Any, redis_url: str, events: list[Event], cuts: list[int], ahead_s: int
 ) -> None:
-    """Any order, any split into batches, late events too, at the time of the newest event and later."""
+    """Events in any order and any batches, with late events; at the time of the newest event and later."""
     store.teardown()
     store.publish(plan_of(), over=None)
     bounds = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
@@ -128,7 +128,7 @@ def test_a_matrix_holds_windows_beside_defaults(store: OnlineStore, client: Any)
 
 
 def test_large_replies_that_wait_to_be_decoded_stay_as_they_came(store: OnlineStore, client: Any) -> None:
-    """Each reply is large enough for its buffer to be used again; half of them are dropped undecoded."""
+    """Each reply is so large that its buffer is used again. Half of the replies are dropped undecoded."""
     events = [click(user_id, ago_s=user_id / 2, price=float(user_id)) for user_id in range(1, 61)]
     write(store, events)
     size = store.statistics()["activity"]["row_bytes"]
@@ -230,7 +230,7 @@ def test_what_is_no_value_of_the_view_is_named_and_nothing_is_merged(
 def test_late_events_are_told_and_counted(store: OnlineStore) -> None:
     with store.tile_writer("activity") as writer:
         merge_events(writer, [click(1)], {"clicks:0": (None, 1)})
-        # Two hours are beyond the ring of the hour; ten minutes beyond that of the minute alone.
+        # Two hours are beyond the ring of the 1-hour window, ten minutes only beyond the ring of the 1-minute window.
         events = [click(1, ago_s=7200), click(1, ago_s=600), click(2, ago_s=7200)]
         assert sum(map(len, merge_events(writer, events, {"clicks:0": (1, 4)}))) == 1
         assert writer.late() == 1

@@ -29,7 +29,7 @@ class TestSingle(TopologySuite):
 
 
 class Slots(Single):
-    """One node of a Redis Cluster, which holds every slot: as in any Cluster, a script names keys of one tag alone."""
+    """One node of a Redis Cluster that holds every slot. As in any Cluster, a script may name keys of one tag only."""
 
     @property
     def is_one_node(self) -> bool:

@@ -1,4 +1,4 @@
-"""Both clients over TCP, TLS and Unix sockets, on asyncio and uvloop: what they answer, and their limits in time."""
+"""Both clients over TCP, TLS and Unix sockets, on asyncio and uvloop: their answers and their time limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.servers import RedisServer
 
-# Of a limit of 0.3 s: what a busy machine adds to it. Without a limit the tests would take for ever, or the server's 60 s.
+# A limit, and how long it may take on a busy machine. Without a limit, a test would take 60 s or for ever.
 LIMIT_S, GENEROUS_S = 0.3, 5.0
 
 
@@ -81,7 +81,7 @@ def test_answers_with_user_password_and_database(make: Any, proxy: Proxy) -> Non
 
 
 def test_a_large_command_and_a_large_reply(make: Any, proxy: Proxy) -> None:
-    """More than any buffer of a socket holds, in both directions."""
+    """In both directions, more bytes than any socket buffer holds."""
     client = make(at(proxy), timeout_s=20.0)
     for _ in range(2):
         assert ask(client, range(ENTITIES)).to_numpy()[:, 2].tolist() == list(range(ENTITIES))
@@ -104,7 +104,7 @@ def test_many_requests_share_connections(make: Any, proxy: Proxy) -> None:
 
 
 def test_a_server_that_stalls(make: Any, proxy: Proxy) -> None:
-    """On a connection that served before, and on new ones; with timeout_s and with deadline_ms, in any order."""
+    """On a connection that has served before and on new ones, with timeout_s and deadline_ms in turn."""
     client = make(at(proxy), timeout_s=20.0)
     ask(client)
     ask(client, deadline_ms=20_000)
@@ -124,7 +124,7 @@ def test_a_server_that_stalls(make: Any, proxy: Proxy) -> None:
 
 
 def test_a_server_that_sends_a_byte_now_and_then(make: Any, proxy: Proxy) -> None:
-    """Each byte comes in time, the answer does not."""
+    """Each byte comes in time, but the answer does not."""
     client = make(at(proxy), timeout_s=20.0)
     ask(client)
     proxy.drip_s, proxy.piece = 0.05, 1
@@ -133,7 +133,7 @@ def test_a_server_that_sends_a_byte_now_and_then(make: Any, proxy: Proxy) -> Non
 
 
 def test_a_server_that_accepts_and_never_answers(make: Any, signed: Certificates, transport: str) -> None:
-    """Over TLS the handshake stalls, else AUTH does."""
+    """Over TLS the handshake stalls, otherwise AUTH does."""
     silent = Silent(transport, signed)
     client = make(at(silent), timeout_s=LIMIT_S)
     for options in ({}, {"deadline_ms": LIMIT_S * 1000}):

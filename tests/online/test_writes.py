@@ -1,4 +1,4 @@
-"""What ends up in Redis: newest wins, isolation of projects, deletion, new generations."""
+"""What is in Redis after writes: the newest row wins; isolation of projects, deletion, new generations."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def test_rows_are_copied_to_a_new_layout(redis_url, store) -> None:
     old_group, new_group = (next(g for g in plan.groups if g.name == "movie") for plan in (store.published().plan, new))
     assert (old_group.generation, new_group.generation) == (1, 2)
     store.publish(replace(store.published().plan, filling=(new_group,)), over=store.published())
-    write(store, numbers, [{"movie_id": 0, "event_ts": NOW_US + 5, "c": 77}])  # during the copy: both generations
+    write(store, numbers, [{"movie_id": 0, "event_ts": NOW_US + 5, "c": 77}])  # goes to both generations
     assert store.copy_rows(old_group, new_group) == 75
     assert read(redis_url, ["numbers:c"], {"movie_id": 0})["c"] == [77]
     store.publish(new, over=store.published())
@@ -364,7 +364,7 @@ def test_rows_are_copied_to_a_new_layout(redis_url, store) -> None:
         "words": [["a"]] * 3 + [["none"]],
         "flag": [True] * 3 + [None],
         "added": [None] * 4,
-        "small": [None] * 4,  # of another type: filled from the source, not guessed
+        "small": [None] * 4,  # of another type: to be filled from the source, not converted
         "note": [None] * 4,
         "c": [77, None, 2, None],
         "x": [None] * 4,
@@ -374,7 +374,7 @@ def test_rows_are_copied_to_a_new_layout(redis_url, store) -> None:
 
 
 def to_a_new_layout(store: OnlineStore) -> tuple[ServingPlan, RowGroupPlan, RowGroupPlan]:
-    """A plan that fills another layout of the rows of movies, and both layouts."""
+    """A plan that fills movies' rows of a new layout, and the groups of the old and the new layout."""
     published = store.published()
     fields = [*every_type.fields, Field("added", Float32)]
     changed = FeatureView("every_type", entities=every_type.entities, schema=fields)
@@ -395,7 +395,7 @@ def test_what_is_deleted_while_it_is_copied_stays_deleted(redis_url, store, monk
         for batches in read_all(rows, group):
             assert store.delete("movie", {"movie_id": 1}) == 2
             store.delete("movie", {"movie_id": 2})
-            write(store, numbers, [{"movie_id": 2, "event_ts": NOW_US + 1, "c": 22}])  # it comes back after that
+            write(store, numbers, [{"movie_id": 2, "event_ts": NOW_US + 1, "c": 22}])  # it comes back later
             yield batches
 
     monkeypatch.setattr(RowStore, "batches", read_then_delete)

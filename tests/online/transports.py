@@ -23,7 +23,7 @@ ENTITIES = 20_000
 
 
 def certificates(folder: Path) -> Certificates:
-    """A certificate for `localhost`, of an authority that no system knows."""
+    """A certificate for `localhost` by an authority that no system trusts."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)

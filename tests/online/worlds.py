@@ -1,4 +1,4 @@
-"""Small projects for the tests of the online store, their data, and an oracle that serves them slowly and obviously."""
+"""Small projects for the tests of the online store, their data, and an oracle that is slow and obviously right."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ every_type = FeatureView(
 numbers = FeatureView(
     "numbers", entities=[movie], schema=[Field("a", Float32), Field("b", Float32, default=7.0), Field("c", Int32)]
 )
-# A source that does not say when rows were created: of rows of one event time the one written last counts.
+# A source without created times: of rows with one event time, the last written counts.
 profile = FeatureView(
     "profile",
     entities=[user],
@@ -117,7 +117,7 @@ def _order(view: FeatureView, row: dict[str, Any]) -> tuple[int, ...]:
 
 @dataclass
 class Oracle:
-    """What the store must serve, kept in dicts."""
+    """What the store must serve, in dicts."""
 
     rows: dict[tuple[str, tuple[Any, ...]], dict[str, Any]] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ class Oracle:
                 self.rows[place] = row
 
     def read(self, view: FeatureView, feature: str, key: tuple[Any, ...], now_us: int) -> tuple[Any, str, Any]:
-        """(value, status, event time) of one feature of one entity."""
+        """`(value, status, event time)` of one feature of one entity."""
         field_ = view.field(feature)
         row = self.rows.get((view.name, key))
         if row is None:

@@ -1,4 +1,4 @@
-"""Stands between a client and a server, and holds back what the server says: replies, or invalidations."""
+"""A relay between a client and a server that can hold back replies, or invalidations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Relay(Listener):
     """Passes bytes on in both directions.
 
     Attributes:
-        replies: closed, no reply of a connection that reads features is delivered.
-        invalidations: closed, nothing that Redis says on a connection of a near-cache is delivered.
+        replies: while cleared, no reply is delivered on connections that read features.
+        invalidations: while cleared, nothing is delivered on a near-cache's connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -38,7 +38,7 @@ class Relay(Listener):
             client.sendall(piece)
 
     def break_hearing(self) -> None:
-        """Close the connections on which a near-cache hears of changes."""
+        """Close the connections on which near-caches hear of changes."""
         for hearing in self._hearing:
             with contextlib.suppress(OSError):
                 hearing.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The table of cached values, against a dict: it may forget what it likes, and never says what was not put in last."""
+"""The table of cached values, against a dict: it may forget any key, and never gives any value but the last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 12
 
 
 def keys_of(table: Table, names: list[int], width: int | None) -> Keys:
-    """Names as keys: of 8 or 4 bytes, or texts of many lengths, among them ends of zeros and texts that are too long."""
+    """Names as keys: of 8 or 4 bytes, or texts of many lengths. Some texts end in zero bytes, and some are too long."""
     if width is not None:
         return table.keys(b"".join(name.to_bytes(width, "big") for name in names), None)
     return table.keys(b"", [text_of(name) for name in names])
@@ -60,18 +60,18 @@ def test_it_says_what_was_kept_last_or_nothing(steps: Any, width: int | None, va
             table.forget(keys, moment)
             assert not table.find(keys).is_hit.any()
             continue
-        # A late keep brings values that were read before the last changes.
+        # A late keep has values that were read before the last changes.
         since = moment if step == "keep" else max(moment - 1, 0)
         read = [value_of(name, min(versions.get(name, 0), since)) for name in chosen]
         extra = [(value, None) for value in read] if variables else None
         moment += 1
         table.keep(keys, block(read), extra, np.full(len(chosen), since), moment)
         assert len(table) <= table.capacity
-    assert table.size_bytes <= budget or budget < 4_000  # it has two sets at least
+    assert table.size_bytes <= budget or budget < 4_000  # a table has at least two sets
 
 
 def test_two_keys_that_share_a_set_and_a_tag_are_told_apart() -> None:
-    table = Table(SIZE, 8, 0, 1)  # two sets
+    table = Table(SIZE, 8, 0, 1)  # makes two sets
     wanted = keys_of(table, [5], 8)
     table.keep(wanted, block([value_of(5, 0)]), None, np.zeros(1, np.int64), 1)
     other = wanted._replace(words=wanted.words + np.uint64(1))

@@ -1,4 +1,4 @@
-"""What the near-cache gives and keeps: leases, invalidations that overtake replies, plans, budgets; without a server."""
+"""What the near-cache gives and keeps, tested without a server: leases, late replies, plans, budgets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class World:
         return self.values.look_up(self.spaces, self.service.groups, asked)
 
     def answer(self, hits: Hits, version: int = 0) -> list[int]:
-        """Give what was not found, of a version, and return the version of each value."""
+        """Answer the keys that were not found with values of a version. Returns the version of each value."""
         found = hits.found[self.group]
         read = [self.row(version) for _ in range(found.unread.size)]
         rows = StoredRows.from_values(self.layout, list(read), str)
@@ -61,7 +61,7 @@ class World:
         return [int(part[-1]) for part in joined.part(0, self.layout.size)]
 
     def read(self, movies: list[int], version: int = 0) -> list[int]:
-        """A request from beginning to end; then the lease is renewed."""
+        """A whole request, after which the lease is renewed."""
         hits = self.look_up(movies)
         versions = self.answer(hits, version)
         self.values.keep(hits)
@@ -131,7 +131,7 @@ def test_a_lost_connection_empties_it() -> None:
     before = world.look_up([1, 2])
     world.values.suspend()
     assert world.look_up([1]).unread[world.group].size == 1
-    # What was read before the loss may have changed since, unheard.
+    # Values that were read before the loss may have changed since, and the cache has not heard of it.
     world.answer(before, version=1)
     world.values.keep(before)
     world.values.renew(0.0)
