@@ -1,4 +1,4 @@
-"""Random events with every kind of column, aggregations of every function over them, and how results are compared."""
+"""Random events with every kind of column, aggregations of every function over them, and comparisons of results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def columns_of(events: list[Event]) -> Events:
 
 
 def assert_windows(found: dict[str, tuple[Any, Any]], i: int, events: list[Event], entity: Any, now_us: int) -> None:
-    """Row i equals the naive computation for an entity at a time."""
+    """Assert that row i equals the naive computation for an entity at a time."""
     for aggregation in AGGREGATIONS:
         for window in aggregation.windows:
             name = aggregation.feature_name(window)

@@ -1,4 +1,4 @@
-"""Windows the slow and obvious way: a list of events, one pass for each label, feature and window."""
+"""Windows computed in the slow and obvious way: one pass over all events for each label, feature and window."""
 
 from __future__ import annotations
 

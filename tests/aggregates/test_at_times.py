@@ -1,4 +1,4 @@
-"""Windows at the times of labels against the naive way: any events, late ones too, any labels."""
+"""Windows at the times of labels, against the naive computation: any events, late events among them, any labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.aggregates.event_worlds import (
 )
 from tests.aggregates.naive import Event
 
-# Most are known at once; some a little later, or much.
+# Most events are known at once, some a little later, and some much later.
 events_of = lists_of_events(st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 4000)))
 labels_of = st.lists(st.tuples(st.integers(-1, 3), seconds), max_size=12)
 
@@ -70,7 +70,7 @@ def test_times_that_do_not_fit_beside_entities_become_ranks() -> None:
 
 
 def test_many_entities_and_events_agree_with_brute_force() -> None:
-    """More entities than 16 bits count, events in no order, all created late by up to a minute."""
+    """More entities than 16 bits can count, and events in no order, each created up to a minute late."""
     random = np.random.default_rng(0)
     entities, at = random.integers(0, 200_000, 50_000), BASE_US + random.integers(0, 7200 * SECOND_US, 50_000)
     created = at + random.integers(1, 60 * SECOND_US, 50_000)
@@ -86,7 +86,7 @@ def test_many_entities_and_events_agree_with_brute_force() -> None:
 
 
 def test_late_events_are_checked_one_by_one_only_near_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A history whose every row was created within a second: pairs stay few, however many events a window holds."""
+    """When every row was created within a second, pairs stay few, however many events a window holds."""
     looked_at = []
     pairs = _ranges.pairs
 

@@ -1,4 +1,4 @@
-"""From events to windows through stored tiles: any order, any split into batches, against the naive way; and the bytes."""
+"""From events to windows through stored tiles, in any order and batches, against the naive computation; and bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def summed(event_us: list[int], xs: list[float | None], entities: list[int] | No
 @settings(max_examples=150)
 @given(events=lists_of_events(), cuts=st.lists(st.integers(0, 60), max_size=4), ahead_s=st.integers(0, 8000))
 def test_windows_are_those_of_the_events(events: list[Event], cuts: list[int], ahead_s: int) -> None:
-    """For any order, lateness and split, windows at the newest event and later equal the naive ones."""
+    """For any order, lateness and batches, windows at the newest event and later equal the naive windows."""
     values = [empty(LAYOUT) for _ in range(3)]
     bounds = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
     for start, end in itertools.pairwise(bounds):
@@ -119,7 +119,7 @@ def test_every_event_has_the_record_of_its_tile(events: list[Event]) -> None:
 
 
 def test_the_bytes_of_a_delta() -> None:
-    """Golden: they are stored, and Lua reads them. One event in ring 0 of one-second tiles, none in the others."""
+    """Fixed bytes, since they are stored and Lua reads them. One event in ring 0, of one-second tiles."""
     layout = TilesLayout(
         compile_windows(
             [
@@ -142,7 +142,7 @@ def test_the_bytes_of_a_delta() -> None:
             np.float64(1.5).tobytes(),  # sum
             (1).to_bytes(4, "little") + np.float64(1.5).tobytes() + bytes(8),  # moments
             at + (3).to_bytes(4, "little") + bytes(12),  # last_n
-            bytes(4) + bytes(12),  # the hour's ring: no tile, for the filter takes no event
+            bytes(4) + bytes(12),  # the ring of the hour: no tile, since the filter takes no event
         ]
     ).hex(" ", 4)
     assert layout.value.itemsize == len(record.tobytes()) + (60 + 10) * 60 + (48 + 1) * 16
@@ -185,7 +185,7 @@ def test_an_event_older_than_every_window_is_late() -> None:
 
 
 def read(layout: TilesLayout, names: list[str], values: Any, now_us: int) -> dict[str, Any]:
-    """Read with scratch space that holds other bytes before, and is overwritten afterwards."""
+    """Read with scratch space that holds other bytes before the read and is overwritten after it."""
     reader = WindowReader(layout, names)
     scratch = np.full(reader.scratch_bytes(len(values)), 255, np.uint8)
     found = reader.read(values, now_us, scratch)
