@@ -1,4 +1,4 @@
-"""Rows of a view, checked, for the tests of rows."""
+"""Checked rows of a view, for the tests of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST_US, LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def checked(view: FeatureView, columns: dict[str, Any], first: int = 0) -> Checked:
-    """The rows of columns; keys 0, 1, … and times of now stand for those not given."""
+    """The checked rows of columns. Unless given, keys are 0, 1, …, event times are now, and created times are null."""
     count = len(next(iter(columns.values())))
     keys = {entity.join_key: _some_keys(entity.dtype, count) for entity in view.entities}
     times = {"at": pa.array([NOW_US] * count, pa.timestamp("us")), "made": pa.nulls(count, pa.timestamp("us"))}
@@ -28,7 +28,7 @@ def _some_keys(dtype: DType, count: int) -> pa.Array:
 
 
 def one(values: pa.Array, dtype: DType) -> tuple[list[Any], list[str]]:
-    """What becomes of a field's values: those that fit, and why the others do not."""
+    """The values of a field that fit, and the reasons why the others do not."""
     good, bad = checked(view_of(user, fields={"value": dtype}), {"value": values})
     assert len(good) + len(bad) == len(values)
     return good["value"].to_pylist(), bad["reason"].to_pylist()

@@ -6,11 +6,11 @@ import pytest
 from feature_store.arrow.batch_sizes import BATCH_BYTES, plain_pieces
 from feature_store.arrow.plain import plain_batch
 
-LONG, ROWS = "lorem ipsum " * 1700, 5000  # 20 kB; 100 MB of them
+LONG, ROWS = "lorem ipsum " * 1700, 5000  # a text of 20 kB; all rows are 100 MB
 
 
 def _dictionary() -> pa.Array:
-    """Long texts after many short ones, and nulls."""
+    """Many short texts, then long texts, with nulls."""
     indices = [None if i % 7 == 0 else int(i > ROWS // 2) for i in range(ROWS)]
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), pa.array(["short", LONG]))
 

@@ -1,4 +1,4 @@
-"""Rows from CSV files: each value is parsed as its declared type, and a bad one makes one bad row."""
+"""Rows from CSV files: each value is parsed as its declared type, and a bad value makes one bad row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OFFSETS = st.none() | st.integers(-1439, 1439).map(lambda minutes: timezone(time
 
 
 def parsed(texts: list[str | None], dtype: DType) -> tuple[list[Any], list[bool]]:
-    """The values of texts (times as datetimes), None for those that are bad; and which are."""
+    """The values of texts, with times as datetimes and None for bad texts; and for each text whether it is bad."""
     at = [AT] * len(texts)
     batch = pa.record_batch({"n": pa.array(texts, pa.string()), "at": pa.array(at)})
     good, bad = check(batch, SourceColumns({"n": dtype}, "at", None, text=True), [], 0)
@@ -42,7 +42,7 @@ def parsed(texts: list[str | None], dtype: DType) -> tuple[list[Any], list[bool]
 
 
 def one(text: str, dtype: DType) -> Any:
-    """The value of a text beside one that is none, so that it is parsed by itself; "bad" when it is bad too."""
+    """The value of a text, or "bad". It is parsed alone and beside a bad text, and must not depend on that."""
     alone, (bad_alone,) = parsed([text], dtype)
     beside, (bad, _) = parsed([text, "?"], dtype)
     assert bad == bad_alone, "it depends on its neighbours whether a value is bad"

@@ -1,4 +1,4 @@
-"""Files that are replaced, truncated, removed or appended to while they are read: nothing is recorded, nothing is lost."""
+"""Files that are replaced, truncated, removed or appended to during a read: nothing is recorded, nothing is lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from feature_store.training.training_set import label_rows
 from tests.engines.join_worlds import World
 from tests.engines.offline_worlds import NOW_US, MemoryProgress, MemorySink, user, view_of
 
-ROWS = 400_000  # more than a batch
+ROWS = 400_000  # more than one batch
 ALWAYS = (BEGINNING, -BEGINNING)
 VIEW = view_of(user, source=ParquetSource("rows", event_timestamp="at"), fields={"v": Float64})
 
@@ -41,7 +41,7 @@ def _write(path: Path, value: float, count: int = ROWS) -> None:
 
 
 def _replace(path: Path) -> None:
-    """As programs should: a whole new version takes the place of the old one, of the same size."""
+    """Replace a file as programs should: a whole new version, of the same size, takes its place."""
     beside = path.with_name("_new")
     _write(beside, 2.0)
     assert beside.stat().st_size == path.stat().st_size
@@ -70,7 +70,7 @@ TOLD = r"b\.parquet was (changed|removed) while it was read, so nothing of it is
 
 
 class Changing(Silent):
-    """A report that changes a file when it is told of the first rows, or of the beginning."""
+    """A report that changes a file at the start of a job, or after the first rows."""
 
     def __init__(self, change: Callable[[], None], *, at_first_rows: bool) -> None:
         self._change, self._at_first_rows, self.done = change, at_first_rows, False
@@ -101,7 +101,7 @@ def _job(folder: Path, engine: Engine, sink: MemorySink, progress: MemoryProgres
 
 
 def _check_job(folder: Path, engine: Engine, change: Callable[[Path], None], *, at_first_rows: bool) -> None:
-    """What fails records nothing and writes nothing, and a rerun gives what the files hold then."""
+    """Check that a failed job records and writes nothing, and that the next job gives what the files then hold."""
     _write(folder / "rows" / "a.parquet", 1.0)
     _write(folder / "rows" / "b.parquet", 1.0)
     sink, progress = MemorySink(VIEW), MemoryProgress()
@@ -178,7 +178,7 @@ def test_sql_over_a_source_that_changes_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_a_version_that_was_just_written_differs_from_the_next(tmp_path: Path) -> None:
-    """Though both have the same size and are written within a tick of the file system's clock."""
+    """They differ though both have the same size and are written within one tick of the file system's clock."""
     path = tmp_path / "a"
     for i in range(20):
         path.write_text(f"{i:02d}")

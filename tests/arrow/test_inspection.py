@@ -1,4 +1,4 @@
-"""Expectations of values, against a loop that looks at one value after the other."""
+"""Expectations of values, against a loop over single values."""
 
 from __future__ import annotations
 

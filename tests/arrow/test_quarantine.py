@@ -1,4 +1,4 @@
-"""Files of bad rows: what several writers put aside can be read as one."""
+"""Files of bad rows: the rows of several writers can be read as one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row groups: places that stay the same, and columns whose check is spared because it would find nothing."""
+"""Row groups: places of rows that stay the same, and columns that need no check because it would find nothing."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_number_that_would_change_is_bad(values: pa.Array, dtype: DType, got: 
 def test_half_floats_are_numbers_too(dtype: DType) -> None:
     values = pa.array(np.array([1.0, -2047.0], np.float16))
     assert one(values, dtype) == ([1, -2047], [])
-    beyond = pa.array(np.array([2048.0, -65504.0], np.float16))  # 2049 is rounded to 2048 too
+    beyond = pa.array(np.array([2048.0, -65504.0], np.float16))  # in float16, 2049 becomes 2048, too
     good, reasons = one(beyond, dtype)
     assert (good, len(reasons)) == (([], 2) if dtype in (Int32, Int64) else ([2048.0, -65504.0], 0))
 

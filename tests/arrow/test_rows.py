@@ -1,4 +1,4 @@
-"""Rows of a source: their keys and times, the reasons why rows do not fit, and the columns that a view takes."""
+"""Rows of a source: keys and times, the reasons why rows do not fit, and the columns that a view takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files are a source, and what their rows are when the files differ."""
+"""Which files belong to a source, and its rows when the files differ."""
 
 from __future__ import annotations
 
@@ -229,13 +229,13 @@ def test_rows_outside_the_interval_are_not_read(tmp_path: Path) -> None:
 def test_a_large_row_group_is_read_in_parts(tmp_path: Path) -> None:
     rows = 2_000_000
     at = pa.array(np.full(rows, NOW_US)).cast(pa.timestamp("us"))
-    values = pa.array(np.random.default_rng(0).integers(0, 2**62, rows))  # 16 MB that do not compress
+    values = pa.array(np.random.default_rng(0).integers(0, 2**62, rows))  # 16 MB that cannot be compressed
     write(tmp_path / "a.parquet", values, at, row_group_size=rows)
     before, most, read_rows = pa.total_allocated_bytes(), 0, 0
     source_rows = open_view(source("a.parquet"), view("a.parquet"), tmp_path)
     for batch in source_rows.batches(["user_id", "v", "at"]):
         read_rows += len(batch)
-        time.sleep(0.01)  # time for whoever would read ahead
+        time.sleep(0.01)  # time for a thread that would read ahead
         most = max(most, pa.total_allocated_bytes() - before)
     assert read_rows == rows
     assert most < 24 * rows / 2, "less than half of the rows are held at once"
@@ -278,7 +278,7 @@ def test_the_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
 def test_the_rows_of_all_pieces_are_those_of_the_source(
     files: list[list[int]], group_rows: int, most_bytes: int, bounds: tuple[int, int]
 ) -> None:
-    """`files`: the seconds of their rows; `v` is each row's place in the source."""
+    """`files` has the seconds of each file's rows. `v` is the place of a row in the source."""
     interval = (NOW_US + min(bounds) * 10**6, NOW_US + max(bounds) * 10**6)
     with tempfile.TemporaryDirectory() as name:
         place = 0
@@ -304,7 +304,7 @@ def test_a_piece_of_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
         next(piece.batches(["v"]))
 
 
-# -- what is pushed -------------------------------------------------------------------------------------------------
+# -- pushed rows ----------------------------------------------------------------------------------------------------
 
 PUSHED = view_of(user, source=None, fields={"v": Float64})
 TABLE = pa.table({"user_id": [1, 2], "event_timestamp": pa.array([NOW_US] * 2, pa.timestamp("us")), "v": [0.5, None]})

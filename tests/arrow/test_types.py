@@ -1,4 +1,4 @@
-"""Columns of Arrow as scalar types: a column fits as its values do, one by one."""
+"""Arrow columns as scalar types: a column fits exactly where its single values fit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def expected(dtype: DType, value: Any) -> Any:
     elif isinstance(value, int) and dtype.numpy.kind == "f":
         with np.errstate(over="ignore"):
             if float(dtype.numpy.type(float(value))) != value:
-                return None  # a column of integers is not rounded
+                return None  # integers in a column are not rounded
     try:
         return dtype.to_stored(dtype.fit(value, ""))
     except DataError:

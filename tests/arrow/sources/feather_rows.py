@@ -1,4 +1,4 @@
-"""A kind of source as another package would add it: the rows."""
+"""A kind of source as another package would add it: its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.arrow.sources.feather_source import FeatherSource
 
 
 class FeatherPiece(NamedTuple):
-    """A file."""
+    """A file as a piece of the source."""
 
     where: str
     version: FileVersion

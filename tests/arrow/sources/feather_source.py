@@ -1,4 +1,4 @@
-"""A kind of source as another package would add it: the definition."""
+"""A kind of source as another package would add it: its definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second kind of source, which the library does not know: a definition, a module and an entry point are enough."""
+"""A kind of source that the library does not know needs only a definition, a module and an entry point."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredFeather:
 
 @pytest.fixture(autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What installing a package leaves: its metadata, with the entry point."""
+    """An installed package, as its metadata with the entry point."""
     site = tmp_path_factory.mktemp("site")
     about = site / "feather_source-1.0.dist-info"
     about.mkdir()

@@ -1,4 +1,4 @@
-"""Parquet files pass the suite of sources."""
+"""Parquet files pass the conformance suite of sources."""
 
 from __future__ import annotations
 
