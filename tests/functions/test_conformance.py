@@ -17,7 +17,7 @@ numbers = st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, math.nan]), st.f
 whole = st.one_of(st.none(), st.integers(0, 9))
 bools = st.sampled_from([None, True, False])
 actions = st.sampled_from([None, "buy", "view", "größe", "other"])
-# Of both signs and all sizes, so that buckets are joined.
+# Values of both signs and all sizes, so that buckets are joined.
 powers = st.builds(lambda size, sign: sign * 2.0**size, st.integers(-30, 30), st.sampled_from([-1, 1]))
 apart = st.one_of(st.floats(-1e9, 1e9), powers)
 texts = st.sampled_from([None, "a", "b", "größe", ""])
@@ -48,7 +48,7 @@ def _top(n: int, categories: list[Any]) -> Any:
 
 
 def _quantile(q: float, buckets: int) -> Any:
-    """The bucket of the exact quantile: keys by struct, the level by trying one after the other."""
+    """The bucket of the exact quantile. Keys come from struct, and the level is found by trying each."""
 
     def key(value: float) -> int:
         (bits,) = struct.unpack("<q", struct.pack("<d", abs(value)))
@@ -89,7 +89,7 @@ CASES = [
     FunctionCase("last", Int32, whole, _or_none(lambda values: values[-1])),
     FunctionCase("last_n", Float64, numbers, lambda events: _values(events)[::-1][:3], {"n": 3}),
     FunctionCase("last_n", Int32, whole, lambda events: _values(events)[::-1][:60], {"n": 60}),
-    # Of up to 40 values, the sketch is off by one or so.
+    # Of up to 40 values, the sketch is off by about one.
     FunctionCase("distinct", Float64, numbers, lambda events: len(set(_values(events))), rel=0.3, abs=1),
     FunctionCase("distinct", String, texts, lambda events: len(set(_values(events))), rel=0.3, abs=1),
     FunctionCase("quantile", Float64, numbers, _quantile(0.5, 8), {"q": 0.5, "buckets": 8}, rel=1e-15, abs=0),

@@ -1,4 +1,4 @@
-"""Bytes that are stored: the layout of the first ten functions as the first release wrote it."""
+"""Stored bytes: the layout of the first ten functions, as the first release wrote it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_text_of_a_part_does_not_change() -> None:
 
 
 def test_a_document_has_only_the_parameters_that_were_given() -> None:
-    """Digests of definitions follow from it."""
+    """The digests of definitions are computed from documents."""
     document = Aggregation("x", "last_n", windows=[HOUR], n=3).model_dump(mode="json")
     assert document == {
         "column": "x",

@@ -1,4 +1,4 @@
-"""Values at the edges, and the sketch of `distinct`. The laws of all functions: test_conformance.py."""
+"""Edge values, and the sketch of `distinct`. test_conformance.py checks the laws of all functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from feature_store.functions.distinct import REGISTERS, register_of
 
 
 def states_of(function: str, values: Any, at: Any, dtype: DType = Float64, **options: Any) -> list[Any]:
-    """The states of one group of values, sorted by time, that a function is computed from."""
+    """The states of one group of values, sorted by time, from which a function is computed."""
     found = function_named(function)
     assert found is not None
     parts = [Part(spec.kind, "x", str(dtype), n=spec.n) for spec in found.states(options)]
@@ -26,7 +26,7 @@ def states_of(function: str, values: Any, at: Any, dtype: DType = Float64, **opt
 
 
 def stored(part: Part, state: Any) -> Any:
-    """A state as its bytes in a tile hold it."""
+    """A state, read back from its bytes in a tile."""
     kept = state_for(part).zero(1)
     for name, values in state.items():
         kept[name][...] = values
@@ -93,7 +93,7 @@ def test_a_count_saturates() -> None:
     ("dtype", "values", "last"),
     [
         (Float64, [1.0, 2.0], 2.0),
-        (Float64, [1.0, -1.0], -1.0),  # the sign bit is the highest
+        (Float64, [1.0, -1.0], -1.0),  # the sign bit is the highest bit
         (Int32, [5, -1], -1),
         (Int64, [5, 256], 256),  # little-endian: the number, not its bytes in their order
         (Bool, [True, False], True),
@@ -114,7 +114,7 @@ def test_of_equal_times_the_greater_bytes_are_later(dtype: DType, values: list[A
 
 
 def test_the_registers_of_values_never_change() -> None:
-    """They are stored: another hash would make the same value a new one."""
+    """Registers are stored. With another hash, the same value would count as a new value."""
     golden = [
         (np.array([42, -1, 0], np.int64), GOLDEN_INTS),
         (np.array([42, -1, 0], np.int32), GOLDEN_INTS),
@@ -135,7 +135,7 @@ GOLDEN_TEXTS = [(90, 2), (23, 1), (116, 1)]
 def test_ranks_are_the_places_of_the_first_one_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     from feature_store.functions import distinct
 
-    rests = [1 << 56, (1 << 57) - 1, 1 << 55, 1 << 4, 0, (1 << 53) - 1]  # the four lowest are cut off
+    rests = [1 << 56, (1 << 57) - 1, 1 << 55, 1 << 4, 0, (1 << 53) - 1]  # the four lowest bits are cut off
     hashes = np.array([(5 << 57) | rest for rest in rests], np.uint64)
     monkeypatch.setattr(distinct, "hashes_of", lambda values: hashes)
     place, rank = register_of(hashes)
@@ -146,7 +146,7 @@ def test_ranks_are_the_places_of_the_first_one_bit(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("texts", [False, True])
 @pytest.mark.parametrize("count", [1, 10, 100, 1_000, 30_000])
 def test_a_sketch_counts_within_its_error(count: int, texts: bool) -> None:
-    """Of 40 sketches, none is off by four standard errors, and their mean is close."""
+    """Of 40 sketches, none is off by four standard errors, and their mean error is small."""
     errors = []
     for i in range(40 if count < 30_000 else 8):
         numbers = np.arange(i * count, (i + 1) * count)

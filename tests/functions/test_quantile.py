@@ -22,7 +22,7 @@ QUANTILES = (0.01, 0.5, 0.9, 0.999)
 
 
 def quantiles(values: Any, buckets: int, at_us: Any = None, ends_us: Any = None) -> Any:
-    """For each quantile, the values of one entity's windows that end at these times."""
+    """Per quantile, the values of one entity's windows that end at these times."""
     aggregations = [Aggregation("x", "quantile", windows=[DAY], q=q, buckets=buckets) for q in QUANTILES]
     at_us = BASE_US + np.arange(len(values)) if at_us is None else at_us
     ends_us = np.array([at_us.max()]) if ends_us is None else ends_us
@@ -35,7 +35,7 @@ def quantiles(values: Any, buckets: int, at_us: Any = None, ends_us: Any = None)
 
 
 def octaves(values: Any) -> float:
-    """The powers of two that values span, of both signs together."""
+    """The number of powers of two that the values span, of both signs together."""
     return sum(math.log2(side.max() / side.min()) for side in (values[values > 0], -values[values < 0]) if len(side))
 
 
@@ -62,13 +62,13 @@ def test_few_numbers_of_few_digits_are_exact() -> None:
 
 
 def test_windows_by_tree_equal_windows_value_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merged leaves and the values around them give the same as value by value."""
+    """Merged leaves with the values around them give the same as single values."""
     chance = np.random.default_rng(4)
     values = chance.lognormal(size=4_000)
     at_us = BASE_US + np.sort(chance.integers(0, 3 * DAY // MICROSECOND, len(values)))
     ends_us = BASE_US + chance.integers(0, 4 * DAY // MICROSECOND, 100)
     by_tree = quantiles(values, 32, at_us, ends_us)
-    monkeypatch.setattr(Histogram, "leaf", len(values) + 1)  # so that no leaf lies whole in a range
+    monkeypatch.setattr(Histogram, "leaf", len(values) + 1)  # so that no range contains a whole leaf
     np.testing.assert_array_equal(by_tree, quantiles(values, 32, at_us, ends_us))
 
 

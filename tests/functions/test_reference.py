@@ -1,4 +1,4 @@
-"""docs/aggregations.md is made from the functions."""
+"""docs/aggregations.md is generated from the functions."""
 
 from __future__ import annotations
 
