@@ -25,7 +25,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shop(template: Path, tmp_path: Path, redis_url: str) -> Path:
-    """That project on a real server, applied and materialized."""
+    """The project of `init`, on a real server, applied and materialized."""
     from feature_store import FeatureStore
 
     folder = tmp_path / "shop"
@@ -39,7 +39,7 @@ def shop(template: Path, tmp_path: Path, redis_url: str) -> Path:
 
 @pytest.fixture
 def run(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command with the environment of a scheduler: almost none, no terminal, and the commands on the PATH."""
+    """Run a command as a scheduler does: almost no environment, no terminal, and the commands on the PATH."""
 
     def run(*command: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "REDIS_URL": redis_url, "LANG": "C.UTF-8"}

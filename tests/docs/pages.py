@@ -1,4 +1,4 @@
-"""The code blocks of a page: what its first line says about each, and its text."""
+"""The code blocks of a page: what the first line of each says about it, and its text."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Block:
 
     Attributes:
         language: the first word of the fence.
-        file: the file that the page says it is, or "".
-        runs: whether the page says that it is run.
-        text: what is in it.
+        file: the name of the file that the block is, or "".
+        runs: whether the page says that the block is run.
+        text: what is between the fences.
     """
 
     language: str

@@ -1,4 +1,4 @@
-"""A page that loads something from another site fails the build of the pages."""
+"""A page that loads anything from another site fails the build of the pages."""
 
 from __future__ import annotations
 

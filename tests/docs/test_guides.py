@@ -1,4 +1,4 @@
-"""What the guides say is run, is run: in the project of `feature-store init shop`, as a scheduler runs it."""
+"""The blocks of the guides that are marked `run` are run in the project of `init shop`, as a scheduler runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_blocks_of_a_guide_run(page: Path, shop: Path, run: Run) -> None:
         if not block.runs:
             continue
         if block.file and block.language == "bash":
-            run("bash", shop / block.file, cwd=shop.parent)  # as cron does: elsewhere
+            run("bash", shop / block.file, cwd=shop.parent)  # in another folder, as cron does
         elif block.language == "bash":
             run("bash", "-euo", "pipefail", "-c", block.text, cwd=shop)
         else:
@@ -88,7 +88,7 @@ COMMAND = re.compile(r"(?<![\w/'.-])feature-store ([a-z][^`\n|;#>&)\"]*)")
 
 
 def check(line: str) -> None:
-    """That a command line names a command and options that exist."""
+    """Assert that a command line names a command and options that exist."""
     import typer
 
     from feature_store.cli.app import COMMANDS, app

@@ -1,4 +1,4 @@
-"""The model servers of the guide answer, refuse bad requests, and say so while Redis is away."""
+"""The model servers of the guide answer, refuse bad requests, and say when Redis is away."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(command: str, shop: Path, redis_url: str) -> Iterator[str]:
-    """The server of the guide's command, on a free port, in a folder that has its files and the definitions alone."""
+    """The server, by the guide's command, on a free port, in a folder with only its files and the definitions."""
     folder = shop.parent / "server"
     folder.mkdir()
     for block in GUIDE:

@@ -1,4 +1,4 @@
-"""What the pages name exists, and the generated pages have everything that is public."""
+"""Files and names on the pages exist, and the generated pages have everything that is public."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 TOP = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
-# Files of the reader's project, which examples name.
+# Files of the reader's own project that examples name.
 THEIRS = {
     "features.py",
     "shared.py",
@@ -37,7 +37,7 @@ MODULE = re.compile(r"`(feature_store(?:\.(?!yaml`)\w+)+)`")
 
 @cache
 def repository() -> frozenset[str]:
-    """The files of the repository, and its folders with a slash behind them."""
+    """The files of the repository, and its folders, which end in a slash."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
     )
