@@ -38,7 +38,7 @@ ARROW = {"Bool": pa.bool_(), "Int32": pa.int32(), "Float32": pa.float32(), "Stri
 ARROW["Array(Float32, 5)"] = pa.list_(pa.float32(), 5)
 
 
-# The demo refits its model fifteen times; a busy machine takes minutes for what a quiet one does in one.
+# The demo fits its model fifteen times: a minute on a quiet machine, several on a busy one.
 RUN_S = 400
 
 
@@ -50,7 +50,7 @@ def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProce
 
 @pytest.fixture
 def example(data: Path, tmp_path: Path) -> Path:
-    """A copy of the example with the raw files alone, as a fresh clone has after the download."""
+    """A copy of the example with only the raw files, as a fresh clone has after the download."""
     folder = tmp_path / "movielens"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("data", ".feature_store", "__pycache__"))
     shutil.copytree(data / "raw", folder / "data" / "raw")
@@ -166,7 +166,7 @@ def test_snapshots_are_what_a_naive_count_of_the_past_gives(
         of_entity[row[f"{entity}_id"]].append(row)
     snapshots = pq.read_table(data / f"{entity}_stats.parquet").to_pylist()
     chosen = random.Random(1).sample(snapshots, CHECKED)
-    # Someone who came back after a month is where the windows differ from the whole.
+    # For users who came back after a month, windows differ from totals.
     chosen += [row for row in snapshots if row[f"{entity}_rating_count"] > row[f"{entity}_ratings_30d"]][:CHECKED]
     for snapshot in chosen:
         at = snapshot["event_timestamp"]
@@ -269,7 +269,7 @@ def test_what_is_served_is_the_last_snapshot_before_the_time_of_the_demo(example
     assert done.returncode == 0, done.stdout + done.stderr
     now = datetime(1998, 4, 22, 12, tzinfo=UTC)
     snapshots = pq.read_table(example / "data" / "movie_stats.parquet").to_pylist()
-    latest = {row["movie_id"]: row for row in snapshots if row["event_timestamp"] < now}  # they are in order of time
+    latest = {row["movie_id"]: row for row in snapshots if row["event_timestamp"] < now}  # they are sorted by time
     assert len(latest) > 1600
     names = ["movie_rating_count", "movie_rating_mean", "movie_ratings_30d"]
     with FeatureStore(example) as store:
@@ -321,7 +321,7 @@ def test_the_command_says_when_there_is_no_python(clone: Path, tmp_path: Path) -
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The repository's files that bin/demo needs, with this environment in the place of one that it would install."""
+    """The files that bin/demo needs, with this environment in place of the one that it would install."""
     root, folder = EXAMPLE.parents[1], tmp_path / "clone"
     for name in ("bin", "requirements", "examples"):
         shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("data", ".feature_store"))

@@ -1,4 +1,4 @@
-"""The whole MovieLens log, event by event: windows online, in training and straight from the ratings are the same."""
+"""The whole MovieLens log, event by event: windows online, in training and computed from the ratings are equal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def store(data: Path, tmp_path: Path, redis_url: str) -> Iterator[FeatureStore]:
 
 
 class Stream:
-    """The log as messages of one partition, merged into all views as a worker does, as far as is asked for."""
+    """The log as messages of one partition, merged into all views as a worker does, up to a time."""
 
     def __init__(self, store: FeatureStore, log: list[Rating]) -> None:
         self._log, self._at = log, 0
@@ -62,7 +62,7 @@ class Stream:
             end += 1
         if end > self._at:
             messages = [Message(*PARTITION, i, value=_json(self._log[i])) for i in range(self._at, end)]
-            start = self._at or -1  # the partition's own start
+            start = self._at or -1  # -1: the start of the partition
             self._pipeline.process({PARTITION: MessageSpan(start, end, messages)})
             self._at = end
         self._pipeline.settle()
@@ -76,7 +76,7 @@ def _json(rating: Rating) -> bytes:
 
 
 def _expected(store: FeatureStore, view: str, own: list[tuple[int, float]], now_us: int) -> dict[str, Any]:
-    """Every window of a view from the ratings of one user or movie: (microseconds, rating)."""
+    """Every window of a view, computed from the ratings of one user or movie, `(microseconds, rating)`."""
     values: dict[str, Any] = {}
     for aggregation in store.definitions.stream_feature_views[view].aggregations:
         for window in aggregation.windows:

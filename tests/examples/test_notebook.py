@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "notebook" / "tutorial.ipynb"
-# After the cells: what they computed.
+# Runs after the cells, and checks what they computed.
 CHECKS = """
 assert matrix.tolist()[:2] == [[20.0, 5.0], [10.0, 3.0]]
 assert training_set["price"].tolist() == [12.0, 10.0]

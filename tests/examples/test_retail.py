@@ -20,7 +20,7 @@ from feature_store.pruning.importance_file import read_importances
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "retail"
 LABELS = 400
-# Feature: what it is of the lines, from how many days before the week on.
+# Per feature: an aggregate of the lines, which lines belong to a label, and the days before the week that count.
 BY_HAND = {
     "household_sales_28d": ("sum(sales)", "l.household_id = t.household_id", 28),
     "household_baskets_7d": ("count(DISTINCT basket)", "l.household_id = t.household_id", 7),
