@@ -1,4 +1,4 @@
-"""Apply a project in a process that is killed at one of its steps: right before, or right after, a change of Redis.
+"""Apply a project in a process that is killed at a step. A step is right before or right after a change of Redis.
 
     python -m tests.project.dying FOLDER STEP
 

@@ -51,7 +51,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
 
 
 def test_what_stands_beside_the_url_of_sentinels_becomes_a_part_of_it(tmp_path: Path) -> None:
-    """With any characters; and secrets are not shown."""
+    """Values may have any characters, and secrets are not shown."""
     config = load(
         tmp_path,
         """

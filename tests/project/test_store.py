@@ -1,4 +1,4 @@
-"""The whole way of a project: definitions in a folder, applied, materialized, changed, served; by people at once."""
+"""The whole life of a project: definitions are applied, materialized, changed and served, also concurrently."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_a_new_field_is_filled_from_the_source_and_what_was_pushed_stays(folder:
         assert store.apply().version.version == 2
         found = _served(store, ["stats:visits", "stats:spent", "pushed:score"], [7, 19_999, 20_000])
         assert found == {"visits": [7, 19_999, None], "spent": [3.5, 9999.5, -1.0], "score": [0.5, None, None]}
-        assert store.materialize(end=NOW)[0].source_rows == 0  # the interval counts for the new generation too
+        assert store.materialize(end=NOW)[0].source_rows == 0  # the interval counts for the new generation, too
 
 
 def test_creation_times_that_begin_to_count_are_those_of_the_source(folder: Path) -> None:
     with FeatureStore(folder) as store:
         store.apply()
         store.materialize(end=NOW)
-    made = NOW - timedelta(days=20)  # before the rows became true, as of forecasts
+    made = NOW - timedelta(days=20)  # created before their event times, as forecasts are
     _write_source(folder, made=made)
     (folder / "features.py").write_text(
         FEATURES.replace('event_timestamp="at"', 'event_timestamp="at", created_timestamp="made"')
@@ -139,14 +139,14 @@ def test_an_apply_that_is_killed_at_any_step_leaves_the_old_version_served_and_t
         assert stored == {(name.encode(), str(generation).encode()) for name, generation in groups}
         step += 1
         (folder / "features.py").write_text(texts[step % 2])
-    # Announce the new generation, copy or fill it, serve it, drop the old one, forget it: two steps each.
+    # Announce the new generation, copy or fill it, serve it, drop the old one, and forget that: two steps each.
     assert step >= 8
 
 
 def test_of_concurrent_applies_one_wins_and_the_others_are_told(folder: Path) -> None:
     with FeatureStore(folder) as first, FeatureStore(folder) as second:
         assert first.registry.latest() is None
-        assert second.definitions  # read before the file changes
+        assert second.definitions  # reads the files before they change
         (folder / "features.py").write_text(MORE)
         outcomes: list[str] = []
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -157,7 +157,7 @@ def test_of_concurrent_applies_one_wins_and_the_others_are_told(folder: Path) ->
                     outcomes.append(type(error).__name__)
         versions = first.registry.history()
     assert "version 1" in outcomes
-    # The slower one either found the faster one's version and built on it, or was told.
+    # The slower apply either built on the faster one's version, or raised an error.
     assert len(versions) == len([outcome for outcome in outcomes if outcome.startswith("version")])
     with FeatureStore(folder) as store:
         store.apply()
