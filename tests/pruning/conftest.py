@@ -6,6 +6,6 @@ from threadpoolctl import threadpool_limits
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Several threads that wait for busy cores take longer than one."""
+    """Use one thread: several threads that wait for busy cores take longer."""
     with threadpool_limits(1):
         yield

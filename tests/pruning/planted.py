@@ -1,4 +1,4 @@
-"""Problems whose answer is known, because it was planted."""
+"""Problems with a planted, and so known, answer."""
 
 from __future__ import annotations
 

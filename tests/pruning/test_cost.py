@@ -1,4 +1,4 @@
-"""The costs that resources add up to, against the layouts that are compiled of the pruned definitions."""
+"""The costs of resources, summed, against the layouts compiled from the pruned definitions."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def framing(prefix: bytes, size: int) -> int:
 
 
 def compiled_cost(definitions: DefinitionSet, kept: set[str]) -> tuple[int, int]:
-    """Bytes and keys of a request, of the plan that is compiled when the others are dropped."""
+    """Bytes and keys of a request under the plan that is compiled without the features that are not kept."""
     full = compile_plan(definitions, project="shop", version=1)
     dropped = [name for name in NAMES if name not in kept]
     pruning = [pruning_of(definitions, "ranking", dropped, plan="p", stage="drop")] if dropped else []

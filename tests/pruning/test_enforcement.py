@@ -1,4 +1,4 @@
-"""Prune plans applied to a served project: what is served, stored and computed, at once and for every reader."""
+"""Prune plans applied to a served project: what is served, stored and computed changes at once for every reader."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def test_masked_features_are_not_served_and_come_back_at_once(folder: Path) -> N
 def test_redis_counts_what_is_saved(folder: Path) -> None:
     with FeatureStore(folder) as store:
         requests, pruner = [rows(50), rows(20)], Pruner(store)
-        model = pruner.costs("ranking", {"user": 35, "shop": 1})  # as many as the two requests have, on average
+        model = pruner.costs("ranking", {"user": 35, "shop": 1})  # the mean number of keys of the two requests
         before = pruner.footprint("ranking", requests, repeats=20, now=NOW)
         store.prune("ranking", plan(store, DROPPED, "drop"))
         after = pruner.footprint("ranking", requests, repeats=20, now=NOW)
-        # One key more tells of new plans; the shop's goes.
+        # One key is the epoch. The shop's key is no longer read.
         assert (before.features, before.keys) == (7, 35 + 1 + 1)
         assert (after.features, after.keys) == (1, 35 + 1)
         assert after.redis_bytes < before.redis_bytes
@@ -209,7 +209,7 @@ KEPT = ["visits", "f3"]
 
 
 def hammer(url: str, seed: int, stop: Any, told: Any, answers: Any) -> None:
-    """Read with the features of two models, and check each matrix; report how many answers of each kind came.
+    """Read with the features of two models, and check each matrix. Reports how many answers of each kind came.
 
     `answers` counts the answers of all readers.
     """
@@ -242,7 +242,7 @@ def test_readers_never_see_a_mixed_matrix_while_plans_are_applied_and_rolled_bac
     readers = [context.Process(target=hammer, args=(redis_url, seed, stop, told, answers)) for seed in range(4)]
 
     def until_read() -> None:
-        """Return when 100 more requests were answered."""
+        """Wait until 100 more requests are answered."""
         before = answers.value
         until(lambda: answers.value >= before + 100)
 

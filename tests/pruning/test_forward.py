@@ -9,7 +9,7 @@ from feature_store.pruning.trials import Gain
 
 
 class Known:
-    """A metric that is known for every set of features."""
+    """A metric with a known value for every set of features."""
 
     def __init__(self, metric):
         self.metric, self.asked = metric, 0
@@ -40,7 +40,7 @@ def test_what_adds_no_more_than_noise_is_not_taken():
 
 @given(st.lists(st.frozensets(st.integers(0, 9)), min_size=1, max_size=8))
 def test_lazily_it_takes_what_greedy_selection_takes(sets):
-    """How many things some sets hold together: what one more adds never grows."""
+    """The metric is the size of a union of sets: what one more set adds never grows."""
 
     def metric(kept):
         return float(len(frozenset().union(*(sets[int(name)] for name in kept))))

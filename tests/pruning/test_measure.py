@@ -50,7 +50,7 @@ def test_the_good_member_of_the_bundle_is_told(found):
     assert bundle.features == ("good", *USELESS)
     others = {view.view for view in found.views if view.importance <= found.noise}
     assert {"noise_0", "noise_1"} < others
-    assert len(others) == 3  # and the view of the twin that goes
+    assert len(others) == 3  # and the view of the dropped twin
 
 
 def test_labels(found):
@@ -79,7 +79,7 @@ def test_of_redundant_features_that_are_no_twins_one_has_the_worth_of_all():
     worth = found.by_name()
     assert found.clusters == ()
     assert max(worth.values()) > 0.2
-    assert sum(worth.values()) == pytest.approx(0.3, abs=0.1)  # what all are worth: once, not three times
+    assert sum(worth.values()) == pytest.approx(0.3, abs=0.1)  # all together count once, not three times
     assert worth["d"] <= found.noise
 
 

@@ -45,7 +45,7 @@ def test_metrics_by_name():
 
 
 def naive_by_draw(draws, y, score, entity):
-    """Rows copied one by one, and every pair compared."""
+    """The metric by copying rows one by one and comparing every pair."""
     out = []
     for times in draws:
         distinct = sorted(set(entity.tolist()))

@@ -1,4 +1,4 @@
-"""Prune plans as documents: what they say of each feature, what they are bound to, how a verification changes them."""
+"""Prune plans as documents: what they say about features, what they are bound to, and how verification changes them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_id_is_of_what_is_kept_of_which_service() -> None:
 
 
 def verification(made: PrunePlan, passing: int) -> Verification:
-    """The first so many candidates pass."""
+    """A verification that the first `passing` candidates pass."""
     candidates = tuple(
         Candidate(kept, Comparison(0.8, 0.79, -0.01, -0.02, i < passing), {}) for i, kept in enumerate(made.candidates)
     )

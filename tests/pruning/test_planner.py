@@ -100,7 +100,7 @@ def test_the_greedy_choice_is_within_the_budget_too(world, budget: Budget) -> No
 
 
 def test_a_view_s_fixed_cost_goes_with_its_last_feature() -> None:
-    """Ten weak features in a view of their own are worth less than the view costs, though each alone is cheap."""
+    """Ten weak features in a view of their own are worth less than the view costs, though each one is cheap."""
     weak = tuple(f"weak{i}" for i in range(10))
     strong = tuple(f"strong{i}" for i in range(5))
     resources = [

@@ -90,7 +90,7 @@ def test_what_cannot_be_judged_is_refused(more, error, reason):
 
 
 def test_the_bound_holds_as_often_as_it_says():
-    """Two scores whose true difference is 0, of entities that are alike in themselves: the bound is above it in 5 %."""
+    """Two scores with a true difference of 0, whose rows are alike within an entity: the bound is above 0 in 5 %."""
     rng = np.random.default_rng(0)
     above, tries = 0, 300
     for at in range(tries):
