@@ -114,7 +114,7 @@ def test_a_plan_says_what_a_change_means(change: dict[str, Any], effect: str, re
 
 
 def test_two_changed_aggregations_are_two_changes() -> None:
-    """Aggregations seldom have a name, by which other lists are compared."""
+    """Aggregations seldom have a name, though other lists are compared by names."""
     before = [Aggregation("price", function, windows=HOURS) for function in ("min", "max")]
     after = [Aggregation("price", function, windows=HOURS, filter="action == 'buy'") for function in ("min", "max")]
     (found,) = plan_changes(DefinitionSet([aggregated(*before)]), DefinitionSet([aggregated(*after)])).changes

@@ -1,4 +1,4 @@
-"""Wrong arguments of definitions raise errors in the library's words."""
+"""Wrong arguments of definitions raise errors of this library."""
 
 from __future__ import annotations
 

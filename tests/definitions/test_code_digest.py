@@ -1,4 +1,4 @@
-"""The digest of an on-demand function: what it covers, what it does not, and that it is the same everywhere."""
+"""The digest of an on-demand function: what it covers, what it leaves out, and that it is the same everywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from feature_store.definitions.on_demand import code_digest, legacy_digest
 from feature_store.errors import DefinitionError
 
 DIGESTED = Path(__file__).parent / "digested"
-# Computed with Python 3.11, 3.12 and 3.13. It changes when the rules of the digest change: then they need a new prefix.
+# Computed with Python 3.11, 3.12 and 3.13. When it changes, the rules of the digest have changed and need a new prefix.
 GOLDEN = "v2:0b355db585ebc2c4397f290317ae94d1"
 stats = FeatureView("stats", entities=[Entity("user")], schema=[Field("a", Float32)])
 _NUMBERS = itertools.count()
@@ -25,7 +25,7 @@ _NUMBERS = itertools.count()
 
 @pytest.fixture
 def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Modules of the test's own, which leave nothing behind."""
+    """Let a test import modules of its own. They are forgotten after it."""
     before = set(sys.modules)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
@@ -34,7 +34,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def function_of(folder: Path, file: str = "features.py") -> Any:
-    """The function `f` of a file, which is imported under a name that is used once."""
+    """The function `f` of a file. The file is imported under a name that is used only once."""
     sys.path.insert(0, str(folder))
     known = set(sys.modules)
     try:
@@ -86,7 +86,7 @@ UNUSED = 1
     "missing_stars.py": "STAR = 1\n",
     "lib/rates.py": "RATE = 1\n",
 }
-CHANGES = {  # file, before, after: another digest
+CHANGES = {  # (file, before, after): each changes the digest
     "the function": ("features.py", 'LOOKUP["a"] + Scale', 'LOOKUP["b"] + Scale'),
     "a constant": ("features.py", "SCALE = 10", "SCALE = 1000"),
     "what a constant is made of": ("features.py", "SCALE + 1", "SCALE + 2"),

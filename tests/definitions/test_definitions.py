@@ -350,7 +350,7 @@ def test_events_have_expectations_of_values_but_no_null_rate() -> None:
 
 
 def test_every_attribute_declares_what_its_change_means() -> None:
-    """A new attribute of a batch view or field either declares it with OnChange, or is compared as part of the layout."""
+    """A new attribute of a batch view or field declares a change's effect with OnChange, or is part of the layout."""
     in_layout = {"name", "entities", "fields", "dtype"}
     declared = {name for name, _ in on_change(FeatureView, Field)}
     assert declared | in_layout == {*FeatureView.model_fields, *Field.model_fields}

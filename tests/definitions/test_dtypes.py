@@ -83,7 +83,7 @@ def test_a_decimal_fits_exactly_or_not_at_all(parameters: tuple[int, int], value
 
 @given(PARAMETERS, st.integers(1 - 10**18, 10**18 - 1), st.sampled_from([np.float32, np.float64]))
 def test_a_float_becomes_the_nearest_decimal(parameters: tuple[int, int], units: int, kind: Any) -> None:
-    """If it has few enough digits: longer decimals share floats."""
+    """This holds for few enough digits: longer decimals share floats."""
     precision, scale = parameters
     units = int(math.copysign(abs(units) % 10 ** min(precision, np.finfo(kind).precision), units))
     exact = decimal.Decimal(units).scaleb(-scale)

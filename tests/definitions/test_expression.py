@@ -1,4 +1,4 @@
-"""Filters: accepted and refused texts, and masks beside comparisons row by row."""
+"""Filters: accepted and refused texts, and masks against comparisons row by row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPERATORS = {
 
 
 def columns_of(rows: list[Row]) -> dict[str, Any]:
-    """Columns as decoders make them: texts as objects with None, numbers with anything where there is none."""
+    """Columns as decoders make them: texts as objects with None, numbers with any value where there is none."""
     columns = {}
     for name, dtype in (
         ("action", object),
@@ -62,7 +62,7 @@ T, F = True, False
     [
         ("action == 'buy'", [T, F, F, F, F]),
         ("action != 'buy'", [F, T, T, F, T]),
-        ("not action == 'buy'", [F, T, T, T, T]),  # what is unknown does not equal: its opposite holds
+        ("not action == 'buy'", [F, T, T, T, T]),  # null is not equal, so the opposite is true
         ("action in ('buy', 'view')", [T, T, F, F, F]),
         ("action in ['buy']", [T, F, F, F, F]),
         ("action not in ('buy', 'view')", [F, F, T, F, T]),
@@ -71,7 +71,7 @@ T, F = True, False
         ('action == "it\'s"', [F, F, F, F, T]),
         ("action == ''", [F, F, T, F, F]),
         ("price > 0", [T, F, F, F, T]),
-        ("price != 10", [F, T, F, F, T]),  # NaN is no value
+        ("price != 10", [F, T, F, F, T]),  # NaN counts as null
         ("not price > 0", [F, T, T, T, F]),
         ("price not in (10, -1.5)", [F, F, F, F, T]),
         ("price >= -1.5 and price <= 10.0", [T, T, F, F, F]),
@@ -81,7 +81,7 @@ T, F = True, False
         ("not (seen == True)", [F, T, F, T, T]),
         ("seen == 1", [T, F, T, F, F]),
         ("seen in (False, True)", [T, T, T, F, T]),
-        ("rating == 0.1", [T, F, F, F, F]),  # as float32 keeps it
+        ("rating == 0.1", [T, F, F, F, F]),  # compared as float32
         ("rating in (0.1, 9)", [T, F, F, F, F]),
         ("rating < 1e300", [T, T, F, F, F]),
         ("count == 9007199254740993", [T, F, F, F, F]),  # no rounding to a double's 53 bits

@@ -1,4 +1,4 @@
-"""The graph of definitions beside loops over projections; values that are read or derived once."""
+"""The graph of definitions against loops over projections, and values that are read or derived once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ columns = [f"{one.name}:{field.name}" for one in (a, b, both) for field in one.f
 
 @st.composite
 def sets(draw: st.DrawFn) -> DefinitionSet:
-    """Up to three services of some features, renamed or not, some of them pruned."""
+    """Definitions of up to three services with some features, renamed or not, some of them pruned."""
     services = []
     for number in range(draw(st.integers(1, 3))):
         chosen = draw(st.lists(st.sampled_from(columns), min_size=2, unique=True))
@@ -72,7 +72,7 @@ def sets(draw: st.DrawFn) -> DefinitionSet:
 
 
 def served(definitions: DefinitionSet, service: str) -> list[tuple[str, str, str]]:
-    """The columns, by a loop over the projections."""
+    """The columns of a service, by a loop over its projections."""
     return [(name, one.view, feature) for one in definitions.service(service).features for feature, name in one.columns]
 
 

@@ -1,4 +1,4 @@
-"""Definition files: the files that are read, and loading by path, again each time, without traces in the process."""
+"""Definition files: which files are read, and loading by path, anew each time and without traces in the process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def view(name: str, field: str = "x") -> str:
 
 
 def write(folder: Path, **files: str) -> Path:
-    """Files by their paths, `__` for a folder's slash."""
+    """Write files by their paths without `.py`. `__in__` stands for a slash. Returns the folder."""
     for name, text in files.items():
         path = folder / f"{name.replace('__in__', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def test_each_load_sees_the_files_as_they_are(tmp_path: Path) -> None:
     )
     os.utime(tmp_path / "shared.py", ns=(10**18, 10**18))
     assert views(tmp_path) == ["aa"]
-    # Of the same size and time: cached bytecode or lines would not notice.
+    # A file of the same size and time: cached bytecode or lines would not notice the change.
     write(tmp_path, shared="NAME = 'bb'\n")
     os.utime(tmp_path / "shared.py", ns=(10**18, 10**18))
     assert views(tmp_path) == ["bb"]
@@ -79,7 +79,7 @@ def test_an_open_store_plans_and_applies_what_the_files_say_now(tmp_path: Path) 
 def test_projects_with_equal_file_names_are_separate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = write(tmp_path / "a", features=view("a")), write(tmp_path / "b", features=view("b"))
     monkeypatch.syspath_prepend(a)
-    monkeypatch.setitem(sys.modules, "features", sys)  # what an application may call a module of its own
+    monkeypatch.setitem(sys.modules, "features", sys)  # a name that an application may have for a module of its own
     assert [views(a), views(b)] == [["a"], ["b"]]
     found: dict[str, list[str]] = {}
     threads = [threading.Thread(target=lambda f=f: found.update({f.name: views(f)})) for f in (a, b) for _ in range(4)]

@@ -54,7 +54,7 @@ def view(*aggregations: Any, **options: Any) -> StreamFeatureView:
     return StreamFeatureView("activity", **({"entities": [user], "source": source(), "aggregations": chosen} | options))
 
 
-# -- what is taken ------------------------------------------------------------------------------------------------------
+# -- what is accepted ---------------------------------------------------------------------------------------------------
 
 
 def test_features_follow_from_the_aggregations() -> None:
@@ -104,7 +104,7 @@ def test_windows_are_shown_in_the_largest_unit_that_divides_them(window: timedel
 def test_a_window_that_states_no_hop_has_at_least_48_of_whole_seconds(seconds: int) -> None:
     try:
         aggregation = Aggregation("rating", "sum", windows=[timedelta(seconds=seconds)])
-    except DefinitionError as error:  # a large prime has no divisor that leaves few enough
+    except DefinitionError as error:  # a large prime has no divisor that gives few enough hops
         assert "at most 1000" in str(error)
         assert all(seconds % hops for hops in range(48, 1001))
         return

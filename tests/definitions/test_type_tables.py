@@ -1,4 +1,4 @@
-"""Each table of behaviour by scalar type has all types."""
+"""Each table by scalar type has all types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(feature_store.__file__).parent
 
 
 def tables() -> dict[str, TypeTable[object]]:
-    """`{module.NAME: table}` of the whole package."""
+    """The tables by scalar type of the whole package, `{module.NAME: table}`."""
     found = {}
     for file in sorted(ROOT.rglob("*.py")):
         if "TypeTable" not in file.read_text("utf-8"):
