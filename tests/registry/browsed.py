@@ -1,4 +1,4 @@
-"""A project with one of everything, to browse; and a large one."""
+"""A project to browse with one of everything, and a large project."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def shop() -> DefinitionSet:
 
 
 def pruned_shop() -> DefinitionSet:
-    """The same, with `liked` pruned from ranking."""
+    """The project of `shop`, with `liked` pruned from ranking."""
     definitions = shop()
     return definitions.with_prunings([pruning_of(definitions, "ranking", ["liked"], plan="p1", stage="mask")])
 
@@ -89,7 +89,7 @@ _COMMON = ["user", "item", "count", "mean", "rate", "total", "last", "price", "c
 
 
 def large(views: int = 300, features: int = 5_000) -> DefinitionSet:
-    """Many views, whose features have names of common words and one rare, and descriptions with two rare words."""
+    """Many views. Names of features have common words and one rare word, descriptions two rare words."""
     rng = random.Random(7)
 
     def word() -> str:

@@ -1,4 +1,4 @@
-"""A registry's database with any values: every method ends in values or in our errors, and reads nothing too long."""
+"""A registry's database with any values: methods give values or errors of this library, and read nothing too long."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ COLUMNS = [
     ("fs_pruning", "service"), ("fs_pruning", "made_at"), ("fs_pruning", "document"), ("fs_reports", "service"),
     ("fs_reports", "author"), ("fs_reports", "made_at"), ("fs_reports", "document"),
 ]  # fmt: skip
-# What SQLite keeps in a column of any type.
+# Values that SQLite keeps in a column of any type.
 values = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
     st.floats(),
@@ -72,7 +72,7 @@ values = st.one_of(
 
 
 class Damaged:
-    """A registry with a row in every table, put back before each damage."""
+    """A registry with a row in every table, restored before each damage."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "registry.db"
@@ -120,7 +120,7 @@ def test_any_value_in_any_column_is_read_or_a_registry_error(
 ) -> None:
     try:
         damaged.put(*place, value)
-    except sqlite3.IntegrityError:  # NaN is NULL
+    except sqlite3.IntegrityError:  # SQLite takes NaN as NULL
         return
     for step in damaged.steps():
         try:

@@ -71,8 +71,8 @@ def layout(item: RowGroupPlan | TilesPlan) -> tuple[object, ...]:
 class Life(RuleBasedStateMachine):
     """Steps of applies and backfills, each of which may be the last before a kill.
 
-    The model: the layouts of the keys that Redis holds, by generation, and which of them are whole. A writer writes what
-    is served, so that a generation is whole once it was served; one that is being filled is whole once it was filled.
+    The model has the layouts of the keys that Redis holds, by generation, and the set of whole generations. Writers
+    write served generations, so a generation is whole once it is served or filled.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Life(RuleBasedStateMachine):
     # -- what the executor does -----------------------------------------------------------------------------------------
 
     def publish(self, plan: ServingPlan) -> None:
-        """Publish as the rollout does; writers then write the generations of the new plan."""
+        """Publish as the rollout does. From then on, writers write the generations of the new plan."""
         before = {
             (item.kind, item.name) for item, state in states(self.plan).items() if state is GenerationState.SERVED
         }
@@ -97,7 +97,7 @@ class Life(RuleBasedStateMachine):
         for item in (*plan.groups, *plan.tiles):
             generation = generation_of(item)
             if (generation.kind, generation.name) not in before:
-                self.whole.add(generation)  # it is new, so that nothing is missing
+                self.whole.add(generation)  # its name is new, so no rows are missing
             assert self.stored.setdefault(generation, layout(item)) == layout(item), "of one number, two layouts"
         for filled in (*plan.filling, *plan.filling_tiles):
             generation = generation_of(filled)
@@ -159,7 +159,7 @@ class Life(RuleBasedStateMachine):
         tiles = self.plan.filling_tiles[place % len(self.plan.filling_tiles)]
         self.whole.add(generation_of(tiles))
         if self.plan.tiles_of(tiles.view) is None:
-            return  # an apply that was killed fills a view that comes back: there is nothing to replace
+            return  # a killed apply was filling a view that comes back: there is nothing to replace
         self.publish(generations.serve_tiles(self.plan, tiles))
         self.drop_retired(keys=keys)
 

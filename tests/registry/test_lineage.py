@@ -55,7 +55,7 @@ def test_every_edge_leads_downstream_and_is_reached_both_ways() -> None:
     for node in lineage.nodes:
         for other in lineage.downstream(node):
             if "features" in (node.kind, other.kind) and node.kind != other.kind:
-                continue  # a source's and a service's lineage is of views
+                continue  # the lineage of sources and services consists of views
             assert node in lineage.upstream(other)
 
 

@@ -38,7 +38,7 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 
 def fill(engine: sa.Engine, dump: Path) -> None:
-    """Run the statements of a dump; both kinds of database understand them."""
+    """Run the statements of a dump, which both kinds of database understand."""
     statements = [text for text in dump.read_text().split(";\n") if text.strip() not in ("", "COMMIT")]
     with engine.begin() as connection:
         for text in statements:

@@ -1,4 +1,4 @@
-"""Several processes at one SQLite registry: each sees the others' commits, while the registry is opened and closed."""
+"""Several processes at one SQLite registry: each sees the commits of the others while the registry opens and closes."""
 
 from __future__ import annotations
 

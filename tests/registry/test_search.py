@@ -14,7 +14,7 @@ from tests.registry.browsed import large, shop
 
 @cache
 def _large() -> tuple[SearchIndex, dict[str, str]]:
-    """The index, and the descriptions of its features by name."""
+    """The index of a large project, and the descriptions of its features by name."""
     definitions = large()
     return SearchIndex(definitions), {
         f"{view.name}:{field.name}": field.description
@@ -54,7 +54,7 @@ def test_a_misspelt_name_comes_first_among_thousands(data: st.DataObject) -> Non
         )
     )
     first = index.search(edited, limit=1)[0]
-    if first.name != wanted:  # then what came first is at least as near
+    if first.name != wanted:  # then the first result is at least as near
         spelt = edited.replace("_", " ")
         distance = _edits(first.name.rpartition(":")[2].replace("_", " "), spelt)
         assert distance <= _edits(name.replace("_", " "), spelt), first

@@ -1,4 +1,4 @@
-"""Any bytes may stand in Redis in place of a plan: clients read a sound plan or raise an error of the library."""
+"""Redis may hold any bytes in place of a plan: clients read a sound plan or raise an error of this library."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ def changed(path: tuple[Any, ...], how: str, value: Any) -> bytes:
     elif how == "double" and isinstance(node, list):
         node.append(node[path[-1]])
     elif how == "swap":
-        node[path[-1]] = json.loads(json.dumps(document))  # the whole plan inside itself
+        node[path[-1]] = json.loads(json.dumps(document))  # puts the whole plan inside itself
     else:
         node[path[-1]] = value
     return json.dumps(document).encode()
 
 
 def use(document: bytes) -> None:
-    """Everything that a client does with a plan before its first request to Redis."""
+    """Do all that a client does with a plan before its first request to Redis."""
     plan = plan_from_json(document)
     published = PublishedPlan(plan, b"e", Offered([double]))
     for service in [*(one.name for one in plan.services), ["profile:a", "counts:n_mean_1h"]]:

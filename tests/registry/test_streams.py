@@ -47,7 +47,7 @@ def view(*aggregations: Aggregation, entities: Any = (user,), of: KafkaSource | 
 
 
 def change(old: StreamFeatureView, new: StreamFeatureView) -> DefinitionChange:
-    """The change of the view in `plan`."""
+    """The change of the view, as `plan` shows it."""
     (found,) = (
         change
         for change in plan_changes(DefinitionSet([old]), DefinitionSet([new])).changes
