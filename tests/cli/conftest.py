@@ -16,7 +16,7 @@ _INIT = "import sys; from feature_store.cli import main; sys.argv[1:1] = ['init'
 
 @pytest.fixture
 def project(tmp_path: Path, redis_url: str) -> Path:
-    """What `init` makes, on the tests' own server."""
+    """The project that `init` makes, on the tests' own server."""
     subprocess.run([sys.executable, "-c", _INIT, str(tmp_path / "shop")], check=True, capture_output=True)
     config = tmp_path / "shop" / "feature_store.yaml"
     config.write_text(f"project: shop\nonline_store:\n  url: {redis_url}\n")

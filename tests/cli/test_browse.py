@@ -1,4 +1,4 @@
-"""The commands that browse the registry, on what `init` makes and what becomes of it."""
+"""The commands that browse the registry, on the project of `init` and its later versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What somebody may write into a description or on a command line.
+# Texts that a person may write into a description or on a command line.
 HOSTILE = "[bold red]\x1b[31m[/nothing]\u202e\x00 " + "é🎬" * 20
 
 
@@ -22,7 +22,7 @@ def _json(answer: tuple[int, str, str]) -> Any:
 
 @pytest.fixture
 def changed(run: Any, project: Path) -> Any:
-    """Three versions: a field more, then a view's owner; the field goes in between."""
+    """Three versions of the project. The second has one more field. The third has a view's owner, and not the field."""
     features = project / "features.py"
     run("apply", "--author", "ada")
     first = features.read_text()

@@ -183,7 +183,7 @@ def test_materialize_takes_an_interval_and_views(run: Any, project: Path) -> Non
     times = pa.array([1_767_225_600_000_000, 1_767_312_000_000_000], pa.timestamp("us", "UTC"))
     columns = {"user_id": [1, 1], "event_timestamp": times, "orders_30d": [1, 2], "mean_basket": [1.0, 2.0]}
     pq.write_table(pa.table(columns), project / "data" / "users.parquet")
-    interval = ("--start", "2026-01-01", "--end", "2026-01-02")  # the second row's time is the end, which is not in it
+    interval = ("--start", "2026-01-01", "--end", "2026-01-02")  # the second row is at the end, which is excluded
     (summary,) = _json(run("materialize", "--view", "user_stats", *interval, "--json"))
     assert (summary["source_rows"], summary["written"]) == (1, 1)
     assert summary["intervals"] == [["2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"]]
@@ -220,7 +220,7 @@ def test_doctor_is_content_when_all_is_well(run: Any) -> None:
     run("materialize")
     code, out, _ = run("doctor", "--json")
     assert code == 0
-    # The tests' server keeps nothing.
+    # The tests' server does not persist its data.
     assert {finding["check"] for finding in json.loads(out) if finding["state"] != "ok"} == {"persistence"}
 
 

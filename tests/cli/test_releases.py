@@ -1,4 +1,4 @@
-"""Changing what is served, from the command line: what is asked, what a program learns, and the way back."""
+"""Changes of what is served, from the command line: questions, JSON for programs, and the way back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def narrowed(run: Any, project: Path) -> Any:
-    """The project applied, and a view taken out of its files since."""
+    """The project, applied. Afterwards, a view was removed from its files."""
     run("apply")
     run("materialize")
     features = project / "features.py"

@@ -1,4 +1,4 @@
-"""How a run of the command begins and ends, as a person and a script see it."""
+"""How a run of the command begins and ends, for a person and for a script."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_completion_loads_no_command() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_of_commands_is_true(name: str) -> None:
-    """Its summaries say what the commands' own help says, in fewer words."""
+    """Its summaries have the meaning of the commands' own help, in fewer words."""
     module, _, attribute = COMMANDS[name].home.partition(":")
     found = getattr(importlib.import_module(f"feature_store.cli.{module}"), attribute)
     own = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found)
@@ -259,7 +259,7 @@ def test_an_interrupt_within_a_query_of_duckdb_is_one() -> None:
 def test_an_interrupt_at_a_question_changes_nothing(project: Path) -> None:
     command("apply", cwd=project)
     here, there = pty.openpty()
-    # Whoever runs the tests in the background may ignore SIGINT, which children inherit.
+    # A shell may start the tests with SIGINT ignored, which children inherit.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + COMMAND[-1]
     asked = subprocess.Popen(
         [*COMMAND[:-1], program, "teardown"],

@@ -38,7 +38,7 @@ def test_pages_are_served_until_a_signal(run: Any, project: Path, tmp_path: Path
     address = re.match(r"(http://127\.0\.0\.1:\d+/)(\?token=(\S+))? shows", told)
     assert address is not None, told
     assert SECRET not in told
-    # A made up token is in the address, so that a click opens the pages; one that was given is not shown.
+    # A generated token is in the address, so that a click opens the pages. A given token is not shown.
     secret = {"random": address[3], "none": ""}.get(given, SECRET)
     assert (address[3] == "…") is (given in ("environment", "file"))
     headers = {"authorization": f"Bearer {secret}"} if secret else {}
