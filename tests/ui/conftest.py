@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
-    """The project, which these tests read alone, on a server of its own."""
+    """The project, on a server of its own. These tests only read it."""
     with redis_server() as server, make_project(tmp_path_factory.mktemp("ui") / "shop", server.url) as store:
         yield store
 

@@ -83,7 +83,7 @@ def test_only_so_many_answers_are_kept(background: Background, monkeypatch: pyte
 
 
 def test_what_nobody_waits_for_is_dropped(background: Background) -> None:
-    """Of one kind, so that a flood of what-ifs holds up no sample."""
+    """Calculations are dropped per kind, so that a flood of what-ifs does not hold up a sample."""
     may_end, done = threading.Event(), list[object]()
 
     def compute(key: object) -> object:
@@ -100,6 +100,6 @@ def test_what_nobody_waits_for_is_dropped(background: Background) -> None:
     newest = ("what-if", 299)
     assert background.ask(newest, lambda: compute(newest), patience_s=30) == Computed(newest)
     assert len(done) <= module.MOST_WAITING + 4 + 1, "four ran already, and the sample"
-    # What was dropped is computed when it is asked for again.
+    # A dropped calculation runs when it is asked for again.
     again = ("what-if", 50)
     assert background.ask(again, lambda: compute(again), patience_s=30) == Computed(again)

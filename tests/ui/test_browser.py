@@ -1,4 +1,4 @@
-"""The pages in Chromium: clicked through, by mouse and by keyboard, in the light and in the dark."""
+"""The pages in Chromium: used by mouse and by keyboard, in light and dark colours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from feature_store import FeatureStore
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Without a sandbox, since tests may run as root; and nothing that Chromium does of itself on the network.
+# Without a sandbox, since tests may run as root, and without network requests of Chromium's own.
 _ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -66,7 +66,7 @@ def address(shop: FeatureStore) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A page of a visitor who has shown the token. Errors in its console, dialogs and foreign requests fail the test."""
+    """A page for a visitor who has given the token. Console errors, dialogs and foreign requests fail the test."""
     context = browser.new_context(base_url=address, viewport={"width": 1100, "height": 800})
     problems: list[str] = []
     page = context.new_page()
@@ -210,7 +210,7 @@ def test_texts_can_be_read(browser: Browser, address: str, path: str, scheme: st
     context.close()
 
 
-# Each text's contrast to what is behind it, by WCAG 2.2: at least 4.5.
+# The contrast of each text to its background, by WCAG 2.2, must be at least 4.5.
 _CONTRAST = """() => {
   const parse = colour => colour.match(/[\\d.]+/g).map(Number);
   const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)

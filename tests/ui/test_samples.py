@@ -1,4 +1,4 @@
-"""Distributions, against counting one by one."""
+"""Distributions of samples, against counts of single values."""
 
 from __future__ import annotations
 

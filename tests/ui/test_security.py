@@ -78,7 +78,7 @@ def test_only_names_of_this_machine_are_answered(
     visit: Callable[..., Visitor], visitor: Visitor, shop: FeatureStore, host: str, allowed: bool
 ) -> None:
     assert (visitor.get("/catalogue", host=host).status_code == 200) is allowed
-    # Who serves others has a token for it, and any name.
+    # A server for other machines needs a token, and takes any host name.
     anywhere = visit(shop, token=TOKEN, loopback=False)
     assert anywhere.get("/catalogue", host=host, authorization=f"Bearer {TOKEN}".encode()).status_code == 200  # type: ignore[arg-type]
 
@@ -196,7 +196,7 @@ def test_what_is_searched_for_is_shown_in_part(visitor: Visitor) -> None:
 
 
 def session_of(visitor: Visitor, **headers: str) -> tuple[str, str]:
-    """The cookie that the token is exchanged for, and all that is said of it."""
+    """The cookie that the token is exchanged for, and its whole Set-Cookie header."""
     from urllib.parse import quote
 
     found = visitor.get(f"/catalogue?token={quote(TOKEN)}", **headers)
@@ -261,7 +261,7 @@ def test_tokens_that_can_be_guessed_are_refused() -> None:
 
 
 def test_half_a_request_is_not_waited_for(shop: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a socket: connections that send nothing, half of a head, or drips of it, are closed; others are answered."""
+    """On a socket: connections that send nothing, half of a head or single bytes are closed. Others are answered."""
     monkeypatch.setattr(server, "REQUEST_S", 0.5)
     config = server.uvicorn.Config(create_app(shop), http=server.PatientProtocol, log_level="error", ws="none")
     running = server.uvicorn.Server(config)

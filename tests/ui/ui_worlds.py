@@ -1,4 +1,4 @@
-"""A small project that holds all kinds of things, some with hostile texts, and a visitor of its pages."""
+"""A small project with all kinds of objects, some with hostile texts, and a visitor of its pages."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def make_project(folder: Path, url: str) -> FeatureStore:
 
 
 class Tags(HTMLParser):
-    """What is in a page: its elements, and whether they nest as they must."""
+    """The elements of a page. It raises when they do not nest as they must."""
 
     VOID = frozenset({"meta", "link", "input", "br", "hr"})
 
@@ -150,7 +150,7 @@ class Visitor:
         async def asked() -> httpx.Response:
             transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport) as client:
-                # As a whole: a path that begins with two slashes would be taken for another host's.
+                # As a whole URL: a path that begins with two slashes would be taken for another host.
                 return await client.request(method, f"{self.base}{path}", headers=headers)
 
         return asyncio.run(asked())
