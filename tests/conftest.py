@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The machines of CI are slow and shared: only the test's own outcome counts, not how fast an example was made.
+# Machines of CI are slow and shared: only the outcome of a test counts, not how fast an example was made.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
@@ -35,7 +35,7 @@ def redis_process() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_url(redis_process: RedisServer) -> Iterator[str]:
-    """The URL of a real server without any key."""
+    """The URL of a real server that has no keys."""
     import redis
 
     with redis.Redis.from_url(redis_process.url) as client:
@@ -51,7 +51,7 @@ def cluster_processes() -> Iterator[RedisCluster]:
 
 @pytest.fixture
 def cluster(cluster_processes: RedisCluster) -> RedisCluster:
-    """A real Cluster of 3 primaries and 3 replicas without any key. A test may kill its nodes and move its slots."""
+    """A real Cluster of 3 primaries and 3 replicas that has no keys. A test may kill its nodes and move its slots."""
     cluster_processes.heal()
     return cluster_processes
 
@@ -64,7 +64,7 @@ def sentinel_processes() -> Iterator[RedisSentinels]:
 
 @pytest.fixture
 def sentinels(sentinel_processes: RedisSentinels) -> RedisSentinels:
-    """A real primary without any key, 2 replicas and 3 Sentinels. A test may kill any of them."""
+    """A real primary that has no keys, 2 replicas and 3 Sentinels. A test may kill any of them."""
     sentinel_processes.heal()
     return sentinel_processes
 
@@ -75,6 +75,6 @@ def spark_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngi
     from feature_store.engines.spark.engine import SparkEngine
 
     engine = SparkEngine(with_kafka(), tmp_path_factory.mktemp("spark"))
-    assert engine.session.spark is not None  # started: a project's own engine finds it
+    assert engine.session.spark is not None  # starts it, so that a project's own engine finds it
     yield engine
     engine.close()

@@ -37,8 +37,8 @@ JVM = (
     "-Xshare:auto",
     "-Djava.awt.headless=true",
 )
-# One node cannot replicate; few partitions of the internal topics and few threads start faster. A broker that was killed
-# is let in again when its last session has expired.
+# One node cannot replicate. With few partitions of internal topics and few threads it starts faster. The controller
+# admits a killed broker again when its last session has expired.
 SETTINGS = """\
 process.roles=broker,controller
 node.id=1
@@ -67,7 +67,7 @@ num.io.threads=2
 """
 
 
-# A second listener, whose clients say who they are and may do what they are allowed to; those of the first may do all.
+# A second listener, whose clients log in and have permissions. Clients of the first listener may do everything.
 SASL = """\
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
@@ -81,9 +81,9 @@ PLAIN_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 
 
 class KafkaServer:
-    """A broker on a port of its own, which it keeps, as its data, over a restart. `settings` are lines of its file.
+    """A broker on a port of its own. It keeps the port and its data over a restart. `settings` are lines of its file.
 
-    With `sasl`, `sasl_bootstrap` is where user alice, whose password is `secret`, can log in; she may do nothing yet.
+    With `sasl`, user alice can log in at `sasl_bootstrap` with the password `secret`. She has no permissions yet.
     """
 
     def __init__(self, folder: Path, *settings: str, sasl: bool = False) -> None:
@@ -93,7 +93,7 @@ class KafkaServer:
         self.bootstrap, self.sasl_bootstrap = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
         self._settings = folder / "server.properties"
         text = SETTINGS.format(port=port, controller_port=controller_port, data=folder / "data")
-        if sasl:  # of a name that is there twice, the last counts
+        if sasl:  # of two settings with one name, the last counts
             ports = {"port": port, "controller_port": controller_port, "sasl_port": sasl_port}
             text += SASL.format(**ports, module=PLAIN_LOGIN)
         self._settings.write_text(text + "".join(f"{line}\n" for line in settings))
@@ -108,7 +108,7 @@ class KafkaServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(KafkaException):
-                if admin.list_topics(timeout=0.5).brokers:  # none as long as the controller has not let it in
+                if admin.list_topics(timeout=0.5).brokers:  # none until the controller has admitted the broker
                     return
             time.sleep(0.05)
         self.kill()
@@ -149,7 +149,7 @@ class KafkaServer:
 
 @contextlib.contextmanager
 def kafka_server(*settings: str, sasl: bool = False) -> Iterator[KafkaServer]:
-    """A broker without topics, for as long as the block runs."""
+    """A broker without topics, which runs as long as the block."""
     folder = Path(tempfile.mkdtemp(prefix="fs-kafka-"))
     try:
         server = KafkaServer(folder, *settings, sasl=sasl)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def postgres_server() -> Iterator[str]:
     """The SQLAlchemy URL of a new server's first database, for as long as the block runs."""
-    # A Unix socket's path is short, which pytest's own temporary folders are not.
+    # The path of a Unix socket must be short, and pytest's own temporary folders are long.
     folder = Path(tempfile.mkdtemp(prefix="fs-pg-"))
     # The wheel puts its lock files there, and warns where the variable is not set.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))

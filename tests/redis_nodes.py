@@ -1,8 +1,8 @@
 """Real servers on TCP ports for the tests of topologies: a Cluster of 3 primaries and 3 replicas, and a primary with 2
-replicas and 3 Sentinels. Each is stopped by whoever started it.
+replicas and 3 Sentinels. Each is stopped by the test that started it.
 
-Nothing waits for a time-out that a test can do without: fail-overs are asked for, and slots are moved key by key, so
-that a test can look in the middle.
+Tests wait for no avoidable time-out: they ask for fail-overs, and move slots key by key, so that they can look in the
+middle of a move.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SERVICE = "feature-store"
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds, for at most a minute."""
+    """Wait until something is true, for at most a minute."""
     end = time.monotonic() + _PATIENCE_S
     while not holds():
         if time.monotonic() > end:
@@ -80,7 +80,7 @@ class RedisNode:
         wait_until(self.is_up, f"an answer of {self.place}; see {self.folder / 'log'}")
 
     def kill(self) -> None:
-        """Kill it, as a machine that loses its power."""
+        """Kill it, as when its machine loses power."""
         self._process.kill()
         self._process.wait()
 
@@ -159,14 +159,14 @@ class RedisCluster:
 
     @staticmethod
     def _known(node: RedisNode) -> list[list[str]]:
-        """What a node knows of the nodes: per node id, place, flags, …"""
+        """What a node knows of all nodes: for each its id, place, flags, …"""
         text = node("CLUSTER", "NODES")
         known = [line.split() for line in text.splitlines()]
         return [one for one in known if "handshake" not in one[2]]
 
     @property
     def url(self) -> str:
-        """Names two of the nodes: the others are learnt."""
+        """A URL that names two of the nodes. Clients learn the others from them."""
         return f"redis+cluster://{self.nodes[0].place},{self.nodes[-1].place}"
 
     @property
@@ -174,7 +174,7 @@ class RedisCluster:
         return [node for node in self.nodes if node.is_running and node.info("replication")["role"] == "master"]
 
     def slots_of(self, node: RedisNode) -> list[int]:
-        """The slots that a node says are its own."""
+        """The slots that a node has, by its own account."""
         mine = next(one for one in self._known(node) if "myself" in one[2])
         slots = []
         for part in mine[8:]:
@@ -189,7 +189,7 @@ class RedisCluster:
         return next(node for node in self.primaries if slot in self.slots_of(node))
 
     def replica_of(self, primary: RedisNode) -> RedisNode:
-        """A running replica of a node, in the eyes of the nodes that run; the node may be dead."""
+        """A running replica of a node, which may be dead."""
         for node in self.nodes:
             if node.is_running and node is not primary:
                 about = node.info("replication")
@@ -198,7 +198,7 @@ class RedisCluster:
         raise LookupError(f"no replica of {primary.place}")
 
     def take_over(self, primary: RedisNode) -> RedisNode:
-        """Make the replica of a dead primary the primary, without waiting for the vote of the others. Returns it."""
+        """Make the replica of a dead primary a primary, without a vote of the others. Returns it."""
         replica = self.replica_of(primary)
         replica("CLUSTER", "FAILOVER", "TAKEOVER")
         wait_until(lambda: replica.info("replication")["role"] == "master", "a replica that took over")
@@ -213,19 +213,19 @@ class RedisCluster:
         return replica
 
     def begin_move(self, slot: int, source: RedisNode, target: RedisNode) -> None:
-        """Begin to move a slot: keys that are not in the source any more are asked for in the target."""
+        """Begin to move a slot: the source refers clients to the target for keys that it no longer has."""
         target("CLUSTER", "SETSLOT", slot, "IMPORTING", source("CLUSTER", "MYID"))
         source("CLUSTER", "SETSLOT", slot, "MIGRATING", target("CLUSTER", "MYID"))
 
     def move_keys(self, slot: int, source: RedisNode, target: RedisNode, count: int) -> int:
-        """Move so many keys of a slot, or all that are left. Returns how many were moved."""
+        """Move at most `count` keys of a slot. Returns how many were moved."""
         names = source("CLUSTER", "GETKEYSINSLOT", slot, count)
         if names:
             source("MIGRATE", _HOST, target.port, "", 0, 5000, "KEYS", *names)
         return len(names)
 
     def end_move(self, slot: int, target: RedisNode) -> None:
-        """Give a slot, all of whose keys were moved, to the target."""
+        """Give a slot to the target, which has all its keys."""
         owner = target("CLUSTER", "MYID")
         target("CLUSTER", "SETSLOT", slot, "NODE", owner)
         for node in self.primaries:
@@ -323,7 +323,7 @@ class RedisSentinels:
 
     @property
     def primary(self) -> RedisNode:
-        """The server that the Sentinels name."""
+        """The primary that the Sentinels name."""
         port = self._named(next(node for node in self.sentinels if node.is_running))
         return next(node for node in self.servers if node.port == port)
 
@@ -333,7 +333,7 @@ class RedisSentinels:
         return int(sentinel("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
     def fail_over(self) -> RedisNode:
-        """Have the Sentinels make a replica the primary, the old one alive or dead. Returns the new primary."""
+        """Make the Sentinels promote a replica; the old primary may be alive or dead. Returns the new primary."""
         old = self.primary
         sentinel = next(node for node in self.sentinels if node.is_running)
         with contextlib.suppress(redis.ResponseError):  # a fail-over is under way already

@@ -1,4 +1,4 @@
-"""Real servers for the tests, each on a port and socket of its own, stopped by whoever started it."""
+"""Real servers for the tests, each on a port and socket of its own, stopped by the test that started it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class RedisServer:
 
 @contextlib.contextmanager
 def redis_server(*options: str, binary: str = "") -> Iterator[RedisServer]:
-    """A server with no data, for as long as the block runs."""
-    # A Unix socket's path is short, which pytest's own temporary folders are not.
+    """A server without data, which runs as long as the block."""
+    # The path of a Unix socket must be short, and pytest's own temporary folders are long.
     folder = Path(tempfile.mkdtemp(prefix="fs-test-"))
     server = RedisServer(folder, *options, binary=binary)
     try:

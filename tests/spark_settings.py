@@ -8,7 +8,7 @@ from tests.jars import fetch
 
 _ROOT = Path(__file__).resolve().parents[1]
 
-# Quick to start: tests are over before a better compiler and collector would pay.
+# Quick to start: tests end before a better compiler and collector would pay.
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 SPARK: dict[str, str | int | float | bool] = {
     "spark.master": "local[2, 2]",  # two tasks at once, each tried twice
@@ -22,5 +22,5 @@ SPARK: dict[str, str | int | float | bool] = {
 
 
 def with_kafka() -> dict[str, str | int | float | bool]:
-    """The same with the Kafka connector."""
+    """Settings of Spark with the Kafka connector."""
     return SPARK | {"spark.jars": ",".join(str(jar) for jar in sorted(fetch("spark_kafka").glob("*.jar")))}

@@ -1,4 +1,4 @@
-"""Steps of writers at which a test acts: kills the process, makes Redis forget, publishes."""
+"""Steps of writers at which a test acts: it kills the process, makes Redis forget the script, or publishes."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ NAMES = [
     for module in MODULES
     for name in importlib.import_module(f"feature_store{module}").__all__
 ]
-# Names without an example of their own, and where they are used instead.
+# Names without an example of their own, and the places that use them.
 SHOWN_ELSEWHERE = {
     "KafkaSink": "needs a broker: docs/kafka.md, tests/streaming",
     "PrunePlan": "Pruner.plan returns it",
     "Verification": "Pruner.verify returns it, which needs a training set and a model: docs/pruning.md",
     "draw_curve": "feature-store prune curve",
     "Config": "load_config returns it",
-    # What a function of one's own is made of: `feature_store/functions/` has a file for each function.
+    # The parts of a function of one's own: `feature_store/functions/` has a file for each function.
     **dict.fromkeys(("Function", "State", "Part", "StateSpec", "Parameter", "state_type"), "CONTRIBUTING.md"),
     **dict.fromkeys(
         ("Column", "Mask", "StateArrays", "Values", "WindowMask", "sizes_of", "values_of"), "CONTRIBUTING.md"

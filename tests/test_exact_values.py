@@ -1,4 +1,4 @@
-"""Every exit gives the value that went in: all types, nulls or none, answers, training sets, files, logs and JSON."""
+"""Every exit gives the values that went in, of all types and null: answers, training sets, files, logs and JSON."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ ROWS = st.lists(
 
 
 class Kept:
-    """A sink that keeps what it gets."""
+    """A sink that keeps its batches."""
 
     most_rows, most_seconds = 10_000, 0.0
 
@@ -128,7 +128,7 @@ def _labels(count: int) -> pa.Table:
 
 
 def _exits(store: FeatureStore, rows: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, list[Any]]]:
-    """Each exit's columns as Python values."""
+    """The columns of each exit, as Python values."""
     pq.write_table(_table(rows), store.config.folder / "stats.parquet")
     store.push("stats", _table(rows))
     users = {"user_id": list(range(len(rows)))}
@@ -159,7 +159,7 @@ def _exits(store: FeatureStore, rows: list[dict[str, Any]], folder: Path) -> dic
 
 
 def _of_pandas(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns as Python values; of floats None where NaN stands for null."""
+    """Columns as Python values. In columns of floats, NaN stands for null and becomes None."""
     return {name: [_python(value) for value in frame[name].array] for name in frame.columns}
 
 
@@ -188,7 +188,7 @@ def _from_json(dtype: DType, value: Any) -> Any:
 
 
 def _is_same(found: Any, expected: Any) -> bool:
-    """Equal, and of the same type: True is not 1, and 1.0 is not 1."""
+    """Whether two values are equal and of one type: True is not 1, and 1.0 is not 1."""
     if isinstance(expected, list):
         return isinstance(found, list) and len(found) == len(expected) and all(map(_is_same, found, expected))
     return type(found) is type(expected) and found == expected
@@ -210,7 +210,7 @@ def test_every_exit_gives_the_values_that_went_in(
 
 
 def test_the_types_of_a_frame_follow_from_the_declared_types(store: FeatureStore, tmp_path: Path) -> None:
-    """Not from whether a value is null."""
+    """They do not depend on whether a value is null."""
     full = {NAMES[text]: value for text, value in ONE_OF_EACH.items()}
     for rows in ([full], [full, dict.fromkeys(TYPES)], [dict.fromkeys(TYPES)]):
         pq.write_table(_table(rows), store.config.folder / "stats.parquet")

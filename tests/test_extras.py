@@ -18,12 +18,12 @@ from feature_store.errors import MissingDependencyError
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-# Distributions whose modules are named otherwise.
+# Distributions whose modules have other names.
 MODULES = {"scikit-learn": "sklearn", "opentelemetry-api": "opentelemetry"}
 
 
 def modules_of(name: str) -> set[str]:
-    """What an extra brings, those of extras that it takes included."""
+    """The modules that an extra brings, with those of the extras that it includes."""
     found: set[str] = set()
     for requirement in EXTRAS[name]:
         if taken := re.fullmatch(r"feature-store\[(.*)\]", requirement):

@@ -51,7 +51,7 @@ DAMAGES = ("deleted", "truncated", "lengthened", "another type", "older")
 
 
 class World:
-    """A project whose stream is merged by a worker's own merger, from where the fences are."""
+    """A project whose stream is merged by a worker's own merger, from the fences on."""
 
     def __init__(self, folder: Path, url: str) -> None:
         online = f"{{url: '{url}', buckets: {BUCKETS}}}"
@@ -96,7 +96,7 @@ class World:
             self.redis.restore(key, 0, value)
 
     def key(self, kind: str) -> bytes:
-        """A key of a kind; of those of entities, some."""
+        """A key of a kind. Of kinds with a key for each entity, the first key."""
         patterns = {"plan": "*plan", "epoch 0": "*:0}epoch", "epoch 1": "*:1}epoch", "row": "*}r:*"}
         patterns |= {"variable": "*}v:*", "tiles": "*}t:*", "fences": "*:1}f:*", "merges": "*:1}m:*"}
         return min(key for key in self.whole if key in set(self.redis.keys(patterns[kind])))
@@ -118,7 +118,7 @@ class World:
             self.redis.set(key, value + b"\0" if how == "lengthened" else value[: len(value) // 2])
 
     def stream(self, store: FeatureStore, end: int) -> None:
-        """What a worker does: go on at the fences, up to an offset."""
+        """Merge as a worker does, from the fences up to an offset."""
         merger = ViewMerger(store.online.tile_writer("activity"), start_us=None)
         try:
             merger.load([SOURCE])
@@ -164,7 +164,7 @@ RIGHT = {
 
 
 def refused_or_done(step: Callable[[], Any]) -> OnlineStoreError | None:
-    """Do something; an error must say what to do."""
+    """Run a step. An error must say what to do, and is returned."""
     try:
         step()
     except OnlineStoreError as error:
@@ -174,7 +174,7 @@ def refused_or_done(step: Callable[[], Any]) -> OnlineStoreError | None:
 
 
 def assert_never_wrong(found: dict[str, list[Any]], allowed: dict[str, set[Any]]) -> None:
-    """Every value is right, or there is none."""
+    """Assert that every value is right or missing."""
     for name, right in RIGHT.items():
         wrong = set(found[name]) - {right, None} - allowed.get(name, set())
         assert not wrong, (name, wrong)
@@ -182,8 +182,8 @@ def assert_never_wrong(found: dict[str, list[Any]], allowed: dict[str, set[Any]]
         assert name in (f"user {i} of 2", None) or allowed.get("name"), name
 
 
-# An evicted value looks like one that was never there, and one that comes from an older copy like one that no event
-# followed: nothing tells them apart. They count too little, never too much.
+# An evicted value looks like a value that was never there. A value from an older copy looks like a value without later
+# events. Nothing tells them apart. They count too little, never too much.
 CANNOT_BE_TOLD: dict[tuple[str, str], dict[str, set[Any]]] = {
     ("tiles", "deleted"): {"price_count_1h": {0, COUNT // 2}, "price_sum_1d": {0.0}},
     ("tiles", "older"): {"price_count_1h": {COUNT // 2}, "price_sum_1d": {COUNT / 2}},
@@ -225,7 +225,7 @@ def test_a_key_lost_or_damaged_alone(world: World, kind: str, how: str) -> None:
         with FeatureStore(world.folder) as store:
             refused_or_done(lambda store=store, step=step: step(store))  # type: ignore[misc]
             refused_or_done(read)
-            # An apply makes the plan whole, whatever came before; then streams go on, or are refused.
+            # An apply makes the plan whole, whatever came before. Then streams go on or are refused.
             assert refused_or_done(store.apply) is None
             refused_or_done(lambda store=store: stream(store))  # type: ignore[misc]
             refused_or_done(read)
@@ -252,7 +252,7 @@ def test_lost_fences_are_refused(world: World, how: str) -> None:
 
 
 def test_plan_and_fences_lost_together_begin_anew_and_count_once(world: World) -> None:
-    """The tiles that are left are of nobody knows which events: they go, and the topic is read again."""
+    """Nothing tells which events the remaining tiles hold. They are deleted, and the topic is read again."""
     for kind in ("plan", "fences"):
         world.damage(kind, "deleted")
     with FeatureStore(world.folder) as store:
@@ -286,7 +286,7 @@ def test_one_of_two_applies_over_a_lost_plan_wins(world: World) -> None:
 
 
 def test_what_an_older_version_of_the_library_wrote_goes_on(world: World) -> None:
-    """Plans without an epoch, fences without a mark."""
+    """These are plans without an epoch, and fences without a mark."""
     document = orjson.loads(world.redis.get("{shop:0}plan"))
     del document["epoch"]
     for tiles in document["tiles"]:

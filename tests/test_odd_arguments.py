@@ -1,4 +1,4 @@
-"""What is given to `materialize`, `push`, `backfill` and training sets: any value is taken, or refused in our words."""
+"""Arguments of `materialize`, `push`, `backfill` and training sets: any value is taken, or refused by this library."""
 
 from __future__ import annotations
 

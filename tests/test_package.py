@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 MAIN = "from feature_store.cli import main; main()"
-# Neither in git nor in an sdist.
+# Folders that are neither in git nor in an sdist.
 LEFT_OUT = (
     ".git", ".venv", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".benchmarks", "__pycache__",
     "*.egg-info", "build", "dist", "_build", "generated", ".import_linter_cache", ".grimp_cache", ".feature_store",
@@ -56,7 +56,7 @@ def wheel(built: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel alone, unpacked in a folder that can be put on the path."""
+    """The wheel alone, unpacked into a folder that can be put on the path."""
     folder = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)

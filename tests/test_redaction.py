@@ -194,7 +194,7 @@ def test_a_text_that_is_hidden_is_hidden_in_its_other_spellings() -> None:
 
 
 def test_what_a_project_keeps_is_private(tmp_path: Path) -> None:
-    """Also what an earlier release left open, and whatever the umask."""
+    """This includes files that an earlier release left readable, and holds under any umask."""
     state = tmp_path / ".feature_store"
     state.mkdir(mode=0o755)
     (state / "old.db").write_text("")

@@ -1,4 +1,4 @@
-"""Releases: what plan finds before anything is committed, what an apply that fails leaves, and the way back."""
+"""Releases: what `plan` finds before anything is committed, what a failed apply leaves, and the way back."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def served(store: FeatureStore, service: str = "ranking") -> dict[str, list[Any]
 
 
 def touch(folder: Path, user: int, age: int) -> None:
-    """One more row of users, newer than those before."""
+    """Write one row of users, newer than the rows before."""
     at = pa.array([datetime.now(UTC)], pa.timestamp("us", "UTC"))
     pq.write_table(pa.table({"user": [user], "at": at, "age": [age]}), folder / "users.parquet")
 

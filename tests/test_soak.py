@@ -1,4 +1,4 @@
-"""The soak, for as long as the suite can wait: right values only. `python -m benchmarks.soak` measures memory, too."""
+"""The soak, as long as the suite can wait: all values are right. `python -m benchmarks.soak` measures memory, too."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def test_everything_at_once_with_kills_serves_right_values() -> None:
         try:
             told, _ = process.communicate()
         finally:
-            process.terminate()  # what it has started ends with it
+            process.terminate()  # what the soak has started ends with it
     assert process.returncode == 0, told[-5000:]
     assert "nothing was wrong" in told

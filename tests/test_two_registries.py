@@ -1,4 +1,4 @@
-"""Two checkouts, each with a registry of its own, and one Redis: what one publishes, the other leaves alone."""
+"""Two checkouts, each with a registry of its own, and one Redis: each leaves alone what the other publishes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_after_a_teardown_another_registry_can_publish(tmp_path: Path, redis_url
 
 
 def without_id(store: FeatureStore) -> None:
-    """Publish the plan as a release before ids did."""
+    """Publish the plan as releases without registry ids did."""
     published = store.online.require_published()
     store.online.publish(replace(published.plan, registry=""), over=published)
 
