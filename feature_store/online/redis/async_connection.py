@@ -5,6 +5,8 @@ because its time is over or its task was cancelled. Then other parsers take its 
 
 Timers are set to a time rather than to a delay. uvloop counts a delay from the time when its loop last woke, so a delay
 ends too early in a process that was busy since. The clock of both loops is that of `time.monotonic`.
+
+The module is long because a connection is one state: its queue, its timers and its ways to end depend on each other.
 """
 
 from __future__ import annotations
