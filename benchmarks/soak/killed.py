@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from feature_store import FeatureStore
-from feature_store.engines.local import engine as local
+from feature_store.engines.local import latest
 from feature_store.online import writer
 
 _CHUNK_ROWS = 2048  # as few as DuckDB puts into a row group: some writes for each version
@@ -16,7 +16,7 @@ _CHUNK_ROWS = 2048  # as few as DuckDB puts into a row group: some writes for ea
 
 def main() -> None:
     """Run it."""
-    local._CHUNK_ROWS = _CHUNK_ROWS
+    latest.CHUNK_ROWS = _CHUNK_ROWS
     left, write = int(sys.argv[2]), writer.ViewWriter.write
 
     def dying(self: Any, batch: Any) -> Any:

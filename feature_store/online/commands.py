@@ -50,6 +50,9 @@ class CommandWriter:
         most_shapes: the most shapes to keep.
         is_on_one_node: whether one command may read keys of several buckets. With 16 buckets, the 200 keys of a request
             then cost one reply and one check instead of 16.
+
+    Attributes:
+        shapes: the shapes that are kept, by the numbers of keys per group and the number of epochs.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class CommandWriter:
         self._buckets, self._is_on_one_node = plan.buckets, is_on_one_node
         self._epoch_keys = [keys.epoch_key(plan.project, bucket) for bucket in range(plan.buckets)]
         self._epoch_arguments = [argument(key) for key in self._epoch_keys]
-        self._shapes: dict[tuple[tuple[int, ...], int], CommandShape] = {}
+        self.shapes: dict[tuple[tuple[int, ...], int], CommandShape] = {}
 
     def write(self, asked: Sequence[EntityKeys]) -> tuple[list[Command], list[Places]]:
         """The commands that read the keys of each group, and the places of the keys in them."""
@@ -112,11 +115,11 @@ class CommandWriter:
         return Command(self._epoch_keys[named[0]], b"".join(parts), parser, self._epoch)
 
     def _shape(self, counts: tuple[int, ...], epochs: int) -> CommandShape:
-        shape = self._shapes.get((counts, epochs))
+        shape = self.shapes.get((counts, epochs))
         if shape is not None:
             return shape
-        if len(self._shapes) >= self._most_shapes:
-            self._shapes.clear()
+        if len(self.shapes) >= self._most_shapes:
+            self.shapes.clear()
         read = [(group, count) for group, count in zip(self._groups, counts, strict=True) if count]
         # MGET itself is one more element of the command than of the reply.
         elements = 1 + sum(count * (1 + len(group.variables)) for group, count in read) + epochs
@@ -125,5 +128,5 @@ class CommandWriter:
             reply = ReplyShape([(group.layout, count) for group, count in read], self._epoch, epochs)
         places: Places = {group: None for group, count in enumerate(counts) if count}
         shape = CommandShape(b"*%d\r\n$4\r\nMGET\r\n" % elements, reply, places)
-        self._shapes[counts, epochs] = shape
+        self.shapes[counts, epochs] = shape
         return shape

@@ -63,6 +63,7 @@ class CompiledService:
         pruning: the prune plan of the service, or None.
         prune_plan: the id of the prune plan; empty before the stage `mask`.
         is_shadowed: whether the prune plan is in the stage `shadow`.
+        writer: writes the commands of requests.
 
     Raises:
         NotFoundError: the plan has no such view, or a prune plan dropped a feature.
@@ -89,7 +90,7 @@ class CompiledService:
         self.groups, self.transforms = compiler.groups, compiler.transforms
         self.names = list(self.columns)
         most_shapes = MOST_SHAPES if service.name else MOST_SHAPES_OF_A_LIST
-        self._writer = CommandWriter(plan, self.groups, epoch, most_shapes, is_on_one_node=is_on_one_node)
+        self.writer = CommandWriter(plan, self.groups, epoch, most_shapes, is_on_one_node=is_on_one_node)
         # Which groups the near-cache of the client has; a compiled service belongs to one client.
         self._spaces: list[tuple[int, Space]] | None = None
 
@@ -107,7 +108,7 @@ class CompiledService:
         asked = [entity_keys(group.join_keys, values, count) for group in self.groups]
         hits = self._hits(near, asked) if near is not None else None
         unread = hits.unread if hits is not None else asked
-        return _new_tuple(Request, (count, values, self.groups, asked, *self._writer.write(unread), hits))
+        return _new_tuple(Request, (count, values, self.groups, asked, *self.writer.write(unread), hits))
 
     def prepare_by_group(self, values: Mapping[str, Any], near: KnownValues | None = None) -> Request:
         """As `prepare`, with commands that each read one group. The commands of the most important group come first.
@@ -124,11 +125,11 @@ class CompiledService:
         for index in self._read_order:
             if unread[index].size:
                 alone = [NO_KEYS if i != index else of_group for i, of_group in enumerate(unread)]
-                of_group_commands, of_group_places = self._writer.write(alone)
+                of_group_commands, of_group_places = self.writer.write(alone)
                 commands += of_group_commands
                 places += of_group_places
         if not commands:
-            commands, places = self._writer.write(unread)
+            commands, places = self.writer.write(unread)
         return Request(count, values, self.groups, asked, commands, places, hits)
 
     def _hits(self, near: KnownValues, asked: list[EntityKeys]) -> Hits | None:

@@ -71,7 +71,7 @@ def test_people_are_shown_rates_and_progress(run: Any) -> None:
     assert code == 0
     assert "33.3%" in out
     assert "3 rows × 2 features" in out
-    assert "1 rows of stats do not fit" in out
+    assert "stats: 1 rows do not fit" in out
     assert "stats" in bars
     assert "training set" in bars
 

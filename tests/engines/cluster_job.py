@@ -50,7 +50,7 @@ def _descends(process: int) -> bool:
 
 
 if __name__ == "__main__":
-    engine._TASK_BYTES, engine._FILES_PER_CHUNK = 512 << 10, 2
+    engine.TASK_BYTES, engine.FILES_PER_CHUNK = 512 << 10, 2
     report = Killing()
     with FeatureStore(sys.argv[1]) as store:
         (summary,) = store.materialize(report=report)

@@ -223,7 +223,7 @@ class Waiting(Silent):
             print("written", flush=True)
             sys.stdin.readline()
 
-engine._TASK_BYTES, engine._FILES_PER_CHUNK = 512 << 10, 2
+engine.TASK_BYTES, engine.FILES_PER_CHUNK = 512 << 10, 2
 with FeatureStore(sys.argv[1]) as store:
     store.materialize(report=Waiting())
 """

@@ -75,7 +75,7 @@ def test_shapes_of_requests_are_bounded(
     for asked, most in (("ranking", 10), (["wide:f1"], service.MOST_SHAPES_OF_A_LIST)):
         for size in range(1, 300):
             client.get_online_features(asked, {"movie_id": list(range(size)), "user_id": 1}, now=NOW_US)
-        assert 0 < len(published(client).service(asked)._shapes) <= most
+        assert 0 < len(published(client).service(asked).writer.shapes) <= most
     client.close()
 
 

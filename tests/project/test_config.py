@@ -67,7 +67,7 @@ def test_what_stands_beside_the_url_of_sentinels_becomes_a_part_of_it(tmp_path: 
     assert [(one.host, one.password) for one in location.others] == [("a", "s&ntinel="), ("b", "s&ntinel=")]
     assert (location.address.password, location.service, location.read_from) == ("p?ss@word", "main", "replica")
     assert "s&ntinel" not in str(config.shown())
-    with pytest.raises(ConfigError, match="a url, beside"):
+    with pytest.raises(ConfigError, match="a url, since"):
         load(tmp_path, "project: shop\nonline_store: {read_from: replica}\n")
 
 

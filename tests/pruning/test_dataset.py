@@ -104,7 +104,7 @@ def test_thinned_rows_are_spread_evenly():
 
 
 def test_splits_that_cannot_be():
-    with pytest.raises(RequestError, match="the sum 1"):
+    with pytest.raises(RequestError, match="add up to 1"):
         rows(10).split_by_time((0.5, 0.6))
     with pytest.raises(DataError, match="3 rows of 1 times"):
         rows(3, time=[1, 1, 1]).split_by_time((0.5, 0.5))

@@ -72,7 +72,7 @@ def test_a_topic_made_anew_is_refused_until_its_views_are_filled_anew(
         with pytest.raises(TopicReplacedError, match="backfill by_"):
             store.stream(until_caught_up=True)
         assert counted(store, 1, 2) == [100, 0]
-        assert any(found.state == "failed" and "made anew" in found.about for found in store.monitoring.diagnose())
+        assert any(found.state == "failed" and "created again" in found.about for found in store.monitoring.diagnose())
         for view in ("by_user", "by_shop"):
             store.backfill(view)
         send(kafka, "clicks", map(value_of, clicks_of(2, 10)), 1)

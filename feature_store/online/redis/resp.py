@@ -224,9 +224,11 @@ class BoundedParser(ReplyParser):
             stated = _FIRST_LENGTH.match(self.reply, 0, count)
             if stated is not None and int(stated[1]) > self._most:
                 raise self._too_long(int(stated[1]))
-        if self.bytes_received + count > self._most:
-            raise self._too_long(self.bytes_received + count)
-        return super().received(count)
+        is_complete = super().received(count)
+        # Not before: the last bytes may be those of the next reply on the connection.
+        if self.bytes_received > self._most:
+            raise self._too_long(self.bytes_received)
+        return is_complete
 
     def again(self) -> BoundedParser:
         """As ReplyParser.again."""
