@@ -335,10 +335,17 @@ class RedisSentinels:
     def fail_over(self) -> RedisNode:
         """Make the Sentinels promote a replica; the old primary may be alive or dead. Returns the new primary."""
         old = self.primary
-        sentinel = next(node for node in self.sentinels if node.is_running)
-        with contextlib.suppress(redis.ResponseError):  # a fail-over is under way already
-            sentinel("SENTINEL", "FAILOVER", SERVICE)
         running = [node for node in self.sentinels if node.is_running]
+        for node in running:  # they look at replicas every 10 s otherwise
+            node("SENTINEL", "DEBUG", "INFO-PERIOD", 200)
+
+        def has_begun() -> bool:
+            with contextlib.suppress(redis.ResponseError):  # no replica is known to be good yet, or one is promoted
+                running[0]("SENTINEL", "FAILOVER", SERVICE)
+                return True
+            return self._named(running[0]) != old.port
+
+        wait_until(has_begun, "Sentinels that begin a fail-over")
         wait_until(
             lambda: old.port not in (ports := set(map(self._named, running))) and len(ports) == 1,
             "Sentinels that name another primary",
@@ -346,6 +353,17 @@ class RedisSentinels:
         new = self.primary
         wait_until(lambda: new.info("replication")["role"] == "master", "a primary that knows that it is")
         return new
+
+    def wait_for_end(self) -> None:
+        """Wait until a fail-over has ended: until then, Sentinels begin no other one for 10 s."""
+
+        def has_ended(node: RedisNode) -> bool:
+            reply = node("SENTINEL", "MASTER", SERVICE)
+            state = dict(zip(reply[::2], reply[1::2], strict=True))
+            return "failover" not in state["flags"]
+
+        running = [node for node in self.sentinels if node.is_running]
+        wait_until(lambda: all(map(has_ended, running)), "a fail-over that has ended")
 
     def wait(self) -> None:
         """Wait until all Sentinels know each other, the same primary and its replicas, which are in step."""

@@ -411,6 +411,7 @@ def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kin
     assert all(answer in (expected(1), expected(2)) for answer in answers)
     primary = sentinels.primary
     primary("WAIT", 1, 20_000)
+    sentinels.wait_for_end()
     primary.kill()
     failing_over = threading.Timer(0.1, sentinels.fail_over)
     failing_over.start()
