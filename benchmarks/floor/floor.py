@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "floor.c"
-PROGRAM = HERE / "build" / "floor"
-PIPELINED = HERE / "build" / "pipelined"
 RECEIVE_BYTES = 1 << 16
 """Of one receive. Measured: larger ones, and receiving into a buffer that is kept, are not faster."""
 
@@ -33,38 +30,38 @@ RECEIVE_BYTES = 1 << 16
 _pack = cast("Callable[[tuple[bytes, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 
 
-def build() -> Path | None:
-    """The C floor, compiled anew when its source is newer; None if there is no compiler or no libhiredis."""
-    if PROGRAM.is_file() and PROGRAM.stat().st_mtime > SOURCE.stat().st_mtime:
-        return PROGRAM
+def build(name: str, *libraries: str) -> Path | None:
+    """A floor in C, compiled when its source is newer. None without a C compiler or one of the libraries."""
+    source, program = HERE / f"{name}.c", HERE / "build" / name
+    newest = max(file.stat().st_mtime for file in (source, HERE / "floor.h"))
+    if program.is_file() and program.stat().st_mtime > newest:
+        return program
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return None
-    PROGRAM.parent.mkdir(exist_ok=True)
-    command = [compiler, "-O2", "-Wall", "-o", str(PROGRAM), str(SOURCE), "-lhiredis"]
+    program.parent.mkdir(exist_ok=True)
+    command = [compiler, "-O2", "-Wall", "-o", str(program), str(source), *(f"-l{library}" for library in libraries)]
     compiled = subprocess.run(command, capture_output=True, text=True)
     if compiled.returncode == 0:
-        return PROGRAM
-    if any(missing in compiled.stderr for missing in ("hiredis.h: No such file", "cannot find -lhiredis")):
+        return program
+    if any(
+        missing in compiled.stderr
+        for library in libraries
+        for missing in (f"{library}.h: No such file", f"cannot find -l{library}")
+    ):
         return None
-    raise RuntimeError(f"floor.c does not compile:\n{compiled.stderr}")
+    raise RuntimeError(f"{source.name} does not compile:\n{compiled.stderr}")
 
 
 def c_floor(
     address: str, requests: list[list[bytes]], row_dtype: np.dtype[np.void], field_blocks: list[str], iterations: int
 ) -> list[float] | None:
     """Seconds of each read in C; None without gcc or libhiredis-dev."""
-    program = build()
+    program = build("floor", "hiredis")
     if program is None:
         return None
-    blocks = ",".join(f"{offset}:{dtype.itemsize}" for dtype, offset in _blocks(row_dtype, field_blocks))
-    with tempfile.NamedTemporaryFile(suffix=".keys") as keys:
-        for request in requests:
-            keys.writelines(struct.pack("<I", len(key)) + key for key in request)
-        keys.flush()
-        arguments = [address, keys.name, len(requests[0]), iterations, row_dtype.itemsize, blocks]
-        ran = subprocess.run([str(program), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    return [sample / 1e6 for sample in cast("list[float]", json.loads(ran.stdout)["samples_us"])]
+    found = _run(program, address, requests, row_dtype, field_blocks, iterations)
+    return [sample / 1e6 for sample in cast("list[float]", found["samples_us"])]
 
 
 def pipelined_c_floor(
@@ -77,22 +74,31 @@ def pipelined_c_floor(
 ) -> tuple[float, list[float]] | None:
     """Seconds of the whole run for each read, and seconds of each read, with so many in flight in C; None without a C
     compiler."""
-    source = HERE / "pipelined.c"
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
+    program = build("pipelined")
+    if program is None:
         return None
-    if not (PIPELINED.is_file() and PIPELINED.stat().st_mtime > source.stat().st_mtime):
-        PIPELINED.parent.mkdir(exist_ok=True)
-        subprocess.run([compiler, "-O2", "-Wall", "-o", str(PIPELINED), str(source)], check=True)
+    found = _run(program, address, requests, row_dtype, field_blocks, iterations, in_flight)
+    return float(found["elapsed_s"]) / iterations, [float(sample) / 1e6 for sample in found["samples_us"]]
+
+
+def _run(
+    program: Path,
+    address: str,
+    requests: list[list[bytes]],
+    row_dtype: np.dtype[np.void],
+    field_blocks: list[str],
+    iterations: int,
+    *more: int,
+) -> dict[str, Any]:
     blocks = ",".join(f"{offset}:{dtype.itemsize}" for dtype, offset in _blocks(row_dtype, field_blocks))
     with tempfile.NamedTemporaryFile(suffix=".keys") as keys:
         for request in requests:
             keys.writelines(struct.pack("<I", len(key)) + key for key in request)
         keys.flush()
-        arguments = [address, keys.name, len(requests[0]), iterations, row_dtype.itemsize, blocks, in_flight]
-        ran = subprocess.run([str(PIPELINED), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(ran.stdout)
-    return float(found["elapsed_s"]) / iterations, [float(sample) / 1e6 for sample in found["samples_us"]]
+        arguments = [address, keys.name, len(requests[0]), iterations, row_dtype.itemsize, blocks, *more]
+        ran = subprocess.run([str(program), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
 
 
 class PythonFloor:

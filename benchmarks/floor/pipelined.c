@@ -7,37 +7,11 @@
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-#define MAX_BLOCKS 64
+#include "floor.h"
+
 #define RECEIVE_BYTES (1 << 20)
-
-struct block {
-    size_t offset, bytes;
-};
-
-static void fail(const char *why) {
-    fprintf(stderr, "pipelined: %s\n", why);
-    exit(1);
-}
-
-static void *allocate(size_t bytes) {
-    void *memory = malloc(bytes ? bytes : 1);
-    if (!memory) fail("out of memory");
-    return memory;
-}
-
-static double now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
 
 static int connect_to(const char *address) {
     const char *colon = strrchr(address, ':');
@@ -52,17 +26,6 @@ static int connect_to(const char *address) {
     return made;
 }
 
-static char *read_all(const char *path, size_t *size) {
-    FILE *file = fopen(path, "rb");
-    if (!file || fseek(file, 0, SEEK_END)) fail("cannot read the file of keys");
-    *size = (size_t)ftell(file);
-    char *bytes = allocate(*size);
-    rewind(file);
-    if (fread(bytes, 1, *size, file) != *size) fail("cannot read the file of keys");
-    fclose(file);
-    return bytes;
-}
-
 /* A line that starts at `at`: its number, and where the next line starts; NULL when it is not there as a whole. */
 static char *line(char *at, char *end, long *number) {
     char *newline = memchr(at, '\n', (size_t)(end - at));
@@ -73,29 +36,18 @@ static char *line(char *at, char *end, long *number) {
 int main(int argc, char **argv) {
     if (argc != 8) fail("usage: pipelined HOST:PORT KEYS_FILE KEYS_PER_REQUEST ITERATIONS ROW_BYTES BLOCKS IN_FLIGHT");
     size_t per_request = strtoul(argv[3], NULL, 10), iterations = strtoul(argv[4], NULL, 10);
-    size_t row_bytes = strtoul(argv[5], NULL, 10), in_flight = strtoul(argv[7], NULL, 10), values_bytes = 0, size;
+    size_t row_bytes = strtoul(argv[5], NULL, 10), in_flight = strtoul(argv[7], NULL, 10), values_bytes = 0, bytes_of_keys = 0;
     struct block blocks[MAX_BLOCKS];
-    int block_count = 0;
-    for (char *part = strtok(argv[6], ","); part; part = strtok(NULL, ",")) {
-        if (block_count == MAX_BLOCKS || sscanf(part, "%zu:%zu", &blocks[block_count].offset, &blocks[block_count].bytes) != 2)
-            fail("a block is OFFSET:BYTES");
-        values_bytes += blocks[block_count++].bytes;
-    }
+    int block_count = read_blocks(argv[6], row_bytes, blocks);
+    for (int b = 0; b < block_count; b++) values_bytes += blocks[b].bytes;
 
-    /* The keys, and where each request starts among them. */
-    char *keys = read_all(argv[2], &size);
-    size_t *starts = allocate((size / 4 + 2) * sizeof(size_t)), count = 0;
-    for (size_t at = 0; at < size; count++) {
-        uint32_t length;
-        memcpy(&length, keys + at, 4);
-        if (count % per_request == 0) starts[count / per_request] = at;
-        at += 4 + length;
-    }
-    size_t requests = count / per_request;
-    if (!requests) fail("the keys are not whole requests");
+    struct keys keys = read_keys(argv[2]);
+    if (!per_request || !iterations || !keys.count || keys.count % per_request) fail("the keys are not whole requests");
+    for (size_t k = 0; k < keys.count; k++) bytes_of_keys += keys.length[k];
+    size_t requests = keys.count / per_request;
 
     int connection = connect_to(argv[1]);
-    size_t most = size + count * 16 + 64; /* of one command, generously */
+    size_t most = bytes_of_keys + keys.count * 32 + 64; /* of one command, generously */
     char *out = allocate(in_flight * most), *in = allocate(RECEIVE_BYTES), *matrix = allocate(per_request * values_bytes);
     double *began = allocate(iterations * sizeof(double)), *took = allocate(iterations * sizeof(double)), start = now_us();
     size_t sent = 0, done = 0, got = 0, row = 0;
@@ -105,15 +57,12 @@ int main(int argc, char **argv) {
         while (sent < iterations && sent < done + in_flight) {
             began[sent] = now_us();
             bytes += (size_t)sprintf(out + bytes, "*%zu\r\n$4\r\nMGET\r\n", per_request + 1);
-            size_t at = starts[sent++ % requests];
-            for (size_t k = 0; k < per_request; k++) {
-                uint32_t length;
-                memcpy(&length, keys + at, 4);
-                bytes += (size_t)sprintf(out + bytes, "$%u\r\n", length);
-                memcpy(out + bytes, keys + at + 4, length);
-                memcpy(out + bytes + length, "\r\n", 2);
-                bytes += length + 2;
-                at += 4 + length;
+            size_t first = sent++ % requests * per_request;
+            for (size_t k = first; k < first + per_request; k++) {
+                bytes += (size_t)sprintf(out + bytes, "$%zu\r\n", keys.length[k]);
+                memcpy(out + bytes, keys.at[k], keys.length[k]);
+                memcpy(out + bytes + keys.length[k], "\r\n", 2);
+                bytes += keys.length[k] + 2;
             }
         }
         for (size_t written = 0; written < bytes;) {

@@ -316,4 +316,4 @@ def _with_history(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_kind(by_name: dict[str, Definition], kind: type[D]) -> dict[str, D]:
-    return {name: by_name[name] for name in sorted(by_name) if type(by_name[name]) is kind}  # type: ignore[misc]
+    return {name: found for name, found in sorted(by_name.items()) if isinstance(found, kind) and type(found) is kind}

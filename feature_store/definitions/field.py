@@ -134,7 +134,7 @@ class HasSchema(Model):
     fields: tuple[Field, ...] = Attribute(default=(), alias="schema")
 
     @property
-    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]
+    def schema(self) -> tuple[Field, ...]:  # type: ignore[override]  # of pydantic's deprecated class method
         """The fields, as `fields`."""
         return self.fields
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store.errors import FeatureStoreError, StoreTimeoutError
 from feature_store.online.redis.connection import Connection
 from feature_store.online.redis.limit import Limit
-from feature_store.online.redis.resp import argument, is_push
+from feature_store.online.redis.resp import is_push, packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ class _Run:
         self._endpoint, self._is_over = endpoint, is_over
         self._ping_s, self._clock = values.bound_s / _PINGS, values.clock
         named = [part for prefix in prefixes for part in (b"PREFIX", prefix)]
-        self._subscription = _command(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *named)
+        self._subscription = packed(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *named)
 
     def __call__(self) -> None:
         pause = _FIRST_PAUSE_S
@@ -149,7 +149,7 @@ class _Run:
             listener.connection = connection
 
     def _subscribe(self, connection: Connection) -> None:
-        for command in (_command(b"HELLO", b"3"), self._subscription):
+        for command in (packed(b"HELLO", b"3"), self._subscription):
             connection.send(command)
             reply = connection.reply()
             if isinstance(reply, Exception):
@@ -206,7 +206,3 @@ class _Run:
         if error is not None and type(error) is not type(listener.error):
             _LOG.warning("the near-cache is not used: %s", error)
         listener.error = error
-
-
-def _command(*words: bytes) -> bytes:
-    return b"*%d\r\n%b" % (len(words), b"".join(map(argument, words)))

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import hiredis
-
 from feature_store.errors import ConfigError
+from feature_store.online.redis.resp import packed
 
 if TYPE_CHECKING:
     import ssl
@@ -181,7 +180,7 @@ class Address:
             commands.append(("READONLY",))
         if self.is_master:
             commands.append(("ROLE",))
-        return [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+        return [packed(*(word.encode() for word in command)) for command in commands]
 
 
 _FILES = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path")

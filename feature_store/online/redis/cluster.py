@@ -10,12 +10,12 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import hiredis
 from redis.crc import key_slot
 
 from feature_store.errors import ClusterDownError, OnlineStoreError, WrongNodeError
 from feature_store.online.redis.endpoint import Endpoint, Question
 from feature_store.online.redis.location import Location
+from feature_store.online.redis.resp import packed
 from feature_store.online.redis.scanning import scan_node
 from feature_store.online.redis.sharded import Sharded
 from feature_store.online.redis.shards import CHANGING, Shard
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from feature_store.online.redis.address import Address
 
 SLOTS = 16_384
-_ASK_SLOTS = hiredis.pack_command(("CLUSTER", "SLOTS"))  # type: ignore[arg-type]
+_ASK_SLOTS = packed(b"CLUSTER", b"SLOTS")
 # Known nodes that are asked for the slots before their silence counts as an error.
 _MOST_ASKED = 8
 

@@ -14,13 +14,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import hiredis
-
 from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
 from feature_store.online.redis.address import TCP, TLS, UNIX
 from feature_store.online.redis.errors import is_reply_error, reply_error
 from feature_store.online.redis.limit import Limit, checked_timeout
 from feature_store.online.redis.location import Location
+from feature_store.online.redis.resp import packed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -100,7 +99,7 @@ class Endpoint:
             return self._address
         reasons: list[str] = []
         verb = b"GET-MASTER-ADDR-BY-NAME" if self._is_master else b"REPLICAS"
-        command = hiredis.pack_command((b"SENTINEL", verb, self._service.encode()))  # type: ignore[arg-type]
+        command = packed(b"SENTINEL", verb, self._service.encode())
         for i, sentinel in enumerate(self._sentinels):
             try:
                 reply = yield Question(sentinel, command, len(self._sentinels) - i + 1)

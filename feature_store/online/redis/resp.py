@@ -271,6 +271,11 @@ def is_push(reply: object) -> bool:
     return isinstance(reply, hiredis.PushNotification)
 
 
+def packed(*words: bytes) -> bytes:
+    """A whole command of these words."""
+    return b"*%d\r\n%b" % (len(words), b"".join(map(argument, words)))
+
+
 def argument(value: bytes) -> bytes:
     """One argument of a command."""
     return b"$%d\r\n%b\r\n" % (len(value), value)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import hiredis
-
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.endpoint import Question, master_of, replicas_of
 from feature_store.online.redis.location import PRIMARY, Location
+from feature_store.online.redis.resp import packed
 from feature_store.online.redis.scanning import scan_node
 from feature_store.online.redis.sharded import Sharded
 from feature_store.online.redis.shards import CHANGING, Shard
@@ -38,8 +37,8 @@ class Sentinels(Sharded):
     def __init__(self, url: str | Location, timeout_s: float) -> None:
         super().__init__(url if isinstance(url, Location) else Location.of(url), timeout_s, 1)
         service = self.location.service.encode()
-        self._ask_primary = hiredis.pack_command((b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service))  # type: ignore[arg-type]
-        self._ask_replicas = hiredis.pack_command((b"SENTINEL", b"REPLICAS", service))  # type: ignore[arg-type]
+        self._ask_primary = packed(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)
+        self._ask_replicas = packed(b"SENTINEL", b"REPLICAS", service)
         self._sentinels = self.location.others
 
     @property
