@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,7 @@ class RedisCluster:
         replica = self.replica_of(primary)
         replica("CLUSTER", "FAILOVER")
         for node, role in ((replica, "master"), (primary, "slave")):
-            wait_until(lambda node=node, role=role: node.info("replication")["role"] == role, f"another {role}")  # type: ignore[misc]
+            wait_until(partial(_has_role, node, role), f"another {role}")
         return replica
 
     def begin_move(self, slot: int, source: RedisNode, target: RedisNode) -> None:
@@ -257,6 +258,14 @@ class RedisCluster:
             )
 
         wait_until(serves, "a Cluster that serves")
+
+    def wait_for_listed_replicas(self) -> None:
+        """Wait until all nodes name a replica for each slot. They name none before it has the first writes."""
+
+        def are_listed() -> bool:
+            return all(len(one) > 3 for node in self.nodes for one in node("CLUSTER", "SLOTS"))
+
+        wait_until(are_listed, "replicas that the nodes name")
 
     def heal(self) -> None:
         """Start what was killed, end moves that a test left half done, and delete all keys."""
@@ -417,3 +426,7 @@ def redis_sentinels() -> Iterator[RedisSentinels]:
     finally:
         sentinels.stop()
         shutil.rmtree(folder)
+
+
+def _has_role(node: RedisNode, role: str) -> bool:
+    return bool(node.info("replication")["role"] == role)

@@ -1,112 +1,44 @@
-"""A Redis Cluster and Sentinels: servers are killed and slots are moved while clients read and write."""
+"""A Redis Cluster: nodes are killed and slots are moved while clients read and write."""
 
 from __future__ import annotations
 
 import re
 import threading
 from contextlib import suppress
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from redis.crc import key_slot
 
-from feature_store.definitions import (
-    Aggregation,
-    DefinitionSet,
-    Entity,
-    FeatureService,
-    FeatureView,
-    Field,
-    Int32,
-    Int64,
-    KafkaSource,
-    StreamFeatureView,
-)
 from feature_store.errors import (
     ClusterDownError,
-    ConfigError,
-    FenceError,
-    OnlineStoreError,
     PermissionDeniedError,
     StoreConnectionError,
     StoreTimeoutError,
 )
 from feature_store.online import OnlineClient, OnlineStore, keys
-from feature_store.online.batch import RowBatch, Values
-from feature_store.online.redis.location import Location
 from feature_store.online.redis.topology import connect
-from feature_store.registry.compile import compile_plan
 from tests.online.clients import CLIENTS
-from tests.online.stream_worlds import merge_events, plan_of as stream_plan
-from tests.redis_nodes import PASSWORD, SENTINEL_PASSWORD, wait_until
+from tests.online.node_worlds import (
+    BUCKETS,
+    NOW_US,
+    USERS,
+    ages,
+    counts,
+    expected,
+    oracle,
+    publish,
+    rows,
+    stream,
+    write,
+)
+from tests.online.stream_worlds import plan_of as stream_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from feature_store.registry.serving_plan import ServingPlan
-    from tests.redis_nodes import RedisCluster, RedisNode, RedisSentinels
-
-BUCKETS = 8
-NOW_US = 1_700_000_000_000_000
-USERS = list(range(60))
-MISSING = [1000, 1001, 1002]
-_user = Entity("user", join_key="user_id")
-_events = KafkaSource(
-    "clicks", topic="clicks", event_timestamp="ts", schema=[Field("user_id", Int64), Field("n", Int32)]
-)
-_clicks = StreamFeatureView(
-    "clicks", entities=[_user], source=_events, aggregations=[Aggregation("n", "count", windows=[timedelta(hours=1)])]
-)
-
-
-def plan(version: int, previous: ServingPlan | None = None) -> ServingPlan:
-    """A plan whose service has a column named after the version."""
-    profile = FeatureView("profile", entities=[_user], schema=[Field(f"age_{version}", Int32)])
-    definitions = DefinitionSet([profile, _clicks, FeatureService("s", features=[profile])])
-    return compile_plan(definitions, project="shop", version=version, previous=previous, buckets=BUCKETS)
-
-
-def publish(store: OnlineStore, version: int) -> None:
-    """Publish a plan whose values are all its version, and drop the rows of the plan before, as a rollout does."""
-    before = store.published()
-    previous = before.plan if before else None
-    made = plan(version, previous)
-    if previous is None:
-        store.publish(made, over=None)
-        write(store, version)
-        return
-    filled = store.publish(replace(previous, filling=made.groups), over=before)
-    with store.filler("profile", made.groups[0]) as writer:
-        writer.write(rows(version))
-    store.publish(made, over=filled)
-    for group in previous.groups:
-        store.drop_rows(group)
-
-
-def rows(version: int, users: list[int] = USERS) -> RowBatch:
-    ids = np.array(users, np.int64)
-    times = np.full(len(ids), NOW_US)
-    ages = Values(np.full(len(ids), version, np.int32), np.zeros(len(ids), bool))
-    return RowBatch({"user_id": ids}, times, times, {f"age_{version}": ages})
-
-
-def write(store: OnlineStore, version: int, users: list[int] = USERS) -> None:
-    with store.writer("profile") as writer:
-        writer.write(rows(version, users))
-
-
-def ages(client: Any) -> dict[str, list[Any]]:
-    """The ages that a client reads, of all users and of some that do not exist."""
-    response = client.get_online_features("s", {"user_id": USERS + MISSING}, now=NOW_US)
-    return {name: values for name, values in response.to_dict().items() if name.startswith("age")}
-
-
-def expected(version: int) -> dict[str, list[Any]]:
-    return {f"age_{version}": [version] * len(USERS) + [None] * len(MISSING)}
+    from tests.redis_nodes import RedisCluster, RedisNode
 
 
 @pytest.fixture
@@ -276,6 +208,7 @@ def test_replicas_answer_reads(store: OnlineStore, cluster: RedisCluster, kind: 
     """Redis counts reads on the replicas. Rows of a plan that a replica does not have yet come from the primary."""
     for node in cluster.primaries:
         wait_for_replica(cluster, node)
+    cluster.wait_for_listed_replicas()
     client = CLIENTS[kind](f"{cluster.url}?read_from={read_from}", "shop", timeout_s=10.0)
     replicas = [node for node in cluster.nodes if node not in cluster.primaries]
     before = sum(reads_of(node) for node in replicas)
@@ -291,54 +224,6 @@ def test_replicas_answer_reads(store: OnlineStore, cluster: RedisCluster, kind: 
 def reads_of(node: RedisNode) -> int:
     line = next((line for line in node("INFO", "commandstats").splitlines() if line.startswith("cmdstat_mget:")), "")
     return int(line.partition("calls=")[2].partition(",")[0] or 0)
-
-
-# -- streams ----------------------------------------------------------------------------------------------------
-
-
-EVENTS = [
-    {"user_id": i % 23, "shop_id": "s", "ts": NOW_US - i * 1000, "price": 1.0, "action": "buy"} for i in range(120)
-]
-BATCH = 10
-
-
-def stream(url: str, before_batch: Callable[[int], None]) -> None:
-    """Merge all events as a worker does: batch after batch, and after an error again from the fences.
-
-    Args:
-        url: the URL of the store.
-        before_batch: called with n before the n-th batch is sent.
-    """
-    store = OnlineStore(url, "test", timeout_s=2.0)
-    batches = 0
-    while True:
-        try:
-            with store.tile_writer("activity") as writer:
-                while True:
-                    fences = [found.get("clicks:0", 0) for found in writer.fences()]
-                    if min(fences) == len(EVENTS):
-                        return
-                    before_batch(batches)
-                    batches += 1
-                    for bucket, start in enumerate(fences):
-                        end = min(start + BATCH, len(EVENTS))
-                        if start < end:
-                            merge_events(writer, EVENTS[start:end], {"clicks:0": (start or None, end)}, only=bucket)
-        except OnlineStoreError as error:
-            assert isinstance(error, (FenceError, StoreConnectionError, StoreTimeoutError, ClusterDownError)), error
-        finally:
-            store.close()
-
-
-def counts(url: str) -> list[int]:
-    with OnlineClient(url, "test", timeout_s=10.0) as client:
-        asked = client.get_online_features(["activity:price_count_1h"], {"user_id": list(range(23))}, now=NOW_US)
-        found: list[int] = asked.to_dict()["price_count_1h"]
-    return found
-
-
-def oracle() -> list[int]:
-    return [sum(event["user_id"] == user for event in EVENTS) for user in range(23)]
 
 
 @pytest.mark.parametrize("at", [1, 6])
@@ -364,108 +249,6 @@ def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, 
     stream(cluster.url, act)
     assert counts(cluster.url) == oracle()
     store.close()
-
-
-@pytest.mark.parametrize("how", ["kill", "fail over"])
-def test_an_event_counts_once_whatever_happens_to_a_primary(sentinels: RedisSentinels, how: str) -> None:
-    """The Sentinels name another primary, which may lack the last merges."""
-    store = OnlineStore(sentinels.url, "test", timeout_s=5.0)
-    store.publish(stream_plan(buckets=2), over=None)
-
-    def act(batch: int) -> None:
-        if batch != 4:
-            return
-        primary = sentinels.primary
-        primary("WAIT", 2, 20_000)
-        if how == "kill":
-            primary.kill()
-        sentinels.fail_over()
-
-    stream(sentinels.url, act)
-    # A primary that was replaced while alive may have taken the last merges, which the new one lacks. Merge them again.
-    stream(sentinels.url, lambda batch: None)
-    assert counts(sentinels.url) == oracle()
-    store.close()
-
-
-# -- Sentinels --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-@pytest.mark.parametrize("read_from", ["primary", "replica", "nearest"])
-def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kind: str, read_from: str) -> None:
-    """One of the Sentinels is dead."""
-    store = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
-    publish(store, 1)
-    client = CLIENTS[kind](sentinels.url_with(f"read_from={read_from}"), "shop", timeout_s=10.0)
-    sentinels.primary("WAIT", 2, 20_000)
-    assert ages(client) == expected(1)
-    sentinels.sentinels[0].kill()
-    sentinels.fail_over()
-    # The old primary is alive, and takes writes until the Sentinels demote it.
-    another = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
-    publish(another, 2)
-    another.close()
-    answers = [ages(client)]
-    wait_until(lambda: answers.append(ages(client)) or answers[-1] == expected(2), "an answer of the new primary")
-    assert all(answer in (expected(1), expected(2)) for answer in answers)
-    primary = sentinels.primary
-    primary("WAIT", 1, 20_000)
-    sentinels.wait_for_end()
-    primary.kill()
-    failing_over = threading.Timer(0.1, sentinels.fail_over)
-    failing_over.start()
-    assert ages(client) == expected(2)
-    failing_over.join()
-    write(store, 2, [*USERS, 77])
-    client.close()
-    store.close()
-
-
-def test_passwords_of_servers_and_sentinels_are_separate(sentinels: RedisSentinels) -> None:
-    wrong = sentinels.url.replace(SENTINEL_PASSWORD, "wrong-one")
-    with pytest.raises(StoreConnectionError, match="no Sentinel names it") as raised:
-        OnlineStore(wrong, "shop").published()
-    assert "wrong-one" not in str(raised.value)
-    assert PASSWORD not in connect(sentinels.url, 1.0).shown
-    assert SENTINEL_PASSWORD not in connect(sentinels.url, 1.0).shown
-
-
-# -- URLs -------------------------------------------------------------------------------------------------------
-
-
-def test_urls_name_nodes_services_and_options() -> None:
-    found = Location.of("rediss+cluster://reader:p%40ss@a:7000,[::1]:7001,b/0?read_from=replica&max_connections=5")
-    assert [(one.host, one.port) for one in (found.address, *found.others)] == [("a", 7000), ("::1", 7001), ("b", 6379)]
-    assert (found.address.username, found.address.password, found.address.transport) == ("reader", "p@ss", "tls")
-    assert (found.read_from, found.most_connections) == ("replica", 5)
-    found = Location.of("redis+sentinel://:secret-of-it@a,b:1/main/3?sentinel_username=u&sentinel_password=s%2Fs-long")
-    assert [(one.host, one.port, one.username, one.password, one.db) for one in found.others] == [
-        ("a", 26379, "u", "s/s-long", 0),
-        ("b", 1, "u", "s/s-long", 0),
-    ]
-    assert (found.service, found.address.db, found.address.password) == ("main", 3, "secret-of-it")
-    assert "secret-of-it" not in found.shown
-    assert "s/s-long" not in found.shown and "s%2Fs-long" not in found.shown
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis+cluster://a:7000/1",
-        "redis+cluster://a:7000,,b",
-        "redis+cluster://a:70000",
-        "redis+cluster://a?read_from=anywhere",
-        "redis+cluster://a?sentinel_password=x",
-        "redis+cluster://a?ssl_check_hostname=false",
-        "redis+cluster://a?speed=high",
-        "redis+sentinel://a:1",
-        "redis+sentinel://a:1/main/x",
-    ],
-)
-def test_wrong_urls_are_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="online store URL"):
-        connect(url, 1.0)
 
 
 # -- rights -----------------------------------------------------------------------------------------------------

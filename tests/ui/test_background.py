@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_fault_is_raised_and_tried_again(background: Background, monkeypatch: 
 def test_only_so_many_answers_are_kept(background: Background, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_KEPT", 3)
     for i in range(10):
-        assert background.ask(i, lambda i=i: i, patience_s=30) == Computed(i)  # type: ignore[misc]
+        assert background.ask(i, partial(int, i), patience_s=30) == Computed(i)
     assert len(background) == 3
 
 
