@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -84,6 +85,15 @@ class RedisNode:
         """Kill it, as when its machine loses power."""
         self._process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """Stop it from running, as when its machine hangs: connections stay open, and nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again after `pause`."""
+        if self.is_running:
+            self._process.send_signal(signal.SIGCONT)
 
     @property
     def is_running(self) -> bool:
@@ -268,8 +278,9 @@ class RedisCluster:
         wait_until(are_listed, "replicas that the nodes name")
 
     def heal(self) -> None:
-        """Start what was killed, end moves that a test left half done, and delete all keys."""
+        """Start what was killed or paused, end moves that a test left half done, and delete all keys."""
         for node in self.nodes:
+            node.resume()
             if not node.is_running:
                 node.start()
         for node in self.primaries:
@@ -392,8 +403,9 @@ class RedisSentinels:
         wait_until(agree, "Sentinels that agree")
 
     def heal(self) -> None:
-        """Start what was killed, and delete all keys."""
+        """Start what was killed or paused, and delete all keys."""
         for node in (*self.servers, *self.sentinels):
+            node.resume()
             if not node.is_running:
                 node.start()
         self.wait()

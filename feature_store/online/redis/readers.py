@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from feature_store.online.redis.resp import Command
     from feature_store.online.redis.shards import Shard
 
-# A replica that did not answer is not asked again for this long.
-_AVOIDED_S = 1.0
+# A server that did not answer is not chosen for this long, while another server of its shard can be. Each further
+# failure doubles the time, since a server that hangs costs a request half of its limit.
+_AVOIDED_S, _LONGEST_AVOIDED_S = 1.0, 16.0
+_NEVER = (0.0, _AVOIDED_S / 2)
 # The weight of a new measurement of a round trip, and how often a server is chosen at random, to be measured again.
 _WEIGHT, _CHANCE = 0.1, 0.02
 
@@ -32,27 +34,22 @@ class Readers:
 
     def __init__(self, read_from: str) -> None:
         self._read_from = read_from
-        self._avoided: dict[Endpoint, float] = {}
+        # Per server that did not answer: until when it is avoided, and the seconds of that time.
+        self._avoided: dict[Endpoint, tuple[float, float]] = {}
         self._round_trips: dict[Endpoint, float] = {}
-
-    @property
-    def measures(self) -> bool:
-        """Whether the caller must measure round trips and call `took`."""
-        return self._read_from == NEAREST
 
     def choose(self, shard: Shard, command: Command) -> Endpoint:
         """The server of the shard that is asked."""
         if self._read_from == PRIMARY or not command.epoch or not shard.replicas:
             return shard.primary
-        replicas = shard.replicas
+        servers = (shard.primary, *shard.replicas) if self._read_from == NEAREST else shard.replicas
         if self._avoided:
             now = time.monotonic()
-            replicas = tuple(one for one in replicas if self._avoided.get(one, 0.0) < now)
-            if not replicas:
+            servers = tuple(one for one in servers if self._avoided.get(one, _NEVER)[0] < now)
+            if not servers:
                 return shard.primary
         if self._read_from != NEAREST:
-            return random.choice(replicas)
-        servers = (shard.primary, *replicas)
+            return random.choice(servers)
         if random.random() < _CHANCE:
             return random.choice(servers)
         return min(servers, key=lambda server: self._round_trips.get(server, 0.0))
@@ -62,10 +59,19 @@ class Readers:
         return not server.is_replica or command.parser.saw_only(command.epoch)
 
     def avoid(self, server: Endpoint) -> None:
-        """Do not choose a replica for a while."""
-        self._avoided[server] = time.monotonic() + _AVOIDED_S
+        """Do not choose a server for a while, as long as another server of its shard can be chosen."""
+        now = time.monotonic()
+        until, seconds = self._avoided.get(server, _NEVER)
+        if until < now:  # else it is another request of those that failed together
+            seconds = min(2 * seconds, _LONGEST_AVOIDED_S)
+            self._avoided[server] = now + seconds, seconds
 
-    def took(self, server: Endpoint, seconds: float) -> None:
-        """Record the seconds that a server needed for an answer."""
+    def answered(self, server: Endpoint, began: float) -> None:
+        """Record that a server answered commands that were sent at `began` (`time.monotonic`)."""
+        if self._avoided:
+            self._avoided.pop(server, None)
+        if self._read_from != NEAREST:
+            return
+        seconds = time.monotonic() - began
         before = self._round_trips.get(server)
         self._round_trips[server] = seconds if before is None else before + _WEIGHT * (seconds - before)

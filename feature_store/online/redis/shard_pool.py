@@ -12,7 +12,7 @@ from feature_store.online.redis.readers import Readers
 from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from feature_store.online.observer import Observers
     from feature_store.online.redis.endpoint import Endpoint
@@ -50,26 +50,28 @@ class ShardPool:
 
     def _send(self, step: Send, request: ShardRequest, limit: Limit) -> None:
         """Ask all servers, then take all replies."""
-        started: list[tuple[Endpoint, Pool, Started]] = []
-        too_late = _TooLate()
+        started: list[tuple[Endpoint, float, Pool, Started]] = []
         try:
             for server, commands in step.batches:
-                with too_late.or_failed(request, server):
-                    pool = self._pool(server)
-                    started.append((server, pool, pool.start(commands, limit)))
+                began, pool = time.monotonic(), self._pool(server)
+                try:
+                    sent = pool.start(commands, request.limit_of(server, limit))
+                except (StoreConnectionError, StoreTimeoutError) as error:
+                    request.failed(server, error)
+                else:
+                    started.append((server, began, pool, sent))
             while started:
-                server, pool, sent = started.pop(0)
-                began = time.monotonic()
-                with too_late.or_failed(request, server):
+                server, began, pool, sent = started.pop(0)
+                try:
                     pool.finish(sent)
-                if self._readers.measures:
-                    self._readers.took(server, time.monotonic() - began)
+                except (StoreConnectionError, StoreTimeoutError) as error:
+                    request.failed(server, error)
+                else:
+                    request.answered(server, began)
         except BaseException:
-            for _, pool, sent in started:
+            for *_, pool, sent in started:
                 pool.abandon(sent)
             raise
-        if too_late.error is not None:
-            raise too_late.error
 
     @property
     def size(self) -> int:
@@ -91,23 +93,6 @@ class ShardPool:
         if pool is None:
             pool = self._pools.setdefault(server, Pool(server, self._observers, self._most))
         return pool
-
-
-class _TooLate:
-    """The error of a server that did not answer in time. The replies of the other servers are taken nevertheless."""
-
-    def __init__(self) -> None:
-        self.error: StoreTimeoutError | None = None
-
-    @contextlib.contextmanager
-    def or_failed(self, request: ShardRequest, server: Endpoint) -> Iterator[None]:
-        """Record a failure or timeout of a server within the block."""
-        try:
-            yield
-        except StoreConnectionError as error:
-            request.failed(server, error)
-        except StoreTimeoutError as error:
-            self.error = error
 
 
 def _wait(step: Pause, limit: Limit) -> None:

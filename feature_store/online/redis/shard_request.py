@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import hiredis
 
+from feature_store.errors import StoreTimeoutError
 from feature_store.online.redis.errors import code_of
 from feature_store.online.redis.resp import Command, ReplyParser, argument
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from feature_store.errors import OnlineStoreError
     from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.readers import Readers
     from feature_store.online.redis.shards import Shards
 
@@ -34,7 +36,10 @@ _PUBLISHING_S = 0.2
 
 
 class Send(NamedTuple):
-    """Send commands to their servers, all at once. The pool reports failures with `ShardRequest.failed`."""
+    """Send commands to their servers, all at once, within `ShardRequest.limit_of`.
+
+    The pool reports each server with `ShardRequest.answered` or `ShardRequest.failed`.
+    """
 
     batches: list[tuple[Endpoint, list[Command]]]
 
@@ -76,9 +81,25 @@ class ShardRequest:
         self._pause_s = _FIRST_PAUSE_S
         self._redirections = 0
 
+    def limit_of(self, server: Endpoint, limit: Limit) -> Limit:
+        """The time limit of one server. A replica has half of the remaining time: the rest is for its primary."""
+        if not server.is_replica:
+            return limit
+        try:
+            return limit.share(2)
+        except TimeoutError:  # raised again, with the name of the server, where the connection is used
+            return limit
+
+    def answered(self, server: Endpoint, began: float) -> None:
+        """Record that all replies of a server came, to commands that were sent at `began` (`time.monotonic`)."""
+        self._readers.answered(server, began)
+
     def failed(self, server: Endpoint, error: OnlineStoreError) -> None:
-        """Record that a server could not be reached, or closed the connection before all its replies came."""
+        """Record that a server could not be reached, closed the connection, or did not answer in time."""
         self._failed[server] = error
+        self._readers.avoid(server)
+        if isinstance(error, StoreTimeoutError) and not server.is_replica:
+            self._shards.suspect(server)
 
     def steps(self) -> Generator[Step, None, None]:
         """The steps, one after the other, until all commands are answered.
@@ -86,9 +107,11 @@ class ShardRequest:
         Raises:
             StoreReplyError: a server answers with an error that another server would give too.
             ClusterDownError, StoreConnectionError: no server holds the keys of a command.
+            StoreTimeoutError: a primary did not answer in time. The commands that other servers answered are complete,
+                and no parser has an error.
         """
         if self._shards.becomes_old():
-            yield Refresh(self._shards.version, None, may_fail=self._shards.version > 0)
+            yield Refresh(self._shards.version, self._shards.suspected, may_fail=self._shards.version > 0)
         yield from self._answered(self._commands)
         waited_s = 0.0
         while waited_s < _PUBLISHING_S and _epochs_differ(self._commands):
@@ -114,6 +137,8 @@ class ShardRequest:
             for server, (_, own) in sent.items():
                 for command in own:
                     self._judge(server, command, judged)
+            if judged.too_late is not None:
+                raise judged.too_late
             yield from self._prepared(judged)
             for command in judged.scattered:
                 yield from self._one_by_one(command)
@@ -147,10 +172,13 @@ class ShardRequest:
         if not parser.is_complete:
             judged.lost = server
             judged.problem = self._failed.get(server) or self._shards.whole.lost("the server closed the connection")
+            if isinstance(judged.problem, StoreTimeoutError) and not server.is_replica:
+                judged.too_late = judged.problem
         elif parser.error is None:
             if self._readers.accepts(server, command):
                 return
         elif code_of(parser.error) == "TRYAGAIN":
+            parser.restart()
             judged.scattered.append(command)
             return
         else:
@@ -201,7 +229,6 @@ class ShardRequest:
             yield from self._answered([after])
             if _value(before) == _value(after):
                 break
-        command.parser.restart()
         _feed(command.parser, [*map(_value, singles), _value(after)])
 
     def _longer(self) -> None:
@@ -217,6 +244,7 @@ class _Judged:
         scattered: the commands whose keys are on two nodes.
         lost: a server that does not serve; None when all serve.
         problem: why the server does not serve.
+        too_late: the error of a primary that did not answer within the limit of the request; None when all did.
         is_late: whether to wait before sending again, because the shards have not changed.
     """
 
@@ -224,6 +252,7 @@ class _Judged:
     scattered: list[Command]
     lost: Endpoint | None = None
     problem: OnlineStoreError | None = None
+    too_late: StoreTimeoutError | None = None
     is_late: bool = False
 
 

@@ -67,6 +67,7 @@ class Shards(ABC):
         location: as given.
         whole: stands for the topology as a whole: its time limit, and errors that belong to no single server.
         version: the number of the newest map.
+        suspected: a primary that did not answer in time since the newest map was learnt; None when all did.
     """
 
     def __init__(self, location: Location, timeout_s: float, slots: int) -> None:
@@ -74,6 +75,7 @@ class Shards(ABC):
         self.whole = Endpoint(replace(location, kind="server", others=()), timeout_s)
         self.limit: Callable[[], Limit] = self.whole.limit
         self.version = 0
+        self.suspected: Endpoint | None = None
         self._old_at = 0.0
         self._shards: list[Shard | None] = [None] * slots
         self._endpoints: dict[tuple[str, int, bool], Endpoint] = {}
@@ -188,8 +190,14 @@ class Shards(ABC):
     def learnt(self, shards: list[Shard | None]) -> None:
         """Take a new map."""
         self._shards = shards
+        self.suspected = None
         self.version += 1
         self._old_at = time.monotonic() + self.refresh_s
+
+    def suspect(self, primary: Endpoint) -> None:
+        """Record that a primary did not answer in time: another server may have its role. The map becomes old."""
+        self.suspected = primary
+        self._old_at = 0.0
 
     def becomes_old(self) -> bool:
         """Whether the map must be learnt again. True for one caller each time that the map has become old."""
