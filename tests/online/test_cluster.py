@@ -233,6 +233,7 @@ def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, 
     store = OnlineStore(cluster.url, "test", timeout_s=5.0)
     store.publish(stream_plan(buckets=BUCKETS), over=None)
     keys_of = [keys.epoch_key("test", bucket) for bucket in range(BUCKETS)]
+    acting: list[threading.Thread] = []
 
     def act(batch: int) -> None:
         if batch != at:
@@ -240,13 +241,15 @@ def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, 
         primary = cluster.holder(keys_of[0])
         if what == "kill":
             primary("WAIT", 1, 20_000)  # the replica has the publication; it may lack later merges
-            threading.Timer(0.05, lambda: (primary.kill(), cluster.take_over(primary))).start()
+            acting.append(threading.Timer(0.05, lambda: (primary.kill(), cluster.take_over(primary))))
         elif what == "hand over":
-            threading.Thread(target=cluster.hand_over, args=(primary,)).start()
+            acting.append(threading.Thread(target=cluster.hand_over, args=(primary,)))
         else:
-            threading.Thread(target=lambda: [cluster.move(key) for key in keys_of[:3]]).start()
+            acting.append(threading.Thread(target=lambda: [cluster.move(key) for key in keys_of[:3]]))
+        acting[0].start()
 
     stream(cluster.url, act)
+    acting[0].join()  # the next test begins with whole slots
     assert counts(cluster.url) == oracle()
     store.close()
 
