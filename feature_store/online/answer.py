@@ -102,7 +102,8 @@ class RequestAnswer(Answer):
         asked: per group its distinct entity keys.
         now_us: as given.
         rows: per group its stored values.
-        skipped: the groups that were not read before the deadline.
+        skipped: the groups that were not, or not all, read before the deadline. Their rows have no data, so that every
+            form of the answer has their defaults.
 
     Raises:
         CorruptRowError: a stored row has another size or fingerprint than its layout.
@@ -318,7 +319,8 @@ class RequestAnswer(Answer):
         return rows
 
     def _rows_of(self, replies: Sequence[ReplyParser | None], places: Sequence[Places]) -> list[StoredRows]:
-        """The rows of each group, from one or several replies. A group without a reply has rows without data."""
+        """The rows of each group, from one or several replies. A group that is skipped has rows without data, also when
+        some of its replies came."""
         pieces: list[list[tuple[StoredRows, list[int] | None]]] = [[] for _ in self.groups]
         for parser, chosen in zip(replies, places, strict=True):
             if parser is None:
@@ -330,8 +332,10 @@ class RequestAnswer(Answer):
             else:
                 self._add_values(pieces, parser.replies[0], chosen)
         return [
-            StoredRows.joined(group.layout, of_group, unread.size) if unread.size else _no_rows(group)
-            for group, of_group, unread in zip(self.groups, pieces, self._unread, strict=True)
+            StoredRows.joined(read.layout, [] if group in self.skipped else pieces[group], self._unread[group].size)
+            if self._unread[group].size
+            else _no_rows(read)
+            for group, read in enumerate(self.groups)
         ]
 
     def _add_values(
@@ -368,12 +372,17 @@ class RequestAnswer(Answer):
         return self.groups[group].key_name(key)
 
     def _join(self, hits: Hits) -> None:
-        """Merge the rows of the near-cache with the rows that were read."""
+        """Merge the rows of the near-cache with the rows that were read. A group that is skipped has no data."""
         for group, found in hits.found.items():
             views = self.groups[group].variables
+            if group in self.skipped:
+                self.rows[group] = StoredRows.joined(self.groups[group].layout, [], self.asked[group].size)
+                for view in views:
+                    self._variables.pop((group, view), None)
+                continue
             nothing = [None] * self._unread[group].size
             read = [self._variables.get((group, view), nothing) for view in views]
-            self.rows[group], variables = found.joined(self.rows[group], read, may_keep=group not in self.skipped)
+            self.rows[group], variables = found.joined(self.rows[group], read)
             for view, of_view in zip(views, variables, strict=True):
                 self._variables[group, view] = of_view
 

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -343,6 +344,11 @@ def test_an_answer_for_which_no_epoch_was_read_is_skipped(make_client, store, re
     answer = client.get_online_features("small", rows, now=NOW_US, deadline_ms=30)
     relay.replies.set()
     assert {status.name for column in answer.status.values() for status in column} == {"SKIPPED"}
+    defaults = {"a": None, "b": 7.0, "c": None, "score": None, "age": None}
+    assert answer.to_dict() == {name: [default] * 2 for name, default in defaults.items()}
+    of_row = np.array([defaults[name] for name in answer.columns], np.float32)
+    assert np.array_equal(answer.to_numpy(), [of_row, of_row], equal_nan=True)
+    assert {time for column in answer.event_timestamps.values() for time in column} == {None}
     assert a_of(client, [1, 2], deadline_ms=20_000) == [1, 2]
     relay.close()
 

@@ -59,22 +59,20 @@ class Found:
         self._read: tuple[Bytes, list[Variables] | None] | None = None
 
     def joined(
-        self, read: StoredRows, variables: Sequence[Sequence[bytes | None]], *, may_keep: bool
+        self, read: StoredRows, variables: Sequence[Sequence[bytes | None]]
     ) -> tuple[StoredRows, Sequence[Sequence[bytes | None]]]:
         """The values of all keys, and per view their variable values.
 
         Args:
             read: the values of the keys that were read.
             variables: per view the variable values of these keys.
-            may_keep: whether they were read, rather than skipped.
         """
         layout, cells, at = read.layout, self._cells, self.space.table.at
         if self._is_missing is not None:
             values = read.part(0, layout.size)
             cells[self._is_missing, at : at + layout.size] = values
-            if may_keep:
-                of_keys = self.space.variables_of(self._views, variables, len(values)) if self.space.views else None
-                self._read = values, of_keys
+            of_keys = self.space.variables_of(self._views, variables, len(values)) if self.space.views else None
+            self._read = values, of_keys
         rows = StoredRows(layout, cells.reshape(-1).data, len(cells), at, cells.shape[1])
         return rows, self._joined_variables(variables)
 
