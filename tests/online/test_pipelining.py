@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
-from feature_store.errors import DamagedPlanError, StoreConnectionError, StoreTimeoutError
+from feature_store.errors import DamagedPlanError, StoreConnectionError, StoreReplyError, StoreTimeoutError
 from feature_store.online import AsyncOnlineClient
 from feature_store.online.observer import Observers
+from feature_store.online.redis.async_connection import AsyncConnection
 from feature_store.online.redis.async_pool import MOST_BYTES, USUAL_CONNECTIONS, AsyncPool
 from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
+from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.resp import BoundedParser, Command, ReplyParser, argument
-from tests.online.proxy import Proxy
+from tests.online.proxy import Listener, Proxy
 from tests.online.test_connections import LOOPS, opened
 from tests.online.transports import ask, fill
 from tests.servers import redis_server
@@ -195,3 +198,61 @@ def test_closing_lets_requests_that_are_under_way_end(server: RedisServer, runne
         connections.close()
 
     runner.run(requests())
+
+
+class Answering(Listener):
+    """Sends some bytes once it has received some commands, which begin with `*`; then nothing."""
+
+    def __init__(self, commands: int, reply: bytes) -> None:
+        self._commands, self._reply = commands, reply
+        super().__init__()
+
+    def serve(self, client: socket.socket) -> None:
+        received = b""
+        while received.count(b"*") < self._commands and (piece := client.recv(1 << 12)):
+            received += piece
+        client.sendall(self._reply)
+        client.recv(1)
+
+
+def command(parser: ReplyParser) -> Command:
+    return Command(b"", b"*1\r\n$4\r\nPING\r\n", parser)
+
+
+@pytest.mark.parametrize("after", [b"*1\r\n$9999\r\n" + b"x" * 100, b"!no Redis"])
+def test_a_reply_is_taken_whatever_comes_with_it(runner: asyncio.Runner, after: bytes) -> None:
+    """The bytes after it belong to another request, which alone fails."""
+    server = Answering(2, b"*1\r\n$3\r\nabc\r\n" + after)
+    rows, plan = ReplyParser(1), BoundedParser(4096, "plan")
+
+    async def requests() -> list[BaseException | None]:
+        connection = await AsyncConnection.open(Endpoint(server.url(), 20.0), Limit.of(20.0))
+        asked = [connection.ask([command(parser)], Limit.of(20.0)) for parser in (rows, plan)]
+        return await asyncio.gather(*[one.done for one in asked], return_exceptions=True)
+
+    of_rows, of_plan = runner.run(requests())
+    server.close()
+    assert of_rows is None and rows.replies == [[b"abc"]]
+    assert isinstance(of_plan, DamagedPlanError if after.startswith(b"*") else StoreConnectionError)
+
+
+@pytest.mark.parametrize("name", ["blocking", *LOOPS])
+def test_an_error_reply_is_raised_although_another_reply_is_late(name: str) -> None:
+    """With a deadline a client goes on with what came in time, and an error must not be taken for rows."""
+    server = Answering(2, b"-NOPERM no rights\r\n")
+    commands, limit = [command(ReplyParser(1)) for _ in range(2)], Limit.of(0.3)
+
+    async def request() -> None:
+        connections = pool(server.url(), timeout_s=0.3)
+        try:
+            await connections.exchange(commands, limit)
+        finally:
+            connections.close()
+
+    with pytest.raises(StoreReplyError, match="NOPERM"):
+        if name == "blocking":
+            Pool(Endpoint(server.url(), 0.3), Observers(()), 4).exchange(commands, limit)
+        else:
+            with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
+                runner.run(request())
+    server.close()

@@ -278,15 +278,16 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if not self._replies:
             self._break("bytes without a request")
             return
+        replies, error = self._replies, None
         try:
-            completed = self._replies.received(nbytes)
-        except hiredis.HiredisError as error:
-            self._break(f"bytes that are not the Redis protocol ({error})")
-        except OnlineStoreError as error:  # the parser refuses the reply, whose rest is on its way
+            replies.received(nbytes)
+        except (hiredis.HiredisError, OnlineStoreError) as raised:
+            error = raised
+        # Replies that are complete are those of their requests, whatever came after them.
+        if replies.completed:
+            self._complete(replies.completed)
+        if error is not None and not self.lost:
             self._refuse(error)
-        else:
-            if completed:
-                self._complete(completed)
 
     def eof_received(self) -> None:
         """The server has closed its side."""
@@ -337,8 +338,12 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._fail(reason)
         self._transport.abort()
 
-    def _refuse(self, error: OnlineStoreError) -> None:
-        """Fail the first request, whose parser refused its reply. The others are not at fault and may be sent again."""
+    def _refuse(self, error: hiredis.HiredisError | OnlineStoreError) -> None:
+        """Close the connection, since the bytes are not the protocol, or the first request's parser refused its reply,
+        whose rest is on its way: then the other requests are not at fault and may be sent again."""
+        if isinstance(error, hiredis.HiredisError):
+            self._break(f"bytes that are not the Redis protocol ({error})")
+            return
         first, *others = self._asked
         for asked in others:
             asked.is_new = False

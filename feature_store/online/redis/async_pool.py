@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from feature_store.errors import OnlineStoreError
+from feature_store.errors import OnlineStoreError, StoreTimeoutError
 from feature_store.online.redis.async_connection import AsyncConnection
 from feature_store.online.redis.pool import IDLE_S
+from feature_store.online.redis.resp import error_among
 from feature_store.online.redis.retry import may_send_again
 
 if TYPE_CHECKING:
@@ -61,11 +62,17 @@ class AsyncPool:
             StoreReplyError: the server answers with an error.
             OnlineStoreError: the pool belongs to another event loop.
         """
-        await self.ask(commands, limit)
-        for command in commands:
-            parser = command.parser
-            if not parser.fixed and parser.error is not None:
-                raise self.refused(parser.error)
+        try:
+            await self.ask(commands, limit)
+        except StoreTimeoutError:
+            # An error that came says why, and must not be taken for rows.
+            reply = error_among(commands)
+            if reply is None:
+                raise
+            raise self.refused(reply) from None
+        reply = error_among(commands)
+        if reply is not None:
+            raise self.refused(reply)
 
     async def ask(self, commands: Sequence[Command], limit: Limit) -> None:
         """As `exchange`, but error replies stay in their parsers.

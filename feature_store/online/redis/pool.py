@@ -9,7 +9,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from feature_store.errors import StoreTimeoutError
 from feature_store.online.redis.connection import Connection
+from feature_store.online.redis.resp import error_among
 from feature_store.online.redis.retry import may_send_again
 
 if TYPE_CHECKING:
@@ -79,14 +81,18 @@ class Pool:
         try:
             connection.exchange(commands, limit)
         except BaseException as error:
+            reply = error_among(commands)
+            if reply is not None and isinstance(error, StoreTimeoutError):
+                # An error that came says why, and must not be taken for rows.
+                self._discard(connection)
+                raise self.refused(reply) from None
             self._failed(connection, error, commands, is_new=is_new)
             self.finish(self.start(commands, limit))
         else:
             self._give_back(connection, limit)
-        for command in commands:
-            parser = command.parser
-            if not parser.fixed and parser.error is not None:
-                raise self.refused(parser.error)
+        reply = error_among(commands)
+        if reply is not None:
+            raise self.refused(reply)
 
     def start(self, commands: Sequence[Command], limit: Limit) -> Started:
         """Send commands that only read. `finish` or `abandon` must follow.

@@ -19,11 +19,16 @@ _OWN_READ_BYTES = 1 << 14
 
 
 class Replies:
-    """Fills parsers one after the other with the bytes of one connection: fill `buffer()`, call `received(n)`."""
+    """Fills parsers one after the other with the bytes of one connection: fill `buffer()`, call `received(n)`.
 
-    __slots__ = ("_is_shared", "_owed", "_shared")
+    Attributes:
+        completed: how many replies the last bytes completed, also when they ended with an error.
+    """
+
+    __slots__ = ("_is_shared", "_owed", "_shared", "completed")
 
     def __init__(self) -> None:
+        self.completed = 0
         self._owed: deque[ReplyParser] = deque()
         self._shared: memoryview | None = None
         self._is_shared = False
@@ -45,29 +50,30 @@ class Replies:
             self._shared = memoryview(bytearray(_SHARED_BYTES))
         return self._shared
 
-    def received(self, count: int) -> int:
-        """Take `count` bytes that were put into `buffer()`. Returns how many replies they complete.
+    def received(self, count: int) -> None:
+        """Take `count` bytes that were put into `buffer()`, and count the replies that they complete.
 
         Raises:
             hiredis.ProtocolError: the bytes are not the Redis protocol, or no reply is owed.
             DamagedPlanError: a parser refuses its reply. The rest of the reply is still on its way.
         """
+        self.completed = 0
         owed = self._owed
         if self._is_shared:
             assert self._shared is not None
-            return self._feed(self._shared[:count])
-        if not owed[0].received(count):
-            return 0
-        rest = owed.popleft().rest
-        return 1 + (self._feed(memoryview(rest)) if rest else 0)
+            self._feed(self._shared[:count])
+        elif owed[0].received(count):
+            self.completed = 1
+            rest = owed.popleft().rest
+            if rest:
+                self._feed(memoryview(rest))
 
     def drop(self, parsers: Iterable[ReplyParser]) -> None:
         """Give up the replies of a request that is over: other parsers take the missing replies and drop them."""
         over = set(map(id, parsers))
         self._owed = deque([parser.moved() if id(parser) in over else parser for parser in self._owed])
 
-    def _feed(self, data: memoryview) -> int:
-        completed = 0
+    def _feed(self, data: memoryview) -> None:
         while data:
             if not self._owed:
                 raise hiredis.ProtocolError("bytes without a request")
@@ -77,8 +83,7 @@ class Replies:
             room[: len(piece)] = piece
             data = data[len(piece) :]
             if parser.received(len(piece)):
-                completed += 1
+                self.completed += 1
                 self._owed.popleft()
                 if parser.rest:
                     data = memoryview(bytes(parser.rest) + bytes(data))
-        return completed

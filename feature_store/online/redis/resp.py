@@ -18,7 +18,7 @@ from feature_store.online.buffers import BUFFERS
 from feature_store.online.redis.reply_shape import Whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from feature_store.online.redis.reply_shape import ReplyShape
 
@@ -198,6 +198,15 @@ class ReplyParser:
         after = self.earlier - _size_of(reply) if isinstance(reply, list) else got - self.reply.index(b"\n", 0, got) - 1
         self.rest = bytes(memoryview(self.reply)[got - after : got])
         self.earlier -= after
+
+
+def error_among(commands: Iterable[Command]) -> Exception | None:
+    """The first error among the replies that have come, a hiredis.ReplyError; None when there is none."""
+    for command in commands:
+        parser = command.parser
+        if not parser.fixed and parser.error is not None:
+            return parser.error
+    return None
 
 
 class BoundedParser(ReplyParser):
