@@ -29,7 +29,8 @@ TOPIC, PARTITIONS = "ratings", 2
 STREAMED = ("user_activity", "movie_activity")
 SHOWN = ("user_count_1h", "user_count_1d", "user_count_7d", "user_mean_1h", "user_mean_7d", "user_likes_1h")
 # A worker's first partitions come half a session timeout (feature_store.yaml) after it asked.
-PATIENCE_S = 30.0
+# On a machine that is busy with other work, that and the start of a worker take many times as long.
+PATIENCE_S = 90.0
 POLL_S = 0.0005
 
 
@@ -70,7 +71,7 @@ class Ratings:
 
 @contextmanager
 def streaming(store: FeatureStore) -> Iterator[None]:
-    """A worker that streams, for as long as the block runs."""
+    """A worker that streams, for as long as the block runs. Its error, if it fails, is raised when the block ends."""
     end = threading.Event()
     failed: list[BaseException] = []
 
@@ -87,8 +88,8 @@ def streaming(store: FeatureStore) -> Iterator[None]:
     finally:
         end.set()
         worker.join()
-    if failed:
-        raise failed[0]
+        if failed:  # it explains the error of a block that waited for the worker
+            raise failed[0]
 
 
 class Windows:

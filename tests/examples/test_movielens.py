@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import random
 import shutil
@@ -301,6 +302,18 @@ def test_the_demo_tells_of_an_error_in_one_line(example: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("demo: ")
     assert "Traceback" not in done.stderr
+
+
+def test_the_error_of_a_worker_is_raised_rather_than_that_of_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE)
+    live = importlib.import_module("live")
+
+    class Failing:
+        def stream(self, stopped: Any) -> None:
+            raise ValueError("the worker's own error")
+
+    with pytest.raises(ValueError, match="own error"), live.streaming(Failing()):
+        raise TimeoutError("the windows stay 0")
 
 
 def test_the_command_runs_from_any_folder(clone: Path, tmp_path: Path) -> None:
