@@ -1,0 +1,120 @@
+"""A primary dies while a job writes, and the server that takes over lacks what it wrote: the job writes it again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store import FeatureStore
+from feature_store.engines.local import latest as local_latest
+from feature_store.engines.report import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.redis_nodes import RedisCluster, RedisNode, RedisSentinels
+
+USERS, CHUNK, KILLED_AFTER = 9000, 2000, 3
+END = datetime.now(UTC) - timedelta(days=1)
+DEFINITIONS = """
+from feature_store import *
+user = Entity("user", join_key="user_id")
+stats = FeatureView("stats", entities=[user], schema=[Field("visits", Int64)],
+    source=ParquetSource("rows.parquet", event_timestamp="at"))
+service = FeatureService("service", features=[stats])
+"""
+
+
+class AtChunk(Silent):
+    """Acts when a job has written its first chunks.
+
+    Attributes:
+        written: the rows that the job has written, those of attempts that failed included.
+    """
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act, self._is_writing, self._chunks, self.written = act, False, 0, 0
+
+    def started(self, view: str, total_rows: int | None) -> None:
+        """See Report."""
+        self._is_writing = view.endswith(": write")
+
+    def advanced(self, rows: int) -> None:
+        """See Report."""
+        if self._is_writing:
+            self.written += rows
+            self._chunks += 1
+            if self._chunks == KILLED_AFTER:
+                self._act()
+
+
+def stop_following(primary: RedisNode, replicas: list[RedisNode]) -> None:
+    """Have replicas miss what is written from now on, until they are resumed."""
+    for replica in replicas:
+        replica.pause()
+    primary("CLIENT", "KILL", "TYPE", "replica")  # what is sent to a paused process waits for it
+
+
+def check(folder: Path, url: str, prepare: Callable[[], None], kill: Callable[[], None]) -> None:
+    """Check that one `materialize`, during which `kill` is called, leaves all rows."""
+    folder.joinpath("feature_store.yaml").write_text(f"project: shop\nonline_store:\n  url: {url}\n")
+    folder.joinpath("features.py").write_text(DEFINITIONS)
+    at = pa.array([END - timedelta(days=1)] * USERS, pa.timestamp("us", "UTC"))
+    rows = {"user_id": list(range(USERS)), "at": at, "visits": [7 * i for i in range(USERS)]}
+    pq.write_table(pa.table(rows), folder / "rows.parquet")
+    with FeatureStore(folder) as store:
+        store.apply()
+        prepare()
+        report = AtChunk(kill)
+        [summary] = store.materialize(end=END, report=report)
+        found = store.get_online_features("service", {"user_id": list(range(USERS))}, now=END).to_dict()
+        assert found == {"visits": rows["visits"]}
+        assert summary.latest_rows == USERS
+        assert report.written > USERS, "the rows that were lost are written again"
+        [again] = store.materialize(end=END)
+        assert again.source_rows == 0, "the interval is recorded"
+
+
+def test_sentinels_name_a_replica_that_lacks_rows(
+    sentinels: RedisSentinels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_latest, "CHUNK_ROWS", CHUNK)
+    primary = sentinels.primary
+    replicas = [node for node in sentinels.servers if node is not primary]
+
+    def prepare() -> None:
+        primary("WAIT", len(replicas), 20_000)
+        stop_following(primary, replicas)
+
+    def kill() -> None:
+        primary.kill()
+        for replica in replicas:
+            replica.resume()
+        sentinels.fail_over()
+
+    check(tmp_path, sentinels.url, prepare, kill)
+
+
+def test_a_replica_of_a_cluster_that_lacks_rows_takes_over(
+    cluster: RedisCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_latest, "CHUNK_ROWS", CHUNK)
+    primary = cluster.primaries[0]
+    replica = cluster.replica_of(primary)
+
+    def prepare() -> None:
+        for node in cluster.primaries:
+            node("WAIT", 1, 20_000)
+        stop_following(primary, [replica])
+
+    def kill() -> None:
+        primary.kill()
+        replica.resume()
+        cluster.take_over(primary)
+
+    check(tmp_path, cluster.url, prepare, kill)
