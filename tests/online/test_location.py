@@ -43,6 +43,10 @@ def test_urls_name_nodes_services_and_options() -> None:
         "redis+cluster://a?speed=high",
         "redis+sentinel://a:1",
         "redis+sentinel://a:1/main/x",
+        "redis://a..b:6379",
+        f"redis://{'x' * 64}:6379",
+        "redis+cluster://a:7000,b..c:7000",
+        "redis+sentinel://a..b:1/main",
     ],
 )
 def test_wrong_urls_are_refused(url: str) -> None:

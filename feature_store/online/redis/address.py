@@ -130,7 +130,7 @@ class Address:
             known_only: refuse every unknown option, as for a URL. A pool may have new options for redis-py's I/O.
 
         Raises:
-            ConfigError: an option is unknown, cannot be followed, or has a wrong value.
+            ConfigError: an option is unknown, cannot be followed, or has a wrong value, or the host is no host name.
         """
         for name, value in options.items():
             if (name in _REFUSED and value) or _is_unknown(name, known_only=known_only):
@@ -144,6 +144,8 @@ class Address:
             given |= {name: int(given[name]) for name in ("db", "port") if name in given}
         except (TypeError, ValueError):
             raise ConfigError(where, expected="numbers for db and port", got="others") from None
+        if "host" in given:
+            check_host(given["host"], where)
         return cls(transport, tls=Tls(tls) if transport == TLS else None, **given)
 
     @property
@@ -222,3 +224,19 @@ def _tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
     if "ssl_ciphers" in options:
         context.set_ciphers(options["ssl_ciphers"])
     return context
+
+
+def check_host(host: str, where: str) -> None:
+    """Check that a resolver takes a text as a host: Python encodes it by IDNA first, and raises a UnicodeError.
+
+    Args:
+        host: a name or an IP address.
+        where: the origin of the host, for errors.
+
+    Raises:
+        ConfigError: it cannot be the name of a host, such as `a..b`.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ConfigError(where, expected="a host name, whose parts have 1 to 63 characters", got=repr(host)) from None

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from feature_store._redaction import hide, hide_password, redacted, with_quoted_password, without_secrets
 from feature_store.errors import ConfigError
-from feature_store.online.redis.address import TCP, TLS, UNIX, Address
+from feature_store.online.redis.address import TCP, TLS, UNIX, Address, check_host
 
 if TYPE_CHECKING:
     import redis
@@ -184,7 +184,9 @@ def _host(text: str, port: int, where: str) -> tuple[str, int]:
     found = _HOST.fullmatch(text)
     if found is None or not 0 < int(found["port"] or port) < 1 << 16:
         raise ConfigError(where, expected="hosts with ports, joined by commas: host:port,host:port", got=repr(text))
-    return found["v6"] or found["name"], int(found["port"] or port)
+    host = found["v6"] or found["name"]
+    check_host(host, where)
+    return host, int(found["port"] or port)
 
 
 def _of_pool(pool: Any) -> Location:
