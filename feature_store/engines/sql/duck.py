@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +40,8 @@ def connected(
         with duckdb.connect(config=dict(settings or {})) as connection:
             connection.execute("SET enable_progress_bar = false")  # else DuckDB prints a progress bar in notebooks
             connection.execute("SET TimeZone = 'UTC'")  # else times without a zone are in the machine's zone
-            yield connection
+            with _stopped_by_signals(connection):
+                yield connection
     except duckdb.InterruptException:
         raise KeyboardInterrupt from None
     except duckdb.Error as error:
@@ -46,6 +50,29 @@ def connected(
         if not _was_interrupted(error):
             raise
         raise KeyboardInterrupt from None
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have Ctrl-C stop the threads of a query too.
+
+    By itself, DuckDB stops only the thread that gets the signal, and waits until its other threads end their parts of
+    the query. With two threads, a cross product went on for an hour, and the process heard no further signal.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # only the main thread gets signals
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        connection.interrupt()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _was_interrupted(error: BaseException) -> bool:
