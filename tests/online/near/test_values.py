@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from feature_store.definitions import FeatureService, FeatureView, Field, Float32, Int32, String
@@ -57,7 +56,7 @@ class World:
         found = hits.found[self.group]
         read = [self.row(version) for _ in range(found.unread.size)]
         rows = StoredRows.from_values(self.layout, list(read), str)
-        joined, _ = found.joined(rows, [], may_keep=True)
+        joined, _ = found.joined(rows, [])
         return [int(part[-1]) for part in joined.part(0, self.layout.size)]
 
     def read(self, movies: list[int], version: int = 0) -> list[int]:
@@ -256,7 +255,7 @@ class Texts:
         row = layout.fingerprint + bytes(layout.size - 5) + bytes([version])
         rows = StoredRows.from_values(layout, [row] * unread, str)
         read = [[b"%s %d" % (view.encode(), version)] * unread for view in group.variables]
-        joined, texts = hits.found[0].joined(rows, read, may_keep=True)
+        joined, texts = hits.found[0].joined(rows, read)
         self.values.keep(hits)
         if settles:
             self.values.renew(0.0)
@@ -288,4 +287,6 @@ def test_many_changes_at_once_are_all_taken() -> None:
     world.values.invalidate([world.key(movie) for movie in movies if movie % 3])
     versions = world.read(movies, version=2)
     assert [movie for movie, version in zip(movies, versions, strict=True) if movie % 3 and version != 2] == []
-    assert np.mean(versions) == 5 / 3
+    # Which keys share a set is random: a full set drops an entry, which is read again.
+    kept = [version for movie, version in zip(movies, versions, strict=True) if not movie % 3]
+    assert kept.count(1) >= 0.98 * len(kept)
