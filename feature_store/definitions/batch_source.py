@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set as AbstractSet
 from functools import cache
 from typing import Annotated, Any, ClassVar
@@ -17,6 +18,7 @@ from pydantic import (
     Field as Attribute,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     model_serializer,
     model_validator,
 )
@@ -28,6 +30,7 @@ from feature_store.errors import DefinitionError, did_you_mean
 ENTRY_POINTS = "feature_store.sources"
 # The kind of documents that state none, as those of release 0.1.
 UNNAMED_KIND = "parquet"
+_Column = Annotated[str, StringConstraints(min_length=1)]
 _BUILT_IN = {"parquet": "feature_store.definitions.source:ParquetSource"}
 
 
@@ -41,6 +44,8 @@ class BatchSource(HasSchema):
         event_timestamp: the column with the time at which a row became true.
         created_timestamp: the column with the time at which a row was recorded. Of two rows with the same event time
             the one recorded later wins. Without this column, the event timestamp is used.
+        field_mapping: column in the data -> its name here. Views, SQL and the other arguments of the source use the
+            new name. Other columns keep their names.
         schema: for a table of events: the columns that aggregations and entity keys read.
 
     Attributes:
@@ -49,7 +54,7 @@ class BatchSource(HasSchema):
             Arrow.
 
     Raises:
-        DefinitionError: an argument is empty or of a wrong type.
+        DefinitionError: an argument is empty or of a wrong type, or two columns are mapped to the same name.
     """
 
     kind: ClassVar[str]
@@ -57,6 +62,10 @@ class BatchSource(HasSchema):
 
     event_timestamp: str = Attribute(min_length=1)
     created_timestamp: str | None = Attribute(default=None, min_length=1)
+    field_mapping: dict[_Column, _Column] = Attribute(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name))
 
     @property
     @abstractmethod
@@ -68,6 +77,11 @@ class BatchSource(HasSchema):
         return self.model_dump(mode="json", exclude={"fields"})
 
     @model_validator(mode="after")
+    def _mapping_fits(self) -> BatchSource:
+        check_field_mapping(self.field_mapping, self.event_timestamp, self.created_timestamp)
+        return self
+
+    @model_validator(mode="after")
     def _fields_fit(self) -> BatchSource:
         check_event_columns(self.fields, {self.event_timestamp, self.created_timestamp})
         return self
@@ -75,6 +89,9 @@ class BatchSource(HasSchema):
     @model_serializer(mode="wrap")
     def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = handler(self)
+        if not document.get("field_mapping"):
+            # Without a mapping, the document and its hashes are those of releases that had no mappings.
+            document.pop("field_mapping", None)
         return document if self.kind == UNNAMED_KIND else {"kind": self.kind} | document
 
 
@@ -128,6 +145,18 @@ def _check_batch_source(source: Any) -> Any:
 
 # An attribute that holds a batch source of any kind.
 AnyBatchSource = Annotated[SerializeAsAny[BatchSource], BeforeValidator(_check_batch_source)]
+
+
+def check_field_mapping(mapping: Mapping[str, str], *times: str | None) -> None:
+    """Raise a DefinitionError if two columns get the same name, or if a timestamp is named by its name in the data."""
+    repeated = [name for name, count in Counter(mapping.values()).items() if count > 1]
+    if repeated:
+        raise DefinitionError("field_mapping", problem=f"it gives two columns the name {repeated[0]!r}")
+    for name in filter(None, times):
+        if name in mapping and name not in mapping.values():
+            hint = f"write {mapping[name]!r}, or leave the column out of field_mapping"
+            problem = f"field_mapping renames the timestamp {name!r}, and the source names it by its old name"
+            raise DefinitionError("field_mapping", problem=problem, hint=hint)
 
 
 def check_event_columns(fields: Sequence[Field], times: AbstractSet[str | None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field as Attribute, model_validator
@@ -18,10 +18,10 @@ class ParquetSource(BatchSource):
 
     Args:
         path: absolute, or relative to the folder of feature_store.yaml.
-        event_timestamp, created_timestamp, schema: as for BatchSource.
+        event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
 
     Raises:
-        DefinitionError: an argument is empty or of a wrong type.
+        DefinitionError: an argument is empty or of a wrong type, or two columns are mapped to the same name.
 
     Example:
         >>> from feature_store import ParquetSource
@@ -40,11 +40,18 @@ class ParquetSource(BatchSource):
         *,
         event_timestamp: str,
         created_timestamp: str | None = None,
+        field_mapping: Mapping[str, str] | None = None,
         schema: Sequence[Field] = (),
     ) -> None:
         if isinstance(path, os.PathLike):
             path = os.fspath(path)
-        super().__init__(path=path, event_timestamp=event_timestamp, created_timestamp=created_timestamp, schema=schema)
+        super().__init__(
+            path=path,
+            event_timestamp=event_timestamp,
+            created_timestamp=created_timestamp,
+            field_mapping={} if field_mapping is None else field_mapping,
+            schema=schema,
+        )
 
     @property
     def name(self) -> str:

@@ -129,8 +129,8 @@ def sources(definitions: DefinitionSet) -> dict[str, tuple[list[Source], list[st
 
 
 def own_attributes(source: BatchSource) -> Document:
-    """The attributes that are particular to a batch source's kind, without unset ones and the one that is its name."""
-    shared, left_out = ("kind", *BatchSource.model_fields), (None, source.name)
+    """The field mapping and the attributes of a batch source's kind, without unset ones and its name."""
+    shared, left_out = {"kind", *BatchSource.model_fields} - {"field_mapping"}, (None, source.name)
     attributes = source.location().items()
     return {name: value for name, value in attributes if name not in shared and value not in left_out}
 

@@ -212,6 +212,22 @@ class OfflineSourceSuite:
         assert more.is_known
         assert _covers(more.times_before("at", 1 << 62), second["at"])
 
+    def test_a_field_mapping_renames_columns(self, stored: FillableSource) -> None:
+        table = _rows(1, 30)
+        stored.append(table)
+        old = {name: column for column, name in stored.source.field_mapping.items()}
+        mapping = stored.source.field_mapping | {old.get("score", "score"): "points", old.get("at", "at"): "time"}
+        source = stored.source.model_copy(update={"field_mapping": mapping, "event_timestamp": "time"})
+        assert batch_source(source.model_dump(mode="json", by_alias=True)) == source
+        opened = open_source(source, stored.folder)
+        wanted = table.select(["at", "score", "title"]).rename_columns(["time", "points", "title"])
+        assert {"time", "points", "title"} <= set(opened.schema.names)
+        found = [row for batch in opened.batches(wanted.schema.names) for row in batch.to_pylist()]
+        assert found == wanted.to_pylist()
+        pieces = pickle.loads(pickle.dumps(list(opened.pieces(["points"], None, most_bytes=1))))
+        points = [value for piece in pieces for batch in piece.batches(["points"]) for value in batch[0].to_pylist()]
+        assert points == table["score"].to_pylist()
+
     def test_a_view_that_takes_other_columns_is_refused(self, stored: FillableSource) -> None:
         stored.append(_rows(1, 10))
         missing = FeatureView("stats", entities=[user], source=stored.source, schema=[Field("scores", Float64)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from feature_store._formatting import shown_duration
 from feature_store.definitions import (
@@ -190,8 +191,12 @@ def source_page(snapshot: Snapshot, name: str) -> SourcePage:
     if isinstance(first, BatchSource):
         facts += [("event timestamp", first.event_timestamp)]
         facts += [("created timestamp", first.created_timestamp)] if first.created_timestamp else []
-        facts += [(name.replace("_", " "), str(value)) for name, value in own_attributes(first).items()]
+        facts += [(name.replace("_", " "), _shown(value)) for name, value in own_attributes(first).items()]
     fields = {field.name: field for source in declared for field in source.fields}
     kinds = [("sources" if one in snapshot.sources else kind_of(snapshot.views[one]), one) for one in readers]
     history = first.history.name if isinstance(first, KafkaSource) and first.history is not None else None
     return SourcePage(name, first, tuple(facts), tuple(fields.values()), tuple(kinds), history)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{old} → {new}" for old, new in value.items()) if isinstance(value, dict) else str(value)

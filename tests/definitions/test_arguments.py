@@ -47,7 +47,10 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Entity": (Entity, {"name": "e", "join_key": "k", "dtype": Int64}),
     "Field": (Field, {"name": "f", "dtype": Float32, "default": 1.0, "min": 0, "max": 2, "allowed": [1.0]}),
     "Array": (Array, {"element": Float32, "length": 3}),
-    "ParquetSource": (ParquetSource, {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "schema": []}),
+    "ParquetSource": (
+        ParquetSource,
+        {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
+    ),
     "KafkaSource": (
         KafkaSource,
         {"name": "k", "topic": "t", "event_timestamp": "ts", "schema": [FIELD], "timestamp_unit": "ms"},

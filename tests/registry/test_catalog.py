@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Int64, ParquetSource
 from feature_store.errors import NotFoundError
 from feature_store.registry.catalog import KINDS, consumers, described, listed, names
 from tests.registry.browsed import pruned_shop, shop
@@ -45,6 +46,14 @@ def test_sources_are_called_by_their_name_or_path() -> None:
     assert topic["columns"] == [{"name": "user_id", "dtype": "Int64"}, {"name": "rating", "dtype": "Float32"}]
     table = described(shop(), "data/movies.parquet")
     assert (table["event_timestamp"], table["created_timestamp"]) == ("at, seen", "made")
+
+
+def test_a_source_shows_its_field_mapping() -> None:
+    source = ParquetSource("rows.parquet", event_timestamp="at", field_mapping={"ts": "at"})
+    view = FeatureView(
+        "stats", entities=[Entity("user", join_key="user_id")], source=source, schema=[Field("n", Int64)]
+    )
+    assert described(DefinitionSet([view]), "rows.parquet")["field_mapping"] == {"ts": "at"}
 
 
 def test_a_feature_has_an_owner_and_consumers() -> None:

@@ -2,6 +2,7 @@
 
     source.py     OfflineSource and Piece: the interface that a kind of source implements
     opening.py    finds the implementation from the definition
+    renamed.py    the rows with other column names, for `field_mapping`
     sequence.py   the rows as one sequence, for engines that read some rows again
     late_rows.py  the rows that arrived after the last read
     export.py     the rows as Parquet files, for the SQL of views

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from feature_store._extras import missing_dependency
 from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources.renamed import RenamedRows
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.feature_view import FeatureView
@@ -22,11 +23,12 @@ def open_source(source: BatchSource, folder: Path) -> OfflineSource:
         folder: the folder that relative paths refer to.
 
     Raises:
-        DataError: the source does not exist, or cannot be reached or read.
+        DataError: the source does not exist, or cannot be reached or read; or its columns do not fit `field_mapping`.
         DefinitionError: `reader` of the definition does not name an OfflineSource class.
         MissingDependencyError: a package that reads this kind of source is not installed.
     """
-    return reader_of(source).open(source, folder)
+    rows = reader_of(source).open(source, folder)
+    return RenamedRows(rows, source.field_mapping) if source.field_mapping else rows
 
 
 def open_view(source: BatchSource, view: FeatureView | StreamFeatureView, folder: Path) -> OfflineSource:
