@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from feature_store.definitions import (
         Aggregation as Aggregation,
         Array as Array,
+        ArrowSource as ArrowSource,
         Bool as Bool,
         Bytes as Bytes,
         Date as Date,

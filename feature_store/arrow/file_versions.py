@@ -8,6 +8,7 @@ was opened. If a file changed, the read fails, and nothing is recorded as done.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,12 @@ def file_versions(paths: Sequence[str | Path]) -> tuple[FileVersion, ...]:
         time.sleep(_TICK_S - youngest_s)
         return tuple(_version(version.path) for version in found)
     return found
+
+
+def version_of(files: Sequence[FileVersion]) -> str:
+    """A text that changes if one of the files changes: 16 digits."""
+    # Do not change this hash: names of killed jobs and of fences of histories, which are stored, depend on it.
+    return hashlib.sha256(repr([tuple(version) for version in files]).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from feature_store.definitions.service import FeatureService as FeatureService
     from feature_store.definitions.source import (
+        ArrowSource as ArrowSource,
         KafkaSource as KafkaSource,
         ParquetSource as ParquetSource,
         RequestSource as RequestSource,

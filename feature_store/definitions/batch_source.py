@@ -31,7 +31,10 @@ ENTRY_POINTS = "feature_store.sources"
 # The kind of documents that state none, as those of release 0.1.
 UNNAMED_KIND = "parquet"
 _Column = Annotated[str, StringConstraints(min_length=1)]
-_BUILT_IN = {"parquet": "feature_store.definitions.source:ParquetSource"}
+_BUILT_IN = {
+    "arrow": "feature_store.definitions.source:ArrowSource",
+    "parquet": "feature_store.definitions.source:ParquetSource",
+}
 
 
 class BatchSource(HasSchema):

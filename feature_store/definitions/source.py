@@ -13,24 +13,8 @@ from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
 
 
-class ParquetSource(BatchSource):
-    """Parquet data: a file, a folder of files, or a glob.
-
-    Args:
-        path: absolute, or relative to the folder of feature_store.yaml.
-        event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
-
-    Raises:
-        DefinitionError: an argument is empty or of a wrong type, or two columns are mapped to the same name.
-
-    Example:
-        >>> from feature_store import ParquetSource
-        >>> ParquetSource("orders/*.parquet", event_timestamp="at", created_timestamp="recorded_at").path
-        'orders/*.parquet'
-    """
-
-    kind: ClassVar[str] = "parquet"
-    reader: ClassVar[str] = "feature_store.arrow.sources.parquet.rows:ParquetRows"
+class FileSource(BatchSource):
+    """The base of sources of files: a file, a folder of files, or a glob."""
 
     path: str = Attribute(min_length=1)
 
@@ -57,6 +41,49 @@ class ParquetSource(BatchSource):
     def name(self) -> str:
         """The path."""
         return self.path
+
+
+class ParquetSource(FileSource):
+    """Parquet data: a file, a folder of files, or a glob.
+
+    Args:
+        path: absolute, or relative to the folder of feature_store.yaml.
+        event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
+
+    Raises:
+        DefinitionError: an argument is empty or of a wrong type, or two columns are mapped to the same name.
+
+    Example:
+        >>> from feature_store import ParquetSource
+        >>> ParquetSource("orders/*.parquet", event_timestamp="at", created_timestamp="recorded_at").path
+        'orders/*.parquet'
+    """
+
+    kind: ClassVar[str] = "parquet"
+    reader: ClassVar[str] = "feature_store.arrow.sources.parquet.rows:ParquetRows"
+
+
+class ArrowSource(FileSource):
+    """Arrow IPC files, also called Feather files: a file, a folder of `.arrow` and `.feather` files, or a glob.
+
+    A range of times is read by record batches: batches without rows in it are left out. Write batches of at most
+    100,000 rows, since each one is read whole.
+
+    Args:
+        path: absolute, or relative to the folder of feature_store.yaml.
+        event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
+
+    Raises:
+        DefinitionError: an argument is empty or of a wrong type, or two columns are mapped to the same name.
+
+    Example:
+        >>> from feature_store import ArrowSource
+        >>> ArrowSource("orders/*.arrow", event_timestamp="at").path
+        'orders/*.arrow'
+    """
+
+    kind: ClassVar[str] = "arrow"
+    reader: ClassVar[str] = "feature_store.arrow.sources.arrow_files:ArrowRows"
 
 
 class KafkaSource(HasSchema, Definition):

@@ -19,8 +19,8 @@ from hypothesis import given, strategies as st
 from feature_store._intervals import BEGINNING
 from feature_store.arrow.pushed import PushedRows, pushed_rows, taken_columns
 from feature_store.arrow.rows import check, source_columns
+from feature_store.arrow.sources.files import PARQUET, source_files
 from feature_store.arrow.sources.opening import open_source, open_view
-from feature_store.arrow.sources.parquet.files import source_files
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions import (
@@ -68,7 +68,7 @@ def test_the_unfinished_work_of_other_programs_is_no_part_of_a_folder(tmp_path: 
     for name in ("_SUCCESS", "_metadata", "a.parquet.crc", "readme.txt"):
         (tmp_path / "rows" / name).write_text("no Parquet")
     (tmp_path / "rows" / "folder.parquet").mkdir()
-    found = source_files("rows", tmp_path)
+    found = source_files("rows", tmp_path, PARQUET)
     assert [str(file.relative_to(tmp_path / "rows")) for file in found] == [
         "a.parquet",
         "b.parquet",
@@ -79,7 +79,7 @@ def test_the_unfinished_work_of_other_programs_is_no_part_of_a_folder(tmp_path: 
 
 def test_a_folder_inside_a_hidden_folder_is_read(tmp_path: Path) -> None:
     write(tmp_path / "_data" / ".x" / "a.parquet", [1])
-    assert len(source_files("_data/.x", tmp_path)) == 1
+    assert len(source_files("_data/.x", tmp_path, PARQUET)) == 1
 
 
 @pytest.mark.parametrize("path", ["rows/*.parquet", "rows/[ab].parquet", "**/?.parquet"])
@@ -87,14 +87,14 @@ def test_a_glob_is_its_files_in_order(tmp_path: Path, path: str) -> None:
     write(tmp_path / "rows" / "b.parquet", [2])
     write(tmp_path / "rows" / "a.parquet", [1])
     assert read(open_view(source(path), view(path), tmp_path), view(path)) == [1, 2]
-    assert len(source_files(str(tmp_path / path), Path("/nowhere"))) == 2
+    assert len(source_files(str(tmp_path / path), Path("/nowhere"), PARQUET)) == 2
 
 
 @pytest.mark.parametrize("path", ["_data/*.parquet", "_data/*/*.parquet", "_data/**/*.parquet"])
 def test_a_glob_passes_over_unfinished_work_too(tmp_path: Path, path: str) -> None:
     for name in ("a.parquet", "_a.parquet", ".a.parquet", "b/b.parquet", "_temporary/c.parquet", "b/_b.parquet"):
         write(tmp_path / "_data" / name, [1])
-    assert {file.name for file in source_files(path, tmp_path)} <= {"a.parquet", "b.parquet"}
+    assert {file.name for file in source_files(path, tmp_path, PARQUET)} <= {"a.parquet", "b.parquet"}
 
 
 def test_a_file_may_have_any_name(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_file_may_have_any_name(tmp_path: Path) -> None:
 def test_no_file_is_an_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as raised:
-        source_files(path, tmp_path)
+        source_files(path, tmp_path, PARQUET)
     assert raised.value.where == f"source {path}"
     assert str(tmp_path) in raised.value.expected
 

@@ -15,6 +15,7 @@ import feature_store
 from feature_store import (
     Aggregation,
     Array,
+    ArrowSource,
     Entity,
     FeatureService,
     FeatureView,
@@ -49,6 +50,10 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Array": (Array, {"element": Float32, "length": 3}),
     "ParquetSource": (
         ParquetSource,
+        {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
+    ),
+    "ArrowSource": (
+        ArrowSource,
         {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
     ),
     "KafkaSource": (

@@ -5,8 +5,10 @@
     renamed.py    the rows with other column names, for `field_mapping`
     sequence.py   the rows as one sequence, for engines that read some rows again
     late_rows.py  the rows that arrived after the last read
+    files.py      the files of a path
     export.py     the rows as Parquet files, for the SQL of views
     parquet/      the implementation for ParquetSource
+    arrow_files.py  the implementation for ArrowSource
 
 CONTRIBUTING.md explains how to add a kind. `feature_store.testing.sources` is the suite that it must pass.
 """

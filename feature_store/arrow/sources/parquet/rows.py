@@ -5,7 +5,6 @@ All reads are inside `unchanged`: if a file is replaced, truncated or removed me
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
-from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
+from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.files import PARQUET, files_found, files_in, source_files
 from feature_store.arrow.sources.parquet.batches import dataset_of, file_batches, file_row_bytes
-from feature_store.arrow.sources.parquet.files import files_found, parquet_files, source_files
 from feature_store.arrow.sources.parquet.hashes import ReadGroups
 from feature_store.arrow.sources.parquet.row_groups import RowGroups
 from feature_store.arrow.sources.source import OfflineSource, Unread
@@ -72,18 +71,17 @@ class ParquetRows(OfflineSource):
                 self.schema = self._dataset.schema
                 self.total = sum(file.metadata.num_rows for file in self.fragments())
         self.parquet_files = tuple(version.path for version in self.files)
-        # Do not change this hash: names of killed jobs and of fences of histories, which are stored, depend on it.
-        self.version = hashlib.sha256(repr([tuple(version) for version in self.files]).encode()).hexdigest()[:16]
+        self.version = version_of(self.files)
 
     @classmethod
     def open(cls, source: ParquetSource, folder: Path) -> Self:
         """See OfflineSource."""
-        return cls(f"source {source.path}", source_files(source.path, folder))
+        return cls(f"source {source.path}", source_files(source.path, folder, PARQUET))
 
     @classmethod
     def exists(cls, source: ParquetSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder)[1])
+        return bool(files_found(source.path, folder, PARQUET)[1])
 
     def fragments(self) -> list[Any]:
         """The files as fragments of a dataset."""
@@ -157,7 +155,7 @@ def path_rows(where: str, path: Path) -> ParquetRows:
         DataError: there is no file, or a file cannot be read.
     """
     with reading(where):
-        inside = parquet_files(path)
+        inside = files_in(path, PARQUET)
     return ParquetRows(where, inside or [path])
 
 
