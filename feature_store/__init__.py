@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Float16 as Float16,
         Float32 as Float32,
         Float64 as Float64,
+        InMemorySource as InMemorySource,
         Int8 as Int8,
         Int16 as Int16,
         Int32 as Int32,

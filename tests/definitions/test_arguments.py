@@ -21,6 +21,7 @@ from feature_store import (
     FeatureView,
     Field,
     Float32,
+    InMemorySource,
     Int64,
     KafkaSource,
     OnDemandFeatureView,
@@ -55,6 +56,17 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ArrowSource": (
         ArrowSource,
         {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
+    ),
+    "InMemorySource": (
+        InMemorySource,
+        {
+            "table": {"ts": [1], "a": [2]},
+            "event_timestamp": "ts",
+            "created_timestamp": "c",
+            "field_mapping": {"a": "b"},
+            "name": "m",
+            "schema": [],
+        },
     ),
     "KafkaSource": (
         KafkaSource,
