@@ -54,6 +54,19 @@ def free_ports(count: int) -> list[int]:
         return ports
 
 
+def wait_for_replicas(primary: RedisNode, *replicas: RedisNode) -> None:
+    """Wait until replicas follow a primary and have all that it has by now. What they lack is lost if it is killed.
+
+    WAIT cannot tell this: it waits for the writes of its own connection only.
+    """
+    offset = primary.info("replication")["master_repl_offset"]
+
+    def have_all() -> bool:
+        return all(node.is_in_step(primary, offset) for node in replicas)
+
+    wait_until(have_all, f"replicas that have all of {primary.place}")
+
+
 class RedisNode:
     """A server on a port of the loopback.
 
@@ -130,6 +143,16 @@ class RedisNode:
             return connection.read_response()
         finally:
             connection.disconnect()
+
+    def is_in_step(self, primary: RedisNode, offset: int = 0) -> bool:
+        """Whether it follows a primary, and has what the primary had at an offset of its replication."""
+        about = self.info("replication")
+        return bool(
+            about["role"] == "slave"
+            and about["master_port"] == primary.port
+            and about["master_link_status"] == "up"
+            and about["slave_repl_offset"] >= offset
+        )
 
     def info(self, section: str) -> dict[str, Any]:
         """The numbers and texts of a section of INFO."""
@@ -269,6 +292,11 @@ class RedisCluster:
 
         wait_until(serves, "a Cluster that serves")
 
+    def wait_for_replicas(self) -> None:
+        """Wait until the replica of each primary has all that the primary has by now."""
+        for primary in self.primaries:
+            wait_for_replicas(primary, self.replica_of(primary))
+
     def wait_for_listed_replicas(self) -> None:
         """Wait until all nodes name a replica for each slot. They name none before it has the first writes."""
 
@@ -308,7 +336,7 @@ class RedisSentinels:
             RedisNode(folder / str(port), port, *common, *(follow if i else ()), password=PASSWORD)
             for i, port in enumerate(ports[:3])
         ]
-        wait_until(lambda: all(self._is_in_step(node) for node in self.servers[1:]), "replicas in step")
+        wait_for_replicas(*self.servers)
         self.sentinels = [self._sentinel(folder / str(port), port, ports[0], down_after_ms) for port in ports[3:]]
         self.wait()
 
@@ -326,11 +354,6 @@ class RedisSentinels:
         file.write_text("\n".join(line.strip() for line in text.splitlines()))
         return RedisNode(folder, port, str(file), "--sentinel", password=SENTINEL_PASSWORD)
 
-    @staticmethod
-    def _is_in_step(node: RedisNode) -> bool:
-        about = node.info("replication")
-        return about["role"] == "slave" and about["master_link_status"] == "up"
-
     @property
     def url(self) -> str:
         """With the passwords of both."""
@@ -346,6 +369,16 @@ class RedisSentinels:
         """The primary that the Sentinels name."""
         port = self._named(next(node for node in self.sentinels if node.is_running))
         return next(node for node in self.servers if node.port == port)
+
+    @property
+    def replicas(self) -> list[RedisNode]:
+        """The other servers."""
+        primary = self.primary
+        return [node for node in self.servers if node is not primary]
+
+    def wait_for_replicas(self) -> None:
+        """Wait until both other servers are replicas and have all that the primary has by now."""
+        wait_for_replicas(self.primary, *self.replicas)
 
     @staticmethod
     def _named(sentinel: RedisNode) -> int:
@@ -396,9 +429,8 @@ class RedisSentinels:
                 if (state["num-other-sentinels"], state["num-slaves"]) != ("2", "2") or state["flags"] != "master":
                     return False
                 found.add(state["port"])
-            (port, *others) = found
-            replicas = [node for node in self.servers if node.port != int(port)]
-            return not others and len(replicas) == 2 and all(map(self._is_in_step, replicas))
+            (_, *others) = found
+            return not others and all(node.is_in_step(self.primary) for node in self.replicas)
 
         wait_until(agree, "Sentinels that agree")
 

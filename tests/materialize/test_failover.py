@@ -84,11 +84,10 @@ def test_sentinels_name_a_replica_that_lacks_rows(
     sentinels: RedisSentinels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_latest, "CHUNK_ROWS", CHUNK)
-    primary = sentinels.primary
-    replicas = [node for node in sentinels.servers if node is not primary]
+    primary, replicas = sentinels.primary, sentinels.replicas
 
     def prepare() -> None:
-        primary("WAIT", len(replicas), 20_000)
+        sentinels.wait_for_replicas()
         stop_following(primary, replicas)
 
     def kill() -> None:
@@ -108,8 +107,7 @@ def test_a_replica_of_a_cluster_that_lacks_rows_takes_over(
     replica = cluster.replica_of(primary)
 
     def prepare() -> None:
-        for node in cluster.primaries:
-            node("WAIT", 1, 20_000)
+        cluster.wait_for_replicas()
         stop_following(primary, [replica])
 
     def kill() -> None:

@@ -111,7 +111,7 @@ def test_reads_go_on_when_a_primary_is_killed(store: OnlineStore, client: Any, c
     """A request that comes before the fail-over waits for the replica, within its limit."""
     assert ages(client) == expected(1)
     primary = cluster.holder(EPOCH)
-    wait_for_replica(cluster, primary)
+    cluster.wait_for_replicas()
     primary.kill()
     taking_over = threading.Timer(0.5, lambda: cluster.take_over(primary))
     taking_over.start()
@@ -197,17 +197,11 @@ def test_each_node_is_looked_at(store: OnlineStore, cluster: RedisCluster) -> No
 # -- replicas ---------------------------------------------------------------------------------------------------
 
 
-def wait_for_replica(cluster: RedisCluster, primary: RedisNode) -> None:
-    """Wait until the replica has all writes. What it lacks is lost when the primary is killed."""
-    primary("WAIT", 1, 20_000)
-
-
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 @pytest.mark.parametrize("read_from", ["replica", "nearest"])
 def test_replicas_answer_reads(store: OnlineStore, cluster: RedisCluster, kind: str, read_from: str) -> None:
     """Redis counts reads on the replicas. Rows of a plan that a replica does not have yet come from the primary."""
-    for node in cluster.primaries:
-        wait_for_replica(cluster, node)
+    cluster.wait_for_replicas()
     cluster.wait_for_listed_replicas()
     client = CLIENTS[kind](f"{cluster.url}?read_from={read_from}", "shop", timeout_s=10.0)
     replicas = [node for node in cluster.nodes if node not in cluster.primaries]
@@ -240,7 +234,7 @@ def test_an_event_counts_once_whatever_happens_to_a_node(cluster: RedisCluster, 
             return
         primary = cluster.holder(keys_of[0])
         if what == "kill":
-            primary("WAIT", 1, 20_000)  # the replica has the publication; it may lack later merges
+            cluster.wait_for_replicas()  # they have the publication; they may lack later merges
             acting.append(threading.Timer(0.05, lambda: (primary.kill(), cluster.take_over(primary))))
         elif what == "hand over":
             acting.append(threading.Thread(target=cluster.hand_over, args=(primary,)))

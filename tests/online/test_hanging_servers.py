@@ -27,8 +27,7 @@ EPOCH = keys.epoch_key("shop", 3)
 def store(cluster: RedisCluster) -> Iterator[OnlineStore]:
     store = OnlineStore(cluster.url, "shop", timeout_s=5.0)
     publish(store, 1)
-    for node in cluster.primaries:
-        node("WAIT", 1, 20_000)
+    cluster.wait_for_replicas()
     cluster.wait_for_listed_replicas()
     yield store
     store.close()

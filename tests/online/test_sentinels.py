@@ -40,7 +40,7 @@ def test_an_event_counts_once_whatever_happens_to_a_primary(sentinels: RedisSent
         if batch != 4:
             return
         primary = sentinels.primary
-        primary("WAIT", 2, 20_000)
+        sentinels.wait_for_replicas()
         if how == "kill":
             primary.kill()
         sentinels.fail_over()
@@ -59,7 +59,7 @@ def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kin
     store = OnlineStore(sentinels.url, "shop", timeout_s=5.0)
     publish(store, 1)
     client = CLIENTS[kind](sentinels.url_with(f"read_from={read_from}"), "shop", timeout_s=10.0)
-    sentinels.primary("WAIT", 2, 20_000)
+    sentinels.wait_for_replicas()
     assert ages(client) == expected(1)
     sentinels.sentinels[0].kill()
     sentinels.fail_over()
@@ -70,10 +70,9 @@ def test_clients_and_writers_follow_the_sentinels(sentinels: RedisSentinels, kin
     answers = [ages(client)]
     wait_until(lambda: answers.append(ages(client)) or answers[-1] == expected(2), "an answer of the new primary")
     assert all(answer in (expected(1), expected(2)) for answer in answers)
-    primary = sentinels.primary
-    primary("WAIT", 1, 20_000)
     sentinels.wait_for_end()
-    primary.kill()
+    sentinels.wait_for_replicas()
+    sentinels.primary.kill()
     failing_over = threading.Timer(0.1, sentinels.fail_over)
     failing_over.start()
     assert ages(client) == expected(2)
