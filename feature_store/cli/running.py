@@ -21,7 +21,7 @@ from feature_store.cli.text import visible, visible_line
 from feature_store.errors import FeatureStoreError
 
 # Commands that resume when they are run again.
-_RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "stream"})
+_RESUMING = frozenset({"apply", "backfill", "materialize", "rollback", "run-due", "stream"})
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -260,7 +260,7 @@ def _same_in(document: Mapping[str, Mapping[str, Any]], like: DefinitionSet) -> 
 def _as_json(definition: Definition) -> dict[str, Any]:
     document = definition.model_dump(mode="json", by_alias=True, exclude={"name"})
     # Left out if not declared: the document and its digest are then those of releases without these attributes.
-    undeclared = {"freshness": None, "on_breach": "block", "nulls": "strict"}
+    undeclared = {"freshness": None, "on_breach": "block", "nulls": "strict", "schedule": None}
     return {name: value for name, value in document.items() if name not in undeclared or value != undeclared[name]}
 
 

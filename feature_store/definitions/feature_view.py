@@ -15,6 +15,7 @@ from feature_store.definitions.definition import Definition, Model, Name, OnChan
 from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.field import Field, HasSchema
+from feature_store.definitions.schedule import check_schedule
 from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError, NotFoundError
 
@@ -133,6 +134,8 @@ class FeatureView(StoredView):
         freshness: the greatest age of the newest stored event time; `feature-store freshness` reports an older one.
         on_breach: when rows to be written have unexpected values: `block` writes none of the rows and raises DataError,
             `warn` writes them and reports the values.
+        schedule: when `feature-store run-due` materializes the view, up to the scheduled time: a cron expression of
+            five fields, in UTC, such as `0 3 * * *`. It needs the extra `registry`.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -162,6 +165,7 @@ class FeatureView(StoredView):
     on_breach: Annotated[Literal["block", "warn"], OnChange("from the next materialize on", keeps_meaning=True)] = (
         "block"
     )
+    schedule: Annotated[str | None, OnChange("run-due follows it from now on", keeps_meaning=True)] = None
 
     def __init__(
         self,
@@ -175,6 +179,7 @@ class FeatureView(StoredView):
         sql: str | None = None,
         freshness: timedelta | None = None,
         on_breach: str = "block",
+        schedule: str | None = None,
         **about: Any,
     ) -> None:
         super().__init__(
@@ -187,6 +192,7 @@ class FeatureView(StoredView):
             sql=sql,
             freshness=freshness,
             on_breach=on_breach,
+            schedule=schedule,
             **about,
         )
 
@@ -214,6 +220,10 @@ class FeatureView(StoredView):
             raise DefinitionError("ttl", expected="a timedelta of zero or more", got=str(self.ttl))
         if self.sql is not None and self.source is None:
             raise DefinitionError("sql", problem="there is no source to select from")
+        if self.schedule is not None:
+            if self.source is None:
+                raise DefinitionError("schedule", problem="there is no source to materialize")
+            check_schedule(self.schedule)
         if self.aggregations and self.source is not None:
             check_keys(self.entities, self.source.name, self.source.fields)
             check_names(self.aggregations)

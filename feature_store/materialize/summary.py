@@ -48,13 +48,13 @@ class Summary:
         """The counts other than 0, and the intervals as times."""
         counts = {name: value for name, value in vars(self).items() if value and name not in ("view", "intervals")}
         counts["seconds"] = round(self.seconds, 3)
-        times = [f"{_iso(start) or 'the beginning'} to {_iso(end)}" for start, end in self.intervals]
+        times = [f"{iso_time(start) or 'the beginning'} to {iso_time(end)}" for start, end in self.intervals]
         shown = ({"intervals": times} if times else {}) | counts
         return f"Summary({', '.join([self.view, *(f'{name}={value!r}' for name, value in shown.items())])})"
 
     def to_document(self) -> dict[str, Any]:
         """The summary as JSON types. Times are ISO 8601 texts; an unbounded start is None."""
-        intervals = [[_iso(start), _iso(end)] for start, end in self.intervals]
+        intervals = [[iso_time(start), iso_time(end)] for start, end in self.intervals]
         return asdict(self) | {"intervals": intervals}
 
     def plus(self, other: Summary) -> Summary:
@@ -73,5 +73,6 @@ class Summary:
         )
 
 
-def _iso(time_us: int) -> str | None:
-    return None if time_us == BEGINNING else from_microseconds(time_us).isoformat()
+def iso_time(time_us: int | None) -> str | None:
+    """A time in microseconds since 1970 as ISO 8601 text. None: it is None, or before all times."""
+    return None if time_us is None or time_us == BEGINNING else from_microseconds(time_us).isoformat()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store._extras import requires_extra
 from feature_store.definitions.dtypes import given_microseconds
 from feature_store.errors import NotFoundError
+from feature_store.materialize.schedules import ViewSchedule, schedules
 from feature_store.monitoring.checks import Finding
 from feature_store.monitoring.freshness import FreshnessReport, freshness_of
 from feature_store.monitoring.score import Score, score_of
@@ -45,6 +46,15 @@ class ProjectMonitoring:
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
         """
         return freshness_of(self._project, service, at=at)
+
+    def schedules(self) -> list[ViewSchedule]:
+        """When each view with a source is due, and the event times that no run of a job covered.
+
+        Raises:
+            NotFoundError: nothing is applied.
+            OnlineStoreError, RegistryError: Redis or the registry cannot be reached.
+        """
+        return schedules(self._project)
 
     def skew(
         self, service: str, at: datetime, entity_rows: Mapping[str, Any] | None = None, *, sample: int = 1000

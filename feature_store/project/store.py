@@ -23,6 +23,7 @@ from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
     from feature_store.engines.report import Report
+    from feature_store.materialize.schedules import DueRun
     from feature_store.streaming.backfill import Filled
     from feature_store.training.training_set import TrainingSet
 
@@ -106,6 +107,24 @@ class FeatureStore(ProjectVersions, MovedMethods):
             given_duration(lookback, "lookback"),
         )
         return jobs.materialize(self.context, views, span, engine=engine, report=report)
+
+    def run_due(self, *, report: Report | None = None) -> list[DueRun]:
+        """Materialize each view whose schedule says that it is due, up to its scheduled time.
+
+        Call it as often as the schedules are fine, from one machine or from several: a lease in the registry lets one
+        process run a view at a time. A view whose job fails does not keep the others from running, and is due again.
+
+        Returns:
+            The runs, of failed jobs too. Views that another process runs are left out.
+
+        Raises:
+            NotFoundError: nothing is applied.
+            OnlineStoreError, RegistryError: Redis or the registry cannot be reached.
+        """
+        with requires_extra("local", "run-due"):
+            from feature_store.materialize.schedules import run_due
+
+        return run_due(self.context, report=report)
 
     def push(self, view: str, table: Any, *, report: Report | None = None) -> Summary:
         """Write rows of a view: an Arrow table, a DataFrame, or the path of a CSV or Parquet file.

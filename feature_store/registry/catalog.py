@@ -242,7 +242,7 @@ def _definition_document(definition: Definition, definitions: DefinitionSet) -> 
         case FeatureView():
             row = _view_row(definition)
             document |= {name: row[name] for name in ("entities", "ttl", "source")}
-            document |= {"freshness": _freshness(definition), "sql": definition.sql}
+            document |= {"freshness": _freshness(definition), "schedule": definition.schedule, "sql": definition.sql}
         case StreamFeatureView():
             row = _stream_row(definition)
             document |= {"entities": row["entities"], "source": definition.source.name}

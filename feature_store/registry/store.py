@@ -1,6 +1,6 @@
 """The registry of one project: its versions, and what is kept beside them. SQLite unless the URL says otherwise.
 
-Each kind of row has its own module: `versions.py`, `materialized.py` and `documents.py`, over `database.py`.
+Each kind of row has its own module: `versions.py`, `materialized.py`, `runs.py` and `documents.py`, over `database.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ with requires_extra("registry", "registry"):
     from feature_store.registry.database import Database, registry_exists
     from feature_store.registry.documents import KeptReport, PruneRecord, PruneRecords, Reports
     from feature_store.registry.materialized import MaterializedIntervals
+    from feature_store.registry.runs import Runs
     from feature_store.registry.tables import METADATA
     from feature_store.registry.versions import Rollout, Version, Versions
 
@@ -35,6 +36,9 @@ class Registry(Versions):
         url: a SQLAlchemy URL.
         project: the project's name.
 
+    Attributes:
+        runs: the last scheduled run of each view.
+
     Raises:
         RegistryError: the database cannot be opened.
         SchemaVersionError: a newer release of the library has migrated the database.
@@ -46,6 +50,7 @@ class Registry(Versions):
         self._intervals = MaterializedIntervals(self._database, project)
         self._prune_records = PruneRecords(self._database, project)
         self._reports = Reports(self._database, project)
+        self.runs = Runs(self._database, project)
 
     @property
     def shown_url(self) -> str:

@@ -48,6 +48,21 @@ INTERVALS = sa.Table(
     sa.Column("end_us", WholeNumber(), nullable=False),
     info={"since": "0001"},
 )
+# The last run of each view that has a schedule, and the lease of the process that runs it.
+RUNS = sa.Table(
+    "fs_runs",
+    METADATA,
+    sa.Column("project", ShortText(64), primary_key=True),
+    sa.Column("view", ShortText(64), primary_key=True),
+    sa.Column("due_us", Microseconds(), nullable=False),
+    sa.Column("state", ShortText(16), nullable=False),
+    sa.Column("started_us", Microseconds(), nullable=False),
+    sa.Column("ended_us", Microseconds(), nullable=False),
+    sa.Column("problem", LongText(), nullable=False),
+    sa.Column("holder", ShortText(255), nullable=False),
+    sa.Column("lease_us", Microseconds(), nullable=False),
+    info={"since": "0003"},
+)
 PRUNING = sa.Table(
     "fs_pruning",
     METADATA,

@@ -82,6 +82,8 @@ def _facts(view: AnyView) -> list[tuple[str, str]]:
     facts = []
     if isinstance(view, FeatureView) and view.ttl:
         facts.append(("ttl", shown_duration(view.ttl)))
+    if isinstance(view, FeatureView) and view.schedule is not None:
+        facts.append(("schedule", f"{view.schedule} (UTC)"))
     if view.freshness is not None:
         facts.append(("declared freshness", shown_duration(view.freshness)))
     if isinstance(view.source, KafkaSource):

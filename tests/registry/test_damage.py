@@ -29,6 +29,7 @@ from feature_store.definitions import (
     StreamFeatureView,
 )
 from feature_store.errors import FeatureStoreError, RegistryError
+from feature_store.registry.runs import Lease
 from feature_store.registry.soundness import MOST_BYTES
 from feature_store.registry.store import Registry, Version
 
@@ -59,7 +60,9 @@ COLUMNS = [
     ("fs_versions", "definitions"), ("fs_registry", "id"), ("fs_rollouts", "version"), ("fs_rollouts", "state"),
     ("fs_rollouts", "reason"), ("fs_intervals", "view"), ("fs_intervals", "start_us"), ("fs_intervals", "end_us"),
     ("fs_pruning", "service"), ("fs_pruning", "made_at"), ("fs_pruning", "document"), ("fs_reports", "service"),
-    ("fs_reports", "author"), ("fs_reports", "made_at"), ("fs_reports", "document"),
+    ("fs_reports", "author"), ("fs_reports", "made_at"), ("fs_reports", "document"), ("fs_runs", "view"),
+    ("fs_runs", "due_us"), ("fs_runs", "state"), ("fs_runs", "started_us"), ("fs_runs", "ended_us"),
+    ("fs_runs", "problem"), ("fs_runs", "holder"), ("fs_runs", "lease_us"),
 ]  # fmt: skip
 # Values that SQLite keeps in a column of any type.
 values = st.one_of(
@@ -82,6 +85,7 @@ class Damaged:
         self.registry.note_materialized("profile", 0, 10)
         self.registry.keep_prune_record("plan", "s", "p", b"{}", "ada")
         self.registry.keep_report("skew", "s", {"differing": 0}, "ada")
+        self.registry.runs.begin(Lease("profile", "ada", 20), 5, 10)
         self._kept = sqlite3.connect(":memory:")
         with sqlite3.connect(self.file) as opened:
             opened.backup(self._kept)
@@ -101,6 +105,7 @@ class Damaged:
             lambda: [one.served_definitions() for one in registry.history()],
             lambda: registry.materialized("profile"), lambda: registry.materialized_had_it_stayed("profile"),
             lambda: registry.prune_records("plan"), lambda: registry.reports("skew"),
+            registry.runs.of_views, lambda: registry.runs.end(Lease("profile", "ada", 20), 15),
             lambda: registry.note_materialized("profile", 5, 20),
             lambda: registry.commit(DefinitionSet([profile]), base=1, author="bob"),
         ]  # fmt: skip
