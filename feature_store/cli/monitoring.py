@@ -38,6 +38,7 @@ _FRESHNESS = {
     "newest event": "left",
     "age": "right",
     "declared": "right",
+    "ttl": "right",
     "state": "left",
     "rows": "right",
 }
@@ -137,7 +138,9 @@ def freshness(
     repo: Repo = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Show the age of the newest stored event of each view. Exits with 3 if one is older than declared."""
+    """Show the age of the newest stored event of each view. Exits with 3 if one is older than its ttl, or than
+    declared.
+    """
     with FeatureStore(repo) as store:
         report = store.monitoring.freshness(service)
         if metrics_port is not None:
@@ -167,7 +170,8 @@ def _show_freshness(report: FreshnessReport) -> None:
             view.view,
             None if view.newest_us is None else shown_time(from_microseconds(view.newest_us)),
             None if view.age_s is None else shown_age(view.age_s),
-            None if view.limit_s is None else shown_duration(timedelta(seconds=view.limit_s)),
+            _duration(view.limit_s),
+            _duration(view.ttl_s),
             view.state,
             f"{view.rows:,}{'' if view.whole else ' sampled'}",
         ]
@@ -176,6 +180,10 @@ def _show_freshness(report: FreshnessReport) -> None:
     out.print(table("", _FRESHNESS, rows))
     for view in report.breached:
         out.print(f"{view.view}: {view.hint}", markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float | None) -> str | None:
+    return None if seconds is None else shown_duration(timedelta(seconds=seconds))
 
 
 def score(repo: Repo = Path(), as_json: AsJson = False) -> None:

@@ -202,18 +202,17 @@ def of_rows(statistics: Mapping[str, Mapping[str, int]], streams: Sequence[str])
 
 
 def of_freshness(report: FreshnessReport) -> Iterator[Finding]:
-    """Check whether views are fresher than they declare."""
+    """Check whether views are fresher than they declare, and than their ttl."""
     for view in report.breached:
         age = "nothing is stored" if view.age_s is None else f"{shown_age(view.age_s)} old"
-        limit = shown_age(view.limit_s or 0)
-        yield Finding("freshness", "failed", f"{view.view}: {age}, declared {limit}", view.hint)
+        declared_age = "" if view.limit_s is None else f", declared {shown_age(view.limit_s)}"
+        ttl = f", ttl {shown_age(view.ttl_s or 0)}" if view.is_expired else ""
+        yield Finding("freshness", "failed", f"{view.view}: {age}{declared_age}{ttl}", view.hint)
+    if report.breached:
+        return
     declared = [view for view in report.views if view.limit_s is not None]
-    if not declared:
-        yield Finding("freshness", "ok", "no view declares a freshness")
-    elif not report.breached:
-        yield Finding(
-            "freshness", "ok", f"{len(declared)} of {len(report.views)} views declare a freshness, and all are fresh"
-        )
+    about = f"{len(declared)} of {len(report.views)} views declare a freshness, and all are fresh"
+    yield Finding("freshness", "ok", about if declared else "no view declares a freshness")
 
 
 def of_values(view: str, ttl: timedelta | None, rows: int, expired: int, missing: int) -> Finding:

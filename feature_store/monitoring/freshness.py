@@ -1,4 +1,7 @@
-"""Freshness: the age of the newest stored event time of each view, and the age that the view declares not to exceed.
+"""Freshness: the age of the newest stored event time of each view, and the ages that it should not exceed.
+
+A view may declare a freshness, and a batch view a ttl. When its newest value is older than the ttl, all its values are
+expired, and requests get defaults.
 
 Freshness measures what is stored, not whether jobs succeed. A materialization that finds no new rows succeeds, and its
 view is no fresher. A topic without events looks like one that nobody reads, so a declared freshness should allow for
@@ -18,7 +21,7 @@ from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.online.newest import Newest
 from feature_store.project.context import Project
 
-State = Literal["fresh", "stale", "empty", "undeclared"]
+State = Literal["fresh", "stale", "expired", "empty", "undeclared"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class ViewFreshness:
         newest_us: the newest stored event time, microseconds since 1970; None: nothing is stored.
         age_s: its age in seconds at the report's time, at least 0.
         limit_s: the declared freshness in seconds; None: the view declares none.
+        ttl_s: the ttl in seconds; None: the values never expire.
         rows: the number of stored values that were compared.
         whole: whether these are all; else the newest of a sample.
         materialized_us: the end of the last materialization; None: never materialized, or a stream view.
@@ -43,20 +47,31 @@ class ViewFreshness:
     newest_us: int | None
     age_s: float | None
     limit_s: float | None
+    ttl_s: float | None
     rows: int
     whole: bool
     materialized_us: int | None
 
     @property
+    def is_expired(self) -> bool:
+        """Whether the newest value is older than the ttl, and all values are expired with it."""
+        return self.ttl_s is not None and self.age_s is not None and self.age_s > self.ttl_s
+
+    @property
     def is_breached(self) -> bool:
-        """Whether the view is older than declared. An empty view that declares a freshness is."""
-        return self.limit_s is not None and (self.age_s is None or self.age_s > self.limit_s)
+        """Whether the view is expired, or older than declared. An empty view that declares a freshness is."""
+        is_older = self.limit_s is not None and (self.age_s is None or self.age_s > self.limit_s)
+        return is_older or self.is_expired
 
     @property
     def state(self) -> State:
-        """`empty`: nothing is stored. `undeclared`: no freshness is declared. Else `fresh` or `stale`."""
+        """`empty`: nothing is stored. `expired`: all values are older than the ttl. `undeclared`: no freshness is
+        declared. Else `fresh` or `stale`.
+        """
         if self.age_s is None:
             return "empty"
+        if self.is_expired:
+            return "expired"
         if self.limit_s is None:
             return "undeclared"
         return "stale" if self.is_breached else "fresh"
@@ -71,16 +86,18 @@ class ViewFreshness:
         if self.materialized_us is None:
             return f"run `feature-store materialize --view {self.view}`"
         if self._materialized_since_limit:
-            return f"it is materialized, but {self.source} has no newer rows: check the job that writes it"
+            longer = "; a longer ttl serves older values" if self.is_expired else ""
+            return f"it is materialized, but {self.source} has no newer rows: check the job that writes it{longer}"
         return f"run `feature-store materialize --view {self.view}`, more often"
 
     @property
     def _materialized_since_limit(self) -> bool:
         """Whether the last materialization would have found rows that are fresh now."""
         assert self.materialized_us is not None
-        if self.newest_us is None or self.age_s is None or self.limit_s is None:
+        limits = [limit for limit in (self.limit_s, self.ttl_s) if limit is not None]
+        if self.newest_us is None or self.age_s is None or not limits:
             return self.newest_us is None
-        return self.materialized_us > self.newest_us + (self.age_s - self.limit_s) * 1e6
+        return self.materialized_us > self.newest_us + (self.age_s - min(limits)) * 1e6
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ class FreshnessReport:
 
     @property
     def breached(self) -> list[ViewFreshness]:
-        """The views that are older than declared."""
+        """The views that are expired, or older than declared."""
         return [view for view in self.views if view.is_breached]
 
     def to_document(self) -> dict[str, Any]:
@@ -144,6 +161,7 @@ def freshness_report(
                 newest_us=newest_us,
                 age_s=None if newest_us is None else max(at_us - newest_us, 0) / 1e6,
                 limit_s=None if view.freshness is None else view.freshness / timedelta(seconds=1),
+                ttl_s=None if view.ttl_us is None else view.ttl_us / 1e6,
                 rows=stored.rows if stored is not None else 0,
                 whole=stored.whole if stored is not None else True,
                 materialized_us=None if is_stream else materialized.get(view.name),

@@ -24,8 +24,9 @@ _MEASURED_EVERY_S = 10.0
 
 
 class FreshnessCollector(Collector):
-    """`feature_store_freshness_seconds`, `feature_store_freshness_limit_seconds` (if a view declares one), and
-    `feature_store_freshness_measured`: 0 if the last measurement failed. Then the first two are absent.
+    """`feature_store_freshness_seconds`, `feature_store_freshness_limit_seconds` (if a view declares one),
+    `feature_store_ttl_seconds` (if it has one), and `feature_store_freshness_measured`: 0 if the last measurement
+    failed. Then the others are absent.
 
     Args:
         measure: measures the freshness.
@@ -45,14 +46,20 @@ class FreshnessCollector(Collector):
         limit = GaugeMetricFamily(
             "feature_store_freshness_limit_seconds", "Declared freshness of a view", labels=["view"]
         )
+        ttl = GaugeMetricFamily(
+            "feature_store_ttl_seconds", "Age at which the values of a view expire", labels=["view"]
+        )
         for view in report.views if report is not None else ():
             if view.age_s is not None:
                 # The age grows between measurements, too.
                 age.add_metric([view.view], max(time.time() - (view.newest_us or 0) / 1e6, 0))
             if view.limit_s is not None:
                 limit.add_metric([view.view], view.limit_s)
+            if view.ttl_s is not None:
+                ttl.add_metric([view.view], view.ttl_s)
         yield age
         yield limit
+        yield ttl
         yield GaugeMetricFamily(
             "feature_store_freshness_measured", "1 if the last measurement succeeded", report is not None
         )

@@ -15,7 +15,7 @@ from feature_store.registry.serving_plan import ServingPlan
 
 # The most views on the overview, the stale ones first.
 _MOST_VIEWS = 60
-_ORDER = {"stale": 0, "empty": 1, "fresh": 2, "undeclared": 3}
+_ORDER = {"expired": 0, "stale": 1, "empty": 2, "fresh": 3, "undeclared": 4}
 
 
 @dataclass(frozen=True)

@@ -38,3 +38,20 @@ def test_a_view_that_is_older_than_declared_is_told_and_ends_with_3(run: Any, pr
     assert run("freshness", "--service", "rankin")[0] == 1
     assert "feature-store freshness" not in run("describe", "product_stats")[1]
     assert json.loads(run("describe", "product_stats", "--json")[1])["freshness"] == "1s"
+
+
+def test_a_view_whose_values_are_all_older_than_its_ttl_is_told_and_ends_with_3(run: Any, project: Path) -> None:
+    features = project / "features.py"
+    features.write_text(features.read_text().replace("ttl=timedelta(days=30),", "ttl=timedelta(seconds=1),"))
+    run("apply")
+    run("materialize")
+    code, out, _ = run("freshness", "--json")
+    found = json.loads(out)
+    states = {view["view"]: (view["state"], view["ttl_s"]) for view in found["views"]}
+    assert (code, found["breached"], states["product_stats"]) == (3, ["product_stats"], ("expired", 1.0))
+    code, out, _ = run("freshness")
+    assert (code, "expired" in out, "a longer ttl serves older values" in out) == (3, True, True)
+    code, out, _ = run("doctor")
+    assert code == 3
+    assert "product_stats" in out
+    assert ", ttl 1s" in out

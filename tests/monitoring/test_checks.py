@@ -149,7 +149,7 @@ def test_freshness() -> None:
     now = 1_700_000_000_000_000
     old = freshness_report([profile, counts], {"profile": Newest(now - 7_300_000_000, 1, True)}, {}, at_us=now)
     (found,) = checks.of_freshness(old)
-    assert (found.state, found.about) == ("failed", "profile: 2h 1m old, declared 1h")
+    assert (found.state, found.about) == ("failed", "profile: 2h 1m old, declared 1h, ttl 1h")
     new = freshness_report([profile, counts], {"profile": Newest(now, 1, True)}, {}, at_us=now)
     assert [found.about for found in checks.of_freshness(new)] == [
         "1 of 2 views declare a freshness, and all are fresh"

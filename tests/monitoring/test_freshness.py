@@ -29,9 +29,12 @@ NOW = 1_700_000_000_000_000
 user = Entity("user", join_key="user_id")
 
 
-def batch(freshness: timedelta | None = HOUR, source: str | None = "a.parquet") -> FeatureView:
+def batch(
+    freshness: timedelta | None = HOUR, source: str | None = "a.parquet", ttl: timedelta | None = None
+) -> FeatureView:
     read = ParquetSource(source, event_timestamp="at") if source else None
-    return FeatureView("batch", entities=[user], schema=[Field("a", Int64)], source=read, freshness=freshness)
+    schema = [Field("a", Int64)]
+    return FeatureView("batch", entities=[user], schema=schema, source=read, freshness=freshness, ttl=ttl)
 
 
 def stream(freshness: timedelta | None = HOUR) -> StreamFeatureView:
@@ -61,6 +64,12 @@ def one(view: Any, event_us: int | None, materialized_us: int | None = None) -> 
         (batch(None), NOW - 100 * HOUR_US, "undeclared", 360_000.0),
         (batch(), None, "empty", None),
         (batch(None), None, "empty", None),
+        (batch(None, ttl=HOUR), NOW - HOUR_US, "undeclared", 3600.0),
+        (batch(None, ttl=HOUR), NOW - HOUR_US - 1, "expired", 3600.000001),
+        (batch(None, ttl=timedelta(0)), NOW - 100 * HOUR_US, "undeclared", 360_000.0),
+        (batch(ttl=2 * HOUR), NOW - 2 * HOUR_US, "stale", 7200.0),
+        (batch(ttl=2 * HOUR), NOW - 3 * HOUR_US, "expired", 10800.0),
+        (batch(None, ttl=HOUR), None, "empty", None),
         (batch(), -1, "empty", None),
         (stream(), NOW, "fresh", 0.0),
         (stream(), NOW + HOUR_US, "fresh", 0.0),
@@ -70,7 +79,7 @@ def one(view: Any, event_us: int | None, materialized_us: int | None = None) -> 
 def test_states(view: Any, event_us: int | None, state: str, age_s: float | None) -> None:
     found = one(view, event_us)
     assert (found.state, found.age_s) == (state, age_s)
-    assert found.is_breached == (state == "stale" or (state == "empty" and view.freshness is not None))
+    assert found.is_breached == (state in ("stale", "expired") or (state == "empty" and view.freshness is not None))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +91,8 @@ def test_states(view: Any, event_us: int | None, state: str, age_s: float | None
         (one(batch(), None, NOW), "has no newer rows"),
         (one(batch(), NOW - 5 * HOUR_US, NOW), "a.parquet has no newer rows"),
         (one(batch(), NOW - 5 * HOUR_US, NOW - 4 * HOUR_US), "more often"),
+        (one(batch(None, ttl=HOUR), NOW - 5 * HOUR_US, NOW), "a longer ttl serves older values"),
+        (one(batch(None, ttl=HOUR), NOW - 5 * HOUR_US, NOW - 4 * HOUR_US), "more often"),
     ],
 )
 def test_what_to_do(found: ViewFreshness, says: str) -> None:
@@ -110,11 +121,13 @@ def _scrape(measure: Callable[[], FreshnessReport]) -> str:
 
 def test_metrics_tell_ages_and_limits() -> None:
     newest = {"batch": Newest(NOW, 3, True)}
-    text = _scrape(lambda: freshness_report([batch(), stream(None)], newest, {}, at_us=NOW))
+    text = _scrape(lambda: freshness_report([batch(ttl=2 * HOUR), stream(None)], newest, {}, at_us=NOW))
     assert 'feature_store_freshness_seconds{view="batch"}' in text
     assert 'feature_store_freshness_seconds{view="stream"}' not in text, "nothing is stored of it"
     assert 'feature_store_freshness_limit_seconds{view="batch"} 3600.0' in text
     assert 'limit_seconds{view="stream"}' not in text
+    assert 'feature_store_ttl_seconds{view="batch"} 7200.0' in text
+    assert 'ttl_seconds{view="stream"}' not in text
     assert "feature_store_freshness_measured 1.0" in text
 
 
