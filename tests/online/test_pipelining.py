@@ -20,7 +20,7 @@ from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.resp import BoundedParser, Command, ReplyParser, argument
 from tests.online.proxy import Listener, Proxy
-from tests.online.test_connections import LOOPS, opened
+from tests.online.test_connections import LOOPS, PING, opened
 from tests.online.transports import ask, fill
 from tests.servers import redis_server
 
@@ -201,7 +201,7 @@ def test_closing_lets_requests_that_are_under_way_end(server: RedisServer, runne
 
 
 class Answering(Listener):
-    """Sends some bytes once it has received some commands, which begin with `*`; then nothing."""
+    """Answers PING. Sends some bytes once it has received some other commands, which begin with `*`; then nothing."""
 
     def __init__(self, commands: int, reply: bytes) -> None:
         self._commands, self._reply = commands, reply
@@ -210,13 +210,14 @@ class Answering(Listener):
     def serve(self, client: socket.socket) -> None:
         received = b""
         while received.count(b"*") < self._commands and (piece := client.recv(1 << 12)):
-            received += piece
+            client.sendall(b"+PONG\r\n" * piece.count(PING))
+            received += piece.replace(PING, b"")
         client.sendall(self._reply)
         client.recv(1)
 
 
 def command(parser: ReplyParser) -> Command:
-    return Command(b"", b"*1\r\n$4\r\nPING\r\n", parser)
+    return Command(b"", b"*1\r\n$4\r\nTIME\r\n", parser)
 
 
 @pytest.mark.parametrize("after", [b"*1\r\n$9999\r\n" + b"x" * 100, b"!no Redis"])

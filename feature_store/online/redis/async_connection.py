@@ -24,8 +24,9 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
+from feature_store.online.redis.errors import code_of
 from feature_store.online.redis.replies import Replies
-from feature_store.online.redis.resp import Command, ReplyParser
+from feature_store.online.redis.resp import Command, ReplyParser, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ _MOST_WAITING_BYTES = 1 << 20
 
 # A connection that owes replies and has been silent for this long gets no commands while there are others.
 _SILENT_S = 0.25
+_PING = packed(b"PING")
 
 
 class Asked:
@@ -50,7 +52,7 @@ class Asked:
         done: a future that gets a result when all replies have come, or an error.
         owed: how many replies are missing.
         size: the bytes of the replies, as far as known.
-        is_new: whether the connection was opened for these commands.
+        is_new: whether they are the first on a connection.
     """
 
     __slots__ = ("commands", "done", "is_new", "limit", "owed", "size")
@@ -68,6 +70,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         lost: why the connection is closed; empty while it is open.
         is_paused: whether commands are sent faster than the server takes them.
         is_silent: whether the server owes replies and has sent nothing for a while.
+        is_new: whether no request has sent commands since the connection was opened.
         owed: the number of missing replies, plus the requests that were promised this connection and have not used it.
         bytes_owed: the bytes of these replies, as far as known.
         idle_since: when the connection last became idle, on the clock of `time.monotonic`.
@@ -82,6 +85,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._asked: deque[Asked] = deque()
         self._outbox: list[bytes] = []
         self._is_retired = False
+        self._is_greeted = False
         # When the last byte came or, if later, when the first command with a missing reply was sent.
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -89,21 +93,36 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._stray = memoryview(bytearray(1))
         self.lost = ""
         self.is_paused = self.is_silent = False
+        self.is_new = True
         self.owed = self.bytes_owed = 0
         self.idle_since = 0.0
         self.when_free: Callable[[AsyncConnection], None] = _nothing
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, limit: Limit) -> AsyncConnection:
+    async def open(cls, endpoint: Endpoint, limit: Limit, *, is_tried: bool = False) -> AsyncConnection:
         """Connect and authenticate.
+
+        Args:
+            endpoint: the server.
+            limit: the limit of connecting and authenticating.
+            is_tried: wait until the server has answered on the connection. A server that has its most clients accepts a
+                connection, and refuses the first command.
 
         Raises:
             StoreConnectionError: the server cannot be reached.
             StoreTimeoutError: the server cannot be reached in time.
-            StoreReplyError: the server refuses the user, the password or the database.
+            StoreReplyError: the server refuses the user, the password, the database or the connection.
             ConfigError: a file of certificates or keys cannot be read.
         """
-        return await cls.to(await _find(endpoint, limit), endpoint, limit)
+        connection = await cls.to(await _find(endpoint, limit), endpoint, limit)
+        if is_tried and not connection._is_greeted:
+            try:
+                await connection._try(limit)
+            except BaseException:
+                connection.close()
+                raise
+        connection.is_new = True
+        return connection
 
     @classmethod
     async def to(cls, address: Address, endpoint: Endpoint, limit: Limit) -> AsyncConnection:
@@ -165,11 +184,19 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if not commands:
             return
         replies = await self.replies(commands, limit)
+        self._is_greeted = True
         for reply in replies[:-1] if address.is_master else replies:
             if isinstance(reply, Exception):
                 raise self._endpoint.refused(reply)
         if address.is_master and is_replica(replies):
             raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
+
+    async def _try(self, limit: Limit) -> None:
+        """Ask something. Whatever the server answers to it, such as NOPERM or LOADING, it takes commands: only an error
+        without a code of its own, or DENIED, refuses the connection."""
+        (reply,) = await self.replies([_PING], limit)
+        if isinstance(reply, Exception) and code_of(reply) in ("ERR", "DENIED"):
+            raise self._endpoint.refused(reply)
 
     async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:
         """The replies to commands. Error replies are returned, not raised."""
@@ -200,20 +227,16 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self.owed -= 1
         self.bytes_owed -= size
 
-    def ask(self, commands: Sequence[Command], limit: Limit, *, is_new: bool = True) -> Asked:
+    def ask(self, commands: Sequence[Command], limit: Limit) -> Asked:
         """Send commands. `done` of the result completes with their replies. A caller that gives up calls `leave`.
-
-        Args:
-            commands: the commands.
-            limit: the limit of the answer.
-            is_new: whether the connection was opened for these commands.
 
         Raises:
             StoreConnectionError: the connection is closed.
         """
         if self.lost:
             raise self._endpoint.lost(self.lost)
-        asked = Asked(commands, limit, self._loop.create_future(), is_new=is_new)
+        asked = Asked(commands, limit, self._loop.create_future(), is_new=self.is_new)
+        self.is_new = False
         data = commands[0].data if len(commands) == 1 else b"".join([command.data for command in commands])
         is_idle = not self._asked
         self._asked.append(asked)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import time
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from feature_store.errors import OnlineStoreError, StoreTimeoutError
+from feature_store.errors import FeatureStoreError, OnlineStoreError, StoreTimeoutError
 from feature_store.online.redis.async_connection import AsyncConnection
 from feature_store.online.redis.pool import IDLE_S
 from feature_store.online.redis.resp import error_among
@@ -30,13 +32,18 @@ MOST_COMMANDS = 64
 MOST_BYTES = 1 << 19
 # When a connection owes this much, another is opened, as long as there are fewer than USUAL_CONNECTIONS.
 _BUSY_COMMANDS, _BUSY_BYTES = MOST_COMMANDS // 4, MOST_BYTES // 4
-_Waiter: TypeAlias = "asyncio.Future[AsyncConnection | None]"
+# After a further connection could not be opened, the pool waits for this long before it tries again.
+_RETRY_S = 1.0
+_Waiter: TypeAlias = "asyncio.Future[AsyncConnection]"
 
 
 class AsyncPool:
     """Connections of one event loop. A connection that failed is never used again.
 
     When all connections are full, requests wait in the order in which they came, until their time limits end.
+
+    A task of the pool opens connections, one at a time, so no request pays for a further connection or fails with it.
+    Requests wait for the task only while no connection answers.
 
     Args:
         endpoint: the server of the connections.
@@ -48,7 +55,8 @@ class AsyncPool:
         self._endpoint, self._observers, self._most = endpoint, observers, most
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: list[AsyncConnection] = []
-        self._opening = 0
+        self._opening: asyncio.Task[None] | None = None
+        self._retry_at = 0.0
         # The requests that wait, and the bytes of their replies.
         self._waiting: deque[tuple[_Waiter, int]] = deque()
 
@@ -81,15 +89,15 @@ class AsyncPool:
             StoreConnectionError, StoreTimeoutError, OnlineStoreError: as `exchange`.
         """
         while True:
-            connection, is_new = self._at_once(limit), False
+            connection = self._at_once(limit)
             if connection is None:
                 size = sum([command.parser.bytes_expected for command in commands])
-                connection, is_new = await self._connection(size, limit)
+                connection = await self._connection(size, limit)
                 connection.take_back(size)
             if connection.lost:  # it was closed while the request waited for it
                 self._forget(connection)
                 continue
-            asked = connection.ask(commands, limit, is_new=is_new)
+            asked = connection.ask(commands, limit)
             try:
                 await asked.done
             except BaseException as error:
@@ -104,7 +112,7 @@ class AsyncPool:
     @property
     def size(self) -> int:
         """How many connections there are."""
-        return len(self._connections) + self._opening
+        return len(self._connections) + (self._opening is not None)
 
     @property
     def waiting(self) -> int:
@@ -114,9 +122,13 @@ class AsyncPool:
     def close(self) -> None:
         """Close each connection when its last request has ended. The pool can be used again, by another event loop
         too."""
+        opening, self._opening = self._opening, None
         if self._loop is not None and self._loop.is_closed():
             self._connections.clear()
-            self._opening = 0
+            self._waiting.clear()
+            return
+        if opening is not None:
+            opening.cancel()
         for connection in self._connections:
             connection.retire()
         self._connections.clear()
@@ -142,8 +154,8 @@ class AsyncPool:
             return first
         return self._chosen()
 
-    async def _connection(self, size: int, limit: Limit) -> tuple[AsyncConnection, bool]:
-        """A connection with `size` bytes of replies reserved, and whether it was opened for this request."""
+    async def _connection(self, size: int, limit: Limit) -> AsyncConnection:
+        """A connection with `size` bytes of replies reserved."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._join(loop)
@@ -155,52 +167,79 @@ class AsyncPool:
             chosen = self._chosen()
             if chosen is not None:
                 chosen.promise(size)
-                return chosen, False
-        if self._waiting or not self._may_open():
-            connection = await self._wait(loop, size, limit)
-            if connection is not None:
-                return connection, False
-        else:
-            self._opening += 1
-        return await self._open(size, limit), True
-
-    async def _open(self, size: int, limit: Limit) -> AsyncConnection:
-        """Open a connection. `_opening` counts it already."""
-        try:
-            connection = await AsyncConnection.open(self._endpoint, limit)
-        except BaseException:
-            self._opening -= 1
-            self._serve()
-            raise
-        self._opening -= 1
-        connection.when_free = self._when_free
-        connection.promise(size)
-        self._connections.append(connection)
-        self._serve()
-        return connection
+                return chosen
+        return await self._wait(loop, size, limit)
 
     def _chosen(self) -> AsyncConnection | None:
-        """The connection that owes the least; None when another is to be opened, or all owe too much."""
+        """The connection that owes the least; None when requests must wait for one. Opens another where one is needed.
+
+        A connection that is silent or paused gets requests only if no other can be opened.
+        """
         best: AsyncConnection | None = None
         for one in self._connections:
             if one.lost or one.is_paused or one.owed >= MOST_COMMANDS or one.bytes_owed >= MOST_BYTES:
                 continue
             if best is None or (_is_well(one), -one.owed) > (_is_well(best), -best.owed):
                 best = one
-        if best is not None and best.owed < _BUSY_COMMANDS and best.bytes_owed < _BUSY_BYTES and _is_well(best):
-            return best
-        return None if self._may_open() else best
+        well = best if best is not None and _is_well(best) else None
+        if well is not None and well.owed < _BUSY_COMMANDS and well.bytes_owed < _BUSY_BYTES:
+            return well
+        if self._may_open():
+            assert self._loop is not None
+            self._opening = self._loop.create_task(self._open())
+        return well if self._opening is not None else best
 
     def _may_open(self) -> bool:
         """Whether another connection may be opened: too few connections answer."""
-        if self.size >= self._most:
+        if self._opening is not None or len(self._connections) >= self._most:
             return False
-        if len(self._connections) + self._opening < USUAL_CONNECTIONS:
+        if not self._connections:
             return True
-        return sum([_is_well(one) for one in self._connections]) + self._opening < USUAL_CONNECTIONS
+        if sum([_is_well(one) for one in self._connections]) >= USUAL_CONNECTIONS:
+            return False
+        return time.monotonic() >= self._retry_at
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, size: int, limit: Limit) -> AsyncConnection | None:
-        """A connection with `size` bytes of replies reserved; None when the request may open a connection."""
+    async def _open(self) -> None:
+        """Open a connection. It is used once the server has answered on it: a server that has its most clients accepts
+        a connection, refuses its first command, and closes it."""
+        await asyncio.sleep(0)  # a task that starts eagerly has not returned to `_chosen` yet
+        try:
+            connection = await AsyncConnection.open(self._endpoint, self._endpoint.limit(), is_tried=True)
+        except BaseException as error:
+            if self._is_opening():
+                self._opening = None
+                self._not_opened(error)
+            elif not isinstance(error, FeatureStoreError):
+                raise
+            return
+        if not self._is_opening():
+            connection.close()
+            return
+        self._opening = None
+        connection.when_free = self._when_free
+        self._connections.append(connection)
+        self._serve()
+
+    def _is_opening(self) -> bool:
+        """Whether the current task opens a connection for the pool, which was not closed meanwhile."""
+        return self._opening is asyncio.current_task()
+
+    def _not_opened(self, error: BaseException) -> None:
+        """Go on with the other connections. Without any, the requests that wait fail, except after a timeout: it was
+        the limit of the task, and each of them has its own."""
+        self._retry_at = time.monotonic() + _RETRY_S
+        self._connections = [one for one in self._connections if not one.lost]
+        if self._connections or isinstance(error, StoreTimeoutError):
+            self._serve()
+        elif isinstance(error, FeatureStoreError):
+            while self._drop_done():
+                waiter, _ = self._waiting.popleft()
+                waiter.set_exception(_copy_of(error))
+        if not isinstance(error, FeatureStoreError):
+            raise error
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop, size: int, limit: Limit) -> AsyncConnection:
+        """A connection with `size` bytes of replies reserved, once there is one that takes the request."""
         waiter: _Waiter = loop.create_future()
         self._waiting.append((waiter, size))
         timer = loop.call_at(limit.at, self._too_late, waiter, limit)
@@ -209,11 +248,7 @@ class AsyncPool:
         except BaseException:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 # The request got a connection, and was cancelled before it could use it.
-                connection = waiter.result()
-                if connection is None:
-                    self._opening -= 1
-                else:
-                    connection.take_back(size)
+                waiter.result().take_back(size)
                 self._serve()
             raise
         finally:
@@ -221,7 +256,8 @@ class AsyncPool:
 
     def _too_late(self, waiter: _Waiter, limit: Limit) -> None:
         if not waiter.done():
-            waiter.set_exception(self._endpoint.busy(limit, self._most))
+            is_busy = bool(self._connections)
+            waiter.set_exception(self._endpoint.busy(limit, self._most) if is_busy else self._endpoint.timeout(limit))
 
     def _when_free(self, connection: AsyncConnection) -> None:
         """Give a connection that owes less now to requests that wait."""
@@ -236,18 +272,14 @@ class AsyncPool:
             waiter.set_result(connection)
 
     def _serve(self) -> None:
-        """Give each request that waits a connection, or None: the permission to open a connection."""
+        """Give each request that waits a connection, as far as connections take more requests."""
         self._connections = [one for one in self._connections if not one.lost]
         while self._drop_done():
-            waiter, size = self._waiting[0]
             chosen = self._chosen()
-            if chosen is not None:
-                chosen.promise(size)
-            elif self._may_open():
-                self._opening += 1
-            else:
+            if chosen is None:
                 return
-            self._waiting.popleft()
+            waiter, size = self._waiting.popleft()
+            chosen.promise(size)
             waiter.set_result(chosen)
 
     def _drop_done(self) -> bool:
@@ -293,3 +325,10 @@ class AsyncPool:
 def _is_well(connection: AsyncConnection) -> bool:
     """Whether a connection answers. Such a connection gets requests before others."""
     return not (connection.lost or connection.is_paused or connection.is_silent)
+
+
+def _copy_of(error: FeatureStoreError) -> FeatureStoreError:
+    """An error of its own for each request, since raising one adds to its traceback."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
