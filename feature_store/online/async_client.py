@@ -123,6 +123,7 @@ class AsyncOnlineClient:
                 response = conversation.finish(*begun, options.now_us)
                 if response is not None:
                     return response
+                limit = limit.further()
         return await self._run(conversation.get_online_features(service, entity_rows, options), limit)
 
     @property
@@ -166,6 +167,7 @@ class AsyncOnlineClient:
                     exchange = steps.throw(error)
                 else:
                     exchange = next(steps)
+                limit = limit.further()
         except StopIteration as finished:
             result: T = finished.value
             return result

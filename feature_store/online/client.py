@@ -162,6 +162,7 @@ class OnlineClient:
                 response = conversation.finish(*begun, options.now_us)
                 if response is not None:
                     return response
+                limit = limit.further()
         return self._run(conversation.get_online_features(service, entity_rows, options), limit)
 
     @property
@@ -211,6 +212,7 @@ class OnlineClient:
                     exchange = steps.throw(error)
                 else:
                     exchange = next(steps)
+                limit = limit.further()
         except StopIteration as finished:
             result: T = finished.value
             return result

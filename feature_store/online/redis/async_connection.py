@@ -232,9 +232,13 @@ class AsyncConnection(asyncio.BufferedProtocol):
 
         Raises:
             StoreConnectionError: the connection is closed.
+            StoreTimeoutError: the limit is over. Nothing was sent.
         """
         if self.lost:
             raise self._endpoint.lost(self.lost)
+        now = time.monotonic()
+        if limit.at <= now:
+            raise self._endpoint.too_late(limit)
         asked = Asked(commands, limit, self._loop.create_future(), is_new=self.is_new)
         self.is_new = False
         data = commands[0].data if len(commands) == 1 else b"".join([command.data for command in commands])
@@ -244,7 +248,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self.bytes_owed += asked.size
         self._replies.expect([command.parser for command in commands])
         if is_idle:
-            self._heard_at = time.monotonic()
+            self._heard_at = now
         at = min(limit.at, self._heard_at + _SILENT_S)
         if at < self._timer_at:
             self._set_timer(at)
@@ -435,7 +439,8 @@ async def _find(endpoint: Endpoint, limit: Limit) -> Address:
         question = next(steps)
         while True:
             try:
-                reply = await _asked(question.address, question.command, endpoint, limit.share(question.servers))
+                share = limit.share(question.servers).further()
+                reply = await _asked(question.address, question.command, endpoint, share)
             except OnlineStoreError as error:
                 question = steps.throw(error)
             except TimeoutError:

@@ -94,6 +94,7 @@ class AsyncPool:
                 size = sum([command.parser.bytes_expected for command in commands])
                 connection = await self._connection(size, limit)
                 connection.take_back(size)
+                limit = limit.further()
             if connection.lost:  # it was closed while the request waited for it
                 self._forget(connection)
                 continue
@@ -106,6 +107,7 @@ class AsyncPool:
                 if not may_send_again(error, commands, is_new=asked.is_new):
                     raise
                 self._reconnect()
+                limit = limit.further()
             else:
                 return
 
@@ -159,6 +161,8 @@ class AsyncPool:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._join(loop)
+        if limit.at <= time.monotonic():
+            raise self._endpoint.too_late(limit)
         if any(connection.lost for connection in self._connections):
             self._reconnect()
         if self._waiting:

@@ -49,6 +49,7 @@ class AsyncShardPool:
                     await self._refresh(step, limit)
             else:
                 await _wait(step, limit)
+            limit = limit.further()
 
     async def _send(self, step: Send, request: ShardRequest, limit: Limit) -> None:
         """Ask all servers, and wait for all."""

@@ -14,6 +14,7 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
+from feature_store.online.redis.limit import HeldUpError
 from feature_store.online.redis.replies import Replies
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Connection:
             raise self._mapped(error, limit) from error
         try:
             if context is not None:
-                self._socket.settimeout(limit.left())
+                self._socket.settimeout(limit.further().left())
                 self._socket = context.wrap_socket(
                     self._socket, server_hostname=address.host, do_handshake_on_connect=False
                 )
@@ -82,7 +83,7 @@ class Connection:
             if self._is_kernels:
                 self._socket.settimeout(None)
             self._limit_s = 0.0
-            self._greet(address, limit)
+            self._greet(address, limit.further())
         except OSError as error:
             self.close()
             raise self._mapped(error, limit) from error
@@ -234,6 +235,8 @@ class Connection:
     def _send(self, command: bytes, limit: Limit) -> None:
         left = limit.at - time.monotonic()
         if abs(left - self._limit_s) > _TOLERANCE * left:
+            if left <= 0 and not limit.has_waited:
+                raise HeldUpError
             self._hold(limit)
         sent = 0
         if self._is_kernels:
@@ -273,6 +276,8 @@ class Connection:
     def _mapped(self, error: OSError, limit: Limit) -> OSError:
         if isinstance(error, OnlineStoreError):
             return error
+        if isinstance(error, HeldUpError):
+            return self._endpoint.held_up(limit)
         if isinstance(error, (TimeoutError, BlockingIOError)):
             return self._endpoint.timeout(limit)
         return self._endpoint.lost(str(error))
@@ -288,13 +293,15 @@ def _find(endpoint: Endpoint, limit: Limit) -> Address:
         question = next(steps)
         while True:
             try:
-                reply = _asked(question.address, question.command, endpoint, limit.share(question.servers))
+                share = limit.share(question.servers).further()
+                reply = _asked(question.address, question.command, endpoint, share)
             except OnlineStoreError as error:
                 question = steps.throw(error)
             except TimeoutError:
-                raise endpoint.timeout(limit) from None
+                raise endpoint.too_late(limit) from None
             else:
                 question = steps.send(reply)
+            limit = limit.further()
     except StopIteration as finished:
         address: Address = finished.value
         return address
@@ -325,6 +332,7 @@ def _connected(address: Address, limit: Limit) -> socket.socket:
         except OSError:
             if i == len(places) - 1:
                 raise
+            limit = limit.further()
         else:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -87,7 +87,7 @@ class Endpoint:
         """The limit of an answer that is requested now."""
         seconds = self.timeout_s
         # Every request makes a limit. This way it takes 0.3 µs instead of 1 µs.
-        return _new_tuple(Limit, (time.monotonic() + seconds, seconds, "timeout_s"))
+        return _new_tuple(Limit, (time.monotonic() + seconds, seconds, "timeout_s", False))
 
     def finding(self) -> Generator[Question, Any, Address]:
         """Find the address to connect to. Yields the questions to Sentinels, and takes their replies.
@@ -200,6 +200,19 @@ class Endpoint:
             expected=f"an answer within {seconds * 1000:g} ms",
             got="none",
             hint=f"is it overloaded, swapping or paused? The limit is {setting}, which connecting counts against, too",
+        )
+
+    def too_late(self, limit: Limit) -> StoreTimeoutError:
+        """The error for a limit that ended before a command was sent."""
+        return self.timeout(limit) if limit.has_waited else self.held_up(limit)
+
+    def held_up(self, limit: Limit) -> StoreTimeoutError:
+        """The error for a request that asked nothing before its time was over, because its process did not run."""
+        return StoreTimeoutError(
+            f"request to Redis at {self.shown}",
+            problem=f"its {limit.seconds * 1000:g} ms were over before anything was sent: this process was held up",
+            hint="did it get too little CPU, or did other code block its thread or event loop? "
+            f"The limit is {limit.setting}",
         )
 
     def busy(self, limit: Limit, most: int) -> StoreTimeoutError:

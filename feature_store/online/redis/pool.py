@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -79,7 +80,7 @@ class Pool:
         """
         connection, is_new = self._take(limit)
         try:
-            connection.exchange(commands, limit)
+            connection.exchange(commands, limit.further() if is_new else limit)
         except BaseException as error:
             reply = error_among(commands)
             if reply is not None and isinstance(error, StoreTimeoutError):
@@ -87,7 +88,7 @@ class Pool:
                 self._discard(connection)
                 raise self.refused(reply) from None
             self._failed(connection, error, commands, is_new=is_new)
-            self.finish(self.start(commands, limit))
+            self.finish(self.start(commands, limit.further()))
         else:
             self._give_back(connection, limit)
         reply = error_among(commands)
@@ -103,9 +104,10 @@ class Pool:
         while True:
             connection, is_new = self._take(limit)
             try:
-                connection.ask(commands, limit)
+                connection.ask(commands, limit.further() if is_new else limit)
             except BaseException as error:
                 self._failed(connection, error, commands, is_new=is_new)
+                limit = limit.further()
             else:
                 return Started(connection, is_new, commands, limit)
 
@@ -124,7 +126,7 @@ class Pool:
             else:
                 self._give_back(connection, limit)
                 return
-            started = self.start(commands, limit)
+            started = self.start(commands, limit.further())
 
     def abandon(self, started: Started) -> None:
         """Give up the replies, and close the connection."""
@@ -191,6 +193,9 @@ class Pool:
             self._too_late(waiter, limit)
             raise
         if connection is not None:
+            if limit.at <= time.monotonic():
+                self._give_back(connection, None)
+                raise self._endpoint.busy(limit, self._most)
             return connection, False
         try:
             return Connection(self._endpoint, limit), True

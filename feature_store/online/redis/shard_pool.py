@@ -47,6 +47,7 @@ class ShardPool:
                     self._shards.refresh(step.version, step.failed, limit)
             else:
                 _wait(step, limit)
+            limit = limit.further()
 
     def _send(self, step: Send, request: ShardRequest, limit: Limit) -> None:
         """Ask all servers, then take all replies."""
@@ -60,6 +61,7 @@ class ShardPool:
                     request.failed(server, error)
                 else:
                     started.append((server, began, pool, sent))
+                limit = limit.further()
             while started:
                 server, began, pool, sent = started.pop(0)
                 try:
