@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
+from tests.limits import lengthen
 from tests.redis_nodes import RedisCluster, RedisSentinels, redis_cluster, redis_sentinels
 from tests.servers import RedisServer, redis_server
 from tests.spark_settings import with_kafka
@@ -24,6 +25,14 @@ def nothing_hidden() -> Iterator[None]:
     """What the files of one module's tests hide in messages, such as the password `value`, others can read."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("feature_store._redaction._hidden", {})
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def long_limits() -> Iterator[None]:
+    """Clients that a test gives no limit have a long one; see tests/limits.py."""
+    with pytest.MonkeyPatch.context() as patched:
+        lengthen(patched)
         yield
 
 
