@@ -1,9 +1,15 @@
-"""Blocking connections: open one, send commands, fill their parsers, all within a limit in time."""
+"""Blocking connections: open one, send commands, fill their parsers, all within a limit in time.
+
+The usual reply comes within a millisecond, and one system call waits for it and receives it: the kernel ends the call
+after that time (SO_RCVTIMEO). A timeout of Python takes a poll and a receive. The kernel's time begins afresh when a
+signal interrupts the call, so a longer wait is a poll, for which Python keeps the deadline.
+"""
 
 from __future__ import annotations
 
 import _socket
 import queue
+import select
 import socket
 import struct
 import threading
@@ -25,7 +31,9 @@ if TYPE_CHECKING:
     from feature_store.online.redis.limit import Limit
     from feature_store.online.redis.resp import Command, ReplyParser
 
-# The kernel's limit is set again when it differs from the request's remaining time by more than this share.
+# How long a call waits for the first bytes before the connection polls; the kernel rounds it up to its clock ticks.
+_USUAL_S = 0.001
+# The limit that Python keeps is set again when it differs from the remaining time by more than this share.
 _TOLERANCE = 0.02
 # Bytes of a long command that are sent before the clock is read again.
 _PIECE_BYTES = 1 << 14
@@ -33,6 +41,8 @@ _PIECE_BYTES = 1 << 14
 _SHORTEST_S = 0.001
 # The call returns at once, with as much as the socket's buffer takes or holds.
 _AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0))
+_READABLE, _WRITABLE = int(getattr(select, "POLLIN", 0)), int(getattr(select, "POLLOUT", 0))
+_KERNEL_WAITS = bool(_AT_ONCE) and hasattr(select, "poll") and hasattr(socket, "SO_RCVTIMEO")
 
 
 class Connection:
@@ -76,12 +86,13 @@ class Connection:
                     self._socket, server_hostname=address.host, do_handshake_on_connect=False
                 )
                 self._socket.do_handshake()
-            # The kernel keeps the limit of a blocking socket, with one system call per read. A timeout of Python takes
-            # a poll and a read. This works for the interpreter's own sockets, not for those of gevent, and not below
-            # TLS, which waits by itself.
-            self._is_kernels = context is None and isinstance(self._socket, _socket.socket)
+            # The kernel waits for the interpreter's own sockets, not for those of gevent, nor below TLS, which waits by
+            # itself: there Python keeps the limit.
+            self._is_kernels = _KERNEL_WAITS and context is None and isinstance(self._socket, _socket.socket)
             if self._is_kernels:
                 self._socket.settimeout(None)
+                usual = struct.pack("ll", 0, round(_USUAL_S * 1_000_000))
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, usual)
             self._limit_s = 0.0
             self._greet(address, limit.further())
         except OSError as error:
@@ -152,7 +163,11 @@ class Connection:
     def _take_one(self, parser: ReplyParser, limit: Limit) -> None:
         receive = self._socket.recv_into
         while True:
-            count = receive(parser.buffer())
+            try:
+                count = receive(parser.buffer())
+            except BlockingIOError:  # nothing has come within the usual time
+                self._wait(limit)
+                continue
             if not count:
                 raise self._endpoint.lost("the server closed the connection")
             if parser.received(count):
@@ -214,9 +229,12 @@ class Connection:
 
     def _receive(self, buffer: memoryview, limit: Limit) -> int:
         """Receive bytes that arrive before the limit; after the limit, only bytes that have arrived already."""
-        if limit.at > time.monotonic():
+        while limit.at > time.monotonic():
             self._hold(limit)
-            return self._socket.recv_into(buffer)
+            try:
+                return self._socket.recv_into(buffer)
+            except BlockingIOError:
+                self._wait(limit)
         if self._is_kernels:
             return self._socket.recv_into(buffer, 0, _AT_ONCE)
         self._limit_s = 0.0
@@ -226,34 +244,50 @@ class Connection:
     def _reply(self, limit: Limit) -> Any:
         while (reply := self._reader.gets()) is False:
             self._hold(limit)
-            piece = self._socket.recv(1 << 16)
+            try:
+                piece = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                self._wait(limit)
+                continue
             if not piece:
                 raise self._endpoint.lost("the server closed the connection")
             self._reader.feed(piece)
         return reply
 
     def _send(self, command: bytes, limit: Limit) -> None:
-        left = limit.at - time.monotonic()
-        if abs(left - self._limit_s) > _TOLERANCE * left:
-            if left <= 0 and not limit.has_waited:
-                raise HeldUpError
-            self._hold(limit)
-        sent = 0
-        if self._is_kernels:
-            try:
-                sent = self._socket.send(command, _AT_ONCE)
-            except BlockingIOError:  # the buffer of the socket is full
-                sent = 0
-            if sent == len(command):
-                return
-        rest = memoryview(command)[sent:]
-        while rest:
-            rest = rest[self._socket.send(rest[:_PIECE_BYTES]) :]
-            if rest:
+        if limit.at <= time.monotonic() and not limit.has_waited:
+            raise HeldUpError
+        if not self._is_kernels:
+            rest = memoryview(command)
+            while rest:
                 self._hold(limit)
+                rest = rest[self._socket.send(rest[:_PIECE_BYTES]) :]
+            return
+        sent = self._sent(command)
+        while sent < len(command):
+            self._wait(limit, _WRITABLE)
+            sent += self._sent(memoryview(command)[sent:])
+
+    def _sent(self, data: bytes | memoryview) -> int:
+        """Send as much as the buffer of the socket takes, and return how much that is."""
+        try:
+            return self._socket.send(data, _AT_ONCE)
+        except BlockingIOError:
+            return 0
+
+    def _wait(self, limit: Limit, event: int = _READABLE) -> None:
+        """Wait until the socket has bytes to receive or, with _WRITABLE, takes bytes, or until the limit.
+
+        Raises:
+            TimeoutError: no time is left.
+        """
+        poller = select.poll()
+        poller.register(self._socket, event)
+        if not poller.poll(limit.further().left() * 1000):
+            raise TimeoutError
 
     def _hold(self, limit: Limit) -> None:
-        """Make the next call of the socket end when the limit ends.
+        """Make the next call of the socket end when the limit ends, if Python keeps its limit.
 
         Raises:
             TimeoutError: no time is left.
@@ -261,17 +295,9 @@ class Connection:
         left = limit.at - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        if abs(left - self._limit_s) <= _TOLERANCE * left:
-            return
-        self._limit_s = left
-        if not self._is_kernels:
+        if not self._is_kernels and abs(left - self._limit_s) > _TOLERANCE * left:
+            self._limit_s = left
             self._socket.settimeout(left)
-            return
-        # To the kernel, 0 means no limit.
-        microseconds = max(1, round(left * 1_000_000))
-        value = struct.pack("ll", microseconds // 1_000_000, microseconds % 1_000_000)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def _mapped(self, error: OSError, limit: Limit) -> OSError:
         if isinstance(error, OnlineStoreError):
