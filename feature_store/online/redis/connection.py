@@ -255,8 +255,8 @@ class Connection:
         return reply
 
     def _send(self, command: bytes, limit: Limit) -> None:
-        if limit.at <= time.monotonic() and not limit.has_waited:
-            raise HeldUpError
+        if limit.at <= time.monotonic():
+            raise limit.ended()
         if not self._is_kernels:
             rest = memoryview(command)
             while rest:

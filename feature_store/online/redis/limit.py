@@ -51,12 +51,16 @@ class Limit(NamedTuple):
         """The remaining seconds.
 
         Raises:
-            TimeoutError: no time remains. It is a HeldUpError if the request has not waited for anything.
+            TimeoutError: no time remains; see `ended`.
         """
         left = self.at - time.monotonic()
         if left <= 0:
-            raise TimeoutError if self.has_waited else HeldUpError
+            raise self.ended()
         return left
+
+    def ended(self) -> TimeoutError:
+        """The error for a limit that is over: a HeldUpError if the request has not waited for anything."""
+        return TimeoutError() if self.has_waited else HeldUpError()
 
     def further(self) -> Limit:
         """The same limit for the rest of a request that has waited."""
