@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Bytes as Bytes,
         Date as Date,
         Decimal as Decimal,
+        DeltaSource as DeltaSource,
         Entity as Entity,
         FeatureService as FeatureService,
         FeatureView as FeatureView,

@@ -11,6 +11,7 @@ from feature_store.errors import MissingDependencyError
 MODULES_OF_EXTRAS = {
     "registry": ("alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
     "postgres": ("psycopg", "alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
+    "delta": ("deltalake", "pyarrow"),
     "local": ("duckdb", "pyarrow"),
     "cli": ("rich", "typer", "alembic", "cronsim", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
     "pandas": ("pandas",),

@@ -68,6 +68,14 @@ import feature_store.engines
 import feature_store.engines.local.engine
 """,
     "cli": SHOP,
+    "delta": """
+import deltalake, datetime, pathlib, pyarrow as pa
+from feature_store import DeltaSource
+from feature_store.arrow.sources.opening import open_source
+deltalake.write_deltalake("users", pa.table({"at": [datetime.datetime.now(datetime.UTC)], "user": [1]}))
+rows = open_source(DeltaSource("users", event_timestamp="at"), pathlib.Path())
+assert [len(batch) for batch in rows.batches(["user"])] == [1]
+""",
     "pandas": "import pandas, feature_store.online.arrow",
     "polars": "import polars, pyarrow, feature_store.online.arrow",
     "embedded": """

@@ -16,6 +16,7 @@ from feature_store import (
     Aggregation,
     Array,
     ArrowSource,
+    DeltaSource,
     Entity,
     FeatureService,
     FeatureView,
@@ -56,6 +57,17 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ArrowSource": (
         ArrowSource,
         {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
+    ),
+    "DeltaSource": (
+        DeltaSource,
+        {
+            "path": "x",
+            "event_timestamp": "ts",
+            "created_timestamp": "c",
+            "field_mapping": {"a": "b"},
+            "schema": [],
+            "version": 1,
+        },
     ),
     "InMemorySource": (
         InMemorySource,

@@ -9,6 +9,7 @@
     export.py     the rows as Parquet files, for the SQL of views
     parquet/      the implementation for ParquetSource
     arrow_files.py  the implementation for ArrowSource
+    lake/         the implementation for DeltaSource
     memory.py     the implementation for InMemorySource
 
 CONTRIBUTING.md explains how to add a kind. `feature_store.testing.sources` is the suite that it must pass.

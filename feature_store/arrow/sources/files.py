@@ -32,6 +32,8 @@ ARROW = FileKind("Arrow", (".arrow", ".feather"))
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # A file or folder in the root of a table -> the table's format. The log of such a table lists its current files.
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}
+# A table's format -> the source that reads it.
+_TABLE_HINTS = {"Delta Lake": "read it with DeltaSource, which names the folder of the table"}
 _ICEBERG_METADATA = "metadata/*.metadata.json"
 
 
@@ -114,7 +116,7 @@ def _refuse_tables(path: str, root: Path, files: Iterable[Path], kind: FileKind)
             raise DataError(
                 f"source {path}",
                 problem=f"{folder} is a {found} table, and reading its {kind.name} files would bring back deleted rows",
-                hint="export the table to plain Parquet files, and name their folder",
+                hint=_TABLE_HINTS.get(found, "export the table to plain Parquet files, and name their folder"),
             )
 
 

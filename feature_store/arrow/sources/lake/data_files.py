@@ -1,0 +1,218 @@
+"""The rows of the Parquet files of a lake table, with the columns of the table.
+
+A data file may differ from its table: columns that were added later are missing, partition columns are in the metadata
+of the table only, columns have other names or narrower types, and rows are deleted by their positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from feature_store.arrow.batch_sizes import schema_row_bytes
+from feature_store.arrow.plain import plain_schema, plain_type
+from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.parquet.batches import dataset_of, file_batches, file_row_bytes
+from feature_store.arrow.time_range import TimeRange
+from feature_store.errors import DataError
+
+_FIELD_ID = b"PARQUET:field_id"
+
+
+class LakeColumns(NamedTuple):
+    """The columns of a table, and how to find them in its data files.
+
+    Attributes:
+        schema: the columns of the table, in plain types.
+        stored: column of the table -> its name in the data files, if they differ.
+        ids: column of the table -> its field id. A file with field ids is read by ids; other files, and all files if
+            this is empty, by names.
+    """
+
+    schema: pa.Schema
+    stored: dict[str, str]
+    ids: dict[str, int]
+
+    def locate(self, found: pa.Schema) -> dict[str, str]:
+        """Column of the table -> its name in a file with the given schema. Columns that the file lacks are left out."""
+        by_id = {int((field.metadata or {}).get(_FIELD_ID, -1)): field.name for field in found} if self.ids else {}
+        by_id.pop(-1, None)
+        if by_id:
+            return {name: by_id[number] for name, number in self.ids.items() if number in by_id}
+        names = set(found.names)
+        located = {name: self.stored.get(name, name) for name in self.schema.names}
+        return {name: stored for name, stored in located.items() if stored in names}
+
+
+class DataFile(NamedTuple):
+    """A Parquet file of a version of a table. It is plain, picklable data.
+
+    Attributes:
+        where: names the source in errors.
+        table: names the version of the table in errors: `version 12`.
+        path: the path.
+        size: the size in bytes, as recorded by the table.
+        rows: the number of rows, deleted ones included. None: the table does not record it.
+        constants: (column, value) for columns that have one value in the whole file.
+        deleted: the ascending positions of deleted rows in the file, int64 in the byte order of the machine.
+    """
+
+    where: str
+    table: str
+    path: str
+    size: int
+    rows: int | None
+    constants: tuple[tuple[str, pa.Scalar], ...] = ()
+    deleted: bytes = b""
+
+    @property
+    def deleted_places(self) -> NDArray[np.int64]:
+        """The ascending positions of deleted rows in the file: (m,) int64."""
+        return np.frombuffer(self.deleted, np.int64)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """A block that reads the file.
+
+        Raises:
+            DataError: the file is missing, has another size than the table records, or cannot be read.
+        """
+        self._check()
+        try:
+            with reading(f"{self.where}, {Path(self.path).name}"):
+                yield
+        except DataError:
+            self._check()
+            raise
+
+    def _check(self) -> None:
+        with reading(self.where):
+            path = Path(self.path)
+            size = path.stat().st_size if path.exists() else None
+        if size is None:
+            hint = "a clean-up such as VACUUM removes files of old versions: run this again to read the newest version"
+            raise DataError(self.where, problem=f"{path.name} of {self.table} is missing", hint=hint)
+        if size != self.size:
+            hint = "the file was not completely written, or was replaced: restore it, or remove it from the table"
+            problem = f"{path.name} has {size:,} bytes, and {self.table} records {self.size:,}"
+            raise DataError(self.where, problem=problem, hint=hint)
+
+
+class OpenedFile:
+    """A data file whose footer was read.
+
+    Args:
+        file: the file.
+        columns: the columns of the table.
+
+    Attributes:
+        groups: the number of rows of each row group, deleted ones included.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+
+    def __init__(self, file: DataFile, columns: LakeColumns) -> None:
+        self._file, self._columns = file, columns
+        with file.reading():
+            (self._fragment,) = dataset_of([file.path]).get_fragments()
+            self._found: pa.Schema = self._fragment.physical_schema
+            self.groups = [group.num_rows for group in self._fragment.row_groups]
+        self._starts = np.cumsum([0, *self.groups])
+        self._constants = dict(file.constants)
+        located = columns.locate(self._found)
+        self._stored = {name: stored for name, stored in located.items() if name not in self._constants}
+
+    def wanted(self, times: TimeRange | None) -> list[int]:
+        """The numbers of the row groups that may hold rows in a range of times."""
+        everything = list(range(len(self.groups)))
+        stored = None if times is None else self._stored.get(times.column)
+        if times is None or stored is None:
+            return everything
+        inside = times._replace(column=stored).filter(self._found.field(stored))
+        if inside is None:
+            return everything
+        with self._file.reading():
+            return [group.id for group in self._fragment.subset(filter=inside, schema=self._found).row_groups]
+
+    def kept(self, group: int) -> int:
+        """The number of rows of a row group that are not deleted."""
+        first, after = np.searchsorted(self._file.deleted_places, self._starts[group : group + 2])
+        return int(self.groups[group] - (after - first))
+
+    def row_bytes(self, names: Sequence[str]) -> int:
+        """The approximate size in memory of a row of some columns of the table, in bytes: at least 1."""
+        stored = [self._found.field(self._stored[name]) for name in names if name in self._stored]
+        others = pa.schema([self._columns.schema.field(name) for name in names if name not in self._stored])
+        with self._file.reading():
+            in_file = file_row_bytes(self._fragment, plain_schema(pa.schema(stored))) if stored else 0
+        return max(1, in_file + (schema_row_bytes(others) if len(others) else 0))
+
+    def batches(
+        self, columns: Sequence[str], times: TimeRange | None, groups: Sequence[int]
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows of some row groups, in plain batches with the types of the table.
+
+        Args:
+            columns: the names of the columns in the table, each once.
+            times: rows outside this range are left out. None: all rows.
+            groups: the numbers of the row groups, ascending.
+        """
+        inside = None if times is None else times.filter(self._columns.schema.field(times.column))
+        names = list(columns)
+        read = names if times is None or inside is None or times.column in names else [*names, times.column]
+        stored = list(dict.fromkeys(self._stored[name] for name in read if name in self._stored))
+        with self._file.reading():
+            for batch in self._live_rows(stored or [self._narrowest()], groups):
+                made = self._as_table(batch, read)
+                yield made if inside is None else made.filter(inside).select(names)
+
+    def _live_rows(self, stored: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """Columns of the file, without the deleted rows."""
+        if not self._file.deleted:
+            yield from file_batches(self._fragment, stored, groups)
+            return
+        deleted = self._file.deleted_places
+        for group in groups:
+            place = int(self._starts[group])
+            for batch in file_batches(self._fragment, stored, [group]):
+                first, after = np.searchsorted(deleted, [place, place + len(batch)])
+                live = np.ones(len(batch), bool)
+                live[deleted[first:after] - place] = False
+                place += len(batch)
+                yield batch if live.all() else batch.filter(pa.array(live))
+
+    def _as_table(self, batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+        """A batch of the file as columns of the table."""
+        fields = [self._columns.schema.field(name) for name in names]
+        return pa.RecordBatch.from_arrays([self._column(batch, field) for field in fields], schema=pa.schema(fields))
+
+    def _column(self, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+        if field.name in self._constants:
+            return pa.repeat(self._constants[field.name], len(batch))
+        if field.name not in self._stored:
+            return pa.nulls(len(batch), field.type)
+        values = batch.column(self._stored[field.name])
+        if values.type == field.type:
+            return values
+        try:
+            return values.cast(field.type)
+        except pa.ArrowException as error:
+            name = f"{self._file.where}, {Path(self._file.path).name}: column {field.name}"
+            raise DataError(name, expected=f"values of the table's type {field.type}", got=str(error)) from error
+
+    def _narrowest(self) -> str:
+        """The column that takes the least memory. It is read for the number of rows if no other column is."""
+        name: str = min(self._found, key=lambda field: schema_row_bytes(pa.schema([field]))).name
+        return name
+
+
+def table_schema(fields: Any) -> pa.Schema:
+    """The columns of a table in plain types, without metadata; all may be null."""
+    return pa.schema([pa.field(field.name, plain_type(field.type)) for field in fields])
