@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -205,10 +206,13 @@ def staged(engine: Any, view: FeatureView, folder: Path, interval: tuple[int, in
 
 def assert_staged(view: FeatureView, found: Any, events: list[Event], end_us: int, users: set[int]) -> None:
     assert set(found) == {(user_id,) for user_id in users}
-    known = [one for one in events if one["ts"] < end_us and (one["made"] or one["ts"]) <= end_us]
+    known: dict[tuple[int], list[Event]] = defaultdict(list)
+    for one in events:
+        if one["ts"] < end_us and (one["made"] or one["ts"]) <= end_us:
+            known[(one["user_id"],)].append(one)
     for key, row in found.items():
         assert (row.at_us, row.made_us) == (end_us, end_us)
-        for name, value in expected(view, known, key, end_us).items():
+        for name, value in expected(view, known[key], key, end_us).items():
             got = row.values[[field.name for field in view.fields].index(name)]
             assert_equal(list(got) if isinstance(value, list) else got, value, name)
 
