@@ -43,6 +43,12 @@ def training_set(
             help="Features as pruned at this time; never: all features. Default: the features that are served now.",
         ),
     ] = None,
+    as_recorded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST", help="Read the versions of the sources that the manifest of an earlier set records."
+        ),
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="The engine: local or spark. Default: the configured one.")] = None,
     from_served_log: Annotated[
         Path | None,
@@ -65,6 +71,8 @@ def training_set(
         raise typer.BadParameter("required: the label rows, a Parquet file or a query", param_hint="--entities")
     if from_served_log is None and (version is not None or take):
         raise typer.BadParameter("needs --from-served-log", param_hint="--version, --take")
+    if from_served_log is not None and as_recorded is not None:
+        raise typer.BadParameter("a served log has no sources", param_hint="--as-recorded")
     with FeatureStore(repo) as store, ProgressReport(console(stderr=True)) as report:
         if from_served_log is not None:
             made = store.training.from_log(from_served_log, entities, service, version=version, take=take or ())
@@ -75,6 +83,7 @@ def training_set(
                 engine,
                 timestamp_column=timestamp_column,
                 prune_as_of=_read_prune_time(prune_as_of),
+                as_recorded=as_recorded,
                 report=report,
             )
         made.write_parquet(out)

@@ -22,6 +22,8 @@ from feature_store.project.versions import ProjectVersions
 from feature_store.streaming.status import StreamStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from feature_store.engines.report import Report
     from feature_store.materialize.schedules import DueRun
     from feature_store.streaming.backfill import Filled
@@ -239,6 +241,7 @@ class FeatureStore(ProjectVersions, MovedMethods):
         *,
         timestamp_column: str = "event_timestamp",
         prune_as_of: datetime | Literal["never"] | None = None,
+        as_recorded: str | Path | None = None,
         report: Report | None = None,
     ) -> TrainingSet:
         """Join to label rows the features that serving would have given at each label's time.
@@ -256,6 +259,8 @@ class FeatureStore(ProjectVersions, MovedMethods):
             engine: the engine that joins; None: the configured one.
             timestamp_column: the column of the labels' times; UTC unless its type has a time zone.
             prune_as_of: the time whose prune plans apply; "never": join all features; None: the features served now.
+            as_recorded: the manifest of an earlier training set, whose versions of the sources are read again. A Delta
+                table is opened at that version; a source that keeps no versions must be unchanged.
             report: gets the progress.
 
         Raises:
@@ -263,11 +268,17 @@ class FeatureStore(ProjectVersions, MovedMethods):
             ConflictError: the service has changed since it was pruned at that time.
             RequestError: a view keeps no history.
             DataError: the label rows lack a column, or have a feature's name, or a value that does not fit; or a source
-                cannot be read.
+                cannot be read, or not in the version of `as_recorded`.
             TransformError: an on-demand function is missing, differs from the applied one, or failed.
         """
         return self.training.join(
-            entity_df, service, engine, timestamp_column=timestamp_column, prune_as_of=prune_as_of, report=report
+            entity_df,
+            service,
+            engine,
+            timestamp_column=timestamp_column,
+            prune_as_of=prune_as_of,
+            as_recorded=as_recorded,
+            report=report,
         )
 
     def delete(self, entity: str, join_keys: Mapping[str, Any]) -> int:

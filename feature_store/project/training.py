@@ -35,6 +35,7 @@ class ProjectTraining:
         *,
         timestamp_column: str = "event_timestamp",
         prune_as_of: datetime | Literal["never"] | None = None,
+        as_recorded: str | Path | None = None,
         report: Report | None = None,
     ) -> TrainingSet:
         """Join the features of a service to label rows; see `FeatureStore.get_historical_features`."""
@@ -48,6 +49,7 @@ class ProjectTraining:
             engine=engine,
             timestamp_column=given_name(timestamp_column, "timestamp_column"),
             prune_as_of=prune_as_of,
+            as_recorded=as_recorded,
             report=report,
         )
 

@@ -40,6 +40,8 @@ class SourceSnapshot:
         quarantined: rows in the read interval that do not fit the view.
         quarantine_file: the file with these rows; None: there are none.
         version: the version of the source. If it is equal, two reads saw the same rows.
+        pinned: argument of the source's definition -> its value with which this version can be read again. Empty: the
+            source keeps no versions.
     """
 
     view: str
@@ -48,6 +50,7 @@ class SourceSnapshot:
     quarantined: int = 0
     quarantine_file: str | None = None
     version: str = ""
+    pinned: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from feature_store.online.service import CompiledService
 from feature_store.training.basis import PruneAsOf, basis_of
 from feature_store.training.finish import ServedColumns
 from feature_store.training.manifest import Manifest, SourceFile, SourceSnapshot
+from feature_store.training.recorded import RecordedSources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,10 +130,12 @@ def historical_features(
     engine: str | None = None,
     timestamp_column: str = "event_timestamp",
     prune_as_of: PruneAsOf = None,
+    as_recorded: str | Path | None = None,
     report: Report | None = None,
 ) -> TrainingSet:
     """Join the features of a service to label rows; see `FeatureStore.get_historical_features`."""
     begun = time.perf_counter()
+    recorded = None if as_recorded is None else RecordedSources.read(Path(as_recorded))
     basis, joining = basis_of(project, prune_as_of), project.engine(engine)
     definitions, compiled = basis.definitions, basis.service(service)
     labels = joining.labels(label_rows(entity_df, project.folders.source))
@@ -141,7 +144,7 @@ def historical_features(
     folder = private_folder(project.folders.work("training"))
     with tempfile.TemporaryDirectory(dir=folder) as work:
         views = [
-            _view_join(definitions, name, tuple(fields), project.folders, Path(work))
+            _view_join(definitions, name, tuple(fields), project.folders, Path(work), recorded)
             for name, fields in columns.wanted.items()
         ]
         with contextlib.ExitStack() as stack:
@@ -209,7 +212,12 @@ def _needed(columns: ServedColumns, definitions: DefinitionSet) -> dict[str, DTy
 
 
 def _view_join(
-    definitions: DefinitionSet, name: str, fields: tuple[str, ...], folders: ProjectFolders, work: Path
+    definitions: DefinitionSet,
+    name: str,
+    fields: tuple[str, ...],
+    folders: ProjectFolders,
+    work: Path,
+    recorded: RecordedSources | None,
 ) -> ViewJoin:
     view = definitions.stored_view(name)
     if view.history is None:
@@ -221,7 +229,8 @@ def _view_join(
     folder = work / name
     private_folder(folder)
     quarantine = Quarantine(folders.quarantine, folder, name)
-    return ViewJoin(view, open_view(view.history, view, folders.source), fields, quarantine)
+    open_rows = open_view if recorded is None else recorded.open_view
+    return ViewJoin(view, open_rows(view.history, view, folders.source), fields, quarantine)
 
 
 def _snapshot(view: ViewJoin) -> SourceSnapshot:
@@ -234,4 +243,5 @@ def _snapshot(view: ViewJoin) -> SourceSnapshot:
         quarantined=view.quarantine.rows,
         quarantine_file=None if kept is None else str(kept),
         version=view.rows.version,
+        pinned=dict(view.rows.pinned),
     )

@@ -100,3 +100,17 @@ def test_what_is_wrong_is_told_in_one_line(run: Any, tmp_path: Path, labels: str
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "train.parquet").exists()
+
+
+def test_the_versions_of_sources_that_a_manifest_records_are_read(run: Any, tmp_path: Path) -> None:
+    assert run(*ASKED, "labels.parquet")[0] == 0
+    whole = (tmp_path / "train.parquet").read_bytes()
+    assert run(*ASKED, "labels.parquet", "--as-recorded", "train.manifest.json")[0] == 0
+    assert (tmp_path / "train.parquet").read_bytes() == whole
+    pq.write_table(pq.read_table("stats.parquet").slice(1), tmp_path / "stats.parquet")
+    code, _, error = run(*ASKED, "labels.parquet", "--as-recorded", "train.manifest.json")
+    assert code == 1
+    assert "no longer has the rows that the manifest records" in error
+    code, _, error = run(*ASKED, "labels.parquet", "--as-recorded", "x.json", "--from-served-log", "log")
+    assert code == 2
+    assert "a served log has no sources" in error

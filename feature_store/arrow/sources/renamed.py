@@ -96,7 +96,7 @@ class RenamedRows(OfflineSource):
 
     def __init__(self, rows: OfflineSource, mapping: Mapping[str, str]) -> None:
         self._rows, self._names = rows, Names(tuple(sorted(mapping.items())))
-        self.where, self.total, self.files = rows.where, rows.total, rows.files
+        self.where, self.pinned, self.total, self.files = rows.where, rows.pinned, rows.total, rows.files
         _check(rows, mapping)
         self.schema = self._names.schema(rows.schema)
         about = hashlib.sha256(repr(self._names.mapping).encode()).hexdigest()

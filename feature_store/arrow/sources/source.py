@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -82,6 +83,8 @@ class OfflineSource(ABC):
             part, and `schemas` returns all.
         version: a text that changes if the rows change and stays if the source is unchanged, such as a hash of files or
             the id of a snapshot.
+        pinned: attribute of the definition -> its value with which this version can be opened again. Empty: the source
+            keeps no versions.
         total: the number of rows. None: unknown before they are read.
         files: the files that hold the rows, for the manifest of training sets. Empty: the source has no files.
         parquet_files: paths of Parquet files that hold exactly these rows; DuckDB runs `sql=` on them. None: the rows
@@ -91,6 +94,7 @@ class OfflineSource(ABC):
     where: str
     schema: pa.Schema
     version: str
+    pinned: Mapping[str, int] = MappingProxyType({})
     total: int | None = None
     files: tuple[FileVersion, ...] = ()
     parquet_files: tuple[str, ...] | None = None

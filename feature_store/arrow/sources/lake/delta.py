@@ -70,6 +70,7 @@ class DeltaRows(LakeRows):
             self._actions = actions.take(pa.array(order, pa.int64()))
             self._paths: list[str] = self._actions["path"].to_pylist()
             files = _data_files(where, folder, self._now.version, self._actions, columns, deleted)
+        self.pinned = {"version": self._now.version}
         super().__init__(where, f"{self._now.table} version {self._now.version}", columns, files)
 
     @classmethod
