@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from feature_store.online.layout import RowLayout
+from feature_store.online.redis import resp
 from feature_store.online.redis.key_writer import KeyWriter, VaryingKeyWriter
 from feature_store.online.redis.replies import Replies
 from feature_store.online.redis.reply_shape import ReplyShape
@@ -96,7 +97,7 @@ def test_a_reply_of_rows_and_missing_rows_is_never_taken_apart(world) -> None:
 @given(st.lists(replies(), min_size=1, max_size=4), st.data())
 def test_replies_of_one_connection_fill_their_parsers(worlds: list[Any], data: st.DataObject) -> None:
     """However the bytes are cut, and wherever they stop, exactly the replies that came whole are complete."""
-    parsers = [ReplyParser(1, shape) for shape, *_ in worlds]
+    parsers = [ReplyParser(1, shape if data.draw(st.booleans()) else None) for shape, *_ in worlds]
     stream = b"".join(raw for _, _, raw, _ in worlds)
     stop = data.draw(st.integers(0, len(stream)))
     cuts = sorted({*data.draw(st.lists(st.integers(1, len(stream)), max_size=8)), stop})
@@ -116,6 +117,39 @@ def test_replies_of_one_connection_fill_their_parsers(worlds: list[Any], data: s
         end += len(raw)
         assert parser.is_complete == (end <= stop)
         assert not parser.is_complete or held(parser) == values
+
+
+class CountingReader(hiredis.Reader):
+    """Counts the bytes that all readers of its class are fed."""
+
+    fed = 0
+
+    def feed(self, data: Any, *place: Any) -> None:
+        CountingReader.fed += len(data)
+        super().feed(data, *place)
+
+
+@pytest.mark.parametrize("sizes", [[500] * 200, [40_000] * 20, [16, 5000] * 50, [10, 10, 30_000, 10] * 20], ids=str)
+@pytest.mark.parametrize("has_shape", [False, True], ids=["unknown", "other shape"])
+def test_replies_of_unknown_size_are_parsed_once(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], has_shape: bool
+) -> None:
+    """However many come together, about as many bytes are parsed as came."""
+    monkeypatch.setattr(resp.hiredis, "Reader", CountingReader)
+    CountingReader.fed = 0
+    shape = ReplyShape([(LAYOUTS[0], 3)], EPOCH) if has_shape else None
+    parsers = [ReplyParser(1, shape) for _ in sizes]
+    stream = memoryview(b"".join([b"*1\r\n%b" % bulk(bytes(size)) for size in sizes]))
+    owed = Replies()
+    owed.expect(parsers)
+    while stream:
+        room = owed.buffer()
+        count = min(len(room), len(stream), 1 << 16)
+        room[:count] = stream[:count]
+        stream = stream[count:]
+        owed.received(count)
+    assert [len(parser.replies[0][0]) for parser in parsers] == sizes
+    assert CountingReader.fed < 3 * sum(sizes) + 1100 * len(sizes) + (1 << 17)
 
 
 def test_bytes_that_nobody_asked_for_are_refused() -> None:

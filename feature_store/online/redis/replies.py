@@ -25,13 +25,14 @@ class Replies:
         completed: how many replies the last bytes completed, also when they ended with an error.
     """
 
-    __slots__ = ("_is_shared", "_owed", "_shared", "completed")
+    __slots__ = ("_is_shared", "_like", "_owed", "_shared", "completed")
 
     def __init__(self) -> None:
         self.completed = 0
         self._owed: deque[ReplyParser] = deque()
         self._shared: memoryview | None = None
         self._is_shared = False
+        self._like = 0  # the bytes of the last reply of unknown size: the next is probably like it
 
     def __len__(self) -> int:
         return len(self._owed)
@@ -42,10 +43,10 @@ class Replies:
 
     def buffer(self) -> memoryview:
         """The buffer for the next bytes. At least one reply must be owed."""
-        own = self._owed[0].buffer()
-        self._is_shared = len(self._owed) > 1 and len(own) < _OWN_READ_BYTES
+        first = self._owed[0]
+        self._is_shared = len(self._owed) > 1 and first.wanted(self._like) < _OWN_READ_BYTES
         if not self._is_shared:
-            return memoryview(own)
+            return memoryview(first.buffer())
         if self._shared is None:
             self._shared = memoryview(bytearray(_SHARED_BYTES))
         return self._shared
@@ -79,11 +80,12 @@ class Replies:
                 raise hiredis.ProtocolError("bytes without a request")
             parser = self._owed[0]
             room = parser.buffer()
-            piece = data[: len(room)]
-            room[: len(piece)] = piece
-            data = data[len(piece) :]
-            if parser.received(len(piece)):
+            count = min(len(data), len(room), parser.wanted(self._like))
+            room[:count] = data[:count]
+            if parser.received(count):
                 self.completed += 1
                 self._owed.popleft()
-                if parser.rest:
-                    data = memoryview(bytes(parser.rest) + bytes(data))
+                count -= len(parser.rest)
+                if not parser.fixed:
+                    self._like = parser.bytes_received
+            data = data[count:]

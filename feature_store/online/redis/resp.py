@@ -27,6 +27,8 @@ _FIRST_LENGTH = re.compile(rb"\*\d{1,19}\r\n\$(\d{1,19})\r\n")
 # A reply of unknown size is read in pieces of this many bytes: as much as one recv of a socket buffer can return.
 _PIECE_BYTES = 1 << 16
 _GUESSED_BYTES = 1 << 13
+# The first piece of such a reply, where other replies may follow.
+_FIRST_BYTES = 1 << 10
 
 
 class ReplyParser:
@@ -101,6 +103,19 @@ class ReplyParser:
     def bytes_expected(self) -> int:
         """The bytes of the reply when no row is missing; a guess when the shape is not known."""
         return _GUESSED_BYTES if self.shape is None else self.shape.size
+
+    def wanted(self, like: int) -> int:
+        """The bytes to give at once, where those of other replies follow.
+
+        A reply of unknown size gets a few more than the one before it had, then as many again as it has got: it copies
+        and parses the bytes of other replies in vain, so they must not be many more than its own.
+
+        Args:
+            like: the size of the reply before it, or 0.
+        """
+        if self.shape is not None and self._reader is None:
+            return self._size - self._got
+        return max(self.earlier, like + (like >> 3), _FIRST_BYTES)
 
     def again(self) -> ReplyParser:
         """A new parser for a reply to the same commands."""
@@ -271,8 +286,9 @@ class Command(NamedTuple):
 
 def _size_of(reply: Sequence[bytes | None]) -> int:
     """The bytes of a reply that is an array of values."""
-    sizes = [5 if value is None else len(b"$%d\r\n\r\n" % len(value)) + len(value) for value in reply]
-    return len(b"*%d\r\n" % len(reply)) + sum(sizes)
+    # `$` and two line ends take 5 bytes, as `$-1` and one line end do.
+    sizes = [0 if value is None else len(value) + len(str(len(value))) for value in reply]
+    return 3 + len(str(len(reply))) + 5 * len(reply) + sum(sizes)
 
 
 def is_push(reply: object) -> bool:
