@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from feature_store._intervals import Interval, merged, until
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.errors import ConfigError, ConflictError
-from feature_store.online.conversation import PublishedPlan
+from feature_store.online.published_plan import PublishedPlan
 from feature_store.online.store import OnlineStore
 from feature_store.registry import generations
 from feature_store.registry.compile import compile_plan

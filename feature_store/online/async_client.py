@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feature_store.errors import FeatureStoreError
@@ -9,6 +10,7 @@ from feature_store.online.conversation import Conversation
 from feature_store.online.near import near_cache
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.plan_load import PlanLoad
 from feature_store.online.read_options import read_options
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.topology import connect
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from feature_store.online.conversation import Exchange
+    from feature_store.online.conversation import Step
     from feature_store.online.near.near_cache import CacheState
     from feature_store.online.observer import Observer
     from feature_store.online.offered import Definitions, Transforms
@@ -156,18 +158,38 @@ class AsyncOnlineClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _run(self, steps: Generator[Exchange, None, T], limit: Limit) -> T:
+    async def _run(self, steps: Generator[Step, None, T], limit: Limit) -> T:
         """As `OnlineClient._run`."""
         try:
-            exchange = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    await self._pool.exchange(exchange, limit)
+                    if isinstance(step, PlanLoad):
+                        await _ended(step, limit)
+                    else:
+                        await self._pool.exchange(step, limit)
                 except FeatureStoreError as error:
-                    exchange = steps.throw(error)
+                    step = steps.throw(error)
                 else:
-                    exchange = next(steps)
+                    step = next(steps)
                 limit = limit.further()
         except StopIteration as finished:
             result: T = finished.value
             return result
+        finally:
+            steps.close()  # at once: other requests may wait for these steps
+
+
+async def _ended(load: PlanLoad, limit: Limit) -> None:
+    """Wait until a read of the plan has ended. Its own request reads on if this one is cancelled.
+
+    Raises:
+        StoreTimeoutError: the limit ended first.
+    """
+    ended = asyncio.Event()
+    load.when_ended(ended.set)
+    try:
+        async with asyncio.timeout_at(limit.at):
+            await ended.wait()
+    except TimeoutError:
+        raise load.too_late(limit) from None

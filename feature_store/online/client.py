@@ -9,6 +9,7 @@ from feature_store.online.conversation import Conversation
 from feature_store.online.near import near_cache
 from feature_store.online.observer import Observed, Observers
 from feature_store.online.offered import Offered
+from feature_store.online.plan_load import PlanLoad
 from feature_store.online.read_options import read_options
 from feature_store.online.redis.limit import Limit
 from feature_store.online.redis.topology import connect
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from feature_store.online.conversation import Exchange
+    from feature_store.online.conversation import Step
     from feature_store.online.near.near_cache import CacheState
     from feature_store.online.observer import Observer
     from feature_store.online.offered import Definitions, Transforms
@@ -200,19 +201,24 @@ class OnlineClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, steps: Generator[Exchange, None, T], limit: Limit) -> T:
+    def _run(self, steps: Generator[Step, None, T], limit: Limit) -> T:
         """Run steps to their end. The error of an exchange is raised inside the steps: a request with a deadline goes
         on without the values, and a shadow read counts the failure."""
         try:
-            exchange = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    self._pool.exchange(exchange, limit)
+                    if isinstance(step, PlanLoad):
+                        step.wait(limit)
+                    else:
+                        self._pool.exchange(step, limit)
                 except FeatureStoreError as error:
-                    exchange = steps.throw(error)
+                    step = steps.throw(error)
                 else:
-                    exchange = next(steps)
+                    step = next(steps)
                 limit = limit.further()
         except StopIteration as finished:
             result: T = finished.value
             return result
+        finally:
+            steps.close()  # at once: other requests may wait for these steps

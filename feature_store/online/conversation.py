@@ -7,10 +7,11 @@ whole request, and the rows of an old layout may be deleted as soon as the new p
 
 from __future__ import annotations
 
+import copy
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import (
@@ -25,12 +26,13 @@ from feature_store.online import keys
 from feature_store.online.answer import RequestAnswer
 from feature_store.online.observer import REFERENCES, UNKNOWN
 from feature_store.online.offered import Offered
+from feature_store.online.plan_load import PlanLoad
+from feature_store.online.published_plan import PublishedPlan
 from feature_store.online.redis.resp import BoundedParser, Command, argument
 from feature_store.online.response import OnlineResponse
 from feature_store.online.service import CompiledService
 from feature_store.online.shadow import Shadows, differ
 from feature_store.registry.plan_document import plan_from_json
-from feature_store.registry.serving_plan import ColumnPlan, ServicePlan, ServingPlan
 from feature_store.registry.soundness import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -42,70 +44,14 @@ if TYPE_CHECKING:
 # Commands that a client exchanges at once. Afterwards each parser is complete, or the client raises an error inside the
 # steps.
 Exchange = list[Command]
+# What a client does in a step: exchange commands, or wait for the plan that another request reads.
+Step = Exchange | PlanLoad
 # People and jobs publish plans. Two publications during one request are rare; ten mean that something is wrong.
 MOST_RELOADS = 10
 # The largest reply that holds only an epoch, and the room beside the document in a plan's reply. An error reply fits.
 _MOST_EPOCH_BYTES = 4096
 # A plan that cannot be read is read again after this time even if its epoch stays: a restored copy has the same epoch.
 _REREAD_S = 1.0
-# Lists of feature references that stay compiled, the ones used last. A list takes about 20 kB. A model server uses a
-# few dozen lists, unless its callers choose them.
-MOST_LISTS = 256
-
-
-class PublishedPlan:
-    """A serving plan as it was read, with the services compiled from it.
-
-    All services requested by name stay compiled, and so do the MOST_LISTS lists of feature references used last.
-    """
-
-    def __init__(
-        self, plan: ServingPlan, epoch: bytes, offered: Offered | None = None, *, is_on_one_node: bool = True
-    ) -> None:
-        self.plan, self.epoch, self._offered = plan, epoch, offered or Offered()
-        self._is_on_one_node = is_on_one_node
-        self._compiled: dict[str, CompiledService] = {}
-        self._shadows: dict[str, CompiledService] = {}
-        # Not a method of this object: a cycle would keep a replaced plan, and all its lists, until the next collection.
-        self._of_references = lru_cache(MOST_LISTS)(
-            partial(_compiled_of_references, plan, self._offered, epoch, is_on_one_node)
-        )
-
-    def __contains__(self, service: object) -> bool:
-        """Whether the service of this name is compiled already."""
-        return isinstance(service, str) and service in self._compiled
-
-    def service(self, asked: str | Sequence[str]) -> CompiledService:
-        """A service by its name, or a service made of feature references `view:feature`.
-
-        Raises:
-            NotFoundError: the plan has no such service or view.
-            RequestError: a feature reference is malformed, or names a feature that its view does not have.
-            TransformError: an on-demand function is not offered, or differs from the applied ones.
-        """
-        if not isinstance(asked, str):
-            return self._of_references(_normalised(asked))
-        compiled = self._compiled.get(asked)
-        if compiled is None:
-            compiled = self._compiled[asked] = self._compile(self.plan.service(asked))
-        return compiled
-
-    def knows(self, service: str) -> bool:
-        """Whether the plan has a service of this name."""
-        return service in self._compiled or any(one.name == service for one in self.plan.services)
-
-    def shadow(self, compiled: CompiledService) -> CompiledService | None:
-        """The service without the features that its prune plan would drop; None unless it is read in shadow."""
-        if not compiled.is_shadowed:
-            return None
-        shadow = self._shadows.get(compiled.name)
-        if shadow is None:
-            service = self.plan.service(compiled.name).shadowed()
-            shadow = self._shadows[compiled.name] = self._compile(service)
-        return shadow
-
-    def _compile(self, service: ServicePlan) -> CompiledService:
-        return CompiledService(self.plan, service, self._offered, self.epoch, is_on_one_node=self._is_on_one_node)
 
 
 class Conversation:
@@ -132,6 +78,8 @@ class Conversation:
         self._is_on_one_node = is_on_one_node
         self._near = near
         self._published: PublishedPlan | None = None
+        # By process, since a forked child does not have the request that reads: the read of the plan under way.
+        self._loads: dict[int, PlanLoad] = {}
         # The document that was read last, and its plan: requests that read it at the same time share one plan.
         self._last_read: tuple[bytes, bytes, PublishedPlan] | None = None
         # The epoch of a plan that cannot be read, the reason, and when it was read.
@@ -141,7 +89,7 @@ class Conversation:
 
     def get_online_features(
         self, service: str | Sequence[str], entity_rows: Mapping[str, Any], options: ReadOptions
-    ) -> Generator[Exchange, None, OnlineResponse]:
+    ) -> Generator[Step, None, OnlineResponse]:
         """Read the features of entity rows.
 
         With a deadline, each command reads one group, and a group whose reply is late is skipped. Without a deadline,
@@ -170,13 +118,13 @@ class Conversation:
 
     def _prepared(
         self, service: str | Sequence[str], options: ReadOptions, prepare: Callable[[CompiledService], Request]
-    ) -> Generator[Exchange, None, tuple[PublishedPlan, CompiledService, Request]]:
+    ) -> Generator[Step, None, tuple[PublishedPlan, CompiledService, Request]]:
         """A request prepared with the plan that the client knows or, if that plan refuses it, with a newer plan.
 
         A newer plan may accept what an older plan refuses: a name that was unknown, a function that was not offered, a
         join key that the caller no longer sends. So a client never repeats an error that an older plan caused.
         """
-        published = self._published or (yield from self.load_plan())
+        published = self._published or (yield from self._shared_plan())
         try:
             compiled = _of_plan(published, service, options)
             return published, compiled, prepare(compiled)
@@ -283,6 +231,34 @@ class Conversation:
         yield request.commands
         return self.finish(published, compiled, request, now_us)
 
+    def _shared_plan(self) -> Generator[Step, None, PublishedPlan]:
+        """The plan, of which the client knew none. Of the requests that come here at once, one reads it.
+
+        The read may have begun before a publication that the request has seen; then the epoch of its rows tells.
+        """
+        process, own = os.getpid(), PlanLoad(self._project)
+        while True:
+            load = self._loads.setdefault(process, own)
+            if load is own:
+                return (yield from self._lead(own, process))
+            yield load
+            published = self._published
+            if published is not None:
+                return published
+            if load.unpublished is not None:
+                raise copy.copy(load.unpublished)
+
+    def _lead(self, load: PlanLoad, process: int) -> Generator[Exchange, None, PublishedPlan]:
+        """Read the plan for all requests that wait for `load`. If this fails or is cancelled, one of them reads it."""
+        try:
+            return self._published or (yield from self.load_plan())  # a read may just have ended
+        except NotPublishedError as error:
+            load.unpublished = error
+            raise
+        finally:
+            del self._loads[process]
+            load.end()
+
     def load_plan(self) -> Generator[Exchange, None, PublishedPlan]:
         """Read the published plan. An unreadable plan is read again when its epoch changes, or after a second."""
         if self._unreadable is not None:
@@ -348,35 +324,3 @@ def _too_many_plans(project: str) -> OnlineStoreError:
 
 def _clock_unless(now_us: int | None) -> int:
     return time.time_ns() // 1000 if now_us is None else now_us
-
-
-def _normalised(references: Sequence[str]) -> tuple[str, ...]:
-    """References as a hashable key of plain str, from any sequence of str or its subclasses, such as numpy's."""
-    for i, reference in enumerate(references):
-        if not isinstance(reference, str):
-            raise RequestError(f"features[{i}]", expected="a feature reference, view:feature", got=repr(reference))
-    return tuple(map(str, references))
-
-
-def _compiled_of_references(
-    plan: ServingPlan, offered: Offered, epoch: bytes, is_on_one_node: bool, references: tuple[str, ...]
-) -> CompiledService:
-    return CompiledService(plan, _from_references(references), offered, epoch, is_on_one_node=is_on_one_node)
-
-
-def _from_references(references: tuple[str, ...]) -> ServicePlan:
-    columns: dict[str, ColumnPlan] = {}
-    for i, reference in enumerate(references):
-        view, separator, feature = reference.partition(":")
-        if not separator or not feature:
-            raise RequestError(f"features[{i}]", expected="a feature reference, view:feature", got=repr(reference))
-        if feature in columns:
-            other = f"{columns[feature].view}:{feature}"
-            hint = "define a service that renames one of them"
-            raise RequestError(
-                f"features[{i}]", expected="names that differ", got=f"{reference} and {other}", hint=hint
-            )
-        columns[feature] = ColumnPlan(feature, view, feature)
-    if not columns:
-        raise RequestError("features", expected="a service's name or at least one feature reference", got="none")
-    return ServicePlan("", tuple(columns.values()))

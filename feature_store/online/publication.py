@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError, NotPublishedError
 from feature_store.online import keys
-from feature_store.online.conversation import PublishedPlan
+from feature_store.online.published_plan import PublishedPlan
 from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import ServingPlan, TilesPlan
 from feature_store.registry.soundness import MOST_BYTES

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from feature_store._intervals import Interval
     from feature_store.errors import FencesLostError
-    from feature_store.online.conversation import PublishedPlan
     from feature_store.online.inspection import StoredValue
     from feature_store.online.newest import Newest
     from feature_store.online.progress import StoredProgress
+    from feature_store.online.published_plan import PublishedPlan
     from feature_store.online.tile_writer import TileWriter
     from feature_store.online.writer import ViewWriter
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan

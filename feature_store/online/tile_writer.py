@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from feature_store.definitions.dtypes import DType
-    from feature_store.online.conversation import PublishedPlan
+    from feature_store.online.published_plan import PublishedPlan
     from feature_store.online.redis.topology import Topology
     from feature_store.registry.serving_plan import TilesPlan
 

@@ -26,8 +26,8 @@ from feature_store.online.redis.script_connection import ScriptCalls
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from feature_store.online.conversation import PublishedPlan
     from feature_store.online.layout import SegmentLayout
+    from feature_store.online.published_plan import PublishedPlan
     from feature_store.online.redis.topology import Topology
     from feature_store.registry.serving_plan import RowGroupPlan, SegmentPlan, ServingPlan
 

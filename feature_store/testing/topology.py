@@ -36,11 +36,12 @@ from feature_store.definitions import (
 from feature_store.errors import ConflictError, DamagedPlanError, FeatureStoreError
 from feature_store.online import fence_marks, keys
 from feature_store.online.batch import RowBatch, Values
-from feature_store.online.conversation import Conversation, PublishedPlan
+from feature_store.online.conversation import Conversation
 from feature_store.online.keyspace import Keyspace
 from feature_store.online.observer import Observers
 from feature_store.online.offered import Offered
 from feature_store.online.publication import PlanStore
+from feature_store.online.published_plan import PublishedPlan
 from feature_store.online.read_options import ReadOptions
 from feature_store.online.redis.resp import argument
 from feature_store.online.redis.script_connection import ScriptCalls
@@ -276,10 +277,11 @@ def _read(keyspace: Keyspace, users: Sequence[int]) -> list[int | None]:
         "suite", Offered(), observers, is_on_one_node=keyspace.topology.is_one_node
     ).get_online_features("s", {"user_id": list(users)}, ReadOptions(_NOW_US))
     try:
-        exchange = next(steps)
+        step = next(steps)
         while True:
-            pool.exchange(exchange, keyspace.topology.limit())
-            exchange = next(steps)
+            assert isinstance(step, list), "no other request reads the plan"
+            pool.exchange(step, keyspace.topology.limit())
+            step = next(steps)
     except StopIteration as finished:
         ages: list[int | None] = finished.value.to_dict()["age"]
         return ages

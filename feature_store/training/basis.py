@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import from_microseconds, given_microseconds
 from feature_store.definitions.pruned import refuse_unbound
-from feature_store.online.conversation import PublishedPlan
 from feature_store.online.offered import Offered
+from feature_store.online.published_plan import PublishedPlan
 from feature_store.online.service import CompiledService
 from feature_store.registry.compile import compile_plan
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from feature_store.definitions import FeatureService, FeatureView, Field, Float32
 from feature_store.errors import NotFoundError, RequestError
 from feature_store.monitoring import ClientMetrics
-from feature_store.online import OnlineStore, conversation, service
+from feature_store.online import OnlineStore, published_plan, service
 from tests.online.clients import CLIENTS
 from tests.online.worlds import NOW_US, numbers, plan_of, profile, write
 
@@ -36,7 +36,7 @@ def store(redis_url: str) -> Any:
         yield store
 
 
-def published(client: Any) -> conversation.PublishedPlan:
+def published(client: Any) -> published_plan.PublishedPlan:
     found = getattr(client, "client", client)._conversation._published
     assert found is not None
     return found  # type: ignore[no-any-return]
@@ -44,12 +44,12 @@ def published(client: Any) -> conversation.PublishedPlan:
 
 def test_lists_of_references_that_stay_compiled_are_bounded(kind: Any, store: OnlineStore, redis_url: str) -> None:
     client, chance = kind(redis_url, "test"), random.Random(7)
-    for _ in range(conversation.MOST_LISTS + 200):
+    for _ in range(published_plan.MOST_LISTS + 200):
         names = chance.sample(range(40), 5)
         found = client.get_online_features([f"wide:f{i}" for i in names], {"movie_id": 1}, now=NOW_US)
         assert found.to_numpy().tolist() == [[float(i) for i in names]]
     kept = published(client)
-    assert kept._of_references.cache_info().currsize == conversation.MOST_LISTS
+    assert kept._of_references.cache_info().currsize == published_plan.MOST_LISTS
     assert not kept._compiled
     client.close()
 

@@ -30,8 +30,8 @@ from feature_store.definitions import (
 )
 from feature_store.definitions.pruning import PrunedFeature, Pruning
 from feature_store.errors import FeatureStoreError, NotPublishedError
-from feature_store.online.conversation import PublishedPlan
 from feature_store.online.offered import Offered
+from feature_store.online.published_plan import PublishedPlan
 from feature_store.registry.compile import compile_plan
 from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import ServingPlan
