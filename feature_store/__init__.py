@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ArrowSource as ArrowSource,
         Bool as Bool,
         Bytes as Bytes,
+        CsvSource as CsvSource,
         Date as Date,
         Decimal as Decimal,
         DeltaSource as DeltaSource,

@@ -1,49 +1,25 @@
-"""Reads CSV. Each value is read as text and parsed as the declared type, so that one bad value makes one bad row.
+"""Parses the values of CSV files as the declared types, so that one bad value makes one bad row.
 
-An empty value is null; a quoted empty value is an empty string. Times are ISO 8601, in UTC unless they have an offset.
+Times are ISO 8601, in UTC unless they have an offset.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 # Decimal() and float() also accept `1_000` and the digits of every script; this does not.
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
-
-
-def csv_batches(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The schema and the batches of a CSV file with a header. All columns are text.
-
-    Raises:
-        pa.ArrowException: a row has more or fewer values than the header.
-        UnicodeDecodeError: the header is not UTF-8.
-        OSError: the file cannot be read.
-    """
-    lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    with pyarrow.csv.open_csv(path, parse_options=lines) as opened:
-        names = opened.schema.names
-    options = pyarrow.csv.ConvertOptions(
-        check_utf8=False,  # a value that is not UTF-8 is a bad row, not a bad file
-        column_types=dict.fromkeys(names, pa.string()),
-        null_values=[""],
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-    reader = pyarrow.csv.open_csv(path, parse_options=lines, convert_options=options)
-    return reader.schema, iter(reader)
 
 
 def parse(
@@ -57,11 +33,13 @@ def parse(
         one: parses one text. It returns None if the text is not a value of the type.
     """
     trimmed = pc.utf8_trim_whitespace(values)
-    # Arrow is 100 times as fast as Python, but refuses the whole column if one value is bad.
-    with suppress(pa.ArrowInvalid):
-        parsed = trimmed.cast(wanted)
-        if not _taken_too_easily(trimmed, parsed):
-            return parsed, np.zeros(len(values), bool)
+    # Arrow is 100 times as fast as Python, but refuses the whole column if one value is bad, or if some times have an
+    # offset and others have none.
+    for kind in (wanted, pa.timestamp("us", "UTC")) if pa.types.is_timestamp(wanted) else (wanted,):
+        with suppress(pa.ArrowInvalid):
+            parsed = trimmed.cast(kind).cast(wanted)
+            if not _taken_too_easily(trimmed, parsed):
+                return parsed, np.zeros(len(values), bool)
     listed = [None if text is None else one(text) for text in trimmed.to_pylist()]
     bad = np.array(
         [text is not None and value is None for text, value in zip(trimmed.to_pylist(), listed, strict=True)]

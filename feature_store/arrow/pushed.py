@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from feature_store.arrow.batch_sizes import plain_pieces
-from feature_store.arrow.csv_text import csv_batches
+from feature_store.arrow.csv_files import CsvFormat
+from feature_store.arrow.encoded import CSV
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged
 from feature_store.arrow.frames import TABLES, arrow_stream
 from feature_store.arrow.reading import reading
@@ -30,7 +31,6 @@ class PushedRows(NamedTuple):
     Attributes:
         where, schema, total: see OfflineSource.
         read: returns batches of the named columns, in this order.
-        text: whether all columns are text to be parsed.
         files: the version of the file with the rows when it was opened. Empty: the rows are in memory.
     """
 
@@ -38,7 +38,6 @@ class PushedRows(NamedTuple):
     schema: pa.Schema
     total: int | None
     read: Callable[[list[str]], Iterable[pa.RecordBatch]]
-    text: bool = False
     files: tuple[FileVersion, ...] = ()
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
@@ -75,7 +74,7 @@ def taken_columns(view: FeatureView, rows: OfflineSource | PushedRows) -> Source
         DataError: a column is missing, or its type cannot fit.
     """
     if isinstance(rows, PushedRows):
-        return source_columns(view, rows.schema, rows.where, pushed=True, text=rows.text)
+        return source_columns(view, rows.schema, rows.where, pushed=True)
     return source_columns(view, rows.schema, rows.where)
 
 
@@ -90,8 +89,9 @@ def _of_file(path: Path, where: str) -> PushedRows:
     with reading(where):
         files = file_versions([path])
         with unchanged(where, files):
-            schema, batches = csv_batches(path)
-            return PushedRows(where, schema, None, _selecting(batches), text=True, files=files)
+            kind = CsvFormat()
+            schema = pa.schema([pa.field(name, CSV) for name in kind.names(where, str(path))])
+            return PushedRows(where, schema, None, lambda names: kind.batches(where, str(path), names), files=files)
 
 
 def _selecting(batches: Iterable[pa.RecordBatch]) -> Callable[[list[str]], Iterator[pa.RecordBatch]]:

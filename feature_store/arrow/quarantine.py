@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store._private_files import private_file, private_folder
+from feature_store.arrow.encoded import stored_batch
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import shown
 
@@ -125,6 +126,7 @@ def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
     Parquet converts times in seconds to milliseconds, which may overflow. Most readers refuse a whole file if it has
     text that is not UTF-8.
     """
+    rows = stored_batch(rows)
     rows = pa.RecordBatch.from_arrays([_readable(column) for column in rows.columns], schema=rows.schema)
     schema = pa.schema([pa.field(field.name, _storable_type(field.type)) for field in rows.schema])
     try:

@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from feature_store.aggregates.windows import EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.arrow.conversions import Mask, null_mask
+from feature_store.arrow.encoded import CsvText
 from feature_store.arrow.plain import plain_batch, plain_type
-from feature_store.arrow.types import can_fit, fit, fit_csv, numpy_values, storage_type
+from feature_store.arrow.types import can_fit, fit, numpy_values, storage_type
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, DType, Timestamp
 from feature_store.definitions.expected import unexpected
 from feature_store.definitions.feature_view import FeatureView
@@ -36,14 +37,12 @@ class SourceColumns(NamedTuple):
         types: the declared type of each join key and field, by name.
         event_timestamp: the column of event times.
         created_timestamp: the column of creation times, or None.
-        text: whether all columns are text to be parsed.
         expecting: for events, the fields with expected values. Rows with other values do not fit.
     """
 
     types: dict[str, DType]
     event_timestamp: str
     created_timestamp: str | None
-    text: bool = False
     expecting: tuple[Field, ...] = ()
 
     @property
@@ -66,7 +65,7 @@ class Checked(NamedTuple):
 
 
 def source_columns(
-    view: FeatureView | StreamFeatureView, schema: pa.Schema, where: str, *, pushed: bool = False, text: bool = False
+    view: FeatureView | StreamFeatureView, schema: pa.Schema, where: str, *, pushed: bool = False
 ) -> SourceColumns:
     """The columns that a view takes from data: its fields, or the columns of the events that it aggregates.
 
@@ -75,7 +74,6 @@ def source_columns(
         schema: the schema of the data.
         where: names the data in an error.
         pushed: whether the rows are pushed. Pushed rows may lack the created timestamp.
-        text: whether all columns are text to be parsed.
 
     Raises:
         DataError: a column is missing, or its type cannot fit.
@@ -88,8 +86,8 @@ def source_columns(
         created = None
     times = {event: Timestamp} | ({created: Timestamp} if created is not None else {})
     for name, dtype in (types | times).items():
-        refuse_column(f"{where}: column {name}", name, dtype, schema, text=text)
-    return SourceColumns(types, event, created, text, _expecting(view))
+        refuse_column(f"{where}: column {name}", name, dtype, schema)
+    return SourceColumns(types, event, created, _expecting(view))
 
 
 def _expecting(view: FeatureView | StreamFeatureView) -> tuple[Field, ...]:
@@ -118,7 +116,7 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
     reasons: dict[int, str] = {}
     fitted: list[pa.Array] = []
     for name, dtype in columns.types.items():
-        values, bad = _read(batch.column(name), dtype, columns)
+        values, bad = fit(batch.column(name), dtype)
         if name in keys:
             bad |= null_mask(values)
         _explain(reasons, bad, name, str(dtype), batch)
@@ -126,11 +124,11 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
     for field in columns.expecting:
         found, nulls = numpy_values(fitted[list(columns.types).index(field.name)], field.dtype)
         _explain(reasons, unexpected(found, nulls, field), field.name, field.of_values, batch)
-    events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
+    events, bad = fit(batch.column(columns.event_timestamp), Timestamp)
     _explain(reasons, bad | null_mask(events), columns.event_timestamp, str(Timestamp), batch)
     created = events
     if columns.created_timestamp is not None:
-        created, bad = _read(batch.column(columns.created_timestamp), Timestamp, columns)
+        created, bad = fit(batch.column(columns.created_timestamp), Timestamp)
         _explain(reasons, bad, columns.created_timestamp, str(Timestamp), batch)
         created = pc.coalesce(created, events)
     sequence = pa.array(np.arange(first, first + len(batch)))
@@ -165,7 +163,7 @@ def within(batch: pa.RecordBatch, columns: SourceColumns, start_us: int, end_us:
     """The rows with an event time in `[start_us, end_us)`, and the rows whose event time is null or does not fit."""
     if start_us <= MIN_TIMESTAMP_US and end_us > MAX_TIMESTAMP_US:
         return batch
-    events, bad = _read(batch.column(columns.event_timestamp), Timestamp, columns)
+    events, bad = fit(batch.column(columns.event_timestamp), Timestamp)
     times = events.fill_null(start_us).to_numpy()
     inside = bad | null_mask(events) | (times >= start_us) & (times < end_us)
     return batch if inside.all() else batch.filter(pa.array(inside))
@@ -185,7 +183,7 @@ def to_row_batch(rows: pa.RecordBatch | pa.Table, view: FeatureView) -> RowBatch
 # -- whether a column can fit at all --------------------------------------------------------------------------------
 
 
-def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, text: bool = False) -> None:
+def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema) -> None:
     """Check that data has exactly one column of a name, with a type whose values can fit the declared type.
 
     Args:
@@ -193,7 +191,6 @@ def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, tex
         name: the name of the column.
         dtype: the declared type.
         schema: the schema of the data.
-        text: whether all columns are text to be parsed.
 
     Raises:
         DataError: there is no such column, there are several, or its type cannot fit.
@@ -204,9 +201,10 @@ def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema, *, tex
     if schema.names.count(name) > 1:
         raise DataError(where, expected="one column of that name", got=str(schema.names.count(name)))
     found = schema.field(name).type
-    if text and dtype.element is not None:
-        raise DataError(where, expected=f"values of {dtype}", got="text", hint="push arrays from a Parquet file")
-    if not text and not can_fit(plain_type(found), dtype):
+    if isinstance(found, CsvText) and dtype.element is not None:
+        hint = "CSV has no arrays: read them from a Parquet file"
+        raise DataError(where, expected=f"values of {dtype}", got="text of CSV", hint=hint)
+    if not can_fit(plain_type(found), dtype):
         raise DataError(where, expected=f"values of {dtype}", got=f"a column of {found}", hint=_hint(plain_type(found)))
 
 
@@ -226,10 +224,6 @@ def _hint(found: pa.DataType) -> str:
 # -- one column -----------------------------------------------------------------------------------------------------
 
 
-def _read(values: pa.Array, dtype: DType, columns: SourceColumns) -> tuple[pa.Array, Mask]:
-    return fit_csv(values, dtype) if columns.text else fit(values, dtype)
-
-
 def _explain(reasons: dict[int, str], bad: Mask, name: str, expected: str, batch: pa.RecordBatch) -> None:
     for i in np.flatnonzero(bad).tolist():
         if i not in reasons:
@@ -240,6 +234,8 @@ def shown(value: pa.Scalar) -> str:
     """Render any Arrow scalar, including values that Python cannot represent."""
     if not value.is_valid:
         return "null"
+    if isinstance(value, pa.ExtensionScalar):
+        return shown(value.value)
     try:
         return repr(value.as_py())
     except (ValueError, OverflowError):  # a time outside the range of datetime, or text that is not UTF-8

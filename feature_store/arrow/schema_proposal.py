@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_store.arrow.encoded import is_encoded
 from feature_store.arrow.plain import plain_type
 from feature_store.arrow.scalars import ARROW
 from feature_store.arrow.sources.source import OfflineSource
+from feature_store.arrow.types import fit, served_values
 from feature_store.definitions.dtypes import SCALARS, Array, Decimal, DType, String
 from feature_store.definitions.field import Field
 from feature_store.definitions.scalars import MOST_DIGITS, DecimalType, IntegerType
@@ -71,8 +73,16 @@ def propose(rows: OfflineSource, columns: Iterable[str], dtypes: Mapping[str, DT
     seen = {name: _ColumnStatistics() for name in columns}
     for batch in rows.batches(list(seen)):
         for name, found in seen.items():
-            found.add(batch.column(name))
+            found.add(_values(batch.column(name), dtypes.get(name, String)))
     return [_proposal(name, found, rows.schema.field(name).type, dtypes.get(name)) for name, found in seen.items()]
+
+
+def _values(values: pa.Array, dtype: DType) -> pa.Array:
+    """The values that statistics are of: those that fit, if the column is encoded text."""
+    if not is_encoded(values.type):
+        return values
+    fitted, bad = fit(values, dtype)
+    return served_values(fitted.filter(pa.array(~bad)), dtype)
 
 
 class _ColumnStatistics:
@@ -129,6 +139,8 @@ def _proposal(name: str, seen: _ColumnStatistics, found: pa.DataType, declared: 
 
 
 def _dtype_of(found: pa.DataType, seen: _ColumnStatistics) -> DType | None:
+    if is_encoded(found):
+        return String
     if pa.types.is_dictionary(found):
         return _dtype_of(found.value_type, seen)
     if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):

@@ -2,7 +2,7 @@
 
 A column passes through three types:
 
-    source         any Arrow type that can hold such values, made plain (`plain`)
+    source         any Arrow type that can hold such values, made plain (`plain`), or encoded text (`encoded`)
     storage        checked values, with the elements that numpy and rows hold: a Timestamp is an int64
     served         the type that users get: a Timestamp is a timestamp[us, UTC] (`online.arrow.arrow_type`)
 """
@@ -21,6 +21,7 @@ from feature_store.arrow.conversions import (
     no_mask,
     null_mask,
 )
+from feature_store.arrow.encoded import CsvText
 from feature_store.arrow.plain import plain
 from feature_store.arrow.scalars import ARROW
 from feature_store.definitions.dtypes import DType
@@ -39,6 +40,8 @@ def can_fit(found: pa.DataType, dtype: DType) -> bool:
     """Whether values of a plain type can fit a declared type."""
     if pa.types.is_null(found):
         return True
+    if isinstance(found, CsvText):
+        return dtype.element is None
     if dtype.element is not None:
         lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
         return lists and can_fit(found.value_type, dtype.element)
@@ -54,14 +57,9 @@ def fit_plain(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
     """`fit` for a plain column."""
     if pa.types.is_null(values.type):
         return values.cast(storage_type(dtype)), no_mask(values)
+    if isinstance(values.type, CsvText):
+        return _fit_csv(values.storage, dtype)
     return _fit_lists(values, dtype) if dtype.element is not None else ARROW[dtype].fit(values, dtype)
-
-
-def fit_csv(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
-    """`fit` for a column of CSV text, which is parsed as a scalar type."""
-    text, not_text = fit_text(plain(values))
-    fitted, bad = ARROW[dtype].fit_csv(text, dtype)
-    return fitted, bad | not_text
 
 
 def numpy_values(values: pa.Array, dtype: DType) -> Values:
@@ -93,6 +91,13 @@ def served_values(values: pa.Array, dtype: DType) -> pa.Array:
     lengths = pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), elements, mask=pa.array(nulls))
+
+
+def _fit_csv(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
+    """`fit` for the text of CSV, which is parsed as a scalar type."""
+    text, not_text = fit_text(values)
+    fitted, bad = ARROW[dtype].fit_csv(text, dtype)
+    return fitted, bad | not_text
 
 
 def _fit_lists(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:

@@ -33,6 +33,7 @@ UNNAMED_KIND = "parquet"
 _Column = Annotated[str, StringConstraints(min_length=1)]
 _BUILT_IN = {
     "arrow": "feature_store.definitions.source:ArrowSource",
+    "csv": "feature_store.definitions.csv_source:CsvSource",
     "delta": "feature_store.definitions.delta_source:DeltaSource",
     "memory": "feature_store.definitions.memory_source:InMemorySource",
     "parquet": "feature_store.definitions.source:ParquetSource",

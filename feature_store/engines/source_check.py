@@ -36,4 +36,4 @@ def check_source(view: FeatureView | StreamFeatureView, folder: Path) -> None:
     if isinstance(view, FeatureView) and view.sql is not None:
         with tempfile.TemporaryDirectory() as work:
             files = schema_files(rows, Path(work))
-            selected_schema(selection(view, files, MIN_TIMESTAMP_US, MAX_TIMESTAMP_US))
+            selected_schema(selection(view, rows, files, MIN_TIMESTAMP_US, MAX_TIMESTAMP_US))

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
-from feature_store.arrow.types import can_fit, fit, fit_csv, numpy_values, served_values, storage_type
+from feature_store.arrow.encoded import CSV
+from feature_store.arrow.types import can_fit, fit, numpy_values, served_values, storage_type
 from feature_store.definitions.dtypes import DType, whole_number
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
@@ -101,7 +102,7 @@ def test_columns_that_fit(name: str, column: pa.Array, stored: list[Any]) -> Non
     ],
 )
 def test_csv_text(name: str, texts: list[str], stored: list[Any]) -> None:
-    fitted, bad = fit_csv(pa.array([*texts, None]), DType.parse(name))
+    fitted, bad = fit(pa.ExtensionArray.from_storage(CSV, pa.array([*texts, None])), DType.parse(name))
     found = ["bad" if is_bad else value for value, is_bad in zip(fitted.to_pylist(), bad, strict=True)]
     assert found == [*stored, None]
 

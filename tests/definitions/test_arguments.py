@@ -16,6 +16,7 @@ from feature_store import (
     Aggregation,
     Array,
     ArrowSource,
+    CsvSource,
     DeltaSource,
     Entity,
     FeatureService,
@@ -57,6 +58,17 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ArrowSource": (
         ArrowSource,
         {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
+    ),
+    "CsvSource": (
+        CsvSource,
+        {
+            "path": "x",
+            "event_timestamp": "ts",
+            "created_timestamp": "c",
+            "field_mapping": {"a": "b"},
+            "schema": [],
+            "delimiter": ";",
+        },
     ),
     "DeltaSource": (
         DeltaSource,

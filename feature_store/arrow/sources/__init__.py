@@ -9,6 +9,9 @@
     export.py     the rows as Parquet files, for the SQL of views
     parquet/      the implementation for ParquetSource
     arrow_files.py  the implementation for ArrowSource
+    csv_rows.py   the implementation for CsvSource
+    streamed_files.py  files that are read from begin to end, such as those of CsvSource
+    read_files.py  which files an earlier read saw
     lake/         the implementation for DeltaSource
     memory.py     the implementation for InMemorySource
 

@@ -6,7 +6,6 @@ a mapped file is truncated, the process is killed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,12 +20,12 @@ from feature_store.arrow.file_versions import FileVersion, file_versions, unchan
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.files import ARROW, files_found, source_files
+from feature_store.arrow.sources.read_files import unread_files
 from feature_store.arrow.sources.source import OfflineSource, Unread
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.source import ArrowSource
 from feature_store.errors import DataError
 
-_HASH_BYTES = 8
 _PIECE_BYTES = 32 << 20  # of rows of which only the times are read
 # The first bytes of an IPC file, and of Feather version 1, which has other types.
 _MAGIC, _FEATHER_1 = b"ARROW1", b"FEA1"
@@ -115,16 +114,14 @@ class ArrowRows(OfflineSource):
 
     def unread(self, known: bytes) -> Unread:
         """See OfflineSource. A file that has the same path, size and time of the last change counts as read."""
-        read = {known[start : start + _HASH_BYTES] for start in range(0, len(known), _HASH_BYTES)}
-        document: list[bytes] = []
+        document, unread = unread_files(self.files, known)
         pieces: list[ArrowPiece] = []
         with self.unchanged(), reading(self.where):
-            for version, schema in zip(self.files, self._schemas, strict=True):
-                document.append(_hash(version))
-                if document[-1] not in read:
+            for version, schema, is_new in zip(self.files, self._schemas, unread, strict=True):
+                if is_new:
                     whole = ArrowPiece(self.where, version, (), 0, 0, schema_row_bytes(plain_schema(schema)))
                     pieces += _cut(whole, schema, _PIECE_BYTES)
-        return Unread(b"".join(document), tuple(pieces))
+        return Unread(document, tuple(pieces))
 
 
 def _file_batches(
@@ -213,7 +210,3 @@ def _schema(where: str, path: str) -> pa.Schema:
 
 def _selected(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in dict.fromkeys(columns) if name in schema.names])
-
-
-def _hash(version: FileVersion) -> bytes:
-    return hashlib.blake2b(repr(tuple(version)).encode(), digest_size=_HASH_BYTES).digest()

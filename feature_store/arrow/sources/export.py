@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from feature_store._private_files import private_file, private_folder
 from feature_store.arrow.chunks import ChunkWriter
+from feature_store.arrow.encoded import stored_batch, stored_schema
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.source import OfflineSource, Piece
@@ -46,7 +47,7 @@ def schema_files(rows: OfflineSource, folder: Path) -> Sequence[str]:
     if rows.parquet_files is not None:
         return rows.parquet_files
     files = []
-    for number, schema in enumerate({plain_schema(schema): None for _, schema in rows.schemas()}):
+    for number, schema in enumerate({stored_schema(plain_schema(schema)): None for _, schema in rows.schemas()}):
         path = folder / f"schema-{number:06d}.parquet"
         with reading(f"file {path}"):
             private_folder(folder)
@@ -64,7 +65,7 @@ def write_piece(piece: Piece, columns: Sequence[str], path: Path) -> bool:
     Raises:
         DataError: the piece cannot be read, or the file cannot be written.
     """
-    batches = piece.batches(columns)
+    batches = map(stored_batch, piece.batches(columns))
     first = next(batches, None)
     if first is None:
         return False

@@ -176,7 +176,7 @@ def selected(
     try:
         with rows.unchanged():
             files = _exported(session, rows, exported)
-            _select(session, selection(view, files, start_us, end_us), files, folder)
+            _select(session, selection(view, rows, files, start_us, end_us), files, folder)
     finally:
         shutil.rmtree(exported, ignore_errors=True)
     return path_rows(f"{view.name}.sql", folder)

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from feature_store.arrow.chunks import ChunkWriter
+from feature_store.arrow.encoded import EncodedType, encoding_of, with_text_encoded
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.export import exported_files
@@ -43,6 +44,7 @@ class Selection(NamedTuple):
             column or have a narrower type.
         start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
             outside of it may be left out.
+        encoding: the encoding of text in the result. None: text is text.
     """
 
     view: FeatureView
@@ -51,14 +53,21 @@ class Selection(NamedTuple):
     columns: tuple[tuple[str, str], ...]
     start_us: int
     end_us: int
+    encoding: EncodedType | None
+
+    def result_schema(self, found: duckdb.DuckDBPyRelation) -> pa.Schema:
+        """The schema of the result: text that the SQL takes from encoded columns is parsed when rows are checked."""
+        schema = _schema(found)
+        return schema if self.encoding is None else with_text_encoded(schema, self.encoding)
 
 
-def selection(view: FeatureView, files: Sequence[str], start_us: int, end_us: int) -> Selection:
+def selection(view: FeatureView, rows: OfflineSource, files: Sequence[str], start_us: int, end_us: int) -> Selection:
     """The `Selection` of a view's SQL.
 
     Args:
         view: a view with SQL.
-        files: Parquet files with the schemas of the view's source.
+        rows: the view's source.
+        files: Parquet files with the schemas of the source.
         start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
             outside of it may be left out.
 
@@ -69,7 +78,7 @@ def selection(view: FeatureView, files: Sequence[str], start_us: int, end_us: in
     with connected(_failure(sql.where)) as connection:
         described = _parquet(connection, files)
         columns = tuple((name, str(kind)) for name, kind in zip(described.columns, described.types, strict=True))
-    return Selection(view, sql.text, sql.where, columns, start_us, end_us)
+    return Selection(view, sql.text, sql.where, columns, start_us, end_us, encoding_of(rows.schema))
 
 
 def selected(
@@ -91,7 +100,7 @@ def selected(
     target = folder / f"{view.name}.selected.parquet"
     with rows.unchanged():
         files = exported_files(rows, folder / f"{view.name}.source")
-        request = selection(view, files, start_us, end_us)
+        request = selection(view, rows, files, start_us, end_us)
         write_selected(request, files, target, folder, {"memory_limit": memory_limit})
     return ParquetRows(request.where, [target])
 
@@ -116,7 +125,7 @@ def write_selected(
     """
     with locked_source(request.where, request.columns, files, spill, settings) as connection:
         found = connection.sql(request.text)
-        schema = _schema(found)
+        schema = request.result_schema(found)
         columns = source_columns(request.view, schema, request.where)
         inside = _within(schema.field(columns.event_timestamp), request.start_us, request.end_us)
         _write(found.filter(inside) if inside else found, schema, target)
@@ -158,7 +167,7 @@ def selected_schema(request: Selection) -> pa.Schema:
     with connected(_failure(request.where)) as connection:
         listed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in request.columns)
         connection.execute(f"CREATE VIEW {SOURCE} AS SELECT {listed} LIMIT 0")
-        schema = _schema(connection.sql(request.text))
+        schema = request.result_schema(connection.sql(request.text))
     source_columns(request.view, schema, request.where)
     return schema
 
@@ -237,7 +246,7 @@ def _schema(found: duckdb.DuckDBPyRelation) -> pa.Schema:
 def _write(found: duckdb.DuckDBPyRelation, schema: pa.Schema, target: Path) -> None:
     with reading(str(target)), ChunkWriter(target, schema, _GROUP_ROWS) as chunks:
         for batch in found.to_arrow_reader(_BATCH_ROWS):
-            chunks.add(batch)
+            chunks.add(batch if batch.schema == schema else batch.cast(schema))
 
 
 def _within(field: pa.Field, start_us: int, end_us: int) -> str:
