@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         OnDemandFeatureView as OnDemandFeatureView,
         ParquetSource as ParquetSource,
         RequestSource as RequestSource,
+        SqlSource as SqlSource,
         StreamFeatureView as StreamFeatureView,
         String as String,
         Timestamp as Timestamp,

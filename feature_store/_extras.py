@@ -22,6 +22,7 @@ MODULES_OF_EXTRAS = {
     "spark": ("duckdb", "pandas", "pyarrow", "pyspark"),
     "plot": ("matplotlib",),
     "prune": ("pyarrow", "sklearn", "scipy"),
+    "databases": ("adbc_driver_manager", "adbc_driver_postgresql", "pyarrow"),
     "metrics": ("prometheus_client",),
     "tracing": ("opentelemetry",),
     "ui": ("jinja2", "starlette", "uvicorn", "alembic", "cronsim", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),

@@ -86,6 +86,16 @@ from feature_store.online.redis.embedded import EmbeddedServer
     "sql": "import feature_store.engines.sql.run",
     "spark": "import feature_store.engines.spark.session",
     "plot": "import feature_store.pruning.drawing",
+    "databases": """
+from pathlib import Path
+from feature_store import SqlSource
+from feature_store.arrow.sources.opening import open_source
+Path("feature_store.yaml").write_text("project: shop\nconnections: {warehouse: 'postgresql://nobody@127.0.0.1:9/none'}\n")
+try:
+    open_source(SqlSource("orders", connection="warehouse", event_timestamp="at"), Path())
+except FeatureStoreError as error:
+    assert "the database says" in str(error), error
+""",
     "prune": "import feature_store.pruning.planner, feature_store.pruning.measure, feature_store.pruning.correlation",
     "metrics": "from feature_store.monitoring import ClientMetrics\nClientMetrics()",
     "tracing": "from feature_store.monitoring import Tracing\nTracing()",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ParquetSource as ParquetSource,
         RequestSource as RequestSource,
     )
+    from feature_store.definitions.sql_source import SqlSource as SqlSource
     from feature_store.definitions.stream_view import StreamFeatureView as StreamFeatureView
 
 __getattr__, __dir__ = lazy_names(__name__)

@@ -37,6 +37,7 @@ _BUILT_IN = {
     "delta": "feature_store.definitions.delta_source:DeltaSource",
     "memory": "feature_store.definitions.memory_source:InMemorySource",
     "parquet": "feature_store.definitions.source:ParquetSource",
+    "sql": "feature_store.definitions.sql_source:SqlSource",
 }
 
 

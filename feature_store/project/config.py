@@ -13,6 +13,7 @@
     spark: {spark.executor.memory: 4g}
     kafka: {bootstrap.servers: "localhost:9092"}
     streaming: {dead_letters: "{topic}.dead-letter"}
+    connections: {warehouse: "${WAREHOUSE_URL}"}     # databases, by the names that each SqlSource uses
 
 `${NAME}` and `${NAME:-default}` in values come from the environment, so that no secret need be in the file. Variables
 before the host of a URL (`redis://:${PASSWORD}@host`) are percent-encoded, so a password may hold any character: set it
@@ -147,6 +148,8 @@ class Config(_Section):
         kafka: settings of the Kafka client, passed through.
         streaming: how events are streamed.
         local: how the local engine computes.
+        connections: the URLs of databases, by the names that SqlSource uses. The environment variable
+            `FEATURE_STORE_CONNECTION_<NAME>` comes before the file.
     """
 
     project: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
@@ -158,6 +161,9 @@ class Config(_Section):
     kafka: Options = Field(default_factory=dict, repr=False)
     streaming: StreamingConfig = StreamingConfig()
     local: LocalConfig = LocalConfig()
+    connections: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")], str] = Field(
+        default_factory=dict, repr=False
+    )
 
     _folder: Path = PrivateAttr(default=Path())
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -227,7 +233,7 @@ def load_config(folder: Path) -> Config:
         'shop'
     """
     file = folder / FILE_NAME
-    written = _read(file)
+    written = read_document(file)
     document = interpolated(written, FILE_NAME)
     hide_secrets(document, written)
     try:
@@ -239,7 +245,12 @@ def load_config(folder: Path) -> Config:
     return config
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_document(file: Path) -> dict[str, Any]:
+    """The mapping in a file, its variables not filled in.
+
+    Raises:
+        ConfigError: the file is missing, or is not YAML with a mapping.
+    """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

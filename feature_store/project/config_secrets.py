@@ -24,7 +24,7 @@ _HARMLESS_SETTING = re.compile(
 _QUANTITY = re.compile(r"(?i)\d{1,12}(\.\d{1,6})?\s?([kmgt]i?b?|b|ms|us|s|min|h|d)?|true|false")
 
 # The sections in which a value from the environment may be secret. The names of project and engine are not.
-_MAY_BE_SECRET = ("registry", "online_store", "spark", "kafka", "streaming")
+_MAY_BE_SECRET = ("registry", "online_store", "spark", "kafka", "streaming", "connections")
 
 
 def hide_secrets(value: Any, written: Any, path: tuple[str, ...] = ()) -> None:

@@ -29,6 +29,7 @@ from feature_store import (
     OnDemandFeatureView,
     ParquetSource,
     RequestSource,
+    SqlSource,
     StreamFeatureView,
     on_demand_feature_view,
 )
@@ -95,6 +96,17 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "KafkaSource": (
         KafkaSource,
         {"name": "k", "topic": "t", "event_timestamp": "ts", "schema": [FIELD], "timestamp_unit": "ms"},
+    ),
+    "SqlSource": (
+        SqlSource,
+        {
+            "table_or_query": "x",
+            "connection": "w",
+            "event_timestamp": "ts",
+            "created_timestamp": "c",
+            "field_mapping": {"a": "b"},
+            "schema": [],
+        },
     ),
     "RequestSource": (RequestSource, {"name": "r", "schema": [FIELD]}),
     "Aggregation": (Aggregation, {"column": "a", "function": "sum", "windows": [HOUR], "hop": None, "filter": None}),

@@ -14,6 +14,7 @@
     read_files.py  which files an earlier read saw
     lake/         the implementation for DeltaSource
     memory.py     the implementation for InMemorySource
+    sql/          the implementation for SqlSource
 
 CONTRIBUTING.md explains how to add a kind. `feature_store.testing.sources` is the suite that it must pass.
 """
