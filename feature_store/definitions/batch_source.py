@@ -66,6 +66,8 @@ class BatchSource(HasSchema):
 
     kind: ClassVar[str]
     reader: ClassVar[str]
+    # Attributes that earlier releases did not have. Where they are empty, documents and their hashes are as before.
+    later: ClassVar[tuple[str, ...]] = ("field_mapping",)
 
     event_timestamp: str = Attribute(min_length=1)
     created_timestamp: str | None = Attribute(default=None, min_length=1)
@@ -78,6 +80,11 @@ class BatchSource(HasSchema):
     @abstractmethod
     def name(self) -> str:
         """The name of the source in lists and errors. Two sources of one name read the same rows."""
+
+    @property
+    def opened_by(self) -> str:
+        """The `module:class` that opens this definition: `reader`, unless attributes choose another one."""
+        return self.reader
 
     def location(self) -> dict[str, Any]:
         """All attributes but the schema, as JSON types: they decide which rows the source reads, and their times."""
@@ -96,9 +103,9 @@ class BatchSource(HasSchema):
     @model_serializer(mode="wrap")
     def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = handler(self)
-        if not document.get("field_mapping"):
-            # Without a mapping, the document and its hashes are those of releases that had no mappings.
-            document.pop("field_mapping", None)
+        for name in self.later:
+            if not document.get(name):
+                document.pop(name, None)
         return document if self.kind == UNNAMED_KIND else {"kind": self.kind} | document
 
 

@@ -26,6 +26,7 @@ class FileSource(BatchSource):
         created_timestamp: str | None = None,
         field_mapping: Mapping[str, str] | None = None,
         schema: Sequence[Field] = (),
+        **options: Any,
     ) -> None:
         if isinstance(path, os.PathLike):
             path = os.fspath(path)
@@ -35,6 +36,7 @@ class FileSource(BatchSource):
             created_timestamp=created_timestamp,
             field_mapping={} if field_mapping is None else field_mapping,
             schema=schema,
+            **options,
         )
 
     @property
@@ -49,6 +51,8 @@ class ParquetSource(FileSource):
     Args:
         path: absolute, or relative to the folder of feature_store.yaml.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
+        partitioning: `hive`: the names of the folders below the path are columns too, as in `day=2026-01-05/`. Their
+            values are parsed as the declared types. None: the names of folders have no meaning.
 
     Raises:
         DefinitionError: an argument is empty or of a wrong type, or two columns are mapped to the same name.
@@ -61,6 +65,33 @@ class ParquetSource(FileSource):
 
     kind: ClassVar[str] = "parquet"
     reader: ClassVar[str] = "feature_store.arrow.sources.parquet.rows:ParquetRows"
+    later: ClassVar[tuple[str, ...]] = ("field_mapping", "partitioning")
+
+    partitioning: Literal["hive"] | None = None
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        event_timestamp: str,
+        created_timestamp: str | None = None,
+        field_mapping: Mapping[str, str] | None = None,
+        schema: Sequence[Field] = (),
+        partitioning: str | None = None,
+    ) -> None:
+        super().__init__(
+            path,
+            event_timestamp=event_timestamp,
+            created_timestamp=created_timestamp,
+            field_mapping=field_mapping,
+            schema=schema,
+            partitioning=partitioning,
+        )
+
+    @property
+    def opened_by(self) -> str:
+        """See BatchSource."""
+        return self.reader if self.partitioning is None else "feature_store.arrow.sources.lake.folders:PartitionedRows"
 
 
 class ArrowSource(FileSource):

@@ -5,4 +5,5 @@ sequence.py    the rows of data files as one sequence
 rows.py        LakeRows: the OfflineSource that the formats share
 delta.py       Delta Lake: the data files of a version
 delta_log.py   Delta Lake: the data files that were added since an earlier version
+folders.py     folders whose names hold columns, and whose files are listed
 """

@@ -16,6 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_store.arrow.batch_sizes import schema_row_bytes
+from feature_store.arrow.encoded import is_encoded
+from feature_store.arrow.file_versions import FileVersion, unchanged
 from feature_store.arrow.plain import plain_schema, plain_type
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.parquet.batches import dataset_of, file_batches, file_row_bytes
@@ -61,6 +63,7 @@ class DataFile(NamedTuple):
         rows: the number of rows, deleted ones included. None: the table does not record it.
         constants: (column, value) for columns that have one value in the whole file.
         deleted: the ascending positions of deleted rows in the file, int64 in the byte order of the machine.
+        version: the version of the file, which a read must find. None: the table never changes a file that it has.
     """
 
     where: str
@@ -70,6 +73,7 @@ class DataFile(NamedTuple):
     rows: int | None
     constants: tuple[tuple[str, pa.Scalar], ...] = ()
     deleted: bytes = b""
+    version: FileVersion | None = None
 
     @property
     def deleted_places(self) -> NDArray[np.int64]:
@@ -81,8 +85,12 @@ class DataFile(NamedTuple):
         """A block that reads the file.
 
         Raises:
-            DataError: the file is missing, has another size than the table records, or cannot be read.
+            DataError: the file is missing, has another size than the table records, changed, or cannot be read.
         """
+        if self.version is not None:
+            with unchanged(self.where, [self.version]), reading(f"{self.where}, {Path(self.path).name}"):
+                yield
+            return
         self._check()
         try:
             with reading(f"{self.where}, {Path(self.path).name}"):
@@ -195,7 +203,8 @@ class OpenedFile:
 
     def _column(self, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         if field.name in self._constants:
-            return pa.repeat(self._constants[field.name], len(batch))
+            values = pa.repeat(self._constants[field.name], len(batch))
+            return pa.ExtensionArray.from_storage(field.type, values) if is_encoded(field.type) else values
         if field.name not in self._stored:
             return pa.nulls(len(batch), field.type)
         values = batch.column(self._stored[field.name])
