@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import ConfigError
+from feature_store.errors import ConfigError, FeatureStoreError, StoreConnectionError
 from feature_store.online.redis.resp import packed
 
 if TYPE_CHECKING:
@@ -158,12 +158,24 @@ class Address:
         return f"{scheme}://{host}:{self.port}"
 
     def credentials(self) -> tuple[str, ...]:
-        """The arguments of AUTH; empty without a user and password. A credential provider may take long."""
+        """The arguments of AUTH; empty without a user and password. A credential provider may take long.
+
+        Raises:
+            StoreConnectionError: the credential provider raises an error, or returns something else than a password
+                with or without a user.
+        """
         if self.credential_provider is not None:
-            return tuple(self.credential_provider.get_credentials())
+            return _provided(self.credential_provider)
         if self.username:
             return self.username, self.password
         return (self.password,) if self.password else ()
+
+    @property
+    def provider(self) -> Any:
+        """The credential provider for redis-py's own connections: its errors are this library's too."""
+        provider = self.credential_provider
+        # redis-py calls other methods of a provider of streams, by which it authenticates open connections again.
+        return provider if provider is None or hasattr(provider, "on_next") else _Provider(self)
 
     def greeting(self, credentials: Sequence[str]) -> list[bytes]:
         """The first commands of a connection. They are sent at once, and each has one reply.
@@ -185,7 +197,37 @@ class Address:
         return [packed(*(word.encode() for word in command)) for command in commands]
 
 
+class _Provider:
+    """A credential provider of redis-py that gives the credentials of an address."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def get_credentials(self) -> tuple[str, ...]:
+        """See redis.CredentialProvider."""
+        return self._address.credentials()
+
+
 _FILES = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path")
+
+
+def _provided(provider: Any) -> tuple[str, ...]:
+    where = f"credential provider {type(provider).__qualname__}"
+    try:
+        given = tuple(provider.get_credentials())
+    except FeatureStoreError:
+        raise
+    except Exception as error:  # of any library; its text may have a secret in it
+        raise StoreConnectionError(
+            where, problem=f"get_credentials() raised {type(error).__name__}", hint="the cause is in the traceback"
+        ) from error
+    if len(given) not in (1, 2) or not all(isinstance(one, str) for one in given):
+        raise StoreConnectionError(
+            where,
+            expected="(password,) or (user, password), as texts",
+            got=f"{len(given)} values: {', '.join(type(one).__name__ for one in given)}",
+        )
+    return given
 
 
 def is_replica(replies: Sequence[Any]) -> bool:

@@ -26,6 +26,7 @@ from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
 from feature_store.online.redis.errors import code_of
 from feature_store.online.redis.replies import Replies
+from feature_store.online.redis.resolver import look_up_in_loop
 from feature_store.online.redis.resp import Command, ReplyParser, packed
 
 if TYPE_CHECKING:
@@ -160,8 +161,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
             await self._loop.create_unix_connection(lambda: self, address.path)
             return
         context = address.tls.context if address.tls is not None else None
-        places = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        for i, (*_, place) in enumerate(places):
+        places = await look_up_in_loop(address.host, address.port)
+        for i, (_, place) in enumerate(places):
             try:
                 async with asyncio.timeout_at(limit.share(len(places) - i).at):
                     await self._loop.create_connection(

@@ -8,11 +8,9 @@ signal interrupts the call, so a longer wait is a poll, for which Python keeps t
 from __future__ import annotations
 
 import _socket
-import queue
 import select
 import socket
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
 from feature_store.online.redis.limit import HeldUpError
 from feature_store.online.redis.replies import Replies
+from feature_store.online.redis.resolver import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -351,8 +350,8 @@ def _connected(address: Address, limit: Limit) -> socket.socket:
     """A connected socket. If a host has several addresses, the first that answers is used."""
     if address.transport == UNIX:
         return _opened(socket.AF_UNIX, address.path, limit)
-    places = _looked_up(address.host, address.port, limit)
-    for i, (family, _, _, _, place) in enumerate(places):
+    places = look_up(address.host, address.port, limit)
+    for i, (family, place) in enumerate(places):
         try:
             opened = _opened(family, place, limit.share(len(places) - i))
         except OSError:
@@ -375,28 +374,3 @@ def _opened(family: int, place: Any, limit: Limit) -> socket.socket:
         opened.close()
         raise
     return opened
-
-
-def _looked_up(host: str, port: int, limit: Limit) -> list[Any]:
-    """The addresses of a host. The system's resolver takes no time limit, so a thread waits for it."""
-    try:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except socket.gaierror:  # a name, not a number
-        pass
-    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def look_up() -> None:
-        try:
-            answer.put(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
-        except OSError as error:
-            answer.put(error)
-
-    threading.Thread(target=look_up, name="feature-store-resolver", daemon=True).start()
-    try:
-        places = answer.get(timeout=limit.left())
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(places, OSError):
-        raise places
-    found: list[Any] = places
-    return found

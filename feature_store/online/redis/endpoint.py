@@ -260,7 +260,7 @@ def _options(address: Address) -> dict[str, Any]:
         "username": address.username,
         "password": address.password,
         "client_name": address.client_name,
-        "credential_provider": address.credential_provider,
+        "credential_provider": address.provider,
     }
     unused = ("host", "port") if address.transport == UNIX else ("path",)
     options = {name: value for name, value in given.items() if name not in unused and value}
