@@ -1,9 +1,11 @@
-"""Connections of an event loop are opened beside its requests: none fails or waits because another cannot be opened."""
+"""No request fails because a further connection cannot be opened, while another answers."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from feature_store.online.redis import async_pool
 from feature_store.online.redis.async_pool import USUAL_CONNECTIONS, AsyncPool
 from feature_store.online.redis.endpoint import Endpoint
 from feature_store.online.redis.limit import Limit
+from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.resp import Command, ReplyParser, packed
 from tests.online.proxy import Listener, Proxy
 from tests.online.test_connections import LOOPS
@@ -153,7 +156,7 @@ def test_a_server_that_hangs_when_it_accepts(server: RedisServer, runner: asynci
 def test_the_next_try_comes_after_a_while(
     server: RedisServer, admin: Any, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(async_pool, "_RETRY_S", 600.0)
+    monkeypatch.setattr(async_pool, "RETRY_S", 600.0)
 
     async def requests() -> None:
         connections = pool(server.url)
@@ -217,6 +220,73 @@ def test_a_request_that_ends_leaves_the_connection_to_the_next(server: RedisServ
 
     runner.run(requests())
     proxy.close()
+
+
+# -- threads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as made:
+        yield made
+
+
+def get_in_thread(connections: Pool, seconds: float = 60.0) -> Any:
+    command = Command(b"", packed(b"MGET", b"k"), ReplyParser(1))
+    connections.exchange([command], Limit.of(seconds))
+    return command.parser.replies[0][0]
+
+
+def all_are_answered(connections: Pool, threads: ThreadPoolExecutor, count: int) -> None:
+    assert set(threads.map(get_in_thread, [connections] * count)) == {b"v"}
+
+
+@pytest.mark.parametrize("options", ["", "client_name=model"], ids=["plain", "greeting"])
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+def test_threads_and_a_server_that_has_its_most_clients(
+    server: RedisServer, admin: Any, threads: ThreadPoolExecutor, transport: str, options: str
+) -> None:
+    port = enabled_port(admin)
+    url = f"redis://127.0.0.1:{port}?{options}" if transport == "tcp" else f"{server.url}?{options}"
+    connections = Pool(Endpoint(url, 60.0), Observers(()), 64)
+    assert get_in_thread(connections) == b"v"
+    only(0, admin)
+    while not admin.info("stats")["rejected_connections"]:
+        all_are_answered(connections, threads, 500)
+        assert connections.size == 1
+    only(2, admin)
+    connections._retry_at = 0.0
+    while connections.size == 1:
+        all_are_answered(connections, threads, 500)
+    assert connections.size <= 3
+    connections.close()
+    assert connections.size == connections.waiting == 0
+
+
+def test_threads_and_a_server_that_hangs_when_it_accepts(server: RedisServer, threads: ThreadPoolExecutor) -> None:
+    """A request gives an attempt half of its limit, and then waits for a connection that answers."""
+    proxy = Hanging(server.url)
+    connections = Pool(Endpoint(proxy.url(), 60.0), Observers(()), 64)
+    assert get_in_thread(connections) == b"v"
+    held, _ = connections._take(Limit.of(60.0))
+    hangs = threads.submit(get_in_thread, connections, 8.0)
+    while proxy.connections == 1:
+        time.sleep(0.001)
+    connections._give_back(held, None)
+    assert hangs.result(60) == b"v"
+    assert connections.size == 1 and proxy.connections == 2
+    connections.close()
+    proxy.close()
+
+
+def test_threads_without_any_connection(server: RedisServer, admin: Any, threads: ThreadPoolExecutor) -> None:
+    port = enabled_port(admin)
+    only(0, admin)
+    for url in ("unix:///nowhere/redis.sock", f"redis://127.0.0.1:{port}", server.url):
+        connections = Pool(Endpoint(url, 60.0), Observers(()), 64)
+        waiting = [threads.submit(get_in_thread, connections) for _ in range(8)]
+        assert all(isinstance(one.exception(60), OnlineStoreError) for one in waiting)
+        assert connections.size == connections.waiting == 0
 
 
 def test_a_pool_that_is_closed_opens_no_more(server: RedisServer, runner: asyncio.Runner) -> None:

@@ -24,10 +24,10 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
-from feature_store.online.redis.errors import code_of
+from feature_store.online.redis.errors import is_connection_refused
 from feature_store.online.redis.replies import Replies
 from feature_store.online.redis.resolver import look_up_in_loop
-from feature_store.online.redis.resp import Command, ReplyParser, packed
+from feature_store.online.redis.resp import PING, Command, ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,6 @@ _MOST_WAITING_BYTES = 1 << 20
 
 # A connection that owes replies and has been silent for this long gets no commands while there are others.
 _SILENT_S = 0.25
-_PING = packed(b"PING")
 
 
 class Asked:
@@ -193,10 +192,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
             raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
 
     async def _try(self, limit: Limit) -> None:
-        """Ask something. Whatever the server answers to it, such as NOPERM or LOADING, it takes commands: only an error
-        without a code of its own, or DENIED, refuses the connection."""
-        (reply,) = await self.replies([_PING], limit)
-        if isinstance(reply, Exception) and code_of(reply) in ("ERR", "DENIED"):
+        (reply,) = await self.replies([PING], limit)
+        if isinstance(reply, Exception) and is_connection_refused(reply):
             raise self._endpoint.refused(reply)
 
     async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:

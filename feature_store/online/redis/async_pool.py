@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from feature_store.errors import FeatureStoreError, OnlineStoreError, StoreTimeoutError
 from feature_store.online.redis.async_connection import AsyncConnection
-from feature_store.online.redis.pool import IDLE_S
+from feature_store.online.redis.pool import IDLE_S, RETRY_S
 from feature_store.online.redis.resp import error_among
 from feature_store.online.redis.retry import may_send_again
 
@@ -32,8 +32,6 @@ MOST_COMMANDS = 64
 MOST_BYTES = 1 << 19
 # When a connection owes this much, another is opened, as long as there are fewer than USUAL_CONNECTIONS.
 _BUSY_COMMANDS, _BUSY_BYTES = MOST_COMMANDS // 4, MOST_BYTES // 4
-# After a further connection could not be opened, the pool waits for this long before it tries again.
-_RETRY_S = 1.0
 _Waiter: TypeAlias = "asyncio.Future[AsyncConnection]"
 
 
@@ -231,7 +229,7 @@ class AsyncPool:
     def _not_opened(self, error: BaseException) -> None:
         """Go on with the other connections. Without any, the requests that wait fail, except after a timeout: it was
         the limit of the task, and each of them has its own."""
-        self._retry_at = time.monotonic() + _RETRY_S
+        self._retry_at = time.monotonic() + RETRY_S
         self._connections = [one for one in self._connections if not one.lost]
         if self._connections or isinstance(error, StoreTimeoutError):
             self._serve()

@@ -18,9 +18,11 @@ import hiredis
 
 from feature_store.errors import OnlineStoreError
 from feature_store.online.redis.address import UNIX, is_replica
+from feature_store.online.redis.errors import is_connection_refused
 from feature_store.online.redis.limit import HeldUpError
 from feature_store.online.redis.replies import Replies
 from feature_store.online.redis.resolver import look_up
+from feature_store.online.redis.resp import PING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,17 +52,24 @@ class Connection:
     Args:
         endpoint: the server to connect to.
         limit: the limit of connecting, the TLS handshake and AUTH; the endpoint's own unless given.
+        is_tried: wait until the server has answered on the connection.
 
     Raises:
         StoreConnectionError: the server cannot be reached.
         StoreTimeoutError: the server cannot be reached in time.
-        StoreReplyError: the server refuses the user, the password or the database.
+        StoreReplyError: the server refuses the user, the password, the database or the connection.
         ConfigError: a file of certificates or keys cannot be read.
     """
 
-    def __init__(self, endpoint: Endpoint, limit: Limit | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, limit: Limit | None = None, *, is_tried: bool = False) -> None:
         limit = limit if limit is not None else endpoint.limit()
         self._open(endpoint, _find(endpoint, limit), limit)
+        if is_tried and not self._is_greeted:
+            try:
+                self._try(limit.further())
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def to(cls, address: Address, endpoint: Endpoint, limit: Limit) -> Connection:
@@ -103,6 +112,7 @@ class Connection:
 
     def _greet(self, address: Address, limit: Limit) -> None:
         commands = address.greeting(address.credentials())
+        self._is_greeted = bool(commands)
         if not commands:
             return
         self._send(b"".join(commands), limit)
@@ -113,6 +123,12 @@ class Connection:
                 raise self._endpoint.refused(reply)
         if address.is_master and is_replica(replies):
             raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
+
+    def _try(self, limit: Limit) -> None:
+        self.send(PING, limit)
+        reply = self.reply(limit)
+        if isinstance(reply, Exception) and is_connection_refused(reply):
+            raise self._endpoint.refused(reply)
 
     def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
         """Send commands at once and take their replies. After a timeout, some parsers may be complete.
@@ -182,13 +198,17 @@ class Connection:
                 raise self._endpoint.lost("the server closed the connection")
             replies.received(count)
 
-    def send(self, command: bytes) -> None:
+    def send(self, command: bytes, limit: Limit | None = None) -> None:
         """Send a command whose reply `reply()` will return, in the order of sending.
+
+        Args:
+            command: the bytes of the command.
+            limit: the limit of sending; the endpoint's own unless given.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not take the bytes in time.
         """
-        limit = self._endpoint.limit()
+        limit = limit if limit is not None else self._endpoint.limit()
         try:
             self._send(command, limit)
         except OSError as error:

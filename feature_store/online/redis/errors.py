@@ -139,6 +139,14 @@ def code_of(reply: Exception) -> str:
     return _code(type(reply).__name__, str(reply))
 
 
+def is_connection_refused(reply: Exception) -> bool:
+    """Whether an error reply to the first command, a PING, refuses the connection, as at `maxclients`.
+
+    Another reply, such as NOPERM or LOADING, shows that the server takes commands on the connection.
+    """
+    return code_of(reply) in ("ERR", "DENIED")
+
+
 def reply_error(where: str, reply: Exception) -> StoreReplyError:
     """This library's error for an error reply of Redis.
 

@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from feature_store.errors import StoreTimeoutError
+from feature_store.errors import OnlineStoreError, StoreTimeoutError
 from feature_store.online.redis.connection import Connection
 from feature_store.online.redis.resp import error_among
 from feature_store.online.redis.retry import may_send_again
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # A connection that is idle for this long, while others are in use, is closed.
 IDLE_S = 60.0
+# After a further connection could not be opened, a pool waits for this long before it tries again.
+RETRY_S = 1.0
 _Waiter = queue.SimpleQueue["Connection | None"]
 
 
@@ -47,7 +49,8 @@ class Started(NamedTuple):
 class Pool:
     """Connections to one server. The one used last is used first, and one that failed is never used again.
 
-    When all connections are in use, requests wait in the order in which they came, until their time limits end.
+    When all connections are in use, requests wait in the order in which they came, until their time limits end. So do
+    requests that could not open a further connection.
 
     Args:
         endpoint: the server of the connections.
@@ -67,7 +70,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._waiting: deque[_Waiter] = deque()
         self._open = 0
-        self._trim_at = 0.0
+        self._trim_at = self._retry_at = 0.0
 
     def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
         """Send commands that only read, and take their replies. They are sent again if an idle connection was dead.
@@ -181,27 +184,60 @@ class Pool:
                 return self._idle.pop(), False
             except IndexError:
                 pass
+        failure: OnlineStoreError | None = None
+        while True:
+            connection = self._wait(limit, failure)
+            if connection is not None:
+                return connection, False
+            is_only = self._open == 1
+            try:
+                return self._opened(limit, is_only=is_only), True
+            except OnlineStoreError as error:
+                self._retry_at = time.monotonic() + RETRY_S
+                self._free()
+                if is_only:
+                    raise
+                failure = error
+            except BaseException:
+                self._free()
+                raise
+
+    def _wait(self, limit: Limit, failure: OnlineStoreError | None) -> Connection | None:
+        """A connection that became free; None when the request may open one.
+
+        Args:
+            limit: the limit of the request.
+            failure: why the request could not open a connection, if it has tried; else None.
+        """
         waiter: _Waiter = queue.SimpleQueue()
         with self._lock:
-            self._waiting.append(waiter)
+            if failure is None:
+                self._waiting.append(waiter)
+            else:
+                self._waiting.appendleft(waiter)
             self._serve()
         try:
             connection = waiter.get(timeout=_left(limit))
         except queue.Empty:
-            raise self._too_late(waiter, limit) from None
+            late = self._too_late(waiter, limit)
+            raise failure or late from None
         except BaseException:
             self._too_late(waiter, limit)
             raise
-        if connection is not None:
-            if limit.at <= time.monotonic():
-                self._give_back(connection, None)
-                raise self._endpoint.busy(limit, self._most)
-            return connection, False
+        if connection is not None and limit.at <= time.monotonic():
+            self._give_back(connection, None)
+            raise self._endpoint.busy(limit, self._most)
+        return connection
+
+    def _opened(self, limit: Limit, *, is_only: bool) -> Connection:
+        """A new connection. While there are others, it has half of the remaining time: if it fails, the request waits
+        for one of them. It is tried, since a server that has its most clients accepts it and refuses the first command.
+        """
         try:
-            return Connection(self._endpoint, limit), True
-        except BaseException:
-            self._free()
-            raise
+            share = limit if is_only else limit.share(2)
+        except TimeoutError:
+            raise self._endpoint.too_late(limit) from None
+        return Connection(self._endpoint, share, is_tried=True)
 
     def _too_late(self, waiter: _Waiter, limit: Limit) -> Exception:
         with self._lock:
@@ -264,7 +300,7 @@ class Pool:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                if self._open >= self._most:
+                if self._open >= self._most or (self._open and time.monotonic() < self._retry_at):
                     return
                 self._open += 1
                 connection = None

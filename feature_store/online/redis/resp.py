@@ -304,3 +304,6 @@ def packed(*words: bytes) -> bytes:
 def argument(value: bytes) -> bytes:
     """One argument of a command."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+PING = packed(b"PING")
