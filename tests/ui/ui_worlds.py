@@ -145,6 +145,7 @@ class Visitor:
 
     app: ASGIApp
     base: str = "http://127.0.0.1:8420"
+    seconds: float = 10.0  # that a page may be pending
 
     def ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
         async def asked() -> httpx.Response:
@@ -171,7 +172,7 @@ class Visitor:
 
     def page(self, path: str) -> str:
         """A page with status 200, once no value on it is pending."""
-        for _ in range(200):
+        for _ in range(int(self.seconds / 0.05)):
             found = self.get(path)
             assert found.status_code == 200, found.text
             if 'http-equiv="refresh"' not in found.text:
