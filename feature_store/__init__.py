@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Int16 as Int16,
         Int32 as Int32,
         Int64 as Int64,
+        JsonLinesSource as JsonLinesSource,
         KafkaSource as KafkaSource,
         OnDemandFeatureView as OnDemandFeatureView,
         ParquetSource as ParquetSource,

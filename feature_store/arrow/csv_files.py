@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.csv
 
+from feature_store.arrow.compressed import lines_of, opened
 from feature_store.arrow.encoded import CSV, encoded_batch
 from feature_store.errors import DataError
 
-_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _HEADER_BYTES = 1 << 20
 # Bytes that Arrow parses at once. A row that is longer cannot be parsed.
 _BLOCK_BYTES = 8 << 20
@@ -47,7 +47,7 @@ class CsvFormat(NamedTuple):
             pa.ArrowException, UnicodeDecodeError, OSError: the header cannot be read.
         """
         name = Path(path).name
-        with _opened(path) as stream:
+        with opened(path) as stream:
             begin = stream.read(_HEADER_BYTES)
         header = begin[: _end_of_line(begin)]
         if not header.strip():
@@ -79,7 +79,7 @@ class CsvFormat(NamedTuple):
             include_columns=list(columns),
             include_missing_columns=True,
         )
-        with _opened(path) as stream:
+        with opened(path) as stream:
             counted = _QuotesCounted(stream)
             try:
                 reading = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
@@ -141,7 +141,7 @@ class CsvFormat(NamedTuple):
 
     def _lines(self, path: str, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """The number of the last line of each row, from 1, and its values. This is slow, and for errors."""
-        with _opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as text:
+        with opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as text:
             rows = csv.reader(text, delimiter=self.delimiter, strict=strict)
             for values in rows:
                 yield rows.line_num, values
@@ -165,29 +165,6 @@ class _QuotesCounted(io.RawIOBase):
         found: bytes = self._stream.read(size)
         self.quotes += found.count(b'"')
         return found
-
-
-def lines_of(path: str) -> int:
-    """The number of line ends of a file, and one more: at least the number of its rows.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    lines, before = 1, b""
-    with _opened(path) as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            lines += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
-            lines -= before == b"\r" and block[:1] == b"\n"
-            before = block[-1:]
-    return lines
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """The bytes of a file, decompressed, as a stream."""
-    compression = _COMPRESSED.get(Path(path).suffix)
-    with pa.OSFile(path) as file:
-        yield file if compression is None else pa.CompressedInputStream(file, compression)
 
 
 def _end_of_line(begin: bytes) -> int:

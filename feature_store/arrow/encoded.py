@@ -11,6 +11,8 @@ from typing import Self
 
 import pyarrow as pa
 
+from feature_store.arrow.json_text import plain_text
+
 
 class EncodedType(pa.ExtensionType):  # type: ignore[misc]
     """The base of types of encoded text. A column of such a type holds strings, which need not be UTF-8.
@@ -22,6 +24,10 @@ class EncodedType(pa.ExtensionType):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(pa.string(), f"feature_store.{self.encoding}")
+
+    def plain_text(self, texts: pa.StringArray) -> pa.StringArray:
+        """The values as users see them, in SQL and in quarantine files."""
+        return texts
 
     def __arrow_ext_serialize__(self) -> bytes:
         return b""
@@ -38,8 +44,35 @@ class CsvText(EncodedType):
     encoding = "csv"
 
 
+class JsonText(EncodedType):
+    """Values of JSON.
+
+    Args:
+        unit_us: the unit of numeric times, in microseconds.
+    """
+
+    encoding = "json"
+
+    def __init__(self, unit_us: int = 1) -> None:
+        self.unit_us = unit_us  # before super(), which compares types by what is serialized
+        super().__init__()
+
+    def plain_text(self, texts: pa.StringArray) -> pa.StringArray:
+        """Strings without quotes; numbers, objects and arrays as JSON."""
+        return plain_text(texts)
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return str(self.unit_us).encode()
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Self:
+        del storage_type
+        return cls(int(serialized))
+
+
 CSV = CsvText()
 pa.register_extension_type(CSV)
+pa.register_extension_type(JsonText())
 
 
 def encoded_batch(batch: pa.RecordBatch, encoding: EncodedType) -> pa.RecordBatch:
@@ -53,7 +86,7 @@ def stored_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = stored_schema(batch.schema)
     if schema is batch.schema:
         return batch
-    arrays = [column.storage if is_encoded(column.type) else column for column in batch.columns]
+    arrays = [column.type.plain_text(column.storage) if is_encoded(column.type) else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -21,7 +21,8 @@ from feature_store.arrow.conversions import (
     no_mask,
     null_mask,
 )
-from feature_store.arrow.encoded import CsvText
+from feature_store.arrow.encoded import CsvText, JsonText
+from feature_store.arrow.json_text import fit_json
 from feature_store.arrow.plain import plain
 from feature_store.arrow.scalars import ARROW
 from feature_store.definitions.dtypes import DType
@@ -42,6 +43,8 @@ def can_fit(found: pa.DataType, dtype: DType) -> bool:
         return True
     if isinstance(found, CsvText):
         return dtype.element is None
+    if isinstance(found, JsonText):
+        return True
     if dtype.element is not None:
         lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
         return lists and can_fit(found.value_type, dtype.element)
@@ -59,6 +62,8 @@ def fit_plain(values: pa.Array, dtype: DType) -> tuple[pa.Array, Mask]:
         return values.cast(storage_type(dtype)), no_mask(values)
     if isinstance(values.type, CsvText):
         return _fit_csv(values.storage, dtype)
+    if isinstance(values.type, JsonText):
+        return fit_json(values.storage, dtype, storage_type(dtype), values.type.unit_us)
     return _fit_lists(values, dtype) if dtype.element is not None else ARROW[dtype].fit(values, dtype)
 
 

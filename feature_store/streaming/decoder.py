@@ -18,8 +18,8 @@ from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, L
 from feature_store.definitions.dtypes import from_microseconds
 from feature_store.definitions.expected import unexpected
 from feature_store.definitions.field import Field
+from feature_store.definitions.json_members import UNIT_US, typed_member, typed_times
 from feature_store.definitions.source import KafkaSource
-from feature_store.streaming.members import UNIT_US, typed_member, typed_times
 
 Array = np.ndarray[Any, Any]
 Column = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]

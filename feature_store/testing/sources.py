@@ -148,7 +148,7 @@ class OfflineSourceSuite:
         found = [row for batch in opened.batches(_NAMES, times) for row in _read_rows(batch)]
         assert _subsequence(wanted, found)
         assert _subsequence(found, whole.to_pylist())
-        titles = [row for batch in opened.batches(["title"], times) for row in batch["title"].to_pylist()]
+        titles = [row["title"] for batch in opened.batches(["title"], times) for row in _read_rows(batch)]
         assert titles == [row["title"] for row in found], "which rows are left out depends on the columns"
         counted = opened.count(times)
         assert counted is None or counted == len(wanted)
@@ -196,9 +196,9 @@ class OfflineSourceSuite:
         for number in range(3):
             stored.append(_rows(seed * 10 + number, 40))
         sequence = open_source(stored.source, stored.folder).sequence(_range(seed))
-        titles = [title for batch in sequence.batches(["title", "at"]) for title in batch["title"].to_pylist()]
+        titles = [row["title"] for batch in sequence.batches(["title", "at"]) for row in _read_rows(batch)]
         chosen = np.flatnonzero(np.random.default_rng(seed).random(len(titles)) < 0.2)
-        gathered = [title for batch in sequence.gather(["title"], chosen) for title in batch["title"].to_pylist()]
+        gathered = [row["title"] for batch in sequence.gather(["title"], chosen) for row in _read_rows(batch)]
         assert gathered == [titles[place] for place in chosen]
         assert sequence.total is None or sequence.total >= len(titles)
 

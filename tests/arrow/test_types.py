@@ -14,9 +14,9 @@ from hypothesis import given, strategies as st
 from feature_store.arrow.encoded import CSV
 from feature_store.arrow.types import can_fit, fit, numpy_values, served_values, storage_type
 from feature_store.definitions.dtypes import DType, whole_number
+from feature_store.definitions.json_members import typed_member
 from feature_store.errors import DataError
 from feature_store.online.arrow import arrow_type
-from feature_store.streaming.members import typed_member
 
 CONTEXT = decimal.Context(prec=40)
 COLUMNS: dict[str, tuple[pa.DataType, Any]] = {

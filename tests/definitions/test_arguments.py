@@ -25,6 +25,7 @@ from feature_store import (
     Float32,
     InMemorySource,
     Int64,
+    JsonLinesSource,
     KafkaSource,
     OnDemandFeatureView,
     ParquetSource,
@@ -91,6 +92,17 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "field_mapping": {"a": "b"},
             "name": "m",
             "schema": [],
+        },
+    ),
+    "JsonLinesSource": (
+        JsonLinesSource,
+        {
+            "path": "x",
+            "event_timestamp": "ts",
+            "created_timestamp": "c",
+            "field_mapping": {"a": "b"},
+            "schema": [],
+            "timestamp_unit": "s",
         },
     ),
     "KafkaSource": (

@@ -31,7 +31,7 @@ TABLES = tables()
 
 def test_the_known_tables_are_found() -> None:
     packages = {name.split(".")[1] for name in TABLES}
-    assert packages == {"arrow", "online", "streaming", "ui"}
+    assert packages == {"arrow", "definitions", "online", "ui"}
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -10,6 +10,7 @@
     parquet/      the implementation for ParquetSource
     arrow_files.py  the implementation for ArrowSource
     csv_rows.py   the implementation for CsvSource
+    json_lines_rows.py  the implementation for JsonLinesSource
     streamed_files.py  files that are read from begin to end, such as those of CsvSource
     read_files.py  which files an earlier read saw
     lake/         the implementation for DeltaSource

@@ -30,6 +30,8 @@ class FileKind(NamedTuple):
 PARQUET = FileKind("Parquet", (".parquet",))
 ARROW = FileKind("Arrow", (".arrow", ".feather"))
 CSV = FileKind("CSV", (".csv", ".csv.gz", ".csv.zst"))
+_JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = FileKind("JSON lines", tuple(name + end for name in _JSON_LINES for end in ("", ".gz", ".zst")))
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # A file or folder in the root of a table -> the table's format. The log of such a table lists its current files.
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}

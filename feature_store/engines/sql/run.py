@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from feature_store.arrow.chunks import ChunkWriter
-from feature_store.arrow.encoded import EncodedType, encoding_of, with_text_encoded
+from feature_store.arrow.encoded import CSV, encoding_of, with_text_encoded
 from feature_store.arrow.reading import reading
 from feature_store.arrow.rows import source_columns
 from feature_store.arrow.sources.export import exported_files
@@ -44,7 +44,7 @@ class Selection(NamedTuple):
             column or have a narrower type.
         start_us, end_us: the interval `[start_us, end_us)`, microseconds since 1970. Result rows with event times
             outside of it may be left out.
-        encoding: the encoding of text in the result. None: text is text.
+        is_text: whether the source has columns of encoded text, so that text in the result is parsed as of CSV.
     """
 
     view: FeatureView
@@ -53,12 +53,12 @@ class Selection(NamedTuple):
     columns: tuple[tuple[str, str], ...]
     start_us: int
     end_us: int
-    encoding: EncodedType | None
+    is_text: bool
 
     def result_schema(self, found: duckdb.DuckDBPyRelation) -> pa.Schema:
         """The schema of the result: text that the SQL takes from encoded columns is parsed when rows are checked."""
         schema = _schema(found)
-        return schema if self.encoding is None else with_text_encoded(schema, self.encoding)
+        return with_text_encoded(schema, CSV) if self.is_text else schema
 
 
 def selection(view: FeatureView, rows: OfflineSource, files: Sequence[str], start_us: int, end_us: int) -> Selection:
@@ -78,7 +78,7 @@ def selection(view: FeatureView, rows: OfflineSource, files: Sequence[str], star
     with connected(_failure(sql.where)) as connection:
         described = _parquet(connection, files)
         columns = tuple((name, str(kind)) for name, kind in zip(described.columns, described.types, strict=True))
-    return Selection(view, sql.text, sql.where, columns, start_us, end_us, encoding_of(rows.schema))
+    return Selection(view, sql.text, sql.where, columns, start_us, end_us, encoding_of(rows.schema) is not None)
 
 
 def selected(
