@@ -106,10 +106,15 @@ class Dialect:
     def join(self, session: Session, snapshot: str | None) -> None:
         """Begin a transaction that reads rows of a snapshot."""
 
-    def version(self, session: Session, relation: Relation, url: str, folder: Path) -> str:
-        """What else changes with the rows, beside their number and times."""
-        del session, relation, url, folder
+    def version(self, url: str, folder: Path) -> str:
+        """What changes with the whole database, for databases that are files."""
+        del url, folder
         return ""
+
+    def changes(self, relation: Relation) -> str:
+        """An aggregate that changes with the rows of a relation, beside their number and times. It is a text."""
+        del relation
+        return "''"
 
     # -- texts of statements ----------------------------------------------------------------------------------------
 

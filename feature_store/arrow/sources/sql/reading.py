@@ -137,8 +137,8 @@ class Reading(NamedTuple):
         """Raise a DataError if the rows are not those of the version that was opened."""
         if self.found is None:
             return
-        more = dialect.version(session, self.relation, url, Path(self.place.folder))
-        if fingerprint(session, self.relation, more) != self.found:
+        database = dialect.version(url, Path(self.place.folder))
+        if fingerprint(session, dialect, self.relation, database) != self.found:
             problem = "the rows changed after the source was opened, and the database gives no snapshot"
             raise DataError(self.place.where, problem=problem, hint="run the job again")
 

@@ -135,8 +135,8 @@ class SqlRows(OfflineSource):
         return Unread(now.document(), (piece,))
 
     def _fingerprint(self, relation: Relation) -> Fingerprint:
-        more = self._dialect.version(self._session, relation, self._url, self._folder)
-        return fingerprint(self._session, relation, more)
+        database = self._dialect.version(self._url, self._folder)
+        return fingerprint(self._session, self._dialect, relation, database)
 
 
 class _Held:

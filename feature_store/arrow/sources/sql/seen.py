@@ -23,12 +23,14 @@ class Fingerprint(NamedTuple):
     Attributes:
         rows: the number of rows.
         times: for each column of times: how many rows have one, the earliest and the latest.
-        more: what else changes with the rows; see `Dialect.version`.
+        changes: see `Dialect.changes`.
+        database: see `Dialect.version`.
     """
 
     rows: int
     times: tuple[tuple[int, int | str | None, int | str | None], ...]
-    more: str
+    changes: str
+    database: str
 
 
 class Seen(NamedTuple):
@@ -63,12 +65,13 @@ class Seen(NamedTuple):
         return None
 
 
-def fingerprint(session: Session, relation: Relation, more: str) -> Fingerprint:
+def fingerprint(session: Session, dialect: Dialect, relation: Relation, database: str) -> Fingerprint:
     """The fingerprint of the rows. The database reads the times of all rows."""
     counts = [f"count({column.order}), min({column.order}), max({column.order})" for column in relation.times]
-    values = _values(session, f"SELECT {', '.join(['count(*)', *counts])} FROM {relation.text}")
-    times = tuple((int(values[i]), values[i + 1], values[i + 2]) for i in range(1, len(values), 3))
-    return Fingerprint(int(values[0] or 0), times, more)
+    wanted = ", ".join(["count(*)", dialect.changes(relation), *counts])
+    rows, changes, *values = _values(session, f"SELECT {wanted} FROM {relation.text}")
+    times = tuple((int(values[i]), values[i + 1], values[i + 2]) for i in range(0, len(values), 3))
+    return Fingerprint(int(rows), times, str(changes), database)
 
 
 def seen(session: Session, dialect: Dialect, relation: Relation, found: Fingerprint, version: str) -> Seen:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from feature_store._extras import missing_dependency, requires_extra
 from feature_store._redaction import without_secrets
+from feature_store.arrow.sources.sql.ahead import read_ahead
 from feature_store.errors import DataError
 
 with requires_extra("databases", "SqlSource"):
@@ -101,6 +102,11 @@ def _failure(error: BaseException) -> Failure:
     return Failure(state, without_secrets(text)[:_SHOWN])
 
 
+def _cancel(cursor: Any) -> None:
+    with contextlib.suppress(adbc_driver_manager.Error):  # the statement may have ended
+        cursor.adbc_cancel()
+
+
 class Session:
     """A connection. It has one transaction, and runs one statement at a time.
 
@@ -145,11 +151,11 @@ class Session:
             return cursor.adbc_execute_schema(statement)
 
     def batches(self, statement: str, options: Mapping[str, str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The result of a statement as a stream. It holds one batch in memory."""
+        """The result of a statement as a stream. It holds a few batches in memory."""
         with asking(self._where), self._connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**options or {})
             cursor.execute(statement)
-            yield from cursor.fetch_record_batch()
+            yield from read_ahead(iter(cursor.fetch_record_batch()), lambda: _cancel(cursor))
 
     def close(self) -> None:
         """Close the connection, which ends its transaction."""

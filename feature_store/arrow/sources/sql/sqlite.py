@@ -56,7 +56,7 @@ class Sqlite(Dialect):
             raise SqlError(where, problem=f"the file {path.name} of the connection does not exist")
         return Session(where, self._module, {"uri": f"file:{quote(str(path))}?mode=ro"})
 
-    def version(self, session: Session, relation: Relation, url: str, folder: Path) -> str:
+    def version(self, url: str, folder: Path) -> str:
         """See Dialect. Every change of the database changes its file or its write-ahead log."""
         path = _path(url, folder)
         log = path.with_name(f"{path.name}-wal")
