@@ -185,6 +185,7 @@ def test_an_error_reply_is_a_reply() -> None:
     raw = b"-NOAUTH Authentication required.\r\n"
     assert feed(parser, raw, [5, len(raw)]) == len(raw)
     assert isinstance(parser.replies[0], hiredis.ReplyError)
+    assert parser.is_complete and not parser.saw_only(EPOCH)
 
 
 def test_several_commands_have_several_replies() -> None:

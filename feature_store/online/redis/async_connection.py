@@ -5,16 +5,12 @@ because its time is over or its task was cancelled. Then other parsers take its 
 
 Timers are set to a time rather than to a delay. uvloop counts a delay from the time when its loop last woke, so a delay
 ends too early in a process that was busy since. The clock of both loops is that of `time.monotonic`.
-
-The module is long because a connection is one state: its queue, its timers and its ways to end depend on each other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import socket
 import time
 from collections import deque
 from functools import partial
@@ -23,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from feature_store.errors import OnlineStoreError
-from feature_store.online.redis.address import UNIX, is_replica
-from feature_store.online.redis.errors import is_connection_refused
+from feature_store.online.redis.async_opening import connect, find, try_out
 from feature_store.online.redis.replies import Replies
-from feature_store.online.redis.resolver import look_up_in_loop
-from feature_store.online.redis.resp import PING, Command, ReplyParser
+from feature_store.online.redis.resp import Command, ReplyParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +79,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._asked: deque[Asked] = deque()
         self._outbox: list[bytes] = []
         self._is_retired = False
-        self._is_greeted = False
+        self._has_answered = False
         # When the last byte came or, if later, when the first command with a missing reply was sent.
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -114,10 +108,10 @@ class AsyncConnection(asyncio.BufferedProtocol):
             StoreReplyError: the server refuses the user, the password, the database or the connection.
             ConfigError: a file of certificates or keys cannot be read.
         """
-        connection = await cls.to(await _find(endpoint, limit), endpoint, limit)
-        if is_tried and not connection._is_greeted:
+        connection = await cls.to(await find(endpoint, limit, cls.to), endpoint, limit)
+        if is_tried and not connection._has_answered:
             try:
-                await connection._try(limit)
+                await try_out(connection, endpoint, limit)
             except BaseException:
                 connection.close()
                 raise
@@ -129,72 +123,11 @@ class AsyncConnection(asyncio.BufferedProtocol):
         """A connection to one address of an endpoint, such as a Sentinel's."""
         connection = cls(endpoint)
         try:
-            async with asyncio.timeout_at(limit.at):
-                given = await connection._credentials(address)
-                await connection._connect(address, limit)
-        except OnlineStoreError:
-            raise
-        except TimeoutError as error:
-            connection.close()
-            raise endpoint.timeout(limit) from error
-        except OSError as error:
-            connection.close()
-            raise endpoint.lost(str(error)) from error
-        except BaseException:
-            connection.close()
-            raise
-        try:
-            await connection._greet(address, given, limit)
+            connection._has_answered = await connect(connection, endpoint, address, limit)
         except BaseException:
             connection.close()
             raise
         return connection
-
-    async def _credentials(self, address: Address) -> tuple[str, ...]:
-        if address.credential_provider is None:
-            return address.credentials()
-        return await self._loop.run_in_executor(None, address.credentials)  # it may ask a server
-
-    async def _connect(self, address: Address, limit: Limit) -> None:
-        if address.transport == UNIX:
-            await self._loop.create_unix_connection(lambda: self, address.path)
-            return
-        context = address.tls.context if address.tls is not None else None
-        places = await look_up_in_loop(address.host, address.port)
-        for i, (_, place) in enumerate(places):
-            try:
-                async with asyncio.timeout_at(limit.share(len(places) - i).at):
-                    await self._loop.create_connection(
-                        lambda: self,
-                        str(place[0]),
-                        address.port,
-                        ssl=context,
-                        server_hostname=address.host if context is not None else None,
-                    )
-            except OSError:
-                if i == len(places) - 1:
-                    raise
-            else:
-                with contextlib.suppress(OSError):
-                    self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                return
-
-    async def _greet(self, address: Address, credentials: tuple[str, ...], limit: Limit) -> None:
-        commands = address.greeting(credentials)
-        if not commands:
-            return
-        replies = await self.replies(commands, limit)
-        self._is_greeted = True
-        for reply in replies[:-1] if address.is_master else replies:
-            if isinstance(reply, Exception):
-                raise self._endpoint.refused(reply)
-        if address.is_master and is_replica(replies):
-            raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
-
-    async def _try(self, limit: Limit) -> None:
-        (reply,) = await self.replies([PING], limit)
-        if isinstance(reply, Exception) and is_connection_refused(reply):
-            raise self._endpoint.refused(reply)
 
     async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:
         """The replies to commands. Error replies are returned, not raised."""
@@ -428,34 +361,3 @@ class AsyncConnection(asyncio.BufferedProtocol):
 
 def _nothing(connection: AsyncConnection) -> None:
     pass
-
-
-async def _find(endpoint: Endpoint, limit: Limit) -> Address:
-    """The address of an endpoint. Sentinels are asked for it if the endpoint has any."""
-    steps = endpoint.finding()
-    try:
-        question = next(steps)
-        while True:
-            try:
-                share = limit.share(question.servers).further()
-                reply = await _asked(question.address, question.command, endpoint, share)
-            except OnlineStoreError as error:
-                question = steps.throw(error)
-            except TimeoutError:
-                raise endpoint.timeout(limit) from None
-            else:
-                question = steps.send(reply)
-    except StopIteration as finished:
-        address: Address = finished.value
-        return address
-
-
-async def _asked(address: Address, command: bytes, endpoint: Endpoint, limit: Limit) -> Any:
-    connection = await AsyncConnection.to(address, endpoint, limit)
-    try:
-        (reply,) = await connection.replies([command], limit)
-    finally:
-        connection.close()
-    if isinstance(reply, Exception):
-        raise endpoint.refused(reply)
-    return reply

@@ -168,11 +168,11 @@ class ReplyParser:
         return next((reply for reply in self.replies if isinstance(reply, Exception)), None)
 
     def saw_only(self, epoch: bytes) -> bool:
-        """Whether each command saw this epoch and no other."""
+        """Whether each command saw this epoch and no other. An error reply saw none."""
         if self.shape is not None and self.fixed:
             return epoch == self.shape.epoch
         expected = [epoch] * self._epochs
-        return all(reply[-self._epochs :] == expected for reply in self.replies)
+        return all(isinstance(reply, list) and reply[-self._epochs :] == expected for reply in self.replies)
 
     def __del__(self) -> None:
         BUFFERS.give_back(self.reply)
