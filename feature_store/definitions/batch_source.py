@@ -84,7 +84,7 @@ class BatchSource(HasSchema):
 
     @property
     def opened_by(self) -> str:
-        """The `module:class` that opens this definition: `reader`, unless attributes choose another one."""
+        """The class that opens this definition. It is `reader`, unless attributes choose another one."""
         return self.reader
 
     def location(self) -> dict[str, Any]:
