@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks.answers import answers
 from benchmarks.concurrency import concurrency
 from benchmarks.imports import imports
+from benchmarks.live_windows import live_windows
 from benchmarks.materialize import materialize
 from benchmarks.measure import on_core
 from benchmarks.murr import murr
@@ -23,7 +24,7 @@ from benchmarks.report import page, table
 from benchmarks.served_log import served_log
 from benchmarks.server import server
 from benchmarks.spark import spark
-from benchmarks.streaming import live_reads, streaming
+from benchmarks.streaming import streaming
 from benchmarks.training import join, join_large, join_wide, windows
 from benchmarks.usual import usual
 from benchmarks.workers import workers
@@ -46,7 +47,7 @@ READS = {
     "answers": answers,
     "murr": murr,
     "near-cache": near_cache,
-    "live": live_reads,
+    "live": live_windows,
     "served-log": served_log,
 }
 CONCURRENT = "Many requests at once, client and server on the same two cores"

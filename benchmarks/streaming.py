@@ -9,14 +9,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import hiredis
 import numpy as np
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.kafka import kafka_server
-from benchmarks.measure import Samples, take_turns, timed
+from benchmarks.measure import Samples
 from benchmarks.projects import project
 from benchmarks.report import Reach, Result
 from feature_store.aggregates.deltas import deltas
@@ -74,36 +73,6 @@ def streaming(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
             _part("merges in Redis only", *_merges(store, source, messages)),
         ]
         return [*parts, _freshness(store, kafka.bootstrap)]
-
-
-def live_reads(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
-    """Windows of 200 entities: 2 columns × 3 windows of 48 hops, all tiles there."""
-    del with_peer
-    with project(folder / "live", "live", DEFINITIONS, server.url) as store:
-        now_us = fill_tiles(store)
-        ids = list(range(READ_ENTITIES))
-        client = store.client
-        client.get_online_features("live", {"user_id": ids}, now=now_us).to_numpy()
-        published = client._conversation._published
-        assert published is not None
-        command = published.service("live").prepare({"user_id": ids}).command
-        connection = client._pool._take()[0]
-
-        def floor(_: int) -> object:
-            reader = hiredis.Reader()
-            connection._socket.sendall(command)
-            while (reply := reader.gets()) is False:
-                reader.feed(connection._socket.recv(1 << 16))
-            return np.frombuffer(b"".join(reply[:-1]), np.uint8)
-
-        def ours(_: int) -> object:
-            return client.get_online_features("live", {"user_id": ids}, now=now_us).to_numpy()
-
-        found = take_turns({"ours": lambda n: timed(ours, n), "python floor": lambda n: timed(floor, n)}, 300, 5)
-        size = store.online.statistics()["activity"]["row_bytes"]
-    work = f"read windows of {READ_ENTITIES} entities, 2 columns × 3 windows of 48 hops ({size:,} B each)"
-    most = Reach("p50 ≤ 1 ms", lambda r: r.figures["ours"] * 1e3, lambda ms: ms <= 1, "{:.2f} ms")
-    return [Result.of_samples(work, found, [most])]
 
 
 # -- the parts ------------------------------------------------------------------------------------------------------
@@ -253,21 +222,3 @@ def _send(bootstrap: str, messages: Messages) -> None:
     for i, message in enumerate(messages):
         producer.produce(TOPIC, message, partition=i % PARTITIONS)
     assert producer.flush(60) == 0
-
-
-def fill_tiles(store: FeatureStore) -> int:
-    """An event in every tile of every ring of every entity; returns the time of the last."""
-    now_us = time.time_ns() // 1000
-    ids = np.arange(READ_ENTITIES)
-    with store.online.tile_writer("activity") as writer:
-        encoded = keys.encode(writer.dtypes, [ids])
-        at: int | None = None
-        for ring in reversed(writer.plan.windows.rings):
-            for back in range(ring.slots, -1, -1):
-                times = np.full(READ_ENTITIES, now_us - back * ring.hop_us)
-                ones = np.ones(READ_ENTITIES), np.zeros(READ_ENTITIES, bool)
-                made = deltas(writer.layout.tiles, ids, times, {"price": ones, "seconds": ones})
-                counts = np.ones(READ_ENTITIES, np.intp)
-                writer.merge(Merge(0, encoded, counts, made.records, {"filled:0": (at, (at or 0) + 1)}))
-                at = (at or 0) + 1
-    return now_us

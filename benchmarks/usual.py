@@ -21,10 +21,8 @@ from benchmarks.measure import WARM_UP, Samples, timed
 from benchmarks.projects import READ, STORED, project, table
 from benchmarks.read import row_dtype
 from benchmarks.report import Reach, Result
-from benchmarks.streaming import DEFINITIONS as WINDOWS, READ_ENTITIES, fill_tiles
 from feature_store.online import keys
 from feature_store.online.layout import RowLayout
-from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,8 +92,6 @@ def usual(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
                 stores[case.name] = project(folder / case.name, case.name, case.definitions, server.url, more)
                 _fill(stores[case.name])
             results.append(_measured(case, stores[case.name], server))
-        with project(folder / "windows", "windows", WINDOWS, server.url) as store:
-            results.append(_windows(store, server))
     finally:
         for store in stores.values():
             store.close()
@@ -122,24 +118,6 @@ def _measured(case: Usual, store: FeatureStore, server: Server) -> Result:
         views = keys.variable_prefix(case.name, 0, layout.group, "profile")
         raw = _with_variables(floor, asked, key_of, views)
     result = _in_turns(case.work, {"ours": ours, "python floor": raw}, server, case.most)
-    floor.close()
-    return result
-
-
-def _windows(store: FeatureStore, server: Server) -> Result:
-    now_us = fill_tiles(store)
-    client, layout = store.client, TileValueLayout(store.client.plan().tiles[0])
-    ids, key_of = list(range(READ_ENTITIES)), _key_of(layout, "windows", _integer, 1)
-    floor = PythonFloor(server.address, np.dtype([("all", "<f4", (1,))]), ["all"])
-
-    def ours(_: int) -> Any:
-        return client.get_online_features("live", {"user_id": ids}, now=now_us).to_numpy()
-
-    def raw(_: int) -> Any:
-        return np.frombuffer(b"".join(floor.values([key_of(one) for one in ids])), np.uint8)
-
-    work = f"windows, 2 columns × 3, {layout.size:,} B each"
-    result = _in_turns(work, {"ours": ours, "python floor": raw}, server, 1.3)
     floor.close()
     return result
 
