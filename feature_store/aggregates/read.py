@@ -9,7 +9,8 @@ entities × 3 rings of two means this takes 0.20 ms instead of 0.23 ms; numpy's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,11 +53,32 @@ class WindowReader:
         Returns:
             For each feature its values, as `Function.finalize` returns them, and (n,) bool, True where it is null.
         """
-        features: dict[str, Values] = {}
+        return dict(feature for block in self.blocks(values, now_us, scratch) for feature in block.features())
+
+    def blocks(self, values: Column, now_us: int, scratch: Column) -> list[WindowBlock]:
+        """As `read`, with the features that are computed together in one block."""
         with np.errstate(all="ignore"):  # tiles outside the window may hold any bytes
-            for rings in self._alike:
-                features.update(rings.read(values, now_us, scratch))
-        return features
+            return [block for rings in self._alike for block in rings.read(values, now_us, scratch)]
+
+
+class WindowBlock(NamedTuple):
+    """Features that differ only in their ring.
+
+    Attributes:
+        names: the names of the features.
+        columns: the column of each feature in `values` and `nulls`.
+        values: (n, rings) values, or (n, rings, length).
+        nulls: (n, rings) bool, True where the feature is null.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[int, ...]
+    values: Column
+    nulls: Mask
+
+    def features(self) -> Iterator[tuple[str, Values]]:
+        """Each feature's name, and its values and nulls."""
+        return ((name, (self.values[:, i], self.nulls[:, i])) for name, i in zip(self.names, self.columns, strict=True))
 
 
 class _Rings:
@@ -74,40 +96,44 @@ class _Rings:
             named = alike.setdefault((window.function, window.options, window.parts), {})
             named[window.name] = self._rings.index(window.ring)
         self._features = [
-            (finalizer(function, options), places, named) for (function, options, places), named in alike.items()
+            (finalizer(function, options), places, tuple(named), tuple(named.values()))
+            for (function, options, places), named in alike.items()
         ]
         states = layout.states[self._rings[0]]
-        self._states = {place: states[place] for _, _, places in alike for place in places}
+        self._states = {place: states[place] for _, places, _, _ in self._features for place in places}
 
     @property
     def size(self) -> int:
         """Bytes of the rings' tiles in one value."""
         return self._layout.bytes_of(self._rings)
 
-    def read(self, values: Column, now_us: int, scratch: Column) -> dict[str, Values]:
-        """See WindowReader.read."""
+    def read(self, values: Column, now_us: int, scratch: Column) -> list[WindowBlock]:
+        """See WindowReader.blocks."""
         of_entities = self._layout.tiles_in(values, self._rings, scratch)
         shape = of_entities.shape[:2]
         tiles = of_entities.reshape(shape[0] * shape[1], of_entities.shape[2])
         window = WindowMask(self._within(of_entities["number"], now_us).reshape(tiles.shape))
         states = {place: state.fold(state_in(tiles, place, state), window) for place, state in self._states.items()}
-        features = {}
-        for finalize, places, named in self._features:
+        blocks = []
+        for finalize, places, names, columns in self._features:
             of_all, nulls = finalize([states[place] for place in places])
             of_all, nulls = of_all.reshape(shape + of_all.shape[1:]), nulls.reshape(shape)
-            features.update({name: (of_all[:, i], nulls[:, i]) for name, i in named.items()})
-        return features
+            blocks.append(WindowBlock(names, columns, of_all, nulls))
+        return blocks
 
     def _within(self, numbers: Column, now_us: int) -> Mask:
         """(n, rings, tiles) bool: the tiles in the windows. Stored numbers are one greater; 0 is no tile."""
         first = np.maximum((now_us - self._lengths) // self._hops, 0)
         last = np.minimum(now_us // self._hops, LAST_TILE)
-        # Unsigned numbers below the first wrap around to large ones: one comparison instead of two.
-        within: Mask = numbers - _column(first + 1) <= _column(last - first)
+        # Unsigned numbers below the first wrap around to large ones: one comparison instead of two. Rows of all rings'
+        # tiles, copied, are compared faster than the rings: 200 entities × 3 rings × 50 tiles in 28 µs, not 35.
+        count, rings, tiles = numbers.shape
+        of_entities = np.ascontiguousarray(numbers).reshape(count, rings * tiles) - _repeated(first + 1, tiles)
+        within: Mask = (of_entities <= _repeated(last - first, tiles)).reshape(numbers.shape)
         if (first > last).any():  # a time before 1970, or after the last possible event
             within[:, first > last] = False
         return within
 
 
-def _column(numbers: Column) -> Column:
-    return numbers.astype(np.uint32)[:, None]
+def _repeated(numbers: Column, times: int) -> Column:
+    return numbers.astype(np.uint32).repeat(times)

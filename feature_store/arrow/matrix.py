@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from feature_store.arrow.conversions import null_mask
 from feature_store.arrow.types import fit
 from feature_store.definitions.dtypes import DType
-from feature_store.online.matrix import quantities, refuse_unless_numeric
+from feature_store.online.matrix import refuse_unless_numeric
+from feature_store.online.quantities import quantities
 
 
 def to_matrix(table: pa.Table, types: Mapping[str, DType]) -> np.ndarray[Any, np.dtype[np.float32]]:

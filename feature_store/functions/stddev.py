@@ -63,13 +63,15 @@ class Moments(State):
 
     def fold(self, states: StateArrays, window: WindowMask) -> StateArrays:
         """The moments of windows."""
-        n = states["count"] * window.weights
-        mean = np.where(n > 0, states["mean"], 0.0)
-        total = n.sum(axis=1)
+        n = window.chosen(states["count"], 0).astype(np.float64)
+        mean = window.chosen(states["mean"], 0.0)
+        total = np.add.reduce(n, axis=0)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            overall = np.vecdot(n, mean) / total
-            away = mean - overall[:, None]
-            m2 = sum_of_tiles(states["m2"], window) + np.vecdot(n * away, away)
+            overall = np.add.reduce(n * mean, axis=0) / total
+            mean -= overall
+            np.square(mean, out=mean)
+            mean *= n
+            m2 = sum_of_tiles(states["m2"], window) + np.add.reduce(mean, axis=0)
             return {"count": total, "mean": overall, "m2": m2}
 
 

@@ -12,7 +12,7 @@ from feature_store._extras import requires_extra
 from feature_store.definitions.scalars import DecimalType
 from feature_store.definitions.type_table import TypeTable
 from feature_store.online.decode import block_lists
-from feature_store.online.matrix import as_index
+from feature_store.online.quantities import as_index
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:

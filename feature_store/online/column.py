@@ -46,6 +46,9 @@ class MatrixColumns(Protocol):
     def add_stored(self, group: int, segment: SegmentLayout, field: FieldLayout, target: int) -> None:
         """Add a column that is copied from stored rows."""
 
+    def add_window(self, group: int, window: str, name: str, dtype: DType, default: Any, target: int) -> None:
+        """Add a column of single numbers that is computed from a window."""
+
     def add_constant(self, dtype: DType, value: Any, target: int) -> None:
         """Add a column whose rows all have one value."""
 

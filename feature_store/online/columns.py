@@ -169,6 +169,13 @@ class WindowColumn(ServedColumn):
         """See ServedColumn."""
         return joined.field(self.view, self.window.name)
 
+    def add_to(self, matrix: MatrixColumns, name: str, target: int) -> None:
+        """See ServedColumn."""
+        if self.dtype.length is None:
+            matrix.add_window(self._group, self.window.name, name, self.dtype, self.default, target)
+        else:
+            super().add_to(matrix, name, target)
+
     def _lists(self, answer: RequestAnswer) -> list[Any]:
         values = answer.tiles(self._group).values(self.window)
         element = self.dtype.element

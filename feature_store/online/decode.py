@@ -9,7 +9,7 @@ import numpy as np
 
 from feature_store.online.answer import oldest
 from feature_store.online.codec import python_values
-from feature_store.online.matrix import default_elements, quantities
+from feature_store.online.quantities import default_elements, quantities
 from feature_store.online.request_fields import request_column
 from feature_store.online.status import STATUSES, Status
 
@@ -36,6 +36,8 @@ def matrix(plan: MatrixPlan, answer: RequestAnswer) -> np.ndarray[Any, np.dtype[
     raw = out.view(np.uint8)
     for view in plan.views:
         _fill(view, answer, out, raw)
+    for windows in plan.windows:
+        windows.fill(answer, out)
     for name, column, place in plan.computed:
         # Convert before keys become rows: for one user and 200 candidates, one number instead of 200.
         out[:, place] = answer.per_row(column.group, _numbers(name, column, answer))

@@ -8,6 +8,8 @@ import numpy as np
 
 from feature_store.definitions.scalars import NOT_NUMBERS
 from feature_store.errors import RequestError
+from feature_store.online.quantities import as_index, default_elements
+from feature_store.online.window_matrix import WindowsPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from feature_store.definitions.dtypes import DType
     from feature_store.online.column import ServedColumn
     from feature_store.online.layout import FieldLayout, SegmentLayout
-
-Index = slice | np.ndarray[Any, Any]
-LARGEST_QUANTITY = 1 << 53
 
 
 class Block:
@@ -84,6 +83,7 @@ class MatrixPlan:
 
     Attributes:
         views: the columns that are copied from rows, by view.
+        windows: the columns that are computed from windows, by stream view.
         computed: the columns whose `values` are called for each answer: name, column and place in the matrix.
         constant: places in the matrix of columns that have one value, and the value's elements.
         width: columns of the matrix.
@@ -95,6 +95,7 @@ class MatrixPlan:
 
     def __init__(self, columns: Mapping[str, ServedColumn]) -> None:
         self._placed: dict[tuple[int, str], tuple[SegmentLayout, list[tuple[FieldLayout, int]]]] = {}
+        self._windows: dict[int, WindowsPlan] = {}
         self.computed: list[tuple[str, ServedColumn, int | slice]] = []
         self.constant: list[tuple[slice, list[float]]] = []
         self.width = 0
@@ -103,11 +104,16 @@ class MatrixPlan:
             column.add_to(self, name, self.width)
             self.width += column.dtype.size
         self.views = [ViewPlan(group, segment, fields) for (group, _), (segment, fields) in self._placed.items()]
+        self.windows = list(self._windows.values())
         self.pieces = self._pieces()
 
     def add_stored(self, group: int, segment: SegmentLayout, field: FieldLayout, target: int) -> None:
         """Add a column that is copied from stored rows, to the column `target` of the matrix."""
         self._placed.setdefault((group, segment.view), (segment, []))[1].append((field, target))
+
+    def add_window(self, group: int, window: str, name: str, dtype: DType, default: Any, target: int) -> None:
+        """Add a column of single numbers that is computed from a window."""
+        self._windows.setdefault(group, WindowsPlan(group)).add(name, window, dtype, default, target)
 
     def add_constant(self, dtype: DType, value: Any, target: int) -> None:
         """Add a column whose rows all have one value."""
@@ -123,7 +129,7 @@ class MatrixPlan:
         """The pieces of stored rows that make up a row of the matrix, in the order of the columns; None unless all
         columns are stored float32. A piece is `(group, from, to)`, in bytes of the stored row."""
         pieces = [(block.raw_target.start, view.group, block) for view in self.views for block in view.blocks]
-        if self.computed or self.constant or not all(block.raw for _, _, block in pieces):
+        if self.windows or self.computed or self.constant or not all(block.raw for _, _, block in pieces):
             return None
         ordered = sorted(pieces, key=lambda piece: piece[0])
         return [(group, block.offset, block.offset + block.width) for _, group, block in ordered]
@@ -162,46 +168,8 @@ def _plain_elements(name: str, types: Mapping[str, DType]) -> list[str]:
     return [f"{name}_{i}" for i in range(types[name].length or 0)]
 
 
-def as_index(columns: list[int]) -> Index:
-    """Columns as a slice if they are consecutive, else as an index array."""
-    if columns == list(range(columns[0], columns[0] + len(columns))):
-        return slice(columns[0], columns[0] + len(columns))
-    return np.array(columns, np.intp)
-
-
 def refuse_unless_numeric(name: str, dtype: DType) -> None:
     """Raise a RequestError for a column whose values float32 cannot represent."""
     hint = dtype.scalar.not_in_matrix or (NOT_NUMBERS if dtype.width is None else "")
     if hint:
         raise RequestError(f"to_numpy(): column {name}", expected="numbers of fixed width", got=str(dtype), hint=hint)
-
-
-def quantities(names: list[str], dtype: DType, stored: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Stored values as numbers that float32 can approximate: decimals divided by their unit.
-
-    Raises:
-        RequestError: a value is so large that it must be an identifier; `names` are those of the columns.
-    """
-    numbers = dtype.scalar.to_numbers(stored)
-    if stored.dtype == np.int64:
-        refuse_identifiers(names, numbers)
-    return numbers
-
-
-def refuse_identifiers(names: list[str], values: np.ndarray[Any, Any]) -> None:
-    """Raise a RequestError for an integer beyond the largest quantity, because it must be an identifier."""
-    if values.size and (values.max() > LARGEST_QUANTITY or values.min() < -LARGEST_QUANTITY):
-        worst = max(values.max(), -values.min())
-        raise RequestError(
-            f"to_numpy(): column {' or '.join(names)}",
-            expected="quantities within ±2**53, which a float can approximate",
-            got=f"{'a number' if values.dtype.kind == 'f' else 'an integer'} of magnitude {worst}",
-            hint="leave identifiers out of the service, or read them with to_dict()",
-        )
-
-
-def default_elements(dtype: DType, default: Any) -> list[float]:
-    """A default as elements of the matrix; NaN when there is no default."""
-    if default is None:
-        return [float("nan")] * dtype.size
-    return [float(value) for value in (default if dtype.element is not None else [default])]

@@ -13,7 +13,7 @@ from feature_store.online.layout import FINGERPRINT_BYTES
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
-    from feature_store.aggregates.read import WindowReader
+    from feature_store.aggregates.read import WindowBlock, WindowReader
     from feature_store.aggregates.windows import Window
     from feature_store.functions import Column, Mask
     from feature_store.online.rows import StoredRows
@@ -39,11 +39,16 @@ class StoredTiles:
         return self._rows.part(FINGERPRINT_BYTES, self._layout.size - FINGERPRINT_BYTES)
 
     @cached_property
-    def _windows(self) -> dict[str, tuple[Column, Column]]:
+    def blocks(self) -> list[WindowBlock]:
+        """The windows, in blocks of windows that are computed together."""
         scratch = BUFFERS.take(self._reader.scratch_bytes(self._rows.count))
-        windows = self._reader.read(self._bytes, self._now_us, np.frombuffer(scratch, np.uint8))
+        blocks = self._reader.blocks(self._bytes, self._now_us, np.frombuffer(scratch, np.uint8))
         BUFFERS.give_back(scratch)
-        return windows
+        return blocks
+
+    @cached_property
+    def _windows(self) -> dict[str, tuple[Column, Mask]]:
+        return {name: values for block in self.blocks for name, values in block.features()}
 
     @cached_property
     def event_times(self) -> Column:
@@ -72,15 +77,16 @@ class StoredTiles:
         """(n,) Status codes: an entity without any event is MISSING; a mean of no events is NULL."""
         status = np.zeros(self._rows.count, np.uint8)
         status[self._windows[window.name][1]] = Status.NULL
-        status[self._missing] = Status.MISSING
+        status[self.missing] = Status.MISSING
         return status
 
     def absent(self, window: Window) -> Mask:
         """(n,) bool, True for an entity without a value, MISSING or NULL."""
-        absent: Mask = self._windows[window.name][1] | self._missing
+        absent: Mask = self._windows[window.name][1] | self.missing
         return absent
 
     @cached_property
-    def _missing(self) -> Mask:
+    def missing(self) -> Mask:
+        """(n,) bool, True for an entity without any event."""
         missing: Mask = self.event_times == 0
         return missing

@@ -127,6 +127,23 @@ def test_a_matrix_holds_windows_beside_defaults(store: OnlineStore, client: Any)
     np.testing.assert_array_equal(matrix, np.array([[0, np.nan, 0], [2, 1.5, 3]], np.float32))
 
 
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(events=events_of, users=st.lists(st.integers(1, 5), min_size=1, max_size=5), data=st.data())
+def test_a_matrix_holds_the_numbers_of_a_dict(
+    store: OnlineStore, client: Any, events: list[Event], users: list[int], data: st.DataObject
+) -> None:
+    """Windows of one function fill the matrix together, but in any order, and with any of them left out."""
+    names = [field.name for field in activity.fields if field.dtype.length is None and field.dtype.width is not None]
+    asked = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    store.teardown()
+    store.publish(plan_of(), over=None)
+    write(store, events)
+    response = client.get_online_features([f"activity:{name}" for name in asked], {"user_id": users}, now=NOW_US)
+    values = response.to_dict()
+    numbers = [[np.nan if value is None else value for value in values[name]] for name in asked]
+    np.testing.assert_array_equal(response.to_numpy(), np.array(numbers, np.float32).T)
+
+
 def test_large_replies_that_wait_to_be_decoded_stay_as_they_came(store: OnlineStore, client: Any) -> None:
     """Each reply is so large that its buffer is used again. Half of the replies are dropped undecoded."""
     events = [click(user_id, ago_s=user_id / 2, price=float(user_id)) for user_id in range(1, 61)]
