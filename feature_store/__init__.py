@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Float16 as Float16,
         Float32 as Float32,
         Float64 as Float64,
+        IcebergSource as IcebergSource,
         InMemorySource as InMemorySource,
         Int8 as Int8,
         Int16 as Int16,

@@ -12,6 +12,7 @@ MODULES_OF_EXTRAS = {
     "registry": ("alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
     "postgres": ("psycopg", "alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
     "delta": ("deltalake", "pyarrow"),
+    "iceberg": ("pyarrow", "pyiceberg"),
     "local": ("duckdb", "pyarrow"),
     "cli": ("rich", "typer", "alembic", "cronsim", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
     "pandas": ("pandas",),

@@ -68,6 +68,20 @@ import feature_store.engines
 import feature_store.engines.local.engine
 """,
     "cli": SHOP,
+    "iceberg": """
+import datetime, os, pathlib, pyarrow as pa
+os.environ |= {"PYICEBERG_CATALOG__LAKE__TYPE": "sql", "PYICEBERG_CATALOG__LAKE__URI": "sqlite:///catalog.db",
+               "PYICEBERG_CATALOG__LAKE__WAREHOUSE": f"file://{pathlib.Path.cwd()}/warehouse"}
+from pyiceberg.catalog import load_catalog
+from feature_store import IcebergSource
+from feature_store.arrow.sources.opening import open_source
+catalog = load_catalog("lake")
+catalog.create_namespace("sales")
+users = pa.table({"at": [datetime.datetime.now(datetime.UTC)], "user": [1]})
+catalog.create_table("sales.users", users.schema).append(users)
+rows = open_source(IcebergSource("lake.sales.users", event_timestamp="at"), pathlib.Path())
+assert [len(batch) for batch in rows.batches(["user"])] == [1]
+""",
     "delta": """
 import deltalake, datetime, pathlib, pyarrow as pa
 from feature_store import DeltaSource

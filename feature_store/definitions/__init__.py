@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.entity import Entity as Entity
     from feature_store.definitions.feature_view import FeatureView as FeatureView, Projection as Projection
     from feature_store.definitions.field import Field as Field
+    from feature_store.definitions.iceberg_source import IcebergSource as IcebergSource
     from feature_store.definitions.json_lines_source import JsonLinesSource as JsonLinesSource
     from feature_store.definitions.memory_source import InMemorySource as InMemorySource
     from feature_store.definitions.on_demand import (

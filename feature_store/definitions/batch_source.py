@@ -35,6 +35,7 @@ _BUILT_IN = {
     "arrow": "feature_store.definitions.source:ArrowSource",
     "csv": "feature_store.definitions.csv_source:CsvSource",
     "delta": "feature_store.definitions.delta_source:DeltaSource",
+    "iceberg": "feature_store.definitions.iceberg_source:IcebergSource",
     "json_lines": "feature_store.definitions.json_lines_source:JsonLinesSource",
     "memory": "feature_store.definitions.memory_source:InMemorySource",
     "parquet": "feature_store.definitions.source:ParquetSource",

@@ -23,6 +23,7 @@ from feature_store import (
     FeatureView,
     Field,
     Float32,
+    IcebergSource,
     InMemorySource,
     Int64,
     JsonLinesSource,
@@ -81,6 +82,17 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             "field_mapping": {"a": "b"},
             "schema": [],
             "version": 1,
+        },
+    ),
+    "IcebergSource": (
+        IcebergSource,
+        {
+            "table": "c.n.t",
+            "event_timestamp": "ts",
+            "created_timestamp": "c",
+            "field_mapping": {"a": "b"},
+            "schema": [],
+            "snapshot_id": 1,
         },
     ),
     "InMemorySource": (

@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from feature_store import FeatureStore
 from feature_store.errors import DataError
+from tests.arrow.sources.iceberg_tables import catalog_in
 
 FEATURES = """
 from feature_store import *
@@ -88,3 +89,25 @@ def test_what_is_no_manifest_is_refused(store: FeatureStore, tmp_path: Path, con
         (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(DataError, match=r"manifest .*x\.json"):
         made(store, tmp_path, as_recorded=tmp_path / "x.json")
+
+
+def test_a_training_set_is_made_again_from_the_recorded_snapshot(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = catalog_in(tmp_path, monkeypatch).create_table("sales.rows", rows(1, score=[0.5]).schema)
+    table.append(rows(1, score=[0.5, 1.5]))
+    (tmp_path / "feature_store.yaml").write_text(f"project: shop\nonline_store:\n  url: {redis_url}\n")
+    source = 'IcebergSource("lake.sales.rows", event_timestamp="at")'
+    view = f'FeatureView("stats", entities=[Entity("user", join_key="user_id")], source={source}, schema=[Field("score", Float64)])'
+    (tmp_path / "features.py").write_text(f"from feature_store import *\nstats = {view}\n")
+    with FeatureStore(tmp_path) as store:
+        store.apply()
+        first = store.get_historical_features(LABELS, ["stats:score"])
+        first.write_parquet(tmp_path / "train.parquet")
+        table.overwrite(rows(1, score=[7.0, 8.0]))
+        again = store.get_historical_features(LABELS, ["stats:score"], as_recorded=tmp_path / "train.manifest.json")
+        newest = store.get_historical_features(LABELS, ["stats:score"])
+    assert again.to_arrow().equals(first.to_arrow())
+    assert again.manifest.sources == first.manifest.sources
+    assert newest.to_arrow()["score"].to_pylist() == [7.0, 8.0]
+    assert "sqlite" not in (tmp_path / "train.manifest.json").read_text()

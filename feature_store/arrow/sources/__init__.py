@@ -13,7 +13,7 @@
     json_lines_rows.py  the implementation for JsonLinesSource
     streamed_files.py  files that are read from begin to end, such as those of CsvSource
     read_files.py  which files an earlier read saw
-    lake/         the implementation for DeltaSource
+    lake/         the implementations for DeltaSource and IcebergSource
     memory.py     the implementation for InMemorySource
     sql/          the implementation for SqlSource
 

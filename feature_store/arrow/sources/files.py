@@ -36,7 +36,10 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 # A file or folder in the root of a table -> the table's format. The log of such a table lists its current files.
 _TABLES = {"_delta_log": "Delta Lake", ".hoodie": "Hudi", "metadata/version-hint.text": "Iceberg"}
 # A table's format -> the source that reads it.
-_TABLE_HINTS = {"Delta Lake": "read it with DeltaSource, which names the folder of the table"}
+_TABLE_HINTS = {
+    "Delta Lake": "read it with DeltaSource, which names the folder of the table",
+    "Iceberg": "read it with IcebergSource, which names the table in its catalog",
+}
 _ICEBERG_METADATA = "metadata/*.metadata.json"
 
 

@@ -32,13 +32,14 @@ class LakeColumns(NamedTuple):
 
     Attributes:
         schema: the columns of the table, in plain types.
-        stored: column of the table -> its name in the data files, if they differ.
+        stored: column of the table -> its names in data files, of which each file has one at most. Other columns have
+            their name in the table.
         ids: column of the table -> its field id. A file with field ids is read by ids; other files, and all files if
             this is empty, by names.
     """
 
     schema: pa.Schema
-    stored: dict[str, str]
+    stored: dict[str, tuple[str, ...]]
     ids: dict[str, int]
 
     def locate(self, found: pa.Schema) -> dict[str, str]:
@@ -48,8 +49,8 @@ class LakeColumns(NamedTuple):
         if by_id:
             return {name: by_id[number] for name, number in self.ids.items() if number in by_id}
         names = set(found.names)
-        located = {name: self.stored.get(name, name) for name in self.schema.names}
-        return {name: stored for name, stored in located.items() if stored in names}
+        located = {name: names.intersection(self.stored.get(name, (name,))) for name in self.schema.names}
+        return {name: stored.pop() for name, stored in located.items() if stored}
 
 
 class DataFile(NamedTuple):
@@ -136,6 +137,11 @@ class OpenedFile:
         self._constants = dict(file.constants)
         located = columns.locate(self._found)
         self._stored = {name: stored for name, stored in located.items() if name not in self._constants}
+        if not located and not self._constants:
+            names = ", ".join(self._found.names)
+            hint = f"the file has {names}, without the field ids of the table: give the table a name mapping"
+            problem = f"{Path(file.path).name} has none of the table's columns"
+            raise DataError(file.where, problem=problem, hint=hint)
 
     def wanted(self, times: TimeRange | None) -> list[int]:
         """The numbers of the row groups that may hold rows in a range of times."""

@@ -89,7 +89,7 @@ class DeltaRows(LakeRows):
         """See LakeRows. The statistics of each file in the log decide."""
         if times is None:
             return self._files
-        inside = self._statistics.may_hold(times, self._columns.stored.get(times.column, times.column))
+        inside = self._statistics.may_hold(times, _stored_name(self._columns, times.column))
         return [file for file, is_inside in zip(self._files, inside.tolist(), strict=True) if is_inside]
 
     def unread(self, known: bytes) -> Unread:
@@ -208,10 +208,18 @@ def _refuse_features(where: str, table: Any) -> None:
 def _columns(table: Any) -> LakeColumns:
     schema = table_schema(pa.schema(table.schema().to_arrow()))
     about = {field["name"]: field.get("metadata", {}) for field in json.loads(table.schema().to_json())["fields"]}
-    stored = {name: found["delta.columnMapping.physicalName"] for name, found in about.items() if _is_mapped(found)}
+    stored: dict[str, tuple[str, ...]] = {
+        name: (found["delta.columnMapping.physicalName"],) for name, found in about.items() if _is_mapped(found)
+    }
     if table.metadata().configuration.get("delta.columnMapping.mode") != "id":
         return LakeColumns(schema, stored, {})
     return LakeColumns(schema, stored, {name: int(about[name]["delta.columnMapping.id"]) for name in stored})
+
+
+def _stored_name(columns: LakeColumns, name: str) -> str:
+    """The name of a column in the data files and the log."""
+    (stored,) = columns.stored.get(name, (name,))
+    return stored
 
 
 def _is_mapped(about: Mapping[str, Any]) -> bool:
@@ -268,7 +276,7 @@ def _constants(actions: pa.Table, columns: LakeColumns) -> dict[str, list[pa.Sca
     if "partition" not in actions.schema.names:
         return {}
     values = actions["partition"].combine_chunks()
-    names = {columns.stored.get(name, name): name for name in columns.schema.names}
+    names = {_stored_name(columns, name): name for name in columns.schema.names}
     found = {}
     for field, column in zip(values.type, values.flatten(), strict=True):
         name = names.get(field.name, field.name)
