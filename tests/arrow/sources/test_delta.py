@@ -360,3 +360,9 @@ def test_a_killed_job_that_runs_again_after_a_commit_serves_the_newest_version(t
         run(sink)
     assert progress.files_read() == known, "nothing is recorded"
     assert [row[2:] for row in sink.rows.values()] == [(2.0, "2.0")]
+
+
+def test_a_file_that_has_none_of_the_columns_has_nulls(tmp_path: Path) -> None:
+    written = WrittenTable(tmp_path / "rows", [("n", "long", {})])
+    written.commit({"add": written.file("a.parquet", pa.table({"dropped": [1, 2]}))})
+    assert numbers(opened(tmp_path)) == [None, None]

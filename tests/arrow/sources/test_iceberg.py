@@ -188,7 +188,7 @@ def test_files_without_ids_are_read_by_the_name_mapping(catalog: SqlCatalog, tmp
     assert values(opened(), "number") == [0, 1]
     with table.transaction() as change:
         change.remove_properties("schema.name-mapping.default")
-    with pytest.raises(DataError, match="without the field ids of the table: give the table a name mapping"):
+    with pytest.raises(DataError, match="have no field ids: give the table a name mapping"):
         values(opened(), "number")
 
 

@@ -44,8 +44,7 @@ class LakeColumns(NamedTuple):
 
     def locate(self, found: pa.Schema) -> dict[str, str]:
         """Column of the table -> its name in a file with the given schema. Columns that the file lacks are left out."""
-        by_id = {int((field.metadata or {}).get(_FIELD_ID, -1)): field.name for field in found} if self.ids else {}
-        by_id.pop(-1, None)
+        by_id = _ids(found) if self.ids else {}
         if by_id:
             return {name: by_id[number] for name, number in self.ids.items() if number in by_id}
         names = set(found.names)
@@ -137,10 +136,10 @@ class OpenedFile:
         self._constants = dict(file.constants)
         located = columns.locate(self._found)
         self._stored = {name: stored for name, stored in located.items() if name not in self._constants}
-        if not located and not self._constants:
+        if columns.ids and not located and not _ids(self._found):
             names = ", ".join(self._found.names)
-            hint = f"the file has {names}, without the field ids of the table: give the table a name mapping"
-            problem = f"{Path(file.path).name} has none of the table's columns"
+            hint = f"its columns {names} have no field ids: give the table a name mapping"
+            problem = f"the columns of {Path(file.path).name} cannot be matched with those of the table"
             raise DataError(file.where, problem=problem, hint=hint)
 
     def wanted(self, times: TimeRange | None) -> list[int]:
@@ -226,6 +225,11 @@ class OpenedFile:
         """The column that takes the least memory. It is read for the number of rows if no other column is."""
         name: str = min(self._found, key=lambda field: schema_row_bytes(pa.schema([field]))).name
         return name
+
+
+def _ids(found: pa.Schema) -> dict[int, str]:
+    """Field id -> column of a file, for the columns that have one."""
+    return {int(field.metadata[_FIELD_ID]): field.name for field in found if _FIELD_ID in (field.metadata or {})}
 
 
 def table_schema(fields: Any) -> pa.Schema:
