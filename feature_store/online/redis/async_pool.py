@@ -315,13 +315,18 @@ class AsyncPool:
 
     def _join(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.size:
-            raise OnlineStoreError(
-                "AsyncOnlineClient",
-                problem="its connections belong to another event loop"
-                + (", which is closed" if self._loop is not None and self._loop.is_closed() else ""),
-                hint="make one client for each event loop, and close it (`async with`) before its loop ends",
-            )
+            raise of_another_loop(self._loop)
         self._loop = loop
+
+
+def of_another_loop(loop: asyncio.AbstractEventLoop | None) -> OnlineStoreError:
+    """The error for a client whose connections belong to another event loop."""
+    return OnlineStoreError(
+        "AsyncOnlineClient",
+        problem="its connections belong to another event loop"
+        + (", which is closed" if loop is not None and loop.is_closed() else ""),
+        hint="make one client for each event loop, and close it (`async with`) before its loop ends",
+    )
 
 
 def _is_well(connection: AsyncConnection) -> bool:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
 from feature_store.online.redis.async_connection import AsyncConnection
-from feature_store.online.redis.async_pool import AsyncPool
+from feature_store.online.redis.async_pool import AsyncPool, of_another_loop
 from feature_store.online.redis.readers import Readers
-from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
+from feature_store.online.redis.shard_request import Pause, Refresh, RefreshSoon, Send, ShardRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from feature_store.online.observer import Observers
     from feature_store.online.redis.endpoint import Endpoint, Question
@@ -36,17 +36,31 @@ class AsyncShardPool:
         self._shards, self._observers, self._most = shards, observers, most
         self._readers = Readers(shards.location.read_from)
         self._pools: dict[Endpoint, AsyncPool] = {}
+        # The newest map whose servers the pools are for.
+        self._version = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin on an event loop. Its lock is held while a request learns the map that it needs."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._learning = asyncio.Lock()
+        self._background: asyncio.Task[None] | None = None
 
     async def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
         """See AsyncClientPool."""
+        if self._loop is not asyncio.get_running_loop():
+            self._join()
+        if self._version != self._shards.version:
+            self._close_unnamed()
         request = ShardRequest(self._shards, self._readers, commands)
         for step in request.steps():
             if isinstance(step, Send):
                 await self._send(step, request, limit)
+            elif isinstance(step, RefreshSoon):
+                self._refresh_soon()
             elif isinstance(step, Refresh):
                 with contextlib.suppress(*([OnlineStoreError] if step.may_fail else [])):
-                    await self._refresh(step, limit)
+                    await self._refresh(step, request.limit_of_refresh(step, limit))
             else:
                 await _wait(step, limit)
             limit = limit.further()
@@ -72,23 +86,46 @@ class AsyncShardPool:
 
     async def _refresh(self, step: Refresh, limit: Limit) -> None:
         """As Shards.refresh."""
-        whole = self._shards.whole
         try:
             async with asyncio.timeout_at(limit.at), self._learning:
-                steps = self._shards.learning(step.version, step.failed)
-                with contextlib.suppress(StopIteration):
-                    question = next(steps)
-                    while True:
-                        try:
-                            reply = await _asked(question, whole, limit)
-                        except OnlineStoreError as error:
-                            question = steps.throw(error)
-                        else:
-                            question = steps.send(reply)
+                await self._learn(step.version, step.failed, limit)
         except OnlineStoreError:
             raise
         except TimeoutError:
-            raise whole.timeout(limit) from None
+            raise self._shards.whole.timeout(limit) from None
+
+    def _refresh_soon(self) -> None:
+        """As Shards.refresh_soon, in a task."""
+        if self._background is None or self._background.done():
+            self._background = asyncio.get_running_loop().create_task(self._refresh_now())
+
+    async def _refresh_now(self) -> None:
+        shards = self._shards
+        with contextlib.suppress(OnlineStoreError):  # then the known map stays
+            await self._learn(shards.version, shards.suspects.copy(), shards.limit())
+
+    async def _learn(self, version: int, failed: Collection[Endpoint], limit: Limit) -> None:
+        steps = self._shards.learning(version, failed)
+        with contextlib.suppress(StopIteration):
+            question = next(steps)
+            while True:
+                try:
+                    reply = await _asked(question, self._shards.whole, limit)
+                except OnlineStoreError as error:
+                    question = steps.throw(error)
+                else:
+                    question = steps.send(reply)
+
+    def _join(self) -> None:
+        """Use the locks and tasks of the running event loop.
+
+        Raises:
+            OnlineStoreError: there are connections of another one.
+        """
+        if self.size:
+            raise of_another_loop(self._loop)
+        self._begin()
+        self._loop = asyncio.get_running_loop()
 
     @property
     def size(self) -> int:
@@ -102,7 +139,9 @@ class AsyncShardPool:
 
     def close(self) -> None:
         """See AsyncClientPool."""
-        self._learning = asyncio.Lock()  # of the next event loop
+        if self._background is not None and not self._background.get_loop().is_closed():
+            self._background.cancel()
+        self._begin()
         for pool in self._pools.values():
             pool.close()
 
@@ -111,6 +150,17 @@ class AsyncShardPool:
         if pool is None:
             pool = self._pools[server] = AsyncPool(server, self._observers, self._most)
         return pool
+
+    def _close_unnamed(self) -> None:
+        """As ShardPool."""
+        self._version = self._shards.version
+        named = self._shards.named()
+        self._readers.keep(named)
+        for server, pool in list(self._pools.items()):
+            if server not in named:
+                pool.close()
+                if not pool.size:  # else a connection is being opened, which the next map closes
+                    del self._pools[server]
 
 
 async def _asked(question: Question, whole: Endpoint, limit: Limit) -> Any:

@@ -17,11 +17,12 @@ from feature_store.online.redis.endpoint import Endpoint, Question
 from feature_store.online.redis.location import Location
 from feature_store.online.redis.resp import packed
 from feature_store.online.redis.scanning import scan_node
+from feature_store.online.redis.shard_recovery import CHANGING
 from feature_store.online.redis.sharded import Sharded
-from feature_store.online.redis.shards import CHANGING, Shard
+from feature_store.online.redis.shards import Shard, known_host
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
 
     from feature_store.online.redis.address import Address
 
@@ -84,7 +85,7 @@ class Cluster(Sharded):
         """See Shards. A replica of a Cluster answers reads only to connections that ask for it."""
         return replace(self.location.address, host=host, port=port, is_readonly=is_replica)
 
-    def learning(self, version: int, failed: Endpoint | None = None) -> Generator[Question, Any, None]:
+    def learning(self, version: int, failed: Collection[Endpoint] = ()) -> Generator[Question, Any, None]:
         """See Shards."""
         if self.version != version:
             return
@@ -97,19 +98,22 @@ class Cluster(Sharded):
                 reasons.append(f"{address.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
                 continue
             if reply:
-                self.learnt(self._shards_of(reply, address))
+                self.learnt(version, self._shards_of(reply, address))
                 return
             reasons.append(f"{address.shown}: knows no slots")
         raise self.whole.lost(f"no node of the Cluster answers ({'; '.join(reasons)})")
 
-    def _addresses(self, failed: Endpoint | None) -> list[Address]:
-        """The nodes to ask: some known nodes in random order, then the nodes of the URL, then the node that failed."""
-        known = [node.address for node in list(self._endpoints.values()) if node is not failed]
-        random.shuffle(known)
+    def _addresses(self, failed: Collection[Endpoint]) -> list[Address]:
+        """The nodes to ask: some nodes of the newest map in random order, then those of the URL, then those that
+        failed."""
+        last = {_place(node.address): node.address for node in failed}
+        known = {_place(node.address): node.address for node in self.named()}
+        well = [address for place, address in known.items() if place not in last]
+        random.shuffle(well)
         given = [self.location.address, *self.location.others]
-        last = [failed.address] if failed is not None else []
-        by_place = {(a.host, a.port): a for a in (*known[:_MOST_ASKED], *given, *last)}
-        return [replace(address, is_readonly=False) for address in by_place.values()]
+        first = {_place(address): address for address in (*well[:_MOST_ASKED], *given)}
+        asked = {place: address for place, address in first.items() if place not in last} | last
+        return [replace(address, is_readonly=False) for address in asked.values()]
 
     def _shards_of(self, reply: Any, by: Address) -> list[Shard | None]:
         """The shard of each slot, from a reply to CLUSTER SLOTS."""
@@ -125,7 +129,7 @@ class Cluster(Sharded):
     def _named(self, node: Sequence[Any], by: Address, *, is_replica: bool) -> Endpoint:
         """A node as CLUSTER SLOTS names it. A node that does not know its own host has the host that was asked."""
         host = node[0].decode() if isinstance(node[0], bytes) else ""
-        return self.endpoint(by.host if host in ("", "?") else host, int(node[1]), is_replica=is_replica)
+        return self.endpoint(known_host(host, by), int(node[1]), is_replica=is_replica)
 
     # -- scans --------------------------------------------------------------------------------------------------
 
@@ -190,3 +194,7 @@ class Cluster(Sharded):
         except WrongNodeError as error:
             return self.place(error.target, node)
         return None
+
+
+def _place(address: Address) -> tuple[str, int]:
+    return address.host, address.port

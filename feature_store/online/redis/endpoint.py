@@ -165,6 +165,11 @@ class Endpoint:
         if "pool" in self.__dict__:
             self.pool.disconnect()
 
+    def close_idle(self) -> None:
+        """Close the connections of redis-py's pool that no thread uses at this time."""
+        if "pool" in self.__dict__:
+            self.pool.disconnect(inuse_connections=False)
+
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Map the errors of redis-py and of sockets to this library's errors."""

@@ -22,6 +22,10 @@ T = TypeVar("T")
 # `cluster-node-timeout 15000` needs 16 to 20 s to replace a primary. Clients that read wait only for `timeout_s`.
 PATIENCE_S = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
+# This many redirections in a row are followed at once. After that, two nodes may point at each other and need time.
+MOST_AT_ONCE = 5
+# Precedes a command to a node that does not own the command's slot yet.
+ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
 class Route(NamedTuple):

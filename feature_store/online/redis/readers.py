@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from feature_store.online.redis.location import NEAREST, PRIMARY
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.resp import Command
     from feature_store.online.redis.shards import Shard
@@ -57,6 +59,12 @@ class Readers:
     def accepts(self, server: Endpoint, command: Command) -> bool:
         """Whether a complete reply counts. A replica's reply must have the epoch of the request's plan."""
         return not server.is_replica or command.parser.saw_only(command.epoch)
+
+    def keep(self, servers: Container[Endpoint]) -> None:
+        """Forget the other servers."""
+        for server in [one for one in [*self._avoided, *self._round_trips] if one not in servers]:
+            self._avoided.pop(server, None)
+            self._round_trips.pop(server, None)
 
     def avoid(self, server: Endpoint) -> None:
         """Do not choose a server for a while, as long as another server of its shard can be chosen."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from feature_store.errors import OnlineStoreError, StoreReplyError
 from feature_store.online.redis.connection import Connection
 from feature_store.online.redis.errors import reply_error
-from feature_store.online.redis.following import Route
+from feature_store.online.redis.following import ASKING, Route
 from feature_store.online.redis.resp import argument
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from feature_store.online.redis.following import Recovery
     from feature_store.online.redis.topology import Topology
 
-_ASKING = b"*1\r\n$6\r\nASKING\r\n"
 # Redirections by a node of a Cluster. Its connection stays open, since the node serves other keys.
 _REDIRECTING = ("MOVED", "ASK", "TRYAGAIN")
 
@@ -224,7 +223,7 @@ class ScriptConnection:
         with self._closed_by_failures():
             if is_asking:
                 self._take(len(self._under_way))
-                self._connection.send(_ASKING)
+                self._connection.send(ASKING)
             self._connection.send(call.command)
             self._under_way.append(call)
             if is_asking:

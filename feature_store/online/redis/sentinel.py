@@ -10,11 +10,12 @@ from feature_store.online.redis.endpoint import Question, master_of, replicas_of
 from feature_store.online.redis.location import PRIMARY, Location
 from feature_store.online.redis.resp import packed
 from feature_store.online.redis.scanning import scan_node
+from feature_store.online.redis.shard_recovery import CHANGING
 from feature_store.online.redis.sharded import Sharded
-from feature_store.online.redis.shards import CHANGING, Shard
+from feature_store.online.redis.shards import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
 
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.endpoint import Endpoint
@@ -62,7 +63,7 @@ class Sentinels(Sharded):
         """See Shards. A Sentinel can be wrong for a while, so each primary is asked for its role."""
         return replace(self.location.address, host=host, port=port, is_master=not is_replica)
 
-    def learning(self, version: int, failed: Endpoint | None = None) -> Generator[Question, Any, None]:
+    def learning(self, version: int, failed: Collection[Endpoint] = ()) -> Generator[Question, Any, None]:
         """See Shards."""
         if self.version != version:
             return
@@ -78,7 +79,7 @@ class Sentinels(Sharded):
                 continue
             if primary is not None:
                 replicas = tuple(self.endpoint(*replica, is_replica=True) for replica in listed)
-                self.learnt([Shard(self.endpoint(*primary), replicas)])
+                self.learnt(version, [Shard(self.endpoint(*primary), replicas)])
                 # The next question goes to a Sentinel that answers.
                 self._sentinels = (*self._sentinels[i:], *self._sentinels[:i])
                 return

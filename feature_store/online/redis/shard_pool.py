@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
 from feature_store.online.redis.pool import Pool
 from feature_store.online.redis.readers import Readers
-from feature_store.online.redis.shard_request import Pause, Refresh, Send, ShardRequest
+from feature_store.online.redis.shard_request import Pause, Refresh, RefreshSoon, Send, ShardRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,16 +35,22 @@ class ShardPool:
         self._shards, self._observers, self._most = shards, observers, most
         self._readers = Readers(shards.location.read_from)
         self._pools: dict[Endpoint, Pool] = {}
+        # The newest map whose servers the pools are for.
+        self._version = 0
 
     def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
         """See ClientPool."""
+        if self._version != self._shards.version:
+            self._close_unnamed()
         request = ShardRequest(self._shards, self._readers, commands)
         for step in request.steps():
             if isinstance(step, Send):
                 self._send(step, request, limit)
+            elif isinstance(step, RefreshSoon):
+                self._shards.refresh_soon()
             elif isinstance(step, Refresh):
                 with contextlib.suppress(*([OnlineStoreError] if step.may_fail else [])):
-                    self._shards.refresh(step.version, step.failed, limit)
+                    self._shards.refresh(step.version, step.failed, request.limit_of_refresh(step, limit))
             else:
                 _wait(step, limit)
             limit = limit.further()
@@ -95,6 +101,17 @@ class ShardPool:
         if pool is None:
             pool = self._pools.setdefault(server, Pool(server, self._observers, self._most))
         return pool
+
+    def _close_unnamed(self) -> None:
+        """Close the pools of servers that the newest map does not name."""
+        self._version = self._shards.version
+        named = self._shards.named()
+        self._readers.keep(named)
+        for server, pool in list(self._pools.items()):
+            if server not in named:
+                pool.close()
+                if not pool.size:  # else a request uses a connection, which the next map closes
+                    self._pools.pop(server, None)
 
 
 def _wait(step: Pause, limit: Limit) -> None:

@@ -7,17 +7,19 @@ limit ends. Only reads are sent this way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import hiredis
 
 from feature_store.errors import StoreTimeoutError
 from feature_store.online.redis.errors import code_of
+from feature_store.online.redis.following import ASKING, MOST_AT_ONCE
 from feature_store.online.redis.resp import Command, ReplyParser, argument
+from feature_store.online.redis.shards import half
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     from feature_store.errors import OnlineStoreError
     from feature_store.online.redis.endpoint import Endpoint
@@ -25,12 +27,9 @@ if TYPE_CHECKING:
     from feature_store.online.redis.readers import Readers
     from feature_store.online.redis.shards import Shards
 
-_ASKING = b"*1\r\n$6\r\nASKING\r\n"
 # Codes of a server that cannot answer now, while another server may, now or soon.
 _ELSEWHERE = {"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05
-# This many redirections in a row are followed at once. After that, two nodes may point at each other and need time.
-_REDIRECTIONS = 5
 # How long a request waits for a publication that is between two of its steps; see online/publication.py.
 _PUBLISHING_S = 0.2
 
@@ -45,11 +44,18 @@ class Send(NamedTuple):
 
 
 class Refresh(NamedTuple):
-    """Learn the shards again. If that fails and `may_fail` is True, the request goes on."""
+    """Learn the shards again, within `ShardRequest.limit_of_refresh`. See `Shards.refresh`.
+
+    If the request has a server to ask all the same (`may_fail`), it goes on when that fails.
+    """
 
     version: int
-    failed: Endpoint | None
+    failed: Collection[Endpoint] = ()
     may_fail: bool = False
+
+
+class RefreshSoon(NamedTuple):
+    """Begin to learn the shards again. The request does not wait for it."""
 
 
 class Pause(NamedTuple):
@@ -59,7 +65,8 @@ class Pause(NamedTuple):
     error: OnlineStoreError | None
 
 
-Step = Send | Refresh | Pause
+Step = Send | Refresh | RefreshSoon | Pause
+_REFRESH_SOON = RefreshSoon()
 
 
 class ShardRequest:
@@ -79,20 +86,22 @@ class ShardRequest:
         # Commands that a primary must answer: a replica was behind, or could not answer.
         self._of_primaries: set[int] = set()
         self._pause_s = _FIRST_PAUSE_S
+        # How many rounds in a row a server redirected a command.
         self._redirections = 0
 
     def limit_of(self, server: Endpoint, limit: Limit) -> Limit:
         """The time limit of one server. A replica has half of the remaining time: the rest is for its primary."""
-        if not server.is_replica:
-            return limit
-        try:
-            return limit.share(2)
-        except TimeoutError:  # raised again, with the name of the server, where the connection is used
-            return limit
+        return half(limit) if server.is_replica else limit
+
+    def limit_of_refresh(self, step: Refresh, limit: Limit) -> Limit:
+        """The time limit of a step. It is half of the remaining time if the request has a server to ask afterwards."""
+        return half(limit) if step.may_fail else limit
 
     def answered(self, server: Endpoint, began: float) -> None:
         """Record that all replies of a server came, to commands that were sent at `began` (`time.monotonic`)."""
         self._readers.answered(server, began)
+        if self._shards.suspects:
+            self._shards.suspects.discard(server)
 
     def failed(self, server: Endpoint, error: OnlineStoreError) -> None:
         """Record that a server could not be reached, closed the connection, or did not answer in time."""
@@ -110,8 +119,8 @@ class ShardRequest:
             StoreTimeoutError: a primary did not answer in time. The commands that other servers answered are complete,
                 and no parser has an error.
         """
-        if self._shards.becomes_old():
-            yield Refresh(self._shards.version, self._shards.suspected, may_fail=self._shards.version > 0)
+        if self._shards.version and self._shards.becomes_old():
+            yield _REFRESH_SOON
         yield from self._answered(self._commands)
         waited_s = 0.0
         while waited_s < _PUBLISHING_S and _epochs_differ(self._commands):
@@ -125,41 +134,52 @@ class ShardRequest:
     def _answered(self, commands: Sequence[Command]) -> Generator[Step, None, None]:
         left = commands
         while left:
-            for command in left:
-                if self._shards.shard(command.key) is None:
-                    yield Refresh(self._shards.version, None)
-                    if self._shards.shard(command.key) is None:
-                        raise self._shards.uncovered(command.key)
             self._failed.clear()
-            sent = self._routed(left)
+            sent = yield from self._routed(left)
             yield Send([(server, listed) for server, (listed, _) in sent.items()])
             judged = _Judged([], [])
             for server, (_, own) in sent.items():
                 for command in own:
                     self._judge(server, command, judged)
             if judged.too_late is not None:
+                if self._shards.becomes_old():
+                    yield _REFRESH_SOON
                 raise judged.too_late
             yield from self._prepared(judged)
             for command in judged.scattered:
                 yield from self._one_by_one(command)
             left = judged.again
 
-    def _routed(self, commands: Sequence[Command]) -> dict[Endpoint, tuple[list[Command], list[Command]]]:
-        """By server, the commands to send, with ASKING where needed, and those of them that belong to the request.
+    def _routed(self, commands: Sequence[Command]) -> Generator[Step, None, _Routed]:
+        """By server, the commands to send, with ASKING where needed, and those of them that belong to the request."""
+        unknown = any(self._shards.shard(command.key) is None for command in commands)
+        if unknown:
+            yield Refresh(self._shards.version)
+        routed = self._by_server(commands)
+        if not self._shards.suspects.isdisjoint(routed):
+            yield Refresh(self._shards.version, self._shards.suspects.copy(), may_fail=True)
+            routed = self._by_server(commands)
+        for command in commands if self._redirected else ():
+            self._redirected.pop(id(command), None)
+        return routed
+
+    def _by_server(self, commands: Sequence[Command]) -> _Routed:
+        """See _routed.
 
         The order of servers is the same for all requests, so that no two requests wait for each other's connections.
         """
-        routed: dict[Endpoint, tuple[list[Command], list[Command]]] = {}
+        routed: _Routed = {}
         for command in commands:
-            server, is_asking = self._redirected.pop(id(command), (None, False))
+            server, is_asking = self._redirected.get(id(command), (None, False))
             if server is None:
                 shard = self._shards.shard(command.key)
-                assert shard is not None
+                if shard is None:
+                    raise self._shards.uncovered(command.key)
                 is_free = id(command) not in self._of_primaries
                 server = self._readers.choose(shard, command) if is_free else shard.primary
             sent, own = routed.setdefault(server, ([], []))
             if is_asking:
-                sent.append(Command(command.key, _ASKING, ReplyParser(1)))
+                sent.append(Command(command.key, ASKING, ReplyParser(1)))
             sent.append(command)
             own.append(command)
         return routed if len(routed) == 1 else dict(sorted(routed.items(), key=lambda item: item[0].number))
@@ -170,7 +190,7 @@ class ShardRequest:
         if parser.fixed:
             return
         if not parser.is_complete:
-            judged.lost = server
+            judged.lost.add(server)
             judged.problem = self._failed.get(server) or self._shards.whole.lost("the server closed the connection")
             if isinstance(judged.problem, StoreTimeoutError) and not server.is_replica:
                 judged.too_late = judged.problem
@@ -191,7 +211,8 @@ class ShardRequest:
     def _judge_error(self, server: Endpoint, command: Command, error: Exception, judged: _Judged) -> None:
         code = code_of(error)
         if code in _ELSEWHERE:
-            judged.problem, judged.lost = server.refused(error), server
+            judged.problem = server.refused(error)
+            judged.lost.add(server)
             return
         if code not in ("MOVED", "ASK"):
             raise server.refused(error)
@@ -199,17 +220,22 @@ class ShardRequest:
         if code == "MOVED":
             self._shards.put(command.key, node)
         self._redirected[id(command)] = node, code == "ASK"
-        self._redirections += 1
-        judged.is_late |= self._redirections > _REDIRECTIONS * len(self._commands)
+        judged.is_redirected = True
 
     def _prepared(self, judged: _Judged) -> Generator[Step, None, None]:
         """Learn the shards, or wait, before commands are sent again."""
-        if judged.lost is not None and judged.lost.is_replica:
-            self._readers.avoid(judged.lost)
-        elif judged.lost is not None:
+        primaries = []
+        for server in judged.lost:
+            if server.is_replica:
+                self._readers.avoid(server)
+            else:
+                primaries.append(server)
+        if primaries:
             known = [self._shards.shard(command.key) for command in judged.again]
-            yield Refresh(self._shards.version, judged.lost)
+            yield Refresh(self._shards.version, primaries)
             judged.is_late |= known == [self._shards.shard(command.key) for command in judged.again]
+        self._redirections = self._redirections + 1 if judged.is_redirected else 0
+        judged.is_late |= self._redirections > MOST_AT_ONCE
         if judged.is_late:
             yield Pause(self._pause_s, judged.problem)
             self._longer()
@@ -235,6 +261,9 @@ class ShardRequest:
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
+_Routed: TypeAlias = "dict[Endpoint, tuple[list[Command], list[Command]]]"
+
+
 @dataclass
 class _Judged:
     """The next steps after the replies to commands that were sent together.
@@ -242,17 +271,19 @@ class _Judged:
     Attributes:
         again: the commands that are sent again.
         scattered: the commands whose keys are on two nodes.
-        lost: a server that does not serve; None when all serve.
-        problem: why the server does not serve.
+        lost: the servers that do not serve.
+        problem: why one of them does not serve; None when all serve.
         too_late: the error of a primary that did not answer within the limit of the request; None when all did.
+        is_redirected: whether a server redirected a command.
         is_late: whether to wait before sending again, because the shards have not changed.
     """
 
     again: list[Command]
     scattered: list[Command]
-    lost: Endpoint | None = None
+    lost: set[Endpoint] = field(default_factory=set)
     problem: OnlineStoreError | None = None
     too_late: StoreTimeoutError | None = None
+    is_redirected: bool = False
     is_late: bool = False
 
 

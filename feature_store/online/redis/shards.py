@@ -16,36 +16,22 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from feature_store.errors import (
-    ClusterDownError,
-    LoadingError,
-    MasterDownError,
-    OnlineStoreError,
-    ReadOnlyReplicaError,
-    StoreConnectionError,
-    StoreTimeoutError,
-)
+from feature_store.errors import OnlineStoreError, StoreReplyError
 from feature_store.online.redis.connection import Connection
 from feature_store.online.redis.endpoint import Endpoint, Question
-from feature_store.online.redis.following import FollowingCommands, Patience, Route
+from feature_store.online.redis.following import FollowingCommands
 from feature_store.online.redis.location import Location
 from feature_store.online.redis.resp import Command, ReplyParser
+from feature_store.online.redis.shard_recovery import ShardRecovery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
     from feature_store.online.redis.address import Address
     from feature_store.online.redis.limit import Limit
-
-# Errors of a server while the topology changes. The next primary takes the call.
-CHANGING = (
-    StoreConnectionError,
-    StoreTimeoutError,
-    ReadOnlyReplicaError,
-    ClusterDownError,
-    LoadingError,
-    MasterDownError,
-)
+# After a map was learnt, a primary that does not answer in time is not suspected for this long. Without it, clients
+# whose limits are too short for a busy store would ask for the map with each request.
+_TRUSTED_S = 0.25
 
 
 class Shard(NamedTuple):
@@ -67,7 +53,7 @@ class Shards(ABC):
         location: as given.
         whole: stands for the topology as a whole: its time limit, and errors that belong to no single server.
         version: the number of the newest map.
-        suspected: a primary that did not answer in time since the newest map was learnt; None when all did.
+        suspects: the primaries that did not answer in time since the newest map was learnt, and not since then.
     """
 
     def __init__(self, location: Location, timeout_s: float, slots: int) -> None:
@@ -75,11 +61,13 @@ class Shards(ABC):
         self.whole = Endpoint(replace(location, kind="server", others=()), timeout_s)
         self.limit: Callable[[], Limit] = self.whole.limit
         self.version = 0
-        self.suspected: Endpoint | None = None
-        self._old_at = 0.0
+        self.suspects: set[Endpoint] = set()
+        # When the map was learnt, when it becomes old, and when it was last learnt because it was old.
+        self._learnt_at = self._old_at = self._asked_at = 0.0
         self._shards: list[Shard | None] = [None] * slots
+        self._by_primary: dict[Endpoint, Shard] = {}
         self._endpoints: dict[tuple[str, int, bool], Endpoint] = {}
-        self._lock = threading.Lock()
+        self.renew_locks()
         _all.add(self)
 
     @property
@@ -105,8 +93,12 @@ class Shards(ABC):
         """The slot of a key, a number below `slots`. Keys with one hash tag have one slot."""
 
     @abstractmethod
-    def learning(self, version: int, failed: Endpoint | None = None) -> Generator[Question, Any, None]:
+    def learning(self, version: int, failed: Collection[Endpoint] = ()) -> Generator[Question, Any, None]:
         """The steps of `refresh` without I/O: yields the questions to servers, and takes their replies.
+
+        Args:
+            version: the version of the newest map.
+            failed: servers that did not answer. They are asked last.
 
         Raises:
             StoreConnectionError: no server answers.
@@ -149,13 +141,27 @@ class Shards(ABC):
         if shard is None:
             self.refresh(self.version)
             shard = self.shard(key)
-        elif self.becomes_old():
-            with contextlib.suppress(OnlineStoreError):  # then the known map stays
-                self.refresh(self.version)
+        elif self._refreshed():
             shard = self.shard(key)
         if shard is None:
             raise self.uncovered(key)
         return shard.primary
+
+    def _refreshed(self) -> bool:
+        """Learn an old map again. Returns whether there may be a new map.
+
+        A writer waits for the map, so that it writes to no server that was replaced. It does not wait when the servers
+        that name the others did not answer the last time.
+        """
+        answered = self._learnt_at >= self._asked_at
+        if not self.becomes_old():
+            return False
+        if not answered:
+            self.refresh_soon()
+            return False
+        with contextlib.suppress(OnlineStoreError):  # then the known map stays
+            self.refresh(self.version, self.suspects.copy(), half(self.limit()))
+        return True
 
     def nodes(self) -> Sequence[Endpoint]:
         """See Topology. The shards are learnt anew.
@@ -184,42 +190,69 @@ class Shards(ABC):
 
     def put(self, key: bytes, node: Endpoint) -> None:
         """Record that a server is the primary of a key."""
-        known = next((shard for shard in self._shards if shard is not None and shard.primary is node), Shard(node))
-        self._shards[self.slot(key)] = known
+        self._shards[self.slot(key)] = self._by_primary.setdefault(node, Shard(node))
 
-    def learnt(self, shards: list[Shard | None]) -> None:
-        """Take a new map."""
-        self._shards = shards
-        self.suspected = None
-        self.version += 1
-        self._old_at = time.monotonic() + self.refresh_s
+    def learnt(self, version: int, shards: list[Shard | None]) -> None:
+        """Take a new map, unless a newer one than `version` is known already.
+
+        Servers that it does not name are forgotten, and their connections closed.
+        """
+        with self._taking:
+            if version != self.version:
+                return
+            self._shards = shards
+            self._by_primary = {shard.primary: shard for shard in shards if shard is not None}
+            self.suspects.clear()
+            self._learnt_at = time.monotonic()
+            self._old_at = self._learnt_at + self.refresh_s
+            self.version += 1
+            named = self.named()
+            for place, endpoint in list(self._endpoints.items()):
+                if endpoint not in named:
+                    self._endpoints.pop(place).close_idle()
+
+    def named(self) -> set[Endpoint]:
+        """The servers that the known map names."""
+        return {endpoint for shard in list(self._by_primary.values()) for endpoint in (shard.primary, *shard.replicas)}
 
     def suspect(self, primary: Endpoint) -> None:
         """Record that a primary did not answer in time: another server may have its role. The map becomes old."""
-        self.suspected = primary
-        self._old_at = 0.0
+        if time.monotonic() > self._learnt_at + _TRUSTED_S:
+            self.suspects.add(primary)
+            self._old_at = 0.0
 
     def becomes_old(self) -> bool:
         """Whether the map must be learnt again. True for one caller each time that the map has become old."""
         now = time.monotonic()
         if now < self._old_at:
             return False
-        self._old_at = now + self.refresh_s
+        self._asked_at, self._old_at = now, now + self.refresh_s
         return True
 
     def place(self, target: str, by: Endpoint) -> Endpoint:
-        """The node that a redirection names: `host:port`, or `:port` of the host that answered."""
+        """The node that a redirection names: `host:port`. Without a host, or with `?`, it is that of the server.
+
+        Args:
+            target: the node.
+            by: the server that redirects.
+
+        Raises:
+            StoreReplyError: the redirection names no node.
+        """
         host, _, port = target.rpartition(":")
-        return self.endpoint(host or by.address.host, int(port))
+        if not port.isdecimal() or not 0 < int(port) < 1 << 16:
+            where = f"Redis at {by.shown}"
+            raise StoreReplyError(where, problem=f"it redirects to {target[:100]!r}, which is no host and port")
+        return self.endpoint(known_host(host, by.address), int(port))
 
     # -- learning -----------------------------------------------------------------------------------------------
 
-    def refresh(self, version: int, failed: Endpoint | None = None, limit: Limit | None = None) -> None:
+    def refresh(self, version: int, failed: Collection[Endpoint] = (), limit: Limit | None = None) -> None:
         """Learn the shards, unless another thread has done so since `version` was the newest map.
 
         Args:
             version: the version of the map that turned out wrong.
-            failed: a server that just failed. It is asked last.
+            failed: servers that did not answer. They are asked last.
             limit: the time limit; the topology's own unless given.
 
         Raises:
@@ -227,16 +260,37 @@ class Shards(ABC):
         """
         limit = limit or self.limit()
         with self._alone(limit):
-            steps = self.learning(version, failed)
-            with contextlib.suppress(StopIteration):
-                question = next(steps)
-                while True:
-                    try:
-                        reply = _asked(question, self.whole, limit)
-                    except OnlineStoreError as error:
-                        question = steps.throw(error)
-                    else:
-                        question = steps.send(reply)
+            self._learn(version, failed, limit)
+
+    def refresh_soon(self) -> None:
+        """Learn the shards in a thread of its own, unless such a thread runs. Until it has, the known map stays."""
+        if not self._background.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._refresh_now, name="feature-store topology", daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter ends: the known map stays
+            self._background.release()
+
+    def _refresh_now(self) -> None:
+        """The work of the thread. It does not make requests wait that must learn the shards: their limits differ."""
+        background = self._background
+        try:
+            with contextlib.suppress(OnlineStoreError):  # then the known map stays
+                self._learn(self.version, self.suspects.copy(), self.limit())
+        finally:
+            background.release()
+
+    def _learn(self, version: int, failed: Collection[Endpoint], limit: Limit) -> None:
+        steps = self.learning(version, failed)
+        with contextlib.suppress(StopIteration):
+            question = next(steps)
+            while True:
+                try:
+                    reply = _asked(question, self.whole, limit)
+                except OnlineStoreError as error:
+                    question = steps.throw(error)
+                else:
+                    question = steps.send(reply)
 
     @contextlib.contextmanager
     def _alone(self, limit: Limit) -> Iterator[None]:
@@ -251,9 +305,10 @@ class Shards(ABC):
         finally:
             self._lock.release()
 
-    def renew_lock(self) -> None:
-        """In a forked child: make a new lock, since a thread that the child does not have may hold the old lock."""
-        self._lock = threading.Lock()
+    def renew_locks(self) -> None:
+        """Make new locks. In a forked child, threads that the child does not have may hold the old ones."""
+        # Held while a thread learns the map that it needs, while a new map is taken, and while `refresh_soon` learns.
+        self._lock, self._taking, self._background = threading.Lock(), threading.Lock(), threading.Lock()
 
     # -- calls --------------------------------------------------------------------------------------------------
 
@@ -273,51 +328,17 @@ class Shards(ABC):
             node.close()
 
 
-class ShardRecovery:
-    """How one failed call about a key is sent again: see `Recovery`."""
+def half(limit: Limit) -> Limit:
+    """Half of the remaining time. A limit that has ended stays: it is reported where a connection is used."""
+    try:
+        return limit.share(2)
+    except TimeoutError:
+        return limit
 
-    # This many redirections in a row are followed at once. After that, two nodes may point at each other and need time.
-    _AT_ONCE = 5
 
-    def __init__(self, shards: Shards, key: bytes) -> None:
-        self._shards, self._key = shards, key
-        self._patience = Patience()
-        self._redirections = 0
-
-    def after(self, error: OnlineStoreError) -> Route:
-        """See Recovery."""
-        if self._patience.is_over:
-            raise error
-        code = getattr(error, "code", "")
-        if code in ("MOVED", "ASK"):
-            return self._redirected(code, getattr(error, "target", ""))
-        if not isinstance(error, CHANGING):
-            raise error
-        known = self._shards.shard(self._key)
-        if code != "TRYAGAIN":  # with TRYAGAIN the keys of one call are on two nodes, and the map is right
-            self._shards.refresh(self._shards.version, known.primary if known is not None else None)
-        if self._shards.shard(self._key) is known or code == "TRYAGAIN":
-            self._patience.wait()
-        return Route(self._node(error))
-
-    def wait(self) -> None:
-        """See Recovery."""
-        self._patience.wait()
-
-    def _redirected(self, code: str, target: str) -> Route:
-        self._redirections += 1
-        if self._redirections > self._AT_ONCE:
-            self._patience.wait()
-        node = self._shards.place(target, self._shards.node(self._key))
-        if code == "MOVED":
-            self._shards.put(self._key, node)
-        return Route(node, asking=code == "ASK")
-
-    def _node(self, error: OnlineStoreError) -> Endpoint:
-        shard = self._shards.shard(self._key)
-        if shard is None:
-            raise error
-        return shard.primary
+def known_host(host: str, by: Address) -> str:
+    """The host that a node names in a reply. A node that does not know its own host names the host `?`, or none."""
+    return by.host if host in ("", "?") else host
 
 
 def _asked(question: Question, whole: Endpoint, limit: Limit) -> Any:
@@ -342,7 +363,7 @@ _all: weakref.WeakSet[Shards] = weakref.WeakSet()
 
 def _renew_locks() -> None:
     for shards in list(_all):
-        shards.renew_lock()
+        shards.renew_locks()
 
 
 os.register_at_fork(after_in_child=_renew_locks)
