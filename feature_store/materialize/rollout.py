@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from feature_store._intervals import Interval, merged, until
 from feature_store.definitions.definition_set import DefinitionSet
-from feature_store.errors import ConfigError, ConflictError
+from feature_store.errors import ConfigError, ConflictError, DamagedPlanError, LostWriteError
 from feature_store.online.published_plan import PublishedPlan
 from feature_store.online.store import OnlineStore
 from feature_store.registry import generations
@@ -39,6 +39,8 @@ T = TypeVar("T")
 _NO_JOB = "copy"
 # How often a backfill publishes again because another process published at the same time.
 _ATTEMPTS = 20
+# How often a fill is tried if Redis loses acknowledged rows meanwhile. If it fails more often, a person must look.
+_MOST_FILLS = 3
 
 
 class Filler(Protocol):
@@ -70,11 +72,13 @@ def roll_out(
 ) -> ServingPlan:
     """Publish a version of the registry. Returns the plan that is then served.
 
+    If Redis is restarted or replaced during the fill, and so may lack rows or tiles, the fill begins again.
+
     Raises:
         ConfigError: the number of buckets differs from the number under which rows are stored.
         ConflictError: another registry's plan or a newer version is published, or another process publishes at the
             same time.
-        LostWriteError: Redis was restarted or replaced during the fill. Apply again.
+        LostWriteError: Redis was restarted or replaced during each of 3 fills. Apply again.
     """
     compiled = partial(
         compile_plan,
@@ -86,6 +90,19 @@ def roll_out(
         buckets=buckets,
         expire_keys=expire_keys,
     )
+
+    def abandon() -> bool:
+        try:
+            return give_up(version, online)
+        except DamagedPlanError:  # some nodes have the new plan
+            return False
+
+    return _despite_losses(lambda: _roll_out(compiled, online, registry, filler), abandon)
+
+
+def _roll_out(
+    compiled: Callable[..., ServingPlan], online: OnlineStore, registry: Registry, filler: Filler
+) -> ServingPlan:
     published = _whole(online, compiled, registry)
     old = published.plan
     target = compiled(previous=old)
@@ -111,14 +128,19 @@ def refill(online: OnlineStore, view: str, start_us: int | None, fill: Callable[
     Raises:
         NotPublishedError: no plan is published.
         NotFoundError: the plan has no such stream view, or another backfill of the view began meanwhile.
-        LostWriteError: Redis was restarted or replaced during the fill. Run the backfill again.
+        LostWriteError: Redis was restarted or replaced during each of 3 fills. Run the backfill again.
         ConflictError: other processes published at the same time in each of 21 attempts.
     """
-    tiles = _again(lambda: begin_tiles(online, view, start_us))
-    server = online.server_id()
-    filled = fill(tiles)
-    _again(lambda: serve_tiles(online, tiles, server))
-    return filled
+
+    def refilled() -> T:
+        tiles = _again(lambda: begin_tiles(online, view, start_us))
+        server = online.server_id()
+        filled = fill(tiles)
+        _again(lambda: serve_tiles(online, tiles, server))
+        return filled
+
+    # The fences of the generation tell which tiles are there. An incomplete plan is repaired by an apply.
+    return _despite_losses(refilled, lambda: online.find_published().problem is None)
 
 
 def begin_tiles(online: OnlineStore, view: str, start_us: int | None) -> TilesPlan:
@@ -154,6 +176,22 @@ def serve_tiles(online: OnlineStore, tiles: TilesPlan, written_to: bytes = b"") 
     published = online.require_published()
     plan = generations.serve_tiles(published.plan, tiles)
     _drop_retired(online, _publish(online, plan, over=published, written_to=written_to))
+
+
+def _despite_losses(run: Callable[[], T], abandon: Callable[[], bool]) -> T:
+    """Run a fill. If Redis was restarted or replaced meanwhile, run it again, unless readers see its plan already.
+
+    Args:
+        run: fills new generations and serves them.
+        abandon: gives up what may be incomplete. Returns False if that is too late.
+    """
+    for _ in range(_MOST_FILLS - 1):
+        try:
+            return run()
+        except LostWriteError:
+            if not abandon():
+                raise
+    return run()
 
 
 def _again(publish: Callable[[], T]) -> T:

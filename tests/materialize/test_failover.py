@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ import pytest
 from feature_store import FeatureStore
 from feature_store.engines.local import latest as local_latest
 from feature_store.engines.report import Silent
+from feature_store.project.filling import GenerationFiller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,9 @@ stats = FeatureView("stats", entities=[user], schema=[Field("visits", Int64)],
     source=ParquetSource("rows.parquet", event_timestamp="at"))
 service = FeatureService("service", features=[stats])
 """
+
+
+ADDED = 'Field("visits", Int64), Field("other", Int64)'
 
 
 class AtChunk(Silent):
@@ -60,13 +64,20 @@ def stop_following(primary: RedisNode, replicas: list[RedisNode]) -> None:
     primary("CLIENT", "KILL", "TYPE", "replica")  # what is sent to a paused process waits for it
 
 
-def check(folder: Path, url: str, prepare: Callable[[], None], kill: Callable[[], None]) -> None:
-    """Check that one `materialize`, during which `kill` is called, leaves all rows."""
+def write_project(folder: Path, url: str) -> dict[str, Any]:
+    """Write a project and the rows of its source. Returns the rows."""
     folder.joinpath("feature_store.yaml").write_text(f"project: shop\nonline_store:\n  url: {url}\n")
     folder.joinpath("features.py").write_text(DEFINITIONS)
     at = pa.array([END - timedelta(days=1)] * USERS, pa.timestamp("us", "UTC"))
-    rows = {"user_id": list(range(USERS)), "at": at, "visits": [7 * i for i in range(USERS)]}
+    rows: dict[str, Any] = {"user_id": list(range(USERS)), "at": at, "visits": [7 * i for i in range(USERS)]}
+    rows["other"] = list(range(USERS))
     pq.write_table(pa.table(rows), folder / "rows.parquet")
+    return rows
+
+
+def check(folder: Path, url: str, prepare: Callable[[], None], kill: Callable[[], None]) -> None:
+    """Check that one `materialize`, during which `kill` is called, leaves all rows."""
+    rows = write_project(folder, url)
     with FeatureStore(folder) as store:
         store.apply()
         prepare()
@@ -116,3 +127,36 @@ def test_a_replica_of_a_cluster_that_lacks_rows_takes_over(
         cluster.take_over(primary)
 
     check(tmp_path, cluster.url, prepare, kill)
+
+
+def test_an_apply_fills_again_what_was_lost_before_it_is_served(
+    sentinels: RedisSentinels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The primary dies when the new rows are written and not served yet. The replicas that are left lack these rows."""
+    write_project(tmp_path, sentinels.url)
+    fill_rows, filled = GenerationFiller.fill_rows, []
+
+    def fill_and_kill(filler: GenerationFiller, *arguments: Any) -> None:
+        filled.append(arguments[0])
+        if len(filled) > 1:
+            fill_rows(filler, *arguments)
+            return
+        primary, replicas = sentinels.primary, sentinels.replicas
+        sentinels.wait_for_replicas()
+        stop_following(primary, replicas)
+        fill_rows(filler, *arguments)
+        primary.kill()
+        for replica in replicas:
+            replica.resume()
+        sentinels.fail_over()
+
+    with FeatureStore(tmp_path) as store:
+        store.apply()
+        store.materialize(end=END)
+        (tmp_path / "features.py").write_text(DEFINITIONS.replace('Field("visits", Int64)', ADDED))
+        monkeypatch.setattr(GenerationFiller, "fill_rows", fill_and_kill)
+        applied = store.apply()
+        found = store.get_online_features("service", {"user_id": list(range(USERS))}, now=END).to_dict()
+    assert applied.version.version == 2
+    assert filled == ["stats", "stats"]
+    assert found == {"visits": [7 * i for i in range(USERS)], "other": list(range(USERS))}
