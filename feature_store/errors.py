@@ -197,9 +197,10 @@ class StoreConnectionError(OnlineStoreError, ConnectionError):
 
 
 class StoreTimeoutError(OnlineStoreError, TimeoutError):
-    """Redis did not answer in time.
+    """Redis did not answer in time, no connection was free, or the process was held up before it could ask.
 
-    Check Redis's load and the network; raise `timeout_s`, or give requests a `deadline_ms`.
+    The message says which. Check Redis's load and the network, or the CPU of the process; raise `timeout_s`, or give
+    requests a `deadline_ms`.
     """
 
 
