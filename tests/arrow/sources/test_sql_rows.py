@@ -196,6 +196,18 @@ def test_the_second_read_has_the_new_rows_alone(postgres: Postgres, tmp_path: Pa
     assert len(rows) < 5
 
 
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date"])
+def test_infinite_times_are_no_newest_time(postgres: Postgres, tmp_path: Path, kind: str) -> None:
+    postgres.run(f"CREATE TABLE rows (i int, at {kind}, made {kind})")
+    postgres.run(
+        "INSERT INTO rows VALUES (1, 'infinity', 'infinity'), (2, '-infinity', NULL), (3, '2024-01-01', '2024-01-01')"
+    )
+    document, rows = unread(open_source(source(), tmp_path), b"")
+    assert rows == [1, 2, 3]
+    postgres.run("INSERT INTO rows VALUES (4, '2024-01-02', '2024-01-02')")
+    assert 4 in unread(open_source(source(), tmp_path), document)[1]
+
+
 def test_a_document_that_is_damaged_counts_as_nothing_read(postgres: Postgres, tmp_path: Path) -> None:
     postgres.run("CREATE TABLE rows AS SELECT i, now() AS at, now() AS made FROM generate_series(1, 10) i")
     for known in (b"x", b"[]", b'["", "\'; DROP TABLE rows; --", 0, 0]', b"\xff"):

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from feature_store.arrow.sources.sql.dialect import Column, Dialect, Relation
 from feature_store.arrow.sources.sql.session import Session
+from feature_store.definitions.dtypes import MIN_TIMESTAMP_US
 
 
 class Fingerprint(NamedTuple):
@@ -81,7 +82,9 @@ def seen(session: Session, dialect: Dialect, relation: Relation, found: Fingerpr
         return Seen(version, None, 0, 0)
     with_mark, _, newest = found.times[-1]
     if isinstance(newest, int) and pa.types.is_temporal(column.type):
-        newest = min(newest, time.time_ns() // 1000)  # after a time in the future, every row would come late
+        now_us = time.time_ns() // 1000
+        # After a mark in the future, every row would come late. `infinity` of PostgreSQL arrives as a time before all.
+        newest = newest if MIN_TIMESTAMP_US <= newest <= now_us else now_us
     before = 0 if newest is None else rows_before(session, dialect, relation, column, newest)
     return Seen(version, newest, before, found.rows - with_mark)
 
@@ -100,6 +103,6 @@ def _values(session: Session, statement: str) -> list[Any]:
 def _value(values: pa.Array) -> int | str | None:
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         zone = values.type.tz if pa.types.is_timestamp(values.type) else None
-        values = values.cast(pa.timestamp("us", zone)).cast(pa.int64())
+        values = values.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64(), safe=False)
     found = values[0].as_py()
     return found if found is None or isinstance(found, int) else str(found)
