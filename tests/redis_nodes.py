@@ -75,10 +75,12 @@ class RedisNode:
         port: where it listens.
         options: of the command line.
         password: of its default user; empty: none.
+        binary: of the server; empty: Valkey's.
     """
 
-    def __init__(self, folder: Path, port: int, *options: str, password: str = "") -> None:
+    def __init__(self, folder: Path, port: int, *options: str, password: str = "", binary: str = "") -> None:
         self.folder, self.port, self.options, self._password = folder, port, options, password
+        self._binary = binary or str(get_binary_path())
         folder.mkdir(parents=True)
         self.start()
 
@@ -88,7 +90,7 @@ class RedisNode:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [str(get_binary_path()), *self.options, "--port", str(self.port), "--bind", _HOST]
+        command = [self._binary, *self.options, "--port", str(self.port), "--bind", _HOST]
         command += ["--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)

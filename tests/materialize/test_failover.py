@@ -12,12 +12,17 @@ import pytest
 from feature_store import FeatureStore
 from feature_store.engines.local import latest as local_latest
 from feature_store.engines.report import Silent
+from feature_store.materialize.rollout import refill
+from feature_store.online import OnlineStore
 from feature_store.project.filling import GenerationFiller
+from tests.online.node_worlds import EVENTS, counts, oracle
+from tests.online.stream_worlds import merge_events, plan_of as stream_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from feature_store.registry.serving_plan import TilesPlan
     from tests.redis_nodes import RedisCluster, RedisNode, RedisSentinels
 
 USERS, CHUNK, KILLED_AFTER = 9000, 2000, 3
@@ -160,3 +165,35 @@ def test_an_apply_fills_again_what_was_lost_before_it_is_served(
     assert applied.version.version == 2
     assert filled == ["stats", "stats"]
     assert found == {"visits": [7 * i for i in range(USERS)], "other": list(range(USERS))}
+
+
+def test_a_backfill_fills_again_what_was_lost_before_it_is_served(sentinels: RedisSentinels) -> None:
+    """The fences that the replicas have tell which tiles the second fill must merge."""
+    store = OnlineStore(sentinels.url, "test", timeout_s=5.0)
+    store.publish(stream_plan(buckets=1), over=None)
+    half = len(EVENTS) // 2
+    starts = []
+
+    def fill(tiles: TilesPlan) -> int:
+        with store.tile_filler(tiles) as filler:
+            start = min(found.get("clicks:0", 0) for found in filler.fences())
+            starts.append(start)
+            if start == 0:
+                merge_events(filler, EVENTS[:half], {"clicks:0": (None, half)})
+            if len(starts) > 1:
+                merge_events(filler, EVENTS[half:], {"clicks:0": (half, len(EVENTS))})
+                return start
+            primary, replicas = sentinels.primary, sentinels.replicas
+            sentinels.wait_for_replicas()
+            stop_following(primary, replicas)
+            merge_events(filler, EVENTS[half:], {"clicks:0": (half, len(EVENTS))})
+        primary.kill()
+        for replica in replicas:
+            replica.resume()
+        sentinels.fail_over()
+        return start
+
+    assert refill(store, "activity", None, fill) == half
+    assert starts == [0, half]
+    assert counts(sentinels.url) == oracle()
+    store.close()
