@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Aggregation as Aggregation,
         Array as Array,
         ArrowSource as ArrowSource,
+        AvroSource as AvroSource,
         Bool as Bool,
         Bytes as Bytes,
         CsvSource as CsvSource,

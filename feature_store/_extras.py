@@ -11,6 +11,7 @@ from feature_store.errors import MissingDependencyError
 MODULES_OF_EXTRAS = {
     "registry": ("alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
     "postgres": ("psycopg", "alembic", "cronsim", "rapidfuzz", "sqlalchemy"),
+    "avro": ("fastavro", "pyarrow"),
     "delta": ("deltalake", "pyarrow"),
     "iceberg": ("pyarrow", "pyiceberg"),
     "local": ("duckdb", "pyarrow"),

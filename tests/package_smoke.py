@@ -68,6 +68,17 @@ import feature_store.engines
 import feature_store.engines.local.engine
 """,
     "cli": SHOP,
+    "avro": """
+import datetime, fastavro, pathlib
+from feature_store import AvroSource
+from feature_store.arrow.sources.opening import open_source
+at = {"type": "long", "logicalType": "timestamp-micros"}
+schema = {"type": "record", "name": "User", "fields": [{"name": "at", "type": at}, {"name": "user", "type": "int"}]}
+with open("users.avro", "wb") as file:
+    fastavro.writer(file, schema, [{"at": datetime.datetime.now(datetime.UTC), "user": 1}])
+rows = open_source(AvroSource("users.avro", event_timestamp="at"), pathlib.Path())
+assert [batch["user"].to_pylist() for batch in rows.batches(["user"])] == [[1]]
+""",
     "iceberg": """
 import datetime, os, pathlib, pyarrow as pa
 os.environ |= {"PYICEBERG_CATALOG__LAKE__TYPE": "sql", "PYICEBERG_CATALOG__LAKE__URI": "sqlite:///catalog.db",

@@ -6,6 +6,7 @@ from feature_store._lazy import lazy_names
 
 if TYPE_CHECKING:
     from feature_store.definitions.aggregation import Aggregation as Aggregation
+    from feature_store.definitions.avro_source import AvroSource as AvroSource
     from feature_store.definitions.csv_source import CsvSource as CsvSource
     from feature_store.definitions.definition_set import DefinitionSet as DefinitionSet
     from feature_store.definitions.delta_source import DeltaSource as DeltaSource

@@ -33,6 +33,7 @@ UNNAMED_KIND = "parquet"
 _Column = Annotated[str, StringConstraints(min_length=1)]
 _BUILT_IN = {
     "arrow": "feature_store.definitions.source:ArrowSource",
+    "avro": "feature_store.definitions.avro_source:AvroSource",
     "csv": "feature_store.definitions.csv_source:CsvSource",
     "delta": "feature_store.definitions.delta_source:DeltaSource",
     "iceberg": "feature_store.definitions.iceberg_source:IcebergSource",

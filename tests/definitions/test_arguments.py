@@ -16,6 +16,7 @@ from feature_store import (
     Aggregation,
     Array,
     ArrowSource,
+    AvroSource,
     CsvSource,
     DeltaSource,
     Entity,
@@ -60,6 +61,10 @@ MAKERS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "ArrowSource": (
         ArrowSource,
+        {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
+    ),
+    "AvroSource": (
+        AvroSource,
         {"path": "x", "event_timestamp": "ts", "created_timestamp": "c", "field_mapping": {"a": "b"}, "schema": []},
     ),
     "CsvSource": (

@@ -9,6 +9,7 @@
     export.py     the rows as Parquet files, for the SQL of views
     parquet/      the implementation for ParquetSource
     arrow_files.py  the implementation for ArrowSource
+    avro_rows.py  the implementation for AvroSource
     csv_rows.py   the implementation for CsvSource
     json_lines_rows.py  the implementation for JsonLinesSource
     streamed_files.py  files that are read from begin to end, such as those of CsvSource

@@ -29,6 +29,7 @@ class FileKind(NamedTuple):
 
 PARQUET = FileKind("Parquet", (".parquet",))
 ARROW = FileKind("Arrow", (".arrow", ".feather"))
+AVRO = FileKind("Avro", (".avro",))
 CSV = FileKind("CSV", (".csv", ".csv.gz", ".csv.zst"))
 _JSON_LINES = (".jsonl", ".ndjson")
 JSON_LINES = FileKind("JSON lines", tuple(name + end for name in _JSON_LINES for end in ("", ".gz", ".zst")))

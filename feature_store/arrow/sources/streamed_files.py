@@ -1,4 +1,4 @@
-"""Files that are read from their begin to their end: the implementation of sources of CSV files.
+"""Files that are read from their begin to their end: the implementation of sources of CSV, JSON and Avro.
 
 A file is the unit of reading: it is one piece, and counts as read if its path, size and time of the last change are
 those of the last read. Within a file, rows are read in batches, so that memory is bounded.
@@ -37,7 +37,7 @@ class FileFormat(Protocol):
         ...
 
     def batches(self, where: str, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of the rows of a file, in order. A column that the file does not have is null.
+        """Columns of the rows of a file, in order. A column that the file does not have is null, of any type.
 
         Args:
             where: names the source in errors.
@@ -66,11 +66,14 @@ class FilePiece:
         where: names the source in errors.
         version: the version of the file when the piece was made.
         kind: the format of the file.
+        schema: the columns of the source.
         first, row_bytes: see Piece.
     """
 
-    def __init__(self, where: str, version: FileVersion, kind: FileFormat, first: int, row_bytes: int) -> None:
-        self._where, self._version, self._format = where, version, kind
+    def __init__(
+        self, where: str, version: FileVersion, kind: FileFormat, schema: pa.Schema, first: int, row_bytes: int
+    ) -> None:
+        self._where, self._version, self._format, self._schema = where, version, kind, schema
         self.first, self.row_bytes = first, row_bytes
         self._rows: int | None = None
 
@@ -91,7 +94,7 @@ class FilePiece:
         """See Piece. All rows are read."""
         del times
         with unchanged(self._where, [self._version]), reading(self._where):
-            yield from _batches(self._format, self._where, self.path, columns)
+            yield from _batches(self._format, self._where, self.path, columns, self._schema)
 
 
 class StreamedFiles(OfflineSource):
@@ -113,22 +116,32 @@ class StreamedFiles(OfflineSource):
         with reading(where):
             self.files = file_versions(paths)
             with self.unchanged():
-                schemas = [kind.schema(where, version.path) for version in self.files]
-        self.schema = pa.schema({field.name: field for schema in reversed(schemas) for field in schema}.values())
-        names = dict.fromkeys(name for schema in schemas for name in schema.names)
-        self.schema = pa.schema([self.schema.field(name) for name in names])
+                self._schemas = [kind.schema(where, version.path) for version in self.files]
+        fields: dict[str, pa.Field] = {}
+        for field in (field for schema in self._schemas for field in schema):
+            fields.setdefault(field.name, field)
+        self.schema = pa.schema(fields.values())
         self.version = version_of(self.files)
 
     def unchanged(self) -> AbstractContextManager[None]:
         """See OfflineSource."""
         return unchanged(self.where, self.files)
 
+    def schemas(self) -> list[tuple[str, pa.Schema]]:
+        """See OfflineSource. A column that a file does not have has the type that the first file with it has."""
+        found = []
+        for version, schema in zip(self.files, self._schemas, strict=True):
+            own = {field.name: field for field in schema}
+            whole = pa.schema([own.get(field.name, field) for field in self.schema])
+            found.append((f"source {Path(version.path).name}", whole))
+        return found
+
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource. All rows are read."""
         del times
         with self.unchanged(), reading(self.where):
             for version in self.files:
-                yield from _batches(self._format, self.where, version.path, columns)
+                yield from _batches(self._format, self.where, version.path, columns, self.schema)
 
     def pieces(self, columns: Sequence[str], times: TimeRange | None, *, most_bytes: int) -> list[FilePiece]:
         """See OfflineSource. A piece is a file: write several files for parallel readers."""
@@ -136,7 +149,7 @@ class StreamedFiles(OfflineSource):
         row_bytes = schema_row_bytes(pa.schema([self.schema.field(name) for name in dict.fromkeys(columns)]))
         found, place = [], 0
         for version in self.files:
-            found.append(FilePiece(self.where, version, self._format, place, row_bytes))
+            found.append(FilePiece(self.where, version, self._format, self.schema, place, row_bytes))
             place += (version.size + 1) * _MOST_EXPANSION
         return found
 
@@ -147,7 +160,20 @@ class StreamedFiles(OfflineSource):
         return Unread(document, tuple(piece for piece, is_new in zip(pieces, unread, strict=True) if is_new))
 
 
-def _batches(kind: FileFormat, where: str, path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _batches(
+    kind: FileFormat, where: str, path: str, columns: Sequence[str], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     names = list(dict.fromkeys(columns))
     for batch in kind.batches(where, path, names):
-        yield from plain_pieces(batch.select(names))
+        yield from plain_pieces(_with_types(batch.select(names), schema))
+
+
+def _with_types(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with columns of the type null in the type of the source."""
+    if not any(map(pa.types.is_null, batch.schema.types)):
+        return batch
+    arrays = [
+        pa.nulls(len(batch), schema.field(name).type) if pa.types.is_null(values.type) else values
+        for name, values in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
