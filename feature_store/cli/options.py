@@ -64,6 +64,21 @@ Lookback = Annotated[
 ]
 
 
+def read_counts(option: str, text: str, form: str = "ENTITY=COUNT, such as user=1,movie=200") -> dict[str, int]:
+    """Numbers by name, from `ENTITY=COUNT[,…]`.
+
+    Raises:
+        RequestError: a part is not of this form, or a number is not positive.
+    """
+    counts = {}
+    for part in text.split(","):
+        name, _, count = part.partition("=")
+        if not name or not count.isdigit() or int(count) < 1:
+            raise RequestError(option, expected=form, got=repr(part))
+        counts[name.strip()] = int(count)
+    return counts
+
+
 def read_entity_rows(arguments: Sequence[str], definitions: DefinitionSet) -> dict[str, Any]:
     """Entity rows from `name=value` or `name=value,value`. Texts with commas are given in JSON: `name=["a,b","c"]`.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from feature_store.cli.exit_codes import FINDING
-from feature_store.cli.options import AsJson, Repo
+from feature_store.cli.options import AsJson, Repo, read_counts
 from feature_store.cli.output import console, print_json, table
 from feature_store.cli.progress import CountReport
 from feature_store.cli.prune_output import (
@@ -137,7 +137,7 @@ def show(
 ) -> None:
     """Show each feature's importance, its cost, and who reads it."""
     with FeatureStore(repo) as store:
-        pruner, counts = Pruner(store), _read_request(request)
+        pruner, counts = Pruner(store), read_counts("--request", request)
         accounts = pruner.accounts(service, counts, timed=timed)
         plans = pruner.plans(service)
     if as_json:
@@ -184,7 +184,7 @@ def plan(
         hint = "--max-bytes, --max-keys, --max-features, --slo-ms or --keep"
         raise RequestError("prune plan", problem="a budget is required", hint=hint)
     with FeatureStore(repo) as store:
-        pruner, counts = Pruner(store), _read_request(request)
+        pruner, counts = Pruner(store), read_counts("--request", request)
         if slo_ms is not None:
             budget = replace(budget, latency=pruner.latency(service, counts))
         made = pruner.plan(service, budget, counts, required=require or [])
@@ -287,16 +287,6 @@ def rollback(service: Service, repo: Repo = Path(), as_json: AsJson = False) -> 
     with FeatureStore(repo) as store:
         applied = Pruner(store).rollback(service)
     show_applied(applied, as_json)
-
-
-def _read_request(text: str) -> dict[str, int]:
-    counts = {}
-    for part in text.split(","):
-        name, _, count = part.partition("=")
-        if not name or not count.isdigit() or int(count) < 1:
-            raise RequestError("--request", expected="ENTITY=COUNT, such as user=1,movie=200", got=repr(part))
-        counts[name.strip()] = int(count)
-    return counts
 
 
 # By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.

@@ -17,6 +17,7 @@ from feature_store.monitoring.freshness import FreshnessReport, freshness_of
 from feature_store.monitoring.score import Score, score_of
 from feature_store.monitoring.skew import SkewReport, compare
 from feature_store.project.context import Project
+from feature_store.project.size import ProjectSize, size_of
 
 if TYPE_CHECKING:
     from feature_store.engines.report import Report
@@ -55,6 +56,30 @@ class ProjectMonitoring:
             OnlineStoreError, RegistryError: Redis or the registry cannot be reached.
         """
         return schedules(self._project)
+
+    def size(
+        self,
+        entities: Mapping[str, int] | None = None,
+        *,
+        key_bytes: Mapping[str, int] | None = None,
+        variable_bytes: Mapping[str, int] | None = None,
+    ) -> ProjectSize:
+        """The memory that the folder's definitions need in Redis, before anything is stored, and what is stored now.
+
+        Args:
+            entities: the number of entities, by entity name, or by names that are joined by `+` for views of several
+                entities: `{"user": 1_000_000, "user+product": 5_000_000}`. Where no number is given, that of the stored
+                entities is taken, if there are any.
+            key_bytes: the mean length of an entity's String key, by entity name. Default: 16 bytes.
+            variable_bytes: the mean bytes of the String, Bytes and ragged Array values of one row, by view name.
+                Default: 16 bytes for each such field.
+
+        Raises:
+            NotFoundError: a name is not that of an entity, row group or view.
+            RequestError: a number is negative.
+            StoreReplyError: Redis refuses to answer, for example because of the user's rights.
+        """
+        return size_of(self._project, entities, key_bytes=key_bytes, variable_bytes=variable_bytes)
 
     def skew(
         self, service: str, at: datetime, entity_rows: Mapping[str, Any] | None = None, *, sample: int = 1000
