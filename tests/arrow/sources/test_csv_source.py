@@ -53,11 +53,10 @@ _SOURCE = CsvSource("rows", event_timestamp="at", created_timestamp="made")
 _USER = Entity("user", join_key="user_id")
 
 
-def text_of(rows: pa.Table, delimiter: str = ",", newline: str = "\r\n", *, is_quoted: bool = False) -> str:
+def text_of(rows: pa.Table, newline: str = "\r\n") -> str:
     """Rows as CSV. A null is an empty value without quotes."""
     written = io.StringIO()
-    quoting = csv.QUOTE_NOTNULL if is_quoted and hasattr(csv, "QUOTE_NOTNULL") else csv.QUOTE_MINIMAL
-    writer = csv.writer(written, delimiter=delimiter, lineterminator=newline, quoting=quoting)
+    writer = csv.writer(written, lineterminator=newline)
     writer.writerow(rows.schema.names)
     for row in rows.to_pylist():
         writer.writerow(["" if value is None else _text(value) for value in row.values()])
