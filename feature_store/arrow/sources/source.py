@@ -79,8 +79,8 @@ class OfflineSource(ABC):
 
     Attributes:
         where: names the source in errors, such as `source data/users.parquet`.
-        schema: the columns, named as views take them. If parts of the source differ, this is the schema of the first
-            part, and `schemas` returns all.
+        schema: the columns, named as views take them. If parts of the source differ, it has the columns of all parts,
+            each in the type of the first part that has it, and `schemas` returns the types of each part.
         version: a text that changes if the rows change and stays if the source is unchanged, such as a hash of files or
             the id of a snapshot.
         pinned: attribute of the definition -> its value with which this version can be opened again. Empty: the source

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from feature_store.arrow.file_versions import FileVersion, unchanged
 from feature_store.arrow.reading import reading
 from feature_store.arrow.scalars import ARROW
-from feature_store.arrow.sources.parquet.batches import file_batches
+from feature_store.arrow.sources.parquet.source_file import SourceFile
 from feature_store.arrow.sources.sequence import RowSequence, taken, type_fits
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.dtypes import DType
@@ -36,7 +36,7 @@ class RowGroups(RowSequence):
     Args:
         where: names the files in errors.
         versions: the versions of the files when they were opened.
-        files: the files as fragments of a dataset.
+        files: the files.
         times: the range.
 
     Attributes:
@@ -48,13 +48,15 @@ class RowGroups(RowSequence):
 
     total: int
 
-    def __init__(self, where: str, versions: Sequence[FileVersion], files: Sequence[Any], times: TimeRange) -> None:
+    def __init__(
+        self, where: str, versions: Sequence[FileVersion], files: Sequence[SourceFile], times: TimeRange
+    ) -> None:
         self._where, self._versions, self._files = where, versions, files
         with unchanged(where, versions), reading(where):
             self._groups = [
                 _Group(i, group.id, group.num_rows)
                 for i, file in enumerate(files)
-                for group in _wanted(file, times).row_groups
+                for group in file.within(times).row_groups
             ]
         self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
         self.total = int(self._starts[-1])
@@ -76,22 +78,22 @@ class RowGroups(RowSequence):
         """See RowSequence. The type of the column decides, or the statistics of all row groups."""
         with reading(self._where):
             return all(
-                type_fits(file.physical_schema.field(column).type, dtype)
-                or _statistics_fit(file, column, dtype, [group.number for group in self._groups if group.file == i])
+                column in file.lacking.names
+                or type_fits(file.schema.field(column).type, dtype)
+                or _statistics_fit(
+                    file.fragment, column, dtype, [group.number for group in self._groups if group.file == i]
+                )
                 for i, file in enumerate(self._files)
             )
+
+    def _numbers(self, file: int) -> list[int]:
+        return [group.number for group in self._groups if group.file == file]
 
     def _read(self, columns: Sequence[str], groups: Sequence[_Group]) -> Iterator[pa.RecordBatch]:
         names = list(dict.fromkeys(columns))
         with unchanged(self._where, self._versions), reading(self._where):
             for i, of_file in groupby(groups, lambda group: group.file):
-                yield from file_batches(self._files[i], names, [group.number for group in of_file])
-
-
-def _wanted(file: Any, times: TimeRange) -> Any:
-    schema = file.physical_schema
-    inside = times.filter(schema.field(times.column))
-    return file if inside is None else file.subset(inside, schema=schema)
+                yield from self._files[i].group_batches(names, [group.number for group in of_file])
 
 
 def _statistics_fit(file: Any, column: str, dtype: DType, groups: Sequence[int]) -> bool:

@@ -5,7 +5,7 @@ All reads are inside `unchanged`: if a file is replaced, truncated or removed me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,9 +16,10 @@ from feature_store.arrow.file_versions import FileVersion, file_versions, unchan
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.files import PARQUET, files_found, files_in, source_files
-from feature_store.arrow.sources.parquet.batches import dataset_of, file_batches, file_row_bytes
+from feature_store.arrow.sources.parquet.batches import dataset_of, file_row_bytes
 from feature_store.arrow.sources.parquet.hashes import ReadGroups
 from feature_store.arrow.sources.parquet.row_groups import RowGroups
+from feature_store.arrow.sources.parquet.source_file import SourceFile, source_files_of
 from feature_store.arrow.sources.source import OfflineSource, Unread
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.source import ParquetSource
@@ -31,12 +32,14 @@ class ParquetPiece(NamedTuple):
         where: names the source in errors.
         version: the version of the file when the piece was made.
         row_groups: the numbers of the row groups.
+        lacking: see SourceFile.
         rows, first, row_bytes: see Piece.
     """
 
     where: str
     version: FileVersion
     row_groups: tuple[int, ...]
+    lacking: pa.Schema
     rows: int
     first: int
     row_bytes: int = 1
@@ -46,7 +49,7 @@ class ParquetPiece(NamedTuple):
         with unchanged(self.where, [self.version]), reading(self.where):
             (file,) = dataset_of([self.version.path]).get_fragments()
             part = file.subset(row_group_ids=list(self.row_groups))
-            yield from _batches(part, list(dict.fromkeys(columns)), times)
+            yield from SourceFile(part, self.lacking).batches(columns, times)
 
 
 class ParquetRows(OfflineSource):
@@ -67,9 +70,9 @@ class ParquetRows(OfflineSource):
         with reading(where):
             self.files = file_versions(paths)
             with unchanged(where, self.files):
-                self._dataset = dataset_of([version.path for version in self.files])
-                self.schema = self._dataset.schema
-                self.total = sum(file.metadata.num_rows for file in self.fragments())
+                fragments = list(dataset_of([version.path for version in self.files]).get_fragments())
+                self._files, self.schema = source_files_of(fragments)
+                self.total = sum(fragment.metadata.num_rows for fragment in fragments)
         self.parquet_files = tuple(version.path for version in self.files)
         self.version = version_of(self.files)
 
@@ -83,20 +86,15 @@ class ParquetRows(OfflineSource):
         """See OfflineSource."""
         return bool(files_found(source.path, folder, PARQUET)[1])
 
-    def fragments(self) -> list[Any]:
-        """The files as fragments of a dataset."""
-        return list(self._dataset.get_fragments())
-
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource.
 
         Files are read one after the other, each with its own types. A cast to a common type could round, and the check
-        of rows converts them to the declared types anyway.
+        of rows converts them to the declared types anyway. A column that a file lacks is null.
         """
-        names = list(dict.fromkeys(columns))
         with self.unchanged(), reading(self.where):
-            for file in self.fragments():
-                yield from _batches(file, names, times)
+            for file in self._files:
+                yield from file.batches(columns, times)
 
     def unchanged(self) -> AbstractContextManager[None]:
         """See OfflineSource."""
@@ -107,44 +105,45 @@ class ParquetRows(OfflineSource):
         found: list[ParquetPiece] = []
         place = 0
         with reading(self.where):
-            for file, version in zip(self.fragments(), self.files, strict=True):
-                schema = plain_schema(_selected(file.physical_schema, columns))
-                row_bytes = file_row_bytes(file, schema)
-                whole = ParquetPiece(self.where, version, (), 0, place, row_bytes)
-                found += _cut(whole, file, most_bytes // row_bytes, _filter(file, times))
-                place += file.metadata.num_rows
+            for file, version in zip(self._files, self.files, strict=True):
+                schema = plain_schema(_selected(file.schema, columns))
+                row_bytes = file_row_bytes(file.fragment, schema)
+                whole = ParquetPiece(self.where, version, (), file.lacking, 0, place, row_bytes)
+                wanted = {group.id for group in file.within(times).row_groups}
+                found += _cut(whole, file.fragment.row_groups, wanted, most_bytes // row_bytes)
+                place += file.fragment.metadata.num_rows
         return found
 
     def schemas(self) -> list[tuple[str, pa.Schema]]:
         """See OfflineSource."""
         with reading(self.where):
-            return [(f"source {Path(file.path).name}", file.physical_schema) for file in self.fragments()]
+            return [(f"source {Path(file.fragment.path).name}", file.schema) for file in self._files]
 
     def count(self, times: TimeRange) -> int | None:
         """See OfflineSource."""
         found = 0
         with reading(self.where):
-            for file in self.fragments():
-                inside = _filter(file, times)
+            for file in self._files:
+                inside = file.inside(times)
                 if inside is None:
                     return None
-                found += file.count_rows(filter=inside)
+                found += file.fragment.count_rows(filter=inside)
         return found
 
     def sequence(self, times: TimeRange) -> RowGroups:
         """See OfflineSource. Row groups without any of the places are not read."""
-        return RowGroups(self.where, self.files, self.fragments(), times)
+        return RowGroups(self.where, self.files, self._files, times)
 
     def unread(self, known: bytes) -> Unread:
         """See OfflineSource. A row group that was read in another file counts as read."""
         before = ReadGroups.parse(known)
         document, pieces = [], []
         with self.unchanged(), reading(self.where):
-            for version in self.files:
+            for version, file in zip(self.files, self._files, strict=True):
                 entry, new = before.compare(version)
                 document.append(entry)
                 if new:
-                    pieces.append(ParquetPiece(self.where, version, tuple(new), 0, 0))
+                    pieces.append(ParquetPiece(self.where, version, tuple(new), file.lacking, 0, 0))
         return Unread(b"".join(document), tuple(pieces))
 
 
@@ -159,32 +158,19 @@ def path_rows(where: str, path: Path) -> ParquetRows:
     return ParquetRows(where, inside or [path])
 
 
-def _batches(file: Any, names: list[str], times: TimeRange | None) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, or of a subset of its row groups, that may be in a range of times."""
-    inside = _filter(file, times)
-    if times is None or inside is None:
-        yield from file_batches(file, names, [group.id for group in file.row_groups])
-        return
-    chosen = file.subset(filter=inside, schema=file.physical_schema)
-    # Always read the times for the filter, so that the choice of rows does not depend on the columns.
-    read = names if times.column in names else [*names, times.column]
-    for batch in file_batches(file, read, [group.id for group in chosen.row_groups]):
-        yield batch.filter(inside).select(names)
-
-
-def _filter(file: Any, times: TimeRange | None) -> Any:
-    return None if times is None else times.filter(file.physical_schema.field(times.column))
-
-
 def _selected(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in dict.fromkeys(columns)])
 
 
-def _cut(whole: ParquetPiece, file: Any, most_rows: int, inside: Any) -> Iterator[ParquetPiece]:
-    """The pieces of a file. The first row of the file has the place `whole.first`."""
-    groups = file.row_groups
-    chosen = file if inside is None else file.subset(filter=inside, schema=file.physical_schema)
-    wanted = {group.id for group in chosen.row_groups}
+def _cut(whole: ParquetPiece, groups: Sequence[Any], wanted: Set[int], most_rows: int) -> Iterator[ParquetPiece]:
+    """The pieces of a file. The first row of the file has the place `whole.first`.
+
+    Args:
+        whole: the file.
+        groups: its row groups.
+        wanted: the numbers of the row groups to read.
+        most_rows: the number of rows that a piece should have at most.
+    """
     taken: list[int] = []
     rows, place = 0, whole.first
     for group in groups:
