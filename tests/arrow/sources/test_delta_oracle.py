@@ -125,7 +125,7 @@ OPERATIONS = ["append", "overwrite", "add_column", "delete", "update", "compact"
     operations=st.lists(st.sampled_from(OPERATIONS), max_size=7),
     bounds=st.tuples(st.integers(-1, _SPAN_US), st.integers(-1, _SPAN_US + 1)).map(sorted),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_table_is_read_as_deltalake_reads_it(
     seed: int, zone: str | None, partition: str | None, operations: list[str], bounds: list[int]
 ) -> None:
