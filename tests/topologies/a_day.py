@@ -263,6 +263,10 @@ class Day:
         assert not [one for one in findings if one["state"] == "failed"], findings
         self.seen["doctor"] = sorted({(one["check"], one["state"]) for one in findings})
         self.ask("freshness", keep="freshness")
+        groups = self.ask("size")["groups"]
+        self.seen["size"] = {group["name"]: group["stored_entities"] for group in groups}
+        assert self.seen["size"] | {"by_user": 0} == {"product": PRODUCTS, "user": USERS, "by_user": 0}
+        assert all(group["stored_bytes"] > group["stored_entities"] * group["key_bytes"] for group in groups)
         self.ask(
             "skew",
             "--service",
