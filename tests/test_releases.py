@@ -222,7 +222,8 @@ def test_a_registry_of_before_rollouts_were_noted_is_read(folder: Path) -> None:
     with FeatureStore(folder) as store:
         store.apply()
     with sqlite3.connect(folder / ".feature_store" / "registry.db") as connection:
-        connection.execute("DROP TABLE fs_rollouts")
+        for table in ("fs_rollouts", "fs_runs"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("DROP TABLE fs_schema")
     connection.close()
     with FeatureStore(folder) as store:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from feature_store.errors import OnlineStoreError
-from feature_store.online.redis.async_opening import connect, find, try_out
+from feature_store.online.redis.async_opening import Opened, connect, find, try_out
 from feature_store.online.redis.replies import Replies
 from feature_store.online.redis.resp import Command, ReplyParser
 
@@ -57,7 +57,7 @@ class Asked:
         self.size = sum([command.parser.bytes_expected for command in commands])
 
 
-class AsyncConnection(asyncio.BufferedProtocol):
+class AsyncConnection(Opened):
     """One connection.
 
     Attributes:

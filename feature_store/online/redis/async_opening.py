@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from feature_store.errors import OnlineStoreError
@@ -20,11 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from feature_store.online.redis.address import Address
-    from feature_store.online.redis.async_connection import AsyncConnection
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.limit import Limit
 
-    Connect = Callable[[Address, Endpoint, Limit], Awaitable[AsyncConnection]]
+    Connect = Callable[[Address, Endpoint, Limit], Awaitable["Opened"]]
+
+
+class Opened(asyncio.BufferedProtocol, ABC):
+    """A connection, as far as its opening needs it."""
+
+    @abstractmethod
+    async def replies(self, commands: list[bytes], limit: Limit) -> list[Any]:
+        """The replies to commands. Error replies are returned, not raised."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
 
 
 async def find(endpoint: Endpoint, limit: Limit, connect: Connect) -> Address:
@@ -53,7 +65,7 @@ async def find(endpoint: Endpoint, limit: Limit, connect: Connect) -> Address:
         return address
 
 
-async def _answer(connection: AsyncConnection, command: bytes, endpoint: Endpoint, limit: Limit) -> Any:
+async def _answer(connection: Opened, command: bytes, endpoint: Endpoint, limit: Limit) -> Any:
     """The reply to the only command of a connection."""
     try:
         (reply,) = await connection.replies([command], limit)
@@ -64,7 +76,7 @@ async def _answer(connection: AsyncConnection, command: bytes, endpoint: Endpoin
     return reply
 
 
-async def connect(connection: AsyncConnection, endpoint: Endpoint, address: Address, limit: Limit) -> bool:
+async def connect(connection: Opened, endpoint: Endpoint, address: Address, limit: Limit) -> bool:
     """Connect to an address and authenticate. Returns whether the server has answered on the connection.
 
     Raises:
@@ -90,7 +102,7 @@ async def _credentials(address: Address) -> tuple[str, ...]:
     return await asyncio.to_thread(address.credentials)  # it may ask a server
 
 
-async def _transport(connection: AsyncConnection, address: Address, limit: Limit) -> None:
+async def _transport(connection: Opened, address: Address, limit: Limit) -> None:
     """Connect, and encrypt. If a host has several addresses, the first that answers is used."""
     loop = asyncio.get_running_loop()
     if address.transport == UNIX:
@@ -118,7 +130,7 @@ async def _transport(connection: AsyncConnection, address: Address, limit: Limit
 
 
 async def _greet(
-    connection: AsyncConnection, endpoint: Endpoint, address: Address, credentials: tuple[str, ...], limit: Limit
+    connection: Opened, endpoint: Endpoint, address: Address, credentials: tuple[str, ...], limit: Limit
 ) -> bool:
     commands = address.greeting(credentials)
     if not commands:
@@ -132,7 +144,7 @@ async def _greet(
     return True
 
 
-async def try_out(connection: AsyncConnection, endpoint: Endpoint, limit: Limit) -> None:
+async def try_out(connection: Opened, endpoint: Endpoint, limit: Limit) -> None:
     """See that the server answers. A server that has its most clients accepts a connection, and refuses the first
     command.
 

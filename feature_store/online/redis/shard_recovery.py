@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from feature_store.errors import (
     ClusterDownError,
@@ -16,8 +16,9 @@ from feature_store.errors import (
 from feature_store.online.redis.following import MOST_AT_ONCE, Patience, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from feature_store.online.redis.endpoint import Endpoint
-    from feature_store.online.redis.shards import Shards
 
 # Errors of a server while the topology changes. The next primary takes the call.
 CHANGING = (
@@ -30,10 +31,27 @@ CHANGING = (
 )
 
 
+class _Shard(Protocol):
+    @property
+    def primary(self) -> Endpoint: ...
+
+
+class _Shards(Protocol):
+    """What a recovery needs of `Shards`."""
+
+    version: int
+
+    def shard(self, key: bytes) -> _Shard | None: ...
+    def node(self, key: bytes) -> Endpoint: ...
+    def place(self, target: str, by: Endpoint) -> Endpoint: ...
+    def put(self, key: bytes, node: Endpoint) -> None: ...
+    def refresh(self, version: int, failed: Collection[Endpoint] = ()) -> None: ...
+
+
 class ShardRecovery:
     """How one failed call about a key is sent again: see `Recovery`."""
 
-    def __init__(self, shards: Shards, key: bytes) -> None:
+    def __init__(self, shards: _Shards, key: bytes) -> None:
         self._shards, self._key = shards, key
         self._patience = Patience()
         self._redirections = 0
