@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_everything_at_once_with_kills_serves_right_values() -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.35"]

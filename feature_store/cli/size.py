@@ -117,5 +117,5 @@ def _cells(group: GroupSize) -> tuple[str | None, ...]:
 
 # By name: the section of `feature-store --help`, the function or typer.Typer, and a summary of at most 78 characters.
 COMMANDS = {
-    "size": ("Watch", "size", "Compute the memory that the definitions need in Redis, and show what is stored."),
+    "size": ("Watch", "size", "Compute the memory that definitions need in Redis, and show what is stored."),
 }

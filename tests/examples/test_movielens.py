@@ -285,6 +285,7 @@ def test_what_is_served_is_the_last_snapshot_before_the_time_of_the_demo(shown: 
         assert served.event_timestamps[names[0]] == [row["event_timestamp"] for row in latest.values()]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2 * RUN_S)
 def test_the_demo_that_runs_again_finds_its_work_done(shown: tuple[Path, str]) -> None:
     folder, printed = shown

@@ -52,8 +52,8 @@ def as_before(folder: Path, url: str) -> None:
         del plan["registry"]
         client.set("{shop:0}plan", json.dumps(plan))
     with sqlite3.connect(folder / ".feature_store" / "registry.db") as connection:
-        connection.execute("DROP TABLE fs_registry")
-        connection.execute("DROP TABLE fs_schema")
+        for table in ("fs_registry", "fs_runs", "fs_schema"):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("DELETE FROM fs_intervals")
         ahead = int((NOW + timedelta(days=3)).timestamp() * 1e6)
         connection.execute("INSERT INTO fs_intervals VALUES ('shop', 'stats', 1, ?, ?)", (BEGINNING, ahead))
