@@ -14,7 +14,7 @@ import pyarrow as pa
 from feature_store.arrow.json_text import plain_text
 
 
-class EncodedType(pa.ExtensionType):  # type: ignore[misc]
+class EncodedType(pa.ExtensionType):  # type: ignore[misc]  # pyarrow has no types
     """The base of types of encoded text. A column of such a type holds strings, which need not be UTF-8.
 
     A subclass sets `encoding`, the name of its type.

@@ -202,8 +202,8 @@ def refuse_column(where: str, name: str, dtype: DType, schema: pa.Schema) -> Non
         raise DataError(where, expected="one column of that name", got=str(schema.names.count(name)))
     found = schema.field(name).type
     if isinstance(found, CsvText) and dtype.element is not None:
-        hint = "CSV has no arrays: read them from a Parquet file"
-        raise DataError(where, expected=f"values of {dtype}", got="text of CSV", hint=hint)
+        hint = "text, such as that of a CSV file or of a folder's name, has no arrays: read them from a Parquet file"
+        raise DataError(where, expected=f"values of {dtype}", got="text", hint=hint)
     if not can_fit(plain_type(found), dtype):
         raise DataError(where, expected=f"values of {dtype}", got=f"a column of {found}", hint=_hint(plain_type(found)))
 

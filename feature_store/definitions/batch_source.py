@@ -7,6 +7,7 @@ A kind of source is a class of its own, found by its `kind`. Packages add kinds 
 from __future__ import annotations
 
 import importlib
+import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set as AbstractSet
@@ -31,6 +32,12 @@ ENTRY_POINTS = "feature_store.sources"
 # The kind of documents that state none, as those of release 0.1.
 UNNAMED_KIND = "parquet"
 _Column = Annotated[str, StringConstraints(min_length=1)]
+# The path of a file or folder, as text; also given as a pathlib.Path.
+PathText = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    BeforeValidator(lambda path: os.fspath(path) if isinstance(path, os.PathLike) else path),
+]
 _BUILT_IN = {
     "arrow": "feature_store.definitions.source:ArrowSource",
     "avro": "feature_store.definitions.avro_source:AvroSource",
@@ -74,7 +81,9 @@ class BatchSource(HasSchema):
 
     event_timestamp: str = Attribute(min_length=1)
     created_timestamp: str | None = Attribute(default=None, min_length=1)
-    field_mapping: dict[_Column, _Column] = Attribute(default_factory=dict)
+    field_mapping: Annotated[
+        dict[_Column, _Column], BeforeValidator(lambda mapping: {} if mapping is None else mapping)
+    ] = Attribute(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))

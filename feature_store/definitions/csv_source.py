@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from pydantic import Field as Attribute, field_validator
 
-from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.field import Field
 from feature_store.definitions.source import FileSource
 
@@ -50,13 +49,11 @@ class CsvSource(FileSource):
         schema: Sequence[Field] = (),
         delimiter: str = ",",
     ) -> None:
-        # FileSource has no arguments of a kind of files.
-        BatchSource.__init__(
-            self,
-            path=os.fspath(path) if isinstance(path, os.PathLike) else path,
+        super().__init__(
+            path,
             event_timestamp=event_timestamp,
             created_timestamp=created_timestamp,
-            field_mapping={} if field_mapping is None else field_mapping,
+            field_mapping=field_mapping,
             schema=schema,
             delimiter=delimiter,
         )

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field as Attribute
 
-from feature_store.definitions.batch_source import BatchSource
+from feature_store.definitions.batch_source import BatchSource, PathText
 from feature_store.definitions.field import Field
 
 
@@ -34,7 +34,7 @@ class DeltaSource(BatchSource):
     kind: ClassVar[str] = "delta"
     reader: ClassVar[str] = "feature_store.arrow.sources.lake.delta:DeltaRows"
 
-    path: str = Attribute(min_length=1)
+    path: PathText
     version: int | None = Attribute(default=None, ge=0)
 
     def __init__(
@@ -48,11 +48,11 @@ class DeltaSource(BatchSource):
         version: int | None = None,
     ) -> None:
         super().__init__(
-            path=os.fspath(path) if isinstance(path, os.PathLike) else path,
+            path=path,
             version=version,
             event_timestamp=event_timestamp,
             created_timestamp=created_timestamp,
-            field_mapping={} if field_mapping is None else field_mapping,
+            field_mapping=field_mapping,
             schema=schema,
         )
 

@@ -53,7 +53,7 @@ class IcebergSource(BatchSource):
             snapshot_id=snapshot_id,
             event_timestamp=event_timestamp,
             created_timestamp=created_timestamp,
-            field_mapping={} if field_mapping is None else field_mapping,
+            field_mapping=field_mapping,
             schema=schema,
         )
 

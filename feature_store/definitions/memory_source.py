@@ -64,7 +64,7 @@ class InMemorySource(BatchSource):
             columns=columns if held is None else held.columns,
             event_timestamp=event_timestamp,
             created_timestamp=created_timestamp,
-            field_mapping={} if field_mapping is None else field_mapping,
+            field_mapping=field_mapping,
             schema=schema,
         )
         if held is not None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field as Attribute, model_validator
 
-from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, check_event_columns
+from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, PathText, check_event_columns
 from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
 
@@ -16,7 +16,7 @@ from feature_store.definitions.field import Field, HasSchema, refuse_expectation
 class FileSource(BatchSource):
     """The base of sources of files: a file, a folder of files, or a glob."""
 
-    path: str = Attribute(min_length=1)
+    path: PathText
 
     def __init__(
         self,
@@ -28,13 +28,11 @@ class FileSource(BatchSource):
         schema: Sequence[Field] = (),
         **options: Any,
     ) -> None:
-        if isinstance(path, os.PathLike):
-            path = os.fspath(path)
         super().__init__(
             path=path,
             event_timestamp=event_timestamp,
             created_timestamp=created_timestamp,
-            field_mapping={} if field_mapping is None else field_mapping,
+            field_mapping=field_mapping,
             schema=schema,
             **options,
         )

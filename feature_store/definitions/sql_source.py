@@ -65,7 +65,7 @@ class SqlSource(BatchSource):
             connection=connection,
             event_timestamp=event_timestamp,
             created_timestamp=created_timestamp,
-            field_mapping={} if field_mapping is None else field_mapping,
+            field_mapping=field_mapping,
             schema=schema,
         )
 

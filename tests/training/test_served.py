@@ -63,7 +63,9 @@ def test_labels_get_what_was_served_by_row_number(store: FeatureStore) -> None:
     table = made.to_arrow()
     names = answers["r0"].names
     assert table.column_names == ["request_id", "request_row", "y", "served_at", "variant", *names]
-    logged = set(pa.concat_tables([pq.read_table(file) for file in log.rglob("*.parquet")])["request_id"].to_pylist())
+    # A slow run writes several files, and a column of text may have another type in each.
+    files = [pq.ParquetFile(file).read(["request_id"]) for file in log.rglob("*.parquet")]
+    logged = {one for file in files for one in file["request_id"].to_pylist()}
     assert 50 < len(logged) < 150
     wanted = [i for i, (one, row) in enumerate(asked) if one in logged and row < len(answers[one])]
     assert table["y"].to_pylist() == wanted

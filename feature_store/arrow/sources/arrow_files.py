@@ -19,7 +19,9 @@ from feature_store.arrow.batch_sizes import plain_pieces, schema_row_bytes
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.cutting import cut
 from feature_store.arrow.sources.files import ARROW, files_found, source_files
+from feature_store.arrow.sources.lacking import completed, lacking_of, whole_schema
 from feature_store.arrow.sources.read_files import unread_files
 from feature_store.arrow.sources.source import OfflineSource, Unread
 from feature_store.arrow.time_range import TimeRange
@@ -31,18 +33,82 @@ _PIECE_BYTES = 32 << 20  # of rows of which only the times are read
 _MAGIC, _FEATHER_1 = b"ARROW1", b"FEA1"
 
 
+class ArrowFile(NamedTuple):
+    """An IPC file of a source. It is plain, picklable data.
+
+    Attributes:
+        version: the version of the file when the source was opened.
+        own: the columns of the file.
+        lacking: the columns of the source that the file does not have.
+    """
+
+    version: FileVersion
+    own: pa.Schema
+    lacking: pa.Schema
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the source, in the types of the file."""
+        return whole_schema(self.own, self.lacking)
+
+    def counts(self) -> list[int]:
+        """The number of rows of each record batch. The column that takes the least memory is read for it."""
+        narrowest = min(self.own, key=lambda field: schema_row_bytes(pa.schema([field])))
+        with pa.OSFile(self.version.path) as file:
+            reader = self._reader(file, [narrowest.name])
+            return [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
+
+    def batches(
+        self, columns: Sequence[str], times: TimeRange | None, numbers: Sequence[int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Columns of the rows that may be in a range of times, in plain batches.
+
+        Args:
+            columns: the names of the columns.
+            times: the range, or None for all rows.
+            numbers: the numbers of the record batches, or None for all of them.
+        """
+        names = list(dict.fromkeys(columns))
+        stored = [name for name in names if name not in self.lacking.names]
+        if len(stored) == len(names):
+            return self._stored(names, times, numbers)
+        # Without a column, a batch has no rows.
+        return completed(self._stored(stored or [self.own.names[0]], times, numbers), names, self.lacking)
+
+    def _stored(
+        self, names: Sequence[str], times: TimeRange | None, numbers: Sequence[int] | None
+    ) -> Iterator[pa.RecordBatch]:
+        is_timed = times is not None and times.column not in self.lacking.names
+        inside = times.filter(self.own.field(times.column)) if times is not None and is_timed else None
+        with pa.OSFile(self.version.path) as file:
+            rows = self._reader(file, names)
+            only_times = None if times is None or inside is None else self._reader(file, [times.column])
+            for number in range(rows.num_record_batches) if numbers is None else numbers:
+                if only_times is None:
+                    yield from plain_pieces(rows.get_batch(number).select(names))
+                    continue
+                chosen = _is_inside(only_times.get_batch(number), inside)
+                if chosen.true_count:
+                    yield from plain_pieces(rows.get_batch(number).select(names).filter(chosen))
+
+    def _reader(self, file: Any, names: Sequence[str]) -> Any:
+        """A reader of columns. Without names, it reads the first column, since Arrow takes none as all."""
+        numbers = [self.own.get_field_index(name) for name in names]
+        return pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=numbers or [0]))
+
+
 class ArrowPiece(NamedTuple):
     """Some record batches of a file; see Piece.
 
     Attributes:
         where: names the source in errors.
-        version: the version of the file when the piece was made.
+        file: the file.
         batch_numbers: the numbers of the record batches.
         rows, first, row_bytes: see Piece.
     """
 
     where: str
-    version: FileVersion
+    file: ArrowFile
     batch_numbers: tuple[int, ...]
     rows: int
     first: int
@@ -50,12 +116,14 @@ class ArrowPiece(NamedTuple):
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See Piece."""
-        with unchanged(self.where, [self.version]), reading(self.where):
-            yield from _file_batches(self.version.path, columns, times, self.batch_numbers)
+        with unchanged(self.where, [self.file.version]), reading(self.where):
+            yield from self.file.batches(columns, times, self.batch_numbers)
 
 
 class ArrowRows(OfflineSource):
     """The rows of Arrow IPC files, in the order of their paths; see OfflineSource.
+
+    A column that only some of the files have is null in the others.
 
     Args:
         where: names the files in errors.
@@ -70,8 +138,9 @@ class ArrowRows(OfflineSource):
         with reading(where):
             self.files = file_versions(paths)
             with self.unchanged():
-                self._schemas = [_schema(where, version.path) for version in self.files]
-        self.schema = self._schemas[0]
+                schemas = [_schema(where, version.path) for version in self.files]
+        self._files = [ArrowFile(*file) for file in zip(self.files, schemas, lacking_of(schemas), strict=True)]
+        self.schema = self._files[0].schema
         self.version = version_of(self.files)
 
     @classmethod
@@ -90,63 +159,37 @@ class ArrowRows(OfflineSource):
 
     def schemas(self) -> list[tuple[str, pa.Schema]]:
         """See OfflineSource."""
-        names = [f"source {Path(version.path).name}" for version in self.files]
-        return list(zip(names, self._schemas, strict=True))
+        return [(f"source {Path(file.version.path).name}", file.schema) for file in self._files]
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource. Each file has its own types, which the check of rows converts."""
         with self.unchanged(), reading(self.where):
-            for version in self.files:
-                yield from _file_batches(version.path, columns, times)
+            for file in self._files:
+                yield from file.batches(columns, times)
 
     def pieces(self, columns: Sequence[str], times: TimeRange | None, *, most_bytes: int) -> list[ArrowPiece]:
         """See OfflineSource. A piece has at least one record batch of one file."""
         del times  # only the values of a batch show whether it has rows in the range
-        found: list[ArrowPiece] = []
-        place = 0
-        with self.unchanged(), reading(self.where):
-            for version, schema in zip(self.files, self._schemas, strict=True):
-                row_bytes = schema_row_bytes(plain_schema(_selected(schema, columns)))
-                for piece in _cut(ArrowPiece(self.where, version, (), 0, place, row_bytes), schema, most_bytes):
-                    found.append(piece)
-                    place = piece.first + piece.rows
-        return found
+        return self._pieces(self._files, columns, most_bytes)
 
     def unread(self, known: bytes) -> Unread:
         """See OfflineSource. A file that has the same path, size and time of the last change counts as read."""
         document, unread = unread_files(self.files, known)
-        pieces: list[ArrowPiece] = []
+        files = [file for file, is_new in zip(self._files, unread, strict=True) if is_new]
+        return Unread(document, tuple(self._pieces(files, self.schema.names, _PIECE_BYTES)))
+
+    def _pieces(self, files: Sequence[ArrowFile], columns: Sequence[str], most_bytes: int) -> list[ArrowPiece]:
+        found: list[ArrowPiece] = []
+        place = 0
         with self.unchanged(), reading(self.where):
-            for version, schema, is_new in zip(self.files, self._schemas, unread, strict=True):
-                if is_new:
-                    whole = ArrowPiece(self.where, version, (), 0, 0, schema_row_bytes(plain_schema(schema)))
-                    pieces += _cut(whole, schema, _PIECE_BYTES)
-        return Unread(document, tuple(pieces))
-
-
-def _file_batches(
-    path: str, columns: Sequence[str], times: TimeRange | None, numbers: Sequence[int] | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Columns of the rows of a file that may be in a range of times, in plain batches.
-
-    Args:
-        path: the file.
-        columns: the names of the columns.
-        times: the range, or None for all rows.
-        numbers: the numbers of the record batches, or None for all of them.
-    """
-    names = list(dict.fromkeys(columns))
-    with pa.OSFile(path) as file:
-        rows = _opened(file, names)
-        inside = None if times is None else times.filter(pa.ipc.open_file(file).schema.field(times.column))
-        only_times = None if inside is None or times is None else _opened(file, [times.column])
-        for number in range(rows.num_record_batches) if numbers is None else numbers:
-            if only_times is None:
-                yield from plain_pieces(rows.get_batch(number).select(names))
-                continue
-            chosen = _is_inside(only_times.get_batch(number), inside)
-            if chosen.true_count:
-                yield from plain_pieces(rows.get_batch(number).select(names).filter(chosen))
+            for file in files:
+                row_bytes, counts = schema_row_bytes(plain_schema(_selected(file.schema, columns))), file.counts()
+                found += [
+                    ArrowPiece(self.where, file, numbers, rows, first, row_bytes)
+                    for numbers, rows, first in cut(counts, most_bytes // row_bytes, place)
+                ]
+                place += sum(counts)
+        return found
 
 
 def _is_inside(times: pa.RecordBatch, inside: Any) -> pa.BooleanArray:
@@ -156,36 +199,6 @@ def _is_inside(times: pa.RecordBatch, inside: Any) -> pa.BooleanArray:
     found = np.zeros(len(times), bool)
     found[places.to_numpy()] = True
     return pa.array(found)
-
-
-def _opened(file: Any, names: Sequence[str]) -> Any:
-    """A reader of columns of an IPC file. Without names, it reads the first column, since Arrow takes none as all."""
-    schema = pa.ipc.open_file(file).schema
-    numbers = [schema.get_field_index(name) for name in names]
-    return pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=numbers or [0]))
-
-
-def _cut(whole: ArrowPiece, schema: pa.Schema, most_bytes: int) -> Iterator[ArrowPiece]:
-    """The pieces of a file. The first row of the file has the place `whole.first`."""
-    most_rows = most_bytes // whole.row_bytes
-    taken: list[int] = []
-    rows, place = 0, whole.first
-    for number, count in enumerate(_counts(whole.version.path, schema)):
-        if taken and rows + count > most_rows:
-            yield whole._replace(batch_numbers=tuple(taken), rows=rows, first=place)
-            taken, rows, place = [], 0, place + rows
-        taken.append(number)
-        rows += count
-    if taken:
-        yield whole._replace(batch_numbers=tuple(taken), rows=rows, first=place)
-
-
-def _counts(path: str, schema: pa.Schema) -> list[int]:
-    """The number of rows of each record batch of a file. The column that takes the least memory is read for it."""
-    narrowest = min(schema, key=lambda field: schema_row_bytes(pa.schema([field])))
-    with pa.OSFile(path) as file:
-        opened = _opened(file, [narrowest.name])
-        return [opened.get_batch(number).num_rows for number in range(opened.num_record_batches)]
 
 
 def _schema(where: str, path: str) -> pa.Schema:

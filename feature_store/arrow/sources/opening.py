@@ -1,18 +1,16 @@
-"""Opens sources: finds the OfflineSource of a definition, and checks that it has the columns that a view takes."""
+"""Opens sources, and checks that they have the columns that views take."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
-from feature_store._extras import missing_dependency
 from feature_store.arrow.rows import source_columns
+from feature_store.arrow.sources.readers import reader_of
 from feature_store.arrow.sources.renamed import RenamedRows
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.stream_view import StreamFeatureView
-from feature_store.errors import DefinitionError
 
 
 def open_source(source: BatchSource, folder: Path) -> OfflineSource:
@@ -27,8 +25,8 @@ def open_source(source: BatchSource, folder: Path) -> OfflineSource:
         DefinitionError: `reader` of the definition does not name an OfflineSource class.
         MissingDependencyError: a package that reads this kind of source is not installed.
     """
-    rows = reader_of(source).open(source, folder)
-    return RenamedRows(rows, source.field_mapping) if source.field_mapping else rows
+    reader = RenamedRows if source.field_mapping else reader_of(source)
+    return reader.open(source, folder)
 
 
 def open_view(source: BatchSource, view: FeatureView | StreamFeatureView, folder: Path) -> OfflineSource:
@@ -53,21 +51,3 @@ def source_exists(source: BatchSource, folder: Path) -> bool:
         DataError: the source can never be opened, for example because its path is a URL.
     """
     return reader_of(source).exists(source, folder)
-
-
-def reader_of(source: BatchSource) -> type[OfflineSource]:
-    """The class that reads a source.
-
-    Raises:
-        DefinitionError: `reader` of the definition does not name an OfflineSource class.
-        MissingDependencyError: a package that the class needs is not installed.
-    """
-    module, _, name = source.opened_by.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise missing_dependency(error, f"source of kind {source.kind}") from error
-    if not (isinstance(found, type) and issubclass(found, OfflineSource)):
-        where = f"{type(source).__name__}.reader"
-        raise DefinitionError(where, expected="module:class of an OfflineSource", got=repr(source.opened_by))
-    return found

@@ -1,6 +1,6 @@
 """The rows of a source with other column names: `field_mapping` of a definition.
 
-`opening.py` wraps every source that has a mapping, so that a reader only knows the names that the data have.
+It wraps the reader of every source that has a mapping, so that a reader only knows the names that the data have.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any, NamedTuple, Self
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from feature_store.arrow.sources.readers import reader_of
 from feature_store.arrow.sources.sequence import RowSequence
 from feature_store.arrow.sources.source import OfflineSource, Piece, Unread
 from feature_store.arrow.time_range import TimeRange
+from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.dtypes import DType
 from feature_store.errors import DataError, did_you_mean
 
@@ -103,9 +105,9 @@ class RenamedRows(OfflineSource):
         self.version = rows.version + about[:_HASH_DIGITS]
 
     @classmethod
-    def open(cls, source: Any, folder: Path) -> Self:
-        """Not used: `opening.open_source` opens the source and wraps it."""
-        raise NotImplementedError
+    def open(cls, source: BatchSource, folder: Path) -> Self:
+        """See OfflineSource."""
+        return cls(reader_of(source).open(source, folder), source.field_mapping)
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource."""

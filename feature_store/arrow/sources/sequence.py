@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +55,60 @@ class RowSequence(ABC):
             if view.aggregations or name in view.join_keys or name in wanted or not self.fits(name, dtype)
         }
         return columns._replace(types=types)
+
+
+class FileGroup(NamedTuple):
+    """A group of rows of a file, such as a row group.
+
+    Attributes:
+        file: the number of the file.
+        number: the number of the group in the file.
+        rows: the number of its rows.
+    """
+
+    file: int
+    number: int
+    rows: int
+
+
+class GroupSequence(RowSequence):
+    """A sequence of groups of rows. Reading some columns or groups does not change a row's place in it.
+
+    Args:
+        groups: the groups, in order.
+
+    Attributes:
+        groups: as given.
+        total: the number of rows in the groups.
+    """
+
+    total: int
+
+    def __init__(self, groups: Sequence[FileGroup]) -> None:
+        self.groups = groups
+        self._starts = np.cumsum([0, *(group.rows for group in groups)])
+        self.total = int(self._starts[-1])
+
+    @abstractmethod
+    def read(self, columns: Sequence[str], file: int, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """Columns, each once, of all rows of some groups of a file."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See RowSequence."""
+        return self._read(columns, self.groups)
+
+    def gather(self, columns: Sequence[str], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+        """See RowSequence. Groups without any of the places are not read."""
+        holding = np.searchsorted(self._starts, places, side="right") - 1
+        groups, of_place = np.unique(holding, return_inverse=True)
+        read = [self.groups[i] for i in groups]
+        begins = np.cumsum([0, *(group.rows for group in read)])  # counted over the groups that are read
+        return taken(self._read(columns, read), places - self._starts[holding] + begins[of_place])
+
+    def _read(self, columns: Sequence[str], groups: Sequence[FileGroup]) -> Iterator[pa.RecordBatch]:
+        names = list(dict.fromkeys(columns))
+        for file, of_file in groupby(groups, lambda group: group.file):
+            yield from self.read(names, file, [group.number for group in of_file])
 
 
 def taken(batches: Iterator[pa.RecordBatch], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:

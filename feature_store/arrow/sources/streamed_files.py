@@ -16,6 +16,7 @@ import pyarrow as pa
 from feature_store.arrow.batch_sizes import plain_pieces, schema_row_bytes
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
 from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.lacking import lacking_of, whole_schema
 from feature_store.arrow.sources.read_files import unread_files
 from feature_store.arrow.sources.source import OfflineSource, Unread
 from feature_store.arrow.time_range import TimeRange
@@ -116,11 +117,9 @@ class StreamedFiles(OfflineSource):
         with reading(where):
             self.files = file_versions(paths)
             with self.unchanged():
-                self._schemas = [kind.schema(where, version.path) for version in self.files]
-        fields: dict[str, pa.Field] = {}
-        for field in (field for schema in self._schemas for field in schema):
-            fields.setdefault(field.name, field)
-        self.schema = pa.schema(fields.values())
+                schemas = [kind.schema(where, version.path) for version in self.files]
+        self._schemas = [whole_schema(*one) for one in zip(schemas, lacking_of(schemas), strict=True)]
+        self.schema = self._schemas[0]
         self.version = version_of(self.files)
 
     def unchanged(self) -> AbstractContextManager[None]:
@@ -129,12 +128,8 @@ class StreamedFiles(OfflineSource):
 
     def schemas(self) -> list[tuple[str, pa.Schema]]:
         """See OfflineSource. A column that a file does not have has the type that the first file with it has."""
-        found = []
-        for version, schema in zip(self.files, self._schemas, strict=True):
-            own = {field.name: field for field in schema}
-            whole = pa.schema([own.get(field.name, field) for field in self.schema])
-            found.append((f"source {Path(version.path).name}", whole))
-        return found
+        names = [f"source {Path(version.path).name}" for version in self.files]
+        return list(zip(names, self._schemas, strict=True))
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource. All rows are read."""

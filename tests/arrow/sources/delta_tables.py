@@ -41,7 +41,7 @@ class WrittenTable:
             {"name": name, "type": kind, "nullable": True, "metadata": dict(about)} for name, kind, about in fields
         ]
         protocol = {"minReaderVersion": 3, "minWriterVersion": 7}
-        protocol |= {"readerFeatures": list(features), "writerFeatures": list(features)}  # type: ignore[dict-item]
+        protocol |= {"readerFeatures": list(features), "writerFeatures": list(features)}
         about = {
             "id": _TABLE_ID,
             "format": {"provider": "parquet", "options": {}},

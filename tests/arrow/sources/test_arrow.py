@@ -74,7 +74,7 @@ def test_the_second_read_has_the_new_files_alone(tmp_path: Path) -> None:
     write(tmp_path / "rows" / "aa.feather", rows(4, 5))
     (tmp_path / "rows" / "b.arrow").unlink()
     second = open_source(_SOURCE, tmp_path).unread(first.document)
-    assert [piece.version.path for piece in second.pieces] == [str(tmp_path / "rows" / "aa.feather")]  # type: ignore[attr-defined]
+    assert [piece.file.version.path for piece in second.pieces] == [str(tmp_path / "rows" / "aa.feather")]
     write(tmp_path / "rows" / "a.arrow", rows(1, 2, 3))
     third = open_source(_SOURCE, tmp_path).unread(second.document)
     assert [batch["n"].to_pylist() for piece in third.pieces for batch in piece.batches(["n"])] == [[0, 1, 2]]
@@ -88,13 +88,13 @@ def test_a_second_read_opens_the_files_that_were_read_for_their_schemas_alone(
     write(tmp_path / "rows" / "b.arrow", rows(3))
     opened = open_source(_SOURCE, tmp_path)
     used: list[str] = []
-    read_counts = arrow_files._counts
+    read_counts = arrow_files.ArrowFile.counts
 
-    def noted(path: str, schema: pa.Schema) -> list[int]:
-        used.append(Path(path).name)
-        return read_counts(path, schema)
+    def noted(file: arrow_files.ArrowFile) -> list[int]:
+        used.append(Path(file.version.path).name)
+        return read_counts(file)
 
-    monkeypatch.setattr(arrow_files, "_counts", noted)
+    monkeypatch.setattr(arrow_files.ArrowFile, "counts", noted)
     assert len(opened.unread(known).pieces) == 1
     assert used == ["b.arrow"]
 

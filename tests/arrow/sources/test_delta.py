@@ -116,7 +116,7 @@ def test_vacuum_while_a_version_is_read_is_an_error(tmp_path: Path) -> None:
     DeltaTable(tmp_path / "rows").vacuum(0, dry_run=False, enforce_retention_duration=False)
     for read in (rows, pieces):
         with pytest.raises(DataError, match=r"parquet of version 0 is missing.*run this again"):
-            numbers(read)  # type: ignore[arg-type]
+            numbers(read)
     with pytest.raises(DataError, match="of version 0 is missing"):
         numbers(opened(tmp_path, 0))
 

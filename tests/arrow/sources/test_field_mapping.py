@@ -94,7 +94,7 @@ def test_a_name_that_a_column_of_the_data_has_is_refused(tmp_path: Path) -> None
 )
 def test_a_mapping_that_cannot_be_meant_is_refused(mapping: object, problem: str) -> None:
     with pytest.raises(DefinitionError, match=problem):
-        ParquetSource("rows.parquet", event_timestamp="at", field_mapping=mapping)  # type: ignore[arg-type]
+        ParquetSource("rows.parquet", event_timestamp="at", field_mapping=mapping)
 
 
 def test_a_source_without_a_mapping_has_the_document_of_releases_that_had_none() -> None:

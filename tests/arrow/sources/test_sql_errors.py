@@ -136,7 +136,7 @@ def test_a_reader_that_stops_early_leaves_no_connection(postgres: Postgres, tmp_
     )
     batches = open_source(source("wide"), tmp_path).batches(["x"])
     next(batches)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     del batches
     with psycopg.connect(postgres.url) as connection:
         left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -150,7 +150,7 @@ def test_a_job_reads_one_snapshot_by_all_its_connections(postgres: Postgres, tmp
     assert open_source(source(), tmp_path).version != opened.version
     del opened, begun
     gone = sent[0]
-    pieces.clear()  # type: ignore[attr-defined]
+    pieces.clear()
     with pytest.raises(DataError, match="the snapshot is gone"):
         [*gone.batches(["i"])]
 

@@ -6,7 +6,6 @@ parsed as the declared types. Files may lack columns that were added later, and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,12 +16,13 @@ import pyarrow as pa
 
 from feature_store.arrow import csv_text
 from feature_store.arrow.encoded import CSV
-from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
+from feature_store.arrow.file_versions import file_versions, unchanged, version_of
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.files import PARQUET, files_found, source_files
 from feature_store.arrow.sources.lake.data_files import DataFile, LakeColumns, table_schema
 from feature_store.arrow.sources.lake.rows import LakeRows
 from feature_store.arrow.sources.parquet.batches import dataset_of
+from feature_store.arrow.sources.read_files import unread_files
 from feature_store.arrow.sources.source import Unread
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.source import ParquetSource
@@ -31,7 +31,6 @@ from feature_store.errors import DataError
 
 # The value of a folder for rows without a value, as Hive, Spark and Arrow write it.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-_HASH_BYTES = 8
 _Values = dict[str, str | None]
 
 
@@ -93,10 +92,9 @@ class PartitionedRows(LakeRows):
 
     def unread(self, known: bytes) -> Unread:
         """See OfflineSource. A file that has the same path, size and time of the last change counts as read."""
-        read = {known[start : start + _HASH_BYTES] for start in range(0, len(known), _HASH_BYTES)}
-        hashes = [_hash(version) for version in self.files]
-        new = [file for file, digest in zip(self._files, hashes, strict=True) if digest not in read]
-        return Unread(b"".join(hashes), self.whole_pieces(new))
+        document, unread = unread_files(self.files, known)
+        new = [file for file, is_new in zip(self._files, unread, strict=True) if is_new]
+        return Unread(document, self.whole_pieces(new))
 
 
 def _partitions(where: str, root: Path, paths: Sequence[Path]) -> list[_Values]:
@@ -159,7 +157,3 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     # Floats do not hold all integers.
     is_rounded = pa.types.is_floating(common) and any(pa.types.is_integer(found) for found in (one, other))
     return None if is_rounded else common
-
-
-def _hash(version: FileVersion) -> bytes:
-    return hashlib.blake2b(repr(tuple(version)).encode(), digest_size=_HASH_BYTES).digest()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from feature_store.arrow.sources.cutting import cut
 from feature_store.arrow.sources.lake.data_files import DataFile, LakeColumns, OpenedFile
 from feature_store.arrow.sources.lake.sequence import LakeSequence
 from feature_store.arrow.sources.source import OfflineSource
@@ -79,8 +80,11 @@ class LakeRows(OfflineSource):
         place = 0
         for file in self.files_within(times):
             opened = OpenedFile(file, self._columns)
-            whole = LakePiece(file, self._columns, (), 0, place, opened.row_bytes(names))
-            found += _cut(whole, opened.groups, opened.wanted(times), most_bytes // whole.row_bytes)
+            row_bytes, wanted = opened.row_bytes(names), set(opened.wanted(times))
+            found += [
+                LakePiece(file, self._columns, numbers, rows, first, row_bytes)
+                for numbers, rows, first in cut(opened.groups, most_bytes // row_bytes, place, wanted)
+            ]
             place += sum(opened.groups)
         return found
 
@@ -91,27 +95,3 @@ class LakeRows(OfflineSource):
     def whole_pieces(self, files: Sequence[DataFile]) -> tuple[LakePiece, ...]:
         """All rows of some data files, for `unread`."""
         return tuple(LakePiece(file, self._columns, None, file.rows or 0, 0, 1) for file in files)
-
-
-def _cut(whole: LakePiece, groups: Sequence[int], wanted: Sequence[int], most_rows: int) -> Iterator[LakePiece]:
-    """The pieces of a file. The first row of the file has the place `whole.first`.
-
-    Args:
-        whole: the file.
-        groups: the number of rows of each row group.
-        wanted: the numbers of the row groups to read.
-        most_rows: the number of rows that a piece should have at most.
-    """
-    chosen = set(wanted)
-    taken: list[int] = []
-    rows, place = 0, whole.first
-    for number, count in enumerate(groups):
-        if taken and (number not in chosen or rows + count > most_rows):
-            yield whole._replace(row_groups=tuple(taken), rows=rows, first=place - rows)
-            taken, rows = [], 0
-        if number in chosen:
-            taken.append(number)
-            rows += count
-        place += count
-    if taken:
-        yield whole._replace(row_groups=tuple(taken), rows=rows, first=place - rows)

@@ -1,4 +1,4 @@
-"""The rows of Parquet files as one sequence. Reading some columns or row groups does not change a row's place in it.
+"""The rows of Parquet files as one sequence of row groups.
 
 The footers of the files save work in two ways. Row groups whose times are outside a range are not read. Values that
 must fit, because of their column's type or statistics, are not checked. Files may differ in their types; each batch has
@@ -8,8 +8,7 @@ the types of its file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,18 +18,12 @@ from feature_store.arrow.file_versions import FileVersion, unchanged
 from feature_store.arrow.reading import reading
 from feature_store.arrow.scalars import ARROW
 from feature_store.arrow.sources.parquet.source_file import SourceFile
-from feature_store.arrow.sources.sequence import RowSequence, taken, type_fits
+from feature_store.arrow.sources.sequence import FileGroup, GroupSequence, type_fits
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.dtypes import DType
 
 
-class _Group(NamedTuple):
-    file: int
-    number: int
-    rows: int
-
-
-class RowGroups(RowSequence):
+class RowGroups(GroupSequence):
     """The row groups of files that may hold rows with event times in a range.
 
     Args:
@@ -39,40 +32,33 @@ class RowGroups(RowSequence):
         files: the files.
         times: the range.
 
-    Attributes:
-        total: the number of rows in the row groups.
-
     Raises:
         DataError: the files cannot be read.
     """
-
-    total: int
 
     def __init__(
         self, where: str, versions: Sequence[FileVersion], files: Sequence[SourceFile], times: TimeRange
     ) -> None:
         self._where, self._versions, self._files = where, versions, files
         with unchanged(where, versions), reading(where):
-            self._groups = [
-                _Group(i, group.id, group.num_rows)
+            groups = [
+                FileGroup(i, group.id, group.num_rows)
                 for i, file in enumerate(files)
                 for group in file.within(times).row_groups
             ]
-        self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
-        self.total = int(self._starts[-1])
+        super().__init__(groups)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """See RowSequence."""
-        return self._read(columns, self._groups)
+        return self._while_unchanged(super().batches(columns))
 
     def gather(self, columns: Sequence[str], places: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
         """See RowSequence. Row groups without any of the places are not read."""
-        holding = np.searchsorted(self._starts, places, side="right") - 1
-        groups, of_group = np.unique(holding, return_inverse=True)
-        begins = np.cumsum([0, *(self._groups[i].rows for i in groups)])  # counted over the row groups that are read
-        return taken(
-            self._read(columns, [self._groups[i] for i in groups]), places - self._starts[holding] + begins[of_group]
-        )
+        return self._while_unchanged(super().gather(columns, places))
+
+    def read(self, columns: Sequence[str], file: int, numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """See GroupSequence."""
+        return self._files[file].group_batches(columns, numbers)
 
     def fits(self, column: str, dtype: DType) -> bool:
         """See RowSequence. The type of the column decides, or the statistics of all row groups."""
@@ -80,20 +66,16 @@ class RowGroups(RowSequence):
             return all(
                 column in file.lacking.names
                 or type_fits(file.schema.field(column).type, dtype)
-                or _statistics_fit(
-                    file.fragment, column, dtype, [group.number for group in self._groups if group.file == i]
-                )
+                or _statistics_fit(file.fragment, column, dtype, self._numbers(i))
                 for i, file in enumerate(self._files)
             )
 
     def _numbers(self, file: int) -> list[int]:
-        return [group.number for group in self._groups if group.file == file]
+        return [group.number for group in self.groups if group.file == file]
 
-    def _read(self, columns: Sequence[str], groups: Sequence[_Group]) -> Iterator[pa.RecordBatch]:
-        names = list(dict.fromkeys(columns))
+    def _while_unchanged(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with unchanged(self._where, self._versions), reading(self._where):
-            for i, of_file in groupby(groups, lambda group: group.file):
-                yield from self._files[i].group_batches(names, [group.number for group in of_file])
+            yield from batches
 
 
 def _statistics_fit(file: Any, column: str, dtype: DType, groups: Sequence[int]) -> bool:

@@ -5,16 +5,17 @@ All reads are inside `unchanged`: if a file is replaced, truncated or removed me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
+from feature_store.arrow.sources.cutting import cut
 from feature_store.arrow.sources.files import PARQUET, files_found, files_in, source_files
 from feature_store.arrow.sources.parquet.batches import dataset_of, file_row_bytes
 from feature_store.arrow.sources.parquet.hashes import ReadGroups
@@ -108,10 +109,13 @@ class ParquetRows(OfflineSource):
             for file, version in zip(self._files, self.files, strict=True):
                 schema = plain_schema(_selected(file.schema, columns))
                 row_bytes = file_row_bytes(file.fragment, schema)
-                whole = ParquetPiece(self.where, version, (), file.lacking, 0, place, row_bytes)
+                counts = [group.num_rows for group in file.fragment.row_groups]
                 wanted = {group.id for group in file.within(times).row_groups}
-                found += _cut(whole, file.fragment.row_groups, wanted, most_bytes // row_bytes)
-                place += file.fragment.metadata.num_rows
+                found += [
+                    ParquetPiece(self.where, version, numbers, file.lacking, rows, first, row_bytes)
+                    for numbers, rows, first in cut(counts, most_bytes // row_bytes, place, wanted)
+                ]
+                place += sum(counts)
         return found
 
     def schemas(self) -> list[tuple[str, pa.Schema]]:
@@ -160,26 +164,3 @@ def path_rows(where: str, path: Path) -> ParquetRows:
 
 def _selected(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in dict.fromkeys(columns)])
-
-
-def _cut(whole: ParquetPiece, groups: Sequence[Any], wanted: Set[int], most_rows: int) -> Iterator[ParquetPiece]:
-    """The pieces of a file. The first row of the file has the place `whole.first`.
-
-    Args:
-        whole: the file.
-        groups: its row groups.
-        wanted: the numbers of the row groups to read.
-        most_rows: the number of rows that a piece should have at most.
-    """
-    taken: list[int] = []
-    rows, place = 0, whole.first
-    for group in groups:
-        if taken and (group.id not in wanted or rows + group.num_rows > most_rows):
-            yield whole._replace(row_groups=tuple(taken), rows=rows, first=place - rows)
-            taken, rows = [], 0
-        if group.id in wanted:
-            taken.append(group.id)
-            rows += group.num_rows
-        place += group.num_rows
-    if taken:
-        yield whole._replace(row_groups=tuple(taken), rows=rows, first=place - rows)

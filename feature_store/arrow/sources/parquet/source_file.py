@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from feature_store.arrow.batch_sizes import batch_rows, schema_row_bytes
-from feature_store.arrow.plain import plain_type
+from feature_store.arrow.batch_sizes import schema_row_bytes
+from feature_store.arrow.sources.lacking import completed, lacking_of, whole_schema
 from feature_store.arrow.sources.parquet.batches import file_batches
 from feature_store.arrow.time_range import TimeRange
 
@@ -27,8 +27,7 @@ class SourceFile(NamedTuple):
     @property
     def schema(self) -> pa.Schema:
         """The columns of the file, then those that it lacks."""
-        found: pa.Schema = self.fragment.physical_schema
-        return pa.schema([*found, *self.lacking], found.metadata) if self.lacking.names else found
+        return whole_schema(self.fragment.physical_schema, self.lacking)
 
     def inside(self, times: TimeRange | None) -> Any:
         """An expression for the rows that may be in a range of times. None: all rows."""
@@ -58,27 +57,15 @@ class SourceFile(NamedTuple):
 
     def group_batches(self, names: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """All rows of some row groups, as `file_batches` yields them."""
-        lacking = [name for name in names if name in self.lacking.names]
-        stored = [name for name in names if name not in lacking]
-        if not lacking:
-            yield from file_batches(self.fragment, stored, groups)
-            return
-        # Nulls of vectors take as much memory as vectors, and the file's batches are cut for the stored columns only.
-        most_rows = batch_rows(schema_row_bytes(self.lacking))
-        for batch in file_batches(self.fragment, stored or self._narrowest(), groups):
-            for start in range(0, len(batch), most_rows):
-                yield self._completed(batch.slice(start, most_rows), names)
+        stored = [name for name in names if name not in self.lacking.names]
+        if len(stored) == len(names):
+            return file_batches(self.fragment, stored, groups)
+        return completed(file_batches(self.fragment, stored or self._narrowest(), groups), names, self.lacking)
 
     def _narrowest(self) -> list[str]:
         """The column that takes the least memory. It is read for the number of rows if the file has no other one."""
         found: pa.Schema = self.fragment.physical_schema
         return [min(found, key=lambda field: schema_row_bytes(pa.schema([field]))).name]
-
-    def _completed(self, batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
-        found = dict(zip(batch.schema.names, batch.columns, strict=True))
-        rows = len(batch)
-        columns = [found[name] if name in found else pa.nulls(rows, self.lacking.field(name).type) for name in names]
-        return pa.RecordBatch.from_arrays(columns, names=list(names))
 
 
 def source_files_of(fragments: Sequence[Any]) -> tuple[list[SourceFile], pa.Schema]:
@@ -87,12 +74,6 @@ def source_files_of(fragments: Sequence[Any]) -> tuple[list[SourceFile], pa.Sche
     A column has the type of the first file that has it; the types of others may differ. A column that a file has twice
     stays so, since the check of columns refuses it if a view takes it.
     """
-    columns: dict[str, pa.Field] = {}
-    for fragment in fragments:
-        columns |= {field.name: field for field in fragment.physical_schema if field.name not in columns}
-    files = []
-    for fragment in fragments:
-        own = set(fragment.physical_schema.names)
-        lacking = [pa.field(name, plain_type(field.type)) for name, field in columns.items() if name not in own]
-        files.append(SourceFile(fragment, pa.schema(lacking)))
+    lacking = lacking_of([fragment.physical_schema for fragment in fragments])
+    files = [SourceFile(fragment, columns) for fragment, columns in zip(fragments, lacking, strict=True)]
     return files, files[0].schema
