@@ -1,9 +1,13 @@
-"""All measurements, the table, and docs/benchmarks.md: `python -m benchmarks [--no-peer] [--only read,…]`."""
+"""All measurements, as tables and in docs/benchmarks.md: `python -m benchmarks [--no-peer] [--only read,…]`.
+
+With `--only`, the page's other rows stay as they are.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +22,10 @@ from benchmarks.materialize import materialize
 from benchmarks.measure import on_core
 from benchmarks.murr import murr
 from benchmarks.near_cache import near_cache
+from benchmarks.page import updated
 from benchmarks.peers.setup_venv import peer_python
 from benchmarks.read import read, read_mixed
-from benchmarks.report import page, table
+from benchmarks.report import machine, table
 from benchmarks.served_log import served_log
 from benchmarks.server import server
 from benchmarks.spark import spark
@@ -80,8 +85,9 @@ def main() -> None:
     for title, results in sections.items():
         console.print(table(title, results))
     if arguments.page:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(sections, _server_version()))
+        run, is_whole = f"{datetime.now(UTC):%Y-%m-%d}", set(wanted) == set(ALL) and arguments.peer
+        ran_on = machine(_server_version())
+        PAGE.write_text(updated(PAGE.read_text(), sections, run, ran_on, is_whole=is_whole))
         console.print(f"written: {PAGE.relative_to(PAGE.parent.parent)}")
 
 
@@ -111,7 +117,7 @@ def _server_version() -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure ours, the floors and the peer.")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Feast, whose setup takes minutes")
-    parser.add_argument("--only", default="", help=f"some of {','.join(ALL)}")
+    parser.add_argument("--only", default="", help=f"some of {','.join(ALL)}; the page's other rows stay")
     parser.add_argument("--no-page", dest="page", action="store_false", help="leave docs/benchmarks.md as it is")
     return parser.parse_args()
 

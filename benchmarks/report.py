@@ -1,4 +1,4 @@
-"""Results as a table for people and as the page docs/benchmarks.md."""
+"""Results, what they should reach, and the table of a terminal; `page.py` writes docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Samples
 
-_SIDES = ("ours", "python floor", "c floor", "feast")
+SIDES = ("ours", "python floor", "c floor", "feast")
 
 
 @dataclass(frozen=True)
@@ -142,45 +141,11 @@ def duration(seconds: float) -> str:
 def table(title: str, results: list[Result]) -> Table:
     """For the terminal."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_lines=False)
-    for name in ("work", *_SIDES, "reach"):
+    for name in ("work", *SIDES, "reach"):
         made.add_column(name, overflow="fold", justify="left" if name in ("work", "reach") else "right")
     for result in results:
-        made.add_row(result.work, *(result.shown(side) for side in _SIDES), "\n".join(_verdicts(result)))
+        made.add_row(result.work, *(result.shown(side) for side in SIDES), "\n".join(notes(result)))
     return made
-
-
-def page(sections: Mapping[str, list[Result]], server: str) -> str:
-    """docs/benchmarks.md."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `python -m benchmarks`. All sides of a row ran on one machine, one server and in one run, taking",
-        "turns. Medians, the 99th percentile in brackets. The floors read the same bytes with one MGET and copy them",
-        "into a matrix, in Python with hiredis and in C with libhiredis; they know nothing of views, time to live,",
-        "missing rows or plans. Feast runs in an environment of its own (`benchmarks/peers`).",
-        "",
-        "`feast precomputed` is Feast's fast path, a FeatureService with `precompute_online=True`: one blob for each",
-        "entity, read by full feature names. For keys that are unsorted or repeated it answers as the usual reads do.",
-        "If one key of a request has no vector, such as a new user, the whole request fails with a RuntimeError.",
-        "",
-        "Forms of an answer (`to_dict()`, `to_arrow()`, …) are timed as whole requests, beside `to_numpy()` of the",
-        "same requests; their floors make the same form from the bytes of one MGET. `murr` runs inside of the process",
-        "that reads, so that its reads cross no socket.",
-        "",
-        *(f"- {line}" for line in machine(server)),
-    ]
-    for title, results in sections.items():
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            "| work | " + " | ".join(_SIDES) + " | reach |",
-            "|---" * (len(_SIDES) + 2) + "|",
-        ]
-        for result in results:
-            cells = [result.work, *(result.shown(side) for side in _SIDES), "<br>".join(_verdicts(result))]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def machine(server: str) -> list[str]:
@@ -189,13 +154,14 @@ def machine(server: str) -> list[str]:
         f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "hiredis", "redis", "duckdb", "pyarrow")
     ]
     return [
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {_processor()}, {platform.platform(terse=True)}",
+        f"{os.cpu_count()} cores, {_processor()}, {platform.platform(terse=True)}",
         f"{server}, Python {platform.python_version()}, {', '.join(versions)}",
     ]
 
 
-def _verdicts(result: Result) -> list[str]:
-    others = [f"{side}: {result.shown(side)}" for side in result.figures if side not in _SIDES]
+def notes(result: Result) -> list[str]:
+    """The reaches of a result, and the sides that have no column."""
+    others = [f"{side}: {result.shown(side)}" for side in result.figures if side not in SIDES]
     return [*result.verdicts(), *others]
 
 
