@@ -86,7 +86,7 @@ def main() -> None:
         console.print(table(title, results))
     if arguments.page:
         run, is_whole = f"{datetime.now(UTC):%Y-%m-%d}", set(wanted) == set(ALL) and arguments.peer
-        ran_on = machine(_server_version())
+        ran_on = [*machine(_server_version()), *([arguments.note] if arguments.note else [])]
         PAGE.write_text(updated(PAGE.read_text(), sections, run, ran_on, is_whole=is_whole))
         console.print(f"written: {PAGE.relative_to(PAGE.parent.parent)}")
 
@@ -119,6 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="without Feast, whose setup takes minutes")
     parser.add_argument("--only", default="", help=f"some of {','.join(ALL)}; the page's other rows stay")
     parser.add_argument("--no-page", dest="page", action="store_false", help="leave docs/benchmarks.md as it is")
+    parser.add_argument("--note", default="", help="what the page says of this run, such as what else ran meanwhile")
     return parser.parse_args()
 
 

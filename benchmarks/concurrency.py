@@ -1,7 +1,8 @@
 """Many requests at once: asyncio with 1, 8 and 64 in flight, threads of one client, and requests with a deadline.
 
-Beside them a program in C sends the same MGETs on one connection, as many in flight (`floor/pipelined.c`). A figure is
-the time of a turn divided by its requests; in brackets stands the 99th percentile of the time that a request waited.
+Beside them a program in C (`floor/pipelined.c`) and valkey-glide with asyncio (`peers/glide_peer.py`) send the same
+MGETs on one connection, as many in flight, and copy the values into the same matrix. A figure is the time of a turn
+divided by its requests; in brackets stands the 99th percentile of the time that a request waited.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import random
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
 
-from benchmarks.floor.floor import pipelined_c_floor
+from benchmarks.floor.floor import pipelined, pipelined_c_floor
 from benchmarks.measure import Samples, take_turns, timed
+from benchmarks.peers.setup_venv import peer_python
 from benchmarks.projects import MIXED, READ, STORED, fill, project
 from benchmarks.read import row_dtype, row_keys
 from benchmarks.report import Reach, Result
@@ -25,12 +28,12 @@ from feature_store.online.layout import RowLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from benchmarks.server import Server
 
     Requests = Sequence[Mapping[str, Any]]
 
+PEERS = Path(__file__).parent / "peers"
 IN_FLIGHT = (1, 8, 64)
 THREADS = 8
 _ENTITIES = {1: 4000, 200: 800}  # of a request, and how many requests a turn has
@@ -42,7 +45,7 @@ Turn = tuple[float, list[float]]
 
 def concurrency(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
     """One result per number of requests in flight, of threads, and for a deadline."""
-    del with_peer
+    glide = [str(peer_python("glide")), str(PEERS / "glide_peer.py")] if with_peer else None
     results = []
     with project(folder / "read", "reading", READ, server.url) as store:
         fill(store)
@@ -52,21 +55,24 @@ def concurrency(server: Server, folder: Path, *, with_peer: bool) -> list[Result
             choose = random.Random(entities)
             asked = [choose.sample(range(STORED), entities) for _ in range(_REQUESTS)]
             stored = [row_keys(layout, ids, "reading") for ids in asked]
-            floor = partial(pipelined_c_floor, server.address, stored, row, blocks, count)
+            same = (server.address, stored, row, blocks, count)
+            others: dict[str, Callable[[int], Turn | None]] = {"c floor": partial(pipelined_c_floor, *same)}
+            if glide is not None:
+                others["valkey-glide"] = partial(pipelined, glide, *same)
             noun = "1 entity" if entities == 1 else f"{entities} entities"
-            results += _of_entities(server, f"{noun} × 50 features", [{"user_id": ids} for ids in asked], count, floor)
+            results += _of_entities(server, f"{noun} × 50 features", [{"user_id": ids} for ids in asked], count, others)
     results.append(_deadline(server, folder))
     return results
 
 
 def _of_entities(
-    server: Server, noun: str, requests: Requests, count: int, floor: Callable[[int], Turn | None]
+    server: Server, noun: str, requests: Requests, count: int, others: Mapping[str, Callable[[int], Turn | None]]
 ) -> list[Result]:
     results = []
     for flight in IN_FLIGHT:
         sides: dict[str, Callable[[], Turn | None]] = {
             "ours": lambda flight=flight: asyncio.run(_in_flight(server, requests, flight, count)),
-            "c floor": partial(floor, flight),
+            **{name: partial(other, flight) for name, other in others.items()},
         }
         results.append(_result(f"asyncio, {flight} in flight, {noun}", sides, server, count, flight))
     threads = {
@@ -145,11 +151,13 @@ def _result(
             lambda result: result.p99s["ours"] / (flight * result.figures["ours"]),
             lambda ratio: ratio <= 3,
         )
-        rate = Reach(
-            "≥ 0.8 × the requests/s of c floor", lambda result: result.ratio("c floor", "ours"), lambda r: r >= 0.8
-        )
-        reaches = [rate, fair] if flight == max(IN_FLIGHT) else [fair]
+        rates = [_rate("c floor"), _rate("valkey-glide")]
+        reaches = [*rates, fair] if flight == max(IN_FLIGHT) else [fair]
     return Result(work, "seconds", {**best, **cpu}, p99s, reaches)
+
+
+def _rate(side: str) -> Reach:
+    return Reach(f"≥ 0.8 × the requests/s of {side}", lambda result: result.ratio(side, "ours"), lambda r: r >= 0.8)
 
 
 def _deadline(server: Server, folder: Path) -> Result:

@@ -60,7 +60,7 @@ def c_floor(
     program = build("floor", "hiredis")
     if program is None:
         return None
-    found = _run(program, address, requests, row_dtype, field_blocks, iterations)
+    found = _run([str(program)], address, requests, row_dtype, field_blocks, iterations)
     return [sample / 1e6 for sample in cast("list[float]", found["samples_us"])]
 
 
@@ -77,12 +77,25 @@ def pipelined_c_floor(
     program = build("pipelined")
     if program is None:
         return None
-    found = _run(program, address, requests, row_dtype, field_blocks, iterations, in_flight)
+    return pipelined([str(program)], address, requests, row_dtype, field_blocks, iterations, in_flight)
+
+
+def pipelined(
+    command: list[str],
+    address: str,
+    requests: list[list[bytes]],
+    row_dtype: np.dtype[np.void],
+    field_blocks: list[str],
+    iterations: int,
+    in_flight: int,
+) -> tuple[float, list[float]]:
+    """As `pipelined_c_floor`, of a program that takes the arguments of `pipelined.c`."""
+    found = _run(command, address, requests, row_dtype, field_blocks, iterations, in_flight)
     return float(found["elapsed_s"]) / iterations, [float(sample) / 1e6 for sample in found["samples_us"]]
 
 
 def _run(
-    program: Path,
+    command: list[str],
     address: str,
     requests: list[list[bytes]],
     row_dtype: np.dtype[np.void],
@@ -96,7 +109,7 @@ def _run(
             keys.writelines(struct.pack("<I", len(key)) + key for key in request)
         keys.flush()
         arguments = [address, keys.name, len(requests[0]), iterations, row_dtype.itemsize, blocks, *more]
-        ran = subprocess.run([str(program), *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+        ran = subprocess.run([*command, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
 

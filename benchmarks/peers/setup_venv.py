@@ -1,4 +1,6 @@
-"""Make the environment of a peer, once per change of its pins: `python benchmarks/peers/setup_venv.py [feast|murr]`.
+"""Make the environment of a peer, once per change of its pins.
+
+`python benchmarks/peers/setup_venv.py [feast|glide|murr]`
 
 Peers pin versions that conflict with this project's, so each has a `.venv` of its own here. Prints the path of its
 interpreter.
@@ -11,7 +13,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 # Per peer its pins and its environment.
-PEERS = {"feast": ("requirements.txt", ".venv"), "murr": ("murr.txt", ".venv-murr")}
+PEERS = {
+    "feast": ("requirements.txt", ".venv"),
+    "glide": ("glide.txt", ".venv-glide"),
+    "murr": ("murr.txt", ".venv-murr"),
+}
 
 
 def peer_python(name: str = "feast") -> Path:
