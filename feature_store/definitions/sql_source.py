@@ -23,8 +23,8 @@ _HASH_DIGITS = 8
 class SqlSource(BatchSource):
     """The rows of a database: a table, or the result of a query.
 
-    Rows are read as streams of Arrow batches by ADBC, the standard of Arrow for databases. PostgreSQL and SQLite are
-    tested. The window of a job is a condition of the query that the database runs.
+    Rows are read as streams of Arrow batches by ADBC, the standard of Arrow for databases. PostgreSQL, DuckDB and
+    SQLite are tested. The window of a job is a condition of the query that the database runs.
 
     Args:
         table_or_query: the name of a table, `orders` or `schema.orders`, spelled as the database stores it; or a query

@@ -1,4 +1,4 @@
-"""Databases that tests fill: tables of PostgreSQL, by psycopg, and of SQLite, by Python's own module."""
+"""Databases that tests fill: tables of PostgreSQL, by psycopg, of DuckDB, and of SQLite, by Python's own module."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import pyarrow as pa
 
@@ -83,3 +84,23 @@ class StoredSqlite:
             values = list(zip(*(column.to_pylist() for column in texts), strict=True))
             connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", values)
         connection.close()
+
+
+class StoredDuckDb:
+    """A table of DuckDB with the rows of the suite; see FillableSource."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.source = folder, source()
+        self.path = folder / "rows.duckdb"
+        configure(folder, "duckdb:///rows.duckdb")
+        self.run('CREATE TABLE rows (user_id bigint, "at" timestamp, made timestamp, score double, title text)')
+
+    def append(self, rows: pa.Table) -> None:
+        with duckdb.connect(self.path) as connection:
+            connection.register("given", rows)
+            connection.execute("INSERT INTO rows BY NAME SELECT * FROM given")
+
+    def run(self, statement: str) -> None:
+        """Run a statement, and close the file."""
+        with duckdb.connect(self.path) as connection:
+            connection.execute(statement)

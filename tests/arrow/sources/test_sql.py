@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
-from tests.arrow.sources.databases import Postgres, StoredPostgres, StoredSqlite
+from tests.arrow.sources.databases import Postgres, StoredDuckDb, StoredPostgres, StoredSqlite
 
 
 class OnPostgres:
     @pytest.fixture
     def stored(self, postgres: Postgres, tmp_path: Path) -> StoredPostgres:
         return StoredPostgres(postgres, tmp_path)
+
+
+class OnDuckDb:
+    @pytest.fixture
+    def stored(self, tmp_path: Path) -> StoredDuckDb:
+        return StoredDuckDb(tmp_path)
 
 
 class OnSqlite:
@@ -30,6 +36,14 @@ class TestPostgresOnLocalEngine(OnPostgres, SourceOnEngineSuite):
     pass
 
 
+class TestDuckDb(OnDuckDb, OfflineSourceSuite):
+    pass
+
+
+class TestDuckDbOnLocalEngine(OnDuckDb, SourceOnEngineSuite):
+    pass
+
+
 class TestSqlite(OnSqlite, OfflineSourceSuite):
     pass
 
@@ -39,6 +53,12 @@ class TestSqliteOnLocalEngine(OnSqlite, SourceOnEngineSuite):
 
 
 class TestPostgresOnSpark(OnPostgres, SourceOnEngineSuite):
+    @pytest.fixture
+    def engine(self, spark_engine: object) -> object:
+        return spark_engine
+
+
+class TestDuckDbOnSpark(OnDuckDb, SourceOnEngineSuite):
     @pytest.fixture
     def engine(self, spark_engine: object) -> object:
         return spark_engine

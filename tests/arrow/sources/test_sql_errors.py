@@ -36,6 +36,7 @@ def text_of(error: BaseException) -> str:
         (f"postgresql://me:{SECRET}@nowhere.invalid/db", "could not translate host name"),
         (f"mysql://me:{SECRET}@127.0.0.1/db", "expected a URL of"),
         (f"me:{SECRET}@127.0.0.1/db", "expected a URL"),
+        ("duckdb:///missing.duckdb", "missing.duckdb of the connection does not exist"),
         ("sqlite:///missing.db", "missing.db of the connection does not exist"),
     ],
 )

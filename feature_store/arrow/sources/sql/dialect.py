@@ -1,7 +1,8 @@
 """What differs between databases: the driver, quoted names, times in statements, types, snapshots and order.
 
-`DRIVERS` maps the scheme of a connection's URL to a dialect. PostgreSQL and SQLite have dialects of their own and are
-tested. The plain dialect uses SQL that all databases share; it is not tested with the servers that it names.
+`DIALECTS` of drivers.py maps the scheme of a connection's URL to a dialect. PostgreSQL, DuckDB and SQLite have dialects
+of their own and are tested. The plain dialect uses SQL that all databases share; it is not tested with the servers that
+it names.
 """
 
 from __future__ import annotations

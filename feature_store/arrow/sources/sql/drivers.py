@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from feature_store.arrow.sources.sql.dialect import Dialect
+from feature_store.arrow.sources.sql.duckdb import DuckDb
 from feature_store.arrow.sources.sql.postgresql import PostgreSql
 from feature_store.arrow.sources.sql.sqlite import Sqlite
 from feature_store.errors import ConfigError
 
-# Scheme, without the name of a driver behind `+` -> the dialect. PostgreSQL and SQLite are tested.
+# Scheme, without the name of a driver behind `+` -> the dialect. PostgreSQL, DuckDB and SQLite are tested.
 DIALECTS: dict[str, Callable[[], Dialect]] = {
+    "duckdb": DuckDb,
     "postgresql": PostgreSql,
     "postgres": PostgreSql,
     "sqlite": Sqlite,

@@ -36,6 +36,8 @@ _HINTS = {
     "53": "the server has too little memory, disk space or free connections: run the job again later",
 }
 _MISSING_TABLE = "42P01"
+# Of databases without states.
+_MISSING_TABLE_TEXT = re.compile("no such table|Catalog Error: Table with name")
 
 
 class Failure(NamedTuple):
@@ -83,7 +85,7 @@ def asking(where: str) -> Iterator[None]:
             raise
         failure = _failure(error)
         found = SqlError(where, problem=f"the database says: {failure.message}", hint=failure.hint())
-        found.is_missing_table = failure.state == _MISSING_TABLE or "no such table" in failure.message
+        found.is_missing_table = failure.state == _MISSING_TABLE or bool(_MISSING_TABLE_TEXT.search(failure.message))
         raise found from None  # the driver's error holds the statement, and may hold the URL
 
 

@@ -17,10 +17,9 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from feature_store.arrow.file_versions import file_versions, version_of
-from feature_store.arrow.reading import reading
-from feature_store.arrow.sources.sql.dialect import Column, Dialect, Relation
-from feature_store.arrow.sources.sql.session import Session, SqlError
+from feature_store.arrow.sources.sql.dialect import Column, Relation
+from feature_store.arrow.sources.sql.file_database import FileDatabase, has_rowid
+from feature_store.arrow.sources.sql.session import Session
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, from_microseconds
 from feature_store.definitions.sql_source import SqlSource
@@ -41,27 +40,15 @@ _OF_VALUES = {"integer": pa.int64(), "real": pa.float64(), "text": pa.string(), 
 _FIRST = {pa.int64(): "0", pa.bool_(): "0", pa.float64(): "0.0", pa.binary(): "x''"}
 
 
-class Sqlite(Dialect):
+class Sqlite(FileDatabase):
     """See Dialect."""
 
-    keeps_transactions: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        super().__init__("adbc_driver_sqlite")
+    log: ClassVar[str] = "-wal"
 
     def connect(self, where: str, url: str, folder: Path) -> Session:
-        """See Dialect. The URL is that of SQLAlchemy: `sqlite:///relative.db` or `sqlite:////absolute.db`."""
-        path = _path(url, folder)
-        if not path.exists():
-            raise SqlError(where, problem=f"the file {path.name} of the connection does not exist")
-        return Session(where, self._module, {"uri": f"file:{quote(str(path))}?mode=ro"})
-
-    def version(self, url: str, folder: Path) -> str:
-        """See Dialect. Every change of the database changes its file or its write-ahead log."""
-        path = _path(url, folder)
-        log = path.with_name(f"{path.name}-wal")
-        with reading(f"database {path.name}"):
-            return version_of(file_versions([path, *([log] if log.exists() and log.stat().st_size else [])]))
+        """See Dialect. The URL is `sqlite:///relative.db` or `sqlite:////absolute.db`."""
+        path = self.file(where, url, folder)
+        return Session(where, "adbc_driver_sqlite", {"uri": f"file:{quote(str(path))}?mode=ro"})
 
     def relation(self, session: Session, source: SqlSource) -> Relation:
         """See Dialect."""
@@ -76,8 +63,8 @@ class Sqlite(Dialect):
             if name in times and (pa.types.is_string(found) or pa.types.is_null(found)):
                 found = pa.timestamp("us")
             columns.append(Column(name, self.quoted(name), self.quoted(name), found))
-        has_rowid = not source.is_query and _has_rowid(session, text)
-        return Relation(text, has_rowid, tuple(columns), source.event_timestamp, source.created_timestamp)
+        is_table = not source.is_query and has_rowid(session, text)
+        return Relation(text, is_table, tuple(columns), source.event_timestamp, source.created_timestamp)
 
     def _sampled(self, session: Session, text: str, names: Sequence[str]) -> dict[str, pa.DataType]:
         found = {}
@@ -131,20 +118,6 @@ def _declared(session: Session, table: str) -> dict[str, pa.DataType]:
         if known is not None:
             types[column] = known
     return types
-
-
-def _has_rowid(session: Session, text: str) -> bool:
-    """Whether the rows have places in a table: not those of a view, nor of a table WITHOUT ROWID."""
-    try:
-        session.table(f"SELECT rowid FROM {text} LIMIT 0")
-    except SqlError:
-        return False
-    return True
-
-
-def _path(url: str, folder: Path) -> Path:
-    path = url.partition("://")[2].partition("?")[0]
-    return folder / path.removeprefix("/")
 
 
 def _day(time_us: int) -> str:
