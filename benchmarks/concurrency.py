@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from benchmarks.floor.floor import pipelined, pipelined_c_floor
-from benchmarks.measure import Samples, take_turns, timed
+from benchmarks.measure import Samples, frozen, take_turns, timed
 from benchmarks.peers.setup_venv import peer_python
 from benchmarks.projects import MIXED, READ, STORED, fill, project
 from benchmarks.read import row_dtype, row_keys
@@ -135,7 +135,8 @@ def _result(
         for _ in range(_TURNS):
             for name, side in sides.items():
                 before = _cpu_s(info)
-                turn = side()
+                with frozen():
+                    turn = side()
                 if turn is None:
                     continue
                 cpu_s[name] += _cpu_s(info) - before
