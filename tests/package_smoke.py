@@ -115,7 +115,7 @@ from feature_store.online.redis.embedded import EmbeddedServer
 from pathlib import Path
 from feature_store import SqlSource
 from feature_store.arrow.sources.opening import open_source
-Path("feature_store.yaml").write_text("project: shop\nconnections: {warehouse: 'postgresql://nobody@127.0.0.1:9/none'}\n")
+Path("feature_store.yaml").write_text("project: shop\\nconnections: {warehouse: 'postgresql://nobody@127.0.0.1:9/none'}\\n")
 try:
     open_source(SqlSource("orders", connection="warehouse", event_timestamp="at"), Path())
 except FeatureStoreError as error:

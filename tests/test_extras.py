@@ -14,6 +14,7 @@ import pytest
 
 from feature_store._extras import MODULES_OF_EXTRAS, requires_extra
 from feature_store.errors import MissingDependencyError
+from tests.package_smoke import BASE, USES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -50,6 +51,11 @@ def test_a_hint_names_an_extra_that_brings_the_module(door: str, module: str) ->
     assert module in modules_of(named[1])
     if module in modules_of(door):
         assert named[1] == door
+
+
+@pytest.mark.parametrize("extra", sorted(USES))
+def test_what_tries_an_extra_alone_is_a_program(extra: str) -> None:
+    compile(BASE + USES[extra], extra, "exec")
 
 
 def test_every_door_names_an_extra_that_there_is() -> None:
