@@ -8,6 +8,9 @@ A *part* is a state that can be merged (a count, a sum, …). A function compute
 *tile* holds the parts of one hop's events. A *ring* holds the newest tiles of one hop size: the head, which is the
 newest tile, and the `slots` before it. Windows with the same hop share a ring. Functions that need the same part share
 the part.
+
+A window `lifetime` is a window of LIFETIME_US in hops of LIFETIME_US. So tile 0 has all events, and its ring is a head
+without slots: one *cell*. No event is too late for a cell, and a merge never replaces it.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_store.aggregates.states import state_for
 from feature_store.definitions.dtypes import MICROSECOND, DType
-from feature_store.functions import Part, StateArrays, Values, function_named
+from feature_store.functions import LIFETIME_US, Part, StateArrays, Values, function_named
 from feature_store.functions._parameters import options_text, read_options
 
 if TYPE_CHECKING:
@@ -40,13 +43,18 @@ class Ring:
 
     Attributes:
         hop_us: the time that a tile spans, microseconds.
-        slots: the number of tiles beside the head.
+        slots: the number of tiles beside the head; 0 for a cell.
         parts: the parts of each tile.
     """
 
     hop_us: int
     slots: int
     parts: tuple[Part, ...]
+
+    @property
+    def reach_us(self) -> int:
+        """How far an event's tile can lie before the head's and still be kept, microseconds."""
+        return self.hop_us * self.slots if self.slots else LIFETIME_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +106,22 @@ class Windows:
 
     @property
     def longest_us(self) -> int:
-        """The longest time that an event counts, in microseconds: the longest window and its hop."""
+        """The longest time that an event counts, in microseconds: the longest window and its hop.
+
+        At least LIFETIME_US if events count for ever.
+        """
         return max(window.window_us + self.rings[window.ring].hop_us for window in self.features)
 
     @property
     def longest_ring(self) -> int:
         """The index of the ring with the longest reach: an event too late for it is too late for all."""
-        return max(range(len(self.rings)), key=lambda i: self.rings[i].hop_us * self.rings[i].slots)
+        return max(range(len(self.rings)), key=lambda i: self.rings[i].reach_us)
 
 
 def slots_of(window_us: int, hop_us: int) -> int:
     """The number of tiles beside the head that a window needs."""
+    if hop_us == LIFETIME_US:
+        return 0
     return window_us // hop_us + -(-CLOCK_SKEW_US // hop_us)
 
 

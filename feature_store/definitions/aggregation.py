@@ -1,10 +1,10 @@
-"""Aggregations: a function of a column of events, over sliding windows."""
+"""Aggregations: a function of a column of events, over sliding windows or over all events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     Field as Attribute,
@@ -19,7 +19,7 @@ from feature_store.definitions.definition import Model, Name
 from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.expression import expression
 from feature_store.errors import DefinitionError, did_you_mean
-from feature_store.functions import Function, all_functions, function_named
+from feature_store.functions import LIFETIME_US, Function, all_functions, function_named
 from feature_store.functions._parameters import UnfitOptionError, checked
 
 # Without a hop, a window slides by a 48th of its length: an hour by 75 seconds, a day by half an hour.
@@ -27,18 +27,22 @@ HOPS_PER_WINDOW = 48
 SECOND_US = 1_000_000
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _MOST_HOPS = 1_000
+# The window "lifetime": all events of an entity. Documents and names of features hold the text.
+LIFETIME = timedelta(microseconds=LIFETIME_US)
+_LIFETIME_TEXT: Literal["lifetime"] = "lifetime"
 
 
 class Aggregation(Model):
     """One function of a column's values, over one or more sliding windows.
 
-    A window of length W at time t holds the events with `floor(t - W, hop) <= event time <= t`.
+    A window of length W at time t holds the events with `floor(t - W, hop) <= event time <= t`. The window `"lifetime"`
+    holds all events until t. It needs one tile for each entity, and no event is too late for it.
 
     Args:
         column: a column of the source's schema. Null and NaN are no values: no function counts them.
         function: the name of a function: count, sum, mean, min, max, stddev, first, last, last_n, distinct, quantile, …
             docs/aggregations.md lists all of them with their parameters.
-        windows: the lengths of the windows: whole seconds, at most 1,000 hops each.
+        windows: the lengths of the windows: whole seconds, at most 1,000 hops each; `"lifetime"` for all events.
         name: the start of the features' names, instead of `{column}_{function}`.
         filter: which events count, such as `action == 'click'`.
         hop: the step in which the windows slide; a 48th of each unless given. Windows that share a hop share state.
@@ -70,7 +74,7 @@ class Aggregation(Model):
         column: str,
         function: str,
         *,
-        windows: Sequence[timedelta],
+        windows: Sequence[timedelta | Literal["lifetime"]],
         name: str | None = None,
         filter: str | None = None,
         hop: timedelta | None = None,
@@ -99,7 +103,7 @@ class Aggregation(Model):
     @field_serializer("windows", "hop")
     def _as_microseconds(self, value: Any) -> Any:
         if isinstance(value, tuple):
-            return [item // MICROSECOND for item in value]
+            return [_LIFETIME_TEXT if item == LIFETIME else item // MICROSECOND for item in value]
         return None if value is None else value // MICROSECOND
 
     @model_serializer(mode="wrap")
@@ -148,8 +152,10 @@ class Aggregation(Model):
     def _check_window(self, where: str, window: timedelta) -> None:
         hop = self.hop_us(window)
         window_us = window // MICROSECOND
+        if window == LIFETIME:
+            return
         if window_us < SECOND_US or window_us % SECOND_US:
-            hint = "write windows as timedelta(hours=1), from datetime"
+            hint = "write windows as timedelta(hours=1), from datetime, or as 'lifetime'"
             raise DefinitionError(where, expected="whole seconds, at least one", got=str(window), hint=hint)
         if hop < SECOND_US and self.hop is None:
             hint = "state a hop of at least one second"
@@ -161,7 +167,9 @@ class Aggregation(Model):
             raise DefinitionError(where, expected=f"a whole number of hops, at most {_MOST_HOPS}", got=got)
 
     def hop_us(self, window: timedelta) -> int:
-        """The step in which a window slides, in microseconds."""
+        """The step in which a window slides, in microseconds; LIFETIME_US for a window that does not slide."""
+        if window == LIFETIME:
+            return LIFETIME_US
         if self.hop is not None:
             return self.hop // MICROSECOND
         # Whole seconds, so that a tile's number fits in 32 bits; the largest divisor that leaves at least 48 hops.
@@ -204,6 +212,8 @@ class Aggregation(Model):
 
 
 def _from_document(value: Any) -> Any:
+    if value == _LIFETIME_TEXT:
+        return LIFETIME
     if type(value) is not int:
         return value
     try:
@@ -213,7 +223,9 @@ def _from_document(value: Any) -> Any:
 
 
 def shown_window(window: timedelta) -> str:
-    """A window as names show it: `90s`, `1h`, `7d`; in the largest unit that divides it."""
+    """A window as names show it: `90s`, `1h`, `7d`, in the largest unit that divides it; `lifetime`."""
+    if window == LIFETIME:
+        return _LIFETIME_TEXT
     seconds = window // timedelta(seconds=1)
     unit, size = next((unit, size) for unit, size in _UNITS.items() if seconds % size == 0)
     return f"{seconds // size}{unit}"

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from feature_store._formatting import shown_duration
-from feature_store.definitions.aggregation import shown_window
+from feature_store.definitions.aggregation import LIFETIME, shown_window
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.feature_view import FeatureView, Projection
@@ -292,7 +292,8 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
     """How a feature is computed from events; empty: it is not an aggregation.
 
     Returns:
-        `function`, `column`, `filter` (None without one), `window` and `hop`; `parameters`, if the function has any.
+        `function`, `column`, `filter` (None without one), `window`, and `hop`, which is None for `lifetime`;
+        `parameters`, if the function has any.
     """
     for aggregation in getattr(view, "aggregations", ()):
         for window in aggregation.windows:
@@ -302,7 +303,7 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
                     "column": aggregation.column,
                     "filter": aggregation.filter,
                     "window": shown_window(window),
-                    "hop": shown_duration(aggregation.hop_us(window) * MICROSECOND),
+                    "hop": None if window == LIFETIME else shown_duration(aggregation.hop_us(window) * MICROSECOND),
                     **({"parameters": dict(aggregation.parameters)} if aggregation.parameters else {}),
                 }
     return {}
@@ -313,4 +314,5 @@ def feature_description(view: AnyView, field: Field) -> str:
     if field.description or not (made := aggregated_as(view, field.name)):
         return field.description
     where = f" where {made['filter']}" if made["filter"] else ""
-    return f"{made['function']} of {made['column']} over {made['window']}{where}"
+    over = "all events" if made["hop"] is None else made["window"]
+    return f"{made['function']} of {made['column']} over {over}{where}"

@@ -23,6 +23,7 @@ from feature_store.functions._arrays import (
     values_of as values_of,
 )
 from feature_store.functions._contract import (
+    LIFETIME_US as LIFETIME_US,
     Function as Function,
     Part as Part,
     State as State,

@@ -25,6 +25,9 @@ from feature_store.functions._sorted_values import SortedValues
 Takes = Literal["any", "numbers", "fixed width", "categories"]
 
 MOST_COUNTED = 2**32 - 1
+# The length and the hop of a window without a beginning, microseconds: longer than the time of any event since 1970, so
+# that one tile holds all events of an entity.
+LIFETIME_US = 2**32 * 1_000_000
 
 
 class ColumnType(Protocol):

@@ -19,6 +19,15 @@ Aggregation("price", "quantile", q=0.99, windows=[timedelta(hours=1)])          
 Aggregation("action", "count_per_category", categories=["view", "buy"], windows=[timedelta(days=1)])
 ```
 
+`windows=["lifetime"]` has no beginning: its feature, such as `price_sum_lifetime`, is computed from all events of an
+entity, and no event is too late for it. Redis holds one cell of it for each entity instead of a ring of tiles. Events
+count from the beginning of the `history` of the source, or of the topic if it has none. A training set has the lifetime
+until each label. `expire_keys` does not delete entities of a view with a lifetime.
+
+```python
+Aggregation("price", "sum", windows=[timedelta(days=7), "lifetime"])                # price_sum_7d, price_sum_lifetime
+```
+
 For all functions: null and NaN are no values, and no function counts them. -0.0 counts as 0.0. Infinite values count.
 Functions of numbers compute with float64. The order in which events arrive never matters. Of two events with the same
 time, the later is the one whose value has the greater bytes, read as an unsigned little-endian number.

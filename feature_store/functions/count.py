@@ -50,7 +50,7 @@ class CountFunction(Function):
 
     name = "count"
     summary = "the number of values"
-    notes = "A tile counts up to 2**32 - 1; a window is the sum of its tiles."
+    notes = "A tile counts up to 2**32 - 1, and so does a lifetime; any other window is the sum of its tiles."
     kinds = ("count",)
     result = "Int64"
     default = 0

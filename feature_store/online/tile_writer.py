@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feature_store.errors import CorruptRowError, FenceError, StaleWriteError, StoreReplyError
+from feature_store.functions import LIFETIME_US
 from feature_store.online import keys
 from feature_store.online.fence_marks import BORN, fences_lost, is_offset
 from feature_store.online.merge_script import merge_script
@@ -75,7 +76,8 @@ class TileWriter:
         self.buckets = published.plan.buckets
         self.plan, self.layout = tiles, TileValueLayout(tiles)
         self.dtypes: list[DType] = [dtype for _, dtype in self.layout.join_keys]
-        self._keep_ms = -(-tiles.windows.longest_us // 1000) if published.plan.expire_keys else 0
+        longest_us = tiles.windows.longest_us
+        self._keep_ms = -(-longest_us // 1000) if published.plan.expire_keys and longest_us < LIFETIME_US else 0
         width = keys.fixed_width(self.dtypes)
         self._key_writers = (
             [KeyWriter(self.layout.prefix(self._project, bucket), width) for bucket in range(self.buckets)]

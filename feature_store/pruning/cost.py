@@ -290,7 +290,8 @@ class _Model:
                 if not needed:
                     fixed += tiles * size
                 elif all(needed):
-                    name = f"{what}, {tiles} tiles of {ring.hop_us // 1_000_000} s, of {view}"
+                    where = f"{tiles} tiles of {ring.hop_us // 1_000_000} s" if ring.slots else "one cell"
+                    name = f"{what}, {where}, of {view}"
                     found.append(Resource(name, view, count, needed, count * tiles * size))
         return fixed, found
 

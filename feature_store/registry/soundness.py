@@ -19,7 +19,7 @@ from feature_store.aggregates.windows import Ring, Window, Windows
 from feature_store.definitions.dtypes import DType
 from feature_store.definitions.names import is_name
 from feature_store.errors import DataError, DefinitionError
-from feature_store.functions import Part, all_functions, function_named
+from feature_store.functions import LIFETIME_US, Part, all_functions, function_named
 from feature_store.functions._parameters import read_options
 from feature_store.registry.serving_plan import (
     ColumnPlan,
@@ -45,7 +45,7 @@ _MOST_BUCKETS = 16_384
 _MOST_TILES = 100_000
 _MOST_LISTED = 1_000
 _MOST_NUMBER = 2**53
-# The longest window or hop: a century.
+# The longest window or hop: a century. That of a lifetime is longer.
 _LONGEST_US = 100 * 366 * 86_400 * 1_000_000
 _TIME_UNITS = {"s", "ms", "us"}
 _MOST_OPTIONS = 20_000  # characters
@@ -138,8 +138,11 @@ def _windows(windows: Windows) -> int:
 
 
 def _ring(ring: Ring) -> int:
-    _whole("hop_us", ring.hop_us, 1_000_000, _LONGEST_US)
-    _whole("slots", ring.slots, 1, _MOST_TILES)
+    if ring.hop_us == LIFETIME_US:
+        _whole("slots", ring.slots, 0, 0)
+    else:
+        _whole("hop_us", ring.hop_us, 1_000_000, _LONGEST_US)
+        _whole("slots", ring.slots, 1, _MOST_TILES)
     return (ring.slots + 1) * (4 + _each("parts", ring.parts, _part))
 
 
@@ -162,7 +165,7 @@ def _window(window: Window, rings: Sequence[Ring]) -> int:
         _refuse("function", f"one of {', '.join(all_functions())}", window.function)
     _whole("ring", window.ring, 0, len(rings) - 1)
     ring = rings[window.ring]
-    _whole("window_us", window.window_us, 1, ring.hop_us * ring.slots)
+    _whole("window_us", window.window_us, 1, ring.reach_us)
     for place in window.parts:
         _whole("parts", place, 0, len(ring.parts) - 1)
     parts = [ring.parts[place] for place in window.parts]

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from feature_store.aggregates.states import state_for
 from feature_store.aggregates.windows import parts_of
 from feature_store.definitions import Aggregation
+from feature_store.definitions.aggregation import LIFETIME
 from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.functions import State, Values, values_of
 from feature_store.online.codec import object_column
 
 SECOND_US = 1_000_000
 BASE_US = 1_600_000_000 * SECOND_US
-WINDOWS = (timedelta(minutes=1), timedelta(hours=1))
+WINDOWS = (timedelta(minutes=1), timedelta(hours=1), LIFETIME)
 ENTITIES = 2
 
 Row = tuple[Any, ...]
@@ -63,7 +64,7 @@ class FunctionCase:
 
     @property
     def aggregation(self) -> Aggregation:
-        """The function over windows of a minute and an hour."""
+        """The function over windows of a minute, an hour and a lifetime."""
         return Aggregation("x", self.function, windows=WINDOWS, **self.options)
 
     @property

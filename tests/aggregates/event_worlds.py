@@ -30,6 +30,9 @@ AGGREGATIONS = [
     *(Aggregation("count", function, windows=[MINUTE]) for function in ("sum", "last", "distinct")),
     *(Aggregation("seen", function, windows=[MINUTE, HOUR]) for function in ("mean", "first", "last")),
     *(Aggregation("action", function, windows=[HOUR]) for function in ("count", "distinct")),
+    *(Aggregation("x", function, windows=["lifetime"]) for function in ("count", "sum", "mean", "last")),
+    Aggregation("count", "last_n", windows=[MINUTE, "lifetime"], n=3),
+    Aggregation("action", "count", windows=["lifetime"], filter="action == 'buy'", name="bought_actions"),
     Aggregation("count", "stddev", windows=[HOUR], filter="action in ('buy',)", name="bought_count"),
 ]
 WINDOWS = compile_windows(AGGREGATIONS, COLUMNS)

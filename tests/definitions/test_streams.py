@@ -57,6 +57,18 @@ def view(*aggregations: Any, **options: Any) -> StreamFeatureView:
 # -- what is accepted ---------------------------------------------------------------------------------------------------
 
 
+def test_a_lifetime_is_a_window_by_its_name() -> None:
+    found = view(Aggregation("rating", "sum", windows=[HOUR, "lifetime"], hop=MINUTE))
+    assert [field.name for field in found.fields] == ["rating_sum_1h", "rating_sum_lifetime"]
+    [document] = json.loads(found.model_dump_json())["aggregations"]
+    assert document["windows"] == [3_600_000_000, "lifetime"]
+    assert Aggregation(**document) == found.aggregations[0]
+    with pytest.raises(DefinitionError, match="or as 'lifetime'"):
+        Aggregation("rating", "sum", windows=[timedelta(milliseconds=5)])
+    with pytest.raises(DefinitionError):
+        Aggregation("rating", "sum", windows=["forever"])
+
+
 def test_features_follow_from_the_aggregations() -> None:
     found = view(
         Aggregation("rating", "mean", windows=[HOUR, DAY, 7 * DAY]),

@@ -256,6 +256,19 @@ def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tm
     assert {key[0]: row.values[count] for key, row in later.items()} == {1: 0, 3: 1}
 
 
+def test_a_lifetime_has_all_events_until_the_end(engine: Any, tmp_path: Path) -> None:
+    """Also those that no other window reaches, and those recorded later than they happened."""
+    functions = [Aggregation("price", function, windows=["lifetime"]) for function in ("count", "sum", "last")]
+    days = FeatureView("daily", entities=BATCH.entities, source=BATCH.source, aggregations=functions)
+    year_s = 365 * 86_400
+    events = [event(1, 40 * year_s), event(1, year_s, price=2.5), event(2, year_s, late_s=year_s + 10), event(3, -5)]
+    write_events(tmp_path, events)
+    rows = staged(engine, days, tmp_path, (NOW_US - 60 * SECOND_US, NOW_US)).rows()
+    assert {key[0]: list(row.values) for key, row in rows.items() if key[0] != 2} == {1: [2, 3.5, 2.5]}
+    later = staged(engine, days, tmp_path, (NOW_US, NOW_US + 60 * SECOND_US)).rows()
+    assert {key[0]: list(row.values) for key, row in later.items()} == {1: [2, 3.5, 2.5], 2: [1, 1, 1], 3: [1, 1, 1]}
+
+
 def test_many_entities_make_many_chunks(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_windows, "CHUNK_ROWS", 100)
     monkeypatch.setattr(local_windows, "EVENTS", 500)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from feature_store.aggregates.at_times import Events
 from feature_store.aggregates.deltas import deltas
 from feature_store.definitions import (
     Aggregation,
@@ -20,6 +23,7 @@ from feature_store.definitions import (
     StreamFeatureView,
     Timestamp,
 )
+from feature_store.definitions.aggregation import LIFETIME
 from feature_store.functions._contract import MOST_COUNTED
 from feature_store.online import OnlineStore, keys
 from feature_store.online.tile_writer import Merge
@@ -175,8 +179,25 @@ def test_what_no_event_makes_easily_is_merged_the_same(store: OnlineStore, redis
         assert both.values[0]["record"]["ring0"]["number"] == max(7, second)
 
 
+@pytest.mark.parametrize("window", [timedelta(hours=1), LIFETIME])
+def test_keys_expire_after_the_longest_window_and_never_with_a_lifetime(
+    store: OnlineStore, redis_client: Any, window: timedelta
+) -> None:
+    counts = [Aggregation("x", "count", windows=[window])]
+    counted = StreamFeatureView("counted", entities=[user], source=view.source, aggregations=counts)
+    store.teardown()
+    store.publish(compile_plan(DefinitionSet([counted]), project="test", version=1, expire_keys=True), over=None)
+    events = Events(np.zeros(1, np.intp), np.array([time.time_ns() // 1000]), {"x": (np.ones(1), np.zeros(1, bool))})
+    with store.tile_writer("counted") as writer:
+        found = deltas(writer.layout.tiles, *events[:3])
+        [key] = keys.encode([Int64], [np.array([1])])
+        writer.merge(Merge(0, [key], np.ones(1, int), found.records, {"e:0": (None, 1)}))
+        left_ms = redis_client.pttl(writer.layout.prefix("test", 0) + key)
+    assert left_ms == -1 if window == LIFETIME else 0 < left_ms <= 2 * 3_600_000
+
+
 @pytest.mark.parametrize("ahead", [True, False])
-@pytest.mark.parametrize("ring", range(len(PLAN.tiles[0].windows.rings)))
+@pytest.mark.parametrize("ring", [i for i, ring in enumerate(PLAN.tiles[0].windows.rings) if ring.slots])
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
 def test_a_ring_reaches_as_far_back_as_it_has_slots(
     store: OnlineStore, redis_client: Any, ahead: bool, ring: int, beyond: int

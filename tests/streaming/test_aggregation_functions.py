@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tests.streaming.streaming_worlds import make_topic, project, send, some_clicks, value_of, work
 
+LIFETIMES = ("price_count_lifetime", "price_last3_lifetime")
 NOW_US = time.time_ns() // 1_000
 SHOPS = [f"shop {i}" for i in range(5)]
 DEFINITIONS = f"""
@@ -26,7 +27,9 @@ by_user = StreamFeatureView("by_user", entities=[user], source=clicks, aggregati
     Aggregation("price", "quantile", q=0.5, buckets=128, windows=[week]),
     Aggregation("shop", "count_per_category", categories=SHOPS, windows=[week]),
     Aggregation("price", "sum_per_category", by="shop", categories=SHOPS, windows=[week]),
-    Aggregation("shop", "top_k", n=2, categories=SHOPS, windows=[week])])
+    Aggregation("shop", "top_k", n=2, categories=SHOPS, windows=[week]),
+    Aggregation("price", "count", windows=["lifetime"]),
+    Aggregation("price", "last_n", n=3, windows=["lifetime"])])
 served = FeatureService("served", features=[by_user])
 """
 
@@ -45,12 +48,13 @@ def test_what_kafka_brings_is_served_as_it_is_joined(tmp_path: Path, redis_url: 
         online = store.get_online_features("served", {"user_id": [*users, 99]}, now=now).to_dict()
         labels = pa.table({"user_id": [*users, 99], "event_timestamp": pa.array([now] * (len(users) + 1))})
         joined = store.get_historical_features(labels, "served").to_arrow()
-    for name in ("price_p50_7d", "shop_count_per_category_7d", "shop_top2_7d"):
+    for name in ("price_p50_7d", "shop_count_per_category_7d", "shop_top2_7d", *LIFETIMES):
         assert joined[name].to_pylist() == online[name]
     sums = "price_sum_per_category_7d"
     np.testing.assert_allclose(joined[sums].to_pylist(), online[sums], rtol=1e-9)
     for i, user in enumerate(users):
         own = [click for click in clicks if click["user_id"] == user]
+        assert online["price_count_lifetime"][i] == len(own)
         counts = [sum(click["shop"] == shop for click in own) for shop in SHOPS]
         assert online["shop_count_per_category_7d"][i] == counts
         most = sorted(
@@ -61,4 +65,4 @@ def test_what_kafka_brings_is_served_as_it_is_joined(tmp_path: Path, redis_url: 
         np.testing.assert_allclose(online[sums][i], totals, rtol=1e-9)
         median = np.quantile([click["price"] for click in own], 0.5, method="inverted_cdf")
         assert abs(online["price_p50_7d"][i] / median - 1) < 14 / 126  # prices span less than 14 powers of two
-    assert [online[name][-1] for name in online] == [None, [0] * 5, [0.0] * 5, []]
+    assert [online[name][-1] for name in online] == [None, [0] * 5, [0.0] * 5, [], 0, []]

@@ -36,7 +36,8 @@ AGGREGATIONS = [
     Aggregation("action", "count_per_category", windows=HOURS, categories=["view", "buy"]),
     Aggregation("price", "sum_per_category", windows=HOURS, by="action", categories=["view", "buy"]),
     Aggregation("action", "top_k", windows=HOURS, n=1, categories=["view", "buy"]),
-    Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'", name="bought")]
+    Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'", name="bought"),
+    *(Aggregation("price", function, windows=["lifetime"]) for function in ("sum", "min", "last"))]
 history = ParquetSource("events.parquet", event_timestamp="ts", schema=COLUMNS)
 clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts", schema=COLUMNS,
                      history=ParquetSource("events.parquet", event_timestamp="ts"))
