@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import ConfigError, FeatureStoreError, StoreConnectionError
+from feature_store.errors import ConfigError
+from feature_store.online.redis.providers import credentials_of, provider_named
 from feature_store.online.redis.resp import packed
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class Address:
             known_only: refuse every unknown option, as for a URL. A pool may have new options for redis-py's I/O.
 
         Raises:
-            ConfigError: an option is unknown, cannot be followed, or has a wrong value, or the host is no host name.
+            ConfigError: an option is unknown, cannot be followed, or has a wrong value, the host is no host name, or
+                there is no credential provider of the name.
         """
         for name, value in options.items():
             if (name in _REFUSED and value) or _is_unknown(name, known_only=known_only):
@@ -146,6 +148,10 @@ class Address:
             raise ConfigError(where, expected="numbers for db and port", got="others") from None
         if "host" in given:
             check_host(given["host"], where)
+        if isinstance(given.get("credential_provider"), str):  # of a URL
+            if "username" in given or "password" in given:
+                raise ConfigError(where, expected="a password or a credential provider", got="both")
+            given["credential_provider"] = provider_named(given["credential_provider"], where)
         return cls(transport, tls=Tls(tls) if transport == TLS else None, **given)
 
     @property
@@ -165,7 +171,7 @@ class Address:
                 with or without a user.
         """
         if self.credential_provider is not None:
-            return _provided(self.credential_provider)
+            return credentials_of(self.credential_provider)
         if self.username:
             return self.username, self.password
         return (self.password,) if self.password else ()
@@ -209,25 +215,6 @@ class _Provider:
 
 
 _FILES = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_ca_path")
-
-
-def _provided(provider: Any) -> tuple[str, ...]:
-    where = f"credential provider {type(provider).__qualname__}"
-    try:
-        given = tuple(provider.get_credentials())
-    except FeatureStoreError:
-        raise
-    except Exception as error:  # of any library; its text may have a secret in it
-        raise StoreConnectionError(
-            where, problem=f"get_credentials() raised {type(error).__name__}", hint="the cause is in the traceback"
-        ) from error
-    if len(given) not in (1, 2) or not all(isinstance(one, str) for one in given):
-        raise StoreConnectionError(
-            where,
-            expected="(password,) or (user, password), as texts",
-            got=f"{len(given)} values: {', '.join(type(one).__name__ for one in given)}",
-        )
-    return given
 
 
 def is_replica(replies: Sequence[Any]) -> bool:

@@ -8,7 +8,8 @@
 `rediss+cluster` and `rediss+sentinel` use TLS, for Sentinels too. Options follow after `?`: those of redis-py, and
 
     read_from            primary (the default), replica or nearest: where clients read features; Cluster and Sentinel
-    sentinel_username, sentinel_password    for the Sentinels
+    credential_provider  module:name of a provider of user and password, instead of those of the URL; see providers.py
+    sentinel_username, sentinel_password, sentinel_credential_provider    for the Sentinels
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from feature_store._redaction import hide, hide_password, redacted, with_quoted_password, without_secrets
 from feature_store.errors import ConfigError
 from feature_store.online.redis.address import TCP, TLS, UNIX, Address, check_host
+from feature_store.online.redis.providers import provider_named
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import redis
 
 # The most connections of one client. One connection answers some thousand requests a second, and Redis runs one command
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 MOST_CONNECTIONS = 64
 PRIMARY, REPLICA, NEAREST = "primary", "replica", "nearest"
 _READ_FROM = (PRIMARY, REPLICA, NEAREST)
+_OF_SENTINELS = ("sentinel_username", "sentinel_password", "sentinel_credential_provider")
 _DEFAULT_PORTS = {"cluster": 6379, "sentinel": 26379}
 # The classes that a redis-py connection pool may consist of, by module and name. A subclass can add checks, which this
 # client would silently leave out.
@@ -147,11 +152,11 @@ def _of_several(found: re.Match[str]) -> Location:
     if kind == "sentinel" and not service:
         raise ConfigError(where, expected="the Sentinels' name of the primary: …/service", got="none")
     options = dict(parse_qsl(found["options"] or "", keep_blank_values=True))
-    own = {name: options.pop(name, "") for name in ("read_from", "sentinel_username", "sentinel_password")}
+    own = {name: options.pop(name, "") for name in ("read_from", *_OF_SENTINELS)}
     hide(own["sentinel_password"])
     if own["read_from"] not in ("", *_READ_FROM):
         raise ConfigError(where, expected=f"read_from of {', '.join(_READ_FROM)}", got=repr(own["read_from"]))
-    if kind == "cluster" and (own["sentinel_username"] or own["sentinel_password"]):
+    if kind == "cluster" and any(own[name] for name in _OF_SENTINELS):
         raise ConfigError(where, expected="no user of Sentinels: a Cluster has none", got="one")
     hosts = [_host(text, _DEFAULT_PORTS[kind], where) for text in found["hosts"].split(",")]
     first = _of_server(
@@ -161,14 +166,7 @@ def _of_several(found: re.Match[str]) -> Location:
     if kind == "cluster":
         others = tuple(replace(address, host=host, port=port) for host, port in hosts[1:])
     else:
-        of_sentinels = replace(
-            address,
-            db=0,
-            username=own["sentinel_username"],
-            password=own["sentinel_password"],
-            credential_provider=None,
-        )
-        others = tuple(replace(of_sentinels, host=host, port=port) for host, port in hosts)
+        others = tuple(_sentinel(address, own, host, port, where) for host, port in hosts)
     return Location(
         kind,
         address,
@@ -177,6 +175,22 @@ def _of_several(found: re.Match[str]) -> Location:
         others,
         unquote(service),
         read_from=own["read_from"] or PRIMARY,
+    )
+
+
+def _sentinel(of_servers: Address, own: Mapping[str, str], host: str, port: int, where: str) -> Address:
+    """The address of a Sentinel: TLS as of the servers, with a user or a provider of its own."""
+    name = own["sentinel_credential_provider"]
+    if name and (own["sentinel_username"] or own["sentinel_password"]):
+        raise ConfigError(where, expected="a password or a credential provider for the Sentinels", got="both")
+    return replace(
+        of_servers,
+        host=host,
+        port=port,
+        db=0,
+        username=own["sentinel_username"],
+        password=own["sentinel_password"],
+        credential_provider=provider_named(name, where) if name else None,
     )
 
 
