@@ -22,7 +22,7 @@ PUBLIC = {
     "feature_store.definitions": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
         FeatureService Aggregation ArrowSource AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource DefinitionSet Projection
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array DType""",
-    "feature_store.functions": """Column Function Mask Parameter Part State StateArrays StateSpec Values WindowMask
+    "feature_store.functions": """LIFETIME_US Column Function Mask Parameter Part State StateArrays StateSpec Values WindowMask
         all_functions function_named sizes_of state_type values_of""",
     "feature_store.online": "OnlineClient AsyncOnlineClient OnlineResponse OnlineStore Status",
     "feature_store.monitoring": "ClientMetrics ParquetSink ServedLog Tracing",
