@@ -28,6 +28,7 @@ from benchmarks.read import read, read_mixed
 from benchmarks.report import machine, table
 from benchmarks.served_log import served_log
 from benchmarks.server import server
+from benchmarks.sources import sources
 from benchmarks.spark import spark
 from benchmarks.streaming import streaming
 from benchmarks.training import join, join_large, join_wide, windows
@@ -58,11 +59,13 @@ READS = {
 CONCURRENT = "Many requests at once, client and server on the same two cores"
 CONCURRENCY = {"concurrency": concurrency}
 OTHERS = {"memory": memory, "write": write, "materialize": materialize, "spark": spark, "import": imports}
+SOURCE = "Sources, the same rows from each kind"
+SOURCES = {"sources": sources}
 STREAMING = "Streams, with Apache Kafka on the same two cores"
 STREAMS = {"stream": streaming, "workers": workers}
 TRAINING = "Training sets, Parquet to Parquet"
 TRAININGS = {"join": join, "join-large": join_large, "join-wide": join_wide, "windows": windows}
-ALL = [*READS, *CONCURRENCY, *OTHERS, *STREAMS, *TRAININGS]
+ALL = [*READS, *CONCURRENCY, *OTHERS, *SOURCES, *STREAMS, *TRAININGS]
 
 
 def main() -> None:
@@ -80,6 +83,7 @@ def main() -> None:
         sections, CONCURRENT, {name: CONCURRENCY[name] for name in wanted if name in CONCURRENCY}, None, arguments.peer
     )
     _measure(sections, REST, {name: OTHERS[name] for name in wanted if name in OTHERS}, None, arguments.peer)
+    _measure(sections, SOURCE, {name: SOURCES[name] for name in wanted if name in SOURCES}, None, arguments.peer)
     _measure(sections, STREAMING, {name: STREAMS[name] for name in wanted if name in STREAMS}, None, arguments.peer)
     _measure(sections, TRAINING, {name: TRAININGS[name] for name in wanted if name in TRAININGS}, None, arguments.peer)
     for title, results in sections.items():
