@@ -9,7 +9,8 @@ import numpy as np
 from feature_store.errors import ConfigError
 from feature_store.online import keys
 from feature_store.online.layout import RowLayout
-from feature_store.online.near.table import UNREAD, Keys, Table
+from feature_store.online.near.hashing import Keys
+from feature_store.online.near.table import UNREAD, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

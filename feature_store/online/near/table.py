@@ -9,70 +9,40 @@ A full set evicts the entry with the fewest lives, which approximates the least 
 entry seven lives, and each new entry takes one life from the others. A key enters a full set only if it was refused
 lately, as in TinyLFU's doorkeeper: keys that a scan reads once never evict keys that are used.
 
-The module is long because it is one layout of arrays: each method knows where all of them are.
-
 Sources: the sets are those of processors' caches (J. Hennessy, D. Patterson, "Computer Architecture", appendix B); the
 doorkeeper is of G. Einziger, R. Friedman, B. Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM ToS 2017.
 """
 
 from __future__ import annotations
 
-import secrets
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from feature_store.online.near.hashing import LONGEST_KEY, WORD, KeyHashing, Keys, whole_words, words_of_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from feature_store.functions import Column, Mask
+    from feature_store.online.near.hashing import Tags
     from feature_store.online.rows import Bytes
 
 # The variable values that belong to a stored value, one for each view of the group that has some; None: it has none.
 Variables = tuple["bytes | None", ...]
 # Stands for a variable value that was not read. It is compared by identity.
 UNREAD = bytes(bytearray(b"unread"))
-Words = np.ndarray[Any, np.dtype[np.uint64]]
-Tags = np.ndarray[Any, np.dtype[np.uint32]]
 
 _WAYS = 8
 _LIVES = 7
-# Entity keys of varying width are kept up to this length; longer ones are not cached.
-LONGEST_KEY = 48
-_WORD = 8
 # Bytes of an entry beside its key and its value: tag 4, lives 1, two tags in the doorkeeper 8, and 1 for its share of
 # the moment of the set's last change.
 _ENTRY_BYTES = 14
 # The assumed bytes of a variable value when the table is made. The true bytes are counted as values enter.
 _VARIABLE_BYTES = 100
-_HALF = np.uint64(32)
-# The constants of MurmurHash3's finalizer (A. Appleby, 2011).
-_MIXES = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
-# Multiplied by 256**i, this number has i in its top byte: the place of the one byte that is set in a number.
-_PLACE_OF_BYTE = np.uint64(sum(i << (56 - 8 * i) for i in range(8)))
-_TOP_BYTE = np.uint64(56)
-_ODD = np.uint32(1)
 # 2**32 divided by the golden ratio: the upper bits of a product depend on all bits of a tag.
 _SPREAD = np.uint32(0x9E3779B1)
-
-
-class Keys(NamedTuple):
-    """Keys as the table compares them, with their sets and tags.
-
-    Attributes:
-        words: (n, words) uint64, the bytes of each key. If the width of keys varies, the last word is the length.
-        sets: (n,) int, the set of each key.
-        tags: (n,) uint32, the tag of each key.
-    """
-
-    words: Words
-    sets: Column
-    tags: Tags
-
-    def some(self, chosen: Mask | Column) -> Keys:
-        """Some of the keys, chosen by an (n,) bool mask or by their indexes."""
-        return Keys(self.words[chosen], self.sets[chosen], self.tags[chosen])
 
 
 class Lookup(NamedTuple):
@@ -88,6 +58,11 @@ class Lookup(NamedTuple):
     is_hit: Mask
     slots: Column
 
+    @property
+    def has_all(self) -> bool:
+        """Whether every key has an entry. all() takes three times as long for 200 keys."""
+        return bool(np.count_nonzero(self.is_hit) == len(self.is_hit))
+
 
 class Table:
     """Values by entity key, within a budget. It is not thread-safe: its owner holds a lock.
@@ -101,23 +76,23 @@ class Table:
     Attributes:
         at: where the value starts in a cell; the key comes before it.
         cell_bytes: bytes of a cell.
+        keys: makes keys as the table compares them; see KeyHashing.
         capacity: the most entries.
     """
 
     def __init__(self, size: int, key_width: int | None, variables: int, budget: int) -> None:
         self._key_width, self._budget = key_width, budget
-        self.at = LONGEST_KEY + _WORD if key_width is None else _whole_words(key_width)
-        self.cell_bytes = _whole_words(self.at + size)  # keys aligned to whole words are compared twice as fast
+        self.at = WORD * words_of_keys(key_width)
+        self.cell_bytes = whole_words(self.at + size)  # keys aligned to whole words are compared twice as fast
         self._end = self.at + size
         self._entry_bytes = self.cell_bytes + _ENTRY_BYTES + (8 if variables else 0)
         self._sets = max(budget // (_WAYS * (self._entry_bytes + variables * _VARIABLE_BYTES)), 2)
         self.capacity = self._sets * _WAYS
-        self._key_words = words = self.at // _WORD
-        self._count_of_sets = np.uint64(self._sets)
-        # Odd and random: a caller who chooses keys cannot choose their sets.
-        self._factors = np.frombuffer(secrets.token_bytes(_WORD * words), np.uint64) | np.uint64(1)
+        self._key_words = self.at // WORD
+        self._hashing = KeyHashing(key_width, self._sets)
+        self.keys = self._hashing.keys
         self._has_variables = variables > 0
-        self._elsewhere = self._keys_of_other_sets()
+        self._elsewhere = self._hashing.keys_of_other_sets()
         self.clear()
 
     def clear(self) -> None:
@@ -140,39 +115,17 @@ class Table:
         """Bytes that the entries take."""
         return self._count * self._entry_bytes + self._variable_bytes
 
-    def keys(self, packed: bytes, listed: Sequence[bytes] | None) -> Keys:
-        """Keys as the table compares them. A key longer than LONGEST_KEY has no entry.
-
-        Args:
-            packed: the keys, one after the other, when their width is fixed.
-            listed: each key, when the width varies; else None.
-        """
-        if listed is None:
-            width = self._key_width or 1
-            keys = np.frombuffer(packed, np.uint8).reshape(-1, width)
-            if width != self.at:
-                padded = np.zeros((len(keys), self.at), np.uint8)
-                padded[:, :width] = keys
-                keys = padded
-            return self._placed(keys.view(np.uint64))
-        lengths = np.fromiter(map(len, listed), np.uint64, len(listed))
-        texts = np.array(listed, f"S{LONGEST_KEY}").view(np.uint64).reshape(len(listed), -1)
-        return self._placed(np.concatenate([texts, lengths[:, None]], axis=1))
-
     def find(self, keys: Keys) -> Lookup:
         """The entries of keys. The entries found count as used."""
         found = self._entries(keys)
-        self._lives[found.slots if are_all(found.is_hit) else found.slots[found.is_hit]] = _LIVES
+        self._lives[found.slots if found.has_all else found.slots[found.is_hit]] = _LIVES
         return found
 
     def _entries(self, keys: Keys) -> Lookup:
         words, sets, tags = keys
-        # take is four times as fast as an index. At most one of eight bools is True: its byte in the uint64 is the way.
-        ways = (self._tags.take(sets, axis=0) == tags[:, None]).view(np.uint64)[:, 0]
-        ways *= _PLACE_OF_BYTE
-        ways >>= _TOP_BYTE
-        slots = sets * _WAYS
-        slots += ways.view(np.intp)
+        # take is four times as fast as an index. At most one of the eight is True. With none, way 0 is compared.
+        slots = (self._tags.take(sets, axis=0) == tags[:, None]).argmax(axis=1)
+        slots += sets * _WAYS
         cells = self._cells.take(slots, axis=0)
         # The key in an empty cell belongs to another set: no look-up compares with it.
         same = cells.view(np.uint64)[:, : self._key_words] == words
@@ -261,7 +214,7 @@ class Table:
         self.forget(keys.some(differs), moment)
         enters = may_enter & is_one & ~found & (self._changed[keys.sets] <= since)
         if self._key_width is None:
-            enters &= keys.words[:, -1] <= LONGEST_KEY
+            enters &= keys.words[:, -1] <= LONGEST_KEY  # else it is too long
         stays = found & ~differs
         count, waiting = 0, np.flatnonzero(enters)
         for _ in range(_WAYS):
@@ -296,30 +249,9 @@ class Table:
         """Treat every key as changed in this moment."""
         self._changed[:] = moment
 
-    def _placed(self, words: Words) -> Keys:
-        hashes = words * self._factors
-        hashes = hashes[:, 0] if hashes.shape[1] == 1 else np.bitwise_xor.reduce(hashes, axis=1)
-        # A product is a multiple of the key, and multiples may fall into few sets. Folding the halves prevents that.
-        for mix in _MIXES:
-            hashes ^= hashes >> _HALF
-            hashes *= mix
-        hashes >>= _HALF
-        tags = hashes.astype(np.uint32)
-        tags |= _ODD  # 0 is the tag of an empty entry
-        hashes *= self._count_of_sets
-        hashes >>= _HALF
-        return Keys(words, hashes.view(np.intp), tags)
-
-    def _keys_of_other_sets(self) -> Words:
-        """Two keys of two different sets. For each set, at least one of them belongs to another set."""
-        words = np.arange(4096 * self._factors.size, dtype=np.uint64).reshape(4096, -1)
-        sets = self._placed(words).sets
-        return words[[0, int(np.argmax(sets != sets[0]))]]
-
     def _mark_empty(self, slots: Column) -> None:
         """Write a key of another set into empty cells, so that no look-up matches them."""
-        first = self._placed(self._elsewhere[:1]).sets[0]
-        words = self._elsewhere[(slots // _WAYS == first).astype(np.intp)]
+        words = self._elsewhere.words[(slots // _WAYS == self._elsewhere.sets[0]).astype(np.intp)]
         self._cells[slots, : self.at] = words.view(np.uint8)
 
     def _latest(
@@ -327,7 +259,7 @@ class Table:
     ) -> tuple[Column, Mask, Column]:
         """Per distinct key, the index of its latest read and whether its values agree; per read, its key's index."""
         order = np.argsort(-since, kind="stable")
-        places = (keys.sets.astype(np.uint64) << _HALF) | keys.tags
+        places = (keys.sets.astype(np.uint64) << np.uint64(32)) | keys.tags
         _, first, inverse = np.unique(places[order], return_index=True, return_inverse=True)
         latest = order[first]
         of_each = latest[inverse]  # in the order of `order`
@@ -413,19 +345,10 @@ class Table:
                 self._variables[slot] = None
 
 
-def are_all(mask: Mask) -> bool:
-    """Whether an (n,) bool is True everywhere. all() takes five times as long for 200 values."""
-    return b"\0" not in mask.tobytes()
-
-
 def _any_of_eight(matches: Mask) -> Mask:
     """(n, 8) bool → (n,) bool, True where one of the eight is True."""
     found: Mask = matches.view(np.uint64)[:, 0] != 0
     return found
-
-
-def _whole_words(size: int) -> int:
-    return -(-size // _WORD) * _WORD
 
 
 def _agree(one: Variables, other: Variables) -> bool:

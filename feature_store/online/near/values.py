@@ -98,9 +98,9 @@ class CachedValues:
             for i, of_keys in found.items():
                 unread[i] = of_keys.unread
                 if is_active:
-                    counts = of_keys.space.counts
-                    counts.misses += of_keys.unread.size
-                    counts.hits += asked[i].size - of_keys.unread.size
+                    counts, missed = of_keys.space.counts, of_keys.unread.size
+                    counts.misses += missed
+                    counts.hits += asked[i].size - missed
             return Hits(unread, found, self._moments.now, is_deaf=False)
 
     def keep(self, hits: Hits) -> None:

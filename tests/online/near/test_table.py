@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feature_store.online.near.table import LONGEST_KEY, Keys, Table
+from feature_store.online.near.hashing import LONGEST_KEY, Keys
+from feature_store.online.near.table import Table
 
 SIZE = 12
 
@@ -143,3 +144,43 @@ def test_what_makes_room_counts_as_a_change_of_its_set() -> None:
 def keep_text(table: Table, name: int, text: bytes, since: int, moment: int) -> int:
     keys = keys_of(table, [name], 8)
     return table.keep(keys, block([value_of(name, 0)]), [(text,)], np.full(1, since), moment)
+
+
+def integers(*columns: Any) -> bytes:
+    return np.stack(columns, axis=1).astype(">i8").tobytes()
+
+
+COUNT = np.arange(6000)
+PATTERNS: dict[str, tuple[bytes, list[bytes] | None, int | None]] = {
+    "consecutive": (integers(COUNT), None, 8),
+    "multiples of 1000": (integers(1000 * COUNT), None, 8),
+    "multiples of 2**32": (integers(COUNT << 32), None, 8),
+    "of 4 bytes": (COUNT.astype(">i4").tobytes(), None, 4),
+    "pairs": (integers(COUNT % 77, COUNT // 77), None, 16),
+    "texts that end differently": (b"", [b"item-%06d" % i for i in COUNT], None),
+    "texts that begin differently": (b"", [b"%05dxxx" % i for i in COUNT], None),
+    "texts of two numbers": (b"", [b"u%07di%07d" % (i % 77, i // 77) for i in COUNT], None),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_keys_spread_over_sets_and_tags_as_random_ones_do(pattern: str) -> None:
+    """Keys that share a set and a tag push each other out, and keys that crowd in few sets leave the others empty."""
+    packed, listed, width = PATTERNS[pattern]
+    table = Table(SIZE, width, 0, 100_000)
+    keys = table.keys(packed, listed)
+    of_sets = np.bincount(keys.sets, minlength=table.capacity // 8)
+    assert 0.5 < of_sets.var() / of_sets.mean() < 1.5  # 1 for random keys, with a deviation of 0.06
+    assert len(np.unique(np.stack([keys.sets, keys.tags]), axis=1).T) >= len(COUNT) - 1
+
+
+@given(st.lists(st.binary(max_size=LONGEST_KEY + 3), unique=True, max_size=8), st.lists(st.binary(max_size=60)))
+@settings(max_examples=60, deadline=None)
+def test_a_text_is_the_same_key_beside_any_other_texts(asked: list[bytes], others: list[bytes]) -> None:
+    """The words of a request's keys are made together, as many as its longest key needs."""
+    table = Table(SIZE, None, 0, 100_000)
+    together, alone = table.keys(b"", [*asked, *others]), [table.keys(b"", [key]) for key in asked]
+    for i, one in enumerate(alone):
+        assert [part[i].tolist() for part in together] == [part[0].tolist() for part in one]
+    short = [key for key in asked if len(key) <= LONGEST_KEY]
+    assert len({tuple(row) for row in table.keys(b"", short).words.tolist()}) == len(short)
