@@ -21,11 +21,12 @@ from benchmarks.report import Reach, Result
 from feature_store.aggregates.deltas import deltas
 from feature_store.online import keys
 from feature_store.online.tile_writer import Merge
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.formats.json_messages import JsonDecoder
 from feature_store.streaming.kafka import MessageSpan
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route
 from feature_store.streaming.status import StreamStatus
+from feature_store.testing.formats import messages_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ def _decode(source: KafkaSource, messages: Messages) -> float:
     decoder = JsonDecoder(source)
     start = time.perf_counter()
     for first in range(0, EVENTS, BATCH):
-        assert not decoder.decode(messages[first : first + BATCH]).rejected
+        assert not decoder.decode(messages_of(messages[first : first + BATCH])).rejected
     return time.perf_counter() - start
 
 
@@ -138,7 +139,7 @@ def _merges(store: FeatureStore, source: KafkaSource, messages: Messages) -> tup
     with store.online.tile_writer("activity") as writer:
         calls = []
         for first in range(0, EVENTS, BATCH):
-            events = decoder.decode(messages[first : first + BATCH])
+            events = decoder.decode(messages_of(messages[first : first + BATCH]))
             users, codes = np.unique(events.columns["user_id"][0], return_inverse=True)
             made = deltas(writer.layout.tiles, codes, events.event_us, events.columns)
             counts = np.bincount(made.entities, minlength=len(users))

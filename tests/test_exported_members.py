@@ -16,11 +16,13 @@ PACKAGE = Path(feature_store.__file__).parent
 # What users may import; anything else of the package may change in any release.
 PUBLIC = {
     "feature_store": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
-        FeatureService Aggregation ArrowSource AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource
+        FeatureService Aggregation ArrowSource AvroFormat AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
+        JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array
         FeatureStore Pruner""",
     "feature_store.definitions": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
-        FeatureService Aggregation ArrowSource AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource DefinitionSet Projection
+        FeatureService Aggregation ArrowSource AvroFormat AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
+        JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource DefinitionSet Projection
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array DType""",
     "feature_store.functions": """LIFETIME_US Column Function Mask Parameter Part State StateArrays StateSpec Values WindowMask
         all_functions function_named sizes_of state_type values_of""",

@@ -17,8 +17,9 @@ import redis
 from feature_store import FeatureStore
 from feature_store.errors import ConflictError, FeatureStoreError, FencesLostError, OnlineStoreError
 from feature_store.online import OnlineClient
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.formats.json_messages import JsonDecoder
 from feature_store.streaming.merging import Origin, ViewMerger
+from feature_store.testing.formats import messages_of
 from tests.servers import redis_server
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ class World:
             ts = int((NOW - timedelta(minutes=5)).timestamp() * 1000)
             messages = [orjson.dumps({"user_id": user, "price": 1.0, "ts": ts}) for user in EVENTS[start:end]]
             if messages:
-                events = JsonDecoder(store.definitions.stream_feature_views["activity"].source).decode(messages)
+                events = JsonDecoder(store.definitions.stream_feature_views["activity"].source).decode(
+                    messages_of(messages)
+                )
                 offsets = np.arange(start, end)
                 origin = Origin([SOURCE], [(start if start else -1, end)], np.zeros(end - start, np.intp), offsets)
                 merger.send(merger.prepare(events, origin.at(events.places)))

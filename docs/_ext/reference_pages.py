@@ -31,6 +31,10 @@ PAGES = {
 CONTRACTS = {
     "feature_store.definitions.batch_source": ("BatchSource",),
     "feature_store.arrow.sources.source": ("OfflineSource", "Piece", "Unread"),
+    "feature_store.definitions.message_format": ("MessageFormat",),
+    "feature_store.streaming.decoder": ("Decoder", "Members"),
+    "feature_store.streaming.formats.documents": ("DocumentDecoder",),
+    "feature_store.testing.formats": ("FormatSuite",),
     "feature_store.testing.sources": ("FillableSource", "OfflineSourceSuite", "SourceOnEngineSuite"),
     "feature_store.testing.functions": ("FunctionCase", "FunctionSuite"),
     "feature_store.online.redis.topology": ("Topology",),

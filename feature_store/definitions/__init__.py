@@ -6,6 +6,7 @@ from feature_store._lazy import lazy_names
 
 if TYPE_CHECKING:
     from feature_store.definitions.aggregation import Aggregation as Aggregation
+    from feature_store.definitions.avro_format import AvroFormat as AvroFormat
     from feature_store.definitions.avro_source import AvroSource as AvroSource
     from feature_store.definitions.csv_source import CsvSource as CsvSource
     from feature_store.definitions.definition_set import DefinitionSet as DefinitionSet
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.iceberg_source import IcebergSource as IcebergSource
     from feature_store.definitions.json_lines_source import JsonLinesSource as JsonLinesSource
     from feature_store.definitions.memory_source import InMemorySource as InMemorySource
+    from feature_store.definitions.message_format import JsonFormat as JsonFormat
     from feature_store.definitions.on_demand import (
         OnDemandFeatureView as OnDemandFeatureView,
         on_demand_feature_view as on_demand_feature_view,

@@ -13,6 +13,7 @@ from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView, Projection
+from feature_store.definitions.message_format import message_format
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.pruning import Pruning
 from feature_store.definitions.service import FeatureService
@@ -275,7 +276,7 @@ def _feature_view(name: str, about: Document, entities: Mapping[str, Entity]) ->
 
 
 def _stream_view(name: str, about: Document, entities: Mapping[str, Entity]) -> StreamFeatureView:
-    source = KafkaSource(**_with_history(about["source"]))
+    source = _kafka_source(about["source"])
     return StreamFeatureView(name, **about | _stored_view(about, entities) | {"source": source})
 
 
@@ -310,9 +311,13 @@ def _timedelta(microseconds: int | None) -> timedelta | None:
     return None if microseconds is None else microseconds * MICROSECOND
 
 
-def _with_history(source: dict[str, Any]) -> dict[str, Any]:
-    history = source.get("history")
-    return source | {"history": None if history is None else batch_source(history)}
+def _kafka_source(document: Document) -> KafkaSource:
+    history, format = document.get("history"), document.get("format")
+    return KafkaSource(
+        **document
+        | {"history": None if history is None else batch_source(history)}
+        | ({} if format is None else {"format": message_format(format)})
+    )
 
 
 def _of_kind(by_name: dict[str, Definition], kind: type[D]) -> dict[str, D]:

@@ -1,4 +1,5 @@
-"""Converts members of decoded JSON messages to columns of the declared types.
+"""Converts members of decoded messages to columns of the declared types: Python values of JSON, and those of formats
+that have more types: bytes, dates, datetimes and Decimals.
 
 As everywhere in this library, a value fits if it loses nothing. Integers must be in range; whole floats below 2**53
 also count as integers, since JSON writers differ. A bool is not a number. Only Float32 rounds. Times are ISO 8601 (UTC
@@ -11,7 +12,7 @@ A column is converted as a whole if the types of its values allow it, else value
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from types import NoneType
 from typing import Any
 
@@ -103,9 +104,11 @@ def _plain(python: type) -> Callable[[list[Any], DType, int], Typed]:
 
 
 def _texts(values: list[Any], dtype: DType, unit_us: int) -> Typed:
-    """Values that JSON represents as text: dates in ISO 8601, bytes in base64."""
+    """Values that JSON represents as text: dates in ISO 8601, bytes in base64. Other formats have them as they are."""
 
     def fit(value: Any) -> Any:
+        if isinstance(value, (bytes, date)):
+            return dtype.to_stored(dtype.fit(value, ""))
         if type(value) is not str:
             raise DataError("", expected=f"text that is {dtype.scalar.expected}", got=repr(value))
         return dtype.to_stored(dtype.read(value, ""))
@@ -185,6 +188,8 @@ def _time(value: Any, unit_us: int) -> int:
     found: int | None = None
     if type(value) is str:
         found = _iso_time(value)
+    elif isinstance(value, datetime):
+        found = to_microseconds(value)
     elif type(value) is int:
         found = value * unit_us
     elif type(value) is float and abs(value) <= MAX_TIMESTAMP_US:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field as Attribute, model_validator
+from pydantic import Field as Attribute, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, PathText, check_event_columns
 from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
+from feature_store.definitions.message_format import UNNAMED_KIND, AnyMessageFormat, JsonFormat, MessageFormat
 
 
 class FileSource(BatchSource):
@@ -116,15 +117,18 @@ class ArrowSource(FileSource):
 
 
 class KafkaSource(HasSchema, Definition):
-    """Events on a Kafka topic: one JSON object a message.
+    """Events on a Kafka topic: one event a message.
 
     Args:
         name: the source's name.
         topic: the topic.
-        event_timestamp: the member with the time of the event: ISO 8601, or a number in `timestamp_unit`.
+        event_timestamp: the member with the time of the event: ISO 8601, a number in `timestamp_unit`, or a timestamp
+            of the format.
         schema: the members that aggregations and entity keys read; others are ignored.
         timestamp_unit: the unit of numeric event times, counted from 1970.
         history: a batch source of past events of the topic, for backfills and training sets.
+        format: how the value of a message is encoded: `JsonFormat`, `AvroFormat`, or the name of a format that needs no
+            arguments.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -143,6 +147,7 @@ class KafkaSource(HasSchema, Definition):
     event_timestamp: str = Attribute(min_length=1)
     timestamp_unit: Literal["s", "ms", "us"] = "ms"
     history: AnyBatchSource | None = None
+    format: AnyMessageFormat = Attribute(default_factory=JsonFormat)
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
 
     def __init__(
@@ -154,6 +159,7 @@ class KafkaSource(HasSchema, Definition):
         schema: Sequence[Field],
         timestamp_unit: str = "ms",
         history: BatchSource | None = None,
+        format: MessageFormat | str = UNNAMED_KIND,
         **about: Any,
     ) -> None:
         super().__init__(
@@ -163,6 +169,7 @@ class KafkaSource(HasSchema, Definition):
             schema=schema,
             timestamp_unit=timestamp_unit,
             history=history,
+            format=format,
             **about,
         )
 
@@ -170,6 +177,14 @@ class KafkaSource(HasSchema, Definition):
     def _parts_fit(self) -> KafkaSource:
         check_event_columns(self.fields, {self.event_timestamp})
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Documents of sources of JSON are as before, and so are their hashes."""
+        document: dict[str, Any] = handler(self)
+        if self.format.kind == UNNAMED_KIND:
+            document.pop("format", None)
+        return document
 
     def field(self, name: str) -> Field | None:
         """The field of that name, or None."""

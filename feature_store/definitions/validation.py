@@ -23,6 +23,7 @@ _ELSEWHERE = {
     "feature_views": "features",
     "features": "schema",
     "join_keys": "join_key",
+    "message_format": "format",
     "timestamp_field": "event_timestamp",
     "value_type": "dtype",
 }

@@ -14,6 +14,7 @@ from feature_store._extras import requires_extra
 from feature_store._formatting import counted
 from feature_store._redaction import redacted
 from feature_store.definitions.feature_view import FeatureView
+from feature_store.definitions.message_format import UNNAMED_KIND
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import (
     FeatureStoreError,
@@ -50,7 +51,11 @@ def diagnose(project: Project) -> Iterator[Finding]:
     yield Finding("library", "ok", f"feature-store {version('feature-store')}, Python {platform.python_version()}")
     yield from _checked("definitions", _definitions, project)
     kafka = _Beside("kafka", _kafka, project)
-    offline: tuple[tuple[str, _Check], ...] = (("registry", _registry), ("sources", _sources))
+    offline: tuple[tuple[str, _Check], ...] = (
+        ("registry", _registry),
+        ("sources", _sources),
+        ("formats", _formats),
+    )
     for name, check in offline:
         yield from _checked(name, check, project)
         yield from kafka.findings(wait=False)
@@ -169,6 +174,24 @@ def _kafka(project: Project) -> Iterator[Finding]:
         raise StreamError(f"Kafka at {servers}", got=error.got, hint=error.hint) from error
     yield Finding("kafka", "ok", f"{servers} answers")
     yield from checks.of_topics(topics, partitions)
+
+
+def _formats(project: Project) -> Iterator[Finding]:
+    """Check what the formats of messages need: their libraries, and their Schema Registry."""
+    for source in {
+        view.source.name: view.source for view in project.definitions.stream_feature_views.values()
+    }.values():
+        if source.format.kind == UNNAMED_KIND:
+            continue
+        with requires_extra("kafka", "doctor"):
+            from feature_store.streaming.decoder import decoder_of
+        about = f"{source.name}: messages are {source.format.kind}"
+        try:
+            told = decoder_of(source).check()
+        except FeatureStoreError as error:
+            yield Finding("formats", "failed", f"{about}; {error.where}: {error.reason}", error.hint)
+        else:
+            yield Finding("formats", "ok", f"{about}; {told}" if told else about)
 
 
 def _server(project: Project) -> Iterator[Finding]:

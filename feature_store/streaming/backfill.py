@@ -43,7 +43,7 @@ from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.engines.report import Report, Silent
 from feature_store.errors import DefinitionError, FenceError, RequestError, StaleWriteError, StreamError
 from feature_store.registry.serving_plan import TilesPlan
-from feature_store.streaming.decoder import EventBatch, JsonDecoder
+from feature_store.streaming.decoder import EventBatch, decoder_of
 from feature_store.streaming.fences import fences_moved
 from feature_store.streaming.kafka import Partition, PartitionConsumer
 from feature_store.streaming.kafka_errors import missing_topic
@@ -273,7 +273,7 @@ class Backfill:
     ) -> Replay:
         merger = ViewMerger(self._online.tile_filler(tiles), start_us=tiles.start_us)
         # No dead letters: the workers send those of this stream.
-        pipeline = Pipeline([Route(tiles.topic, JsonDecoder(self._view.source), [merger])], None, status)
+        pipeline = Pipeline([Route(tiles.topic, decoder_of(self._view.source), [merger])], None, status)
         return Replay(self._kafka, pipeline, {self._view.name: partitions}, firsts)
 
     def _follow(self, replay: Replay, reader: PartitionConsumer, partitions: list[Partition]) -> None:
@@ -319,11 +319,11 @@ class Backfill:
         if first == 0 or first == end:
             return first == 0
         reader.place({partition: first})
-        decoder = JsonDecoder(self._view.source)
+        decoder = decoder_of(self._view.source)
         until = time.monotonic() + _FIRST_S
         while reader.positions[partition] < wanted and time.monotonic() < until:
             for span in reader.poll(_FIRST_MESSAGES, _WAIT_S).spans.values():
-                events = decoder.decode([message.value() for message in span.messages])
+                events = decoder.decode(span.messages)
                 if len(events) and events.event_us.min() < since_us:
                     return True
         reader.place({})

@@ -1,25 +1,27 @@
 """Decoders turn a batch of messages into columns of events.
 
 A message that does not fit is rejected with a reason, and does not affect the others. Each format has its own
-`Decoder`; this module has the one for JSON. A decoder for another format that yields Python values can use
-`typed_member`.
+`Decoder`, in `formats/`. A format whose messages become Python dicts is a `DocumentDecoder` (`formats/documents.py`);
+one that decodes many messages at once returns `Members` of its own.
 """
 
 from __future__ import annotations
 
+import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 
 from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, LATEST_EVENT_US
-from feature_store.definitions.dtypes import from_microseconds
+from feature_store.definitions.dtypes import DType, Timestamp, from_microseconds
 from feature_store.definitions.expected import unexpected
 from feature_store.definitions.field import Field
-from feature_store.definitions.json_members import UNIT_US, typed_member, typed_times
+from feature_store.definitions.json_members import UNIT_US, Typed
 from feature_store.definitions.source import KafkaSource
+from feature_store.streaming.messages import Message
 
 Array = np.ndarray[Any, Any]
 Column = tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]
@@ -62,39 +64,86 @@ class EventBatch:
         return len(self.places)
 
 
-class Decoder(Protocol):
-    """Decodes messages of one format."""
+class Members(Protocol):
+    """The members of a batch of messages."""
 
-    def decode(self, messages: Sequence[bytes | None]) -> EventBatch:
-        """The events of messages. No content of a message makes it raise an error."""
+    @property
+    def rejected(self) -> Mapping[int, str]:
+        """By its place in the batch, the reason for each message that is not of the format."""
+        ...
+
+    def typed(self, name: str, dtype: DType, unit_us: int) -> Typed:
+        """The member `name` of all messages as a column of a type.
+
+        Args:
+            name: the member. It is null in messages that lack it.
+            dtype: the type.
+            unit_us: the microseconds of one unit of a time that is a plain number.
+
+        Returns:
+            (n,) values, (n,) bool nulls, and the reason for each value that does not fit, by place. For messages in
+            `rejected`, any value.
+        """
         ...
 
 
-class JsonDecoder:
-    """Decodes messages that are one JSON object each. It ignores undeclared members; a missing member is null.
+class Decoder(ABC):
+    """Decodes the messages of a source: the base of the decoder of each format.
 
     Args:
-        source: the source of the messages. It declares the members.
+        source: the source of the messages. It declares the members, and the format.
     """
 
     def __init__(self, source: KafkaSource) -> None:
+        self._source = source
         self._time, self._unit_us = source.event_timestamp, UNIT_US[source.timestamp_unit]
-        self._fields = source.fields
 
-    def decode(self, messages: Sequence[bytes | None]) -> EventBatch:
-        """See Decoder."""
-        rejected: dict[int, Rejection] = {}
-        documents = _documents(messages, rejected)
-        event_us, nulls, bad = typed_times([document.get(self._time) for document in documents], self._unit_us)
+    @abstractmethod
+    def members(self, messages: Sequence[Message]) -> Members:
+        """The members of messages. No content of a message makes it raise an error.
+
+        Raises:
+            StreamError: what the format needs, such as a Schema Registry, cannot be reached. The messages are read
+                again.
+        """
+
+    def check(self) -> str:
+        """What the doctor says of a service that the format needs, once it answers. Empty: it needs none.
+
+        Raises:
+            StreamError: the service cannot be reached, or refuses the user.
+        """
+        return ""
+
+    def decode(self, messages: Sequence[Message]) -> EventBatch:
+        """The events of messages.
+
+        Raises:
+            StreamError: see `members`.
+        """
+        members = self.members(messages)
+        rejected = {place: Rejection(MALFORMED, "message", reason) for place, reason in members.rejected.items()}
+        event_us, nulls, bad = members.typed(self._time, Timestamp, self._unit_us)
         _reject(rejected, self._time, bad | dict.fromkeys(np.flatnonzero(nulls).tolist(), "expected a time, got null"))
         columns = {}
-        for field in self._fields:
-            members = [document.get(field.name) for document in documents]
-            values, nulls, bad = typed_member(members, field.dtype, self._unit_us)
+        for field in self._source.fields:
+            values, nulls, bad = members.typed(field.name, field.dtype, self._unit_us)
             _reject(rejected, field.name, bad | _not_expected(values, nulls, bad, field))
             columns[field.name] = values, nulls
         _reject(rejected, self._time, _out_of_range(event_us))
         return _without(rejected, EventBatch(np.arange(len(messages)), event_us, columns, rejected))
+
+
+def decoder_of(source: KafkaSource) -> Decoder:
+    """The decoder of a source's messages.
+
+    Raises:
+        MissingDependencyError: a library that the format needs is not installed.
+        StreamError: the format needs an environment variable that is not set.
+    """
+    module, _, name = source.format.decoder.partition(":")
+    decoder: type[Decoder] = getattr(importlib.import_module(module), name)
+    return decoder(source)
 
 
 def without_future(events: EventBatch, now_us: int) -> EventBatch:
@@ -108,32 +157,6 @@ def without_future(events: EventBatch, now_us: int) -> EventBatch:
         for i in ahead
     }
     return _without(found, events)
-
-
-def _documents(messages: Sequence[bytes | None], rejected: dict[int, Rejection]) -> list[dict[str, Any]]:
-    try:
-        # Each message is parsed alone. In one joined array, a message such as `{},{}` would count as two.
-        documents = [orjson.loads(message) for message in messages]  # type: ignore[arg-type]
-        if set(map(type, documents)) <= {dict}:
-            return documents
-    except orjson.JSONDecodeError:
-        pass
-    return [_document(message, i, rejected) for i, message in enumerate(messages)]
-
-
-def _document(message: bytes | None, place: int, rejected: dict[int, Rejection]) -> dict[str, Any]:
-    if message is None:
-        rejected[place] = Rejection(MALFORMED, "message", "expected a JSON object, got no value")
-        return {}
-    try:
-        document = orjson.loads(message)
-    except orjson.JSONDecodeError as error:
-        rejected[place] = Rejection(MALFORMED, "message", f"expected a JSON object: {error}"[:200])
-        return {}
-    if type(document) is not dict:
-        rejected[place] = Rejection(MALFORMED, "message", f"expected a JSON object, got {document!r}"[:200])
-        return {}
-    return document
 
 
 def _not_expected(values: Array, nulls: Array, bad: Mapping[int, str], field: Field) -> dict[int, str]:

@@ -192,7 +192,7 @@ class Pipeline:
             offsets=np.array([message.offset() for message in messages], np.int64),
         )
         self.status.topic(route.topic).messages += len(messages)
-        events = without_future(route.decoder.decode([message.value() for message in messages]), _now_us())
+        events = without_future(route.decoder.decode(messages), _now_us())
         if events.rejected:
             letters += self._rejected(route, events, origin, messages)
         found = []

@@ -10,7 +10,7 @@ from feature_store.errors import FeatureStoreError, StaleWriteError, TopicReplac
 from feature_store.online.store import OnlineStore
 from feature_store.online.tile_writer import TileWriter
 from feature_store.registry.serving_plan import TilesPlan
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.decoder import decoder_of
 from feature_store.streaming.kafka import Partition
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Route
@@ -82,7 +82,7 @@ def routes_of(online: OnlineStore, views: Iterable[StreamedView]) -> list[Route]
     return [
         Route(
             source.topic,
-            JsonDecoder(source),
+            decoder_of(source),
             [ViewMerger(writer_of(online, view), start_us=view.tiles.start_us) for view in members],
         )
         for source, members in by_source

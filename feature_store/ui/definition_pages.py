@@ -190,6 +190,7 @@ def source_page(snapshot: Snapshot, name: str) -> SourcePage:
     facts = [("kind", type(first).__name__)]
     if isinstance(first, KafkaSource):
         facts += [("topic", first.topic), ("event timestamp", f"{first.event_timestamp} ({first.timestamp_unit})")]
+        facts += [("format", first.format.kind), *first.format.facts().items()]
     if isinstance(first, BatchSource):
         facts += [("event timestamp", first.event_timestamp)]
         facts += [("created timestamp", first.created_timestamp)] if first.created_timestamp else []

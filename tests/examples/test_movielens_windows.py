@@ -16,7 +16,7 @@ from confluent_kafka import Message
 from feature_store import FeatureStore
 from feature_store.definitions.dtypes import MICROSECOND, from_microseconds, to_microseconds
 from feature_store.monitoring.skew import is_equal
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.formats.json_messages import JsonDecoder
 from feature_store.streaming.kafka import MessageSpan
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route

@@ -13,7 +13,9 @@ from feature_store import Bool, Field, Float32, Float64, Int32, Int64, KafkaSour
 from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, DType, to_microseconds
 from feature_store.errors import DataError
-from feature_store.streaming.decoder import FUTURE, MALFORMED, EventBatch, JsonDecoder, Rejection, without_future
+from feature_store.streaming.decoder import FUTURE, MALFORMED, EventBatch, Rejection, without_future
+from feature_store.streaming.formats.json_messages import JsonDecoder
+from feature_store.testing.formats import messages_of
 
 FIELDS = {"i32": Int32, "i64": Int64, "f32": Float32, "f64": Float64, "flag": Bool, "text": String, "at": Timestamp}
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -26,7 +28,7 @@ def source_of(unit: str = "ms") -> KafkaSource:
 
 
 def decoded(messages: list[bytes | None], unit: str = "ms") -> EventBatch:
-    return JsonDecoder(source_of(unit)).decode(messages)
+    return JsonDecoder(source_of(unit)).decode(messages_of(messages))
 
 
 # -- the slow way ---------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def test_columns_of_one_type_are_judged_as_a_whole(documents: list[dict[str, Any
 @pytest.mark.parametrize(
     ("message", "where", "reason"),
     [
-        (None, "message", "expected a JSON object, got no value"),
+        (None, "message", "expected a message with a value, got no value"),
         (b"{", "message", "expected a JSON object: unexpected end of data"),
         (b"[1]", "message", "expected a JSON object, got [1]"),
         (b"{}", "ts", "expected a time, got null"),
@@ -242,7 +244,7 @@ def test_a_value_that_is_not_expected_is_no_event(members: list[Any]) -> None:
     documents = [
         {"ts": 1_700_000_000_000, "n": member, "text": text} for member, text in zip(members, texts, strict=True)
     ]
-    found = decoder.decode([dumped(document) for document in documents])
+    found = decoder.decode(messages_of(dumped(document) for document in documents))
     fits = [
         (n is None or (type(n) is int and -1 <= n <= 2)) and text in (None, "a", "b")
         for n, text in zip(members, texts, strict=True)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from feature_store import FeatureStore
 from feature_store.errors import StaleWriteError
 from feature_store.streaming import merging
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.formats.json_messages import JsonDecoder
 from feature_store.streaming.kafka import MessageSpan
 from feature_store.streaming.merging import ViewMerger
 from feature_store.streaming.pipeline import Pipeline, Route

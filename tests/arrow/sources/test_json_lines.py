@@ -47,8 +47,9 @@ from feature_store.engines.local.engine import LocalEngine
 from feature_store.engines.report import Silent
 from feature_store.engines.source_check import check_source
 from feature_store.errors import DataError
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.formats.json_messages import JsonDecoder
 from feature_store.testing.doubles import FolderSink
+from feature_store.testing.formats import messages_of
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 
 _SOURCE = JsonLinesSource("rows", event_timestamp="at", created_timestamp="made")
@@ -166,7 +167,7 @@ def test_an_event_gives_the_same_row_from_a_file_and_from_a_topic(
         source=topic,
         aggregations=[Aggregation("c5", "max", windows=[timedelta(hours=1)])],
     )
-    events = JsonDecoder(topic).decode([line.encode() for line in lines])
+    events = JsonDecoder(topic).decode(messages_of(line.encode() for line in lines))
     rows = open_view(history, view, folder)
     taken = source_columns(view, rows.schema, rows.where)._replace(types={field.name: field.dtype for field in fields})
     checked = _checked([check_events(batch, taken, [], 0) for batch in rows.batches(taken.names)], taken)

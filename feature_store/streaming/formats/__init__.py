@@ -1,0 +1,1 @@
+"""Decoders of messages, one module for each format."""

@@ -1,0 +1,51 @@
+"""Confluent's wire format: a zero byte and the id of a schema, 4 bytes big-endian, before each value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from feature_store.streaming.schema_registry import SchemaRegistry
+
+Array = np.ndarray[Any, Any]
+
+
+class UnknownSchemaError(ValueError):
+    """The registry has no schema of an id. It may have it later."""
+
+
+# The bytes before the value.
+PREFIX = 5
+_MAGIC = 0
+
+
+def schema_ids(joined: bytes, starts: Array, ends: Array, rejected: dict[int, str]) -> Array:
+    """The ids of the schemas of values, as (n,) int64; -1: the value is rejected, with the reason in `rejected`.
+
+    Args:
+        joined: the bytes of all values.
+        starts, ends: (n,) where each value begins and ends.
+        rejected: the reasons, by place. Values that it has are not read.
+    """
+    found = np.frombuffer(joined + bytes(PREFIX), np.uint8)[starts[:, None] + np.arange(PREFIX)]
+    ids = found[:, 1:].copy().view(">u4")[:, 0].astype(np.int64)
+    wrong = (ends - starts < PREFIX) | (found[:, 0] != _MAGIC)
+    for place in np.flatnonzero(wrong).tolist():
+        begin = joined[starts[place] : min(ends[place], starts[place] + PREFIX)].hex(" ") or "no bytes"
+        reason = f"expected a zero byte and the id of a schema in the registry, got {begin}"
+        rejected.setdefault(place, reason)
+    return np.where(wrong, -1, ids)
+
+
+def opened_registry(place: str) -> SchemaRegistry:
+    """The Schema Registry at a place. Its client is loaded only here, since plain formats do without it.
+
+    Raises:
+        MissingDependencyError: the extra `schemas` is not installed.
+        StreamError: the environment variable with its URL is not set.
+    """
+    from feature_store.streaming.schema_registry import registry_at
+
+    return registry_at(place)
