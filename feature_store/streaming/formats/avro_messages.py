@@ -17,7 +17,8 @@ from feature_store.streaming.decoder import Decoder
 from feature_store.streaming.formats.avro_columns import Cursors, Read, Run, read_records
 from feature_store.streaming.formats.avro_schema import as_datetimes, readers_of
 from feature_store.streaming.formats.documents import LONGEST_REASON, NO_VALUE
-from feature_store.streaming.formats.wire import PREFIX, UnknownSchemaError, opened_registry, schema_ids
+from feature_store.streaming.formats.registries import opened_registry
+from feature_store.streaming.formats.wire import PREFIX, UnknownSchemaError, schema_ids
 from feature_store.streaming.messages import Message
 
 Array = np.ndarray[Any, Any]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from feature_store.streaming.schema_registry import SchemaRegistry
 
 Array = np.ndarray[Any, Any]
 
@@ -37,15 +34,3 @@ def schema_ids(joined: bytes, starts: Array, ends: Array, rejected: dict[int, st
         reason = f"expected a zero byte and the id of a schema in the registry, got {begin}"
         rejected.setdefault(place, reason)
     return np.where(wrong, -1, ids)
-
-
-def opened_registry(place: str) -> SchemaRegistry:
-    """The Schema Registry at a place. Its client is loaded only here, since plain formats do without it.
-
-    Raises:
-        MissingDependencyError: the extra `schemas` is not installed.
-        StreamError: the environment variable with its URL is not set.
-    """
-    from feature_store.streaming.schema_registry import registry_at
-
-    return registry_at(place)
