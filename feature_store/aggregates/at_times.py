@@ -21,7 +21,7 @@ import numpy as np
 from feature_store.aggregates.states import state_for
 from feature_store.aggregates.windows import Windows
 from feature_store.definitions.expression import expression
-from feature_store.functions import Column, Mask, State, StateArrays, Values
+from feature_store.functions import LIFETIME_US, Column, Mask, State, StateArrays, Values
 from feature_store.functions._order import by_entity_and_time
 from feature_store.functions._ranges import RangeStates, updated
 from feature_store.functions._sorted_values import SortedValues
@@ -79,7 +79,7 @@ def windows_at(
         for key in keys:
             if key not in computed:
                 computed[key] = reduce(key[0].merge, (timeline.states(*key) for timeline in timelines))
-        values, nulls = window.value_of([computed[key] for key in keys])
+        values, nulls = window.value_of([computed[key] for key in keys], label_us)
         values_of[window.name] = values[back], nulls[back]
     return values_of
 
@@ -138,7 +138,10 @@ class _Timeline:
         where no event is known."""
         key = hop_us, window_us
         if key not in self._ranges:
-            starts = self._place.before((self._label_us - window_us) // hop_us * hop_us)
+            first_us = self._label_us - window_us
+            if hop_us != LIFETIME_US:  # else the window begins at its first time, as `CellFunction` says
+                first_us = first_us // hop_us * hop_us
+            starts = self._place.before(first_us)
             known, ends = self._bounds
             known = np.maximum(known, starts)
             self._ranges[key] = starts, known, np.maximum(ends, known)

@@ -16,7 +16,7 @@ import numpy as np
 
 from feature_store.aggregates.tiles import TilesLayout, state_in
 from feature_store.aggregates.windows import LAST_TILE, Window, finalizer
-from feature_store.functions import Column, Mask, Values, WindowMask
+from feature_store.functions import LIFETIME_US, Column, Mask, Values, WindowMask
 
 
 class WindowReader:
@@ -34,7 +34,8 @@ class WindowReader:
         for window in (window for window in plan.features if window.name in wanted):
             ring = plan.rings[window.ring]
             earlier = sum(of_ring == window.ring for of_ring, _ in places)
-            nth = places.setdefault((window.ring, window.window_us), earlier)
+            length_us = window.window_us if ring.slots else LIFETIME_US  # all windows of a cell have its one tile
+            nth = places.setdefault((window.ring, length_us), earlier)
             alike.setdefault((ring.parts, ring.slots, nth), []).append(window)
         self._alike = [_Rings(layout, windows) for windows in alike.values()]
 
@@ -86,18 +87,23 @@ class _Rings:
 
     def __init__(self, layout: TilesLayout, windows: list[Window]) -> None:
         self._layout = layout
-        lengths = {window.ring: window.window_us for window in windows}
+        lengths = {window.ring: window.window_us for window in windows}  # the tile of a cell lies in all its windows
         self._rings = list(lengths)
         self._lengths = np.array(list(lengths.values()), np.int64)
         self._hops = np.array([layout.windows.rings[ring].hop_us for ring in lengths], np.int64)
         # Features that differ only in their ring are computed together.
-        alike: dict[tuple[str, str, tuple[int, ...]], dict[str, int]] = {}
+        alike: dict[object, list[Window]] = {}
         for window in windows:
-            named = alike.setdefault((window.function, window.options, window.parts), {})
-            named[window.name] = self._rings.index(window.ring)
+            length_us = 0 if layout.windows.rings[window.ring].slots else window.window_us
+            alike.setdefault((window.function, window.options, window.parts, length_us), []).append(window)
         self._features = [
-            (finalizer(function, options), places, tuple(named), tuple(named.values()))
-            for (function, options, places), named in alike.items()
+            (
+                finalizer(same[0]),
+                same[0].parts,
+                tuple(window.name for window in same),
+                tuple(self._rings.index(window.ring) for window in same),
+            )
+            for same in alike.values()
         ]
         states = layout.states[self._rings[0]]
         self._states = {place: states[place] for _, places, _, _ in self._features for place in places}
@@ -116,7 +122,7 @@ class _Rings:
         states = {place: state.fold(state_in(tiles, place, state), window) for place, state in self._states.items()}
         blocks = []
         for finalize, places, names, columns in self._features:
-            of_all, nulls = finalize([states[place] for place in places])
+            of_all, nulls = finalize([states[place] for place in places], now_us)
             of_all, nulls = of_all.reshape(shape + of_all.shape[1:]), nulls.reshape(shape)
             blocks.append(WindowBlock(names, columns, of_all, nulls))
         return blocks

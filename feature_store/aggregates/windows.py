@@ -17,12 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from feature_store.aggregates.states import state_for
 from feature_store.definitions.dtypes import MICROSECOND, DType
-from feature_store.functions import LIFETIME_US, Part, StateArrays, Values, function_named
+from feature_store.functions import (
+    LIFETIME_US,
+    CellFunction,
+    Column,
+    Part,
+    StateArrays,
+    TimeSpan,
+    Values,
+    function_named,
+)
 from feature_store.functions._parameters import options_text, read_options
 
 if TYPE_CHECKING:
@@ -81,9 +89,14 @@ class Window:
     default: Any = None
     options: str = ""
 
-    def value_of(self, states: Sequence[StateArrays]) -> Values:
-        """The feature of n entities, from the states of its parts; see `Function.finalize`."""
-        return finalizer(self.function, self.options)(states)
+    def value_of(self, states: Sequence[StateArrays], end_us: Column | int) -> Values:
+        """The feature of n entities, from the states of its parts; see `Function.finalize`.
+
+        Args:
+            states: the states of the window's parts.
+            end_us: the time that the window ends at, microseconds since 1970: of all entities, or (n,) int64.
+        """
+        return finalizer(self)(states, end_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +121,13 @@ class Windows:
     def longest_us(self) -> int:
         """The longest time that an event counts, in microseconds: the longest window and its hop.
 
-        At least LIFETIME_US if events count for ever.
+        LIFETIME_US if events count for ever.
         """
-        return max(window.window_us + self.rings[window.ring].hop_us for window in self.features)
+        return max(self._counts_us(window) for window in self.features)
+
+    def _counts_us(self, window: Window) -> int:
+        ring = self.rings[window.ring]
+        return window.window_us + ring.hop_us if ring.slots else window.window_us
 
     @property
     def longest_ring(self) -> int:
@@ -163,8 +180,10 @@ def parts_of(aggregation: Aggregation, column: DType) -> list[Part]:
     ]
 
 
-def finalizer(function: str, options: str) -> Callable[[Sequence[StateArrays]], Values]:
-    """The `Function.finalize` of a function, with the parameters of a window (`options_text` wrote them)."""
-    computes = function_named(function)
-    assert computes is not None, function
-    return partial(computes.finalize, options=read_options(options))
+def finalizer(window: Window) -> Callable[[Sequence[StateArrays], Column | int], Values]:
+    """The `Function.finalize` of a window's function, as `Window.value_of` calls it."""
+    computes, options, window_us = function_named(window.function), read_options(window.options), window.window_us
+    assert computes is not None, window.function
+    if isinstance(computes, CellFunction):
+        return lambda states, end_us: computes.finalize(states, options, TimeSpan(end_us - window_us, end_us))
+    return lambda states, end_us: computes.finalize(states, options)

@@ -112,9 +112,17 @@ def _check_categories(where: str, known: dict[str, DType], aggregation: Aggregat
     wanted, fits = _TAKES["categories"]
     if not fits(known[name]):
         raise DefinitionError(f"{where}.by", expected=f"a column of {wanted}", got=f"{name}: {known[name]}")
-    for i, category in enumerate(options["categories"]):
+    check_categories(f"{where}.categories", known[name], options["categories"])
+
+
+def check_categories(where: str, dtype: DType, categories: Iterable[Any]) -> None:
+    """Raise a DefinitionError unless a column of the type can have categories, and these are values of it."""
+    wanted, fits = _TAKES["categories"]
+    if not fits(dtype):
+        raise DefinitionError(where, expected=f"a column of {wanted}", got=str(dtype))
+    for i, category in enumerate(categories):
         try:
-            known[name].fit(category, f"{where}.categories[{i}]")
+            dtype.fit(category, f"{where}[{i}]")
         except DataError as error:
             raise error.as_kind(DefinitionError) from None
 

@@ -19,7 +19,7 @@ from feature_store.definitions.definition import Model, Name
 from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.expression import expression
 from feature_store.errors import DefinitionError, did_you_mean
-from feature_store.functions import LIFETIME_US, Function, all_functions, function_named
+from feature_store.functions import LIFETIME_US, CellFunction, Function, all_functions, function_named
 from feature_store.functions._parameters import UnfitOptionError, checked
 
 # Without a hop, a window slides by a 48th of its length: an hour by 75 seconds, a day by half an hour.
@@ -42,7 +42,8 @@ class Aggregation(Model):
         column: a column of the source's schema. Null and NaN are no values: no function counts them.
         function: the name of a function: count, sum, mean, min, max, stddev, first, last, last_n, distinct, quantile, …
             docs/aggregations.md lists all of them with their parameters.
-        windows: the lengths of the windows: whole seconds, at most 1,000 hops each; `"lifetime"` for all events.
+        windows: the lengths of the windows: whole seconds, at most 1,000 hops each; `"lifetime"` for all events. A
+            decayed function takes none.
         name: the start of the features' names, instead of `{column}_{function}`.
         filter: which events count, such as `action == 'click'`.
         hop: the step in which the windows slide; a 48th of each unless given. Windows that share a hop share state.
@@ -74,17 +75,19 @@ class Aggregation(Model):
         column: str,
         function: str,
         *,
-        windows: Sequence[timedelta | Literal["lifetime"]],
+        windows: Sequence[timedelta | Literal["lifetime"]] | None = None,
         name: str | None = None,
         filter: str | None = None,
         hop: timedelta | None = None,
         n: int | None = None,
         **parameters: Any,
     ) -> None:
+        if windows is None and isinstance(function, str) and isinstance(function_named(function), CellFunction):
+            windows = [_LIFETIME_TEXT]
         super().__init__(
             column=column,
             function=function,
-            windows=windows,
+            **({} if windows is None else {"windows": windows}),
             name=name,
             filter=filter,
             hop=hop,
@@ -124,6 +127,8 @@ class Aggregation(Model):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Aggregation:
+        if self.hop is not None and self.computes.is_cell:
+            raise DefinitionError("hop", problem=f"windows of {self.function} have no hops")
         for i, window in enumerate(self.windows):
             self._check_window(f"windows[{i}]", window)
         if len(set(self.windows)) < len(self.windows):
@@ -154,9 +159,13 @@ class Aggregation(Model):
         window_us = window // MICROSECOND
         if window == LIFETIME:
             return
+        if isinstance(self.computes, CellFunction) and not self.computes.takes_windows:
+            raise DefinitionError(where, problem=f"{self.function} takes no windows", hint="leave out the windows")
         if window_us < SECOND_US or window_us % SECOND_US:
             hint = "write windows as timedelta(hours=1), from datetime, or as 'lifetime'"
             raise DefinitionError(where, expected="whole seconds, at least one", got=str(window), hint=hint)
+        if self.computes.is_cell:
+            return
         if hop < SECOND_US and self.hop is None:
             hint = "state a hop of at least one second"
             raise DefinitionError(where, expected="48 hops of at least one second", got=str(window), hint=hint)
@@ -168,7 +177,7 @@ class Aggregation(Model):
 
     def hop_us(self, window: timedelta) -> int:
         """The step in which a window slides, in microseconds; LIFETIME_US for a window that does not slide."""
-        if window == LIFETIME:
+        if window == LIFETIME or self.computes.is_cell:
             return LIFETIME_US
         if self.hop is not None:
             return self.hop // MICROSECOND
@@ -181,7 +190,8 @@ class Aggregation(Model):
 
     def feature_name(self, window: timedelta) -> str:
         """The name of a window's feature: `rating_mean_1h`."""
-        return f"{self.name or f'{self.column}_{self.computes.label(self.options)}'}_{shown_window(window)}"
+        begin = self.name or f"{self.column}_{self.computes.label(self.options)}"
+        return f"{begin}{self.computes.suffix(shown_window(window), self.options)}"
 
     @property
     def computes(self) -> Function:
@@ -198,8 +208,7 @@ class Aggregation(Model):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the function reads, without the filter's."""
-        named = [self.options[name] for name, parameter in self.computes.parameters.items() if parameter.is_column]
-        return (self.column, *(name for name in named if name is not None and name != self.column))
+        return self.computes.columns_read(self.column, self.options)
 
     def dtype(self, column: DType) -> DType:
         """The type of the features, for a column of the given type."""

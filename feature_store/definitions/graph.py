@@ -11,13 +11,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from feature_store._formatting import shown_duration
-from feature_store.definitions.aggregation import LIFETIME, shown_window
+from feature_store.definitions.aggregation import shown_window
 from feature_store.definitions.definition_set import DefinitionSet
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.feature_view import FeatureView, Projection
 from feature_store.definitions.field import Field
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.stream_view import StreamFeatureView
+from feature_store.functions import LIFETIME_US
 
 AnyView = FeatureView | StreamFeatureView | OnDemandFeatureView
 BatchOrStreamView = FeatureView | StreamFeatureView
@@ -292,7 +293,7 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
     """How a feature is computed from events; empty: it is not an aggregation.
 
     Returns:
-        `function`, `column`, `filter` (None without one), `window`, and `hop`, which is None for `lifetime`;
+        `function`, `column`, `filter` (None without one), `window`, and `hop`, which is None for a cell;
         `parameters`, if the function has any.
     """
     for aggregation in getattr(view, "aggregations", ()):
@@ -303,7 +304,9 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
                     "column": aggregation.column,
                     "filter": aggregation.filter,
                     "window": shown_window(window),
-                    "hop": None if window == LIFETIME else shown_duration(aggregation.hop_us(window) * MICROSECOND),
+                    "hop": None
+                    if aggregation.hop_us(window) == LIFETIME_US
+                    else shown_duration(aggregation.hop_us(window) * MICROSECOND),
                     **({"parameters": dict(aggregation.parameters)} if aggregation.parameters else {}),
                 }
     return {}
@@ -314,5 +317,5 @@ def feature_description(view: AnyView, field: Field) -> str:
     if field.description or not (made := aggregated_as(view, field.name)):
         return field.description
     where = f" where {made['filter']}" if made["filter"] else ""
-    over = "all events" if made["hop"] is None else made["window"]
+    over = "all events" if made["window"] == "lifetime" else made["window"]
     return f"{made['function']} of {made['column']} over {over}{where}"

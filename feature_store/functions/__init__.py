@@ -24,10 +24,12 @@ from feature_store.functions._arrays import (
 )
 from feature_store.functions._contract import (
     LIFETIME_US as LIFETIME_US,
+    CellFunction as CellFunction,
     Function as Function,
     Part as Part,
     State as State,
     StateSpec as StateSpec,
+    TimeSpan as TimeSpan,
 )
 from feature_store.functions._parameters import (
     Parameter as Parameter,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class ColumnType(Protocol):
     def element(self) -> Any:
         """The type of an array's elements; None for a scalar type."""
 
+    def parse(self, text: str) -> ColumnType:
+        """The type of a text such as `Int64`, for states of several columns; ValueError if there is none."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Part:
@@ -75,6 +78,18 @@ class Part:
         )
 
 
+class TimeSpan(NamedTuple):
+    """The times of windows, for `CellFunction.finalize`.
+
+    Attributes:
+        start_us, end_us: the first and the last time that a window holds, microseconds since 1970: int for all windows,
+            or (n,) int64.
+    """
+
+    start_us: Any
+    end_us: Any
+
+
 @dataclass(frozen=True)
 class StateSpec:
     """A state that a function needs: its kind and parameters."""
@@ -89,8 +104,8 @@ class State(ABC):
 
     Class attributes:
         kind: its name in serving plans. The bytes of a kind never change: a new layout needs a new kind.
-        lua: the body of `function(a, i, b, size)`, which merges the state that begins at `b[i]` into the one at `a[i]`.
-            `size` is the number of Lua values of a state.
+        lua: the body of `function(a, i, b, size, argument)`, which merges the state that begins at `b[i]` into the one
+            at `a[i]`. `size` is the number of Lua values of a state, and `argument` is its `lua_argument`.
         lua_helpers: Lua that defines local functions for `lua`. If several kinds have the same text, it is sent once.
         is_exact: whether merges in any order and grouping give the same bytes. If not, results differ by rounding.
 
@@ -113,6 +128,11 @@ class State(ABC):
     @abstractmethod
     def fields(self) -> dict[str, Any]:
         """The arrays of a state in the order of their bytes: `{name: numpy format, or (format, shape)}`."""
+
+    @property
+    def lua_argument(self) -> str:
+        """The text that the merge in Redis gets as `argument`: parameters, without blanks, `:`, `;` and `|`."""
+        return ""
 
     @property
     @abstractmethod
@@ -191,8 +211,10 @@ class Function(ABC):
         result: the feature's type, as `str(DType)`; `column` stands for the column's type.
         default: the feature of an entity without events, as JSON.
         parameters: the parameters by name.
+        is_cell: whether one state of an entity serves windows of any length: see CellFunction.
     """
 
+    is_cell: ClassVar[bool] = False
     name: ClassVar[str]
     summary: ClassVar[str]
     notes: ClassVar[str] = ""
@@ -227,6 +249,15 @@ class Function(ABC):
         """The function's part of a feature's name: `p99`."""
         return self.name
 
+    def columns_read(self, column: str, options: Options) -> tuple[str, ...]:
+        """The columns that it reads, for an aggregation of the given column."""
+        named = [options[name] for name, parameter in self.parameters.items() if parameter.is_column]
+        return (column, *(name for name in named if name is not None and name != column))
+
+    def suffix(self, window: str, options: Options) -> str:
+        """The end of a feature's name, for a window such as `1h`."""
+        return f"_{window}"
+
     def values_kept(self, options: Options) -> int:
         """The number of values that each tile lists for the function. A view's sum is bounded."""
         return 0
@@ -242,4 +273,28 @@ class Function(ABC):
         Returns:
             (n,) values of the feature's numpy type; for an array (n, length), or (n,) objects (1-d arrays) if its
             length varies. Then (n,) bool, True where the feature is null.
+        """
+
+
+class CellFunction(Function):
+    """A function with one state of an entity, a *cell*, from which it computes a feature at any time.
+
+    Its windows need no ring of tiles: `finalize` leaves out what the window does not hold. The state holds events until
+    the end of the window, and may hold older ones.
+
+    Class attributes:
+        takes_windows: whether an `Aggregation` may have windows. If not, all events count.
+    """
+
+    is_cell = True
+    takes_windows: ClassVar[bool] = True
+
+    @abstractmethod
+    def finalize(self, states: Sequence[StateArrays], options: Options, span: TimeSpan | None = None) -> Values:
+        """As `Function.finalize`.
+
+        Args:
+            states: the states named by `self.states`, each for n windows.
+            options: the parameters that `at_read` returns.
+            span: the times of the windows. None: no time passes and nothing is left out; tests compare states so.
         """

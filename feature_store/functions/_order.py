@@ -43,8 +43,18 @@ def with_ties(values: Column, at: Column, starts: Column) -> Column:
         with_one_before = np.concatenate([[False], tied])
         places = np.flatnonzero(with_one_before | np.concatenate([tied, [False]]))
         run = np.cumsum(~with_one_before)[places]
-        order[places] = places[np.lexsort((bits_of(values[places]), run))]
+        order[places] = places[np.lexsort((*words_of(values[places]), run))]
     return order
+
+
+def words_of(values: Column) -> tuple[Column, ...]:
+    """The bytes of values as unsigned little-endian numbers, in words, the least significant first."""
+    if values.dtype.itemsize in (1, 2, 4, 8):
+        return (bits_of(values),)
+    words = -(-values.dtype.itemsize // 8)
+    padded = np.zeros((len(values), words * 8), np.uint8)
+    padded[:, : values.dtype.itemsize] = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+    return tuple(padded.view("<u8").T)
 
 
 def bits_of(values: Column) -> Column:

@@ -28,6 +28,12 @@ until each label. `expire_keys` does not delete entities of a view with a lifeti
 Aggregation("price", "sum", windows=[timedelta(days=7), "lifetime"])                # price_sum_7d, price_sum_lifetime
 ```
 
+Decayed functions take a half-life instead of windows, and keep a cell, too.
+
+```python
+Aggregation("price", "decayed_sum", half_life=timedelta(hours=6))                   # price_decayed_sum_6h
+```
+
 For all functions: null and NaN are no values, and no function counts them. -0.0 counts as 0.0. Infinite values count.
 Functions of numbers compute with float64. The order in which events arrive never matters. Of two events with the same
 time, the later is the one whose value has the greater bytes, read as an unsigned little-endian number.

@@ -129,7 +129,7 @@ def _tiles(layout: TileValueLayout, held: np.ndarray[Any, Any], window: Window, 
     inside, each = tiles[chosen][:, None], WindowMask(np.ones((len(chosen), 1), bool))
     kept = layout.tiles.states[window.ring]
     values, nulls = window.value_of(
-        [kept[place].fold(state_in(inside, place, kept[place]), each) for place in window.parts]
+        [kept[place].fold(state_in(inside, place, kept[place]), each) for place in window.parts], now_us
     )
     return tuple(
         Tile(number * ring.hop_us, (number + 1) * ring.hop_us, None if null else _plain(value))

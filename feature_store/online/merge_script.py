@@ -24,6 +24,6 @@ def merge_script(states: Iterable[State]) -> bytes:
 @cache
 def _script(kinds: tuple[type[State], ...]) -> bytes:
     helpers = dict.fromkeys(kind.lua_helpers for kind in kinds if kind.lua_helpers)
-    merges = [f"function merge_of.{kind.kind}(a, i, b, size){kind.lua}end\n" for kind in kinds]
+    merges = [f"function merge_of.{kind.kind}(a, i, b, size, argument){kind.lua}end\n" for kind in kinds]
     before, after = _TEMPLATE.split(_PLACE)
     return (before + "\n".join([*helpers, *merges]) + after).encode()

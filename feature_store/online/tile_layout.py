@@ -56,7 +56,7 @@ class TileValueLayout(ValueLayout):
     def rings_text(self) -> str:
         """The rings as lua/merge.lua reads them."""
         return "".join(
-            f"{ring.slots} {' '.join(f'{state.kind}:{lua_values(state)}' for state in states)}|<{_tile_format(states)};"
+            f"{ring.slots} {' '.join(map(_merge, states))}|<{_tile_format(states)};"
             for ring, states in zip(self.plan.windows.rings, self.tiles.states, strict=True)
         )
 
@@ -69,6 +69,11 @@ class TileValueLayout(ValueLayout):
     def longest_ring(self) -> int:
         """The index of the ring with the longest reach."""
         return self.plan.windows.longest_ring
+
+
+def _merge(state: State) -> str:
+    text = f"{state.kind}:{lua_values(state)}"
+    return f"{text}:{state.lua_argument}" if state.lua_argument else text
 
 
 def _tile_format(states: Sequence[State]) -> str:

@@ -16,7 +16,7 @@ from feature_store.aggregates.windows import parts_of
 from feature_store.definitions import Aggregation
 from feature_store.definitions.aggregation import LIFETIME
 from feature_store.definitions.dtypes import MICROSECOND, DType
-from feature_store.functions import State, Values, values_of
+from feature_store.functions import CellFunction, State, Values, function_named, values_of
 from feature_store.online.codec import object_column
 
 SECOND_US = 1_000_000
@@ -42,15 +42,18 @@ class FunctionCase:
             `others`. It returns None if the feature is null.
         options: the function's parameters.
         others: further columns, by name: the type, and a strategy for values.
+        is_timed: whether the oracle gets (time, row) pairs and, as a second argument, the end of the window; times in
+            microseconds since 1970.
         rel, abs: the relative and absolute tolerance between a feature and the oracle's.
     """
 
     function: str
     dtype: DType
     values: st.SearchStrategy[Any]
-    oracle: Callable[[list[Row]], Any]
+    oracle: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
     others: dict[str, tuple[DType, st.SearchStrategy[Any]]] = field(default_factory=dict)
+    is_timed: bool = False
     rel: float = 1e-9
     abs: float = 1e-6
 
@@ -64,8 +67,10 @@ class FunctionCase:
 
     @property
     def aggregation(self) -> Aggregation:
-        """The function over windows of a minute, an hour and a lifetime."""
-        return Aggregation("x", self.function, windows=WINDOWS, **self.options)
+        """The function over windows of a minute, an hour and a lifetime; without windows if it takes none."""
+        computes = function_named(self.function)
+        takes_windows = not isinstance(computes, CellFunction) or computes.takes_windows
+        return Aggregation("x", self.function, windows=WINDOWS if takes_windows else None, **self.options)
 
     @property
     def states(self) -> list[State]:
@@ -88,7 +93,9 @@ class FunctionCase:
     def expected(self, events: list[Given], entity: int, window: timedelta, now_us: int) -> Any:
         """The oracle's feature of an entity and window at a time, microseconds since 1970."""
         hop_us = self.aggregation.hop_us(window)
-        start_us = (now_us - window // MICROSECOND) // hop_us * hop_us
+        start_us = now_us - window // MICROSECOND
+        if not self.aggregation.computes.is_cell:
+            start_us = start_us // hop_us * hop_us
         held = [
             (BASE_US + second * SECOND_US, row)
             for owner, second, delay, row in events
@@ -98,8 +105,14 @@ class FunctionCase:
             and row[0] is not None
             and not (isinstance(row[0], float) and math.isnan(row[0]))
         ]
-        held.sort(key=lambda item: (item[0], _bits(self.dtype, item[1][0])))
-        return self.oracle([(_plain(row[0]), *row[1:]) for _, row in held])
+        held.sort(key=lambda item: (item[0], self._bits(item[1])))
+        timed = [(at, (_plain(row[0]), *row[1:])) for at, row in held]
+        return self.oracle(timed, now_us) if self.is_timed else self.oracle([row for _, row in timed])
+
+    def _bits(self, row: Row) -> int:
+        """The bytes of all values as an unsigned number, the first value last."""
+        pairs = zip(self.columns.values(), row, strict=True)
+        return int.from_bytes(b"".join(_bytes(dtype, value) for dtype, value in pairs), "little")
 
 
 def _array(dtype: DType, values: list[Any]) -> Values:
@@ -109,12 +122,12 @@ def _array(dtype: DType, values: list[Any]) -> Values:
     return np.array([dtype.numpy.type(0) if value is None else value for value in values], dtype.numpy), nulls
 
 
-def _bits(dtype: DType, value: Any) -> int:
-    """The bytes of a value as an unsigned number. 0 for texts, since no function depends on their order."""
-    if dtype.width is None:
-        return 0
+def _bytes(dtype: DType, value: Any) -> bytes:
+    """The bytes of a value; none for nulls and texts, since no function depends on their order."""
+    if dtype.width is None or value is None:
+        return b""
     values, _ = values_of(np.array([value], dtype.numpy), np.zeros(1, bool))
-    return int.from_bytes(values.tobytes(), "little")
+    return values.tobytes()
 
 
 def _plain(value: Any) -> Any:

@@ -45,7 +45,7 @@ from feature_store.online import OnlineStore, keys
 from feature_store.online.tile_writer import Advances, Merge
 from feature_store.registry.compile import compile_plan
 from feature_store.testing import tile_merges
-from feature_store.testing.function_case import BASE_US, ENTITIES, SECOND_US, WINDOWS, FunctionCase, Given, Row
+from feature_store.testing.function_case import BASE_US, ENTITIES, SECOND_US, FunctionCase, Given, Row
 
 _SETTINGS = settings(
     max_examples=30,
@@ -205,7 +205,7 @@ class FunctionSuite:
     def _assert_features(
         self, case: FunctionCase, found: dict[str, Values], i: int, events: list[Given], entity: int, now_us: int
     ) -> None:
-        for window in WINDOWS:
+        for window in case.aggregation.windows:
             name = case.aggregation.feature_name(window)
             values, nulls = found[name]
             wanted = case.expected(events, entity, window, now_us)

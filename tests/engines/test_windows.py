@@ -259,14 +259,21 @@ def test_an_entity_whose_events_have_left_the_windows_is_told_so(engine: Any, tm
 def test_a_lifetime_has_all_events_until_the_end(engine: Any, tmp_path: Path) -> None:
     """Also those that no other window reaches, and those recorded later than they happened."""
     functions = [Aggregation("price", function, windows=["lifetime"]) for function in ("count", "sum", "last")]
+    functions.append(Aggregation("price", "decayed_sum", half_life=timedelta(days=365)))
     days = FeatureView("daily", entities=BATCH.entities, source=BATCH.source, aggregations=functions)
     year_s = 365 * 86_400
     events = [event(1, 40 * year_s), event(1, year_s, price=2.5), event(2, year_s, late_s=year_s + 10), event(3, -5)]
     write_events(tmp_path, events)
     rows = staged(engine, days, tmp_path, (NOW_US - 60 * SECOND_US, NOW_US)).rows()
-    assert {key[0]: list(row.values) for key, row in rows.items() if key[0] != 2} == {1: [2, 3.5, 2.5]}
+    assert {key[0]: list(row.values) for key, row in rows.items() if key[0] != 2} == {
+        1: [2, 3.5, 2.5, pytest.approx(1.25, rel=1e-9)]
+    }
     later = staged(engine, days, tmp_path, (NOW_US, NOW_US + 60 * SECOND_US)).rows()
-    assert {key[0]: list(row.values) for key, row in later.items()} == {1: [2, 3.5, 2.5], 2: [1, 1, 1], 3: [1, 1, 1]}
+    assert {key[0]: list(row.values) for key, row in later.items()} == {
+        1: [2, 3.5, 2.5, pytest.approx(1.25, rel=1e-5)],
+        2: [1, 1, 1, pytest.approx(0.5, rel=1e-5)],
+        3: [1, 1, 1, pytest.approx(1, rel=1e-5)],
+    }
 
 
 def test_many_entities_make_many_chunks(engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

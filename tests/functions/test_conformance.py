@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import struct
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ actions = st.sampled_from([None, "buy", "view", "größe", "other"])
 # Values of both signs and all sizes, so that buckets are joined.
 powers = st.builds(lambda size, sign: sign * 2.0**size, st.integers(-30, 30), st.sampled_from([-1, 1]))
 apart = st.one_of(st.floats(-1e9, 1e9), powers)
+# Of one sign: the oracle's rounding and the state's differ by more than what is left of values that cancel each other.
+positive = st.one_of(st.none(), st.sampled_from([0.0, -0.0, math.nan]), st.floats(0, 1e6, width=32))
 texts = st.sampled_from([None, "a", "b", "größe", ""])
 
 
@@ -43,6 +46,20 @@ def _top(n: int, categories: list[Any]) -> Any:
     def oracle(events: list[Any]) -> list[Any]:
         counts = dict(zip(categories, _counts(events, 0, categories), strict=True))
         return sorted((one for one in categories if counts[one]), key=lambda one: -counts[one])[:n]
+
+    return oracle
+
+
+def _decayed(function: str, half_life: timedelta) -> Any:
+    """By the definition: one power for each event. Weights of a mean are relative to those of the newest event."""
+
+    def oracle(events: list[Any], now_us: int) -> float | None:
+        end_us = events[-1][0] if events and function == "decayed_mean" else now_us
+        weights = [0.5 ** ((end_us - at) / (half_life // timedelta(microseconds=1))) for at, _ in events]
+        total = math.fsum(weight * row[0] for weight, (_, row) in zip(weights, events, strict=True))
+        if function == "decayed_mean":
+            return total / math.fsum(weights) if events else None
+        return total if function == "decayed_sum" else math.fsum(weights)
 
     return oracle
 
@@ -73,6 +90,7 @@ def _quantile(q: float, buckets: int) -> Any:
     return oracle
 
 
+DAILY_SUM = _decayed("decayed_sum", timedelta(days=1))
 ACTIONS, STARS = ["buy", "view", "größe"], [5, 1, 3]
 CASES = [
     FunctionCase("count", Float64, numbers, len),
@@ -116,6 +134,15 @@ CASES = [
         others={"seen": (Bool, bools)},
     ),
     FunctionCase("top_k", String, actions, _top(2, ACTIONS), {"n": 2, "categories": ACTIONS}),
+    *(
+        FunctionCase(function, dtype, values, _decayed(function, half_life), {"half_life": half_life}, is_timed=True)
+        for function in ("decayed_sum", "decayed_count", "decayed_mean")
+        for dtype, values, half_life in (
+            (Float64, positive, timedelta(seconds=7)),
+            (Int32, whole, timedelta(hours=1)),
+        )
+    ),
+    FunctionCase("decayed_sum", Float64, numbers, DAILY_SUM, {"half_life": timedelta(days=1)}, is_timed=True),
     FunctionCase("top_k", Int32, whole, _top(2, STARS), {"n": 2, "categories": STARS}),
 ]
 

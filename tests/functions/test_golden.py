@@ -6,6 +6,9 @@ import hashlib
 import json
 from datetime import timedelta
 
+import numpy as np
+
+from feature_store.aggregates.states import state_for
 from feature_store.definitions import (
     Aggregation,
     DefinitionSet,
@@ -45,6 +48,15 @@ VIEW = StreamFeatureView(
     ],
 )
 LAYOUT = TileValueLayout(compile_plan(DefinitionSet([VIEW]), project="test", version=1).tiles[0])
+
+
+def test_the_bytes_of_decayed_sums_do_not_change() -> None:
+    """The sum at the begin of the newest event's half-life, and the number of that half-life since 1970."""
+    state = state_for(Part("decayed_sum", "x", "Float64", options='{"half_life":60000000}'))
+    at = np.array([7 * 60_000_000, 9 * 60_000_000 + 30_000_000])
+    made = state.update(np.array([8.0, 1.0]), at, np.zeros(1, np.intp))
+    assert made["value"].tolist() == [8 / 4 + 2**0.5] and made["landmark"].tolist() == [9]
+    assert (state.struct, state.fields) == ("dI4", {"value": "<f8", "landmark": "<u4"})
 
 
 def test_the_stored_layout_does_not_change() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.streaming.streaming_worlds import make_topic, project, send, some_clicks, value_of, work
 
@@ -29,7 +30,9 @@ by_user = StreamFeatureView("by_user", entities=[user], source=clicks, aggregati
     Aggregation("price", "sum_per_category", by="shop", categories=SHOPS, windows=[week]),
     Aggregation("shop", "top_k", n=2, categories=SHOPS, windows=[week]),
     Aggregation("price", "count", windows=["lifetime"]),
-    Aggregation("price", "last_n", n=3, windows=["lifetime"])])
+    Aggregation("price", "last_n", n=3, windows=["lifetime"]),
+    *(Aggregation("price", function, half_life=timedelta(minutes=20))
+      for function in ("decayed_sum", "decayed_count", "decayed_mean"))])
 served = FeatureService("served", features=[by_user])
 """
 
@@ -52,9 +55,13 @@ def test_what_kafka_brings_is_served_as_it_is_joined(tmp_path: Path, redis_url: 
         assert joined[name].to_pylist() == online[name]
     sums = "price_sum_per_category_7d"
     np.testing.assert_allclose(joined[sums].to_pylist(), online[sums], rtol=1e-9)
+    for name in ("price_decayed_sum_20m", "price_decayed_count_20m", "price_decayed_mean_20m"):
+        np.testing.assert_allclose(joined[name].to_pylist()[:-1], online[name][:-1], rtol=1e-9)
     for i, user in enumerate(users):
         own = [click for click in clicks if click["user_id"] == user]
         assert online["price_count_lifetime"][i] == len(own)
+        weights = [0.5 ** ((NOW_US // 1_000_000 * 1_000_000 - click["ts"] * 1000) / 1.2e9) for click in own]
+        assert online["price_decayed_count_20m"][i] == pytest.approx(sum(weights), rel=1e-9)
         counts = [sum(click["shop"] == shop for click in own) for shop in SHOPS]
         assert online["shop_count_per_category_7d"][i] == counts
         most = sorted(
@@ -65,4 +72,4 @@ def test_what_kafka_brings_is_served_as_it_is_joined(tmp_path: Path, redis_url: 
         np.testing.assert_allclose(online[sums][i], totals, rtol=1e-9)
         median = np.quantile([click["price"] for click in own], 0.5, method="inverted_cdf")
         assert abs(online["price_p50_7d"][i] / median - 1) < 14 / 126  # prices span less than 14 powers of two
-    assert [online[name][-1] for name in online] == [None, [0] * 5, [0.0] * 5, [], 0, []]
+    assert [online[name][-1] for name in online] == [None, [0] * 5, [0.0] * 5, [], 0, [], 0.0, 0.0, None]

@@ -37,7 +37,8 @@ AGGREGATIONS = [
     Aggregation("price", "sum_per_category", windows=HOURS, by="action", categories=["view", "buy"]),
     Aggregation("action", "top_k", windows=HOURS, n=1, categories=["view", "buy"]),
     Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'", name="bought"),
-    *(Aggregation("price", function, windows=["lifetime"]) for function in ("sum", "min", "last"))]
+    *(Aggregation("price", function, windows=["lifetime"]) for function in ("sum", "min", "last")),
+    *(Aggregation("price", function, half_life=HOURS[0]) for function in ("decayed_sum", "decayed_mean"))]
 history = ParquetSource("events.parquet", event_timestamp="ts", schema=COLUMNS)
 clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts", schema=COLUMNS,
                      history=ParquetSource("events.parquet", event_timestamp="ts"))

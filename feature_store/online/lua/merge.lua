@@ -6,7 +6,8 @@
 --       fingerprint of the layout
 --       slots of an empty value, all zero
 --       format of a record, as struct reads it (see aggregates/tiles.py)
---       rings, each `slots kind:size kind:size …|format of a tile;`, size being how many values the state unpacks to
+--       rings, each `slots kind:size kind:size:argument …|format of a tile;`, size being how many values the state unpacks
+--       to, argument a text for the merge of the kind, if it needs one
 --       the number (from 1) of the ring with the longest reach
 --       per entity how many of the records are its own, separated by spaces
 --       the records, one after the other
@@ -50,8 +51,8 @@ local record_size = struct.size(format)
 local prefix = #fingerprint
 local head_end = prefix + record_size - 1
 
--- The merges of states, `merge_of.<kind>(a, i, b, size)`: merge the state that begins at b[i] into the one that begins at
--- a[i]; `size` is its number of values. They stand in the files of feature_store/functions/; merge_script.py puts those of
+-- The merges of states, `merge_of.<kind>(a, i, b, size, argument)`: merge the state that begins at b[i] into the one
+-- that begins at a[i]; `size` is its number of values. They stand in the files of feature_store/functions/; merge_script.py puts those of
 -- the view here.
 local merge_of = {}
 -- {merges}
@@ -62,8 +63,8 @@ local value_at, slot_at = 2, prefix + record_size
 for ring, tile_format in string.gmatch(ARGV[6], '([^;|]+)|([^;]+)') do
   local slots, parts = string.match(ring, '^(%d+)(.*)$')
   local merges, at = {}, value_at + 1
-  for op, size in string.gmatch(parts, '(%S+):(%d+)') do
-    merges[#merges + 1] = { merge_of[op], at, tonumber(size) }
+  for op, size, argument in string.gmatch(parts, '([^%s:]+):(%d+):?(%S*)') do
+    merges[#merges + 1] = { merge_of[op], at, tonumber(size), argument }
     at = at + tonumber(size)
   end
   local size = struct.size(tile_format)
@@ -99,7 +100,7 @@ local function merge_parts(ring, a, b)
   local merges = ring.merges
   for k = 1, #merges do
     local part = merges[k]
-    part[1](a, part[2], b, part[3])
+    part[1](a, part[2], b, part[3], part[4])
   end
 end
 
