@@ -19,6 +19,7 @@ from feature_store.arrow.plain import plain_batch, plain_type
 from feature_store.arrow.types import can_fit, fit, numpy_values, storage_type
 from feature_store.definitions.dtypes import MAX_TIMESTAMP_US, MIN_TIMESTAMP_US, DType, Timestamp
 from feature_store.definitions.expected import unexpected
+from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.feature_view import FeatureView
 from feature_store.definitions.field import Field
 from feature_store.definitions.stream_view import StreamFeatureView
@@ -38,18 +39,25 @@ class SourceColumns(NamedTuple):
         event_timestamp: the column of event times.
         created_timestamp: the column of creation times, or None.
         expecting: for events, the fields with expected values. Rows with other values do not fit.
+        derivation: for events, the derived columns, which are computed from the others. None: there are none.
     """
 
     types: dict[str, DType]
     event_timestamp: str
     created_timestamp: str | None
     expecting: tuple[Field, ...] = ()
+    derivation: Derivation | None = None
 
     @property
     def names(self) -> list[str]:
         """The names of all columns."""
         created = [self.created_timestamp] if self.created_timestamp is not None else []
         return [*self.types, self.event_timestamp, *created]
+
+    @property
+    def checked(self) -> dict[str, DType]:
+        """The types of the columns of checked rows, by name."""
+        return self.types | (self.derivation.types if self.derivation is not None else {})
 
 
 class Checked(NamedTuple):
@@ -79,6 +87,11 @@ def source_columns(
         DataError: a column is missing, or its type cannot fit.
     """
     fields = view.event_columns if view.aggregations else {field.name: field.dtype for field in view.fields}
+    derivation = _derivation(view)
+    if derivation is not None:
+        declared = dict(derivation.columns)
+        read = dict.fromkeys([*(name for name in fields if name in declared), *derivation.inputs])
+        fields = {name: declared[name] for name in read}
     types = {entity.join_key: entity.dtype for entity in view.entities} | fields
     event = view.history.event_timestamp if view.history is not None else "event_timestamp"
     created = view.history.created_timestamp if view.history is not None else "created_timestamp"
@@ -87,7 +100,12 @@ def source_columns(
     times = {event: Timestamp} | ({created: Timestamp} if created is not None else {})
     for name, dtype in (types | times).items():
         refuse_column(f"{where}: column {name}", name, dtype, schema)
-    return SourceColumns(types, event, created, _expecting(view))
+    return SourceColumns(types, event, created, _expecting(view), derivation)
+
+
+def _derivation(view: FeatureView | StreamFeatureView) -> Derivation | None:
+    """The derived columns of a view's events. None: there are none."""
+    return view.source.derivation if isinstance(view, StreamFeatureView) and view.source.derive else None
 
 
 def _expecting(view: FeatureView | StreamFeatureView) -> tuple[Field, ...]:
@@ -99,7 +117,7 @@ def _expecting(view: FeatureView | StreamFeatureView) -> tuple[Field, ...]:
 
 def checked_schema(columns: SourceColumns) -> pa.Schema:
     """The schema of checked rows."""
-    fields = [pa.field(name, storage_type(dtype)) for name, dtype in columns.types.items()]
+    fields = [pa.field(name, storage_type(dtype)) for name, dtype in columns.checked.items()]
     return pa.schema([*fields, *(pa.field(name, pa.int64()) for name in (EVENT_TS, CREATED_TS, SEQUENCE))])
 
 
@@ -126,6 +144,7 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
         _explain(reasons, unexpected(found, nulls, field), field.name, field.of_values, batch)
     events, bad = fit(batch.column(columns.event_timestamp), Timestamp)
     _explain(reasons, bad | null_mask(events), columns.event_timestamp, str(Timestamp), batch)
+    fitted += _derived(columns, fitted, events, reasons)
     created = events
     if columns.created_timestamp is not None:
         created, bad = fit(batch.column(columns.created_timestamp), Timestamp)
@@ -143,6 +162,24 @@ def check(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first:
     while about in batch.schema.names:
         about += "_"
     return Checked(good, bad_rows.append_column(about, pa.array([reasons[i] for i in places], pa.string())))
+
+
+def _derived(
+    columns: SourceColumns, fitted: list[pa.Array], events: pa.Array, reasons: dict[int, str]
+) -> list[pa.Array]:
+    """The derived columns, of fitted columns and event times. A row that has no such column gets a reason."""
+    if columns.derivation is None:
+        return []
+    known = {}
+    for (name, dtype), column in zip(columns.types.items(), fitted, strict=True):
+        values, nulls = numpy_values(column, dtype)
+        known[name] = values, np.zeros(len(values), bool) if nulls is None else nulls
+    found, failed = columns.derivation.computed(known, events.fill_null(0).to_numpy(zero_copy_only=False))
+    for name, of_column in failed.items():
+        for place, reason in of_column.items():
+            reasons.setdefault(place, f"{name}: {reason}"[:_SHOWN])
+    types = columns.derivation.types
+    return [pa.array(values, storage_type(types[name]), mask=nulls) for name, (values, nulls) in found.items()]
 
 
 def check_events(batch: pa.RecordBatch, columns: SourceColumns, keys: list[str], first: int) -> Checked:

@@ -10,6 +10,7 @@ from pydantic import Field as Attribute, SerializerFunctionWrapHandler, model_se
 
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, PathText, check_event_columns
 from feature_store.definitions.definition import Definition, refuse_repeats
+from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
 from feature_store.definitions.message_format import UNNAMED_KIND, AnyMessageFormat, JsonFormat, MessageFormat
 
@@ -129,6 +130,8 @@ class KafkaSource(HasSchema, Definition):
         history: a batch source of past events of the topic, for backfills and training sets.
         format: how the value of a message is encoded: `JsonFormat`, `AvroFormat`, or the name of a format that needs no
             arguments.
+        derive: further columns of the events: name -> expression, such as `{"spend": "price * quantity"}`. Aggregations
+            and their filters read them like members of the schema. docs/expressions.md describes the language.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -148,6 +151,7 @@ class KafkaSource(HasSchema, Definition):
     timestamp_unit: Literal["s", "ms", "us"] = "ms"
     history: AnyBatchSource | None = None
     format: AnyMessageFormat = Attribute(default_factory=JsonFormat)
+    derive: dict[str, str] = Attribute(default_factory=dict)
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
 
     def __init__(
@@ -160,6 +164,7 @@ class KafkaSource(HasSchema, Definition):
         timestamp_unit: str = "ms",
         history: BatchSource | None = None,
         format: MessageFormat | str = UNNAMED_KIND,
+        derive: Mapping[str, str] | None = None,
         **about: Any,
     ) -> None:
         super().__init__(
@@ -170,21 +175,35 @@ class KafkaSource(HasSchema, Definition):
             timestamp_unit=timestamp_unit,
             history=history,
             format=format,
+            derive={} if derive is None else derive,
             **about,
         )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> KafkaSource:
         check_event_columns(self.fields, {self.event_timestamp})
+        self.derivation.types  # noqa: B018 - raises the errors of the expressions
         return self
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Documents of sources of JSON are as before, and so are their hashes."""
+        """Documents of sources of JSON without derived columns are as before, and so are their hashes."""
         document: dict[str, Any] = handler(self)
         if self.format.kind == UNNAMED_KIND:
             document.pop("format", None)
+        if not self.derive:
+            document.pop("derive", None)
         return document
+
+    @property
+    def derivation(self) -> Derivation:
+        """The derived columns."""
+        return Derivation.of(self.derive, {field.name: field.dtype for field in self.fields}, self.event_timestamp)
+
+    @property
+    def columns(self) -> tuple[Field, ...]:
+        """The columns of the events: the fields, and the derived columns."""
+        return (*self.fields, *(Field(name, dtype) for name, dtype in self.derivation.types.items()))
 
     def field(self, name: str) -> Field | None:
         """The field of that name, or None."""

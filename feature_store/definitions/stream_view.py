@@ -122,7 +122,7 @@ class StreamFeatureView(StoredView):
     @property
     def event_columns(self) -> dict[str, DType]:
         """The members of events that the aggregations read."""
-        return aggregated_columns(self.source.fields, self.aggregations)
+        return aggregated_columns(self.source.columns, self.aggregations)
 
     @property
     def ttl_us(self) -> None:
@@ -133,4 +133,4 @@ class StreamFeatureView(StoredView):
 def _features(name: str, source: Any, aggregations: Any) -> list[Field]:
     if not isinstance(source, KafkaSource):
         raise DefinitionError(f"StreamFeatureView({name!r}).source", expected="a KafkaSource", got=shown(source))
-    return aggregated_features(f"StreamFeatureView({name!r}).aggregations", source.name, source.fields, aggregations)
+    return aggregated_features(f"StreamFeatureView({name!r}).aggregations", source.name, source.columns, aggregations)

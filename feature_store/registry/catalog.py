@@ -274,6 +274,7 @@ def _source_document(name: str, declared: list[Source], readers: list[str]) -> D
         history = first.history.name if first.history is not None else None
         document |= {"topic": first.topic, "timestamp_unit": first.timestamp_unit, "history": history}
         document |= {"format": {"kind": first.format.kind} | first.format.facts()}
+        document |= {"derive": dict(first.derive)} if first.derive else {}
     if isinstance(first, BatchSource):
         document |= own_attributes(first)
     for times in ("event_timestamp", "created_timestamp"):

@@ -122,8 +122,9 @@ def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
         join_keys=tuple((entity.join_key, str(entity.dtype)) for entity in view.entities),
         generation=version,
         topic=view.source.topic,
-        windows=compile_windows(view.aggregations, {field.name: field.dtype for field in view.source.fields}),
+        windows=compile_windows(view.aggregations, view.event_columns),
         event_time=(view.source.event_timestamp, view.source.timestamp_unit),
+        derived=tuple(view.source.derivation.used_by(view.event_columns).items()),
     )
 
 

@@ -90,6 +90,7 @@ class TilesPlan:
         start_us: the stream merges no events before this time, because a backfill took them from the history.
             Microseconds since 1970; None: there was no history.
         event_time: the member of an event that holds its time, and its unit; None: plans of release 0.1 lack it.
+        derived: `(column, expression)` for each derived column of the events that the windows are made of.
         mark: the mark that its fences in Redis hold (see online/publication.py); empty: a plan of before there were
             marks.
     """
@@ -102,12 +103,13 @@ class TilesPlan:
     windows: Windows
     start_us: int | None = None
     event_time: tuple[str, str] | None = None
+    derived: tuple[tuple[str, str], ...] = ()
     mark: str = field(default="", compare=False)
 
     @property
     def layout(self) -> tuple[object, ...]:
         """Everything that decides the bytes of the view's tiles, and the events that they are made of."""
-        return self.join_keys, self.topic, self.event_time, self.windows.rings
+        return self.join_keys, self.topic, self.event_time, self.windows.rings, self.derived
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,9 @@ def _tiles(tiles: TilesPlan) -> int:
         _text("event_time", member)
         if unit not in _TIME_UNITS:
             _refuse("event_time", "s, ms or us", unit)
+    for column, text in tiles.derived:
+        _name("derived", column)
+        _long_text("derived", text)
     return _windows(tiles.windows)
 
 

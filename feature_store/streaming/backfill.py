@@ -201,7 +201,7 @@ class Backfill:
             good, bad = check_events(inside, columns, self._view.join_keys, first)
             first += len(inside)
             quarantine.add(bad)
-            for events, places in self._events(good, columns.types):
+            for events, places in self._events(good, columns.checked):
                 # All rows up to `at` are in this batch or an earlier one, or are invalid.
                 at, begun = int(places[-1]) + 1, at
                 if at > (merger.fences.start(name) or 0):

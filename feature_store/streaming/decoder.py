@@ -18,6 +18,7 @@ import numpy as np
 from feature_store.aggregates.windows import CLOCK_SKEW_US, EARLIEST_EVENT_US, LATEST_EVENT_US
 from feature_store.definitions.dtypes import DType, Timestamp, from_microseconds
 from feature_store.definitions.expected import unexpected
+from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.field import Field
 from feature_store.definitions.json_members import UNIT_US, Typed
 from feature_store.definitions.source import KafkaSource
@@ -97,6 +98,7 @@ class Decoder(ABC):
     def __init__(self, source: KafkaSource) -> None:
         self._source = source
         self._time, self._unit_us = source.event_timestamp, UNIT_US[source.timestamp_unit]
+        self._derivation = source.derivation
 
     @abstractmethod
     def members(self, messages: Sequence[Message]) -> Members:
@@ -131,7 +133,20 @@ class Decoder(ABC):
             _reject(rejected, field.name, bad | _not_expected(values, nulls, bad, field))
             columns[field.name] = values, nulls
         _reject(rejected, self._time, _out_of_range(event_us))
-        return _without(rejected, EventBatch(np.arange(len(messages)), event_us, columns, rejected))
+        events = _without(rejected, EventBatch(np.arange(len(messages)), event_us, columns, rejected))
+        return with_derived(events, self._derivation)
+
+
+def with_derived(events: EventBatch, derivation: Derivation) -> EventBatch:
+    """Events with their derived columns. Events for which an expression fails are rejected as MALFORMED."""
+    if not derivation.texts:
+        return events
+    found, failed = derivation.computed(events.columns, events.event_us)
+    rejected: dict[int, Rejection] = {}
+    for name, reasons in failed.items():
+        _reject(rejected, name, {int(events.places[i]): reason[:200] for i, reason in reasons.items()})
+    columns = {**events.columns, **found}
+    return _without(rejected, EventBatch(events.places, events.event_us, columns, events.rejected))
 
 
 def decoder_of(source: KafkaSource) -> Decoder:
