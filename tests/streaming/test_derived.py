@@ -60,8 +60,9 @@ def test_windows_of_derived_columns(tmp_path: Path, redis_url: str, kafka: str) 
         now = from_microseconds(NOW_US)
         served = store.get_online_features("served", {"user_id": users}, now=now).to_dict()["odd_7d"]
         assert served == [wanted[user] for user in users]
-        labels = pa.table({"user_id": users, "at": pa.array([NOW_US] * len(users), pa.timestamp("us", "UTC"))})
-        trained = store.training.get_historical_features("served", labels, label_timestamp="at")
+        times = pa.array([NOW_US] * len(users), pa.timestamp("us", "UTC"))
+        labels = pa.table({"user_id": users, "event_timestamp": times})
+        trained = store.get_historical_features(labels, "served")
         assert trained.to_arrow()["odd_7d"].to_pylist() == served
         letters = received(kafka, "clicks.dead-letter")
         assert [json.loads(letter.value())["shop"] for letter in letters] == ["shop of X"]
