@@ -22,7 +22,8 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.definitions.dtypes import from_microseconds
-from feature_store.streaming.decoder import JsonDecoder
+from feature_store.streaming.decoder import decoder_of
+from feature_store.testing.formats import messages_of
 from tests.engines.offline_worlds import NOW_US, write_files
 from tests.engines.test_join import World
 
@@ -82,7 +83,7 @@ def orders() -> list[dict[str, Any]]:
 def of_messages() -> dict[int, dict[str, Any]]:
     """The derived columns of the orders that are events, by user."""
     given = [order for order in orders() if order["price"] != float("inf")]  # JSON has no infinity
-    events = JsonDecoder(SOURCE).decode([json.dumps(order).encode() for order in given])
+    events = decoder_of(SOURCE).decode(messages_of([json.dumps(order).encode() for order in given]))
     columns = {
         name: [None if null else value for value, null in zip(values.tolist(), nulls, strict=True)]
         for name, (values, nulls) in events.columns.items()
