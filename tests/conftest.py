@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,14 +12,66 @@ settings.register_profile("project", deadline=None, suppress_health_check=[Healt
 settings.load_profile("project")
 
 from tests.limits import lengthen
+from tests.raw_redis import raw_client
 from tests.redis_nodes import RedisCluster, RedisSentinels, redis_cluster, redis_sentinels
-from tests.servers import RedisServer, redis_server
 from tests.spark_settings import with_kafka
+from tests.topology import TOPOLOGIES, Servers, keep_those_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    import redis
 
     from feature_store.engines.spark.engine import SparkEngine
+
+
+ROOT = Path(__file__).resolve().parents[1]
+# Files that take more than 40 s, the longest first. bin/test begins with them, so that its processes end together.
+LONG_FILES = (
+    "streaming/test_spark.py",
+    "streaming/test_exactly_once.py",
+    "examples/test_movielens.py",
+    "engines/test_spark.py",
+    "engines/test_join.py",
+    "test_extras.py",
+    "docs/test_guides.py",
+    "materialize/test_kill.py",
+    "materialize/test_loss.py",
+    "project/test_store.py",
+    "topologies/test_a_day.py",
+    "streaming/test_backfill.py",
+    "online/test_sentinels.py",
+    "arrow/sources/test_sql_rows.py",
+    "materialize/test_failover.py",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--topology",
+        choices=sorted(TOPOLOGIES),
+        default="single",
+        help="run the tests that ask for the URL of a Redis on one server, on 3 Sentinels with a primary and 2 replicas, or"
+        " on a Cluster of 3 primaries and 3 replicas; except on one server, the other tests are left out",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the tests of a topology. Order the files for the processes of bin/test: the long ones first, then by their
+    number of tests."""
+    topology = config.getoption("--topology")
+    if topology != "single":
+        left_out = keep_those_of(topology, items)
+        config.hook.pytest_deselected(items=left_out)
+    if hasattr(config, "workerinput"):
+        items[:] = in_order_of_length(items)
+
+
+def in_order_of_length(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """Tests by file, those of LONG_FILES first, then those of the files with the most tests."""
+    counts = Counter(item.path for item in items)
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONG_FILES)}
+    return sorted(items, key=lambda item: (ranks.get(item.path, len(ranks)), -counts[item.path], str(item.path)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,19 +91,23 @@ def long_limits() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def redis_process() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
+def redis_process(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """Real servers of the topology that `--topology` names, one server by default."""
+    with TOPOLOGIES[request.config.getoption("--topology")]() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def _raw(redis_process: Servers) -> Iterator[redis.Redis]:
+    with raw_client(redis_process.url) as client:
+        yield client
 
 
 @pytest.fixture
-def redis_url(redis_process: RedisServer) -> Iterator[str]:
-    """The URL of a real server that has no keys."""
-    import redis
-
-    with redis.Redis.from_url(redis_process.url) as client:
-        client.flushall()
-    yield redis_process.url
+def redis_url(redis_process: Servers, _raw: redis.Redis) -> str:
+    """The URL of real servers that have no keys, of the topology that `--topology` names."""
+    _raw.flushall()
+    return redis_process.url
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +125,7 @@ def cluster(cluster_processes: RedisCluster) -> RedisCluster:
 
 @pytest.fixture(scope="session")
 def sentinel_processes() -> Iterator[RedisSentinels]:
-    with redis_sentinels() as sentinels:
+    with redis_sentinels(quick=True) as sentinels:
         yield sentinels
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import redis
 
 from feature_store import FeatureStore
 from feature_store._intervals import BEGINNING
@@ -44,6 +43,7 @@ from tests.engines.offline_worlds import (
     view_of,
     write_files,
 )
+from tests.raw_redis import raw_client
 from tests.spark_settings import JAVA, SPARK
 
 VIEW = view_of(user)
@@ -92,7 +92,7 @@ def folder(tmp_path: Path, redis_url: str) -> Path:
 
 def stored(redis_url: str) -> dict[bytes, bytes]:
     """All rows and variable values, byte for byte, without the plan and the epoch."""
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         keys = [key for key in client.scan_iter(count=5000) if b"}r:" in key or b"}v:" in key]
         return dict(zip(keys, client.mget(keys), strict=True))
 
@@ -103,7 +103,7 @@ def expected_bytes(folder: Path, redis_url: str) -> dict[bytes, bytes]:
         (view,) = store.applied().feature_views.values()
         run(view, folder, folder / "expected", LocalEngine(), store.online.destination("stats"))
     found = stored(redis_url)
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         client.delete(*found)
     assert len(found) == 2 * len(oracle(some_rows(), BEGINNING, -BEGINNING)[0])
     return found

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import redis
 
 from feature_store import FeatureStore
 from feature_store._intervals import BEGINNING
+from tests.raw_redis import raw_client
 
 DEFINITIONS = """
 from feature_store import *
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, redis_url: str) -> Path:
 
 def as_before(folder: Path, url: str) -> None:
     """Remove what this release adds, and record progress as the earlier release did: three days ahead of the clock."""
-    with redis.Redis.from_url(url) as client:
+    with raw_client(url) as client:
         client.delete(*client.scan_iter("{shop:0}p:*"))
         plan = json.loads(client.get("{shop:0}plan"))
         del plan["registry"]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from redis import Redis
 
 from feature_store._intervals import Interval
 from feature_store.definitions import (
@@ -31,6 +30,7 @@ from feature_store.online.batch import RowBatch, Values
 from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan, TilesPlan
 from feature_store.registry.store import Registry
 from tests.online.stream_worlds import NOW_US, SECOND_US, merge_events, source, user
+from tests.raw_redis import raw_client
 
 HOUR = timedelta(hours=1)
 START_US = NOW_US - 3600 * SECOND_US
@@ -92,7 +92,7 @@ class Project:
         self.online, self.registry = Mortal(url, "test"), Registry(f"sqlite:///{folder}/registry.db", "test")
         if self.registry.latest() is None:
             self.registry.commit(DefinitionSet(FIRST), base=None, author="ada")
-        self.client, self.redis = OnlineClient(url, "test"), Redis.from_url(url)
+        self.client, self.redis = OnlineClient(url, "test"), raw_client(url)
         self.asked_for_starts: list[TilesPlan] = []
         self.served: dict[str, Any] = {}
 

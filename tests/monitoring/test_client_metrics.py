@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from prometheus_client import CollectorRegistry, generate_latest
 
 from feature_store.definitions import FeatureService
@@ -19,6 +18,7 @@ from feature_store.streaming.metrics import Metrics
 from feature_store.streaming.status import StreamStatus, TopicCounts, ViewCounts
 from tests.online.clients import CLIENTS
 from tests.online.worlds import HOUR_US, NOW_US, numbers, plan_of, profile, write
+from tests.raw_redis import raw_client
 from tests.servers import redis_server
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_what_is_skipped_to_keep_a_deadline_is_counted(kind: Any, redis_url: str
     fill(redis_url)
     client = kind(redis_url, "test", observers=[ClientMetrics(registry)])
     client.get_online_features("service", ROWS, now=NOW_US)
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         admin.client_pause(2_000)  # no reply comes in time
         client.get_online_features("service", ROWS, now=NOW_US, deadline_ms=1.0)
         admin.ping()  # answers when the pause is over

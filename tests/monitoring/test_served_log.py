@@ -22,6 +22,7 @@ from feature_store.monitoring import ParquetSink, ServedLog, served_log
 from feature_store.monitoring.served_log import _Pace, share_of
 from tests.monitoring.served_worlds import NOW, expected_rows, make_project, some_request
 from tests.online.clients import CLIENTS
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,9 +56,8 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, redis_process: Any) -> Iterator[FeatureStore]:
-    import redis
 
-    with redis.Redis.from_url(redis_process.url) as client:
+    with raw_client(redis_process.url) as client:
         client.flushall()
     store = make_project(tmp_path_factory.mktemp("served"), redis_process.url)
     yield store

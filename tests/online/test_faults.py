@@ -25,6 +25,7 @@ from feature_store.errors import (
 from feature_store.online import OnlineClient, OnlineStore
 from tests.online.clients import CLIENTS
 from tests.online.worlds import NOW_US, batch, numbers, plan_of, profile, write
+from tests.raw_redis import raw_client
 from tests.servers import redis_server
 
 service = FeatureService("service", features=[numbers, profile[["age"]]])
@@ -206,7 +207,7 @@ def test_nobody_there(kind) -> None:
 
 def test_what_is_not_a_row_is_named(kind, redis_url) -> None:
     store, client = fill(redis_url), kind(redis_url, "test")
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         (key,) = [key for key in admin.keys("*r:movie:*") if key.endswith((2).to_bytes(8, "big"))]
         for damaged in (b"", b"short", admin.get(key) + b"longer", b"x" * len(admin.get(key))):
             admin.set(key, damaged)
@@ -221,11 +222,11 @@ def test_what_is_not_a_row_is_named(kind, redis_url) -> None:
 
 def test_an_error_of_the_server_is_ours(kind, redis_url) -> None:
     fill(redis_url).close()
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         admin.acl_setuser("reader", enabled=True, nopass=True, commands=["+@connection", "+ping"])
     client = kind(redis_url.replace("unix://", "unix://reader:x@"), "test")
     with pytest.raises(OnlineStoreError, match="NOPERM"):
         ask(client)
     client.close()
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         admin.acl_deluser("reader")

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.definitions import DefinitionSet, FeatureService
@@ -23,6 +22,7 @@ from feature_store.streaming.fences import Fences
 from tests.online.clients import CLIENTS
 from tests.online.stream_worlds import activity, merge_events
 from tests.online.worlds import NOW_US, every_type, numbers, write
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ class World:
         write(self.store, numbers, [{"movie_id": 1, "event_ts": NOW_US, "a": 1.0, "c": 3}])
         with self.store.tile_writer("activity") as writer:
             merge_events(writer, [EVENT] * 3, {"clicks:0": (None, 3)})
-        self.redis = redis.Redis.from_url(url)
+        self.redis = raw_client(url)
         named = [key for key in self.redis.scan_iter(b"{hostile:0}*") if self.redis.type(key) == b"string"]
         self.values = {key: self.redis.get(key) for key in named}
         self.data = sorted(key for key in self.values if not key.endswith((b"plan", b"epoch", b"fences")))

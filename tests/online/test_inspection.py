@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.errors import CorruptRowError, NotFoundError, RequestError
@@ -14,6 +13,7 @@ from feature_store.online import OnlineStore
 from feature_store.online.redis.endpoint import Endpoint
 from tests.online.stream_worlds import SECOND_US, Event, activity, expected, merge_events, plan_of as plan_of_streams
 from tests.online.worlds import NOW_US, affinity, by_name, numbers, plan_of, profile, write
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def test_a_row_tells_its_times_and_where_it_is(store: OnlineStore, redis_url: st
     write(store, by_name, [{"shop_id": "a:b}", "user_id": 1, "visits": 3, "event_ts": -5, "created_ts": -4}])
     found = store.inspect(["affinity"], {"user_id": 1, "movie_id": 2}, NOW_US)["affinity"]
     assert (found.event_us, found.created_us, found.generation, found.windows) == (NOW_US, NOW_US + 7, 3, {})
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         stored = {repr(key)[2:-1]: client.strlen(key) for key in client.keys("*r:*")}
     assert stored[found.key] == found.size
     assert store.inspect(["profile"], {"user_id": 1}, NOW_US)["profile"].event_us == NOW_US - 5
@@ -56,7 +56,7 @@ def test_what_is_not_stored_is_told(store: OnlineStore) -> None:
 def test_what_is_no_row_is_told(store: OnlineStore, redis_url: str) -> None:
     store.publish(plan_of(), over=None)
     write(store, numbers, [{"movie_id": 1, "a": 1.0, "b": None, "c": 1, "event_ts": NOW_US}])
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         (key,) = client.keys("*r:*")
         client.set(key, b"something else")
     with pytest.raises(CorruptRowError):
@@ -87,7 +87,7 @@ events = st.lists(
 def test_the_tiles_of_a_window_make_its_value(
     store: OnlineStore, redis_url: str, happened: list[Event], later: int
 ) -> None:
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         client.flushall()
     store.publish(plan_of_streams(), over=None)
     merge_events(store.tile_writer("activity"), sorted(happened, key=lambda event: event["ts"]), {})

@@ -18,6 +18,7 @@ from tests.online.clients import CLIENTS
 from tests.online.near.relay import Relay
 from tests.online.test_one_plan import publish as publish_version
 from tests.online.worlds import HOUR_US, NOW_US, by_name, every_type, numbers, plan_of, profile, write
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,7 +225,7 @@ def test_a_lost_connection_empties_it_until_there_is_another(make_client, store,
 
 def test_a_server_that_refuses_to_track_leaves_the_client_without_it(make_client, store, redis_url) -> None:
     fill(store)
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         admin.execute_command("ACL", "SETUSER", "reader", "on", ">p", "~*", "+@read", "+ping", "+hello", "+auth")
         client = make_client(redis_url.replace("unix://", "unix://reader:p@"))
         client.plan()
@@ -245,7 +246,7 @@ def test_flushing_all_empties_it(make_client, store, redis_url) -> None:
     hears(client)
     a_of(client, MOVIES)
     hears(client)
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         admin.flushall()
     store.publish(plan_of(*SERVICES), over=store.published())
     hears(client)
@@ -374,7 +375,7 @@ def test_a_credential_provider_that_fails_for_a_moment_does_not_end_it(store, re
     pool = redis.ConnectionPool(
         connection_class=redis.UnixDomainSocketConnection, path=str(redis_process.socket), credential_provider=provider
     )
-    with redis.Redis.from_url(redis_process.url) as admin:
+    with raw_client(redis_process.url) as admin:
         admin.execute_command("ACL", "SETUSER", "default", "nopass")
         with OnlineClient(pool, "test", cache={"movie": "1MB"}, cache_bound_ms=BOUND_MS) as client:
             client.plan()
@@ -418,5 +419,5 @@ def test_a_client_that_is_dropped_ends_its_thread(store, redis_url) -> None:
 
 
 def commands_of(redis_url: str, name: str) -> int:
-    with redis.Redis.from_url(redis_url) as admin:
+    with raw_client(redis_url) as admin:
         return int(admin.info("commandstats").get(f"cmdstat_{name}", {}).get("calls", 0))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from redis import Redis
 
 from feature_store import FeatureStore
 from feature_store.definitions import (
@@ -35,6 +34,7 @@ from feature_store.errors import ConfigError, RequestError, TransformError
 from feature_store.online.keys import epoch_key, plan_key
 from feature_store.online.outputs import fitted_output
 from tests.online.clients import CLIENTS, counted
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,7 +174,7 @@ def test_nothing_that_redis_names_is_imported_or_called(make_client, store, tmp_
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(subprocess, "call", lambda *_, **__: pytest.fail("a function that Redis named was called"))
-    redis = Redis.from_url(store.online_url)
+    redis = raw_client(store.online_url)
     good, epoch = (redis.get(key) for key in (plan_key("shop"), epoch_key("shop", 0)))
     offered = make_client(definitions=store.config.folder)
     offered.get_online_features("stored", {"user": 1}, now=NOW)

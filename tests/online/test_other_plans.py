@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis import Redis
 
 from feature_store.definitions import DefinitionSet, FeatureService, Field, Float32, Int64, OnDemandFeatureView
 from feature_store.definitions.on_demand import legacy_digest
@@ -26,6 +25,7 @@ from feature_store.registry.plan_document import plan_from_json, plan_to_json
 from feature_store.registry.serving_plan import ServingPlan
 from tests.online.clients import CLIENTS
 from tests.online.worlds import NOW_US, VIEWS, affinity, numbers, profile, write
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +197,7 @@ BAD = [
 def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, redis_url, bad, error, options, deadline_ms) -> None:
     client, newcomer = make_client(first), make_client(first)
     good = store.require_published().plan
-    redis = Redis.from_url(redis_url)
+    redis = raw_client(redis_url)
 
     def ask(client: Any) -> list[Any]:
         about = {"entity_rows": ASKED, "now": NOW_US, "deadline_ms": deadline_ms} | options
@@ -222,7 +222,7 @@ def test_an_error_of_a_plan_ends_with_the_plan(make_client, store, redis_url, ba
 def test_a_plan_that_cannot_be_read_is_parsed_once(make_client, store, redis_url, monkeypatch) -> None:
     client = make_client(first)
     made_by(client)
-    Redis.from_url(redis_url).mset({plan_key("test"): b"{}", epoch_key("test", 0): os.urandom(8).hex()})
+    raw_client(redis_url).mset({plan_key("test"): b"{}", epoch_key("test", 0): os.urandom(8).hex()})
     parsed = []
     monkeypatch.setattr(
         conversation, "plan_from_json", lambda document: parsed.append(document) or plan_from_json(document)

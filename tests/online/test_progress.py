@@ -13,6 +13,7 @@ from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field,
 from feature_store.errors import CorruptRowError, LostWriteError, NotFoundError, StaleWriteError
 from feature_store.online import OnlineStore
 from feature_store.registry.compile import compile_plan
+from tests.raw_redis import raw_client
 from tests.servers import redis_server
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def store(request: Any, redis_url: str) -> Iterator[OnlineStore]:
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from feature_store.online.tile_writer import Merge
 from feature_store.online.writer import CALLS_UNDER_WAY, ROWS_PER_CALL
 from tests.online import stream_worlds
 from tests.online.worlds import NOW_US, batch, numbers, plan_of
+from tests.raw_redis import raw_client
 from tests.servers import redis_server
 from tests.steps import at_send
 
@@ -36,7 +37,7 @@ def store(redis_url: str) -> Iterator[OnlineStore]:
 
 @pytest.fixture
 def admin(redis_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         yield client
         client.config_set("maxmemory", 0)
         client.replicaof("NO", "ONE")

@@ -30,6 +30,7 @@ from feature_store.online.tile_writer import Merge
 from feature_store.registry.compile import compile_plan
 from feature_store.testing import tile_merges
 from tests.aggregates.event_worlds import AGGREGATIONS, COLUMNS, columns_of, lists_of_events
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,9 +63,8 @@ def store(redis_url: str) -> Iterator[OnlineStore]:
 
 @pytest.fixture
 def redis_client(redis_url: str) -> Iterator[Any]:
-    import redis
 
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         yield client
 
 

@@ -30,6 +30,7 @@ from tests.online.stream_worlds import (
     merge_events,
     plan_of,
 )
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,11 +231,10 @@ def test_another_plan_stops_a_writer(store: OnlineStore) -> None:
 def test_what_is_no_value_of_the_view_is_named_and_nothing_is_merged(
     store: OnlineStore, redis_url: str, client: Any
 ) -> None:
-    import redis
 
     prefix = tiles_prefix("test", 0, plan_of().tiles[0])
     key = prefix + (2).to_bytes(8, "big")
-    with redis.Redis.from_url(redis_url) as other:
+    with raw_client(redis_url) as other:
         for wrong in (b"x", bytes(100_000)):
             other.set(key, wrong)
             with store.tile_writer("activity") as writer, pytest.raises(CorruptRowError, match=r"activity\(\(2,\)\)"):
@@ -268,7 +268,6 @@ def test_an_event_from_a_fast_clock_pushes_nothing_out(store: OnlineStore, clien
 def test_a_new_generation_is_served_at_once_and_the_old_one_deleted(
     store: OnlineStore, client: Any, redis_url: str
 ) -> None:
-    import redis
 
     count = ["activity:price_count_1h"]
     write(store, [click()])
@@ -285,14 +284,13 @@ def test_a_new_generation_is_served_at_once_and_the_old_one_deleted(
         with pytest.raises(StaleWriteError):
             merge_events(writer, [click()], {"clicks:0": (2, 3)})
     assert client.get_online_features(count, {"user_id": 1}, now=NOW_US).to_dict() == {"price_count_1h": [3]}
-    with redis.Redis.from_url(redis_url) as other:
+    with raw_client(redis_url) as other:
         assert all(b":activity:2" in key for key in other.keys("*activity*"))
     with pytest.raises(NotFoundError, match="already served"):
         serve_tiles(store, tiles)
 
 
 def test_beginning_anew_gives_up_what_was_begun(store: OnlineStore, redis_url: str) -> None:
-    import redis
 
     first = begin_tiles(store, "activity", NOW_US)
     with store.tile_filler(first) as filler:
@@ -300,7 +298,7 @@ def test_beginning_anew_gives_up_what_was_begun(store: OnlineStore, redis_url: s
     second = begin_tiles(store, "activity", NOW_US + 1)
     assert second.generation == first.generation + 1
     assert store.require_published().plan.filling_tiles == (second,)
-    with redis.Redis.from_url(redis_url) as other:
+    with raw_client(redis_url) as other:
         assert not other.keys(tiles_prefix("test", 0, first) + b"*")
         assert not other.exists(fences_key("test", 0, first))
     with pytest.raises(NotFoundError, match="no longer being filled"):
@@ -308,12 +306,11 @@ def test_beginning_anew_gives_up_what_was_begun(store: OnlineStore, redis_url: s
 
 
 def test_what_a_project_holds_goes_with_it(store: OnlineStore, redis_url: str) -> None:
-    import redis
 
     write(store, [click()])
     assert store.statistics()["activity"]["rows"] == 1
     store.teardown()
-    with redis.Redis.from_url(redis_url) as other:
+    with raw_client(redis_url) as other:
         assert other.dbsize() == 0
 
 

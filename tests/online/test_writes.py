@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from feature_store.definitions import (
@@ -46,6 +45,7 @@ from tests.online.worlds import (
     profile,
     write,
 )
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +177,7 @@ def test_projects_do_not_see_or_touch_each_other(redis_url) -> None:
         assert got == {"c": [i], "title": [name]}
     stores["foo"].delete("movie", {"movie_id": 1})
     assert stores["xfoo"].teardown() == 4
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         client.set("somebody else's", 1)
     assert stores["foo"].teardown() == 2
     for i, name in enumerate(names[2:], 2):
@@ -186,7 +186,7 @@ def test_projects_do_not_see_or_touch_each_other(redis_url) -> None:
             "title": [name],
         }
         stores[name].teardown()
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         assert client.keys() == [b"somebody else's"]
     for store in stores.values():
         store.close()
@@ -239,7 +239,7 @@ def test_delete_takes_what_an_unfinished_apply_has_left_too(redis_url, store) ->
     store.publish(replace(new, retired=old.plan.groups), over=old)
     write(store, more, [{"user_id": user, "event_ts": NOW_US, "height": 1} for user in (1, 2)])
     assert store.delete("user", {"user_id": 1}) == 2
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         assert len(client.keys("*r:user:*")) == 2
 
 
@@ -452,7 +452,7 @@ def test_redis_expires_rows_only_when_asked_and_only_after_the_ttl(redis_url, st
         store.publish(plan_of(everything, expire_keys=expire), over=None)
         write(store, profile, [{"user_id": 1, "event_ts": now, "age": 1}])
         write(store, numbers, [{"movie_id": 1, "event_ts": now, "c": 1}])
-        with redis.Redis.from_url(redis_url) as client:
+        with raw_client(redis_url) as client:
             of_user = [client.pttl(key) for key in client.scan_iter(match=b"*r:user:*")]
             of_movie = [client.pttl(key) for key in client.scan_iter(match=b"*r:movie:*")]
         assert of_movie == [-1], "numbers has no ttl, so its row stays"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import redis
 
 from feature_store import FeatureStore
 from feature_store.errors import ConflictError, NotFoundError, NotPublishedError, OnlineStoreError
 from tests.project.dying import apply_killed_at
+from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,7 +134,7 @@ def test_an_apply_that_is_killed_at_any_step_leaves_the_old_version_served_and_t
             assert not plan.filling
             assert not plan.retired
             groups = {(group.name, group.generation) for group in plan.groups}
-        with redis.Redis.from_url(store.config.online_store.url or "") as client:
+        with raw_client(store.config.online_store.url or "") as client:
             stored = {tuple(key.split(b":")[2:4]) for key in client.scan_iter("{shop:*}r:*", count=1000)}
         assert stored == {(name.encode(), str(generation).encode()) for name, generation in groups}
         step += 1

@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import redis
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -26,6 +25,7 @@ from feature_store.definitions.dtypes import from_microseconds
 from feature_store.errors import DefinitionError, RequestError, StreamError
 from feature_store.materialize.rollout import begin_tiles
 from feature_store.streaming.backfill import Backfill
+from tests.raw_redis import raw_client
 from tests.streaming.running import merged_up_to, streaming, until
 from tests.streaming.streaming_worlds import (
     DEFINITIONS,
@@ -107,7 +107,7 @@ def test_everything_lost_and_rebuilt_though_kafka_has_only_the_end(
     first = CLICKS // 3 * 9 // 10
     for deleted in admin.delete_records([TopicPartition("clicks", number, first) for number in range(3)]).values():
         deleted.result(10)
-    with redis.Redis.from_url(store.online_url) as client:
+    with raw_client(store.online_url) as client:
         client.flushall()
     store.apply()
     gone = from_microseconds(days(8.5))

@@ -17,6 +17,7 @@ import redis
 from feature_store import FeatureStore
 from feature_store.errors import OnlineStoreError
 from tests.kafka_server import kafka_server
+from tests.raw_redis import raw_client
 from tests.servers import RedisServer, redis_server
 from tests.streaming.running import Streaming, merged_messages, merged_up_to, streaming, until
 from tests.streaming.streaming_worlds import (
@@ -182,7 +183,7 @@ def test_redis_emptied_and_rebuilt_from_what_kafka_retains(tmp_path: Path, redis
     with project(tmp_path, redis_url, kafka) as store, streaming(tmp_path, "--workers", "2") as running:
         with sending(kafka, store, clicks, 5_000):
             wait_until_merged(store, running, 10_000)
-            with redis.Redis.from_url(redis_url) as client:
+            with raw_client(redis_url) as client:
                 client.flushall()
             time.sleep(1)
             store.apply()  # the plan was in Redis, too, and is lost
@@ -200,7 +201,7 @@ def test_fences_lost_alone_stop_their_view_until_it_is_filled_anew(
     with project(tmp_path, redis_url, kafka) as store, streaming(tmp_path, "--workers", "2") as running:
         send(kafka, "clicks", map(value_of, first), PARTITIONS)
         wait_until_merged(store, running, len(first))
-        with redis.Redis.from_url(redis_url) as client:
+        with raw_client(redis_url) as client:
             client.delete(f"{{shop:0}}{lost}:by_user:1")
         send(kafka, "clicks", map(value_of, second), PARTITIONS)
         until(lambda: merged_of_shops(store) == len(first) + len(second), 60, running.log)

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import redis
 from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -24,6 +23,7 @@ from feature_store.errors import NotFoundError, OnlineStoreError, RequestError
 from feature_store.streaming.spark import stream as spark_stream
 from feature_store.streaming.status import StreamStatus
 from tests.kafka_server import kafka_server
+from tests.raw_redis import raw_client
 from tests.servers import redis_server
 from tests.spark_settings import SPARK, with_kafka
 from tests.streaming.running import command_line, descendants, merged_up_to, streaming, until
@@ -293,7 +293,7 @@ def _losses(store: FeatureStore, redis_url: str, kafka: str, clicks: list[Click]
     def sent(first: int, last: int) -> None:
         send(kafka, "clicks", map(value_of, clicks[first:last]), PARTITIONS)
 
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         sent(0, 2000)
         while not fences_at(store, 2000):
             yield False

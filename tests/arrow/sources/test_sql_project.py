@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import redis
 
 from feature_store import FeatureStore
 from feature_store.errors import DataError
 from tests.arrow.sources.databases import Postgres
+from tests.raw_redis import raw_client
 
 SECRET = "s3cret-Pa55word"
 FEATURES = """
@@ -49,7 +49,7 @@ def password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_in(redis_url: str) -> dict[bytes, bytes]:
     """The stored rows, by key."""
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         return {key: client.dump(key) for key in client.scan_iter("{shop:*}r:*")}
 
 
@@ -67,7 +67,7 @@ def test_jobs_read_new_rows_alone_and_no_secret_is_stored(project: Path, postgre
     assert SECRET not in shown
     kept = b"".join(path.read_bytes() for path in (project / ".feature_store").rglob("*") if path.is_file())
     assert SECRET.encode() not in kept
-    with redis.Redis.from_url(redis_url) as client:
+    with raw_client(redis_url) as client:
         assert not [key for key in client.scan_iter("*") if SECRET.encode() in client.dump(key)]
 
 

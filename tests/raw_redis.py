@@ -1,0 +1,39 @@
+"""redis-py's own client for any URL of a topology: what tests look at and change behind the library's back."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+from redis.sentinel import Sentinel
+
+
+def raw_client(url: str, **options: Any) -> redis.Redis:
+    """A client of one server, of the primary that Sentinels name, or of a Cluster, with the commands of all three.
+
+    Keys of several slots of a Cluster are for commands that redis-py splits itself, such as DELETE of several keys.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "redis+cluster":
+        return _of_cluster(url, options)
+    if scheme == "redis+sentinel":
+        return _of_sentinels(url, options)
+    return redis.Redis.from_url(url, **options)
+
+
+def _of_cluster(url: str, options: dict[str, Any]) -> redis.Redis:
+    host, _, port = urlsplit(url).netloc.split(",")[0].rpartition(":")
+    # It has the commands of Redis, but not its type.
+    client: redis.Redis = redis.RedisCluster(host=host, port=int(port), **options)
+    return client
+
+
+def _of_sentinels(url: str, options: dict[str, Any]) -> redis.Redis:
+    parts = urlsplit(url)
+    password, _, places = parts.netloc.rpartition("@")
+    nodes = [(host, int(port)) for host, _, port in (place.rpartition(":") for place in places.split(","))]
+    (sentinel_password,) = parse_qs(parts.query)["sentinel_password"]
+    sentinels: Any = Sentinel(nodes, sentinel_kwargs={"password": sentinel_password})
+    client: redis.Redis = sentinels.master_for(parts.path.strip("/"), password=password.lstrip(":"), **options)
+    return client
