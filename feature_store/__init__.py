@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         OnDemandFeatureView as OnDemandFeatureView,
         ParquetSource as ParquetSource,
         RequestSource as RequestSource,
+        Sequence as Sequence,
         SqlSource as SqlSource,
         StreamFeatureView as StreamFeatureView,
         String as String,

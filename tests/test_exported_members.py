@@ -17,16 +17,16 @@ PACKAGE = Path(feature_store.__file__).parent
 PUBLIC = {
     "feature_store": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
         FeatureService Aggregation ArrowSource AvroFormat AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
-        JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource
+        JsonLinesSource ParquetSource KafkaSource RequestSource Sequence SqlSource
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array
         FeatureStore Pruner""",
     "feature_store.definitions": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
         FeatureService Aggregation ArrowSource AvroFormat AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
-        JsonLinesSource ParquetSource KafkaSource RequestSource SqlSource DefinitionSet Projection
+        JsonLinesSource ParquetSource KafkaSource RequestSource Sequence SqlSource DefinitionSet Projection
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array DType""",
-    "feature_store.functions": """LIFETIME_US Column Function Mask Parameter Part State StateArrays StateSpec Values WindowMask
-        all_functions function_named sizes_of state_type values_of""",
-    "feature_store.online": "OnlineClient AsyncOnlineClient OnlineResponse OnlineStore Status",
+    "feature_store.functions": """LIFETIME_US CellFunction Column Function Mask Parameter Part State StateArrays StateSpec
+        TimeSpan Values WindowMask all_functions function_named sizes_of state_type values_of""",
+    "feature_store.online": "OnlineClient AsyncOnlineClient OnlineResponse OnlineStore Padded Ragged Status",
     "feature_store.monitoring": "ClientMetrics ParquetSink ServedLog Tracing",
     "feature_store.streaming": "KafkaSink",
     "feature_store.pruning": """Budget FeatureImportance Footprint Importances PrunePlan Training Verification

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         OnDemandFeatureView as OnDemandFeatureView,
         on_demand_feature_view as on_demand_feature_view,
     )
+    from feature_store.definitions.sequence import Sequence as Sequence
     from feature_store.definitions.service import FeatureService as FeatureService
     from feature_store.definitions.source import (
         ArrowSource as ArrowSource,

@@ -16,6 +16,7 @@ from feature_store.definitions.dtypes import MICROSECOND, DType
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.field import Field, HasSchema
 from feature_store.definitions.schedule import check_schedule
+from feature_store.definitions.sequence import Sequence as EventSequence, with_sequences
 from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError, NotFoundError
 
@@ -129,7 +130,7 @@ class FeatureView(StoredView):
         schema: the features. With aggregations, leave it out: the features follow from them.
         source: the source of the rows; None: rows are only pushed.
         ttl: the age, counted from its event time, at which a row expires; None or zero: never.
-        aggregations: the aggregations of events.
+        aggregations: the aggregations and sequences of events.
         sql: one SELECT from `source`. It must return the columns that the view would otherwise read from the source.
         freshness: the greatest age of the newest stored event time; `feature-store freshness` reports an older one.
         on_breach: when rows to be written have unexpected values: `block` writes none of the rows and raises DataError,
@@ -175,13 +176,15 @@ class FeatureView(StoredView):
         schema: Sequence[Field] = (),
         source: BatchSource | None = None,
         ttl: timedelta | None = None,
-        aggregations: Sequence[Aggregation] = (),
+        aggregations: Sequence[Aggregation | EventSequence] = (),
         sql: str | None = None,
         freshness: timedelta | None = None,
         on_breach: str = "block",
         schedule: str | None = None,
         **about: Any,
     ) -> None:
+        if isinstance(source, BatchSource) and aggregations:
+            aggregations = with_sequences(f"FeatureView({name!r}).aggregations", aggregations, source.fields)
         super().__init__(
             name=name,
             entities=entities,

@@ -16,6 +16,7 @@ from feature_store.definitions.dtypes import DType
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import StoredView
 from feature_store.definitions.field import Field
+from feature_store.definitions.sequence import Sequence as EventSequence, with_sequences
 from feature_store.definitions.source import KafkaSource
 from feature_store.definitions.validation import shown
 from feature_store.errors import DefinitionError
@@ -34,7 +35,8 @@ class StreamFeatureView(StoredView):
         name: the view's name.
         entities: the entities that the features describe; their join keys are members of the events.
         source: the events.
-        aggregations: at most 1,000 features, and 1,000 values listed by all `last_n` together.
+        aggregations: aggregations and sequences. At most 1,000 features, and 1,000 values listed by all `last_n`
+            together.
         freshness: the greatest age of the newest merged event; `feature-store freshness` reports an older one.
         description, owner, tags: for the people who browse the registry.
 
@@ -66,11 +68,13 @@ class StreamFeatureView(StoredView):
         *,
         entities: Sequence[Entity],
         source: KafkaSource,
-        aggregations: Sequence[Aggregation],
+        aggregations: Sequence[Aggregation | EventSequence],
         freshness: timedelta | None = None,
         **about: Any,
     ) -> None:
         about.pop("schema", None)  # in documents; the features follow from the aggregations
+        if isinstance(source, KafkaSource):
+            aggregations = with_sequences(f"StreamFeatureView({name!r}).aggregations", aggregations, source.fields)
         super().__init__(
             name=name,
             entities=entities,

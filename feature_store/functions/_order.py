@@ -51,9 +51,9 @@ def words_of(values: Column) -> tuple[Column, ...]:
     """The bytes of values as unsigned little-endian numbers, in words, the least significant first."""
     if values.dtype.itemsize in (1, 2, 4, 8):
         return (bits_of(values),)
-    words = -(-values.dtype.itemsize // 8)
-    padded = np.zeros((len(values), words * 8), np.uint8)
-    padded[:, : values.dtype.itemsize] = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+    size = values.dtype.itemsize
+    padded = np.zeros((len(values), -(-size // 8) * 8), np.uint8)
+    padded[:, :size] = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), size)
     return tuple(padded.view("<u8").T)
 
 

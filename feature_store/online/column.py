@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from feature_store.definitions.dtypes import to_microseconds
 from feature_store.online.status import Status
 
 if TYPE_CHECKING:
@@ -74,6 +75,13 @@ class ServedColumn(ABC):
     def values(self, answer: Answer) -> Column | list[Any]:
         """(m,) of the numpy dtype, or (m, length) for fixed-size arrays; a list of m Python values for a type without
         fixed width. Values are undefined where the status is not PRESENT."""
+
+    def lists(self, answer: RequestAnswer) -> Column | list[Any]:
+        """m lists or arrays of a column of lists, times in microseconds. Undefined where the status is not PRESENT."""
+        values = self.values(answer)
+        if self.dtype.element is not None and self.dtype.element.scalar.name == "Timestamp":
+            return [[to_microseconds(time) for time in one] for one in values]
+        return values
 
     @abstractmethod
     def status(self, answer: Answer) -> Statuses:

@@ -141,6 +141,10 @@ class WindowColumn(ServedColumn):
             return answer.each(lambda one: one.tiles(self._group).values(self.window))
         return answer.each(self._lists)
 
+    def lists(self, answer: RequestAnswer) -> Column | list[Any]:
+        """See ServedColumn."""
+        return answer.tiles(self._group).values(self.window)
+
     def status(self, answer: Answer) -> Statuses:
         """See ServedColumn."""
         return answer.each(self._status)

@@ -10,16 +10,18 @@ import numpy as np
 from feature_store.online.codec import stored_times
 from feature_store.online.column import NO_TIME
 from feature_store.online.decode import matrix, python_columns, row_event_times, row_status, status_counts
+from feature_store.online.sequences import ragged_answer
 from feature_store.online.status import STATUSES, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     import polars as pl
     import pyarrow as pa
 
     from feature_store.online.answer import RequestAnswer
+    from feature_store.online.sequences import Padded, Ragged
     from feature_store.online.service import CompiledService
 
 # Names that a repr lists.
@@ -195,6 +197,28 @@ class OnlineResponse:
         from feature_store.online.arrow import arrow_forms
 
         return arrow_forms(self.service.answer_plan).polars_frame(self.answer)
+
+    def ragged(self, names: Sequence[str]) -> Ragged:
+        """Lists of several features, such as those of a `Sequence`, as flat values and offsets.
+
+        Args:
+            names: features whose types are lists of numbers: `["recent_item_id", "recent_price"]`. Row by row, their
+                lists must have equal lengths.
+
+        Raises:
+            RequestError: a name is no feature of the service, its type is no list of numbers, or lengths differ.
+        """
+        return ragged_answer(self.service, self.answer, names)
+
+    def padded(self, names: Sequence[str], n: int | None = None) -> Padded:
+        """As `ragged`, as matrices with a mask.
+
+        Args:
+            names: as in `ragged`.
+            n: the number of columns: the first n elements of longer lists are kept. None: as many as the longest list
+                of the response.
+        """
+        return self.ragged(names).padded(n)
 
     @property
     def status(self) -> Mapping[str, list[Status]]:

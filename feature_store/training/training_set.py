@@ -25,6 +25,7 @@ import numpy as np
 from feature_store._private_files import private_folder
 from feature_store.arrow.frames import TABLES, arrow_stream, table_of
 from feature_store.arrow.labels import refuse_corrupt, refuse_labels, refuse_unstorable
+from feature_store.arrow.lists import ragged_table
 from feature_store.arrow.matrix import to_matrix
 from feature_store.arrow.plain import plain_table
 from feature_store.arrow.quarantine import Quarantine
@@ -38,6 +39,7 @@ from feature_store.engines.report import Report, Silent
 from feature_store.errors import DataError, RequestError
 from feature_store.online.arrow import data_frame
 from feature_store.online.matrix import matrix_columns
+from feature_store.online.sequences import Padded, Ragged, check_lists
 from feature_store.online.service import CompiledService
 from feature_store.training.basis import PruneAsOf, basis_of
 from feature_store.training.finish import ServedColumns
@@ -104,6 +106,15 @@ class TrainingSet:
                 is beyond 2**53.
         """
         return to_matrix(self.to_arrow(), self._types)
+
+    def ragged(self, names: Sequence[str]) -> Ragged:
+        """Lists of several features as flat values and offsets; see OnlineResponse.ragged()."""
+        check_lists(self._types, names)
+        return ragged_table(self.to_arrow(), self._types, names)
+
+    def padded(self, names: Sequence[str], n: int | None = None) -> Padded:
+        """Lists of several features as matrices with a mask; see OnlineResponse.padded()."""
+        return self.ragged(names).padded(n)
 
     def write_parquet(self, path: str | Path) -> None:
         """Write the rows to a Parquet file, and the manifest beside it: `train.parquet`, `train.manifest.json`.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from feature_store.aggregates.windows import compile_windows
 from feature_store.definitions import (
     Aggregation,
     Array,
@@ -26,6 +27,7 @@ from feature_store.definitions import (
     KafkaSource,
     OnDemandFeatureView,
     ParquetSource,
+    Sequence,
     StreamFeatureView,
     String,
     Timestamp,
@@ -67,6 +69,52 @@ def test_a_lifetime_is_a_window_by_its_name() -> None:
         Aggregation("rating", "sum", windows=[timedelta(milliseconds=5)])
     with pytest.raises(DefinitionError):
         Aggregation("rating", "sum", windows=["forever"])
+
+
+def test_a_sequence_makes_a_feature_of_each_column_and_needs_one_cell() -> None:
+    columns = ["movie_id", "action", "event_timestamp"]
+    texts = {"action": ["rate", "view"]}
+    recent = Sequence("recent", columns=columns, n=50, categories=texts, filter="action != 'skip'")
+    week = Sequence("week", columns=["movie_id", "rating"], n=9, window=7 * DAY, distinct="movie_id")
+    found = view(recent, week, Aggregation("rating", "decayed_sum", half_life=HOUR))
+    assert [(field.name, field.dtype, field.default) for field in found.fields] == [
+        ("recent_movie_id", Array(Int64), []),
+        ("recent_action", Array(Int32), []),
+        ("recent_event_timestamp", Array(Timestamp), []),
+        ("week_movie_id_7d", Array(Int64), []),
+        ("week_rating_7d", Array(Float32), []),
+        ("rating_decayed_sum_1h", Float64, 0.0),
+    ]
+    windows = compile_windows(found.aggregations, {name: COLUMNS[name] for name in COLUMNS})
+    [ring] = windows.rings
+    assert (ring.slots, [part.kind for part in ring.parts]) == (0, ["sequence", "sequence", "decayed_sum"])
+    assert windows.columns == ("movie_id", "action", "rating")
+    assert view(*found.aggregations) == found, "as a document lists them"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: view(Sequence("a", columns=["nothing"], n=5)), "a column of the events"),
+        (lambda: view(Sequence("a", columns=["action"], n=5)), r"list the texts: categories={'action': \[\.\.\.\]}"),
+        (lambda: view(Sequence("a", columns=["action"], n=5, categories={"action": [1]})), "categories"),
+        (lambda: view(Sequence("a", columns=["rating"], n=5, categories={"rating": [1.0]})), "categories"),
+        (lambda: view(Sequence("a", columns=["rating"], n=501)), "an integer from 1 to 500"),
+        (lambda: view(Sequence("a", columns=["rating"], n=5, window=timedelta(milliseconds=1))), "whole seconds"),
+        (lambda: Sequence("a", columns="rating", n=5), "put it in brackets"),
+        (lambda: Sequence("a", columns=["rating", "rating"], n=5), "a column occurs twice"),
+        (lambda: Sequence("a", columns=["event_timestamp"], n=5), "a column beside event_timestamp"),
+        (lambda: Sequence("a", columns=["rating"], n=5, distinct="movie_id"), "one of the columns: rating"),
+        (lambda: Sequence("a", columns=["rating"], n=5, categories={"action": ["x"]}), "one of the columns: rating"),
+        (lambda: Aggregation("rating", "decayed_sum", half_life=HOUR, windows=[HOUR]), "takes no windows"),
+        (lambda: Aggregation("rating", "decayed_sum"), "half_life"),
+        (lambda: Aggregation("rating", "decayed_sum", half_life=timedelta(milliseconds=1)), "whole seconds"),
+        (lambda: Aggregation("rating", "decayed_sum", half_life=HOUR, hop=HOUR), "have no hops"),
+    ],
+)
+def test_sequences_and_decays_that_make_no_sense_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        make()
 
 
 def test_features_follow_from_the_aggregations() -> None:

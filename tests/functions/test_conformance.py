@@ -91,6 +91,31 @@ def _quantile(q: float, buckets: int) -> Any:
 
 
 DAILY_SUM = _decayed("decayed_sum", timedelta(days=1))
+
+
+def _sequence(n: int, serves: int, distinct: int | None = None, action: int | None = None) -> Any:
+    """The served column of the n latest events, newest first: one walk back through the events."""
+
+    def oracle(events: list[Any]) -> list[Any]:
+        seen, served = set(), []
+        for row in reversed(events):
+            if any(value is None or value != value for value in row):
+                continue
+            if distinct is None or row[distinct] not in seen:
+                served.append(row[serves])
+            if distinct is not None:
+                seen.add(row[distinct])
+        if action == serves:
+            served = [1 + ACTIONS.index(one) if one in ACTIONS else 0 for one in served]
+        return served[:n]
+
+    return oracle
+
+
+# A sequence of x, item and seen; and one with texts.
+WITH_ITEMS = {"columns": {"x": "Float64", "item": "Int32", "seen": "Bool"}}
+WITH_ACTIONS = {"columns": {"x": "Int32", "action": "Int32"}, "categories_of": {"action": ["buy", "view", "größe"]}}
+ITEMS = {"item": (Int32, st.one_of(st.none(), st.integers(0, 3))), "seen": (Bool, bools)}
 ACTIONS, STARS = ["buy", "view", "größe"], [5, 1, 3]
 CASES = [
     FunctionCase("count", Float64, numbers, len),
@@ -132,6 +157,35 @@ CASES = [
         _sums([True]),
         {"by": "seen", "categories": [True]},
         others={"seen": (Bool, bools)},
+    ),
+    *(
+        FunctionCase(
+            "sequence",
+            Float64,
+            numbers,
+            _sequence(n, place, distinct and 1),
+            {"n": n, "serves": serves, "distinct": distinct} | WITH_ITEMS,
+            others=ITEMS,
+            rel=0,
+            abs=0,
+        )
+        for n, place, serves, distinct in (
+            (3, 0, "x", None),
+            (50, 1, "item", None),
+            (2, 0, "x", "item"),
+            (9, 2, "seen", "item"),
+        )
+    ),
+    *(
+        FunctionCase(
+            "sequence",
+            Int32,
+            whole,
+            _sequence(4, place, distinct, action=1),
+            {"n": 4, "serves": serves, "distinct": "action" if distinct else None} | WITH_ACTIONS,
+            others={"action": (String, actions)},
+        )
+        for place, serves, distinct in ((0, "x", None), (1, "action", None))
     ),
     FunctionCase("top_k", String, actions, _top(2, ACTIONS), {"n": 2, "categories": ACTIONS}),
     *(

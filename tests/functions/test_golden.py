@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from datetime import timedelta
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_the_bytes_of_decayed_sums_do_not_change() -> None:
     made = state.update(np.array([8.0, 1.0]), at, np.zeros(1, np.intp))
     assert made["value"].tolist() == [8 / 4 + 2**0.5] and made["landmark"].tolist() == [9]
     assert (state.struct, state.fields) == ("dI4", {"value": "<f8", "landmark": "<u4"})
+
+
+def test_the_bytes_of_a_sequence_do_not_change() -> None:
+    """Records, newest first: the time, then the columns; categories as places from 1; unused records are 0."""
+    stored = {"categories_of": {"action": ["view", "buy"]}, "columns": [["item", "Int64"], ["action", "Int32"]]}
+    state = state_for(Part("sequence", "item", "Int64", n=3, options=json.dumps(stored)))
+    columns = {"item": np.array([7, 8]), "action": np.array(["buy", "other"], object)}
+    values, held = state.take({name: (column, np.zeros(2, bool)) for name, column in columns.items()})
+    assert held.all()
+    made = state.update(values, np.array([1_000_000, 2_000_000]), np.zeros(1, np.intp))[""]
+    assert made.tobytes() == (
+        struct.pack("<dqi", 2e6, 8, 0) + struct.pack("<dqi", 1e6, 7, 2) + bytes(20)  # both records are unaligned
+    )
+    assert (state.struct, state.lua_argument) == ("c60", "20,0,0")
 
 
 def test_the_stored_layout_does_not_change() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -38,7 +40,9 @@ AGGREGATIONS = [
     Aggregation("action", "top_k", windows=HOURS, n=1, categories=["view", "buy"]),
     Aggregation("price", "mean", windows=HOURS, filter="action == 'buy'", name="bought"),
     *(Aggregation("price", function, windows=["lifetime"]) for function in ("sum", "min", "last")),
-    *(Aggregation("price", function, half_life=HOURS[0]) for function in ("decayed_sum", "decayed_mean"))]
+    *(Aggregation("price", function, half_life=HOURS[0]) for function in ("decayed_sum", "decayed_mean")),
+    Sequence("recent", columns=["price", "action", "event_timestamp"], n=20, categories={"action": ["view", "buy"]}),
+    Sequence("bought", columns=["price", "event_timestamp"], n=4, window=HOURS[0], filter="action == 'buy'", distinct="price")]
 history = ParquetSource("events.parquet", event_timestamp="ts", schema=COLUMNS)
 clicks = KafkaSource("clicks", topic="clicks", event_timestamp="ts", schema=COLUMNS,
                      history=ParquetSource("events.parquet", event_timestamp="ts"))
@@ -125,6 +129,51 @@ def test_streamed_windows_are_the_same_in_training(store: FeatureStore) -> None:
     assert set(found[-1]["price_count_6h"]) == {0}
     assert any(value is None for value in found[0]["busy"])
     assert any(value is not None for value in found[0]["busy"])
+
+
+def test_sequences_are_padded_alike_in_serving_and_training(store: FeatureStore) -> None:
+    """Aligned lists of the newest events, by the obvious computation; also for several rows of one entity."""
+    events = make_events()
+    with store.online.tile_writer("activity") as writer:
+        merge_events(writer, events, {"clicks:0": (None, 600)})
+    names = [f"recent_{name}" for name in ("price", "action", "event_timestamp")]
+    users = [*range(USERS + 2), 3, 3]
+    online = store.get_online_features("live", {"user_id": users, "shop_id": "s0"}, now=AT)
+    labels = pa.table({"user_id": users, "shop_id": ["s0"] * len(users), "event_timestamp": [AT] * len(users)})
+    offline = store.get_historical_features(labels, "live")
+    assert online.padded(names, 30).values["recent_price"].shape == (len(users), 30)
+    for n in (None, 3):
+        served, trained = online.padded(names, n), offline.padded(names, n)
+        for row, user in enumerate(users):
+            own = [one for one in events if one["user_id"] == user and one["action"] and is_number(one["price"])]
+            own = sorted(own, key=lambda one: -one["ts"])[: 20 if n is None else n]
+            assert served.lengths[row] == len(own) == served.mask[row].sum()
+            expected = [(one["price"], 1 + ["view", "buy"].index(one["action"]), one["ts"]) for one in own]
+            assert (
+                list(zip(*(served.values[name][row][: len(own)].tolist() for name in names), strict=True)) == expected
+            )
+            assert not any(served.values[name][row][len(own) :].any() for name in names)
+        for name in names:
+            assert served.values[name].dtype == trained.values[name].dtype
+            np.testing.assert_array_equal(served.values[name], trained.values[name])
+        np.testing.assert_array_equal(served.mask, trained.mask)
+    ragged = online.ragged(names)
+    np.testing.assert_array_equal(np.diff(ragged.offsets), online.padded(names).lengths)
+    bought = online.padded(["bought_price_1h", "bought_event_timestamp_1h"])
+    for prices, count in zip(bought.values["bought_price_1h"], bought.lengths.tolist(), strict=True):
+        assert len(set(prices[:count].tolist())) == count <= 4
+    times = bought.values["bought_event_timestamp_1h"]
+    assert (times[bought.mask] >= AT_US - 3600 * SECOND_US).all()
+    with pytest.raises(RequestError, match="ask for the columns of one Sequence"):
+        online.ragged(["recent_price", "bought_price_1h"])
+    with pytest.raises(RequestError, match="a list of numbers"):
+        online.padded(["price_sum_1h"])
+    with pytest.raises(RequestError, match="names among"):
+        offline.padded(["nothing"])
+
+
+def is_number(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
 
 
 def test_materialized_windows_are_the_same_in_training(store: FeatureStore) -> None:
