@@ -54,7 +54,8 @@ class OnlineClient:
         max_connections: the most connections, 64 unless given here or in the URL. When all are in use, requests wait in
             the order in which they came. A connection that is idle for a minute is closed.
         cache: keep values of these row groups and stream views in this process, `{"movie": "64MB"}`: bytes, or a text
-            in KB, MB or GB. Redis says which values change. A near-cache takes one more connection, and a thread.
+            in KB, MB or GB. Redis says which values change. A near-cache takes one more connection to each primary, and
+            a thread for each. Reads must come from primaries.
         cache_bound_ms: how long after the acknowledgement of a write the near-cache may still serve the old value, in
             milliseconds; a few milliseconds are usual. While Redis is silent for longer than this, the client reads all
             values from Redis.

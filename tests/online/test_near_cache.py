@@ -397,8 +397,8 @@ def test_a_credential_provider_that_fails_for_a_moment_does_not_end_it(store, re
         ({"cache": {"movie": 0}}, "cache['movie']: expected bytes"),
         ({"cache": {"movie": True}}, "cache['movie']: expected bytes"),
         ({"cache_bound_ms": 0}, "cache_bound_ms: expected milliseconds, at least 1, got 0"),
-        ({"url": "redis+cluster://127.0.0.1:1"}, "a near-cache does not follow"),
-        ({"url": "redis+sentinel://127.0.0.1:1/x"}, "a near-cache does not follow"),
+        ({"url": "redis+cluster://127.0.0.1:1?read_from=replica"}, "cache: read_from=replica reads from replicas"),
+        ({"url": "redis+sentinel://127.0.0.1:1/x?read_from=nearest"}, "cache: read_from=nearest reads from replicas"),
     ],
 )
 def test_bad_options_say_what_is_wrong(make_client, store, options, message) -> None:

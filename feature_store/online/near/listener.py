@@ -1,7 +1,8 @@
-"""Receives from Redis the names of changed keys, on a connection and in a thread of its own.
+"""Receives from Redis the names of changed keys: for each server on a connection and in a thread of its own.
 
 Redis sends invalidations as RESP3 pushes (`CLIENT TRACKING ON BCAST`): one for each write of a key with one of the
-prefixes, before it acknowledges the write. The thread sends a PING every fifth of a lease. Each reply renews the lease.
+prefixes, before it acknowledges the write. A thread sends a probe (`sources.py`) every fifth of a lease. Each reply
+renews the lease of the server.
 """
 
 from __future__ import annotations
@@ -21,90 +22,117 @@ from feature_store.online.redis.resp import is_push, packed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from feature_store.online.near.sources import Server, Source
     from feature_store.online.near.values import CachedValues
-    from feature_store.online.redis.endpoint import Endpoint
 
 _LOG = logging.getLogger("feature_store.near_cache")
-_PING = b"*1\r\n$4\r\nPING\r\n"
-# PINGs in the time of a lease.
-_PINGS = 5
+# Heartbeats in the time of a lease, and the most probes that a server answers in a second: with many buckets on a
+# server there are fewer heartbeats.
+_PINGS, _MOST_PROBES_PER_S = 5, 2000
 # Seconds between two attempts to connect: the first pause, doubled each time up to the longest.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
 
 class Listener:
-    """Keeps cached values in step with a Redis server, from `listen` until `close` or until the values are dropped.
+    """Keeps cached values in step with Redis, from `listen` until `close` or until the values are dropped.
 
     Args:
         values: the cached values.
-        endpoint: the server that has the keys.
+        source: where the values come from.
 
     Attributes:
-        error: why the server is not heard at present; None when it is, or before the first attempt.
-        connection: the one of the thread; None when there is none.
+        connections: those of the threads, one to each server that is heard.
     """
 
-    def __init__(self, values: CachedValues, endpoint: Endpoint) -> None:
-        self._values, self._endpoint = values, endpoint
-        self._prefixes: tuple[bytes, ...] = ()
-        self.error: FeatureStoreError | None = None
-        self.connection: Connection | None = None
+    def __init__(self, values: CachedValues, source: Source) -> None:
+        self._values, self._source = values, source
+        self._heard: tuple[tuple[Server, ...], tuple[bytes, ...]] = (), ()
+        self._errors: dict[Server, FeatureStoreError] = {}
+        self.connections: dict[Server, Connection] = {}
         self.forget()
 
     def forget(self) -> None:
-        """Forget the thread, which a forked child does not have, and close the child's copy of its connection."""
+        """Forget the threads, which a forked child does not have, and close the child's copies of their connections."""
         self._lock = threading.Lock()
         self._is_over: threading.Event | None = None
-        connection, self.connection = self.connection, None
-        if connection is not None:
+        connections, self.connections = self.connections, {}
+        for connection in connections.values():
             connection.close()
 
     @property
     def is_listening(self) -> bool:
-        """Whether a thread listens, or tries to."""
+        """Whether threads listen, or try to."""
         return self._is_over is not None
 
-    def listen(self, prefixes: Sequence[bytes]) -> None:
-        """Receive the changes of all keys that start with one of these prefixes, from now on."""
+    @property
+    def error(self) -> FeatureStoreError | None:
+        """Why a server is not heard at present; None when all are, or before the first attempt."""
+        return next(iter(list(self._errors.values())), None)
+
+    def note(self, server: Server, error: FeatureStoreError | None) -> None:
+        """Record why a server is not heard; None when it is."""
+        before = self._errors.get(server)
+        if error is None:
+            self._errors.pop(server, None)
+            return
+        if type(error) is not type(before):
+            _LOG.warning("the near-cache is not used: %s", error)
+        self._errors[server] = error
+
+    def listen(self, servers: tuple[Server, ...], prefixes: Sequence[bytes]) -> None:
+        """Receive from these servers the changes of all keys that start with one of the prefixes, from now on.
+
+        If other servers were heard before, the values are dropped first.
+        """
+        heard = servers, tuple(prefixes)
         with self._lock:
-            if self._is_over is not None and self._prefixes == tuple(prefixes):
+            if self._is_over is not None and self._heard == heard:
                 return
             self._stop()
-            self._prefixes, is_over = tuple(prefixes), threading.Event()
-            run = _Run(self, self._values, self._endpoint, self._prefixes, is_over)
+            if not servers:
+                return
+            self._heard, is_over = heard, threading.Event()
+            self._values.hear(servers)
             try:
-                threading.Thread(target=run, name="feature-store near-cache", daemon=True).start()
+                for server in servers:
+                    run = _Run(self, self._values, self._source, server, heard[1], is_over)
+                    threading.Thread(target=run, name="feature-store near-cache", daemon=True).start()
             except RuntimeError as error:  # no more threads, or the interpreter ends; the next request tries again
-                self.error = self._endpoint.lost(f"no thread to listen in ({error})")
+                is_over.set()
+                self.note(servers[0], servers[0].endpoint.lost(f"no thread to listen in ({error})"))
                 return
             self._is_over = is_over
 
     def close(self) -> None:
-        """End the thread and its connection. The cached values are dropped."""
+        """End the threads and their connections. The cached values are dropped."""
         with self._lock:
             self._stop()
 
     def _stop(self) -> None:
         if self._is_over is not None:
-            self._is_over.set()  # the thread sees it within a fifth of a lease
+            self._is_over.set()  # the threads see it within a fifth of a lease
             self._is_over = None
-            self._values.suspend()
+            self._errors.clear()
+            self._values.hear([None])
 
 
 class _Run:
-    """The work of the thread. It holds weak references to the values, so it ends when a client is dropped unclosed."""
+    """The work of a thread, which hears one server. It holds weak references to the values, so it ends when a client is
+    dropped unclosed."""
 
     def __init__(
         self,
         listener: Listener,
         values: CachedValues,
-        endpoint: Endpoint,
+        source: Source,
+        server: Server,
         prefixes: tuple[bytes, ...],
         is_over: threading.Event,
     ) -> None:
         self._listener, self._values = weakref.ref(listener), weakref.ref(values)
-        self._endpoint, self._is_over = endpoint, is_over
-        self._ping_s, self._clock = values.bound_s / _PINGS, values.clock
+        self._source, self._server, self._endpoint, self._is_over = source, server, server.endpoint, is_over
+        self._ping_s = max(values.bound_s / _PINGS, server.replies / _MOST_PROBES_PER_S)
+        self._clock = values.clock
         named = [part for prefix in prefixes for part in (b"PREFIX", prefix)]
         self._subscription = packed(b"CLIENT", b"TRACKING", b"ON", b"BCAST", *named)
 
@@ -117,6 +145,8 @@ class _Run:
             self._note(error)
             if self._was_heard:
                 pause = _FIRST_PAUSE_S
+            # If another server has the keys, the next request listens to that one, and this thread ends.
+            self._source.lost(self._server)
             self._is_over.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
@@ -139,14 +169,18 @@ class _Run:
             if connection is not None:
                 connection.close()
             values = self._values()
-            if values is not None and not self._is_over.is_set():
-                values.suspend()
+            if values is not None:
+                values.suspend(self._is_over.is_set, self._server)
         return None
 
     def _show(self, connection: Connection | None) -> None:
         listener = self._listener()
-        if listener is not None and not self._is_over.is_set():
-            listener.connection = connection
+        if listener is None or self._is_over.is_set():
+            return
+        if connection is None:
+            listener.connections.pop(self._server, None)
+        else:
+            listener.connections[self._server] = connection
 
     def _subscribe(self, connection: Connection) -> None:
         for command in (packed(b"HELLO", b"3"), self._subscription):
@@ -157,13 +191,14 @@ class _Run:
 
     def _listen(self, connection: Connection) -> None:
         sent: deque[float] = deque()
+        self._answered = 0
         ping_at = 0.0
         while not self._is_over.is_set():
             if time.monotonic() >= ping_at:
                 now = self._clock()
                 if sent and now - sent[0] > self._endpoint.timeout_s:
                     raise self._endpoint.timeout(self._endpoint.limit())
-                connection.send(_PING)
+                connection.send(self._server.probe)
                 sent.append(now)
                 ping_at = time.monotonic() + self._ping_s
             try:
@@ -174,7 +209,7 @@ class _Run:
                 return
 
     def _take(self, replies: Sequence[Any], sent: deque[float]) -> bool:
-        """Take pushes and the replies to PINGs. Changes that arrive together cost little more than one change.
+        """Take pushes and the replies to probes. Changes that arrive together cost little more than one change.
 
         Returns False when the values were dropped.
         """
@@ -189,20 +224,27 @@ class _Run:
                 elif reply[0] == b"invalidate":
                     values.invalidate(None)
                 continue
-            if isinstance(reply, Exception):
-                raise self._endpoint.refused(reply)
+            self._check(reply)
+            self._answered += 1
+            if self._answered < self._server.replies:
+                continue
+            self._answered = 0
             values.invalidate(changed)
             changed = []
             self._was_heard = True
-            values.renew(sent.popleft(), self._is_over.is_set)
+            values.renew(sent.popleft(), self._is_over.is_set, self._server)
             self._note(None)
         values.invalidate(changed)
         return True
 
+    def _check(self, reply: Any) -> None:
+        """Refuse the reply to a probe of a server that has not, or not all of, the keys."""
+        if isinstance(reply, Exception):
+            raise self._endpoint.refused(reply)
+        if isinstance(reply, list) and reply[0] not in (None, b"master"):
+            raise self._endpoint.lost("it is no master any more")
+
     def _note(self, error: FeatureStoreError | None) -> None:
         listener = self._listener()
-        if listener is None or listener.error is error:
-            return
-        if error is not None and type(error) is not type(listener.error):
-            _LOG.warning("the near-cache is not used: %s", error)
-        listener.error = error
+        if listener is not None and not self._is_over.is_set():
+            listener.note(self._server, error)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
     from feature_store.online.near.found import Hits
+    from feature_store.online.near.sources import Source
     from feature_store.online.near.space import CacheStats, Space
-    from feature_store.online.redis.endpoint import Endpoint
     from feature_store.registry.serving_plan import ServingPlan
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB)", re.IGNORECASE)
@@ -57,17 +57,19 @@ class NearCache:
 
     Args:
         budgets: bytes, or texts such as `64MB`, by the name of a row group or stream view.
-        server: the only server that the client reads from.
+        source: where the client reads from.
         bound_ms: how long after the acknowledgement of a write the old value may still be served, in milliseconds.
 
     Raises:
         ConfigError: a budget or the bound cannot be read.
     """
 
-    def __init__(self, budgets: Mapping[str, int | str], server: Endpoint, bound_ms: float) -> None:
+    def __init__(self, budgets: Mapping[str, int | str], source: Source, bound_ms: float) -> None:
         bound_s = _seconds(bound_ms)
         self._values = CachedValues({name: size_in_bytes(size, name) for name, size in budgets.items()}, bound_s, _now)
-        self._listener = Listener(self._values, server)
+        self._source, self._listener = source, Listener(self._values, source)
+        # The version of the source when its servers were looked up last.
+        self._heard_version = -1
         self._plan: ServingPlan | None = None
         self._lock = threading.Lock()
         _caches.add(self)
@@ -99,8 +101,13 @@ class NearCache:
         self, spaces: Sequence[tuple[int, Space]], groups: Sequence[GroupRead], asked: list[EntityKeys]
     ) -> Hits:
         """What is known of the keys of a request."""
-        if not self._listener.is_listening and self._plan is not None:
-            self._listen()
+        hits = self._values.look_up(spaces, groups, asked)
+        # Checked afterwards: a value that was read from a new server must not be given before that server is heard.
+        if self._source.version == self._heard_version and self._listener.is_listening:
+            return hits
+        with self._lock:
+            if self._plan is not None:
+                self._listen()
         return self._values.look_up(spaces, groups, asked)
 
     def keep(self, hits: Hits) -> None:
@@ -133,9 +140,11 @@ class NearCache:
     def _listen(self) -> None:
         assert self._plan is not None
         project, buckets = self._plan.project, self._plan.buckets
+        self._heard_version = self._source.version  # before the servers, which may change meanwhile
+        servers = self._source.servers(project, buckets)
         named = [prefix for name in self._values.budgets for prefix in keys.value_prefixes(project, buckets, name)]
         # Redis compares each written key with every prefix. Above so many, it says all keys of the project.
-        self._listener.listen(named if len(named) <= _MOST_PREFIXES else [keys.project_prefix(project)])
+        self._listener.listen(servers, named if len(named) <= _MOST_PREFIXES else [keys.project_prefix(project)])
 
     def _refuse_unknown(self, plan: ServingPlan) -> None:
         known = {*(group.name for group in plan.groups), *(tiles.view for tiles in plan.tiles)}

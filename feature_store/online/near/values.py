@@ -2,10 +2,11 @@
 
 Four rules make every value of the cache as good as a read of Redis some milliseconds ago:
 
-1. Values are served only while the *lease* runs. A PING on the connection that receives invalidations renews the lease,
-   counted from the time when the PING was sent. When its reply comes, the invalidations of all writes that were
+1. Values are served only while the *lease* runs. A probe on the connection that receives invalidations renews it,
+   counted from the time when the probe was sent. When its reply comes, the invalidations of all writes that were
    acknowledged before that time have been taken. A lease lasts `bound_s`: an old value is served for at most this time
-   after the acknowledgement of the write that replaced it.
+   after the acknowledgement of the write that replaced it. If several servers have the keys, each has a lease, and the
+   first that ends counts.
 2. A value that was read is kept only if no invalidation of its key came since the request began: the value may have
    changed while the reply was on its way.
 3. When the connection is lost, all entries are dropped. A value that was read before the next connection is not kept.
@@ -27,7 +28,7 @@ from feature_store.online.near.space import CacheStats, Counts, Moments, Space, 
 from feature_store.online.tile_layout import TileValueLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from feature_store.online.entity_rows import EntityKeys
     from feature_store.online.group_reads import GroupRead
@@ -60,7 +61,10 @@ class CachedValues:
         self._lengths: list[int] = []
         self._counts = {name: Counts() for name in budgets}
         self._moments = Moments()
+        # The lease of each server that must be heard, and the first that ends, which counts.
+        self._leases: dict[Hashable, float] = {None: _NEVER}
         self._lease_ends = _NEVER
+        self._renewed: set[Hashable] = set()
         self.lags: deque[float] = deque(maxlen=_LAGS)
         self.losses = self.renewals = 0
 
@@ -118,6 +122,7 @@ class CachedValues:
         for space in self._spaces.values():
             space.close()
         self._spaces, self._by_prefix, self._lengths = {}, {}, []
+        self._leases = {None: _NEVER}
         self.suspend()
 
     # -- plans ---------------------------------------------------------------------------------------------------
@@ -150,31 +155,54 @@ class CachedValues:
 
     # -- calls of the listener -------------------------------------------------------------------------------------
 
-    def renew(self, sent_at: float, is_over: Callable[[], bool] = lambda: False) -> None:
-        """The server has answered a PING: all invalidations of what was acknowledged before `sent_at` have come.
+    def hear(self, servers: Sequence[Hashable]) -> None:
+        """All entries are dropped, and none is served until each of these servers has renewed its lease."""
+        with self._lock:
+            self.losses += self._lease_ends != _NEVER
+            self._leases = dict.fromkeys(servers, _NEVER)
+            self._drop()
+
+    def renew(self, sent_at: float, is_over: Callable[[], bool] = lambda: False, server: Hashable = None) -> None:
+        """A server has answered a probe: all its invalidations of writes acknowledged before `sent_at` have come.
 
         Args:
-            sent_at: the time of `clock` when the PING was sent.
+            sent_at: the time of `clock` when the probe was sent.
             is_over: whether the values were taken from the caller meanwhile, who then has no say any more.
+            server: the server, one of those of `hear`.
         """
         with self._lock:
             if is_over():
                 return
-            if self._lease_ends == _NEVER:
-                # Values that requests have read so far may have changed before the server was heard.
+            self._leases[server] = sent_at + self.bound_s
+            first = min(self._leases.values())
+            if first != _NEVER and self._lease_ends == _NEVER:
+                # Values that requests have read so far may have changed before the servers were heard.
                 self._forget_all()
-            self._lease_ends = sent_at + self.bound_s
-            self.renewals += 1
+            self._lease_ends = first
+            self._renewed.add(server)
+            if len(self._renewed) == len(self._leases):
+                self._renewed.clear()
+                self.renewals += 1
             for space in self._spaces.values():
                 space.settle()
         self.lags.append(self.clock() - sent_at)
 
-    def suspend(self) -> None:
-        """The connection is lost: drop all entries, and serve none until the lease is renewed."""
+    def suspend(self, is_over: Callable[[], bool] = lambda: False, server: Hashable = None) -> None:
+        """The connection to a server is lost: drop all entries, and serve none until its lease is renewed.
+
+        The other values are dropped too: after a fail-over, keys of one server may belong to another.
+        """
         with self._lock:
-            self._lease_ends = _NEVER
+            if is_over():
+                return
+            self._leases[server] = _NEVER
             self.losses += 1
-            self._forget_all()
+            self._drop()
+
+    def _drop(self) -> None:
+        self._lease_ends = _NEVER
+        self._renewed.clear()
+        self._forget_all()
 
     def invalidate(self, changed: Sequence[bytes] | None) -> None:
         """Drop the values of keys that Redis reports as changed; None means all keys."""
