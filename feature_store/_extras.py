@@ -14,6 +14,7 @@ MODULES_OF_EXTRAS = {
     "avro": ("fastavro", "pyarrow"),
     "delta": ("deltalake", "pyarrow"),
     "iceberg": ("pyarrow", "pyiceberg"),
+    "objects": ("obstore", "pyarrow"),
     "local": ("duckdb", "pyarrow"),
     "cli": ("rich", "typer", "alembic", "cronsim", "rapidfuzz", "sqlalchemy", "duckdb", "pyarrow"),
     "pandas": ("pandas",),

@@ -1,5 +1,5 @@
 """Jars of the tests, that Maven fetches once and whose hashes are pinned. Each set has a folder with a pom.xml that names
-them, and their version: `kafka`, the broker; `spark_kafka`, Spark's connector.
+them, and their version: `kafka`, the broker; `s3proxy`, an object store; `spark_kafka`, Spark's connector.
 
 python tests/jars.py fetch kafka    # the jars, if they are not there
 python tests/jars.py pin kafka      # after a change of tests/kafka/pom.xml: fetches them and writes jars.sha256

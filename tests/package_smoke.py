@@ -85,6 +85,18 @@ from feature_store.streaming.decoder import decoder_of
 decoder_of(KafkaSource("a", topic="a", event_timestamp="at", schema=[Field("n", Int64)],
                        format=AvroFormat(registry="http://127.0.0.1:9")))
 """,
+    "objects": """
+import functools, http.server, pathlib, threading, pyarrow as pa
+from feature_store import ArrowSource
+from feature_store.arrow.sources.opening import source_exists
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=".")
+with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    pathlib.Path("users.arrow").write_bytes(b"-")
+    source = ArrowSource(f"http://127.0.0.1:{server.server_port}/users.arrow", event_timestamp="at")
+    assert source_exists(source, pathlib.Path())
+    server.shutdown()
+""",
     "iceberg": """
 import datetime, os, pathlib, pyarrow as pa
 os.environ |= {"PYICEBERG_CATALOG__LAKE__TYPE": "sql", "PYICEBERG_CATALOG__LAKE__URI": "sqlite:///catalog.db",

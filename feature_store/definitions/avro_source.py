@@ -14,7 +14,8 @@ class AvroSource(FileSource):
     the files have is null in the others. It needs the extra `avro`.
 
     Args:
-        path: absolute, or relative to the folder of feature_store.yaml.
+        path: absolute, or relative to the folder of feature_store.yaml; or a URL, such as
+            `s3://bucket/orders/*.parquet`, whose credentials are in the environment.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
 
     Raises:

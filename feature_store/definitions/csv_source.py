@@ -20,7 +20,8 @@ class CsvSource(FileSource):
     is an empty text. A column that only some of the files have is null in the others.
 
     Args:
-        path: absolute, or relative to the folder of feature_store.yaml.
+        path: absolute, or relative to the folder of feature_store.yaml; or a URL, such as
+            `s3://bucket/orders/*.parquet`, whose credentials are in the environment.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
         delimiter: the character between two values. Values that contain it are in double quotes.
 

@@ -19,7 +19,8 @@ class JsonLinesSource(FileSource):
     the same row from either. A missing member is null. A line that is not an object goes to quarantine.
 
     Args:
-        path: absolute, or relative to the folder of feature_store.yaml.
+        path: absolute, or relative to the folder of feature_store.yaml; or a URL, such as
+            `s3://bucket/orders/*.parquet`, whose credentials are in the environment.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource. Members that are not in the first
             4 MB of some file must be in `schema`.
         timestamp_unit: the unit of numeric times, counted from 1970.

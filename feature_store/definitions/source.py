@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field as Attribute, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field as Attribute,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from feature_store.definitions.batch_source import AnyBatchSource, BatchSource, PathText, check_event_columns
 from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
+from feature_store.definitions.file_url import check_file_url
 from feature_store.definitions.message_format import UNNAMED_KIND, AnyMessageFormat, JsonFormat, MessageFormat
+
+# The path or URL of files. A URL must not hold a password, since the registry stores it.
+FilePath = Annotated[PathText, AfterValidator(lambda path: check_file_url("path", path))]
 
 
 class FileSource(BatchSource):
-    """The base of sources of files: a file, a folder of files, or a glob."""
+    """The base of sources of files: a file, a folder of files, or a glob, or a URL of these."""
 
-    path: PathText
+    path: FilePath
 
     def __init__(
         self,
@@ -49,7 +59,8 @@ class ParquetSource(FileSource):
     """Parquet data: a file, a folder of files, or a glob.
 
     Args:
-        path: absolute, or relative to the folder of feature_store.yaml.
+        path: absolute, or relative to the folder of feature_store.yaml; or a URL, such as
+            `s3://bucket/orders/*.parquet`, whose credentials are in the environment.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
         partitioning: `hive`: the names of the folders below the path are columns too, as in `day=2026-01-05/`. Their
             values are parsed as the declared types. None: the names of folders have no meaning.
@@ -101,7 +112,8 @@ class ArrowSource(FileSource):
     100,000 rows, since each one is read whole.
 
     Args:
-        path: absolute, or relative to the folder of feature_store.yaml.
+        path: absolute, or relative to the folder of feature_store.yaml; or a URL, such as
+            `s3://bucket/orders/*.parquet`, whose credentials are in the environment.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
 
     Raises:

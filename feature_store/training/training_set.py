@@ -245,7 +245,7 @@ def _view_join(
 
 
 def _snapshot(view: ViewJoin) -> SourceSnapshot:
-    files = tuple(SourceFile(*version) for version in view.rows.files)
+    files = tuple(SourceFile(*version[:3]) for version in view.rows.files)
     kept = view.quarantine.path
     return SourceSnapshot(
         view=view.view.name,

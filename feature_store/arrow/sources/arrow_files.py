@@ -17,10 +17,11 @@ import pyarrow.ipc
 
 from feature_store.arrow.batch_sizes import plain_pieces, schema_row_bytes
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
+from feature_store.arrow.opened_files import opened_file
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.cutting import cut
-from feature_store.arrow.sources.files import ARROW, files_found, source_files
+from feature_store.arrow.sources.files import ARROW, has_files, source_files
 from feature_store.arrow.sources.lacking import completed, lacking_of, whole_schema
 from feature_store.arrow.sources.read_files import unread_files
 from feature_store.arrow.sources.source import OfflineSource, Unread
@@ -54,7 +55,7 @@ class ArrowFile(NamedTuple):
     def counts(self) -> list[int]:
         """The number of rows of each record batch. The column that takes the least memory is read for it."""
         narrowest = min(self.own, key=lambda field: schema_row_bytes(pa.schema([field])))
-        with pa.OSFile(self.version.path) as file:
+        with opened_file(self.version) as file:
             reader = self._reader(file, [narrowest.name])
             return [reader.get_batch(number).num_rows for number in range(reader.num_record_batches)]
 
@@ -80,7 +81,7 @@ class ArrowFile(NamedTuple):
     ) -> Iterator[pa.RecordBatch]:
         is_timed = times is not None and times.column not in self.lacking.names
         inside = times.filter(self.own.field(times.column)) if times is not None and is_timed else None
-        with pa.OSFile(self.version.path) as file:
+        with opened_file(self.version) as file:
             rows = self._reader(file, names)
             only_times = None if times is None or inside is None else self._reader(file, [times.column])
             for number in range(rows.num_record_batches) if numbers is None else numbers:
@@ -127,18 +128,18 @@ class ArrowRows(OfflineSource):
 
     Args:
         where: names the files in errors.
-        paths: the files, in order.
+        paths: the files, in order. A FileVersion is read in this version.
 
     Raises:
         DataError: a file cannot be read, or is not an IPC file.
     """
 
-    def __init__(self, where: str, paths: Sequence[Path]) -> None:
+    def __init__(self, where: str, paths: Sequence[Path | FileVersion]) -> None:
         self.where = where
         with reading(where):
             self.files = file_versions(paths)
             with self.unchanged():
-                schemas = [_schema(where, version.path) for version in self.files]
+                schemas = [_schema(where, version) for version in self.files]
         self._files = [ArrowFile(*file) for file in zip(self.files, schemas, lacking_of(schemas), strict=True)]
         self.schema = self._files[0].schema
         self.version = version_of(self.files)
@@ -151,7 +152,7 @@ class ArrowRows(OfflineSource):
     @classmethod
     def exists(cls, source: ArrowSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder, ARROW)[1])
+        return has_files(source.path, folder, ARROW)
 
     def unchanged(self) -> AbstractContextManager[None]:
         """See OfflineSource."""
@@ -201,14 +202,14 @@ def _is_inside(times: pa.RecordBatch, inside: Any) -> pa.BooleanArray:
     return pa.array(found)
 
 
-def _schema(where: str, path: str) -> pa.Schema:
+def _schema(where: str, version: FileVersion) -> pa.Schema:
     """The schema of a file.
 
     Raises:
         DataError: it is not an IPC file, or has no columns or two of the same name.
     """
-    name = Path(path).name
-    with pa.OSFile(path) as file:
+    name = Path(version.path).name
+    with opened_file(version) as file:
         begin = file.read(len(_MAGIC))
         if begin != _MAGIC:
             is_old = begin.startswith(_FEATHER_1)

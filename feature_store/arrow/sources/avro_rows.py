@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from feature_store.arrow.avro_files import AvroFormat
-from feature_store.arrow.sources.files import AVRO, files_found, source_files
+from feature_store.arrow.sources.files import AVRO, has_files, source_files
 from feature_store.arrow.sources.streamed_files import StreamedFiles
 from feature_store.definitions.avro_source import AvroSource
 
@@ -22,4 +22,4 @@ class AvroRows(StreamedFiles):
     @classmethod
     def exists(cls, source: AvroSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder, AVRO)[1])
+        return has_files(source.path, folder, AVRO)

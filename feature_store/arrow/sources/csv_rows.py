@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from feature_store.arrow.csv_files import CsvFormat
-from feature_store.arrow.sources.files import CSV, files_found, source_files
+from feature_store.arrow.sources.files import CSV, has_files, source_files
 from feature_store.arrow.sources.streamed_files import StreamedFiles
 from feature_store.definitions.csv_source import CsvSource
 
@@ -22,4 +22,4 @@ class CsvRows(StreamedFiles):
     @classmethod
     def exists(cls, source: CsvSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder, CSV)[1])
+        return has_files(source.path, folder, CSV)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from feature_store.arrow.json_lines import JsonLinesFormat
-from feature_store.arrow.sources.files import JSON_LINES, files_found, source_files
+from feature_store.arrow.sources.files import JSON_LINES, has_files, source_files
 from feature_store.arrow.sources.streamed_files import StreamedFiles
 from feature_store.definitions.json_lines_source import JsonLinesSource
 from feature_store.definitions.json_members import UNIT_US
@@ -27,4 +27,4 @@ class JsonLinesRows(StreamedFiles):
     @classmethod
     def exists(cls, source: JsonLinesSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder, JSON_LINES)[1])
+        return has_files(source.path, folder, JSON_LINES)

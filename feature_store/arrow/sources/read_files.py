@@ -24,4 +24,4 @@ def unread_files(files: Sequence[FileVersion], known: bytes) -> tuple[bytes, lis
 
 
 def _hash(version: FileVersion) -> bytes:
-    return hashlib.blake2b(repr(tuple(version)).encode(), digest_size=_HASH_BYTES).digest()
+    return hashlib.blake2b(repr(version.identity).encode(), digest_size=_HASH_BYTES).digest()

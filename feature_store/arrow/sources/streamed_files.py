@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from feature_store.arrow.batch_sizes import plain_pieces, schema_row_bytes
 from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
+from feature_store.arrow.opened_files import local_file
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.lacking import lacking_of, whole_schema
 from feature_store.arrow.sources.read_files import unread_files
@@ -87,15 +88,16 @@ class FilePiece:
     def rows(self) -> int:
         """See Piece. The file is read to count its lines when this is asked for first."""
         if self._rows is None:
-            with unchanged(self._where, [self._version]), reading(self._where):
-                self._rows = self._format.rows(self.path)
+            same = unchanged(self._where, [self._version])
+            with same, reading(self._where), local_file(self._version) as path:
+                self._rows = self._format.rows(path)
         return self._rows
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See Piece. All rows are read."""
         del times
         with unchanged(self._where, [self._version]), reading(self._where):
-            yield from _batches(self._format, self._where, self.path, columns, self._schema)
+            yield from _batches(self._format, self._where, self._version, columns, self._schema)
 
 
 class StreamedFiles(OfflineSource):
@@ -105,22 +107,26 @@ class StreamedFiles(OfflineSource):
 
     Args:
         where: names the files in errors.
-        paths: the files, in order.
+        paths: the files, in order. A FileVersion is read in this version.
         kind: the format of the files.
 
     Raises:
         DataError: a file cannot be read, or has another format.
     """
 
-    def __init__(self, where: str, paths: Sequence[Path], kind: FileFormat) -> None:
+    def __init__(self, where: str, paths: Sequence[Path | FileVersion], kind: FileFormat) -> None:
         self.where, self._format = where, kind
         with reading(where):
             self.files = file_versions(paths)
             with self.unchanged():
-                schemas = [kind.schema(where, version.path) for version in self.files]
+                schemas = [self._schema(version) for version in self.files]
         self._schemas = [whole_schema(*one) for one in zip(schemas, lacking_of(schemas), strict=True)]
         self.schema = self._schemas[0]
         self.version = version_of(self.files)
+
+    def _schema(self, version: FileVersion) -> pa.Schema:
+        with local_file(version, only_begin=True) as path:
+            return self._format.schema(self.where, path)
 
     def unchanged(self) -> AbstractContextManager[None]:
         """See OfflineSource."""
@@ -136,7 +142,7 @@ class StreamedFiles(OfflineSource):
         del times
         with self.unchanged(), reading(self.where):
             for version in self.files:
-                yield from _batches(self._format, self.where, version.path, columns, self.schema)
+                yield from _batches(self._format, self.where, version, columns, self.schema)
 
     def pieces(self, columns: Sequence[str], times: TimeRange | None, *, most_bytes: int) -> list[FilePiece]:
         """See OfflineSource. A piece is a file: write several files for parallel readers."""
@@ -156,11 +162,12 @@ class StreamedFiles(OfflineSource):
 
 
 def _batches(
-    kind: FileFormat, where: str, path: str, columns: Sequence[str], schema: pa.Schema
+    kind: FileFormat, where: str, file: FileVersion, columns: Sequence[str], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     names = list(dict.fromkeys(columns))
-    for batch in kind.batches(where, path, names):
-        yield from plain_pieces(_with_types(batch.select(names), schema))
+    with local_file(file) as path:
+        for batch in kind.batches(where, path, names):
+            yield from plain_pieces(_with_types(batch.select(names), schema))
 
 
 def _with_types(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -168,8 +168,8 @@ def test_files_outside_a_range_of_times_are_not_opened(tmp_path: Path, monkeypat
         write_deltalake(path, table(day * 10_000, day * 10_000 + 999, first=day * 2), mode="append")
     write_deltalake(path, table(None, first=8), mode="append")
     used: list[str] = []
-    dataset_of = data_files.dataset_of
-    monkeypatch.setattr(data_files, "dataset_of", lambda files: used.extend(files) or dataset_of(files))
+    parquet_fragment = data_files.parquet_fragment
+    monkeypatch.setattr(data_files, "parquet_fragment", lambda file: used.append(file.path) or parquet_fragment(file))
     times = TimeRange("at", 10_999, 20_000)
     rows = opened(tmp_path)
     assert numbers(rows, times) == [3, 8], "a statistic of 10.000 ms may stand for a time of 10.999 ms"

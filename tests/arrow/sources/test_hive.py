@@ -145,8 +145,8 @@ def test_folders_outside_a_range_of_times_are_not_opened(tmp_path: Path, monkeyp
     for day in ("1970-01-01", "1970-01-02", "1970-01-03T12", "__HIVE_DEFAULT_PARTITION__", "soon"):
         write(tmp_path, f"at={day}", n=[day])
     used: list[str] = []
-    dataset_of = data_files.dataset_of
-    monkeypatch.setattr(data_files, "dataset_of", lambda files: used.extend(files) or dataset_of(files))
+    parquet_fragment = data_files.parquet_fragment
+    monkeypatch.setattr(data_files, "parquet_fragment", lambda file: used.append(file.path) or parquet_fragment(file))
     rows, times = opened(tmp_path), TimeRange("at", DAY_US, 2 * DAY_US)
     inside = ["1970-01-02", "__HIVE_DEFAULT_PARTITION__", "soon"]
     assert texts(rows, "n", times) == inside, "a time that cannot be read is for the check of rows"

@@ -208,8 +208,8 @@ def test_partitions_by_a_transform_of_the_time_are_pruned(
     pq.write_table(rows(None, first=8), tmp_path / "null.parquet")
     table.add_files([str(tmp_path / "null.parquet")])
     used: list[str] = []
-    dataset_of = data_files.dataset_of
-    monkeypatch.setattr(data_files, "dataset_of", lambda files: used.extend(files) or dataset_of(files))
+    parquet_fragment = data_files.parquet_fragment
+    monkeypatch.setattr(data_files, "parquet_fragment", lambda file: used.append(file.path) or parquet_fragment(file))
     found = opened()
     assert values(found, times=TimeRange("at", _DAY_US + 5, 2 * _DAY_US + 1)) == [3, 4, 8]
     assert {Path(path).name for path in used} == {"1.parquet", "2.parquet", "null.parquet"}

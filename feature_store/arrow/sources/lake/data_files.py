@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from feature_store.arrow.batch_sizes import schema_row_bytes
 from feature_store.arrow.encoded import is_encoded
-from feature_store.arrow.file_versions import FileVersion, unchanged
+from feature_store.arrow.file_versions import FileVersion, size_of, unchanged
 from feature_store.arrow.plain import plain_schema, plain_type
 from feature_store.arrow.reading import reading
-from feature_store.arrow.sources.parquet.batches import dataset_of, file_batches, file_row_bytes
+from feature_store.arrow.sources.parquet.batches import file_batches, file_row_bytes, parquet_fragment
 from feature_store.arrow.time_range import TimeRange
 from feature_store.errors import DataError
 
@@ -76,6 +76,11 @@ class DataFile(NamedTuple):
     version: FileVersion | None = None
 
     @property
+    def source(self) -> FileVersion:
+        """The file as readers open it."""
+        return self.version or FileVersion(self.path, self.size, 0)
+
+    @property
     def deleted_places(self) -> NDArray[np.int64]:
         """The ascending positions of deleted rows in the file: (m,) int64."""
         return np.frombuffer(self.deleted, np.int64)
@@ -100,15 +105,15 @@ class DataFile(NamedTuple):
             raise
 
     def _check(self) -> None:
+        name = Path(self.path).name
         with reading(self.where):
-            path = Path(self.path)
-            size = path.stat().st_size if path.exists() else None
+            size = size_of(self.path)
         if size is None:
             hint = "a clean-up such as VACUUM removes files of old versions: run this again to read the newest version"
-            raise DataError(self.where, problem=f"{path.name} of {self.table} is missing", hint=hint)
+            raise DataError(self.where, problem=f"{name} of {self.table} is missing", hint=hint)
         if size != self.size:
             hint = "the file was not completely written, or was replaced: restore it, or remove it from the table"
-            problem = f"{path.name} has {size:,} bytes, and {self.table} records {self.size:,}"
+            problem = f"{name} has {size:,} bytes, and {self.table} records {self.size:,}"
             raise DataError(self.where, problem=problem, hint=hint)
 
 
@@ -129,7 +134,7 @@ class OpenedFile:
     def __init__(self, file: DataFile, columns: LakeColumns) -> None:
         self._file, self._columns = file, columns
         with file.reading():
-            (self._fragment,) = dataset_of([file.path]).get_fragments()
+            self._fragment = parquet_fragment(file.source)
             self._found: pa.Schema = self._fragment.physical_schema
             self.groups = [group.num_rows for group in self._fragment.row_groups]
         self._starts = np.cumsum([0, *self.groups])
@@ -189,12 +194,12 @@ class OpenedFile:
     def _live_rows(self, stored: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
         """Columns of the file, without the deleted rows."""
         if not self._file.deleted:
-            yield from file_batches(self._fragment, stored, groups)
+            yield from file_batches(self._file.source, self._fragment, stored, groups)
             return
         deleted = self._file.deleted_places
         for group in groups:
             place = int(self._starts[group])
-            for batch in file_batches(self._fragment, stored, [group]):
+            for batch in file_batches(self._file.source, self._fragment, stored, [group]):
                 first, after = np.searchsorted(deleted, [place, place + len(batch)])
                 live = np.ones(len(batch), bool)
                 live[deleted[first:after] - place] = False

@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from feature_store.arrow import csv_text
 from feature_store.arrow.encoded import CSV
-from feature_store.arrow.file_versions import file_versions, unchanged, version_of
+from feature_store.arrow.file_versions import FileVersion, file_versions, unchanged, version_of
 from feature_store.arrow.reading import reading
-from feature_store.arrow.sources.files import PARQUET, files_found, source_files
+from feature_store.arrow.sources.files import PARQUET, has_files, rooted_files
 from feature_store.arrow.sources.lake.data_files import DataFile, LakeColumns, table_schema
 from feature_store.arrow.sources.lake.rows import LakeRows
-from feature_store.arrow.sources.parquet.batches import dataset_of
+from feature_store.arrow.sources.parquet.batches import parquet_fragments
 from feature_store.arrow.sources.read_files import unread_files
 from feature_store.arrow.sources.source import Unread
 from feature_store.arrow.time_range import TimeRange
@@ -40,21 +40,22 @@ class PartitionedRows(LakeRows):
     Args:
         where: names the folder in errors.
         root: the folder below which the names of folders hold columns.
-        paths: the files, in order.
+        paths: the files, in order. A FileVersion is read in this version.
 
     Raises:
         DataError: a file cannot be read; the folders of two files hold different columns, or none; or a column has
             types in two files that have no common type.
     """
 
-    def __init__(self, where: str, root: Path, paths: Sequence[Path]) -> None:
+    def __init__(self, where: str, root: Path, paths: Sequence[Path | FileVersion]) -> None:
         with reading(where):
             self.files = file_versions(paths)
             with unchanged(where, self.files):
-                fragments = list(dataset_of([version.path for version in self.files]).get_fragments())
-                schemas = [(Path(file.path), table_schema(file.physical_schema)) for file in fragments]
+                fragments = parquet_fragments(self.files)
+                found = zip(self.files, fragments, strict=True)
+                schemas = [(Path(version.path), table_schema(file.physical_schema)) for version, file in found]
                 counts = [int(file.metadata.num_rows) for file in fragments]
-        self._values = _partitions(where, root, paths)
+        self._values = _partitions(where, root, [Path(version.path) for version in self.files])
         columns = LakeColumns(_joined(where, schemas, list(self._values[0])), {}, {})
         files = [
             DataFile(where, "the folder", version.path, version.size, count, _constants(values), version=version)
@@ -65,14 +66,12 @@ class PartitionedRows(LakeRows):
     @classmethod
     def open(cls, source: ParquetSource, folder: Path) -> Self:
         """See OfflineSource."""
-        paths = source_files(source.path, folder, PARQUET)
-        root, _ = files_found(source.path, folder, PARQUET)
-        return cls(f"source {source.path}", root, paths)
+        return cls(f"source {source.path}", *rooted_files(source.path, folder, PARQUET))
 
     @classmethod
     def exists(cls, source: ParquetSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder, PARQUET)[1])
+        return has_files(source.path, folder, PARQUET)
 
     def files_within(self, times: TimeRange | None) -> Sequence[DataFile]:
         """See LakeRows. A file is left out if the name of its folder says that it is outside the range."""

@@ -5,6 +5,9 @@ The document has an entry for each file: 8 bytes with a hash of its path, size a
 and the names of its columns. If a file was copied, touched or rewritten with more rows, its old row groups are still
 recognized. An unchanged file is not opened. Footers alone are not enough: two files of one day can have the same
 counts, sizes, and least and greatest values.
+
+An object at a URL is not read for its hashes. They are made of its version, so that a copy or a new version of it
+counts as not read.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import pyarrow.parquet as pq
 
 from feature_store.arrow.file_versions import FileVersion
+from feature_store.arrow.sources.parquet.batches import parquet_fragment
 
 _HASH_BYTES, _COUNT_BYTES = 8, 4
 _PIECE_BYTES = 1 << 20
@@ -53,11 +57,11 @@ class ReadGroups(NamedTuple):
         Raises:
             OSError, ArrowException: the file cannot be read.
         """
-        name = _hash(*file)
+        name = _hash(*file.identity)
         hashes = self.files.get(name)
         new: list[int] = []
         if hashes is None:
-            hashes = _group_hashes(file.path)
+            hashes = _object_hashes(file) if file.is_remote else _group_hashes(file.path)
             new = [i for i, found in enumerate(hashes) if found not in self.groups]
         return b"".join([name, len(hashes).to_bytes(_COUNT_BYTES, "big"), *hashes]), new
 
@@ -67,6 +71,11 @@ def _group_hashes(path: str) -> list[bytes]:
     with Path(path).open("rb") as file:
         footer = pq.read_metadata(file)
         return [_group_hash(file, footer.row_group(i)) for i in range(footer.num_row_groups)]
+
+
+def _object_hashes(file: FileVersion) -> list[bytes]:
+    """The hash of each row group of an object."""
+    return [_hash(*file.identity, number) for number in range(parquet_fragment(file).metadata.num_row_groups)]
 
 
 def _group_hash(file: BinaryIO, group: Any) -> bytes:

@@ -16,8 +16,8 @@ from feature_store.arrow.file_versions import FileVersion, file_versions, unchan
 from feature_store.arrow.plain import plain_schema
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.cutting import cut
-from feature_store.arrow.sources.files import PARQUET, files_found, files_in, source_files
-from feature_store.arrow.sources.parquet.batches import dataset_of, file_row_bytes
+from feature_store.arrow.sources.files import PARQUET, files_in, has_files, source_files
+from feature_store.arrow.sources.parquet.batches import file_row_bytes, parquet_fragment, parquet_fragments
 from feature_store.arrow.sources.parquet.hashes import ReadGroups
 from feature_store.arrow.sources.parquet.row_groups import RowGroups
 from feature_store.arrow.sources.parquet.source_file import SourceFile, source_files_of
@@ -48,9 +48,8 @@ class ParquetPiece(NamedTuple):
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See Piece."""
         with unchanged(self.where, [self.version]), reading(self.where):
-            (file,) = dataset_of([self.version.path]).get_fragments()
-            part = file.subset(row_group_ids=list(self.row_groups))
-            yield from SourceFile(part, self.lacking).batches(columns, times)
+            part = parquet_fragment(self.version).subset(row_group_ids=list(self.row_groups))
+            yield from SourceFile(self.version, part, self.lacking).batches(columns, times)
 
 
 class ParquetRows(OfflineSource):
@@ -58,7 +57,7 @@ class ParquetRows(OfflineSource):
 
     Args:
         where: names the files in errors.
-        paths: the files, in order.
+        paths: the files, in order. A FileVersion is read in this version.
 
     Raises:
         DataError: a file cannot be read.
@@ -66,15 +65,16 @@ class ParquetRows(OfflineSource):
 
     total: int
 
-    def __init__(self, where: str, paths: Sequence[Path]) -> None:
+    def __init__(self, where: str, paths: Sequence[Path | FileVersion]) -> None:
         self.where = where
         with reading(where):
             self.files = file_versions(paths)
             with unchanged(where, self.files):
-                fragments = list(dataset_of([version.path for version in self.files]).get_fragments())
-                self._files, self.schema = source_files_of(fragments)
+                fragments = parquet_fragments(self.files)
+                self._files, self.schema = source_files_of(self.files, fragments)
                 self.total = sum(fragment.metadata.num_rows for fragment in fragments)
-        self.parquet_files = tuple(version.path for version in self.files)
+        if not any(version.is_remote for version in self.files):
+            self.parquet_files = tuple(version.path for version in self.files)
         self.version = version_of(self.files)
 
     @classmethod
@@ -85,7 +85,7 @@ class ParquetRows(OfflineSource):
     @classmethod
     def exists(cls, source: ParquetSource, folder: Path) -> bool:
         """See OfflineSource."""
-        return bool(files_found(source.path, folder, PARQUET)[1])
+        return has_files(source.path, folder, PARQUET)
 
     def batches(self, columns: Sequence[str], times: TimeRange | None = None) -> Iterator[pa.RecordBatch]:
         """See OfflineSource.
@@ -121,7 +121,7 @@ class ParquetRows(OfflineSource):
     def schemas(self) -> list[tuple[str, pa.Schema]]:
         """See OfflineSource."""
         with reading(self.where):
-            return [(f"source {Path(file.fragment.path).name}", file.schema) for file in self._files]
+            return [(f"source {Path(file.version.path).name}", file.schema) for file in self._files]
 
     def count(self, times: TimeRange) -> int | None:
         """See OfflineSource."""

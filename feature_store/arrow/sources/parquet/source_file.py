@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from feature_store.arrow.batch_sizes import schema_row_bytes
+from feature_store.arrow.file_versions import FileVersion
 from feature_store.arrow.sources.lacking import completed, lacking_of, whole_schema
 from feature_store.arrow.sources.parquet.batches import file_batches
 from feature_store.arrow.time_range import TimeRange
@@ -17,10 +18,12 @@ class SourceFile(NamedTuple):
     """A Parquet file of a source.
 
     Attributes:
+        version: the version of the file.
         fragment: the file, or a subset of its row groups, as a fragment of a dataset.
         lacking: the columns of the source that the file does not have, in plain types.
     """
 
+    version: FileVersion
     fragment: Any
     lacking: pa.Schema
 
@@ -59,8 +62,10 @@ class SourceFile(NamedTuple):
         """All rows of some row groups, as `file_batches` yields them."""
         stored = [name for name in names if name not in self.lacking.names]
         if len(stored) == len(names):
-            return file_batches(self.fragment, stored, groups)
-        return completed(file_batches(self.fragment, stored or self._narrowest(), groups), names, self.lacking)
+            return file_batches(self.version, self.fragment, stored, groups)
+        return completed(
+            file_batches(self.version, self.fragment, stored or self._narrowest(), groups), names, self.lacking
+        )
 
     def _narrowest(self) -> list[str]:
         """The column that takes the least memory. It is read for the number of rows if the file has no other one."""
@@ -68,12 +73,12 @@ class SourceFile(NamedTuple):
         return [min(found, key=lambda field: schema_row_bytes(pa.schema([field]))).name]
 
 
-def source_files_of(fragments: Sequence[Any]) -> tuple[list[SourceFile], pa.Schema]:
-    """Fragments as files of one source, and the columns of the source.
+def source_files_of(versions: Sequence[FileVersion], fragments: Sequence[Any]) -> tuple[list[SourceFile], pa.Schema]:
+    """Files with their fragments as files of one source, and the columns of the source.
 
     A column has the type of the first file that has it; the types of others may differ. A column that a file has twice
     stays so, since the check of columns refuses it if a view takes it.
     """
     lacking = lacking_of([fragment.physical_schema for fragment in fragments])
-    files = [SourceFile(fragment, columns) for fragment, columns in zip(fragments, lacking, strict=True)]
+    files = [SourceFile(*parts) for parts in zip(versions, fragments, lacking, strict=True)]
     return files, files[0].schema
