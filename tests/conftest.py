@@ -14,6 +14,7 @@ settings.load_profile("project")
 from tests.limits import lengthen
 from tests.raw_redis import raw_client
 from tests.redis_nodes import RedisCluster, RedisSentinels, redis_cluster, redis_sentinels
+from tests.servers import RedisServer, redis_server
 from tests.spark_settings import with_kafka
 from tests.topology import TOPOLOGIES, Servers, keep_those_of
 
@@ -108,6 +109,20 @@ def redis_url(redis_process: Servers, _raw: redis.Redis) -> str:
     """The URL of real servers that have no keys, of the topology that `--topology` names."""
     _raw.flushall()
     return redis_process.url
+
+
+@pytest.fixture(scope="session")
+def one_server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def one_server_url(one_server: RedisServer) -> str:
+    """The URL of one real server that has no keys, whatever topology the other tests run on."""
+    with raw_client(one_server.url) as client:
+        client.flushall()
+    return one_server.url
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,22 @@ import redis
 from redis.sentinel import Sentinel
 
 
+class _ClusterClient(redis.RedisCluster):
+    """redis-py asks one node of a Cluster for what each has of its own; this asks all primaries."""
+
+    def keys(self, pattern: str | bytes = "*", **options: Any) -> list[bytes]:
+        return list(self.scan_iter(pattern, count=1000, **options))
+
+    def config_set(self, name: str, value: Any, *more: Any, **options: Any) -> Any:
+        return super().config_set(name, value, *more, target_nodes=self.ALL_NODES, **options)
+
+    def acl_setuser(self, username: str, **options: Any) -> Any:
+        return super().acl_setuser(username, target_nodes=self.ALL_NODES, **options)
+
+    def acl_deluser(self, *usernames: str, **options: Any) -> Any:
+        return super().acl_deluser(*usernames, target_nodes=self.ALL_NODES, **options)
+
+
 def raw_client(url: str, **options: Any) -> redis.Redis:
     """A client of one server, of the primary that Sentinels name, or of a Cluster, with the commands of all three.
 
@@ -22,10 +38,16 @@ def raw_client(url: str, **options: Any) -> redis.Redis:
     return redis.Redis.from_url(url, **options)
 
 
+def with_user(url: str, user: str) -> str:
+    """The URL for a user of the servers, such as `reader:password`."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{user}@{rest.rpartition('@')[2]}"
+
+
 def _of_cluster(url: str, options: dict[str, Any]) -> redis.Redis:
     host, _, port = urlsplit(url).netloc.split(",")[0].rpartition(":")
     # It has the commands of Redis, but not its type.
-    client: redis.Redis = redis.RedisCluster(host=host, port=int(port), **options)
+    client: redis.Redis = _ClusterClient(host=host, port=int(port), **options)
     return client
 
 

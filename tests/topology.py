@@ -1,12 +1,14 @@
 """The topologies of Redis that `--topology` runs the tests on, and the tests that are about one server.
 
-A test that takes the fixture `redis_url` or `redis_process` runs on each. A test that cannot, because what it states holds for
-one server alone, is listed here with the reason. It is expected to fail on the topologies that are named: one that passes
-there fails the run, so that the list stays true.
+A test that takes the fixture `redis_url` or `redis_process` runs on each. A test that cannot is listed here with the
+reason: what it states holds for one server alone, or a fault is known. It is expected to fail on the topologies that are
+named, and fails the run if it passes there, so that the list stays true. A test that would harm servers of a topology takes
+`one_server_url`.
 """
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,17 +36,25 @@ TOPOLOGIES: dict[str, Callable[[], AbstractContextManager[Servers]]] = {
 }
 FIXTURES = {"redis_process", "redis_url"}
 BOTH = ("sentinel", "cluster")
-# (file or file::test, the topologies on which it cannot hold, why)
-ABOUT_ONE_SERVER: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+# (a pattern of the path below tests/ and the name, the topologies, why)
+EXPECTED_TO_FAIL: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("online/test_deadline.py::*", BOTH, "a proxy before one server holds replies back"),
+    ("online/test_one_plan.py::*", BOTH, "a proxy before one server acts between two commands of a request"),
+    ("online/test_shared_plan.py::*", BOTH, "a proxy before one server counts and holds commands"),
+    ("online/test_pools.py::test_streams_work_through*", BOTH, "the pool is redis-py's own, of one server"),
+    ("online/test_near_cache.py::test_[!b]*", BOTH, "the client refuses a near-cache unless one server answers"),
+    ("online/test_near_cache.py::test_bad_options*options[0-4]-*", BOTH, "the client refuses it before its options"),
+    ("online/test_faults.py::test_an_error_of_the_server_is_ours*", ("cluster",), "a fault: NOPERM is not passed on"),
+)
 
 
 def keep_those_of(topology: str, items: list[pytest.Item]) -> list[pytest.Item]:
-    """Keep the tests that ask for the servers of a topology, and expect those about one server to fail. Returns the others,
+    """Keep the tests that ask for the servers of a topology, and expect those that are listed to fail. Returns the others,
     which would run as they do on one server."""
     others = [item for item in items if FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))]
     items[:] = [item for item in items if item not in set(others)]
     for item in items:
-        for named, topologies, why in ABOUT_ONE_SERVER:
-            if topology in topologies and item.nodeid.partition("[")[0].startswith(f"tests/{named}"):
+        for pattern, topologies, why in EXPECTED_TO_FAIL:
+            if topology in topologies and fnmatchcase(item.nodeid, f"tests/{pattern}"):
                 item.add_marker(pytest.mark.xfail(reason=why, strict=True))
     return others

@@ -137,6 +137,8 @@ class Proxy(Listener):
     """
 
     def __init__(self, url: str, transport: str = "tcp", certificates: Certificates | None = None) -> None:
+        if not url.startswith("unix://"):
+            raise ValueError(f"{url}: a proxy stands before one server, which listens on a Unix socket")
         self._server_path = urlsplit(url).path
         self.before: Callable[[list[bytes]], Any] = lambda command: None
         self.drip_s, self.piece = 0.0, 10

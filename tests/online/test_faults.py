@@ -25,7 +25,7 @@ from feature_store.errors import (
 from feature_store.online import OnlineClient, OnlineStore
 from tests.online.clients import CLIENTS
 from tests.online.worlds import NOW_US, batch, numbers, plan_of, profile, write
-from tests.raw_redis import raw_client
+from tests.raw_redis import raw_client, with_user
 from tests.servers import redis_server
 
 service = FeatureService("service", features=[numbers, profile[["age"]]])
@@ -224,7 +224,7 @@ def test_an_error_of_the_server_is_ours(kind, redis_url) -> None:
     fill(redis_url).close()
     with raw_client(redis_url) as admin:
         admin.acl_setuser("reader", enabled=True, nopass=True, commands=["+@connection", "+ping"])
-    client = kind(redis_url.replace("unix://", "unix://reader:x@"), "test")
+    client = kind(with_user(redis_url, "reader:x"), "test")
     with pytest.raises(OnlineStoreError, match="NOPERM"):
         ask(client)
     client.close()

@@ -18,7 +18,7 @@ from tests.online.clients import CLIENTS
 from tests.online.near.relay import Relay
 from tests.online.test_one_plan import publish as publish_version
 from tests.online.worlds import HOUR_US, NOW_US, by_name, every_type, numbers, plan_of, profile, write
-from tests.raw_redis import raw_client
+from tests.raw_redis import raw_client, with_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,7 +227,7 @@ def test_a_server_that_refuses_to_track_leaves_the_client_without_it(make_client
     fill(store)
     with raw_client(redis_url) as admin:
         admin.execute_command("ACL", "SETUSER", "reader", "on", ">p", "~*", "+@read", "+ping", "+hello", "+auth")
-        client = make_client(redis_url.replace("unix://", "unix://reader:p@"))
+        client = make_client(with_user(redis_url, "reader:p"))
         client.plan()
         until(lambda: state_of(client).error is not None)
         assert "TRACKING" in str(state_of(client).error)

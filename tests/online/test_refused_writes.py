@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,13 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def store(redis_url: str) -> Iterator[OnlineStore]:
-    made = OnlineStore(redis_url, "test")
+    with opened(redis_url) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[OnlineStore]:
+    made = OnlineStore(url, "test")
     made.publish(plan_of(service), over=None)
     yield made
     made.close()
@@ -40,7 +47,6 @@ def admin(redis_url: str) -> Iterator[Any]:
     with raw_client(redis_url) as client:
         yield client
         client.config_set("maxmemory", 0)
-        client.replicaof("NO", "ONE")
 
 
 @pytest.mark.parametrize("sends", [1, 2, CALLS_UNDER_WAY, CALLS_UNDER_WAY + 3, 2 * CALLS_UNDER_WAY])
@@ -86,16 +92,20 @@ def test_a_full_redis_refuses_rows_and_says_so(store: OnlineStore, admin: Any) -
         store.publish(plan_of(service, version=2), over=store.published())
 
 
-def test_a_replica_refuses_rows_and_the_connection_is_closed(store: OnlineStore, admin: Any) -> None:
-    with store.writer("numbers") as writer:
-        admin.replicaof("127.0.0.1", "1")
-        with pytest.raises(ReadOnlyReplicaError, match="read-only replica"):
-            writer.write(batch(numbers, ROWS))
-    with pytest.raises(ReadOnlyReplicaError):
-        store.publish(plan_of(service, version=2), over=store.published())
-    admin.replicaof("NO", "ONE")
-    with store.writer("numbers") as writer:
-        assert writer.write(batch(numbers, ROWS)) == (len(ROWS), 0)
+def test_a_replica_refuses_rows_and_the_connection_is_closed(one_server_url: str) -> None:
+    """Sentinels and a Cluster decide themselves who is a replica."""
+    with opened(one_server_url) as store, raw_client(one_server_url) as admin:
+        with store.writer("numbers") as writer:
+            admin.replicaof("127.0.0.1", "1")
+            try:
+                with pytest.raises(ReadOnlyReplicaError, match="read-only replica"):
+                    writer.write(batch(numbers, ROWS))
+                with pytest.raises(ReadOnlyReplicaError):
+                    store.publish(plan_of(service, version=2), over=store.published())
+            finally:
+                admin.replicaof("NO", "ONE")
+        with store.writer("numbers") as writer:
+            assert writer.write(batch(numbers, ROWS)) == (len(ROWS), 0)
 
 
 def test_a_user_without_permission_is_told_the_command() -> None:

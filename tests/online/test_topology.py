@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 class TestSingle(TopologySuite):
     @pytest.fixture
-    def topology(self, redis_url: str) -> Iterator[Topology]:
-        topology = Single(redis_url, 5.0)
+    def topology(self, one_server_url: str) -> Iterator[Topology]:
+        topology = Single(one_server_url, 5.0)
         yield topology
         topology.close()
 

@@ -19,6 +19,8 @@ class Relay(Listener):
     """
 
     def __init__(self, url: str) -> None:
+        if not url.startswith("unix://"):
+            raise ValueError(f"{url}: a relay stands before one server, which listens on a Unix socket")
         self._server_path = urlsplit(url).path
         self.replies, self.invalidations = threading.Event(), threading.Event()
         self.replies.set()
