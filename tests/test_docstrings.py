@@ -33,7 +33,11 @@ SHOWN_ELSEWHERE = {
     "draw_curve": "feature-store prune curve",
     "Config": "load_config returns it",
     # The parts of a function of one's own: `feature_store/functions/` has a file for each function.
-    **dict.fromkeys(("Function", "State", "Part", "StateSpec", "Parameter", "state_type"), "CONTRIBUTING.md"),
+    **dict.fromkeys(
+        ("CellFunction", "Function", "State", "Part", "StateSpec", "Parameter", "state_type"), "CONTRIBUTING.md"
+    ),
+    "LIFETIME_US": "a number: docs/aggregations.md",
+    "TimeSpan": "CellFunction.finalize gets it: feature_store/functions/decayed.py",
     **dict.fromkeys(
         ("Column", "Mask", "StateArrays", "Values", "WindowMask", "sizes_of", "values_of"), "CONTRIBUTING.md"
     ),

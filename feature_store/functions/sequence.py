@@ -347,12 +347,8 @@ class SequenceFunction(CellFunction):
         held = at != 0
         if span is not None:
             held &= at >= np.reshape(span.start_us, (-1, 1))
-        served = at.astype(np.int64) if serves == EVENT_TIMESTAMP else records["values"][serves]
-        ends = held.sum(axis=1).cumsum().tolist()
-        values = served[held]  # of each cell the first records, since they are sorted
+        served = at.astype(np.int64) if serves == EVENT_TIMESTAMP else np.ascontiguousarray(records["values"][serves])
         listed = np.empty(len(records), object)
-        start = 0
-        for i, end in enumerate(ends):
-            listed[i] = values[start:end]
-            start = end
+        for i, count in enumerate(held.sum(axis=1).tolist()):
+            listed[i] = served[i, :count]  # the first records, since they are sorted
         return listed, np.zeros(len(listed), bool)

@@ -25,6 +25,13 @@ class Padded(NamedTuple):
             behind a list's end are 0.
         lengths: (rows,) int64.
         mask: (rows, n) bool, True where there is an element.
+
+    Example:
+        >>> import numpy as np
+        >>> from feature_store.online import Padded, Ragged
+        >>> padded: Padded = Ragged({"item_id": np.array([7, 8, 9])}, np.array([0, 2, 3])).padded(3)
+        >>> padded.values["item_id"].tolist(), padded.mask.sum(axis=1).tolist()
+        ([[7, 8, 0], [9, 0, 0]], [2, 1])
     """
 
     values: dict[str, Column]
@@ -38,6 +45,13 @@ class Ragged(NamedTuple):
     Attributes:
         values: for each name (total,) of the list's type; Timestamps are int64, microseconds since 1970.
         offsets: (rows + 1,) int64. Row i has the elements from `offsets[i]` to `offsets[i + 1]`.
+
+    Example:
+        >>> import numpy as np
+        >>> from feature_store.online import Ragged
+        >>> lists = Ragged({"item_id": np.array([7, 8, 9])}, np.array([0, 2, 3]))
+        >>> lists.rows(np.array([1, 1])).values["item_id"].tolist()
+        [9, 9]
     """
 
     values: dict[str, Column]
