@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from feature_store._intervals import Interval, merged, until
 from feature_store.definitions.definition_set import DefinitionSet
-from feature_store.errors import ConfigError, ConflictError, DamagedPlanError, LostWriteError
+from feature_store.errors import ConflictError, DamagedPlanError, LostWriteError
 from feature_store.online.published_plan import PublishedPlan
 from feature_store.online.store import OnlineStore
 from feature_store.registry import generations
@@ -72,10 +72,10 @@ def roll_out(
 ) -> ServingPlan:
     """Publish a version of the registry. Returns the plan that is then served.
 
-    If Redis is restarted or replaced during the fill, and so may lack rows or tiles, the fill begins again.
+    If the number of buckets differs from that of the stored generations, each gets a new one in the other buckets. If
+    Redis is restarted or replaced during the fill, and so may lack rows or tiles, the fill begins again.
 
     Raises:
-        ConfigError: the number of buckets differs from the number under which rows are stored.
         ConflictError: another registry's plan or a newer version is published, or another process publishes at the
             same time.
         LostWriteError: Redis was restarted or replaced during each of 3 fills. Apply again.
@@ -93,9 +93,13 @@ def roll_out(
 
     def abandon() -> bool:
         try:
-            return give_up(version, online)
+            give_up(version, online)
+            published = online.published()
         except DamagedPlanError:  # some nodes have the new plan
             return False
+        if published is None or published.plan.version < version:
+            return True
+        return published.plan.version == version and published.plan.buckets != buckets
 
     return _despite_losses(lambda: _roll_out(compiled, online, registry, filler), abandon)
 
@@ -216,7 +220,9 @@ def _drop_retired(online: OnlineStore, published: PublishedPlan) -> PublishedPla
         online.drop_rows(group)
     for tiles in published.plan.retired_tiles:
         online.drop_tiles(tiles)
-    return _publish(online, generations.drop(published.plan), over=published)
+    plan = generations.drop(published.plan)
+    online.drop_epochs(published, plan.needed_buckets)
+    return _publish(online, plan, over=published)
 
 
 def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: Registry) -> PublishedPlan:
@@ -240,16 +246,17 @@ def _whole(online: OnlineStore, compiled: Callable[..., ServingPlan], registry: 
 def give_up(version: int, online: OnlineStore) -> bool:
     """Abandon a failed rollout of a version. Returns False if the version is already served.
 
-    The new rows are deleted. Filled tiles stay, so that the next apply of the same stream views resumes there.
+    The new rows are deleted. Filled tiles stay, so that the next apply of the same stream views resumes there. A
+    version that is already served has new rows while its number of buckets changes.
     """
     published = online.published()
     if published is None:
         return True
-    if published.plan.version >= version:
+    if published.plan.version > version:
         return False
     if published.plan.filling:
         _drop_retired(online, _publish(online, generations.abandon_rows(published.plan), over=published))
-    return True
+    return published.plan.version < version
 
 
 def _with_starts(target: ServingPlan, old: ServingPlan, filler: Filler) -> ServingPlan:
@@ -315,13 +322,6 @@ def _adds_fields(was: SegmentPlan, segment: SegmentPlan) -> bool:
 
 
 def _refuse_to_go_back(old: ServingPlan, target: ServingPlan) -> None:
-    if old.buckets != target.buckets:
-        raise ConfigError(
-            "feature_store.yaml: online_store.buckets",
-            expected=f"{old.buckets}, under which the rows are stored",
-            got=str(target.buckets),
-            hint="tear the project down first, or keep the number",
-        )
     if old.version > target.version:
         raise ConflictError(
             f"serving plan of {target.project}",

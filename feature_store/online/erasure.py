@@ -22,6 +22,7 @@ class _Stored(NamedTuple):
 
     entities: tuple[str, ...]
     join_keys: tuple[tuple[str, str], ...]
+    buckets: int
     prefixes: Callable[[int], list[bytes]]
 
 
@@ -48,21 +49,21 @@ def _delete(keyspace: Keyspace, plan: ServingPlan, entity: str, join_keys: Mappi
         raise NotFoundError(
             f"project {keyspace.project}", expected=f"an entity with features: {', '.join(known)}", got=repr(entity)
         )
-    return sum(_delete_in(keyspace, plan.buckets, item, entity, join_keys) for item in chosen)
+    return sum(_delete_in(keyspace, item, entity, join_keys) for item in chosen)
 
 
-def _delete_in(keyspace: Keyspace, buckets: int, stored: _Stored, entity: str, join_keys: Mapping[str, Any]) -> int:
+def _delete_in(keyspace: Keyspace, stored: _Stored, entity: str, join_keys: Mapping[str, Any]) -> int:
     place = stored.entities.index(entity)
     dtypes = [DType.parse(dtype) for _, dtype in stored.join_keys]
     name = stored.join_keys[place][0]
     given = {name: join_keys.get(name)} if name in join_keys else {}
     wanted = entity_keys([(name, dtypes[place])], given, 1).each()[0]
     if len(dtypes) == 1:
-        bucket = keys.buckets_of([wanted], buckets)[0]
+        bucket = keys.buckets_of([wanted], stored.buckets)[0]
         return keyspace.unlink(bucket, [prefix + wanted for prefix in stored.prefixes(bucket)])
     value = keys.decode([dtypes[place]], wanted)[0]
     deleted = 0
-    for bucket in range(buckets):
+    for bucket in range(stored.buckets):
         for prefix in stored.prefixes(bucket):
             for names in keyspace.scan(bucket, prefix):
                 of_entity = [n for n in names if keys.decode(dtypes, n[len(prefix) :])[place] == value]
@@ -75,8 +76,11 @@ def _rows(project: str, group: RowGroupPlan) -> _Stored:
         views = [keys.variable_prefix(project, bucket, group, segment.view) for segment in group.segments]
         return [keys.row_prefix(project, bucket, group), *views]
 
-    return _Stored(group.entities, group.join_keys, prefixes)
+    return _Stored(group.entities, group.join_keys, group.buckets, prefixes)
 
 
 def _tiles(project: str, tiles: TilesPlan) -> _Stored:
-    return _Stored(tiles.entities, tiles.join_keys, lambda bucket: [keys.tiles_prefix(project, bucket, tiles)])
+    def prefixes(bucket: int) -> list[bytes]:
+        return [keys.tiles_prefix(project, bucket, tiles)]
+
+    return _Stored(tiles.entities, tiles.join_keys, tiles.buckets, prefixes)

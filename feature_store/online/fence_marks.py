@@ -21,7 +21,7 @@ _MOST_DIGITS = 19
 BORN, MERGES, LAYOUT, START, TOPIC = b"born", b"merges", b"layout", b"start", b"topic"
 
 
-def lost(keyspace: Keyspace, tiles: TilesPlan, buckets: int) -> FencesLostError | None:
+def lost(keyspace: Keyspace, tiles: TilesPlan) -> FencesLostError | None:
     """The error for a generation whose fences lack the mark of its plan; None when they have it.
 
     Raises:
@@ -29,7 +29,7 @@ def lost(keyspace: Keyspace, tiles: TilesPlan, buckets: int) -> FencesLostError 
     """
     if not tiles.mark:
         return None
-    for bucket in range(buckets):
+    for bucket in range(tiles.buckets):
         with keyspace.commands(bucket) as redis, redis.pipeline(transaction=True) as together:
             together.hgetall(keys.fences_key(keyspace.project, bucket, tiles))
             together.get(keys.merges_key(keyspace.project, bucket, tiles))

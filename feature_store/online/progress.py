@@ -153,7 +153,7 @@ class StoredProgress:
         """Read all progress, under the plan that is published now and from the server that answers now."""
         published = self._plans.required()
         self._epoch, self._group = published.epoch, self._filled or published.plan.group_of(self._view)
-        self._buckets = self._read_buckets(published.plan.buckets)
+        self._buckets = self._read_buckets(self._group.buckets)
 
     def _look(self) -> None:
         """Read again.

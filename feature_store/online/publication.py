@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _MARKS = files("feature_store.online").joinpath("lua/marks.lua").read_text()
 PUBLISH = _MARKS + files("feature_store.online").joinpath("lua/publish.lua").read_text()
 ANNOUNCE = _MARKS + files("feature_store.online").joinpath("lua/announce.lua").read_text()
+DROP_EPOCH = files("feature_store.online").joinpath("lua/drop_epoch.lua").read_text()
 _DONE, _OTHER_SERVER = 1, -2
 # A reader may see a publication between two of its steps. It reads the publication again up to _LOOKS times, every
 # _BETWEEN_LOOKS_S seconds, before the publication counts as incomplete.
@@ -154,7 +155,7 @@ class PlanStore:
         old = over.plan if over is not None else None
         plan = replace(_with_marks(plan, old), epoch=epoch.decode())
         marks = list(self._marks(plan, old))
-        first, *others = self._keyspace.buckets_together(plan.buckets)
+        first, *others = self._keyspace.buckets_together(plan.all_buckets)
         expected = {bucket: self._expected_epoch(over, bucket) for group in others for bucket in group}
         for group in others:
             new = [mark for mark in marks if mark.bucket in group and mark.how == "new"]
@@ -167,10 +168,29 @@ class PlanStore:
             self._announce_until_done(group, expected, [m for m in marks if m.bucket in group], plan, written_to)
         return PublishedPlan(plan, epoch)
 
+    def stored_buckets(self) -> int | None:
+        """The number of buckets in which keys are stored: the published plan's, or that of a lost plan, by its epochs.
+
+        None: nothing is published.
+        """
+        found = self.find()
+        if found.plan is not None:
+            return found.plan.buckets
+        buckets = 0
+        while self._read_texts(buckets, [(keys.epoch_key(self._project, buckets), keys.EPOCH_BYTES)])[0] is not None:
+            buckets += 1
+        return buckets or None
+
+    def drop_epochs(self, published: PublishedPlan, buckets: int) -> None:
+        """See `OnlineStore.drop_epochs`. Another plan's epochs stay."""
+        for bucket in range(buckets, published.plan.all_buckets):
+            with self._keyspace.commands(bucket) as redis:
+                redis.eval(DROP_EPOCH, 1, keys.epoch_key(self._project, bucket), published.epoch)
+
     # -- small parts --------------------------------------------------------------------------------------------
 
     def _look(self) -> Publication:
-        buckets = self._parsed[1].buckets if self._parsed[1] is not None else 1
+        buckets = self._parsed[1].all_buckets if self._parsed[1] is not None else 1
         while True:
             document, epochs = self._texts(buckets)
             plan, problem = None, None
@@ -179,11 +199,11 @@ class PlanStore:
                     plan = self._read(document)
                 except DamagedPlanError as error:
                     problem = error
-            if plan is None or plan.buckets <= buckets:
+            if plan is None or plan.all_buckets <= buckets:
                 break
-            buckets = plan.buckets
+            buckets = plan.all_buckets
         if problem is None and (document is not None or any(epochs)):
-            plan, problem = self._checked(plan, epochs[: plan.buckets] if plan is not None else epochs)
+            plan, problem = self._checked(plan, epochs[: plan.all_buckets] if plan is not None else epochs)
         return Publication(document, tuple(epochs), plan, problem)
 
     def _texts(self, buckets: int) -> tuple[bytes | None, list[bytes | None]]:
@@ -258,7 +278,12 @@ class PlanStore:
             plan.refuse_other_epoch(self._project, next((epoch for epoch in epochs if epoch), plan.epoch.encode()))
         except DamagedPlanError as error:
             return (None if plan.epoch.encode() not in epochs else plan), error
-        lost = [str(bucket) for bucket, epoch in enumerate(epochs) if epoch is None or epoch != epochs[0]]
+        # Epochs that only retired generations need are deleted before the plan without these is published.
+        lost = [
+            str(bucket)
+            for bucket, epoch in enumerate(epochs)
+            if (epoch != epochs[0] if epoch is not None else bucket < plan.needed_buckets)
+        ]
         if lost:
             return plan, _incomplete(self._project, f"the epoch of bucket {', '.join(lost)} is lost or of another plan")
         return plan, None
@@ -310,8 +335,9 @@ class PlanStore:
         if over is None:
             return b""
         if isinstance(over, PublishedPlan):
-            return over.epoch
-        if bucket < len(over.epochs):
+            if bucket < over.plan.needed_buckets:
+                return over.epoch
+        elif bucket < len(over.epochs):
             return over.epochs[bucket] or b""
         (epoch,) = self._read_texts(bucket, [(keys.epoch_key(self._project, bucket), keys.EPOCH_BYTES)])
         return epoch or b""
@@ -321,7 +347,7 @@ class PlanStore:
         known = _generations(old)
         for tiles in (*plan.tiles, *plan.filling_tiles):
             was = known.get((tiles.view, tiles.generation))
-            for bucket in range(plan.buckets):
+            for bucket in range(tiles.buckets):
                 if was is None:
                     yield _Mark(tiles, bucket, "new")
                 elif was.mark:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from feature_store.online.buckets import buckets_for
 from feature_store.online.destination import Destination
 from feature_store.online.erasure import delete_entity
 from feature_store.online.keyspace import Keyspace
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 # Values of a row group or stream view whose times are compared. Beyond this number the result is an estimate: if one in
 # a thousand of a million users was seen in the last minute, a sample of 200,000 holds 200 of these users.
 _TIMES_COMPARED = 200_000
-_BUCKETS_PER_PRIMARY = 8
 
 
 class OnlineStore:
@@ -140,6 +140,14 @@ class OnlineStore:
         """
         return Remains(self._keyspace).adopted(target)
 
+    def drop_epochs(self, published: PublishedPlan, buckets: int) -> None:
+        """Delete the epochs of a published plan beyond so many buckets, which only retired generations needed.
+
+        Raises:
+            StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
+        """
+        self._plans.drop_epochs(published, buckets)
+
     # -- rows ---------------------------------------------------------------------------------------------------
 
     def writer(self, view: str) -> ViewWriter:
@@ -174,8 +182,8 @@ class OnlineStore:
         Args:
             view: the view whose rows are written.
             group: the row group.
-            copied: the row group that the rows are read from. A row that it no longer has is not written, so that an
-                entity that is deleted during a copy stays deleted.
+            copied: the row group that the rows are read from, in the same buckets. A row that it no longer has is not
+                written, so that an entity that is deleted during a copy stays deleted.
 
         Raises:
             NotPublishedError: there is no plan.
@@ -203,7 +211,8 @@ class OnlineStore:
     def copy_rows(self, old: RowGroupPlan, new: RowGroupPlan) -> int:
         """Copy the fields that two layouts of a row group share. Fields that only the new layout has become null.
 
-        A newer row in the new layout stays. The old rows stay too. Returns how many rows were copied.
+        A newer row in the new layout stays. The old rows stay too. An entity that is deleted meanwhile stays deleted.
+        Returns how many rows were copied.
         """
         return self._rows.copy(old, new)
 
@@ -335,10 +344,7 @@ class OnlineStore:
     def default_buckets(self) -> int:
         """The number of buckets, if feature_store.yaml does not set it: 1 on one server.
 
-        On a Cluster it is the number that the published plan has. For a first plan it is the power of two at or above 8
-        for each primary. With 32 buckets over 3 primaries, the fullest primary has 41 % of the keys (the median of
-        2,000 project names; 50 % at the 95th percentile), and a request of 200 keys sends about 10 commands to each
-        node.
+        On a Cluster: see online/buckets.py.
 
         Raises:
             StoreConnectionError, StoreTimeoutError: Redis cannot be reached, or does not answer in time.
@@ -346,10 +352,7 @@ class OnlineStore:
         topology = self._keyspace.topology
         if topology.is_one_node:
             return 1
-        plan = self._plans.find().plan
-        return (
-            plan.buckets if plan is not None else 1 << (_BUCKETS_PER_PRIMARY * len(topology.nodes()) - 1).bit_length()
-        )
+        return buckets_for(self._project, len(topology.nodes()), self._plans.stored_buckets())
 
     def server_id(self) -> bytes:
         """The ids of the Redis processes that answer. They change after a restart or a failover."""

@@ -50,13 +50,13 @@ class TileStore:
         if begun is None:
             raise _not_filling(tiles)
         self.drop(begun)
-        for bucket in range(published.plan.buckets if begun.mark else 0):
+        for bucket in range(begun.buckets if begun.mark else 0):
             fence_marks.mark(self._keyspace, begun, bucket)
 
     def drop(self, tiles: TilesPlan) -> int:
         """See `OnlineStore.drop_tiles`."""
         deleted = 0
-        for bucket in range(self._plans.required().plan.buckets):
+        for bucket in range(tiles.buckets):
             name = (self._keyspace.project, bucket, tiles)
             deleted += self._keyspace.unlink(bucket, [keys.fences_key(*name), keys.merges_key(*name)])
             deleted += self._keyspace.unlink_starting(bucket, keys.tiles_prefix(*name))
@@ -64,7 +64,7 @@ class TileStore:
 
     def lost_fences(self, tiles: TilesPlan) -> FencesLostError | None:
         """See `OnlineStore.lost_fences`."""
-        return fence_marks.lost(self._keyspace, tiles, self._plans.required().plan.buckets)
+        return fence_marks.lost(self._keyspace, tiles)
 
     def topic_id_of(self, tiles: TilesPlan) -> str:
         """See `OnlineStore.topic_id_of`."""

@@ -73,7 +73,7 @@ class TileWriter:
 
     def __init__(self, topology: Topology, published: PublishedPlan, tiles: TilesPlan) -> None:
         self._project, self._epoch = published.plan.project, published.epoch
-        self.buckets = published.plan.buckets
+        self.buckets = tiles.buckets
         self.plan, self.layout = tiles, TileValueLayout(tiles)
         self.dtypes: list[DType] = [dtype for _, dtype in self.layout.join_keys]
         longest_us = tiles.windows.longest_us

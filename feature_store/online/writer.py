@@ -57,7 +57,8 @@ class GroupWriter:
         plan: the serving plan.
         group: one of its row groups, or one that is being filled.
         view: the view whose segment is written.
-        copied: the row group that the rows are read from. A row that it no longer has is not written.
+        copied: the row group that the rows are read from, in the same buckets. A row that it no longer has is not
+            written.
     """
 
     def __init__(self, plan: ServingPlan, group: RowGroupPlan, view: str, copied: RowGroupPlan | None = None) -> None:
@@ -128,11 +129,11 @@ class GroupWriter:
         return KeyWriter(prefix, self._width).write(len(entity_keys), b"".join(entity_keys))
 
     def _by_bucket(self, entity_keys: list[bytes]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-        if self._plan.buckets == 1:
+        if self._group.buckets == 1:
             yield 0, np.arange(len(entity_keys))
             return
-        buckets = np.array(keys.buckets_of(entity_keys, self._plan.buckets))
-        for bucket in range(self._plan.buckets):
+        buckets = np.array(keys.buckets_of(entity_keys, self._group.buckets))
+        for bucket in range(self._group.buckets):
             places = np.flatnonzero(buckets == bucket)
             if len(places):
                 yield bucket, places
@@ -174,7 +175,7 @@ class ViewWriter:
             raise NotFoundError(f"project {plan.project}", expected="an applied feature view", got=repr(view))
         self._epoch = published.epoch
         self._targets = [GroupWriter(plan, group, view, copied) for group in holding]
-        self._epoch_keys = [keys.epoch_key(plan.project, bucket) for bucket in range(plan.buckets)]
+        self._epoch_keys = [keys.epoch_key(plan.project, bucket) for bucket in range(plan.needed_buckets)]
         self._calls = ScriptCalls(topology, NEWEST_WINS, f"write {view}")
 
     @property

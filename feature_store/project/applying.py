@@ -112,6 +112,7 @@ def _readers(project: Project) -> dict[str, list[str]]:
 
 def _checked(project: Project, proposed: ProposedVersion, check_sources: bool) -> ProposedVersion:
     folder = project.folders.source
+    proposed = replace(proposed, changes=replace(proposed.changes, buckets=_changed_buckets(project)))
     if check_sources:
         proposed = proposed.with_sources_checked(folder)
     changes = proposed.changes
@@ -122,6 +123,17 @@ def _checked(project: Project, proposed: ProposedVersion, check_sources: bool) -
         note = f"Files without definitions are not read: {names}. Else list them under `definitions:`."
         proposed = replace(proposed, changes=replace(changes, notes=(*changes.notes, note)))
     return proposed
+
+
+def _changed_buckets(project: Project) -> tuple[int, int] | None:
+    """The number of buckets before and after an apply; None if it stays, nothing is stored, or Redis is not reached."""
+    if project.config.online_url is None:
+        return None  # an embedded server, which need not be started for a plan
+    with contextlib.suppress(FeatureStoreError):
+        published = project.online.find_published().plan
+        if published is not None and published.buckets != project.buckets:
+            return published.buckets, project.buckets
+    return None
 
 
 def _apply(

@@ -74,8 +74,8 @@ class OnlineStoreConfig(_Section):
         sentinel_username: a user of the Sentinels, which may differ from that of the servers.
         sentinel_password: the password of that user.
         read_from: `primary`, `replica` or `nearest`: the nodes of a Cluster or of Sentinels that clients read from.
-        buckets: the number of hash tags that keys are spread over. None: 1 on one server; on a Cluster the number in
-            the published plan, at first the power of two at or above 8 for each primary.
+        buckets: the number of hash tags that keys are spread over. None: 1 on one server; on a Cluster a number
+            between 8 and 16 for each primary, which stays while there are 4 or more for each. See online/buckets.py.
         expire_keys: whether Redis deletes a row once every view in it has expired.
         timeout_ms: the longest time of a request to Redis, in milliseconds.
         cache: the size of the client's cache in the process, in bytes or as a text such as `64MB`, by the name of a

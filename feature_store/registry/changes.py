@@ -11,7 +11,7 @@ refused      stored rows cannot be carried over, or the source lacks columns tha
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -102,17 +102,19 @@ class ChangePlan:
         rewritten: the row groups that get a new generation.
         notes: other things to know before applying, in sentences.
         unfinished: a version that is not served yet because its apply was stopped; None: there is none.
+        buckets: the number of buckets before and after, if it changes.
     """
 
     changes: tuple[DefinitionChange, ...]
     rewritten: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unfinished: int | None = None
+    buckets: tuple[int, int] | None = None
 
     @property
     def is_empty(self) -> bool:
         """True if apply has nothing to do."""
-        return not self.changes and self.unfinished is None
+        return not self.changes and self.unfinished is None and self.buckets is None
 
     @property
     def refused(self) -> list[DefinitionChange]:
@@ -131,10 +133,18 @@ class ChangePlan:
             "rewritten_row_groups": list(self.rewritten),
             "notes": list(self.notes),
             "unfinished_version": self.unfinished,
+            "buckets": list(self.buckets) if self.buckets is not None else None,
         }
 
     def remarks(self) -> list[str]:
         """Everything to know besides the changes, in sentences."""
+        if self.buckets is not None:
+            before, after = self.buckets
+            moves = (
+                f"The number of buckets changes from {before} to {after}: apply copies all rows, and fills the stream "
+                "views from their histories and topics, before readers switch."
+            )
+            return [moves, *replace(self, buckets=None).remarks()]
         if self.unfinished is None:
             return list(self.notes)
         stopped = f"The apply of version {self.unfinished} was stopped before it was served; apply finishes it."

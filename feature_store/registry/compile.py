@@ -46,7 +46,7 @@ def compile_plan(
 ) -> ServingPlan:
     """The plan that serves these definitions, after pruning.
 
-    A row group or stream view with an unchanged layout keeps its generation of `previous`: see
+    A row group or stream view with an unchanged layout and number of buckets keeps its generation of `previous`: see
     `generations.numbered_rows` and `numbered_tiles`.
     """
     declared, definitions = definitions, pruned(definitions)
@@ -55,9 +55,10 @@ def compile_plan(
     return ServingPlan(
         project=project,
         version=version,
-        groups=tuple(numbered_rows(group, previous) for group in _groups(definitions, version)),
+        groups=tuple(numbered_rows(group, previous) for group in _groups(definitions, version, buckets)),
         tiles=tuple(
-            numbered_tiles(tiles_plan(view, version), previous) for view in definitions.stream_feature_views.values()
+            numbered_tiles(tiles_plan(view, version, buckets), previous)
+            for view in definitions.stream_feature_views.values()
         ),
         transforms=tuple(
             _keep_earlier(_transform(view, graph), previous) for view in definitions.on_demand_feature_views.values()
@@ -101,7 +102,7 @@ def row_group_views(definitions: DefinitionSet) -> dict[str, list[FeatureView]]:
     return dict(sorted(members.items()))
 
 
-def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
+def _groups(definitions: DefinitionSet, version: int, buckets: int) -> list[RowGroupPlan]:
     return [
         RowGroupPlan(
             name=name,
@@ -109,12 +110,13 @@ def _groups(definitions: DefinitionSet, version: int) -> list[RowGroupPlan]:
             join_keys=tuple((entity.join_key, str(entity.dtype)) for entity in views[0].entities),
             generation=version,
             segments=tuple(segment_plan(view) for view in views),
+            buckets=buckets,
         )
         for name, views in row_group_views(definitions).items()
     ]
 
 
-def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
+def tiles_plan(view: StreamFeatureView, version: int, buckets: int = 0) -> TilesPlan:
     """The tiles of a stream view. The number of their generation is the version."""
     return TilesPlan(
         view=view.name,
@@ -125,6 +127,7 @@ def tiles_plan(view: StreamFeatureView, version: int) -> TilesPlan:
         windows=compile_windows(view.aggregations, view.event_columns),
         event_time=(view.source.event_timestamp, view.source.timestamp_unit),
         derived=tuple(view.source.derivation.used_by(view.event_columns).items()),
+        buckets=buckets,
     )
 
 

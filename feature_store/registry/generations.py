@@ -1,6 +1,7 @@
 """The life of a generation of stored rows or tiles, as transitions between serving plans.
 
-A generation is one layout of a row group or of a stream view; its number is part of its keys. Rows and tiles have the
+A generation is one layout of a row group or of a stream view, in one number of buckets; its own number is part of its
+keys. Rows and tiles have the
 same life:
 
                create: the name is new, nothing is stored
@@ -103,17 +104,21 @@ def numbered_rows(group: RowGroupPlan, previous: ServingPlan | None) -> RowGroup
         previous: the published plan.
 
     Returns:
-        The group with the number of the served generation, if the layout is the same; with the version as its number,
-        if an apply of this version was killed while it filled the group; else with a number that no generation has.
+        The group with the number of the served generation, if layout and buckets are the same; with the number of the
+        generation that an apply was filling when it was killed, if it holds the same values; else with a number that
+        no generation has.
     """
     if previous is None:
         return group
     served = next((item for item in previous.groups if item.name == group.name), None)
-    if served is not None and served.layout == group.layout:
+    if served is not None and _is_stored_as(served, group):
         return replace(group, generation=served.generation)
-    # Only of the same version: another version may compute other values in the same layout.
-    if any(generation_of(item) == generation_of(group) and item.layout == group.layout for item in previous.filling):
-        return group
+    # Another version may compute other values in the same layout. Rows that only change their buckets are copied.
+    is_copied = served is not None and served.layout == group.layout
+    for begun in previous.filling:
+        is_of_this = is_copied or begun.generation == group.generation
+        if begun.name == group.name and is_of_this and _is_stored_as(begun, group):
+            return replace(group, generation=begun.generation)
     return replace(group, generation=_free_number(generation_of(group), previous))
 
 
@@ -126,19 +131,24 @@ def numbered_tiles(tiles: TilesPlan, previous: ServingPlan | None) -> TilesPlan:
 
     Returns:
         The view with the number of the served generation, or of a generation that is being filled, if it holds the same
-        windows of the same events; else with a number that no generation has.
+        windows of the same events in the same buckets; else with a number that no generation has.
     """
     if previous is None:
         return tiles
     served = previous.tiles_of(tiles.view)
     if served is not None and served.event_time is None:
         served = replace(served, event_time=tiles.event_time)  # plans of release 0.1 lack it
-    if served is not None and served.layout == tiles.layout:
+    if served is not None and _is_stored_as(served, tiles):
         return replace(tiles, generation=served.generation, start_us=served.start_us)
     for begun in previous.filling_tiles:
         if replace(begun, generation=tiles.generation, start_us=None) == tiles:
             return replace(tiles, generation=begun.generation)
     return replace(tiles, generation=_free_number(generation_of(tiles), previous))
+
+
+def _is_stored_as(stored: RowGroupPlan | TilesPlan, wanted: RowGroupPlan | TilesPlan) -> bool:
+    """Whether a stored generation has the layout and the buckets that are wanted."""
+    return stored.layout == wanted.layout and stored.buckets == wanted.buckets
 
 
 def _free_number(wanted: Generation, plan: ServingPlan) -> int:

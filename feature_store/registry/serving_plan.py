@@ -7,7 +7,7 @@ serving loads no SQLAlchemy and, until it reads a plan, no pydantic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from feature_store.aggregates.windows import Windows
@@ -57,6 +57,7 @@ class RowGroupPlan:
         join_keys: `(column, dtype)`, one per entity.
         generation: the number in its keys; the registry version that last changed the layout.
         segments: the views, in the order of the row.
+        buckets: the number of hash tags that its keys are spread over. 0: that of the plan, which replaces it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RowGroupPlan:
     join_keys: tuple[tuple[str, str], ...]
     generation: int
     segments: tuple[SegmentPlan, ...]
+    buckets: int = 0
 
     @property
     def layout(self) -> tuple[object, ...]:
@@ -93,6 +95,7 @@ class TilesPlan:
         derived: `(column, expression)` for each derived column of the events that the windows are made of.
         mark: the mark that its fences in Redis hold (see online/publication.py); empty: a plan of before there were
             marks.
+        buckets: as in RowGroupPlan.
     """
 
     view: str
@@ -105,6 +108,7 @@ class TilesPlan:
     event_time: tuple[str, str] | None = None
     derived: tuple[tuple[str, str], ...] = ()
     mark: str = field(default="", compare=False)
+    buckets: int = 0
 
     @property
     def layout(self) -> tuple[object, ...]:
@@ -218,7 +222,8 @@ class ServingPlan:
         unstored: views that prune plans left without features. If they come back, they are filled first.
         registry: the id of the registry that published the plan; empty: release 0.1 published it.
         definitions: the digest of the version's definitions, which tells copies of a registry apart. Empty: not stated.
-        buckets: the number of hash tags that the project's keys are spread over.
+        buckets: the number of hash tags that the keys of the served generations are spread over. Generations that are
+            filled or retired have another number while it changes.
         expire_keys: whether Redis deletes a row once every view in it has expired.
         format: the format of the document.
         epoch: the mark of its publication; empty: not published, or published by release 0.1.
@@ -241,6 +246,28 @@ class ServingPlan:
     expire_keys: bool = False
     format: int = field(default=FORMAT)
     epoch: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "tiles", "filling", "filling_tiles", "retired", "retired_tiles"):
+            items: tuple[RowGroupPlan | TilesPlan, ...] = getattr(self, name)
+            if any(item.buckets == 0 for item in items):  # as in plans of earlier releases
+                stated = tuple(replace(item, buckets=item.buckets or self.buckets) for item in items)
+                object.__setattr__(self, name, stated)
+
+    @property
+    def needed_buckets(self) -> int:
+        """How many buckets must hold the plan's epoch: those of the generations that are read or written."""
+        rows, tiles = (*self.groups, *self.filling), (*self.tiles, *self.filling_tiles)
+        return max([self.buckets, *(group.buckets for group in rows), *(item.buckets for item in tiles)])
+
+    @property
+    def all_buckets(self) -> int:
+        """How many buckets get the plan's epoch when it is published: those of all generations.
+
+        So readers and writers of the plan before notice it in every bucket, before retired keys are deleted.
+        """
+        rows, tiles = self.retired, self.retired_tiles
+        return max([self.needed_buckets, *(group.buckets for group in rows), *(item.buckets for item in tiles)])
 
     def group_of(self, view: str) -> RowGroupPlan:
         """The row group that holds a view.

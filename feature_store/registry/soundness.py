@@ -61,6 +61,8 @@ def refuse_unsound(plan: ServingPlan) -> None:
     _text("epoch", plan.epoch)
     _whole("version", plan.version, 0, _MOST_NUMBER)
     _whole("buckets", plan.buckets, 1, _MOST_BUCKETS)
+    for number in (*(group.buckets for group in plan.groups), *(tiles.buckets for tiles in plan.tiles)):
+        _whole("buckets of a served generation", number, plan.buckets, plan.buckets)
     for kind in ("groups", "filling", "retired"):
         _each(kind, getattr(plan, kind), _group)
     for kind in ("tiles", "filling_tiles", "retired_tiles"):
@@ -91,6 +93,7 @@ def _group(group: RowGroupPlan) -> int:
     if group.name != "+".join(group.entities):
         _refuse("name", "the names of its entities", group.name)
     _whole("generation", group.generation, 0, _MOST_NUMBER)
+    _whole("buckets", group.buckets, 1, _MOST_BUCKETS)
     _once("segments", [segment.view for segment in group.segments])
     size = _each("segments", group.segments, _segment)
     _whole("bytes of a row", size, 0, MOST_VALUE_BYTES)
@@ -116,6 +119,7 @@ def _tiles(tiles: TilesPlan) -> int:
     _name("view", tiles.view)
     _keys(tiles.entities, tiles.join_keys)
     _whole("generation", tiles.generation, 0, _MOST_NUMBER)
+    _whole("buckets", tiles.buckets, 1, _MOST_BUCKETS)
     _text("topic", tiles.topic)
     if tiles.start_us is not None:
         _whole("start_us", tiles.start_us, -(2**63), 2**63 - 1)

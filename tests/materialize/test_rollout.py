@@ -78,6 +78,9 @@ class Mortal(OnlineStore):
     def copy_rows(self, *args: Any) -> Any:
         return self._between_steps(super().copy_rows, *args)
 
+    def drop_epochs(self, *args: Any) -> Any:
+        return self._between_steps(super().drop_epochs, *args)
+
     def _between_steps(self, change: Any, *args: Any, **options: Any) -> Any:
         self.step()
         result = change(*args, **options)
@@ -102,7 +105,7 @@ class Project:
         self.redis.close()
         self.registry.close()
 
-    def apply(self, version: int, definitions: list[Any]) -> ServingPlan:
+    def apply(self, version: int, definitions: list[Any], buckets: int = 1) -> ServingPlan:
         return roll_out(
             DefinitionSet(definitions),
             version,
@@ -110,7 +113,7 @@ class Project:
             online=self.online,
             registry=self.registry,
             filler=self,
-            buckets=1,
+            buckets=buckets,
             expire_keys=False,
         )
 
@@ -140,10 +143,10 @@ class Project:
             self.fill_tiles(tiles)
             serve_tiles(self.online, tiles)
 
-    def begin(self) -> None:
+    def begin(self, buckets: int = 1) -> None:
         """Apply the first version, and write events and rows as workers and jobs do."""
         self.online.teardown()
-        self.apply(1, FIRST)
+        self.apply(1, FIRST, buckets)
         for view in ("clicks", "steady"):
             with self.online.tile_writer(view) as writer:
                 for i, batch in enumerate(BATCHES):
