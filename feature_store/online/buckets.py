@@ -33,12 +33,14 @@ def buckets_for(project: str, primaries: int, stored: int | None) -> int:
         return stored
     most = min(_MOST * primaries, _SLOTS)
     fewest = min(_FEWEST * primaries, most)
-    counts = [0] * primaries
+    counts, fullest = [0] * primaries, 0
     best, least = most, float("inf")
     for number in range(1, most + 1):
         slot = key_slot(keys.tag(project, number - 1))
-        counts[slot * primaries // _SLOTS] += 1
-        excess = round(max(counts) * primaries / number, 2)  # a hundredth more is worth fewer commands
+        owner = slot * primaries // _SLOTS
+        counts[owner] += 1
+        fullest = max(fullest, counts[owner])
+        excess = round(fullest * primaries / number, 2)  # a hundredth more is worth fewer commands
         if number >= fewest and excess < least:
             best, least = number, excess
     return best
