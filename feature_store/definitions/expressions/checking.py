@@ -1,21 +1,28 @@
 """Checks the types of an expression's tree, and compiles it to a program.
 
-The types are those of fields. Operators widen numbers to Int64 or Float64. A constant takes the type of what it is
-combined with: beside a Float32 it is the nearest Float32, beside a Timestamp a text is a time.
+The types are those of fields. Operators widen numbers to Int64 or Float64. `common_types.py` has the types that values
+of two types have in common.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from feature_store.definitions.dtypes import Bool, DType, Float64, Int64, String, Timestamp
 from feature_store.definitions.expressions import arithmetic, programs
-from feature_store.definitions.expressions.casting import CASTS, kind_of, parsed_date, parsed_time
+from feature_store.definitions.expressions.casting import CASTS, kind_of
+from feature_store.definitions.expressions.common_types import (
+    NUMBERS,
+    Checked,
+    constant_of,
+    in_type,
+    together,
+    type_named,
+)
 from feature_store.definitions.expressions.functions import FORMS, FUNCTIONS, UNITS, Variant, like, truncated
 from feature_store.definitions.expressions.nodes import (
     Call,
@@ -26,11 +33,9 @@ from feature_store.definitions.expressions.nodes import (
     ExpressionError,
     Node,
 )
-from feature_store.definitions.expressions.programs import Program
 from feature_store.definitions.expressions.values import Array, Result
-from feature_store.errors import DataError, did_you_mean
+from feature_store.errors import did_you_mean
 
-_NUMBERS = ("int", "float")
 _COMPARES: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -55,38 +60,6 @@ _OF_FLOATS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A checked expression.
-
-    Attributes:
-        at: its place in the text.
-        dtype: its type. None: it is the constant null.
-        run: computes it.
-        constant: the value, of a constant.
-    """
-
-    at: int
-    dtype: DType | None
-    run: Program
-    constant: Any = None
-
-    @property
-    def kind(self) -> str:
-        """The kind of its type."""
-        return kind_of(self.dtype)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is a constant other than null."""
-        return self.constant is not None
-
-    @property
-    def shown(self) -> str:
-        """Its type, in an error."""
-        return "null" if self.dtype is None else str(self.dtype)
-
-
 def checked(node: Node, columns: Mapping[str, DType]) -> Checked:
     """An expression as a program.
 
@@ -107,7 +80,7 @@ class _Checker:
     def check(self, node: Node) -> Checked:
         match node:
             case Constant():
-                return _constant(node.at, node.value)
+                return constant_of(node.at, node.value)
             case Column():
                 return self._column(node)
             case Cast():
@@ -126,7 +99,7 @@ class _Checker:
         return Checked(node.at, self._columns[node.name], programs.column(node.name))
 
     def _cast(self, node: Cast) -> Checked:
-        value, to = self.check(node.value), _type_named(node)
+        value, to = self.check(node.value), type_named(node)
         if value.dtype is None:
             return Checked(node.at, to, programs.constant(None, to))
         of, convert = value.dtype, CASTS.get((value.kind, kind_of(to)))
@@ -144,7 +117,7 @@ class _Checker:
 
     def _case(self, node: Case) -> Checked:
         conditions = [self._truth(condition) for condition, _ in node.branches]
-        results, dtype = _together(
+        results, dtype = together(
             [self.check(each) for each in (*(value for _, value in node.branches), node.otherwise)]
         )
         if dtype is None:
@@ -156,7 +129,7 @@ class _Checker:
     def _truth(self, node: Node) -> Checked:
         found = self.check(node)
         if found.dtype is None:
-            return _typed(found, Bool)
+            return in_type(found, Bool)
         if found.dtype != Bool:
             raise ExpressionError(found.at, f"expected a condition, got {found.dtype}", "compare it with a value")
         return found
@@ -192,111 +165,6 @@ class _Checker:
         return _function(node, node.name, arguments)
 
 
-# -- constants and common types -----------------------------------------------------------------------------------
-
-
-def _constant(at: int, value: Any) -> Checked:
-    if value is None:
-        return Checked(at, None, programs.constant(None, Bool))
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        raise ExpressionError(at, f"{value} is outside of Int64", "write it as a float, such as 1e20")
-    if isinstance(value, float) and not np.isfinite(value):
-        raise ExpressionError(at, "the number is outside of Float64")
-    dtype = {bool: Bool, int: Int64, float: Float64, str: String}[type(value)]
-    return Checked(at, dtype, programs.constant(value, dtype), value)
-
-
-def _together(found: Sequence[Checked], *, compared: bool = False) -> tuple[list[Checked], DType | None]:
-    """Values in their common type. None: all of them are null."""
-    typed = [one for one in found if one.dtype is not None]
-    others = [one for one in typed if not one.is_constant] or typed
-    dtype: DType | None = None
-    for one in others:
-        dtype = _common(dtype, one, compared)
-    for one in typed:
-        if one.is_constant and dtype is not None:
-            dtype = _common_with_constant(dtype, one, compared)
-    return [_typed(one, dtype or Bool) for one in found], dtype
-
-
-def _common(dtype: DType | None, other: Checked, compared: bool) -> DType:
-    assert other.dtype is not None
-    if dtype is None or dtype == other.dtype:
-        return other.dtype
-    kinds = {kind_of(dtype), other.kind}
-    if compared and "bool" in kinds and kinds & {*_NUMBERS}:
-        kinds = kinds - {"bool"} | {"int"}
-    if kinds <= {*_NUMBERS}:
-        return Int64 if kinds == {"int"} else Float64
-    if kinds == {"date", "time"}:
-        return Timestamp
-    hint = f"convert one of them, as in cast(… as {dtype})"
-    raise ExpressionError(other.at, f"{dtype} and {other.dtype} do not go together", hint)
-
-
-def _common_with_constant(dtype: DType, constant: Checked, compared: bool) -> DType:
-    """The common type of a type and a constant, which takes the type if it can."""
-    kind = kind_of(dtype)
-    if kind == "float" and constant.kind in _NUMBERS:
-        return dtype
-    if kind == "int" and constant.kind == "int":
-        return dtype if dtype.scalar.fit(constant.constant) is not None else Int64
-    if (kind in ("time", "date") and constant.kind == "text") or (kind == "decimal" and constant.kind in _NUMBERS):
-        return dtype
-    return _common(dtype, constant, compared)
-
-
-def _typed(found: Checked, dtype: DType) -> Checked:
-    """A value in a type that it goes together with."""
-    if found.dtype == dtype:
-        return found
-    if found.dtype is None:
-        return Checked(found.at, dtype, programs.constant(None, dtype))
-    if found.is_constant:
-        value = _stored(found, dtype)
-        return Checked(found.at, dtype, programs.constant(value, dtype), found.constant)
-    of, convert = found.dtype, CASTS[found.kind, kind_of(dtype)]
-    program = programs.strict([(found.run, of)], dtype, lambda values: convert(values, of, dtype), lambda _: "")
-    return Checked(found.at, dtype, program)
-
-
-def _stored(constant: Checked, dtype: DType) -> Any:
-    """A constant as a stored value of a type."""
-    value, kind = constant.constant, kind_of(dtype)
-    if kind == "float":
-        with np.errstate(over="ignore"):
-            return dtype.numpy.type(value)
-    if kind == "int":
-        return int(value)
-    if kind in ("time", "date"):
-        found = (parsed_time if kind == "time" else parsed_date)(value, dtype)
-        if found is None:
-            example = "'2026-01-31 12:00:00'" if kind == "time" else "'2026-01-31'"
-            raise ExpressionError(constant.at, f"expected a {dtype} such as {example}, got {value!r}")
-        return found
-    try:
-        return dtype.to_stored(dtype.fit(value, ""))
-    except DataError:
-        raise ExpressionError(constant.at, f"{value!r} is not a value of {dtype}") from None
-
-
-def _type_named(node: Cast) -> DType:
-    known = {str(dtype).lower(): dtype for dtype in _CASTABLE}
-    if node.dtype.lower() not in known:
-        names = [str(dtype) for dtype in _CASTABLE]
-        hint = did_you_mean(node.dtype, names) or f"types are {', '.join(names)}"
-        raise ExpressionError(node.at, f"there is no type {node.dtype!r} to convert to", hint)
-    return known[node.dtype.lower()]
-
-
-_CASTABLE = tuple(
-    DType.parse(name)
-    for name in (
-        "Bool", "Int8", "Int16", "Int32", "Int64", "Float16", "Float32", "Float64", "String", "Timestamp", "Date",
-    )
-)  # fmt: skip
-
-
 # -- operators ----------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +178,7 @@ def _strict(node: Call, gives: DType, arguments: Sequence[Checked], compute: Cal
 
 
 def _compared(node: Call, *arguments: Checked) -> Checked:
-    typed, _ = _together(arguments, compared=True)
+    typed, _ = together(arguments, compared=True)
     compare = _COMPARES[node.name]
     return _strict(node, Bool, typed, lambda a, b: Result(np.asarray(compare(a, b), bool)))
 
@@ -353,15 +221,15 @@ def _calculated(node: Call, arguments: list[Checked]) -> Checked:
         raise ExpressionError(wrong.at, "// divides integers, got Float64", hint)
     if is_whole and node.name != "/":
         return _strict(node, Int64, numbers, _OF_INTS[node.name])
-    floats = [_typed(number, Float64) for number in numbers]
+    floats = [in_type(number, Float64) for number in numbers]
     return _strict(node, Float64, floats, _OF_FLOATS[node.name])
 
 
 def _number(node: Call, argument: Checked) -> Checked:
     """An operand of arithmetic, as Int64 or Float64."""
     if argument.dtype is None:
-        return _typed(argument, Int64)
-    if argument.kind not in _NUMBERS:
+        return in_type(argument, Int64)
+    if argument.kind not in NUMBERS:
         hints = {
             "decimal": "cast(… as Float64) makes it a number",
             "time": "epoch_us(…) is its number of microseconds",
@@ -370,30 +238,30 @@ def _number(node: Call, argument: Checked) -> Checked:
         name = {"negative": "-", "positive": "+"}.get(node.name, node.name)
         hint = hints.get(argument.kind, "")
         raise ExpressionError(argument.at, f"expected a number for {name}, got {argument.dtype}", hint)
-    return _typed(argument, Int64 if argument.kind == "int" else Float64)
+    return in_type(argument, Int64 if argument.kind == "int" else Float64)
 
 
 def _coalesce(node: Call, arguments: list[Checked]) -> Checked:
     _count(node, "coalesce", arguments, 1)
-    typed, dtype = _together(arguments)
+    typed, dtype = together(arguments)
     if dtype is None:
-        return _constant(node.at, None)
+        return constant_of(node.at, None)
     return Checked(node.at, dtype, programs.first_value([one.run for one in typed], dtype))
 
 
 def _nullif(node: Call, arguments: list[Checked]) -> Checked:
     _count(node, "nullif", arguments, 2, 2)
-    typed, dtype = _together(arguments)
+    typed, dtype = together(arguments)
     if dtype is None:
-        return _constant(node.at, None)
+        return constant_of(node.at, None)
     return Checked(node.at, dtype, programs.unless_equal(typed[0].run, typed[1].run))
 
 
 def _extreme(node: Call, arguments: list[Checked]) -> Checked:
     _count(node, node.name, arguments, 1)
-    typed, dtype = _together(arguments)
+    typed, dtype = together(arguments)
     if dtype is None:
-        return _constant(node.at, None)
+        return constant_of(node.at, None)
     if kind_of(dtype) == "other":
         raise ExpressionError(node.at, f"{node.name} does not take {dtype}")
     is_better = operator.lt if node.name == "least" else operator.gt
@@ -435,10 +303,10 @@ def _variant(variants: tuple[Variant, ...], arguments: Sequence[Checked]) -> Var
 def _argument(node: Call, name: str, argument: Checked, dtype: DType) -> Checked:
     """An argument in the type that a function takes."""
     if argument.dtype is None:
-        return _typed(argument, dtype)
+        return in_type(argument, dtype)
     fits = argument.kind == kind_of(dtype) or (argument.kind, kind_of(dtype)) in (("int", "float"), ("date", "time"))
     if fits or (argument.is_constant and argument.kind == "text" and kind_of(dtype) == "time"):
-        return _typed(argument, dtype)
+        return in_type(argument, dtype)
     hint = f"cast(… as {dtype}) converts it" if (argument.kind, kind_of(dtype)) in CASTS else ""
     raise ExpressionError(argument.at, f"{name} takes a {dtype} here, got {argument.dtype}", hint)
 
