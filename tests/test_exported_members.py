@@ -27,7 +27,7 @@ PUBLIC = {
     "feature_store.functions": """LIFETIME_US CellFunction Column Function Mask Parameter Part State StateArrays StateSpec
         TimeSpan Values WindowMask all_functions function_named sizes_of state_type values_of""",
     "feature_store.online": "OnlineClient AsyncOnlineClient OnlineResponse OnlineStore Padded Ragged Status",
-    "feature_store.monitoring": "ClientMetrics ParquetSink ServedLog Tracing",
+    "feature_store.monitoring": "CacheMetrics ClientMetrics ParquetSink ServedLog Tracing",
     "feature_store.streaming": "KafkaSink",
     "feature_store.pruning": """Budget FeatureImportance Footprint Importances PrunePlan Training Verification
         draw_curve importance_from_model read_importances""",
