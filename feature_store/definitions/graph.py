@@ -301,7 +301,7 @@ def aggregated_as(view: AnyView, feature: str) -> dict[str, Any]:
             if aggregation.feature_name(window) == feature:
                 return {
                     "function": aggregation.function,
-                    "column": aggregation.column,
+                    "column": aggregation.parameters.get("serves", aggregation.column),  # a sequence has several
                     "filter": aggregation.filter,
                     "window": shown_window(window),
                     "hop": None

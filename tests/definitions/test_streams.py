@@ -33,6 +33,7 @@ from feature_store.definitions import (
     Timestamp,
 )
 from feature_store.definitions.aggregation import shown_window
+from feature_store.definitions.graph import feature_description
 from feature_store.errors import DefinitionError, NotFoundError
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -90,6 +91,8 @@ def test_a_sequence_makes_a_feature_of_each_column_and_needs_one_cell() -> None:
     assert (ring.slots, [part.kind for part in ring.parts]) == (0, ["sequence", "sequence", "decayed_sum"])
     assert windows.columns == ("movie_id", "action", "rating")
     assert view(*found.aggregations) == found, "as a document lists them"
+    described = feature_description(found, found.field("recent_action"))
+    assert described == "sequence of action over all events where action != 'skip'"
 
 
 @pytest.mark.parametrize(
