@@ -201,7 +201,12 @@ class StoreTimeoutError(OnlineStoreError, TimeoutError):
 
     The message says which. Check Redis's load and the network, or the CPU of the process; raise `timeout_s`, or give
     requests a `deadline_ms`.
+
+    Attributes:
+        is_held_up: whether the process did not run in time, so that no server was asked.
     """
+
+    is_held_up: bool = False
 
 
 class StoreReplyError(OnlineStoreError):

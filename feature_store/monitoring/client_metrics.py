@@ -91,6 +91,11 @@ class ClientMetrics(Observer):
         """See Observer."""
         self._reconnects.inc()
 
+    def hedged(self, outcome: str, load: float) -> None:
+        """See Observer."""
+        self._hedges.labels(outcome).inc()
+        self._hedge_load.set(load)
+
     def plan_read(self, version: int) -> None:
         """See Observer."""
         self._plan_reads.inc()
@@ -139,6 +144,13 @@ class ClientMetrics(Observer):
             "shadow_reads", "Requests read again in shadow, by outcome", ["service", "outcome"]
         )
         self._reconnects = counter("reconnects", "Dead idle connections that were replaced", [])
+        self._hedges = counter("hedges", "Slow reads that another server was asked for, by outcome", ["outcome"])
+        self._hedge_load = Gauge(
+            "feature_store_client_hedge_load",
+            "Bytes sent for hedges, as a share of the bytes of all reads",
+            registry=registry,
+            multiprocess_mode="max",
+        )
         self._plan_reads = counter("plan_reads", "Reads of the serving plan", [])
         self._plan_version = Gauge(
             "feature_store_client_plan_version",

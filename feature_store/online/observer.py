@@ -93,6 +93,15 @@ class Observer:
     def reconnected(self) -> None:
         """An idle connection was dead, as after a restart of the server. The request goes on with another."""
 
+    def hedged(self, outcome: str, load: float) -> None:
+        """A server of a shard was slow, and another server was asked, too, or would have been.
+
+        Args:
+            outcome: `won` or `lost`: the other server answered first, or did not. `no_budget`: it was not asked, since
+                hedges would become more than 5 % of the load. `slow_store`: the other servers are slow, too.
+            load: the bytes that the client sent for hedges so far, as a share of the bytes of its requests to servers.
+        """
+
     def plan_read(self, version: int) -> None:
         """The serving plan was read: at the first request, and after each publication."""
 
@@ -126,6 +135,10 @@ class Observers:
     def reconnected(self) -> None:
         """See Observer."""
         self._tell(lambda observer: observer.reconnected())
+
+    def hedged(self, outcome: str, load: float) -> None:
+        """See Observer."""
+        self._tell(lambda observer: observer.hedged(outcome, load))
 
     def plan_read(self, version: int) -> None:
         """See Observer."""

@@ -74,6 +74,7 @@ class OnlineStoreConfig(_Section):
         sentinel_username: a user of the Sentinels, which may differ from that of the servers.
         sentinel_password: the password of that user.
         read_from: `primary`, `replica` or `nearest`: the nodes of a Cluster or of Sentinels that clients read from.
+        hedge: whether a read that a server is slow to answer is sent to another server, too. It needs `read_from`.
         buckets: the number of hash tags that keys are spread over. None: 1 on one server; on a Cluster a number
             between 8 and 16 for each primary, which stays while there are 4 or more for each. See online/buckets.py.
         expire_keys: whether Redis deletes a row once every view in it has expired.
@@ -88,6 +89,7 @@ class OnlineStoreConfig(_Section):
     sentinel_username: str | None = Field(default=None, min_length=1, repr=False)
     sentinel_password: str | None = Field(default=None, min_length=1, repr=False)
     read_from: Literal["primary", "replica", "nearest"] | None = None
+    hedge: bool | None = None
     buckets: int | None = Field(default=None, ge=1, le=MAX_BUCKETS)
     expire_keys: bool = False
     timeout_ms: int = Field(default=1000, ge=1)
@@ -99,6 +101,8 @@ class OnlineStoreConfig(_Section):
             raise ValueError("a password with the username")
         if self.password is not None and (self.url is None or has_user(self.url)):
             raise ValueError("a url without a user in it, since password is set")
+        if self.hedge and self.read_from in (None, "primary"):
+            raise ValueError("read_from: replica or nearest, since hedge is set")
         if self.url is None and (self.read_from or self.sentinel_username or self.sentinel_password):
             raise ValueError("a url, since read_from or the password of Sentinels is set")
         return self
@@ -191,6 +195,7 @@ class Config(_Section):
             return None
         url = store.url if store.password is None else with_user(store.url, store.username or "", store.password)
         options = {name: getattr(store, name) for name in ("sentinel_username", "sentinel_password", "read_from")}
+        options["hedge"] = "true" if store.hedge else None
         given = urlencode({name: value for name, value in options.items() if value is not None})
         if not given:
             return url

@@ -291,3 +291,26 @@ def test_the_least_rights_suffice_on_a_cluster(cluster: RedisCluster) -> None:
         one.close()
     for node in cluster.nodes:
         node("ACL", "DELUSER", *urls)
+
+
+def test_a_writer_closes_its_connections_to_nodes_that_have_no_slots_any_more(cluster: RedisCluster) -> None:
+    """The writer stays open over the change. It was connected to the node that is a replica now."""
+    store = OnlineStore(f"{cluster.url}?client_name=writes", "shop", timeout_s=10.0)
+    publish(store, 1)
+    cluster.wait_for_replicas()
+    before = cluster.holder(keys.epoch_key("shop", 0))
+
+    def is_connected() -> bool:
+        return any("name=writes" in line for line in before("CLIENT", "LIST").splitlines())
+
+    with store.writer("profile") as writer:
+        writer.write(rows(1))
+        assert is_connected()
+        cluster.hand_over(before)
+        cluster.wait()
+        for _ in range(2):
+            writer.write(rows(1))
+        store.writer("profile").close()  # learns the map
+        writer.write(rows(1))
+        assert not is_connected()
+    store.close()

@@ -61,12 +61,16 @@ def test_what_stands_beside_the_url_of_sentinels_becomes_a_part_of_it(tmp_path: 
           password: "p?ss@word"
           sentinel_password: "s&ntinel="
           read_from: replica
+          hedge: true
         """,
     )
     location = Location.of(config.online_url or "")
     assert [(one.host, one.password) for one in location.others] == [("a", "s&ntinel="), ("b", "s&ntinel=")]
     assert (location.address.password, location.service, location.read_from) == ("p?ss@word", "main", "replica")
+    assert location.is_hedged
     assert "s&ntinel" not in str(config.shown())
+    with pytest.raises(ConfigError, match="since hedge is set"):
+        load(tmp_path, "project: shop\nonline_store: {url: 'redis+cluster://a', hedge: true}\n")
     with pytest.raises(ConfigError, match="a url, since"):
         load(tmp_path, "project: shop\nonline_store: {read_from: replica}\n")
 

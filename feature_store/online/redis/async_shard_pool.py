@@ -7,9 +7,11 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
+from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreReplyError, StoreTimeoutError
 from feature_store.online.redis.async_connection import AsyncConnection
 from feature_store.online.redis.async_pool import AsyncPool, of_another_loop
+from feature_store.online.redis.async_race import AsyncRace
+from feature_store.online.redis.hedging import Hedges
 from feature_store.online.redis.readers import Readers
 from feature_store.online.redis.shard_request import Pause, Refresh, RefreshSoon, Send, ShardRequest
 
@@ -34,7 +36,8 @@ class AsyncShardPool:
 
     def __init__(self, shards: Shards, observers: Observers, most: int) -> None:
         self._shards, self._observers, self._most = shards, observers, most
-        self._readers = Readers(shards.location.read_from)
+        hedges = Hedges(observers) if shards.location.is_hedged else None
+        self._readers = Readers(shards.location.read_from, hedges)
         self._pools: dict[Endpoint, AsyncPool] = {}
         # The newest map whose servers the pools are for.
         self._version = 0
@@ -63,7 +66,8 @@ class AsyncShardPool:
                     await self._refresh(step, request.limit_of_refresh(step, limit))
             else:
                 await _wait(step, limit)
-            limit = limit.further()
+            if not request.was_held_up:
+                limit = limit.further()
 
     async def _send(self, step: Send, request: ShardRequest, limit: Limit) -> None:
         """Ask all servers, and wait for all."""
@@ -77,9 +81,14 @@ class AsyncShardPool:
 
     async def _ask(self, server: Endpoint, commands: Sequence[Command], request: ShardRequest, limit: Limit) -> None:
         began = time.monotonic()
+        limit = request.limit_of(server, limit)
+        hedge_at = request.hedge_at(server, commands, began)
         try:
-            await self._pool(server).ask(commands, request.limit_of(server, limit))
-        except (StoreConnectionError, StoreTimeoutError) as error:
+            if hedge_at is None:
+                await self._pool(server).ask(commands, limit)
+            elif await AsyncRace(request, server, commands, limit, self._pool).run(began, hedge_at):
+                return
+        except (StoreConnectionError, StoreTimeoutError, StoreReplyError) as error:
             request.failed(server, error)
         else:
             request.answered(server, began)

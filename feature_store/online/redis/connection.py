@@ -79,14 +79,14 @@ class Connection:
         return made
 
     def _open(self, endpoint: Endpoint, address: Address, limit: Limit) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._reader = hiredis.Reader()
         context = address.tls.context if address.tls is not None else None
         self.idle_since = 0.0
         try:
             self._socket = _connected(address, limit)
         except OSError as error:
-            raise self._mapped(error, limit) from error
+            raise self.mapped(error, limit) from error
         try:
             if context is not None:
                 self._socket.settimeout(limit.further().left())
@@ -105,7 +105,7 @@ class Connection:
             self._greet(address, limit.further())
         except OSError as error:
             self.close()
-            raise self._mapped(error, limit) from error
+            raise self.mapped(error, limit) from error
         except BaseException:
             self.close()
             raise
@@ -120,15 +120,15 @@ class Connection:
         refused = replies[:-1] if address.is_master else replies
         for reply in refused:
             if isinstance(reply, Exception):
-                raise self._endpoint.refused(reply)
+                raise self.endpoint.refused(reply)
         if address.is_master and is_replica(replies):
-            raise self._endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
+            raise self.endpoint.lost(f"{address.shown}, which the Sentinels name, is no master")
 
     def _try(self, limit: Limit) -> None:
         self.send(PING, limit)
         reply = self.reply(limit)
         if isinstance(reply, Exception) and is_connection_refused(reply):
-            raise self._endpoint.refused(reply)
+            raise self.endpoint.refused(reply)
 
     def exchange(self, commands: Sequence[Command], limit: Limit) -> None:
         """Send commands at once and take their replies. After a timeout, some parsers may be complete.
@@ -144,10 +144,8 @@ class Connection:
         try:
             self._send(command.data, limit)
             self._take_one(command.parser, limit)
-        except OSError as error:
-            raise self._mapped(error, limit) from error
-        except hiredis.HiredisError as error:
-            raise self._garbled(error) from error
+        except (OSError, hiredis.HiredisError) as error:
+            raise self.mapped(error, limit) from error
 
     def ask(self, commands: Sequence[Command], limit: Limit) -> None:
         """Send commands at once. `take` takes their replies.
@@ -158,7 +156,7 @@ class Connection:
         try:
             self._send(b"".join([command.data for command in commands]), limit)
         except OSError as error:
-            raise self._mapped(error, limit) from error
+            raise self.mapped(error, limit) from error
 
     def take(self, commands: Sequence[Command], limit: Limit) -> None:
         """Take the replies to the commands that were asked last. After a timeout, some parsers may be complete.
@@ -170,10 +168,8 @@ class Connection:
         """
         try:
             self._take_all([command.parser for command in commands], limit)
-        except OSError as error:
-            raise self._mapped(error, limit) from error
-        except hiredis.HiredisError as error:
-            raise self._garbled(error) from error
+        except (OSError, hiredis.HiredisError) as error:
+            raise self.mapped(error, limit) from error
 
     def _take_one(self, parser: ReplyParser, limit: Limit) -> None:
         receive = self._socket.recv_into
@@ -184,7 +180,7 @@ class Connection:
                 self._wait(limit)
                 continue
             if not count:
-                raise self._endpoint.lost("the server closed the connection")
+                raise self.endpoint.lost("the server closed the connection")
             if parser.received(count):
                 return
             self._hold(limit)  # only a reply of several pieces gets here
@@ -193,9 +189,9 @@ class Connection:
         replies = Replies()
         replies.expect(parsers)
         while replies:
-            count = self._receive(replies.buffer(), limit)
+            count = self.receive(replies.buffer(), limit)
             if not count:
-                raise self._endpoint.lost("the server closed the connection")
+                raise self.endpoint.lost("the server closed the connection")
             replies.received(count)
 
     def send(self, command: bytes, limit: Limit | None = None) -> None:
@@ -208,11 +204,11 @@ class Connection:
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not take the bytes in time.
         """
-        limit = limit if limit is not None else self._endpoint.limit()
+        limit = limit if limit is not None else self.endpoint.limit()
         try:
             self._send(command, limit)
         except OSError as error:
-            raise self._mapped(error, limit) from error
+            raise self.mapped(error, limit) from error
 
     def reply(self, limit: Limit | None = None) -> Any:
         """The next reply to what was sent, or the next push; a hiredis.ReplyError is returned, not raised.
@@ -223,18 +219,20 @@ class Connection:
         Raises:
             StoreConnectionError, StoreTimeoutError: the server went away, or does not answer in time.
         """
-        limit = limit if limit is not None else self._endpoint.limit()
+        limit = limit if limit is not None else self.endpoint.limit()
         try:
             return self._reply(limit)
-        except OSError as error:
-            raise self._mapped(error, limit) from error
-        except hiredis.HiredisError as error:
-            raise self._garbled(error) from error
+        except (OSError, hiredis.HiredisError) as error:
+            raise self.mapped(error, limit) from error
 
     def at_hand(self) -> Iterator[Any]:
         """The further replies and pushes that arrived together with the last one."""
         while (reply := self._reader.gets()) is not False:
             yield reply
+
+    def fileno(self) -> int:
+        """The file of the socket, for `select`."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""
@@ -246,7 +244,7 @@ class Connection:
         if opened is not None:
             opened.close()
 
-    def _receive(self, buffer: memoryview, limit: Limit) -> int:
+    def receive(self, buffer: memoryview, limit: Limit) -> int:
         """Receive bytes that arrive before the limit; after the limit, only bytes that have arrived already."""
         while limit.at > time.monotonic():
             self._hold(limit)
@@ -269,7 +267,7 @@ class Connection:
                 self._wait(limit)
                 continue
             if not piece:
-                raise self._endpoint.lost("the server closed the connection")
+                raise self.endpoint.lost("the server closed the connection")
             self._reader.feed(piece)
         return reply
 
@@ -318,17 +316,17 @@ class Connection:
             self._limit_s = left
             self._socket.settimeout(left)
 
-    def _mapped(self, error: OSError, limit: Limit) -> OSError:
-        if isinstance(error, OnlineStoreError):
+    def mapped(self, error: Exception, limit: Limit) -> OSError:
+        """The error of this library for an error of the socket or of hiredis."""
+        if isinstance(error, OnlineStoreError) and isinstance(error, OSError):
             return error
+        if isinstance(error, hiredis.HiredisError):
+            return self.endpoint.lost(f"bytes that are not the Redis protocol ({error})")
         if isinstance(error, HeldUpError):
-            return self._endpoint.held_up(limit)
+            return self.endpoint.held_up(limit)
         if isinstance(error, (TimeoutError, BlockingIOError)):
-            return self._endpoint.timeout(limit)
-        return self._endpoint.lost(str(error))
-
-    def _garbled(self, error: Exception) -> OSError:
-        return self._endpoint.lost(f"bytes that are not the Redis protocol ({error})")
+            return self.endpoint.timeout(limit)
+        return self.endpoint.lost(str(error))
 
 
 def _find(endpoint: Endpoint, limit: Limit) -> Address:
@@ -358,7 +356,7 @@ def _asked(address: Address, command: bytes, endpoint: Endpoint, limit: Limit) -
         connection._send(command, limit)
         reply = connection._reply(limit)
     except OSError as error:
-        raise connection._mapped(error, limit) from error
+        raise connection.mapped(error, limit) from error
     finally:
         connection.close()
     if isinstance(reply, Exception):

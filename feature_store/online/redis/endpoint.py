@@ -59,12 +59,13 @@ class Endpoint:
         location: where the server is.
         number: the number of the endpoint, in the order in which endpoints were made.
         is_replica: whether the server is asked as a replica, which may be behind and takes no writes.
+        is_forgotten: whether a newer map of the servers does not name it. It is never named again: another object is.
 
     Raises:
         ConfigError: the URL cannot be read, the pool is of an unknown class, or an option is not followed here.
     """
 
-    is_replica = False
+    is_replica = is_forgotten = False
     _numbers = itertools.count()
 
     def __init__(self, url: str | redis.ConnectionPool | Location, timeout_s: float) -> None:
@@ -213,12 +214,14 @@ class Endpoint:
 
     def held_up(self, limit: Limit) -> StoreTimeoutError:
         """The error for a request that asked nothing before its time was over, because its process did not run."""
-        return StoreTimeoutError(
+        error = StoreTimeoutError(
             f"request to Redis at {self.shown}",
             problem=f"its {limit.seconds * 1000:g} ms were over before anything was sent: this process was held up",
             hint="did it get too little CPU, or did other code block its thread or event loop? "
             f"The limit is {limit.setting}",
         )
+        error.is_held_up = True
+        return error
 
     def busy(self, limit: Limit, most: int) -> StoreTimeoutError:
         """The error for a request that waited for a connection until its time was over."""

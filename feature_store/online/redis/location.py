@@ -8,6 +8,7 @@
 `rediss+cluster` and `rediss+sentinel` use TLS, for Sentinels too. Options follow after `?`: those of redis-py, and
 
     read_from            primary (the default), replica or nearest: where clients read features; Cluster and Sentinel
+    hedge                true: a read that a server is slow to answer is sent to another server, too; see hedging.py
     credential_provider  module:name of a provider of user and password, instead of those of the URL; see providers.py
     sentinel_username, sentinel_password, sentinel_credential_provider    for the Sentinels
 """
@@ -82,6 +83,7 @@ class Location:
         service: the name that the Sentinels give to the primary and its replicas.
         is_master: whether the Sentinels are asked for the primary, rather than for a replica.
         read_from: where clients read features.
+        is_hedged: whether slow reads are sent to another server, too.
     """
 
     kind: str
@@ -92,6 +94,7 @@ class Location:
     service: str = ""
     is_master: bool = True
     read_from: str = PRIMARY
+    is_hedged: bool = False
 
     @classmethod
     def of(cls, url: str | redis.ConnectionPool) -> Location:
@@ -152,10 +155,9 @@ def _of_several(found: re.Match[str]) -> Location:
     if kind == "sentinel" and not service:
         raise ConfigError(where, expected="the Sentinels' name of the primary: …/service", got="none")
     options = dict(parse_qsl(found["options"] or "", keep_blank_values=True))
-    own = {name: options.pop(name, "") for name in ("read_from", *_OF_SENTINELS)}
+    own = {name: options.pop(name, "") for name in ("read_from", "hedge", *_OF_SENTINELS)}
     hide(own["sentinel_password"])
-    if own["read_from"] not in ("", *_READ_FROM):
-        raise ConfigError(where, expected=f"read_from of {', '.join(_READ_FROM)}", got=repr(own["read_from"]))
+    _check_reads(own["read_from"], own["hedge"], where)
     if kind == "cluster" and any(own[name] for name in _OF_SENTINELS):
         raise ConfigError(where, expected="no user of Sentinels: a Cluster has none", got="one")
     hosts = [_host(text, _DEFAULT_PORTS[kind], where) for text in found["hosts"].split(",")]
@@ -175,7 +177,21 @@ def _of_several(found: re.Match[str]) -> Location:
         others,
         unquote(service),
         read_from=own["read_from"] or PRIMARY,
+        is_hedged=own["hedge"] == "true",
     )
+
+
+def _check_reads(read_from: str, hedge: str, where: str) -> None:
+    if read_from not in ("", *_READ_FROM):
+        raise ConfigError(where, expected=f"read_from of {', '.join(_READ_FROM)}", got=repr(read_from))
+    if hedge not in ("", "true", "false"):
+        raise ConfigError(where, expected="hedge=true or hedge=false", got=repr(hedge))
+    if hedge == "true" and read_from in ("", PRIMARY):
+        raise ConfigError(
+            where,
+            problem="hedge=true lets replicas answer reads, and read_from does not",
+            hint="add read_from=nearest or read_from=replica",
+        )
 
 
 def _sentinel(of_servers: Address, own: Mapping[str, str], host: str, port: int, where: str) -> Address:

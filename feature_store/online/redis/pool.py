@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from feature_store.online.observer import Observers
     from feature_store.online.redis.endpoint import Endpoint
     from feature_store.online.redis.limit import Limit
+    from feature_store.online.redis.race import Runner
     from feature_store.online.redis.resp import Command
 
 # A connection that is idle for this long, while others are in use, is closed.
 IDLE_S = 60.0
 # After a further connection could not be opened, a pool waits for this long before it tries again.
 RETRY_S = 1.0
+# The most connections that owe replies which no request waits for. Further ones are closed.
+MOST_OWING = 4
 _Waiter = queue.SimpleQueue["Connection | None"]
 
 
@@ -69,6 +72,8 @@ class Pool:
         self._lock = threading.Lock()
         self._idle: deque[Connection] = deque()
         self._waiting: deque[_Waiter] = deque()
+        # Connections that owe replies which no request waits for any more.
+        self._owing: deque[Runner] = deque()
         self._open = 0
         self._trim_at = self._retry_at = 0.0
 
@@ -136,6 +141,23 @@ class Pool:
         self._discard(started.connection)
 
     @property
+    def has_idle(self) -> bool:
+        """Whether a request probably finds a connection, so that it need not wait for one."""
+        return bool(self._idle)
+
+    def took(self, runner: Runner) -> None:
+        """Record that all replies have been taken from a connection, by a runner."""
+        runner.connection.idle_since = time.monotonic()
+        self._give_back(runner.connection, None)
+
+    def leave(self, runner: Runner) -> None:
+        """Give up replies that are on their way. The connection is used again once they have come."""
+        runner.leave()
+        self._owing.append(runner)
+        while len(self._owing) > min(MOST_OWING, self._most // 2):
+            self._drop_oldest()
+
+    @property
     def size(self) -> int:
         """How many connections there are, idle or in use."""
         return self._open
@@ -147,6 +169,8 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle connections. The pool can be used again."""
+        while self._owing:
+            self._drop_oldest()
         while True:
             try:
                 connection = self._idle.pop()
@@ -156,7 +180,7 @@ class Pool:
 
     def forget(self) -> None:
         """In a forked child: close the copies of the parent's connections, which the parent goes on using."""
-        inherited = self._idle
+        inherited = [*self._idle, *[runner.connection for runner in self._owing]]
         self._begin()
         for connection in inherited:
             connection.close()
@@ -184,6 +208,8 @@ class Pool:
                 return self._idle.pop(), False
             except IndexError:
                 pass
+            if self._owing:
+                self._reclaim()
         failure: OnlineStoreError | None = None
         while True:
             connection = self._wait(limit, failure)
@@ -201,6 +227,32 @@ class Pool:
             except BaseException:
                 self._free()
                 raise
+
+    def _reclaim(self) -> None:
+        """Use connections again whose replies have come. Those that owe replies for too long are closed."""
+        for _ in range(len(self._owing)):
+            try:
+                runner = self._owing.popleft()
+            except IndexError:  # another thread took it
+                return
+            try:
+                runner.receive_at_once()
+            except OnlineStoreError:
+                self._discard(runner.connection)
+                continue
+            if runner.is_done:
+                self.took(runner)
+            elif runner.since < time.monotonic() - self._endpoint.timeout_s:
+                self._discard(runner.connection)
+            else:
+                self._owing.append(runner)
+
+    def _drop_oldest(self) -> None:
+        try:
+            runner = self._owing.popleft()
+        except IndexError:  # another thread took it
+            return
+        self._discard(runner.connection)
 
     def _wait(self, limit: Limit, failure: OnlineStoreError | None) -> Connection | None:
         """A connection that became free; None when the request may open one.

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from feature_store.online.redis.location import NEAREST, PRIMARY
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
     from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.hedging import Hedges
     from feature_store.online.redis.resp import Command
     from feature_store.online.redis.shards import Shard
 
@@ -32,10 +33,11 @@ class Readers:
 
     Args:
         read_from: `primary`, `replica` or `nearest`.
+        hedges: the hedges of the client; None when it sends none.
     """
 
-    def __init__(self, read_from: str) -> None:
-        self._read_from = read_from
+    def __init__(self, read_from: str, hedges: Hedges | None = None) -> None:
+        self._read_from, self.hedges = read_from, hedges
         # Per server that did not answer: until when it is avoided, and the seconds of that time.
         self._avoided: dict[Endpoint, tuple[float, float]] = {}
         self._round_trips: dict[Endpoint, float] = {}
@@ -56,6 +58,24 @@ class Readers:
             return random.choice(servers)
         return min(servers, key=lambda server: self._round_trips.get(server, 0.0))
 
+    def others(self, shards: Sequence[Shard], server: Endpoint) -> list[Endpoint]:
+        """The servers that hold the keys of all shards and may answer reads in place of one of them, the best first."""
+        common = [one for one in (*shards[0].replicas, shards[0].primary) if one is not server]
+        for shard in shards[1:]:
+            common = [one for one in common if one is shard.primary or one in shard.replicas]
+        now = time.monotonic()
+        well = [one for one in common if self._avoided.get(one, _NEVER)[0] < now]
+        if self._read_from == NEAREST:
+            well.sort(key=lambda one: self._round_trips.get(one, 0.0))
+        return well
+
+    def may_leave(self, server: Endpoint, shard: Shard | None) -> bool:
+        """Whether another server of a shard can be chosen than one that did not answer."""
+        if server.is_replica or self._read_from != NEAREST or shard is None:
+            return server.is_replica
+        now = time.monotonic()
+        return any(self._avoided.get(one, _NEVER)[0] < now for one in shard.replicas)
+
     def accepts(self, server: Endpoint, command: Command) -> bool:
         """Whether a complete reply counts. A replica's reply must have the epoch of the request's plan."""
         return not server.is_replica or command.parser.saw_only(command.epoch)
@@ -65,6 +85,8 @@ class Readers:
         for server in [one for one in [*self._avoided, *self._round_trips] if one not in servers]:
             self._avoided.pop(server, None)
             self._round_trips.pop(server, None)
+        if self.hedges is not None:
+            self.hedges.keep(servers)
 
     def avoid(self, server: Endpoint) -> None:
         """Do not choose a server for a while, as long as another server of its shard can be chosen."""
@@ -78,8 +100,12 @@ class Readers:
         """Record that a server answered commands that were sent at `began` (`time.monotonic`)."""
         if self._avoided:
             self._avoided.pop(server, None)
-        if self._read_from != NEAREST:
-            return
-        seconds = time.monotonic() - began
+        if self._read_from == NEAREST or self.hedges is not None:
+            self.measured(server, time.monotonic() - began)
+
+    def measured(self, server: Endpoint, seconds: float) -> None:
+        """Record the time of an answer, or the time after which a hedge won."""
+        if self.hedges is not None:
+            self.hedges.answered(server, seconds)
         before = self._round_trips.get(server)
         self._round_trips[server] = seconds if before is None else before + _WEIGHT * (seconds - before)

@@ -69,6 +69,8 @@ class ScriptCalls:
         Raises:
             StoreConnectionError, StoreTimeoutError: the node went away or does not take the bytes in time.
         """
+        if any(node.is_forgotten for node in self._connections):
+            self._close_forgotten()
         call = _Call(key, command)
         try:
             self._send(call, Route(self._topology.node(key)))
@@ -153,6 +155,13 @@ class ScriptCalls:
             connection = self._connections[node] = ScriptConnection(node, self._script, self._purpose)
         return connection
 
+    def _close_forgotten(self) -> None:
+        """Close the connections to nodes that the map no longer names, once no call is under way on them."""
+        for node, connection in list(self._connections.items()):
+            if node.is_forgotten and not connection.is_busy:
+                connection.close()
+                del self._connections[node]
+
     def _forget_closed(self, connection: ScriptConnection | None) -> None:
         if connection is not None and connection.is_closed:
             self._connections = {node: known for node, known in self._connections.items() if known is not connection}
@@ -208,6 +217,11 @@ class ScriptConnection:
         self._connection = Connection(endpoint)
         self.is_closed = False
         self._load()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether replies to calls are missing."""
+        return bool(self._under_way)
 
     def send(self, call: _Call, *, is_asking: bool = False) -> None:
         """Send a call. `answer` returns its reply.

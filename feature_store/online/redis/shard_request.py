@@ -7,16 +7,17 @@ limit ends. Only reads are sent this way.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import hiredis
-
-from feature_store.errors import StoreTimeoutError
+from feature_store.errors import StoreReplyError, StoreTimeoutError
 from feature_store.online.redis.errors import code_of
 from feature_store.online.redis.following import ASKING, MOST_AT_ONCE
-from feature_store.online.redis.resp import Command, ReplyParser, argument
+from feature_store.online.redis.hedging import size_of
+from feature_store.online.redis.resp import Command, ReplyParser
 from feature_store.online.redis.shards import half
+from feature_store.online.redis.single_reads import feed, single, value_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # Codes of a server that cannot answer now, while another server may, now or soon.
 _ELSEWHERE = {"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05
+# How long opening a connection may take when another server can be asked, and how many round trips it takes.
+_OPENING_S, _ROUND_TRIPS = 0.25, 4
 # How long a request waits for a publication that is between two of its steps; see online/publication.py.
 _PUBLISHING_S = 0.2
 
@@ -76,10 +79,14 @@ class ShardRequest:
         shards: the topology.
         readers: chooses a server of a shard.
         commands: the commands of the request. The keys of each are in one shard.
+
+    Attributes:
+        was_held_up: whether this process was held up before it sent some of the last commands.
     """
 
     def __init__(self, shards: Shards, readers: Readers, commands: Sequence[Command]) -> None:
         self._shards, self._readers, self._commands = shards, readers, commands
+        self.was_held_up = False
         self._failed: dict[Endpoint, OnlineStoreError] = {}
         # Per command that a server redirected: the new server, and whether ASKING precedes the command.
         self._redirected: dict[int, tuple[Endpoint, bool]] = {}
@@ -104,11 +111,73 @@ class ShardRequest:
             self._shards.suspects.discard(server)
 
     def failed(self, server: Endpoint, error: OnlineStoreError) -> None:
-        """Record that a server could not be reached, closed the connection, or did not answer in time."""
+        """Record that a server could not be reached, refused or closed the connection, or did not answer in time.
+
+        A server that was not asked in time, because this process was held up, is not at fault.
+
+        Raises:
+            StoreReplyError: the server refused the connection, and no other server may be asked.
+        """
+        if isinstance(error, StoreReplyError):
+            shard = next((one for one in self._shards.all if one.primary is server), None)
+            if not self._readers.may_leave(server, shard):
+                raise error
         self._failed[server] = error
+        if _is_held_up(error):
+            self.was_held_up = True
+            return
         self._readers.avoid(server)
         if isinstance(error, StoreTimeoutError) and not server.is_replica:
             self._shards.suspect(server)
+
+    # -- hedges; see hedging.py ---------------------------------------------------------------------------------
+
+    def hedge_at(self, server: Endpoint, commands: Sequence[Command], began: float) -> float | None:
+        """When commands for a server that are sent at `began` are late (`time.monotonic`); None: never."""
+        hedges = self._readers.hedges
+        if hedges is None:
+            return None
+        hedges.asked(commands)
+        after = hedges.after(server)
+        if after is None or any(not command.epoch or id(command) in self._of_primaries for command in commands):
+            return None
+        return began + after
+
+    def limit_of_opening(self, server: Endpoint, hedge_at: float | None, limit: Limit) -> Limit:
+        """The limit of opening a connection, which cannot be hedged: another server is asked when it takes too long."""
+        if hedge_at is None:
+            return limit
+        now = time.monotonic()
+        soon = now + max(_OPENING_S, _ROUND_TRIPS * (hedge_at - now))
+        shard = next((one for one in self._shards.all if server in (one.primary, *one.replicas)), None)
+        return limit._replace(at=soon) if soon < limit.at and self._readers.may_leave(server, shard) else limit
+
+    def hedge(self, server: Endpoint, commands: Sequence[Command]) -> Hedge:
+        """Record that a server is late, and choose another server for the same commands. `end_hedge` must follow."""
+        assert self._readers.hedges is not None
+        shards = {shard for shard in [self._shards.shard(command.key) for command in commands] if shard is not None}
+        others = self._readers.others(list(shards), server) if shards else []
+        target = self._readers.hedges.begin(server, others, size_of(commands))
+        copies = [] if target is None else [one._replace(parser=one.parser.again()) for one in commands]
+        return Hedge(server, target, copies)
+
+    def accepts(self, hedge: Hedge) -> bool:
+        """Whether the replies to a hedge count. Whichever server answered, they must have the epoch of the request."""
+        return all(one.parser.is_complete and one.parser.saw_only(one.epoch) for one in hedge.commands)
+
+    def take_over(self, hedge: Hedge, commands: Sequence[Command], began: float) -> None:
+        """Answer commands with the replies to a hedge."""
+        for command, copy in zip(commands, hedge.commands, strict=True):
+            command.parser.take_over(copy.parser)
+        self._readers.measured(hedge.server, time.monotonic() - began)
+        hedge.has_won = True
+
+    def end_hedge(self, hedge: Hedge) -> None:
+        """Record that the commands are answered, or failed."""
+        assert self._readers.hedges is not None
+        self._readers.hedges.end(hedge.server, hedge.target, has_won=hedge.has_won)
+
+    # -- the steps ----------------------------------------------------------------------------------------------
 
     def steps(self) -> Generator[Step, None, None]:
         """The steps, one after the other, until all commands are answered.
@@ -135,6 +204,7 @@ class ShardRequest:
         left = commands
         while left:
             self._failed.clear()
+            self.was_held_up = False
             sent = yield from self._routed(left)
             yield Send([(server, listed) for server, (listed, _) in sent.items()])
             judged = _Judged([], [])
@@ -190,8 +260,9 @@ class ShardRequest:
         if parser.fixed:
             return
         if not parser.is_complete:
-            judged.lost.add(server)
             judged.problem = self._failed.get(server) or self._shards.whole.lost("the server closed the connection")
+            if not _is_held_up(judged.problem):
+                judged.lost.add(server)
             if isinstance(judged.problem, StoreTimeoutError) and not server.is_replica:
                 judged.too_late = judged.problem
         elif parser.error is None:
@@ -246,16 +317,16 @@ class ShardRequest:
         The epoch is read before and after the rows. If it stayed the same, its plan was published during all reads, and
         no row that the plan names was deleted. So the reply is as good as that of one command.
         """
-        names = _arguments(command.data)[1:]
+        names = words_of(command.data)[1:]
         while True:
-            before, after = _single(command.key, names[-1]), _single(command.key, names[-1])
-            singles = [_single(command.key, name) for name in names[:-1]]
+            before, after = single(command.key, names[-1]), single(command.key, names[-1])
+            singles = [single(command.key, name) for name in names[:-1]]
             yield from self._answered([before])
             yield from self._answered(singles)
             yield from self._answered([after])
-            if _value(before) == _value(after):
+            if value_of(before) == value_of(after):
                 break
-        _feed(command.parser, [*map(_value, singles), _value(after)])
+        feed(command.parser, [*map(value_of, singles), value_of(after)])
 
     def _longer(self) -> None:
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
@@ -287,6 +358,27 @@ class _Judged:
     is_late: bool = False
 
 
+@dataclass
+class Hedge:
+    """A request that a server is slow to answer, for another server.
+
+    Attributes:
+        server: the server that is late.
+        target: the other server; None when none is asked.
+        commands: the commands for the other server, with parsers of their own.
+        has_won: whether the answer of the other server counts.
+    """
+
+    server: Endpoint
+    target: Endpoint | None
+    commands: list[Command]
+    has_won: bool = False
+
+
+def _is_held_up(error: OnlineStoreError) -> bool:
+    return isinstance(error, StoreTimeoutError) and error.is_held_up
+
+
 def _epochs_differ(commands: Sequence[Command]) -> bool:
     """Whether the replies to commands of several buckets end with different epochs: a publication is under way.
 
@@ -299,33 +391,3 @@ def _epochs_differ(commands: Sequence[Command]) -> bool:
         return False
     epoch = taken_apart.replies[0][-1]
     return not all(command.parser.saw_only(epoch) for command in commands)
-
-
-def _arguments(data: bytes) -> list[bytes]:
-    """The words of a command."""
-    reader = hiredis.Reader()
-    reader.feed(data)
-    words: list[bytes] = reader.gets()
-    return words
-
-
-def _single(key: bytes, name: bytes) -> Command:
-    return Command(key, b"*2\r\n$4\r\nMGET\r\n" + argument(name), ReplyParser(1))
-
-
-def _value(single: Command) -> bytes | None:
-    value: bytes | None = single.parser.replies[0][0]
-    return value
-
-
-def _feed(parser: ReplyParser, values: Sequence[bytes | None]) -> None:
-    """Feed a parser with a reply that is put together from values."""
-    rest = memoryview(
-        b"".join([b"*%d\r\n" % len(values), *(b"$-1\r\n" if value is None else argument(value) for value in values)])
-    )
-    while rest:
-        space = parser.buffer()
-        count = min(len(space), len(rest))
-        space[:count] = rest[:count]
-        rest = rest[count:]
-        parser.received(count)

@@ -209,7 +209,9 @@ class Shards(ABC):
             named = self.named()
             for place, endpoint in list(self._endpoints.items()):
                 if endpoint not in named:
-                    self._endpoints.pop(place).close_idle()
+                    del self._endpoints[place]
+                    endpoint.is_forgotten = True
+                    endpoint.close_idle()
 
     def named(self) -> set[Endpoint]:
         """The servers that the known map names."""
