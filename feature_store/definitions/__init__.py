@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from feature_store.definitions.aggregation import Aggregation as Aggregation
     from feature_store.definitions.avro_format import AvroFormat as AvroFormat
     from feature_store.definitions.avro_source import AvroSource as AvroSource
+    from feature_store.definitions.cloud_events_format import CloudEventsFormat as CloudEventsFormat
     from feature_store.definitions.csv_source import CsvSource as CsvSource
     from feature_store.definitions.definition_set import DefinitionSet as DefinitionSet
     from feature_store.definitions.delta_source import DeltaSource as DeltaSource
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from feature_store.definitions.field import Field as Field
     from feature_store.definitions.iceberg_source import IcebergSource as IcebergSource
     from feature_store.definitions.json_lines_source import JsonLinesSource as JsonLinesSource
+    from feature_store.definitions.json_schema_format import JsonSchemaFormat as JsonSchemaFormat
     from feature_store.definitions.memory_source import InMemorySource as InMemorySource
     from feature_store.definitions.message_format import JsonFormat as JsonFormat
+    from feature_store.definitions.message_pack_format import MessagePackFormat as MessagePackFormat
     from feature_store.definitions.on_demand import (
         OnDemandFeatureView as OnDemandFeatureView,
         on_demand_feature_view as on_demand_feature_view,

@@ -22,7 +22,10 @@ ENTRY_POINTS = "feature_store.formats"
 UNNAMED_KIND = "json"
 _BUILT_IN = {
     "avro": "feature_store.definitions.avro_format:AvroFormat",
+    "cloudevents": "feature_store.definitions.cloud_events_format:CloudEventsFormat",
     "json": "feature_store.definitions.message_format:JsonFormat",
+    "json_schema": "feature_store.definitions.json_schema_format:JsonSchemaFormat",
+    "msgpack": "feature_store.definitions.message_pack_format:MessagePackFormat",
 }
 
 

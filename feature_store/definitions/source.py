@@ -20,6 +20,7 @@ from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
 from feature_store.definitions.file_url import check_file_url
 from feature_store.definitions.message_format import UNNAMED_KIND, AnyMessageFormat, JsonFormat, MessageFormat
+from feature_store.definitions.message_parts import check_metadata
 
 # The path or URL of files. A URL must not hold a password, since the registry stores it.
 FilePath = Annotated[PathText, AfterValidator(lambda path: check_file_url("path", path))]
@@ -144,6 +145,9 @@ class KafkaSource(HasSchema, Definition):
             arguments.
         derive: further columns of the events: name -> expression, such as `{"spend": "price * quantity"}`. Aggregations
             and their filters read them like members of the schema. docs/expressions.md describes the language.
+        metadata: fields that are not in the value but in the message around it: `{"user_id": "key", "trace":
+            "headers.trace"}`. Parts are `key`, `headers.<name>`, `topic`, `partition`, `offset` and `timestamp`, the
+            time of Kafka. Keys and headers are read as text, for a field of Bytes as they are.
         description, owner, tags: for the people who browse the registry.
 
     Raises:
@@ -164,6 +168,7 @@ class KafkaSource(HasSchema, Definition):
     history: AnyBatchSource | None = None
     format: AnyMessageFormat = Attribute(default_factory=JsonFormat)
     derive: dict[str, str] = Attribute(default_factory=dict)
+    metadata: dict[str, str] = Attribute(default_factory=dict)
     fields: tuple[Field, ...] = Attribute(alias="schema", min_length=1)
 
     def __init__(
@@ -177,6 +182,7 @@ class KafkaSource(HasSchema, Definition):
         history: BatchSource | None = None,
         format: MessageFormat | str = UNNAMED_KIND,
         derive: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
         **about: Any,
     ) -> None:
         super().__init__(
@@ -188,6 +194,7 @@ class KafkaSource(HasSchema, Definition):
             history=history,
             format=format,
             derive={} if derive is None else derive,
+            metadata={} if metadata is None else metadata,
             **about,
         )
 
@@ -195,16 +202,18 @@ class KafkaSource(HasSchema, Definition):
     def _parts_fit(self) -> KafkaSource:
         check_event_columns(self.fields, {self.event_timestamp})
         self.derivation.types  # noqa: B018 - raises the errors of the expressions
+        check_metadata(self.metadata, self.fields, self.event_timestamp)
         return self
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Documents of sources of JSON without derived columns are as before, and so are their hashes."""
+        """Documents of sources that state none of the later arguments are as before, and so are their hashes."""
         document: dict[str, Any] = handler(self)
         if self.format.kind == UNNAMED_KIND:
             document.pop("format", None)
-        if not self.derive:
-            document.pop("derive", None)
+        for later in ("derive", "metadata"):
+            if not document[later]:
+                document.pop(later)
         return document
 
     @property

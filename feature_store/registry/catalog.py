@@ -275,6 +275,7 @@ def _source_document(name: str, declared: list[Source], readers: list[str]) -> D
         document |= {"topic": first.topic, "timestamp_unit": first.timestamp_unit, "history": history}
         document |= {"format": {"kind": first.format.kind} | first.format.facts()}
         document |= {"derive": dict(first.derive)} if first.derive else {}
+        document |= {"metadata": dict(first.metadata)} if first.metadata else {}
     if isinstance(first, BatchSource):
         document |= own_attributes(first)
     for times in ("event_timestamp", "created_timestamp"):

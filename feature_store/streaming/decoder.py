@@ -22,6 +22,7 @@ from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.field import Field
 from feature_store.definitions.json_members import UNIT_US, Typed
 from feature_store.definitions.source import KafkaSource
+from feature_store.streaming.message_parts import typed_part
 from feature_store.streaming.messages import Message
 
 Array = np.ndarray[Any, Any]
@@ -125,16 +126,22 @@ class Decoder(ABC):
         """
         members = self.members(messages)
         rejected = {place: Rejection(MALFORMED, "message", reason) for place, reason in members.rejected.items()}
-        event_us, nulls, bad = members.typed(self._time, Timestamp, self._unit_us)
+        event_us, nulls, bad = self._typed(messages, members, self._time, Timestamp)
         _reject(rejected, self._time, bad | dict.fromkeys(np.flatnonzero(nulls).tolist(), "expected a time, got null"))
         columns = {}
         for field in self._source.fields:
-            values, nulls, bad = members.typed(field.name, field.dtype, self._unit_us)
+            values, nulls, bad = self._typed(messages, members, field.name, field.dtype)
             _reject(rejected, field.name, bad | _not_expected(values, nulls, bad, field))
             columns[field.name] = values, nulls
         _reject(rejected, self._time, _out_of_range(event_us))
         events = _without(rejected, EventBatch(np.arange(len(messages)), event_us, columns, rejected))
         return with_derived(events, self._derivation)
+
+    def _typed(self, messages: Sequence[Message], members: Members, name: str, dtype: DType) -> Typed:
+        part = self._source.metadata.get(name)
+        if part is None:
+            return members.typed(name, dtype, self._unit_us)
+        return typed_part(messages, part, dtype, self._unit_us)
 
 
 def with_derived(events: EventBatch, derivation: Derivation) -> EventBatch:

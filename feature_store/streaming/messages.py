@@ -35,6 +35,10 @@ class Message(Protocol):
         """The headers."""
         ...
 
+    def timestamp(self) -> tuple[int, int]:
+        """The type of its time, 0 if it has none, and the time: milliseconds since 1970."""
+        ...
+
     def __len__(self) -> int:
         """The size of the value in bytes."""
         ...

@@ -191,6 +191,7 @@ def source_page(snapshot: Snapshot, name: str) -> SourcePage:
     if isinstance(first, KafkaSource):
         facts += [("topic", first.topic), ("event timestamp", f"{first.event_timestamp} ({first.timestamp_unit})")]
         facts += [("format", first.format.kind), *first.format.facts().items()]
+        facts += [("metadata", f"{name}: {part}") for name, part in first.metadata.items()]
     if isinstance(first, BatchSource):
         facts += [("event timestamp", first.event_timestamp)]
         facts += [("created timestamp", first.created_timestamp)] if first.created_timestamp else []

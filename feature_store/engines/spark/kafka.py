@@ -18,7 +18,7 @@ from feature_store.errors import EngineError
 Partition = tuple[str, int]
 Offsets = dict[Partition, int]
 
-COLUMNS = ("topic", "partition", "offset", "key", "value", "headers")
+COLUMNS = ("topic", "partition", "offset", "key", "value", "headers", "timestamp")
 # The schema of a task's result: one row of text.
 TOLD = "told string"
 # Also used for newer versions of Spark. Their own connector was not published when this was written; this one works.
@@ -172,6 +172,11 @@ class ArrowMessage:
         """The message's headers: (name, value)."""
         found = self._batch["headers"][self._row].as_py() or []
         return [(header["key"], header["value"]) for header in found]
+
+    def timestamp(self) -> tuple[int, int]:
+        """The type of the message's time, 0 if it has none, and the time: milliseconds since 1970."""
+        time_us = self._batch["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())[self._row].as_py()
+        return (0, -1) if time_us is None else (1, time_us // 1_000)
 
     def __len__(self) -> int:
         return len(self._value or b"")

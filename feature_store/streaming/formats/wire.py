@@ -30,7 +30,20 @@ def schema_ids(joined: bytes, starts: Array, ends: Array, rejected: dict[int, st
     ids = found[:, 1:].copy().view(">u4")[:, 0].astype(np.int64)
     wrong = (ends - starts < PREFIX) | (found[:, 0] != _MAGIC)
     for place in np.flatnonzero(wrong).tolist():
-        begin = joined[starts[place] : min(ends[place], starts[place] + PREFIX)].hex(" ") or "no bytes"
-        reason = f"expected a zero byte and the id of a schema in the registry, got {begin}"
-        rejected.setdefault(place, reason)
+        rejected.setdefault(place, _no_prefix(joined[starts[place] : min(ends[place], starts[place] + PREFIX)]))
     return np.where(wrong, -1, ids)
+
+
+def schema_id(value: bytes) -> int:
+    """The id of the schema of one value.
+
+    Raises:
+        ValueError: the value does not begin with a zero byte and an id.
+    """
+    if len(value) < PREFIX or value[0] != _MAGIC:
+        raise ValueError(_no_prefix(value[:PREFIX]))
+    return int.from_bytes(value[1:PREFIX], "big")
+
+
+def _no_prefix(begin: bytes) -> str:
+    return f"expected a zero byte and the id of a schema in the registry, got {begin.hex(' ') or 'no bytes'}"
