@@ -79,7 +79,8 @@ def test_what_a_task_tells_comes_as_it_was() -> None:
 def test_a_row_is_a_message() -> None:
     kind = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
     headers = pa.array([[{"key": "trace", "value": b"7"}], None], kind)
-    batch = pa.record_batch({"key": pa.array([b"k", None], pa.binary()), "headers": headers})
+    times = pa.array([1_700_000_000_123_456, None], pa.timestamp("us", "UTC"))
+    batch = pa.record_batch({"key": pa.array([b"k", None], pa.binary()), "headers": headers, "timestamp": times})
     first, second = ArrowMessage(batch, 0, A, 5, b"value"), ArrowMessage(batch, 1, B, 6, None)
     assert (first.topic(), first.partition(), first.offset(), first.key(), first.value()) == (
         "clicks",
@@ -88,6 +89,7 @@ def test_a_row_is_a_message() -> None:
         b"k",
         b"value",
     )
+    assert (first.timestamp(), second.timestamp()) == ((1, 1_700_000_000_123), (0, -1))
     assert (len(first), first.headers()) == (5, [("trace", b"7")])
     assert (len(second), second.key(), second.value(), second.headers()) == (0, None, None, [])
 

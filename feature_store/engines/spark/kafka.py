@@ -175,8 +175,8 @@ class ArrowMessage:
 
     def timestamp(self) -> tuple[int, int]:
         """The type of the message's time, 0 if it has none, and the time: milliseconds since 1970."""
-        time_us = self._batch["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64())[self._row].as_py()
-        return (0, -1) if time_us is None else (1, time_us // 1_000)
+        time_ms: int | None = self._batch["timestamp"][self._row].cast(pa.timestamp("ms", "UTC"), safe=False).value
+        return (0, -1) if time_ms is None else (1, time_ms)
 
     def __len__(self) -> int:
         return len(self._value or b"")
