@@ -113,7 +113,8 @@ class TilesPlan:
     @property
     def layout(self) -> tuple[object, ...]:
         """Everything that decides the bytes of the view's tiles, and the events that they are made of."""
-        return self.join_keys, self.topic, self.event_time, self.windows.rings, self.derived
+        known = self.join_keys, self.topic, self.event_time, self.windows.rings
+        return (*known, self.derived) if self.derived else known  # fences hold a digest of it since before `derived`
 
 
 @dataclass(frozen=True, slots=True)

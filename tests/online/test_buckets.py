@@ -40,3 +40,10 @@ def test_a_plan_of_before_states_one_number_for_all_generations() -> None:
     for item in (*document["groups"], *document["tiles"]):
         del item["buckets"]
     assert plan_from_json(json.dumps(document).encode()) == plan
+
+
+def test_the_layout_of_tiles_holds_neither_buckets_nor_what_a_view_does_not_use() -> None:
+    """Fences hold a digest of the layout. Fences of earlier releases must keep theirs."""
+    tiles = plan_of(buckets=16).tiles[0]
+    assert tiles.layout == (tiles.join_keys, tiles.topic, tiles.event_time, tiles.windows.rings)
+    assert tiles.layout == plan_of(buckets=2).tiles[0].layout
