@@ -43,6 +43,8 @@ def _columns(value: Any) -> list[list[str]]:
 
 def _categories(value: Any) -> dict[str, list[Any]]:
     """The categories of columns, which are stored as places in their lists."""
+    if not isinstance(value, Mapping):
+        raise ValueError
     return {_name(name): CATEGORIES.read(listed) for name, listed in sorted(value.items())}
 
 
