@@ -108,6 +108,18 @@ def range_of(url: str, begin: int, end: int, etag: str = "") -> memoryview:
         raise changed(url, "removed") from error
 
 
+def lake_options(url: str) -> dict[str, str]:
+    """The options with which deltalake reads a table at a URL. It takes credentials from the environment itself."""
+    settings = _settings(url)
+    return {
+        "allow_http": str(_is_plain(url, settings)).lower(),
+        "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+        "timeout": f"{REQUEST_TIMEOUT_S}s",
+        "max_retries": str(MOST_RETRIES),
+        "retry_timeout": f"{RETRY_TIMEOUT_S}s",
+    }
+
+
 def is_compared(url: str, etag: str) -> bool:
     """Whether a store compares the tag of an object in each request, so that no read sees another version."""
     return bool(etag) and not etag.startswith("W/") and scheme_of(url) not in WEB
@@ -133,9 +145,17 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _store(root: str) -> Any:
-    prefix = _prefix(root)
-    settings = tuple(sorted((name, value) for name, value in os.environ.items() if prefix and name.startswith(prefix)))
-    return _opened(root, settings)
+    return _opened(root, _settings(root))
+
+
+def _settings(url: str) -> tuple[tuple[str, str], ...]:
+    """The variables of the environment for a URL. No error shows their secrets from now on."""
+    prefix = _prefix(url)
+    found = tuple(sorted((name, value) for name, value in os.environ.items() if prefix and name.startswith(prefix)))
+    for name, value in found:
+        if _SECRET.search(name):
+            hide(value)
+    return found
 
 
 def _prefix(root: str) -> str:
@@ -146,9 +166,6 @@ def _prefix(root: str) -> str:
 @lru_cache(maxsize=64)
 def _opened(root: str, settings: tuple[tuple[str, str], ...]) -> Any:
     """The store of a URL. Its connections are used again until the settings in the environment change."""
-    for name, value in settings:
-        if _SECRET.search(name):
-            hide(value)
     kind = _STORES.get(scheme_of(root), AzureStore)
     seconds = f"{REQUEST_TIMEOUT_S}s"
     options: Any = {

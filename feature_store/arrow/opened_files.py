@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_store.arrow.file_versions import FileVersion, stores
+from feature_store.definitions.file_url import is_url
 
 # The begin of a file, which holds a header or the first lines of text. Readers of these look at 4 MB at most.
 _BEGIN_BYTES = 16 << 20
@@ -60,6 +61,18 @@ def local_file(file: FileVersion, *, only_begin: bool = False) -> Iterator[str]:
         target = Path(folder) / Path(file.path).name
         copied(_object(file), min(file.size, _BEGIN_BYTES) if only_begin else file.size, target)
         yield str(target)
+
+
+def content_of(path: str) -> bytes | None:
+    """All bytes of a small file or object, or None if there is none of this path or URL.
+
+    Raises:
+        DataError, OSError: it cannot be read.
+    """
+    if not is_url(path):
+        return Path(path).read_bytes() if Path(path).exists() else None
+    found = stores().described(path)
+    return None if found is None else bytes(_object(FileVersion(*found)).read())
 
 
 def _object(file: FileVersion) -> Any:

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from pydantic import Field as Attribute
 
-from feature_store.definitions.batch_source import BatchSource, PathText
+from feature_store.definitions.batch_source import BatchSource
 from feature_store.definitions.field import Field
+from feature_store.definitions.source import FilePath
 
 
 class DeltaSource(BatchSource):
@@ -18,7 +19,8 @@ class DeltaSource(BatchSource):
     A job reads one version of the table from begin to end, whatever is committed meanwhile.
 
     Args:
-        path: the folder of the table, absolute, or relative to the folder of feature_store.yaml.
+        path: the folder of the table, absolute, or relative to the folder of feature_store.yaml; or its URL, such as
+            `s3://lake/orders`, whose credentials are in the environment.
         event_timestamp, created_timestamp, field_mapping, schema: as for BatchSource.
         version: the version of the table to read. None: the newest version when a job starts.
 
@@ -34,7 +36,7 @@ class DeltaSource(BatchSource):
     kind: ClassVar[str] = "delta"
     reader: ClassVar[str] = "feature_store.arrow.sources.lake.delta:DeltaRows"
 
-    path: PathText
+    path: FilePath
     version: int | None = Attribute(default=None, ge=0)
 
     def __init__(

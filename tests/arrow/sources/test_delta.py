@@ -270,9 +270,6 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows" / "_delta_log").mkdir()
     with pytest.raises(DataError, match="source rows: "):
         opened(tmp_path)
-    for call in (source_exists, open_source):
-        with pytest.raises(DataError, match="from folders, not URLs"):
-            call(DeltaSource("s3://lake/rows", event_timestamp="at"), tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"{", b"null\n", b'{"add":{"path":"q"}}\n', b'{"metaData":1}\n', b"\xff\x00"])

@@ -16,6 +16,7 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from obstore.store import S3Store
 
 from feature_store.arrow import objects
@@ -25,7 +26,7 @@ from feature_store.arrow.sources.files import CSV, PARQUET, source_files
 from feature_store.arrow.sources.opening import open_source, source_exists
 from feature_store.arrow.sources.source import OfflineSource
 from feature_store.arrow.time_range import TimeRange
-from feature_store.definitions import CsvSource, ParquetSource
+from feature_store.definitions import CsvSource, DeltaSource, ParquetSource
 from feature_store.errors import DataError, DefinitionError
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 from tests.arrow.sources.test_arrow import StoredArrow
@@ -35,6 +36,23 @@ from tests.arrow.sources.test_hive import StoredFolders
 from tests.arrow.sources.test_json_lines import StoredJsonLines
 from tests.arrow.sources.test_parquet import StoredParquet
 from tests.object_server import CREDENTIAL, ObjectServer, object_server
+
+
+def plain(url: str) -> str:
+    """A URL whose name has no characters that deltalake takes for escapes."""
+    return url.replace("day=1 %3A", "tables")
+
+
+class StoredDeltaObjects:
+    """A Delta table whose log and files are objects."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.source = DeltaSource(f"{url}/rows", event_timestamp="at", created_timestamp="made")
+
+    def append(self, rows: pa.Table) -> None:
+        write_deltalake(self.source.path, rows, mode="append", storage_options={"allow_http": "true"})
+
 
 KINDS = [StoredParquet, StoredArrow, StoredAvro, StoredCsv, StoredFolders, StoredJsonLines]
 
@@ -100,6 +118,55 @@ class StoredObjects:
 @pytest.fixture
 def stored(tmp_path: Path, url: str, request: pytest.FixtureRequest) -> StoredObjects:
     return StoredObjects(getattr(request, "param", StoredParquet)(tmp_path), url)
+
+
+class TestDeltaObjects(OfflineSourceSuite):
+    @pytest.fixture
+    def stored(self, tmp_path: Path, url: str) -> StoredDeltaObjects:
+        return StoredDeltaObjects(tmp_path, plain(url))
+
+
+class TestDeltaObjectsOnLocalEngine(SourceOnEngineSuite):
+    @pytest.fixture
+    def stored(self, tmp_path: Path, url: str) -> StoredDeltaObjects:
+        return StoredDeltaObjects(tmp_path, plain(url))
+
+
+def test_only_what_was_added_to_a_delta_table_is_read_again(url: str, tmp_path: Path, read_bytes: list[int]) -> None:
+    table = StoredDeltaObjects(tmp_path, plain(url))
+    table.append(events(5_000))
+    known = opened(table.source).unread(b"").document
+    table.append(events(10, 5_000))
+    read_bytes.clear()
+    (piece,) = opened(table.source).unread(known).pieces
+    assert [value for batch in piece.batches(["user_id"]) for value in batch["user_id"].to_pylist()] == list(
+        range(5_000, 5_010)
+    )
+    assert sum(read_bytes) < 20_000
+
+
+def test_a_data_file_of_a_delta_table_that_is_lost_is_an_error(url: str, tmp_path: Path, server: ObjectServer) -> None:
+    table = StoredDeltaObjects(tmp_path, plain(url))
+    table.append(events(10))
+    (path,) = (server.data / plain(url).removeprefix("s3://") / "rows").glob("*.parquet")
+    path.unlink()
+    with pytest.raises(DataError, match="of version 0 is missing"):
+        list(opened(table.source).batches(["user_id"]))
+
+
+def test_a_delta_table_that_is_not_there_or_refused_is_an_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="cannot be read at a URL with a %"):
+        opened(DeltaSource(f"{url}/rows", event_timestamp="at"))
+    source = DeltaSource(f"{plain(url)}/rows", event_timestamp="at")
+    assert not source_exists(source, Path())
+    with pytest.raises(DataError, match="there is no Delta table in s3://"):
+        opened(source)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-horse-battery")
+    with pytest.raises(DataError) as caught:
+        opened(source)
+    assert "wrong-horse" not in str(caught.value)
+    with pytest.raises(DataError, match="the store refuses access"):
+        source_exists(source, Path())
 
 
 @pytest.mark.parametrize("stored", KINDS, indirect=True, ids=lambda kind: kind.__name__)

@@ -96,7 +96,8 @@ class DataFile(NamedTuple):
             with unchanged(self.where, [self.version]), reading(f"{self.where}, {Path(self.path).name}"):
                 yield
             return
-        self._check()
+        if not self.source.is_remote:  # a request for each check would take as long as one that reads
+            self._check()
         try:
             with reading(f"{self.where}, {Path(self.path).name}"):
                 yield

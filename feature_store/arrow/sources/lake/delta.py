@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from numpy.typing import NDArray
 
+from feature_store.arrow.file_versions import stores
 from feature_store.arrow.reading import reading
 from feature_store.arrow.sources.lake.data_files import DataFile, LakeColumns, table_schema
 from feature_store.arrow.sources.lake.delta_log import ReadVersion, added_since
@@ -28,6 +28,7 @@ from feature_store.arrow.sources.lake.rows import LakeRows
 from feature_store.arrow.sources.source import Unread
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions.delta_source import DeltaSource
+from feature_store.definitions.file_url import is_url
 from feature_store.errors import DataError
 
 # Features of tables that readers must know. Others change what the data files mean.
@@ -40,7 +41,6 @@ _FEATURES = {
     "v2Checkpoint",
     "vacuumProtocolCheck",
 }
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MS_US, _DAY_US = 1000, 86_400_000_000
 
 
@@ -49,7 +49,7 @@ class DeltaRows(LakeRows):
 
     Args:
         where: names the table in errors.
-        folder: the folder of the table.
+        root: the folder or URL of the table.
         version: the version to open. None: the newest.
 
     Raises:
@@ -57,33 +57,32 @@ class DeltaRows(LakeRows):
             supported.
     """
 
-    def __init__(self, where: str, folder: Path, version: int | None) -> None:
-        self._folder = folder
-        with _delta_errors(where, folder, version):
-            table = DeltaTable(str(folder), version=version)
+    def __init__(self, where: str, root: str, version: int | None) -> None:
+        self._root = root
+        with _delta_errors(where, root, version):
+            table = _table(root, version)
             _refuse_features(where, table)
             columns = _columns(table)
             actions = pa.table(table.get_add_actions(flatten=False))
             deleted = _deleted(table)
-            self._now = ReadVersion.of(folder, str(table.metadata().id), table.version())
+            self._now = ReadVersion.of(root, str(table.metadata().id), table.version())
             order = sorted(range(len(actions)), key=_age_of(actions).__getitem__)
             self._actions = actions.take(pa.array(order, pa.int64()))
             self._paths: list[str] = self._actions["path"].to_pylist()
-            files = _data_files(where, folder, self._now.version, self._actions, columns, deleted)
+            files = _data_files(where, root, self._now.version, self._actions, columns, deleted)
         self.pinned = {"version": self._now.version}
         super().__init__(where, f"{self._now.table} version {self._now.version}", columns, files)
 
     @classmethod
     def open(cls, source: DeltaSource, folder: Path) -> Self:
         """See OfflineSource."""
-        _refuse_url(source)
-        return cls(f"source {source.path}", folder / source.path, source.version)
+        return cls(f"source {source.path}", _root(source, folder), source.version)
 
     @classmethod
     def exists(cls, source: DeltaSource, folder: Path) -> bool:
         """See OfflineSource."""
-        _refuse_url(source)
-        return (folder / source.path / "_delta_log").is_dir()
+        log = f"{_root(source, folder)}/_delta_log"
+        return any(True for _ in stores().listed(log)) if is_url(log) else Path(log).is_dir()
 
     def files_within(self, times: TimeRange | None) -> Sequence[DataFile]:
         """See LakeRows. The statistics of each file in the log decide."""
@@ -95,8 +94,8 @@ class DeltaRows(LakeRows):
     def unread(self, known: bytes) -> Unread:
         """See OfflineSource. The log shows which files were added."""
         before = ReadVersion.parse(known)
-        with reading(self.where), _delta_errors(self.where, self._folder, self._now.version):
-            added = None if before is None else added_since(self._folder, before, self._now)
+        with reading(self.where), _delta_errors(self.where, self._root, self._now.version):
+            added = None if before is None else added_since(self._root, before, self._now)
         files = [file for path, file in zip(self._paths, self._files, strict=True) if added is None or path in added]
         return Unread(self._now.document(), self.whole_pieces(files))
 
@@ -160,31 +159,45 @@ def _microseconds(times: pa.ChunkedArray) -> NDArray[np.int64]:
 
 
 @contextlib.contextmanager
-def _delta_errors(where: str, folder: Path, version: int | None) -> Iterator[None]:
+def _delta_errors(where: str, root: str, version: int | None) -> Iterator[None]:
     """A block that calls deltalake or reads the log, whose errors become a DataError."""
     try:
         yield
     except TableNotFoundError as error:
         hint = "name the folder that holds the table's _delta_log"
-        raise DataError(where, problem=f"there is no Delta table in {folder}", hint=hint) from error
+        raise DataError(where, problem=f"there is no Delta table in {root}", hint=hint) from error
     except (DeltaError, ValueError, OSError) as error:
         if isinstance(error, DataError):
             raise
-        _refuse_version(where, folder, version, error)
+        _refuse_version(where, root, version, error)
         raise DataError(where, expected="a readable Delta table", got=str(error).partition("\n")[0]) from error
 
 
-def _refuse_url(source: DeltaSource) -> None:
-    """Raise a DataError if the path of a table is a URL."""
-    if "://" in source.path:
-        hint = "mount the bucket, and give the source the path of the table's folder"
-        raise DataError(f"source {source.path}", problem="Delta tables are read from folders, not URLs", hint=hint)
+def _root(source: DeltaSource, folder: Path) -> str:
+    """The folder or URL of a table.
+
+    Raises:
+        DataError: the URL has a %, which deltalake decodes in some requests and not in others.
+    """
+    if not is_url(source.path):
+        return str(folder / source.path)
+    if "%" in source.path:
+        hint = "move the table to a folder without % in its name"
+        raise DataError(f"source {source.path}", problem="a Delta table cannot be read at a URL with a %", hint=hint)
+    return source.path.rstrip("/")
 
 
-def _refuse_version(where: str, folder: Path, version: int | None, cause: Exception) -> None:
+def _table(root: str, version: int | None = None) -> Any:
+    """A version of a table, or the newest. Credentials of URLs come from the environment."""
+    if not is_url(root):
+        return DeltaTable(root, version=version)
+    return DeltaTable(root, version=version, storage_options=stores().lake_options(root))
+
+
+def _refuse_version(where: str, root: str, version: int | None, cause: Exception) -> None:
     """Raise a DataError if a table can be read, but does not have a version."""
     try:
-        newest = None if version is None else DeltaTable(str(folder)).version()
+        newest = None if version is None else _table(root).version()
     except (DeltaError, ValueError, OSError):
         return
     if version is None or newest is None:
@@ -235,20 +248,26 @@ def _deleted(table: Any) -> dict[str, bytes]:
     for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()):
         for uri, kept in zip(batch.column(0).to_pylist(), batch.column(1), strict=True):
             places = np.flatnonzero(~np.asarray(kept.values.to_numpy(zero_copy_only=False)))
-            found[_local(uri.removeprefix(root))] = places.astype(np.int64).tobytes()
+            found[_named(uri.removeprefix(root))] = places.astype(np.int64).tobytes()
     return found
 
 
-def _local(uri: str) -> str:
-    """The path of a file as the log names it: relative to the table, or a URL of a file.
+def _named(uri: str) -> str:
+    """The path of a file as the log names it, decoded: relative to the table, absolute, or a URL."""
+    return unquote(uri.removeprefix("file://"))
+
+
+def _placed(root: str, path: str) -> str:
+    """The path or URL of a data file of a table.
 
     Raises:
-        ValueError: the URL is not of a file on this machine.
+        ValueError: the table is on this machine, and the file is not.
     """
-    local = uri.removeprefix("file://")
-    if _SCHEME.match(local):
-        raise ValueError(f"the data file {uri} is not on this machine")
-    return unquote(local)
+    if is_url(root):
+        return path if is_url(path) else f"{root}/{path}"
+    if is_url(path):
+        raise ValueError(f"the data file {path} is not on this machine")
+    return str(Path(root) / path)
 
 
 def _age_of(actions: pa.Table) -> list[tuple[int, str]]:
@@ -257,17 +276,16 @@ def _age_of(actions: pa.Table) -> list[tuple[int, str]]:
 
 
 def _data_files(
-    where: str, folder: Path, version: int, actions: pa.Table, columns: LakeColumns, deleted: Mapping[str, bytes]
+    where: str, root: str, version: int, actions: pa.Table, columns: LakeColumns, deleted: Mapping[str, bytes]
 ) -> list[DataFile]:
     constants = _constants(actions, columns)
     rows = zip(*(actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")), strict=True)
     found = []
     for number, (path, size, count) in enumerate(rows):
-        local = _local(path)
-        values = tuple((name, of_files[number]) for name, of_files in constants.items())
-        found.append(
-            DataFile(where, f"version {version}", str(folder / local), size, count, values, deleted.get(local, b""))
-        )
+        name = _named(path)
+        values = tuple((column, of_files[number]) for column, of_files in constants.items())
+        placed, gone = _placed(root, name), deleted.get(name, b"")
+        found.append(DataFile(where, f"version {version}", placed, size, count, values, gone))
     return found
 
 

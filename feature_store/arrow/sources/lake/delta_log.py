@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import orjson
+
+from feature_store.arrow.opened_files import content_of
 
 _HASH_DIGITS = 16
 
@@ -31,14 +32,14 @@ class ReadVersion(NamedTuple):
     commit: str
 
     @classmethod
-    def of(cls, folder: Path, table: str, version: int) -> Self:
+    def of(cls, root: str, table: str, version: int) -> Self:
         """The present version of a table.
 
         Raises:
-            OSError: the log cannot be read.
+            DataError, OSError: the log cannot be read.
         """
-        path = _commit_path(folder, version)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:_HASH_DIGITS] if path.exists() else ""
+        commit = _commit(root, version)
+        digest = "" if commit is None else hashlib.sha256(commit).hexdigest()[:_HASH_DIGITS]
         return cls(table, version, digest)
 
     @classmethod
@@ -53,14 +54,14 @@ class ReadVersion(NamedTuple):
         return "\n".join(map(str, self)).encode()
 
 
-def added_since(folder: Path, known: ReadVersion, now: ReadVersion) -> set[str] | None:
+def added_since(root: str, known: ReadVersion, now: ReadVersion) -> set[str] | None:
     """The paths, as the log has them, of files that may hold rows that were not read at an earlier version.
 
     Files of a commit that only moves rows, such as OPTIMIZE, hold rows that were read, unless the commit removes a file
     that was not read.
 
     Args:
-        folder: the folder of the table.
+        root: the folder or URL of the table.
         known: the version that was read.
         now: the present version.
 
@@ -68,19 +69,19 @@ def added_since(folder: Path, known: ReadVersion, now: ReadVersion) -> set[str] 
         The paths; some may be removed from the table again. None: the log does not show which files were read.
 
     Raises:
-        OSError: a commit cannot be read.
+        DataError, OSError: a commit cannot be read.
         ValueError: a commit is not JSON.
     """
     if known.table != now.table or known.version > now.version or not known.commit:
         return None
-    if ReadVersion.of(folder, known.table, known.version) != known:
+    if ReadVersion.of(root, known.table, known.version) != known:
         return None
     added: set[str] = set()
     for version in range(known.version + 1, now.version + 1):
-        path = _commit_path(folder, version)
-        if not path.exists():
+        commit = _commit(root, version)
+        if commit is None:
             return None
-        _follow(added, list(_actions(path)))
+        _follow(added, list(_actions(commit)))
     return added
 
 
@@ -93,11 +94,12 @@ def _follow(added: set[str], actions: Iterable[dict[str, Any]]) -> None:
     added.update(add["path"] for add in adds if add.get("dataChange", True) or moves_new_rows)
 
 
-def _actions(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().splitlines():
+def _actions(commit: bytes) -> Iterator[dict[str, Any]]:
+    for line in commit.splitlines():
         if line.strip():
             yield orjson.loads(line)
 
 
-def _commit_path(folder: Path, version: int) -> Path:
-    return folder / "_delta_log" / f"{version:020d}.json"
+def _commit(root: str, version: int) -> bytes | None:
+    """The commit of a version, or None if the log does not have it."""
+    return content_of(f"{root}/_delta_log/{version:020d}.json")
