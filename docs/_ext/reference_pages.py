@@ -7,12 +7,14 @@ import inspect
 import re
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sphinx.application import Sphinx
+
+_FIELD = type(NamedTuple("Any", [("field", int)]).field)
 
 # The modules whose `__all__` is public, and what each page is called. See docs/compatibility.md.
 PAGES = {
@@ -46,7 +48,13 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("builder-inited", _write)
     app.connect("autodoc-process-docstring", _show_drawings, priority=1)  # before napoleon
+    app.connect("autodoc-skip-member", _skip_fields)
     return {"parallel_read_safe": True}
+
+
+def _skip_fields(_app: Sphinx, _what: str, _name: str, item: object, _skip: bool, _options: object) -> bool | None:
+    """Skip the fields of named tuples as members: `Attributes:` of the docstring describes them."""
+    return True if isinstance(item, _FIELD) else None
 
 
 def _write(app: Sphinx) -> None:
