@@ -15,14 +15,23 @@ class _ClusterClient(redis.RedisCluster):
     def keys(self, pattern: str | bytes = "*", **options: Any) -> list[bytes]:
         return list(self.scan_iter(pattern, count=1000, **options))
 
-    def config_set(self, name: str, value: Any, *more: Any, **options: Any) -> Any:
-        return super().config_set(name, value, *more, target_nodes=self.ALL_NODES, **options)
+    def config_set(self, *arguments: Any, **options: Any) -> Any:
+        return self._on_all_nodes("config_set", *arguments, **options)
 
-    def acl_setuser(self, username: str, **options: Any) -> Any:
-        return super().acl_setuser(username, target_nodes=self.ALL_NODES, **options)
+    def acl_setuser(self, *arguments: Any, **options: Any) -> Any:
+        return self._on_all_nodes("acl_setuser", *arguments, **options)
 
-    def acl_deluser(self, *usernames: str, **options: Any) -> Any:
-        return super().acl_deluser(*usernames, target_nodes=self.ALL_NODES, **options)
+    def acl_deluser(self, *arguments: Any, **options: Any) -> Any:
+        return self._on_all_nodes("acl_deluser", *arguments, **options)
+
+    def _on_all_nodes(self, command: str, *arguments: Any, **options: Any) -> list[Any]:
+        """The replies of all nodes. CLUSTER SLOTS, which redis-py reads, names a replica only after the first write."""
+        replies = []
+        for place in self.execute_command("CLUSTER NODES", target_nodes=self.get_random_node()):
+            host, _, port = place.rpartition(":")
+            with redis.Redis(host=host, port=int(port)) as node:
+                replies.append(getattr(node, command)(*arguments, **options))
+        return replies
 
 
 def raw_client(url: str, **options: Any) -> redis.Redis:

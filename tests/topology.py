@@ -64,7 +64,6 @@ EXPECTED_TO_FAIL: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     ("online/test_near_cache.py::test_a_server_that_refuses*", BOTH, "its user may not ask who has which keys either"),
     ("online/test_near_cache.py::test_a_credential_provider*", BOTH, "the pool is redis-py's own, of one server"),
-    ("online/test_faults.py::test_an_error_of_the_server_is_ours*", ("cluster",), "a fault: NOPERM is not passed on"),
 )
 
 

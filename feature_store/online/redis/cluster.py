@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.crc import key_slot
 
-from feature_store.errors import ClusterDownError, OnlineStoreError, WrongNodeError
+from feature_store.errors import ClusterDownError, OnlineStoreError, StoreReplyError, WrongNodeError
 from feature_store.online.redis.endpoint import Endpoint, Question
 from feature_store.online.redis.location import Location
 from feature_store.online.redis.resp import packed
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Sequence
 
     from feature_store.online.redis.address import Address
+    from feature_store.online.redis.endpoint import Failure
 
 SLOTS = 16_384
 _ASK_SLOTS = packed(b"CLUSTER", b"SLOTS")
@@ -90,18 +91,18 @@ class Cluster(Sharded):
         if self.version != version:
             return
         addresses = self._addresses(failed)
-        reasons = []
+        failures: list[Failure] = []
         for i, address in enumerate(addresses):
             try:
                 reply = yield Question(address, _ASK_SLOTS, len(addresses) - i)
             except OnlineStoreError as error:
-                reasons.append(f"{address.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
+                failures.append((address, error))
                 continue
             if reply:
                 self.learnt(version, self._shards_of(reply, address))
                 return
-            reasons.append(f"{address.shown}: knows no slots")
-        raise self.whole.lost(f"no node of the Cluster answers ({'; '.join(reasons)})")
+            failures.append((address, "knows no slots"))
+        raise _refusal(failures) or self.whole.not_found("no node of the Cluster answers", failures)
 
     def _addresses(self, failed: Collection[Endpoint]) -> list[Address]:
         """The nodes to ask: some nodes of the newest map in random order, then those of the URL, then those that
@@ -194,6 +195,12 @@ class Cluster(Sharded):
         except WrongNodeError as error:
             return self.place(error.target, node)
         return None
+
+
+def _refusal(failures: Sequence[Failure]) -> StoreReplyError | None:
+    """The last refusal if all nodes refuse to tell their slots, such as with NOPERM: it says what to do."""
+    refusals = [why for _, why in failures if isinstance(why, StoreReplyError)]
+    return refusals[-1] if refusals and len(refusals) == len(failures) else None
 
 
 def _place(address: Address) -> tuple[str, int]:

@@ -12,9 +12,9 @@ import random
 import time
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreTimeoutError
+from feature_store.errors import OnlineStoreError, StoreConnectionError, StoreReplyError, StoreTimeoutError
 from feature_store.online.redis.address import TCP, TLS, UNIX
 from feature_store.online.redis.errors import is_reply_error, reply_error
 from feature_store.online.redis.limit import Limit, checked_timeout
@@ -22,14 +22,15 @@ from feature_store.online.redis.location import Location
 from feature_store.online.redis.resp import packed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     import redis
 
-    from feature_store.errors import StoreReplyError
     from feature_store.online.redis.address import Address
 
 _new_tuple = tuple.__new__
+# A server that was asked where the keys are, and why its answer did not tell.
+Failure: TypeAlias = "tuple[Address, OnlineStoreError | str]"
 
 
 class Question(NamedTuple):
@@ -98,20 +99,20 @@ class Endpoint:
         """
         if not self._sentinels:
             return self._address
-        reasons: list[str] = []
+        failures: list[Failure] = []
         verb = b"GET-MASTER-ADDR-BY-NAME" if self._is_master else b"REPLICAS"
         command = packed(b"SENTINEL", verb, self._service.encode())
         for i, sentinel in enumerate(self._sentinels):
             try:
                 reply = yield Question(sentinel, command, len(self._sentinels) - i + 1)
             except OnlineStoreError as error:
-                reasons.append(f"{sentinel.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
+                failures.append((sentinel, error))
                 continue
             node = master_of(reply) if self._is_master else _replica(reply)
             if node is not None:
                 return replace(self._address, host=node[0], port=node[1], is_master=self._is_master)
-            reasons.append(f"{sentinel.shown}: knows no such server")
-        raise self.lost(f"no Sentinel names it ({'; '.join(reasons)})")
+            failures.append((sentinel, "knows no such server"))
+        raise self.not_found("no Sentinel names it", failures)
 
     @cached_property
     def pool(self) -> redis.ConnectionPool:
@@ -239,6 +240,18 @@ class Endpoint:
             got=reason,
             hint="is the server running and the URL right?",
         )
+
+    def not_found(self, reason: str, failures: Sequence[Failure]) -> StoreConnectionError:
+        """The error when no server that was asked says where the keys are."""
+        return self.lost(f"{reason} ({'; '.join(f'{asked.shown}: {_in_short(why)}' for asked, why in failures)})")
+
+
+def _in_short(why: OnlineStoreError | str) -> str:
+    if isinstance(why, str):
+        return why
+    if isinstance(why, StoreReplyError):
+        return f"answers with the error {why.code}"
+    return why.got if why.got != "none" else "no answer in time"
 
 
 def master_of(reply: Any) -> tuple[str, int] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Sequence
 
     from feature_store.online.redis.address import Address
-    from feature_store.online.redis.endpoint import Endpoint
+    from feature_store.online.redis.endpoint import Endpoint, Failure
 
 
 class Sentinels(Sharded):
@@ -67,7 +67,7 @@ class Sentinels(Sharded):
         """See Shards."""
         if self.version != version:
             return
-        reasons = []
+        failures: list[Failure] = []
         for i, sentinel in enumerate(self._sentinels):
             left = len(self._sentinels) - i + 1
             try:
@@ -75,7 +75,7 @@ class Sentinels(Sharded):
                 wants_replicas = primary is not None and self.location.read_from != PRIMARY
                 listed = replicas_of((yield Question(sentinel, self._ask_replicas, left))) if wants_replicas else []
             except OnlineStoreError as error:
-                reasons.append(f"{sentinel.shown}: {error.got if error.got != 'none' else 'no answer in time'}")
+                failures.append((sentinel, error))
                 continue
             if primary is not None:
                 replicas = tuple(self.endpoint(*replica, is_replica=True) for replica in listed)
@@ -83,8 +83,8 @@ class Sentinels(Sharded):
                 # The next question goes to a Sentinel that answers.
                 self._sentinels = (*self._sentinels[i:], *self._sentinels[:i])
                 return
-            reasons.append(f"{sentinel.shown}: knows no such server")
-        raise self.whole.lost(f"no Sentinel names it ({'; '.join(reasons)})")
+            failures.append((sentinel, "knows no such server"))
+        raise self.whole.not_found("no Sentinel names it", failures)
 
     def scan(self, key: bytes, prefix: bytes) -> Iterator[list[bytes]]:
         """See Topology. After a fail-over the scan begins again, on the new primary."""
