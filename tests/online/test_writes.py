@@ -48,8 +48,6 @@ from tests.online.worlds import (
 from tests.raw_redis import raw_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from feature_store.registry.serving_plan import RowGroupPlan, ServingPlan
 
 everything = FeatureService("everything", features=[numbers, profile])
@@ -389,16 +387,16 @@ def test_what_is_deleted_while_it_is_copied_stays_deleted(redis_url, store, monk
     write(store, numbers, [{"movie_id": i, "event_ts": NOW_US, "c": i} for i in range(5)])
     filling, old, new = to_a_new_layout(store)
     store.publish(filling, over=store.published())
-    read_all = RowStore.batches
+    read_all = RowStore._batches
 
-    def read_then_delete(rows: RowStore, group: RowGroupPlan) -> Iterator[Any]:
-        for batches in read_all(rows, group):
-            assert store.delete("movie", {"movie_id": 1}) == 2
-            store.delete("movie", {"movie_id": 2})
-            write(store, numbers, [{"movie_id": 2, "event_ts": NOW_US + 1, "c": 22}])  # it comes back later
-            yield batches
+    def read_then_delete(rows: RowStore, bucket: int, group: RowGroupPlan, names: list[bytes]) -> Any:
+        batches = read_all(rows, bucket, group, names)
+        assert store.delete("movie", {"movie_id": 1}) == 2
+        store.delete("movie", {"movie_id": 2})
+        write(store, numbers, [{"movie_id": 2, "event_ts": NOW_US + 1, "c": 22}])  # it comes back later
+        return batches
 
-    monkeypatch.setattr(RowStore, "batches", read_then_delete)
+    monkeypatch.setattr(RowStore, "_batches", read_then_delete)
     store.copy_rows(old, new)
     store.publish(replace(filling, groups=(new,), filling=()), over=store.published())
     got = read(redis_url, ["numbers:c", "every_type:title"], {"movie_id": list(range(5))})
