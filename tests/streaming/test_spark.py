@@ -237,14 +237,16 @@ def with_spark(folder: Path) -> None:
         file.write(f"spark: {json.dumps(with_kafka())}\n")
 
 
-def test_a_driver_that_is_killed_is_gone_on_with(tmp_path: Path, redis_url: str, kafka: str) -> None:
+# Each kill takes a further start of Spark, of about 40 s.
+@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_driver_that_is_killed_is_gone_on_with(tmp_path: Path, redis_url: str, kafka: str, kills: int) -> None:
     clicks = clicks_of(60_000, 5)
     make_topic(kafka, "clicks", PARTITIONS)
     with project(tmp_path, redis_url, kafka) as store:
         with_spark(tmp_path)
         send(kafka, "clicks", map(value_of, clicks), PARTITIONS)
         before = 0
-        for _ in range(2):
+        for _ in range(kills):
             with streaming(tmp_path, "--engine", "spark") as running:
                 until(partial(fences_at, store, before + 5_000), 60, running.log)
                 running.signal(running.process.pid, signal.SIGKILL)
