@@ -35,8 +35,8 @@ from benchmarks.report import Reach, Result, table
 from benchmarks.server import Server, server
 from feature_store import FeatureStore
 
-ROWS, ENTITIES, FEATURES = 2_000_000, 200_000, 20
-_ROUNDS = 3
+ROWS, ENTITIES, FEATURES = 1_000_000, 100_000, 20
+_ROUNDS = 2
 _FEWER = 20
 _MB = 1e6
 _TIMES = 'event_timestamp="event_timestamp", created_timestamp="created"'
