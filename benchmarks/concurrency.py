@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from benchmarks.floor.floor import pipelined, pipelined_c_floor
+from benchmarks.floor.floor import pipelined, pipelined_program
 from benchmarks.measure import Samples, frozen, take_turns, timed
 from benchmarks.peers.setup_venv import peer_python
 from benchmarks.projects import MIXED, READ, STORED, fill, project
@@ -45,7 +45,9 @@ Turn = tuple[float, list[float]]
 
 def concurrency(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
     """One result per number of requests in flight, of threads, and for a deadline."""
-    glide = [str(peer_python("glide")), str(PEERS / "glide_peer.py")] if with_peer else None
+    programs = {"c floor": pipelined_program()}
+    if with_peer:
+        programs["valkey-glide"] = [str(peer_python("glide")), str(PEERS / "glide_peer.py")]
     results = []
     with project(folder / "read", "reading", READ, server.url) as store:
         fill(store)
@@ -56,9 +58,7 @@ def concurrency(server: Server, folder: Path, *, with_peer: bool) -> list[Result
             asked = [choose.sample(range(STORED), entities) for _ in range(_REQUESTS)]
             stored = [row_keys(layout, ids, "reading") for ids in asked]
             same = (server.address, stored, row, blocks, count)
-            others: dict[str, Callable[[int], Turn | None]] = {"c floor": partial(pipelined_c_floor, *same)}
-            if glide is not None:
-                others["valkey-glide"] = partial(pipelined, glide, *same)
+            others = {name: partial(pipelined, program, *same) for name, program in programs.items() if program}
             noun = "1 entity" if entities == 1 else f"{entities} entities"
             results += _of_entities(server, f"{noun} × 50 features", [{"user_id": ids} for ids in asked], count, others)
     results.append(_deadline(server, folder))
@@ -66,11 +66,11 @@ def concurrency(server: Server, folder: Path, *, with_peer: bool) -> list[Result
 
 
 def _of_entities(
-    server: Server, noun: str, requests: Requests, count: int, others: Mapping[str, Callable[[int], Turn | None]]
+    server: Server, noun: str, requests: Requests, count: int, others: Mapping[str, Callable[[int], Turn]]
 ) -> list[Result]:
     results = []
     for flight in IN_FLIGHT:
-        sides: dict[str, Callable[[], Turn | None]] = {
+        sides: dict[str, Callable[[], Turn]] = {
             "ours": lambda flight=flight: asyncio.run(_in_flight(server, requests, flight, count)),
             **{name: partial(other, flight) for name, other in others.items()},
         }
@@ -124,9 +124,7 @@ def _in_threads(server: Server, requests: Requests, threads: int, count: int) ->
         return (time.perf_counter() - start) / len(seconds), seconds
 
 
-def _result(
-    work: str, sides: Mapping[str, Callable[[], Turn | None]], server: Server, count: int, flight: int
-) -> Result:
+def _result(work: str, sides: Mapping[str, Callable[[], Turn]], server: Server, count: int, flight: int) -> Result:
     """The best turn of each side, the waits of all turns, and the CPU that Redis used for each request."""
     best: dict[str, float] = {}
     waits: dict[str, Samples] = {}
@@ -137,8 +135,6 @@ def _result(
                 before = _cpu_s(info)
                 with frozen():
                     turn = side()
-                if turn is None:
-                    continue
                 cpu_s[name] += _cpu_s(info) - before
                 best[name] = min(best.get(name, turn[0]), turn[0])
                 waits.setdefault(name, Samples()).seconds.extend(turn[1])

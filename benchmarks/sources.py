@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -33,13 +32,13 @@ from benchmarks.peers.make_source import source_table
 from benchmarks.projects import BATCH, project
 from benchmarks.report import Reach, Result, table
 from benchmarks.server import Server, server
-from feature_store import FeatureStore
 
 ROWS, ENTITIES, FEATURES = 1_000_000, 100_000, 20
 _ROUNDS = 2
 _FEWER = 20
 _MB = 1e6
 _TIMES = 'event_timestamp="event_timestamp", created_timestamp="created"'
+_OF_DATABASE = f'SqlSource("rows", connection="bench", {_TIMES})'
 
 
 class Kind(NamedTuple):
@@ -48,14 +47,16 @@ class Kind(NamedTuple):
     Attributes:
         definition: the source in a project's definitions.
         write: writes a table into a folder. What it returns stands in feature_store.yaml.
-        reach: at most so many times as long as from Parquet, or None.
+        goals: the sides that ours should take at most 1.3 times as long as.
         fewer: by how many the rows are divided.
+        copied: the seconds in which the database itself writes the rows to a client, by its settings; or None.
     """
 
     definition: str
     write: Callable[[pa.Table, Path], str]
-    reach: float | None = None
+    goals: tuple[str, ...] = ()
     fewer: int = 1
+    copied: Callable[[str], float] | None = None
 
 
 def sources(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
@@ -66,34 +67,42 @@ def sources(server: Server, folder: Path, *, with_peer: bool) -> list[Result]:
 
 def measured(server: Server, folder: Path, kinds: list[str], rows: int, entities: int, rounds: int) -> list[Result]:
     """Two results for each kind."""
-    results = []
     with _databases(folder) as environment:
-        for name in kinds:
-            kind = KINDS[name]
-            count, keys = rows // kind.fewer, max(1, entities // kind.fewer)
-            sides = {"ours": kind} if name == "parquet" else {"ours": kind, "from parquet": KINDS["parquet"]}
-            places = {side: folder / name / side.replace(" ", "_") for side in sides}
-            written = source_table(count, keys, features=FEATURES)
-            settings = {side: _written(one, written, places[side]) for side, one in sides.items()}
-            del written
-            size = sum(path.stat().st_size for path in places["ours"].rglob("*") if path.is_file()) / _MB
-            seconds: dict[str, Samples] = {side: Samples() for side in sides}
-            peaks = dict.fromkeys(sides, 0.0)
-            for i in range(rounds):
-                for side, one in sides.items():
-                    ran = _materialize(server, places[side], f"{name}{i}", one.definition, settings[side], environment)
-                    assert ran["written"] == keys, ran
-                    seconds[side].seconds.append(ran["seconds"])
-                    peaks[side] = max(peaks[side], ran["peak_rss_bytes"])
-                if name == "postgresql":
-                    seconds.setdefault("COPY", Samples()).seconds.append(_copy_s(settings["ours"]))
-            work = f"materialize {count:,} rows × {FEATURES} → {keys:,} entities from {name}"
-            reaches = [] if kind.reach is None else [Reach.at_most("from parquet", kind.reach)]
-            reaches += [Reach.at_most("COPY", 1.3)] if name == "postgresql" else []
-            stored = f" ({size:,.0f} MB)" if size > 1 else ""
-            results.append(Result.of_samples(work + stored, seconds, reaches, rows=count))
-            results.append(Result(f"{work}: peak RSS", "bytes", peaks, {}, [Reach.figure(1e9)]))
-    return results
+        return [
+            result
+            for name in kinds
+            for result in _of_kind(server, folder / name, name, rows, entities, rounds, environment)
+        ]
+
+
+def _of_kind(
+    server: Server, folder: Path, name: str, rows: int, entities: int, rounds: int, environment: Mapping[str, str]
+) -> list[Result]:
+    kind = KINDS[name]
+    count, keys = rows // kind.fewer, max(1, entities // kind.fewer)
+    sides = {"ours": kind} if name == "parquet" else {"ours": kind, "from parquet": KINDS["parquet"]}
+    places = {side: folder / side.replace(" ", "_") for side in sides}
+    table = source_table(count, keys, features=FEATURES)
+    settings = {side: _written(one, table, places[side]) for side, one in sides.items()}
+    del table
+    size = sum(path.stat().st_size for path in places["ours"].rglob("*") if path.is_file()) / _MB
+    seconds: dict[str, Samples] = {side: Samples() for side in sides}
+    peaks = dict.fromkeys(sides, 0.0)
+    for i in range(rounds):
+        for side, one in sides.items():
+            ran = _materialize(server, places[side], f"{name}{i}", one.definition, settings[side], environment)
+            assert ran["written"] == keys, ran
+            seconds[side].seconds.append(ran["seconds"])
+            peaks[side] = max(peaks[side], ran["peak_rss_bytes"])
+        if kind.copied is not None:
+            seconds.setdefault("COPY", Samples()).seconds.append(kind.copied(settings["ours"]))
+    work = f"materialize {count:,} rows × {FEATURES} → {keys:,} entities from {name}"
+    reaches = [Reach.at_most(side, 1.3) for side in kind.goals]
+    stored = f" ({size:,.0f} MB)" if size > 1 else ""
+    return [
+        Result.of_samples(work + stored, seconds, reaches, rows=count),
+        Result(f"{work}: peak RSS", "bytes", peaks, {}, [Reach.figure(1e9)]),
+    ]
 
 
 def _written(kind: Kind, rows: pa.Table, folder: Path) -> str:
@@ -112,7 +121,7 @@ def _materialize(
     assert before in text
     with mock.patch.dict(os.environ, environment):
         project(folder, name.replace("-", "_"), text.replace(before, definition), server.url, more=settings).close()
-        command = [sys.executable, "-m", "benchmarks.sources", "--once", str(folder)]
+        command = [sys.executable, "-m", "benchmarks.materialize", str(folder)]
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     answer: dict[str, Any] = json.loads(ran.stdout)
     return answer
@@ -177,6 +186,19 @@ def _write_postgresql(rows: pa.Table, folder: Path) -> str:
     return f"connections:\n  bench: '{url}'\n"
 
 
+def _copy_s(settings: str) -> float:
+    """Seconds of `COPY` of the table to a client that drops the bytes."""
+    import psycopg
+
+    url = settings.split("'")[1]
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        start = time.perf_counter()
+        with cursor.copy("COPY rows TO STDOUT (FORMAT binary)") as copy:
+            for _ in copy:
+                pass
+        return time.perf_counter() - start
+
+
 def _write_json_lines(rows: pa.Table, folder: Path) -> str:
     import duckdb
 
@@ -202,12 +224,14 @@ def _write_avro(rows: pa.Table, folder: Path) -> str:
 
 KINDS = {
     "parquet": Kind(f'ParquetSource("source.parquet", {_TIMES})', _write_parquet),
-    "arrow": Kind(f'ArrowSource("source.arrow", {_TIMES})', _write_arrow, 1.3),
-    "delta": Kind(f'DeltaSource("table", {_TIMES})', _write_delta, 1.3),
-    "iceberg": Kind(f'IcebergSource("lake.bench.rows", {_TIMES})', _write_iceberg, 1.3),
+    "arrow": Kind(f'ArrowSource("source.arrow", {_TIMES})', _write_arrow, ("from parquet",)),
+    "delta": Kind(f'DeltaSource("table", {_TIMES})', _write_delta, ("from parquet",)),
+    "iceberg": Kind(f'IcebergSource("lake.bench.rows", {_TIMES})', _write_iceberg, ("from parquet",)),
     "csv": Kind(f'CsvSource("source.csv", {_TIMES})', _write_csv),
     "duckdb": Kind(f'SqlSource("rows", connection="bench", {_TIMES})', _write_duckdb),
-    "postgresql": Kind(f'SqlSource("rows", connection="bench", {_TIMES})', _write_postgresql),
+    "postgresql": Kind(
+        f'SqlSource("rows", connection="bench", {_TIMES})', _write_postgresql, ("COPY",), copied=_copy_s
+    ),
     "json-lines": Kind(f'JsonLinesSource("source.jsonl", {_TIMES})', _write_json_lines, fewer=_FEWER),
     "avro": Kind(f'AvroSource("source.avro", {_TIMES})', _write_avro, fewer=_FEWER),
 }
@@ -232,31 +256,7 @@ def _databases(folder: Path) -> Iterator[dict[str, str]]:
             postgresql.cleanup()
 
 
-def _copy_s(settings: str) -> float:
-    """Seconds of `COPY` of the table to a client that drops the bytes."""
-    import psycopg
-
-    url = settings.split("'")[1]
-    with psycopg.connect(url) as connection, connection.cursor() as cursor:
-        start = time.perf_counter()
-        with cursor.copy("COPY rows TO STDOUT (FORMAT binary)") as copy:
-            for _ in copy:
-                pass
-        return time.perf_counter() - start
-
-
 # -- command --------------------------------------------------------------------------------------------------------
-
-
-def _once(folder: Path) -> None:
-    with FeatureStore(folder) as store:
-        start = time.perf_counter()
-        (summary,) = store.materialize(end=datetime(2026, 12, 31, tzinfo=UTC))
-        seconds = time.perf_counter() - start
-    # ru_maxrss starts at the parent's memory at the fork.
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
-    print(json.dumps({"seconds": seconds, "written": summary.written, "peak_rss_bytes": peak}))
 
 
 def main() -> None:
@@ -266,11 +266,7 @@ def main() -> None:
     parser.add_argument("--entities", type=int, default=ENTITIES)
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     parser.add_argument("--only", default=",".join(KINDS))
-    parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.once:
-        _once(arguments.once)
-        return
     with server() as running, tempfile.TemporaryDirectory(prefix="fs-bench-") as folder:
         kinds = arguments.only.split(",")
         results = measured(running, Path(folder), kinds, arguments.rows, arguments.entities, arguments.rounds)

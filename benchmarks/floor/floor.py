@@ -64,20 +64,10 @@ def c_floor(
     return [sample / 1e6 for sample in cast("list[float]", found["samples_us"])]
 
 
-def pipelined_c_floor(
-    address: str,
-    requests: list[list[bytes]],
-    row_dtype: np.dtype[np.void],
-    field_blocks: list[str],
-    iterations: int,
-    in_flight: int,
-) -> tuple[float, list[float]] | None:
-    """Seconds of the whole run for each read, and seconds of each read, with so many in flight in C; None without a C
-    compiler."""
+def pipelined_program() -> list[str] | None:
+    """The command of the floor in C for `pipelined`; None without a C compiler."""
     program = build("pipelined")
-    if program is None:
-        return None
-    return pipelined([str(program)], address, requests, row_dtype, field_blocks, iterations, in_flight)
+    return None if program is None else [str(program)]
 
 
 def pipelined(
@@ -89,7 +79,11 @@ def pipelined(
     iterations: int,
     in_flight: int,
 ) -> tuple[float, list[float]]:
-    """As `pipelined_c_floor`, of a program that takes the arguments of `pipelined.c`."""
+    """Seconds of the whole run for each read, and seconds of each read, with so many in flight.
+
+    Args:
+        command: a program that takes the arguments of `pipelined.c`.
+    """
     found = _run(command, address, requests, row_dtype, field_blocks, iterations, in_flight)
     return float(found["elapsed_s"]) / iterations, [float(sample) / 1e6 for sample in found["samples_us"]]
 

@@ -1,17 +1,15 @@
 """Batch sources: stored rows, which batch views read and topics have as their history.
 
-A kind of source is a class of its own, found by its `kind`. Packages add kinds by the entry point group
-`feature_store.sources`: the entry's name is the kind, its object the subclass of BatchSource.
+A kind of source is a subclass of BatchSource, found by its `kind` (`SOURCES`). Packages add kinds by the entry point
+group `feature_store.sources`.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set as AbstractSet
-from functools import cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -26,11 +24,9 @@ from pydantic import (
 
 from feature_store.definitions.definition import refuse_repeats
 from feature_store.definitions.field import Field, HasSchema
-from feature_store.errors import DefinitionError, did_you_mean
+from feature_store.definitions.kinds import Kinds
+from feature_store.errors import DefinitionError
 
-ENTRY_POINTS = "feature_store.sources"
-# The kind of documents that state none, as those of release 0.1.
-UNNAMED_KIND = "parquet"
 _Column = Annotated[str, StringConstraints(min_length=1)]
 # The path of a file or folder, as text; also given as a pathlib.Path.
 PathText = Annotated[
@@ -38,17 +34,6 @@ PathText = Annotated[
     StringConstraints(min_length=1),
     BeforeValidator(lambda path: os.fspath(path) if isinstance(path, os.PathLike) else path),
 ]
-_BUILT_IN = {
-    "arrow": "feature_store.definitions.source:ArrowSource",
-    "avro": "feature_store.definitions.avro_source:AvroSource",
-    "csv": "feature_store.definitions.csv_source:CsvSource",
-    "delta": "feature_store.definitions.delta_source:DeltaSource",
-    "iceberg": "feature_store.definitions.iceberg_source:IcebergSource",
-    "json_lines": "feature_store.definitions.json_lines_source:JsonLinesSource",
-    "memory": "feature_store.definitions.memory_source:InMemorySource",
-    "parquet": "feature_store.definitions.source:ParquetSource",
-    "sql": "feature_store.definitions.sql_source:SqlSource",
-}
 
 
 class BatchSource(HasSchema):
@@ -118,42 +103,25 @@ class BatchSource(HasSchema):
         for name in self.later:
             if not document.get(name):
                 document.pop(name, None)
-        return document if self.kind == UNNAMED_KIND else {"kind": self.kind} | document
+        return document if self.kind == SOURCES.unnamed else {"kind": self.kind} | document
 
 
-def batch_source(document: Mapping[str, Any]) -> BatchSource:
-    """The source of a stored document.
-
-    Raises:
-        DefinitionError: no installed package registers its kind.
-    """
-    about = dict(document)
-    return source_class(about.pop("kind", UNNAMED_KIND))(**about)
-
-
-@cache
-def source_class(kind: str) -> type[BatchSource]:
-    """The class that is registered for a kind.
-
-    Raises:
-        DefinitionError: no installed package registers the kind.
-    """
-    if kind in _BUILT_IN:
-        module, _, name = _BUILT_IN[kind].partition(":")
-        built_in: type[BatchSource] = getattr(importlib.import_module(module), name)
-        return built_in
-    from importlib.metadata import entry_points
-
-    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if kind not in registered:
-        kinds = [*_BUILT_IN, *registered]
-        raise DefinitionError(
-            f"source of kind {kind!r}",
-            problem=f"no installed package registers it under the entry point group {ENTRY_POINTS}",
-            hint=did_you_mean(kind, kinds) or f"install the package that has it; kinds are {', '.join(sorted(kinds))}",
-        )
-    loaded: type[BatchSource] = registered[kind].load()
-    return loaded
+SOURCES: Kinds[BatchSource] = Kinds(
+    "source of kind",
+    "feature_store.sources",
+    {
+        "arrow": "feature_store.definitions.source:ArrowSource",
+        "avro": "feature_store.definitions.avro_source:AvroSource",
+        "csv": "feature_store.definitions.csv_source:CsvSource",
+        "delta": "feature_store.definitions.delta_source:DeltaSource",
+        "iceberg": "feature_store.definitions.iceberg_source:IcebergSource",
+        "json_lines": "feature_store.definitions.json_lines_source:JsonLinesSource",
+        "memory": "feature_store.definitions.memory_source:InMemorySource",
+        "parquet": "feature_store.definitions.source:ParquetSource",
+        "sql": "feature_store.definitions.sql_source:SqlSource",
+    },
+    unnamed="parquet",
+)
 
 
 def _check_batch_source(source: Any) -> Any:
@@ -161,12 +129,7 @@ def _check_batch_source(source: Any) -> Any:
         return source
     if not isinstance(source, BatchSource):
         raise ValueError("expected a batch source, such as a ParquetSource")
-    known = source_class(source.kind)
-    if known is not type(source):
-        hint = f"register {type(source).__name__} under a kind of its own, in the group {ENTRY_POINTS}"
-        problem = f"its kind {source.kind!r} is registered for {known.__module__}.{known.__name__}"
-        raise DefinitionError(type(source).__name__, problem=problem, hint=hint)
-    return source
+    return SOURCES.check(source.kind, source)
 
 
 # An attribute that holds a batch source of any kind.

@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from feature_store.definitions.aggregation import Aggregation
-from feature_store.definitions.batch_source import batch_source
+from feature_store.definitions.batch_source import SOURCES
 from feature_store.definitions.definition import Definition
 from feature_store.definitions.dtypes import MICROSECOND
 from feature_store.definitions.entity import Entity
 from feature_store.definitions.feature_view import FeatureView, Projection
-from feature_store.definitions.message_format import message_format
+from feature_store.definitions.message_format import FORMATS
 from feature_store.definitions.on_demand import OnDemandFeatureView
 from feature_store.definitions.pruning import Pruning
 from feature_store.definitions.service import FeatureService
@@ -270,7 +270,7 @@ def _entity(name: str, about: Document, entities: Mapping[str, Entity]) -> Entit
 
 
 def _feature_view(name: str, about: Document, entities: Mapping[str, Entity]) -> FeatureView:
-    source = None if about["source"] is None else batch_source(about["source"])
+    source = None if about["source"] is None else SOURCES.of_document(about["source"])
     ttl = _timedelta(about["ttl"])
     return FeatureView(name, **about | _stored_view(about, entities) | {"source": source, "ttl": ttl})
 
@@ -315,8 +315,8 @@ def _kafka_source(document: Document) -> KafkaSource:
     history, format = document.get("history"), document.get("format")
     return KafkaSource(
         **document
-        | {"history": None if history is None else batch_source(history)}
-        | ({} if format is None else {"format": message_format(format)})
+        | {"history": None if history is None else SOURCES.of_document(history)}
+        | ({} if format is None else {"format": FORMATS.of_document(format)})
     )
 
 

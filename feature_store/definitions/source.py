@@ -19,7 +19,7 @@ from feature_store.definitions.definition import Definition, refuse_repeats
 from feature_store.definitions.expressions.derived import Derivation
 from feature_store.definitions.field import Field, HasSchema, refuse_expectations
 from feature_store.definitions.file_url import check_file_url
-from feature_store.definitions.message_format import UNNAMED_KIND, AnyMessageFormat, JsonFormat, MessageFormat
+from feature_store.definitions.message_format import FORMATS, AnyMessageFormat, JsonFormat, MessageFormat
 from feature_store.definitions.message_parts import check_metadata
 
 # The path or URL of files. A URL must not hold a password, since the registry stores it.
@@ -180,7 +180,7 @@ class KafkaSource(HasSchema, Definition):
         schema: Sequence[Field],
         timestamp_unit: str = "ms",
         history: BatchSource | None = None,
-        format: MessageFormat | str = UNNAMED_KIND,
+        format: MessageFormat | str = FORMATS.unnamed,
         derive: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         **about: Any,
@@ -209,7 +209,7 @@ class KafkaSource(HasSchema, Definition):
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Documents of sources that state none of the later arguments are as before, and so are their hashes."""
         document: dict[str, Any] = handler(self)
-        if self.format.kind == UNNAMED_KIND:
+        if self.format.kind == FORMATS.unnamed:
             document.pop("format", None)
         for later in ("derive", "metadata"):
             if not document[later]:

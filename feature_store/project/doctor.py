@@ -14,7 +14,7 @@ from feature_store._extras import requires_extra
 from feature_store._formatting import counted
 from feature_store._redaction import redacted
 from feature_store.definitions.feature_view import FeatureView
-from feature_store.definitions.message_format import UNNAMED_KIND
+from feature_store.definitions.message_format import FORMATS
 from feature_store.definitions.stream_view import StreamFeatureView
 from feature_store.errors import (
     FeatureStoreError,
@@ -181,7 +181,7 @@ def _formats(project: Project) -> Iterator[Finding]:
     for source in {
         view.source.name: view.source for view in project.definitions.stream_feature_views.values()
     }.values():
-        if source.format.kind == UNNAMED_KIND:
+        if source.format.kind == FORMATS.unnamed:
             continue
         with requires_extra("kafka", "doctor"):
             from feature_store.streaming.decoder import decoder_of

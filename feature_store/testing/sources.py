@@ -40,7 +40,7 @@ from feature_store.arrow.sources.opening import open_source, open_view, source_e
 from feature_store.arrow.time_range import TimeRange
 from feature_store.arrow.types import fit
 from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Float64, Int64, String, Timestamp
-from feature_store.definitions.batch_source import BatchSource, batch_source
+from feature_store.definitions.batch_source import SOURCES, BatchSource
 from feature_store.engines.engine import StageRequest
 from feature_store.engines.join import JoinRequest, ViewJoin
 from feature_store.engines.local.engine import LocalEngine
@@ -96,7 +96,7 @@ class OfflineSourceSuite:
 
     def test_a_document_of_the_definition_gives_the_definition_back(self, stored: FillableSource) -> None:
         document = stored.source.model_dump(mode="json", by_alias=True)
-        assert batch_source(document) == stored.source
+        assert SOURCES.of_document(document) == stored.source
         definitions = DefinitionSet([_view(stored)])
         assert DefinitionSet.from_document(definitions.to_document()).view("stats").source == stored.source
 
@@ -223,7 +223,7 @@ class OfflineSourceSuite:
         old = {name: column for column, name in stored.source.field_mapping.items()}
         mapping = stored.source.field_mapping | {old.get("score", "score"): "points", old.get("at", "at"): "time"}
         source = stored.source.model_copy(update={"field_mapping": mapping, "event_timestamp": "time"})
-        assert batch_source(source.model_dump(mode="json", by_alias=True)) == source
+        assert SOURCES.of_document(source.model_dump(mode="json", by_alias=True)) == source
         opened = open_source(source, stored.folder)
         wanted = table.select(["at", "score", "title"]).rename_columns(["time", "points", "title"])
         assert {"time", "points", "title"} <= set(opened.schema.names)

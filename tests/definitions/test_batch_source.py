@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from feature_store.definitions import DefinitionSet, Entity, FeatureView, Field, Float32, KafkaSource, ParquetSource
-from feature_store.definitions.batch_source import BatchSource, batch_source
+from feature_store.definitions.batch_source import SOURCES, BatchSource
 from feature_store.errors import DefinitionError
 
 user = Entity("user", join_key="user_id")
@@ -34,7 +34,7 @@ def test_the_document_of_a_parquet_source_has_no_kind() -> None:
     source = ParquetSource("rows.parquet", event_timestamp="at")
     document = DefinitionSet([view(source)]).to_document()["feature_views"]["profile"]["source"]
     assert document == {"path": "rows.parquet", "event_timestamp": "at", "created_timestamp": None, "schema": []}
-    assert batch_source(document) == source
+    assert SOURCES.of_document(document) == source
     assert DefinitionSet.from_document(DefinitionSet([view(source)]).to_document()).view("profile").source == source
 
 
@@ -63,4 +63,4 @@ def test_an_object_that_is_no_source_is_refused() -> None:
 
 def test_a_document_of_an_unregistered_kind_is_an_error_with_a_hint() -> None:
     with pytest.raises(DefinitionError, match="did you mean 'parquet'"):
-        batch_source({"kind": "parqet", "event_timestamp": "at"})
+        SOURCES.of_document({"kind": "parqet", "event_timestamp": "at"})

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feature_store.definitions import batch_source, message_format
+from feature_store.definitions.batch_source import SOURCES
+from feature_store.definitions.message_format import FORMATS
 from feature_store.project.config import Config
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks
 from tests.test_exported_members import PUBLIC
@@ -57,7 +58,7 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text()
     named = {name for name in FILE.findall(text) if "<" not in name and not name.startswith(".feature_store")}
     assert not sorted(name for name in named - written if not exists(name))
-    for name in set(MODULE.findall(text)) - {batch_source.ENTRY_POINTS, message_format.ENTRY_POINTS}:
+    for name in set(MODULE.findall(text)) - {SOURCES.group, FORMATS.group}:
         module, _, attribute = name.rpartition(".")
         try:
             importlib.import_module(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from feature_store.definitions.batch_source import source_class
+from feature_store.definitions.batch_source import SOURCES
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 from tests.arrow.sources.feather_source import FeatherSource
 
@@ -38,9 +38,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         "[feature_store.sources]\nfeather = tests.arrow.sources.feather_source:FeatherSource\n"
     )
     monkeypatch.syspath_prepend(site)
-    source_class.cache_clear()
+    SOURCES.named.cache_clear()
     yield
-    source_class.cache_clear()
+    SOURCES.named.cache_clear()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from feature_store.arrow.sources import memory
 from feature_store.arrow.sources.opening import open_source, source_exists
 from feature_store.arrow.time_range import TimeRange
 from feature_store.definitions import InMemorySource
-from feature_store.definitions.batch_source import batch_source
+from feature_store.definitions.batch_source import SOURCES
 from feature_store.errors import DataError, DefinitionError
 from feature_store.testing.sources import OfflineSourceSuite, SourceOnEngineSuite
 
@@ -144,9 +144,9 @@ def test_another_process_has_no_rows_and_says_what_to_do() -> None:
     code = f"""
 from pathlib import Path
 from feature_store.arrow.sources.opening import open_source, source_exists
-from feature_store.definitions.batch_source import batch_source
+from feature_store.definitions.batch_source import SOURCES
 from feature_store.errors import DataError
-source = batch_source({document!r})
+source = SOURCES.of_document({document!r})
 assert not source_exists(source, Path())
 try:
     open_source(source, Path())
@@ -158,7 +158,7 @@ except DataError as error:
         "source elsewhere: its rows are in the memory of the process that made it, and this is another process. Hint: "
         "make the InMemorySource in this process, too, or write the rows to a file and use a ParquetSource\n"
     )
-    assert source_exists(batch_source(document), Path())
+    assert source_exists(SOURCES.of_document(document), Path())
 
 
 def test_a_range_of_times_leaves_out_rows() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from feature_store import Aggregation, Entity, Field, Float64, Int64, JsonFormat, KafkaSource, StreamFeatureView
 from feature_store.definitions import DefinitionSet
-from feature_store.definitions.message_format import MessageFormat, format_class
+from feature_store.definitions.message_format import FORMATS, MessageFormat
 from feature_store.errors import DefinitionError
 from feature_store.streaming.formats.documents import Document, DocumentDecoder
 from feature_store.testing.formats import FormatSuite
@@ -58,9 +58,9 @@ class TestFormatOfAnotherPackage(FormatSuite):
     @pytest.fixture
     def format(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[LinesFormat]:
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [EntryPoint()])
-        format_class.cache_clear()
+        FORMATS.named.cache_clear()
         yield LinesFormat(separator=":")
-        format_class.cache_clear()
+        FORMATS.named.cache_clear()
 
     def encoded(self, document: Mapping[str, Any]) -> bytes:
         return "\n".join(f"{name}:{json.dumps(value)}" for name, value in document.items()).encode()
