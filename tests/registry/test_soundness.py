@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tracemalloc
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 from feature_store.definitions import (
     Aggregation,
     Array,
+    Bool,
     DefinitionSet,
     Entity,
     FeatureService,
@@ -24,6 +26,7 @@ from feature_store.definitions import (
     KafkaSource,
     OnDemandFeatureView,
     RequestSource,
+    Sequence,
     StreamFeatureView,
     String,
     Timestamp,
@@ -61,6 +64,26 @@ counts = StreamFeatureView(
         Aggregation("n", "mean", windows=[HOUR, 2 * HOUR]),
     ],
 )
+acts = KafkaSource(
+    "a",
+    topic="acts",
+    event_timestamp="ts",
+    schema=[Field("user", Int64), Field("n", Int64), Field("act", String), Field("seen", Bool)],
+)
+# Functions with parameters: the plan holds them as texts of JSON.
+latest = StreamFeatureView(
+    "latest",
+    entities=[user],
+    source=acts,
+    aggregations=[
+        Aggregation("n", "sum", windows=["lifetime"]),
+        Aggregation("n", "decayed_mean", half_life=HOUR),
+        Aggregation("n", "quantile", q=0.5, windows=[HOUR]),
+        Aggregation("n", "sum_per_category", by="act", categories=["x"], windows=[HOUR]),
+        Aggregation("act", "top_k", n=1, categories=["x", "y"], windows=[HOUR]),
+        Sequence("recent", columns=["n", "act", "event_timestamp"], n=3, categories={"act": ["x"]}, distinct="n"),
+    ],
+)
 
 
 def computed(inputs):
@@ -73,7 +96,7 @@ double = OnDemandFeatureView(
     schema=[Field("e", Float32)],
     function=computed,
 )
-SERVICE = FeatureService("ranking", features=[profile, pair, counts, double])
+SERVICE = FeatureService("ranking", features=[profile, pair, counts, latest, double])
 PRUNING = Pruning(
     service="ranking",
     plan="p1",
@@ -90,7 +113,7 @@ def plan_of(*definitions: Any) -> ServingPlan:
     return compile_plan(DefinitionSet(definitions), project="shop", version=3)
 
 
-PLAN = plan_of(profile, pair, counts, double, SERVICE, FeatureService("small", features=[pair]))
+PLAN = plan_of(profile, pair, counts, latest, double, SERVICE, FeatureService("small", features=[pair]))
 DOCUMENT: dict[str, Any] = json.loads(plan_to_json(PLAN))
 DOCUMENT["services"][0]["pruning"] = json.loads(PRUNING.model_dump_json(exclude={"service", "bound_to"}))
 DOCUMENT["filling"], DOCUMENT["retired_tiles"] = DOCUMENT["groups"][:1], DOCUMENT["tiles"]
@@ -105,37 +128,56 @@ HOSTILE: list[Any] = [
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values of a document, also of those in texts of JSON."""
     found = [path] if path else []
+    node = opened(node)
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         found += places(value, (*path, key))
     return found
 
 
+def opened(node: Any) -> Any:
+    """The object in a text of JSON; another value as it is."""
+    return json.loads(node) if isinstance(node, str) and node.startswith("{") else node
+
+
 PLACES = places(DOCUMENT)
 
 
-def changed(path: tuple[Any, ...], how: str, value: Any) -> bytes:
-    document = copy.deepcopy(DOCUMENT)
-    node = document
-    for part in path[:-1]:
+def changed(path: tuple[Any, ...], how: str, value: Any, document: Any = DOCUMENT) -> bytes:
+    document = copy.deepcopy(document)
+    if "options" in path[:-1]:
+        end = path.index("options") + 1
+        text = json.dumps(_changed(opened(_at(document, path[:end])), path[end:], how, value))
+        return json.dumps(_changed(document, path[:end], "set", text)).encode()
+    return json.dumps(_changed(document, path, how, value)).encode()
+
+
+def _at(node: Any, path: tuple[Any, ...]) -> Any:
+    for part in path:
         node = node[part]
+    return node
+
+
+def _changed(document: Any, path: tuple[Any, ...], how: str, value: Any) -> Any:
+    node = _at(document, path[:-1])
     if how == "drop":
         del node[path[-1]]
     elif how == "double" and isinstance(node, list):
         node.append(node[path[-1]])
     elif how == "swap":
-        node[path[-1]] = json.loads(json.dumps(document))  # puts the whole plan inside itself
+        node[path[-1]] = json.loads(json.dumps(document))  # puts the whole document inside itself
     else:
         node[path[-1]] = value
-    return json.dumps(document).encode()
+    return document
 
 
 def use(document: bytes) -> None:
     """Do all that a client does with a plan before its first request to Redis."""
     plan = plan_from_json(document)
     published = PublishedPlan(plan, b"e", Offered([double]))
-    for service in [*(one.name for one in plan.services), ["profile:a", "counts:n_mean_1h"]]:
+    for service in [*(one.name for one in plan.services), ["profile:a", "counts:n_mean_1h", "latest:recent_act"]]:
         compiled = published.service(service)
         assert all(group.layout.size <= 2 * MOST_VALUE_BYTES for group in compiled.groups)
         keys = {name: "1" if str(dtype) == "String" else 1 for g in compiled.groups for name, dtype in g.join_keys}
@@ -155,6 +197,16 @@ def test_a_changed_plan_is_read_or_refused(path: tuple[Any, ...], how: str, valu
         use(changed(path, how, value))
     except FeatureStoreError as error:
         assert len(str(error)) < 5_000
+
+
+def test_any_parameter_of_a_function_is_read_or_refused() -> None:
+    """Each hostile value in each place, since parameters are few among the places of a whole plan."""
+    document = json.loads(plan_to_json(plan_of(latest)))
+    for path in places(document):
+        if "options" in path[:-1]:
+            for value in HOSTILE:
+                with suppress(FeatureStoreError):
+                    plan_from_json(changed(path, "set", value, document))
 
 
 @settings(max_examples=200)
