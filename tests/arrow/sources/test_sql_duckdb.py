@@ -130,7 +130,8 @@ input()
     ) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "open\n"
-        with pytest.raises(DataError, match="Conflicting lock"):
+        with pytest.raises(DataError, match="Conflicting lock") as caught:
             open_source(source(), stored.folder)
+        assert caught.value.hint.startswith("another process writes to the database's file")
         writer.communicate("\n")
     assert open_source(source(), stored.folder).total == 0

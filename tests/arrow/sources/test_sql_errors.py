@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from feature_store.arrow.sources.opening import open_source, source_exists
 from feature_store.definitions import SqlSource
 from feature_store.errors import ConfigError, DataError, DefinitionError
 from feature_store.project.connections import connection_url
-from tests.arrow.sources.databases import Postgres, configure, source
+from tests.arrow.sources.databases import Postgres, StoredDuckDb, StoredSqlite, configure, source
 
 SECRET = "s3cret-Pa55word"
 
@@ -103,6 +105,38 @@ def test_an_error_of_the_database_names_the_source_and_says_what_to_do(
         list(open_source(wanted, tmp_path).batches(open_source(wanted, tmp_path).schema.names))
     assert caught.value.where.startswith("source warehouse: ")
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [StoredDuckDb, StoredSqlite])
+def test_an_error_of_a_database_in_a_file_says_what_to_do(tmp_path: Path, kind: Any) -> None:
+    """Its driver gives no state, so the text of the error decides. After an error, the file is closed."""
+    stored = kind(tmp_path)
+    cases = {
+        "nothing": "check the name of the table",
+        'SELECT connection, made AS "at" FROM rows': "check the names of columns",
+    }
+    for table_or_query, hint in cases.items():
+        with pytest.raises(DataError, match="the database says") as caught:
+            read(tmp_path, source(table_or_query))
+        assert hint in caught.value.hint
+    module = "duckdb" if kind is StoredDuckDb else "sqlite3"
+    script = f"""
+import {module}
+connection = {module}.connect({str(stored.path)!r})
+connection.execute("BEGIN {"" if kind is StoredDuckDb else "EXCLUSIVE"}")
+print("open", flush=True)
+input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        with pytest.raises(DataError, match="the database says") as caught:
+            read(tmp_path)
+        assert caught.value.hint.startswith("another process writes to the database's file")
+        writer.communicate("\n")
+    assert read(tmp_path) == []
 
 
 def test_a_table_that_is_missing_does_not_exist_yet(postgres: Postgres, tmp_path: Path) -> None:

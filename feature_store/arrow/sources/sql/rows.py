@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import weakref
 from collections.abc import Iterator, Sequence
@@ -68,11 +69,12 @@ class SqlRows(OfflineSource):
         self._dialect, self._url = place.dialect()
         self._folder = Path(place.folder)
         self._session = self._dialect.connect(place.where, self._url, self._folder)
-        self._held = _Held(self._session)  # closes the connection, also if opening fails
-        snapshot = self._dialect.begin(self._session)
-        relation = self._dialect.relation(self._session, source)
-        _refuse_repeated(self.where, relation)
-        self._found = self._fingerprint(relation)
+        self._held = _Held(self._session)
+        with _closed_on_failure(self._session):
+            snapshot = self._dialect.begin(self._session)
+            relation = self._dialect.relation(self._session, source)
+            _refuse_repeated(self.where, relation)
+            self._found = self._fingerprint(relation)
         self.total = self._found.rows
         self._reading = Reading(place, relation, snapshot, None if self._dialect.has_snapshot else self._found)
         self.schema = self._reading.schema
@@ -144,6 +146,16 @@ class _Held:
 
     def __init__(self, session: Session) -> None:
         weakref.finalize(self, session.close)
+
+
+@contextlib.contextmanager
+def _closed_on_failure(session: Session) -> Iterator[None]:
+    """A block whose failure closes a connection at once: its error, and with it the traceback, may be kept."""
+    try:
+        yield
+    except BaseException:
+        session.close()
+        raise
 
 
 def _refuse_repeated(where: str, relation: Relation) -> None:

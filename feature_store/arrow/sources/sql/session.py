@@ -35,16 +35,23 @@ _HINTS = {
     "42704": _SNAPSHOT_GONE,
     "53": "the server has too little memory, disk space or free connections: run the job again later",
 }
-_MISSING_TABLE = "42P01"
-# Of databases without states.
-_MISSING_TABLE_TEXT = re.compile("no such table|Catalog Error: Table with name")
+_MISSING_TABLE, _LOCKED_FILE = "42P01", "locked file"
+_HINTS[_LOCKED_FILE] = "another process writes to the database's file: run the job again when it has closed the file"
+# Errors of databases without states: pattern of the message -> its state. The first match counts.
+_STATES = (
+    (re.compile("no such table|Catalog Error: Table with name"), _MISSING_TABLE),
+    (re.compile("no such column|Binder Error: Referenced column"), "42703"),
+    (re.compile("Conflicting lock|database is locked"), _LOCKED_FILE),
+    (re.compile("password"), "28P01"),
+    (re.compile(r"(?i)connect|server closed|terminat"), "08006"),
+)
 
 
 class Failure(NamedTuple):
     """An error of a database.
 
     Attributes:
-        state: the SQLSTATE, or an empty text.
+        state: the SQLSTATE; for a database without states, what `_STATES` has for the message, or an empty text.
         message: the first line of the message, without the statement.
     """
 
@@ -85,7 +92,7 @@ def asking(where: str) -> Iterator[None]:
             raise
         failure = _failure(error)
         found = SqlError(where, problem=f"the database says: {failure.message}", hint=failure.hint())
-        found.is_missing_table = failure.state == _MISSING_TABLE or bool(_MISSING_TABLE_TEXT.search(failure.message))
+        found.is_missing_table = failure.state == _MISSING_TABLE
         raise found from None  # the driver's error holds the statement, and may hold the URL
 
 
@@ -97,10 +104,7 @@ def _failure(error: BaseException) -> Failure:
     if raw is None:
         text = text.strip().partition("\n")[0].rpartition("ERROR:  ")[2]  # before it stands the statement
         text = re.sub(r"^[A-Z_]+: (\[\w+\] )?", "", text)
-    if not state and "password" in text:
-        state = "28P01"
-    elif not state and re.search(r"(?i)connect|server closed|terminat", text):
-        state = "08006"
+    state = state or next((known for pattern, known in _STATES if pattern.search(text)), "")
     return Failure(state, without_secrets(text)[:_SHOWN])
 
 
